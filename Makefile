@@ -1,0 +1,124 @@
+# What a person runs and what CI runs are the same targets. `make` alone lists them.
+
+PYTHON ?= python3
+ARGS   ?=
+CASES  ?= tests/conformance/cases
+IMAGE  ?= vmsvc-grpc:dev
+
+BIN     := .venv/bin
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmsvc-grpc
+GRPCURL := $(CACHE)/bin/grpcurl
+PROTOS  := $(wildcard proto/vmsvc/v1/*.proto)
+LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-package vmsvc-client --custom-compile-command 'make lock' $(ARGS) pyproject.toml
+
+# Tests look here; set it to use a grpcurl of your own, which also needs no Go.
+export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
+
+# $(call protoc,DIR): stubs and their types into DIR.
+protoc = $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
+	--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: serve
+serve: .venv ## Serve examples/ and hold their objects in out/ (flags: ARGS=)
+	@$(BIN)/vmsvc-grpc serve --manifests examples --output out $(ARGS)
+
+.PHONY: test
+test: .venv $(VMSVC_TEST_GRPCURL) ## Run every test (pytest's options: ARGS=)
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: conformance
+conformance: .venv ## Run the conformance cases of a directory: CASES=DIR
+	$(BIN)/pytest tests/conformance --cases $(CASES) $(ARGS)
+
+.PHONY: check
+check: check-style check-types check-imports check-proto check-gen check-locks ## Run every check but the tests
+
+.PHONY: check-style
+check-style: .venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: check-types
+check-types: .venv
+	$(BIN)/mypy
+
+.PHONY: check-imports
+check-imports: .venv
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: check-proto
+check-proto: .venv
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+ifneq ($(wildcard proto/baseline/vmsvc.binpb),)
+	$(BIN)/buf breaking --against proto/baseline/vmsvc.binpb
+else
+	@echo 'buf breaking: not run. No release yet, so no proto/baseline/vmsvc.binpb to compare with.'
+endif
+
+.PHONY: check-gen
+check-gen: .venv
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call protoc,"$$made") && \
+	diff -r -x __init__.py -x __pycache__ clients/python/vmsvc/v1 "$$made/vmsvc/v1" || \
+	{ echo 'The committed stubs are not those of proto/: run make gen.' >&2; exit 1; }
+
+# A lock names packages and hashes. Where they come from is each machine's own setting.
+.PHONY: check-locks
+check-locks: .venv
+	@! grep -nE '://|^-' requirements.lock requirements-dev.lock
+	@$(BIN)/pip check || { echo 'The locks lack what pyproject.toml asks for: run make lock.' >&2; exit 1; }
+
+.PHONY: format
+format: .venv ## Fix what ruff and buf can fix
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+.PHONY: gen
+gen: .venv ## Make the Python stubs from proto/
+	$(call protoc,clients/python)
+
+.PHONY: baseline
+baseline: .venv ## Record the API as released, for buf breaking
+	mkdir -p proto/baseline
+	$(BIN)/buf build --output proto/baseline/vmsvc.binpb
+
+.PHONY: lock
+lock: .venv ## Pin dependencies by hash (newest versions: ARGS=--upgrade)
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --output-file requirements-dev.lock --constraints requirements.lock --group dev
+
+.PHONY: image
+image: ## Build the container image IMAGE=
+	docker build --tag $(IMAGE) .
+
+.PHONY: grpcurl
+grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache
+
+# Go 1.21 is the first that fetches the newer Go a module asks for, and knows this variable.
+$(GRPCURL): tests/tools/go.mod tests/tools/go.sum
+	@test -n "$$(go env GOTOOLCHAIN 2>/dev/null)" || { echo 'make test builds grpcurl with Go 1.21 or newer, and finds none: apt-get install golang-go (Debian 12: add -t bookworm-backports), or set VMSVC_TEST_GRPCURL to a grpcurl.' >&2; exit 1; }
+	@mkdir -p $(@D)
+	go build -C tests/tools -o $@ github.com/fullstorydev/grpcurl/cmd/grpcurl
+	@touch $@
+
+.PHONY: .venv
+.venv: .venv/installed
+
+.venv/installed: requirements-dev.lock pyproject.toml clients/python/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'vmsvc-grpc needs Python 3.11 or newer, and $(PYTHON) is not: set PYTHON=, as in make PYTHON=python3.12 serve.' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove what make made here (not the cache of tools)
+	rm -rf .venv out dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

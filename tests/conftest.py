@@ -1,0 +1,40 @@
+"""What holds for every test: its options, and that CI skips none."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases",
+        type=Path,
+        default=Path(__file__).parent / "conformance" / "cases",
+        metavar="DIR",
+        help="directory of conformance cases",
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _fail_if_skipped_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _fail_if_skipped_in_ci((yield))
+
+
+def _fail_if_skipped_in_ci(report: Report) -> Report:
+    expected_to_fail = hasattr(report, "wasxfail")
+    if os.environ.get("CI") and report.skipped and not expected_to_fail:
+        where = report.longrepr
+        reason = where[2] if isinstance(where, tuple) else where
+        report.outcome = "failed"
+        report.longrepr = f"CI skips no test. {reason}"
+    return report
