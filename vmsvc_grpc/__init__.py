@@ -1,0 +1,3 @@
+"""Endpoint resolution for VM Operator's VirtualMachineServices, over gRPC."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,119 @@
+"""VMs and services, found by name and by label, at a cost that does not grow with either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from vmsvc_grpc.model.objects import Key, VirtualMachine
+from vmsvc_grpc.model.selector import matches, nearly_matches
+
+_Pair = tuple[str, str, str]  # namespace, label key, label value
+
+
+class VirtualMachineIndex:
+    """VMs by name, and by each pair of their labels within a namespace."""
+
+    def __init__(self) -> None:
+        """An empty index."""
+        self._by_namespace: dict[str, dict[Key, VirtualMachine]] = {}
+        self._by_pair: dict[_Pair, dict[Key, VirtualMachine]] = {}
+
+    def __len__(self) -> int:
+        """How many VMs there are."""
+        return sum(map(len, self._by_namespace.values()))
+
+    def get(self, key: Key) -> VirtualMachine | None:
+        """The VM of that name, or None. O(1)."""
+        return self._by_namespace.get(key.namespace, {}).get(key)
+
+    def keys(self) -> set[Key]:
+        """The names of all VMs, as a set of the caller's own."""
+        return {key for vms in self._by_namespace.values() for key in vms}
+
+    def put(self, vm: VirtualMachine) -> VirtualMachine | None:
+        """Add or replace a VM; the one that it replaces, if any. O(labels)."""
+        old = self.remove(vm.key)
+        self._by_namespace.setdefault(vm.key.namespace, {})[vm.key] = vm
+        for pair in _pairs(vm.key.namespace, vm.labels):
+            self._by_pair.setdefault(pair, {})[vm.key] = vm
+        return old
+
+    def remove(self, key: Key) -> VirtualMachine | None:
+        """Take a VM out; None if there was none. O(labels). Leaves no empty entry behind."""
+        vms = self._by_namespace.get(key.namespace)
+        vm = vms.pop(key, None) if vms else None
+        if vm is None:
+            return None
+        if not vms:
+            del self._by_namespace[key.namespace]
+        for pair in _pairs(key.namespace, vm.labels):
+            bucket = self._by_pair[pair]
+            del bucket[key]
+            if not bucket:
+                del self._by_pair[pair]
+        return vm
+
+    def matching(self, namespace: str, selector: Mapping[str, str]) -> Iterator[VirtualMachine]:
+        """VMs of the namespace that a selector matches. O(VMs with its rarest pair)."""
+        buckets = [self._by_pair.get(pair, {}) for pair in _pairs(namespace, selector)]
+        smallest: Mapping[Key, VirtualMachine] = min(buckets, key=len, default={})
+        return (vm for vm in smallest.values() if matches(selector, vm.labels))
+
+    def nearly_matching(
+        self, namespace: str, selector: Mapping[str, str]
+    ) -> Iterator[VirtualMachine]:
+        """VMs of the namespace with at least one of the selector's keys. O(VMs there)."""
+        vms = self._by_namespace.get(namespace, {}).values()
+        return (vm for vm in vms if nearly_matches(selector, vm.labels))
+
+    def empty(self) -> bool:
+        """Whether nothing at all is held, entries without content included."""
+        return not self._by_namespace and not self._by_pair
+
+
+class SelectorIndex:
+    """Services by one pair of their selector, so that a VM finds them by its own labels."""
+
+    def __init__(self) -> None:
+        """An empty index."""
+        self._selectors: dict[Key, Mapping[str, str]] = {}
+        self._filed_under: dict[Key, _Pair] = {}
+        self._by_pair: dict[_Pair, dict[Key, None]] = {}
+
+    def put(self, service: Key, selector: Mapping[str, str]) -> None:
+        """File a service under the pair of its selector that the fewest others are under.
+
+        One with an empty selector is not filed: no VM finds it.
+        """
+        self.remove(service)
+        if not selector:
+            return
+        pair = min(_pairs(service.namespace, selector), key=lambda p: len(self._by_pair.get(p, ())))
+        self._selectors[service] = selector
+        self._filed_under[service] = pair
+        self._by_pair.setdefault(pair, {})[service] = None
+
+    def remove(self, service: Key) -> None:
+        """Take a service out, if it is there. Leaves no empty entry behind."""
+        pair = self._filed_under.pop(service, None)
+        if pair is None:
+            return
+        del self._selectors[service]
+        del self._by_pair[pair][service]
+        if not self._by_pair[pair]:
+            del self._by_pair[pair]
+
+    def selecting(self, namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
+        """Services whose selector matches `labels`. O(labels + services under their pairs)."""
+        for pair in _pairs(namespace, labels):
+            for service in self._by_pair.get(pair, ()):
+                if matches(self._selectors[service], labels):
+                    yield service
+
+    def empty(self) -> bool:
+        """Whether nothing at all is held, entries without content included."""
+        return not (self._selectors or self._filed_under or self._by_pair)
+
+
+def _pairs(namespace: str, labels: Mapping[str, str]) -> Iterable[_Pair]:
+    return ((namespace, key, value) for key, value in labels.items())

@@ -1,0 +1,324 @@
+"""The objects that we read, slim: only the fields that something here uses.
+
+All are immutable; who holds one may keep it. Mappings in them are never changed
+after construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+GROUP = "vmoperator.vmware.com"
+KNOWN_VERSIONS = ("v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4", "v1alpha5", "v1alpha6")
+NEWEST_API_VERSION = f"{GROUP}/{KNOWN_VERSIONS[-1]}"
+
+NO_LABELS: Mapping[str, str] = {}
+
+
+class Kind(Enum):
+    """The kinds of object that the cache holds; the value is Kubernetes' `kind`."""
+
+    VIRTUAL_MACHINE = "VirtualMachine"
+    VIRTUAL_MACHINE_SERVICE = "VirtualMachineService"
+    SERVICE = "Service"
+    ENDPOINTS = "Endpoints"
+
+
+class IPFamily(Enum):
+    """An address family; the value is Kubernetes' name for it."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+
+class Key(NamedTuple):
+    """Namespace and name: which object of a kind. Sorts by namespace, then name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Problem(NamedTuple):
+    """What is wrong with an object.
+
+    `field` is a path as Kubernetes writes it (`spec.ports[0].port`); `message` says
+    what is wrong and what to do, and does not repeat the field.
+    """
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class OwnerReference(NamedTuple):
+    """One of `metadata.ownerReferences`."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+    block_owner_deletion: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectMeta:
+    """The part of `metadata` that we use. `resource_version` is empty outside an API server."""
+
+    key: Key
+    uid: str
+    resource_version: str = ""
+    generation: int = 0
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    finalizers: tuple[str, ...] = ()
+    owner_references: tuple[OwnerReference, ...] = ()
+
+    @property
+    def controller(self) -> OwnerReference | None:
+        """The owner reference that has `controller: true`, if any."""
+        return next((o for o in self.owner_references if o.controller), None)
+
+
+class Readiness(Enum):
+    """The status of a VM's `Ready` condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Probe(Enum):
+    """Which readiness probe a VM has; the value is its field's name."""
+
+    TCP_SOCKET = "tcpSocket"
+    GUEST_HEARTBEAT = "guestHeartbeat"
+    GUEST_INFO = "guestInfo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMachine:
+    """A VM. `ready` is its `Ready` condition, None if there is none yet.
+
+    `addresses` are the primary addresses as the VM reports them, each with the
+    path of its field and the families that the field may hold; not yet judged
+    (`model.resolve` does that). The slots keep 20,000 of them small.
+    """
+
+    key: Key
+    uid: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    deleting: bool = False
+    addresses: tuple[ReportedAddress, ...] = ()
+    zone: str = ""
+    probe: Probe | None = None
+    ready: Readiness | None = None
+
+
+class ReportedAddress(NamedTuple):
+    """An address as a VM's status gives it: `field` is its path, `text` is as written."""
+
+    field: str
+    text: str
+    family: IPFamily | None
+    """The family that the field is for; None if it may hold either."""
+
+
+class ServicePort(NamedTuple):
+    """One port of a VMService, defaults filled in. `protocol` is TCP, UDP or SCTP."""
+
+    name: str
+    protocol: str
+    port: int
+    target_port: int
+
+
+class ServiceType(Enum):
+    """The types of VMService that are supported; the value is Kubernetes' name."""
+
+    CLUSTER_IP = "ClusterIP"
+    LOAD_BALANCER = "LoadBalancer"
+
+
+class IPFamilyPolicy(Enum):
+    """How many address families a service wants."""
+
+    SINGLE_STACK = "SingleStack"
+    PREFER_DUAL_STACK = "PreferDualStack"
+    REQUIRE_DUAL_STACK = "RequireDualStack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """A valid specification of a VMService, defaults filled in.
+
+    `cluster_ip` is "None", an address, or empty (to be chosen by the API server).
+    `ports` are in the order of the object. An empty selector selects nothing.
+    """
+
+    type: ServiceType = ServiceType.CLUSTER_IP
+    selector: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[ServicePort, ...] = ()
+    cluster_ip: str = ""
+    load_balancer_ip: str = ""
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    ip_families: tuple[IPFamily, ...] = ()
+    ip_family_policy: IPFamilyPolicy | None = None
+
+    @property
+    def headless(self) -> bool:
+        """Whether the service has no cluster address of its own (`clusterIP: None`)."""
+        return self.cluster_ip == "None"
+
+
+class Ingress(NamedTuple):
+    """One entry of `status.loadBalancer.ingress`; either may be empty."""
+
+    ip: str
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One of `status.conditions`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str = ""
+    observed_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualMachineService:
+    """A VMService. `spec` is None exactly if `problems` (why it is refused) is not empty.
+
+    `declared_type` is `spec.type` as written, for showing a refused one.
+    """
+
+    meta: ObjectMeta
+    api_version: str = NEWEST_API_VERSION
+    spec: ServiceSpec | None
+    problems: tuple[Problem, ...] = ()
+    declared_type: str = ServiceType.CLUSTER_IP.value
+    ingress: tuple[Ingress, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.meta.key
+
+
+class StoredPort(NamedTuple):
+    """One port of a stored Service. `target_port` keeps a name if it is one."""
+
+    name: str
+    protocol: str
+    port: int
+    target_port: int | str
+    node_port: int = 0
+    app_protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredService:
+    """A Service as the API server, or the output directory, holds it.
+
+    Absent lists are empty, absent texts are "", an absent flag is None.
+    """
+
+    meta: ObjectMeta
+    type: str = ""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[StoredPort, ...] = ()
+    cluster_ip: str = ""
+    cluster_ips: tuple[str, ...] = ()
+    ip_families: tuple[str, ...] = ()
+    ip_family_policy: str = ""
+    load_balancer_ip: str = ""
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    load_balancer_class: str = ""
+    allocate_load_balancer_node_ports: bool | None = None
+    external_traffic_policy: str = ""
+    external_name: str = ""
+    health_check_node_port: int = 0
+    ingress: tuple[Ingress, ...] = ()
+    ready: Condition | None = None
+    """Its condition `Ready`, that a load balancer's controller may set."""
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.meta.key
+
+
+class TargetRef(NamedTuple):
+    """The object that an address of an Endpoints belongs to."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+class StoredAddress(NamedTuple):
+    """One address of an Endpoints' subset."""
+
+    ip: str
+    target_ref: TargetRef | None
+    hostname: str = ""
+    node_name: str = ""
+
+
+class EndpointPort(NamedTuple):
+    """One port of an Endpoints' subset."""
+
+    name: str
+    port: int
+    protocol: str
+    app_protocol: str = ""
+
+
+class Subset(NamedTuple):
+    """One subset of an Endpoints."""
+
+    addresses: tuple[StoredAddress, ...]
+    not_ready_addresses: tuple[StoredAddress, ...]
+    ports: tuple[EndpointPort, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEndpoints:
+    """An Endpoints as the API server, or the output directory, holds it."""
+
+    meta: ObjectMeta
+    subsets: tuple[Subset, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.meta.key
+
+    def ready_uids(self) -> frozenset[str]:
+        """Uids of the VMs that it lists as ready: what a new process remembers."""
+        return frozenset(
+            address.target_ref.uid
+            for subset in self.subsets
+            for address in subset.addresses
+            if address.target_ref is not None and address.target_ref.uid
+        )
+
+
+Object = VirtualMachine | VirtualMachineService | StoredService | StoredEndpoints

@@ -1,0 +1,420 @@
+"""From untyped objects, or the bytes of an API server, to the model.
+
+One path serves both: the shapes below say which fields are read, everything else is
+skipped. An object is read by the version that it names.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import msgspec
+
+from vmsvc_grpc.model import validate, wire
+from vmsvc_grpc.model.objects import (
+    GROUP,
+    KNOWN_VERSIONS,
+    Condition,
+    EndpointPort,
+    Ingress,
+    IPFamily,
+    IPFamilyPolicy,
+    Key,
+    Kind,
+    Object,
+    ObjectMeta,
+    OwnerReference,
+    Probe,
+    Problem,
+    Readiness,
+    ReportedAddress,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+    StoredAddress,
+    StoredEndpoints,
+    StoredPort,
+    StoredService,
+    Subset,
+    TargetRef,
+    VirtualMachine,
+    VirtualMachineService,
+)
+
+DEFAULT_NAMESPACE = "default"
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+# Names the uids that objects without one are given, so that they are the same each time.
+_UID_NAMESPACE = uuid.UUID("7f3bd2f4-2b61-4f0c-9d2c-6c9b3c1d8a10")
+
+
+class ParseError(Exception):
+    """An object cannot be read. `key` is None if not even its name can.
+
+    `problem` names the field and says what is wrong.
+    """
+
+    def __init__(self, kind: Kind, key: Key | None, problem: Problem) -> None:
+        super().__init__(f"{kind.value} {key or '(unnamed)'}: {problem}")
+        self.kind = kind
+        self.key = key
+        self.problem = problem
+
+
+def kind_of(api_version: str, kind: str) -> Kind | None:
+    """Which of our kinds this is; None if it is none of them.
+
+    A VM Operator object of a version that we do not know is one of ours, and fails
+    in `parse`.
+    """
+    group, _, version = api_version.rpartition("/")
+    if group == GROUP and version and kind in ("VirtualMachine", "VirtualMachineService"):
+        return Kind(kind)
+    if api_version == "v1" and kind in ("Service", "Endpoints"):
+        return Kind(kind)
+    return None
+
+
+def parse(kind: Kind, untyped: Any) -> Object:
+    """The model of an object given as mappings and lists, as YAML and JSON give them.
+
+    A missing namespace is `default`; a missing uid is made from kind and name. A
+    VMService that breaks a rule is returned with its problems, and so is one of the
+    wrong shape as long as its name can be read. Raises ParseError.
+    """
+    try:
+        given = msgspec.convert(untyped, _SHAPES[kind])
+    except msgspec.ValidationError as error:
+        return _unreadable(kind, untyped, error)
+    return _model(kind, given)
+
+
+def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
+    """The same for an object's bytes in JSON. Raises ParseError."""
+    try:
+        given = _DECODERS[kind].decode(raw)
+    except msgspec.ValidationError as error:
+        return _unreadable(kind, msgspec.json.decode(raw), error)
+    except msgspec.DecodeError as error:
+        raise ParseError(kind, None, Problem("(document)", str(error))) from error
+    return _model(kind, given)
+
+
+_SHAPES: dict[Kind, type[wire.Shape]] = {
+    Kind.VIRTUAL_MACHINE: wire.VirtualMachine,
+    Kind.VIRTUAL_MACHINE_SERVICE: wire.VirtualMachineService,
+    Kind.SERVICE: wire.Service,
+    Kind.ENDPOINTS: wire.Endpoints,
+}
+_DECODERS = {kind: msgspec.json.Decoder(shape) for kind, shape in _SHAPES.items()}
+
+
+# -- From the wire's shapes to the model's. --
+
+
+def _model(kind: Kind, given: Any) -> Object:
+    match given:
+        case wire.VirtualMachine():
+            return _virtual_machine(given)
+        case wire.VirtualMachineService():
+            return _virtual_machine_service(given)
+        case wire.Service():
+            return _stored_service(given)
+        case wire.Endpoints():
+            return _stored_endpoints(given)
+    raise AssertionError(f"no model for {kind}")
+
+
+def _key(kind: Kind, meta: wire.Meta) -> Key:
+    key = Key(meta.namespace or DEFAULT_NAMESPACE, meta.name)
+    if not validate.is_dns_1123_subdomain(key.name):
+        raise ParseError(kind, None, Problem("metadata.name", _name_flaw(meta.name)))
+    if not validate.is_dns_1123_label(key.namespace):
+        raise ParseError(kind, None, Problem("metadata.namespace", _name_flaw(key.namespace)))
+    return key
+
+
+def _name_flaw(name: str) -> str:
+    return f"{name!r} is not a name that Kubernetes takes" if name else "is missing; name it"
+
+
+def _uid(kind: Kind, key: Key, meta: wire.Meta) -> str:
+    return meta.uid or str(uuid.uuid5(_UID_NAMESPACE, f"{kind.value}/{key}"))
+
+
+def _object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
+    key = _key(kind, meta)
+    return ObjectMeta(
+        key=key,
+        uid=_uid(kind, key, meta),
+        resource_version=meta.resource_version or "",
+        generation=meta.generation or 0,
+        deleting=bool(meta.deletion_timestamp),
+        labels=meta.labels or {},
+        annotations=meta.annotations or {},
+        finalizers=tuple(meta.finalizers or ()),
+        owner_references=tuple(
+            OwnerReference(
+                o.api_version,
+                o.kind,
+                o.name,
+                o.uid,
+                bool(o.controller),
+                bool(o.block_owner_deletion),
+            )
+            for o in meta.owner_references or ()
+        ),
+    )
+
+
+def _version(kind: Kind, key: Key, api_version: str) -> str:
+    version = api_version.rpartition("/")[2]
+    if version not in KNOWN_VERSIONS:
+        known = f"{KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}"
+        problem = Problem("apiVersion", f"{api_version!r} is not known; use {GROUP}/{known}")
+        raise ParseError(kind, key, problem)
+    return version
+
+
+def _virtual_machine(given: wire.VirtualMachine) -> VirtualMachine:
+    kind, meta = Kind.VIRTUAL_MACHINE, given.metadata
+    key = _key(kind, meta)
+    version = _version(kind, key, given.api_version)
+    status = given.status or wire.VirtualMachineStatus()
+    labels = meta.labels or {}
+    return VirtualMachine(
+        key=key,
+        uid=_uid(kind, key, meta),
+        labels=labels,
+        deleting=bool(meta.deletion_timestamp),
+        addresses=_reported_addresses(version, status),
+        zone=labels.get(ZONE_LABEL) or status.zone or "",
+        probe=_probe(version, given.spec),
+        ready=_ready(key, status.conditions or ()),
+    )
+
+
+def _reported_addresses(
+    version: str, status: wire.VirtualMachineStatus
+) -> tuple[ReportedAddress, ...]:
+    if version == "v1alpha1":
+        reports = [ReportedAddress("status.vmIp", status.vm_ip or "", None)]
+    else:
+        network = status.network or wire.Network()
+        reports = [
+            ReportedAddress("status.network.primaryIP4", network.primary_ip4 or "", IPFamily.IPV4),
+            ReportedAddress("status.network.primaryIP6", network.primary_ip6 or "", IPFamily.IPV6),
+        ]
+    return tuple(report for report in reports if report.text)
+
+
+def _probe(version: str, spec: wire.VirtualMachineSpec | None) -> Probe | None:
+    probe = spec.readiness_probe if spec else None
+    if probe is None:
+        return None
+    if probe.tcp_socket is not None:
+        return Probe.TCP_SOCKET
+    if probe.guest_heartbeat is not None:
+        return Probe.GUEST_HEARTBEAT
+    if probe.guest_info and version != "v1alpha1":
+        return Probe.GUEST_INFO
+    return None
+
+
+def _ready(
+    key: Key, conditions: list[wire.Condition] | tuple[wire.Condition, ...]
+) -> Readiness | None:
+    for index, condition in enumerate(conditions):
+        if condition.type == "Ready":
+            try:
+                return Readiness(condition.status)
+            except ValueError:
+                path = f"status.conditions[{index}].status"
+                flaw = f"{condition.status!r} is not known; it is True, False or Unknown"
+                problem = Problem(path, flaw)
+                raise ParseError(Kind.VIRTUAL_MACHINE, key, problem) from None
+    return None
+
+
+def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachineService:
+    kind = Kind.VIRTUAL_MACHINE_SERVICE
+    meta = _object_meta(kind, given.metadata)
+    status = given.status or wire.Status()
+    declared = (given.spec or wire.VirtualMachineServiceSpec()).type or ServiceType.CLUSTER_IP.value
+    try:
+        version = _version(kind, meta.key, given.api_version)
+    except ParseError as error:
+        return VirtualMachineService(
+            meta=meta, spec=None, problems=(error.problem,), declared_type=declared
+        )
+    spec, problems = _service_spec(
+        meta.key.name, version, given.spec or wire.VirtualMachineServiceSpec()
+    )
+    return VirtualMachineService(
+        meta=meta,
+        api_version=given.api_version,
+        spec=spec,
+        problems=problems,
+        declared_type=declared,
+        ingress=_ingress(status.load_balancer),
+        conditions=tuple(_condition(c) for c in status.conditions or ()),
+    )
+
+
+def _service_spec(
+    name: str, version: str, given: wire.VirtualMachineServiceSpec
+) -> tuple[ServiceSpec | None, tuple[Problem, ...]]:
+    type_text = given.type or ServiceType.CLUSTER_IP.value
+    name_problems = tuple(validate.name_problems(name))
+    if type_problems := tuple(validate.type_problems(type_text)):
+        # Rules of other fields depend on the type, so they would only confuse.
+        return None, name_problems + type_problems
+    cluster_ip = given.cluster_ip or given.cluster_ip_documented or ""
+    ports = tuple(_service_port(port) for port in given.ports or ())
+    ranges = tuple(text.strip() for text in given.load_balancer_source_ranges or ())
+    selector = given.selector or {}
+    # Families came with v1alpha6; an older object cannot mean them.
+    newest = version == KNOWN_VERSIONS[-1]
+    family_texts = tuple(given.ip_families or ()) if newest else ()
+    policy_text = (given.ip_family_policy or "") if newest else ""
+    problems = (
+        *name_problems,
+        *validate.port_problems(ports, headless=cluster_ip == "None"),
+        *validate.cluster_ip_problems(cluster_ip, type_text),
+        *validate.source_range_problems(ranges, type_text),
+        *validate.selector_problems(selector),
+        *validate.family_problems(family_texts, policy_text),
+    )
+    if problems:
+        return None, problems
+    spec = ServiceSpec(
+        type=ServiceType(type_text),
+        selector=selector,
+        ports=ports,
+        cluster_ip=cluster_ip,
+        load_balancer_ip=given.load_balancer_ip or "",
+        load_balancer_source_ranges=ranges,
+        ip_families=tuple(IPFamily(text) for text in family_texts),
+        ip_family_policy=IPFamilyPolicy(policy_text) if policy_text else None,
+    )
+    return spec, ()
+
+
+def _service_port(given: wire.VirtualMachineServicePort) -> ServicePort:
+    port = given.port or 0
+    return ServicePort(
+        name=given.name or "",
+        protocol=given.protocol or "TCP",
+        port=port,
+        target_port=given.target_port or port,
+    )
+
+
+def _ingress(given: wire.LoadBalancer | None) -> tuple[Ingress, ...]:
+    entries = (given.ingress or ()) if given else ()
+    return tuple(Ingress(entry.ip or "", entry.hostname or "") for entry in entries)
+
+
+def _condition(given: wire.Condition) -> Condition:
+    return Condition(
+        type=given.type,
+        status=given.status,
+        reason=given.reason or "",
+        message=given.message or "",
+        last_transition_time=given.last_transition_time or "",
+        observed_generation=given.observed_generation or 0,
+    )
+
+
+def _stored_service(given: wire.Service) -> StoredService:
+    spec, status = given.spec or wire.ServiceSpec(), given.status or wire.Status()
+    ready = next((c for c in status.conditions or () if c.type == "Ready"), None)
+    return StoredService(
+        meta=_object_meta(Kind.SERVICE, given.metadata),
+        type=spec.type or "",
+        selector=spec.selector or {},
+        ports=tuple(_stored_port(port) for port in spec.ports or ()),
+        cluster_ip=spec.cluster_ip or "",
+        cluster_ips=tuple(spec.cluster_ips or ()),
+        ip_families=tuple(spec.ip_families or ()),
+        ip_family_policy=spec.ip_family_policy or "",
+        load_balancer_ip=spec.load_balancer_ip or "",
+        load_balancer_source_ranges=tuple(spec.load_balancer_source_ranges or ()),
+        load_balancer_class=spec.load_balancer_class or "",
+        allocate_load_balancer_node_ports=spec.allocate_load_balancer_node_ports,
+        external_traffic_policy=spec.external_traffic_policy or "",
+        external_name=spec.external_name or "",
+        health_check_node_port=spec.health_check_node_port or 0,
+        ingress=_ingress(status.load_balancer),
+        ready=_condition(ready) if ready else None,
+    )
+
+
+def _stored_port(given: wire.ServicePort) -> StoredPort:
+    return StoredPort(
+        name=given.name or "",
+        protocol=given.protocol or "TCP",
+        port=given.port,
+        target_port=given.target_port or given.port,
+        node_port=given.node_port or 0,
+        app_protocol=given.app_protocol or "",
+    )
+
+
+def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
+    return StoredEndpoints(
+        meta=_object_meta(Kind.ENDPOINTS, given.metadata),
+        subsets=tuple(
+            Subset(
+                tuple(_stored_address(a) for a in subset.addresses or ()),
+                tuple(_stored_address(a) for a in subset.not_ready_addresses or ()),
+                tuple(
+                    EndpointPort(p.name or "", p.port, p.protocol or "TCP", p.app_protocol or "")
+                    for p in subset.ports or ()
+                ),
+            )
+            for subset in given.subsets or ()
+        ),
+    )
+
+
+def _stored_address(given: wire.Address) -> StoredAddress:
+    ref = given.target_ref
+    return StoredAddress(
+        ip=given.ip,
+        target_ref=TargetRef(ref.api_version, ref.kind, ref.namespace, ref.name, ref.uid)
+        if ref
+        else None,
+        hostname=given.hostname or "",
+        node_name=given.node_name or "",
+    )
+
+
+# -- Objects of the wrong shape. --
+
+
+def _unreadable(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> Object:
+    """A VMService of the wrong shape, refused; for other kinds raises ParseError."""
+    problem = _shape_problem(error)
+    try:
+        meta = msgspec.convert(untyped, wire.Named).metadata
+    except msgspec.ValidationError:
+        try:
+            bare = msgspec.convert(untyped, wire.BarelyNamed).metadata
+        except msgspec.ValidationError:
+            raise ParseError(kind, None, problem) from error
+        meta = wire.Meta(name=bare.name, namespace=bare.namespace)
+    key = _key(kind, meta)
+    if kind is not Kind.VIRTUAL_MACHINE_SERVICE:
+        raise ParseError(kind, key, problem) from error
+    return VirtualMachineService(
+        meta=_object_meta(kind, meta), spec=None, problems=(problem,), declared_type=""
+    )
+
+
+def _shape_problem(error: msgspec.ValidationError) -> Problem:
+    """The place and the flaw in msgspec's "Expected `int`, got `str` - at `$.spec.type`"."""
+    text, _, place = str(error).partition(" - at `")
+    path = place.rstrip("`").removeprefix("$").removeprefix(".") or "(object)"
+    return Problem(path, text[:1].lower() + text[1:].replace("`", "'"))

@@ -1,0 +1,185 @@
+"""What makes a VMService refused, and the sentence that says so.
+
+The rules are those of VM Operator's validating webhook and of kube-apiserver for a
+Service, as far as they bear on what we create; where no webhook runs, we are the only
+ones who apply them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, Problem, ServicePort, ServiceType
+
+_DNS_1035_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_DNS_1123_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DNS_1123_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_QUALIFIED_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_LABEL_MAX = 63  # RFC 1035, and Kubernetes for label names and values
+_SUBDOMAIN_MAX = 253
+_PORT_MAX = 65535
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+
+_TYPE_SENTENCES = {
+    "NodePort": (
+        "NodePort is not supported, as node ports are not allocated for VMs; "
+        "use ClusterIP or LoadBalancer"
+    ),
+    "ExternalName": (
+        "ExternalName is not supported, as it names no VM; "
+        "create a Service of type ExternalName instead"
+    ),
+}
+
+
+def is_dns_1123_label(text: str) -> bool:
+    """Whether `text` may name a namespace, a port, or a VM's label of DNS."""
+    return len(text) <= _LABEL_MAX and _DNS_1123_LABEL.fullmatch(text) is not None
+
+
+def is_dns_1035_label(text: str) -> bool:
+    """Whether `text` may name a Service."""
+    return len(text) <= _LABEL_MAX and _DNS_1035_LABEL.fullmatch(text) is not None
+
+
+def is_dns_1123_subdomain(text: str) -> bool:
+    """Whether `text` may name an object."""
+    return len(text) <= _SUBDOMAIN_MAX and _DNS_1123_SUBDOMAIN.fullmatch(text) is not None
+
+
+def name_problems(name: str) -> Iterator[Problem]:
+    """What is wrong with a VMService's name: it becomes the Service's."""
+    if not is_dns_1035_label(name):
+        yield Problem(
+            "metadata.name",
+            f"{name!r} cannot name a Service; use at most 63 lower-case letters, digits "
+            "and '-', beginning with a letter and not ending with '-'",
+        )
+
+
+def type_problems(text: str) -> Iterator[Problem]:
+    """What is wrong with `spec.type`."""
+    if text not in {known.value for known in ServiceType}:
+        sentence = _TYPE_SENTENCES.get(
+            text, f"{text!r} is not supported; use ClusterIP or LoadBalancer"
+        )
+        yield Problem("spec.type", sentence)
+
+
+def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[Problem]:
+    """What is wrong with `spec.ports`, in their order."""
+    if not ports and not headless:
+        yield Problem("spec.ports", "at least one port is required, unless clusterIP is None")
+    names: dict[str, int] = {}
+    numbers: dict[tuple[str, int], int] = {}
+    for index, port in enumerate(ports):
+        path = f"spec.ports[{index}]"
+        yield from _port_name_problems(f"{path}.name", port.name, names, len(ports) > 1)
+        yield from _number_problems(f"{path}.port", port.port)
+        yield from _number_problems(f"{path}.targetPort", port.target_port)
+        if port.protocol not in PROTOCOLS:
+            yield Problem(
+                f"{path}.protocol", f"{port.protocol!r} is not known; use TCP, UDP or SCTP"
+            )
+        names.setdefault(port.name, index)
+        first = numbers.setdefault((port.protocol, port.port), index)
+        if first != index:
+            yield Problem(
+                path,
+                f"{port.protocol} port {port.port} is the same as that of spec.ports[{first}]; "
+                "a pair of protocol and port may occur once",
+            )
+
+
+def _port_name_problems(
+    path: str, name: str, names: Mapping[str, int], required: bool
+) -> Iterator[Problem]:
+    if not name:
+        if required:
+            yield Problem(path, "a name is required where there are several ports")
+    elif not is_dns_1123_label(name):
+        yield Problem(
+            path,
+            f"{name!r} is not a DNS label; use at most 63 lower-case letters, digits and '-', "
+            "not beginning or ending with '-'",
+        )
+    elif name in names:
+        yield Problem(path, f"{name!r} is also the name of spec.ports[{names[name]}]")
+
+
+def _number_problems(path: str, number: int) -> Iterator[Problem]:
+    if not 1 <= number <= _PORT_MAX:
+        yield Problem(path, f"{number} is not a port; use 1 to {_PORT_MAX}")
+
+
+def cluster_ip_problems(text: str, type_text: str) -> Iterator[Problem]:
+    """What is wrong with `spec.clusterIp`."""
+    if text == "None":
+        if type_text == ServiceType.LOAD_BALANCER.value:
+            yield Problem("spec.clusterIp", "None (headless) cannot be combined with LoadBalancer")
+    elif text and not _is_address(text):
+        yield Problem(
+            "spec.clusterIp",
+            f"{text!r} is not an IP address; use None, an address, or leave it out",
+        )
+
+
+def source_range_problems(ranges: Sequence[str], type_text: str) -> Iterator[Problem]:
+    """What is wrong with `spec.loadBalancerSourceRanges` (blanks around are trimmed already)."""
+    path = "spec.loadBalancerSourceRanges"
+    if ranges and type_text != ServiceType.LOAD_BALANCER.value:
+        yield Problem(path, "may be set only where type is LoadBalancer")
+    for index, text in enumerate(ranges):
+        if not _is_cidr(text):
+            yield Problem(
+                f"{path}[{index}]", f"{text!r} is not a range; write it as in 192.0.2.0/24"
+            )
+
+
+def selector_problems(selector: Mapping[str, str]) -> Iterator[Problem]:
+    """What is wrong with `spec.selector`: its pairs must be able to be labels."""
+    for key, value in selector.items():
+        prefix, slash, name = key.rpartition("/")
+        if slash and not is_dns_1123_subdomain(prefix):
+            yield Problem("spec.selector", f"key {key!r}: the part before '/' is not a DNS name")
+        if not (len(name) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(name)):
+            yield Problem("spec.selector", f"key {key!r} cannot be a label's key")
+        if value and not (len(value) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(value)):
+            yield Problem("spec.selector", f"value {value!r} of {key!r} cannot be a label's value")
+
+
+def family_problems(texts: Sequence[str], policy: str) -> Iterator[Problem]:
+    """What is wrong with `spec.ipFamilies` and `spec.ipFamilyPolicy`."""
+    known = [family.value for family in IPFamily]
+    for index, text in enumerate(texts):
+        path = f"spec.ipFamilies[{index}]"
+        if text not in known:
+            yield Problem(path, f"{text!r} is not known; use IPv4 or IPv6")
+        elif text in texts[:index]:
+            yield Problem(path, f"{text!r} occurs twice")
+    if policy and policy not in {known_policy.value for known_policy in IPFamilyPolicy}:
+        yield Problem(
+            "spec.ipFamilyPolicy",
+            f"{policy!r} is not known; use SingleStack, PreferDualStack or RequireDualStack",
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _is_cidr(text: str) -> bool:
+    # A range without its length is none, though Python would take it for one address.
+    if "/" not in text or not text.rpartition("/")[2].isdigit():
+        return False
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return "%" not in text

@@ -1,0 +1,244 @@
+"""The shapes of the objects on the wire: which fields of each kind are read.
+
+Field names are Kubernetes', in snake case. A null counts as absent, as in Kubernetes;
+fields that are not named here are skipped. `model.parse` makes the model of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Shape(msgspec.Struct, rename="camel", gc=False):
+    """Fields in camel case; unknown ones are skipped."""
+
+
+class OwnerReference(Shape):
+    """One of `metadata.ownerReferences`."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class Meta(Shape):
+    """`metadata`."""
+
+    name: str = ""
+    namespace: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    generation: int | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    finalizers: list[str] | None = None
+    owner_references: list[OwnerReference] | None = None
+
+
+class Condition(Shape):
+    """One of `status.conditions`."""
+
+    type: str = ""
+    status: str = ""
+    reason: str | None = None
+    message: str | None = None
+    last_transition_time: str | None = None
+    observed_generation: int | None = None
+
+
+class Probe(Shape):
+    """A VM's `spec.readinessProbe`."""
+
+    tcp_socket: dict[str, Any] | None = None
+    guest_heartbeat: dict[str, Any] | None = None
+    guest_info: list[Any] | None = None
+
+
+class VirtualMachineSpec(Shape):
+    """A VM's `spec`."""
+
+    readiness_probe: Probe | None = None
+
+
+class Network(Shape):
+    """A VM's `status.network`, from v1alpha2 on."""
+
+    primary_ip4: str | None = msgspec.field(name="primaryIP4", default=None)
+    primary_ip6: str | None = msgspec.field(name="primaryIP6", default=None)
+
+
+class VirtualMachineStatus(Shape):
+    """A VM's `status`; `vmIp` is v1alpha1's."""
+
+    vm_ip: str | None = None
+    network: Network | None = None
+    zone: str | None = None
+    conditions: list[Condition] | None = None
+
+
+class VirtualMachine(Shape):
+    """A VM, of any version."""
+
+    api_version: str
+    metadata: Meta
+    spec: VirtualMachineSpec | None = None
+    status: VirtualMachineStatus | None = None
+
+
+class Ingress(Shape):
+    """One of `status.loadBalancer.ingress`."""
+
+    ip: str | None = None
+    hostname: str | None = None
+
+
+class LoadBalancer(Shape):
+    """`status.loadBalancer`."""
+
+    ingress: list[Ingress] | None = None
+
+
+class Status(Shape):
+    """The `status` of a VMService or Service."""
+
+    load_balancer: LoadBalancer | None = None
+    conditions: list[Condition] | None = None
+
+
+class VirtualMachineServicePort(Shape):
+    """One of a VMService's `spec.ports`."""
+
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+    target_port: int | None = None
+
+
+class VirtualMachineServiceSpec(Shape):
+    """A VMService's `spec`; families are v1alpha6's."""
+
+    type: str | None = None
+    selector: dict[str, str] | None = None
+    ports: list[VirtualMachineServicePort] | None = None
+    # On the wire it is clusterIp; VM Operator's documentation writes clusterIP.
+    cluster_ip: str | None = msgspec.field(name="clusterIp", default=None)
+    cluster_ip_documented: str | None = msgspec.field(name="clusterIP", default=None)
+    load_balancer_ip: str | None = msgspec.field(name="loadBalancerIP", default=None)
+    load_balancer_source_ranges: list[str] | None = None
+    ip_families: list[str] | None = None
+    ip_family_policy: str | None = None
+
+
+class VirtualMachineService(Shape):
+    """A VMService, of any version."""
+
+    api_version: str
+    metadata: Meta
+    spec: VirtualMachineServiceSpec | None = None
+    status: Status | None = None
+
+
+class ServicePort(Shape):
+    """One of a Service's `spec.ports`."""
+
+    name: str | None = None
+    protocol: str | None = None
+    port: int = 0
+    target_port: int | str | None = None
+    node_port: int | None = None
+    app_protocol: str | None = None
+
+
+class ServiceSpec(Shape):
+    """A Service's `spec`."""
+
+    type: str | None = None
+    selector: dict[str, str] | None = None
+    ports: list[ServicePort] | None = None
+    cluster_ip: str | None = msgspec.field(name="clusterIP", default=None)
+    cluster_ips: list[str] | None = msgspec.field(name="clusterIPs", default=None)
+    ip_families: list[str] | None = None
+    ip_family_policy: str | None = None
+    load_balancer_ip: str | None = msgspec.field(name="loadBalancerIP", default=None)
+    load_balancer_source_ranges: list[str] | None = None
+    load_balancer_class: str | None = None
+    allocate_load_balancer_node_ports: bool | None = None
+    external_traffic_policy: str | None = None
+    external_name: str | None = None
+    health_check_node_port: int | None = None
+
+
+class Service(Shape):
+    """A Service."""
+
+    metadata: Meta
+    spec: ServiceSpec | None = None
+    status: Status | None = None
+
+
+class TargetRef(Shape):
+    """An address's `targetRef`."""
+
+    api_version: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Address(Shape):
+    """One address of an Endpoints' subset."""
+
+    ip: str = ""
+    target_ref: TargetRef | None = None
+    hostname: str | None = None
+    node_name: str | None = None
+
+
+class EndpointPort(Shape):
+    """One port of an Endpoints' subset."""
+
+    name: str | None = None
+    port: int = 0
+    protocol: str | None = None
+    app_protocol: str | None = None
+
+
+class Subset(Shape):
+    """One of an Endpoints' `subsets`."""
+
+    addresses: list[Address] | None = None
+    not_ready_addresses: list[Address] | None = None
+    ports: list[EndpointPort] | None = None
+
+
+class Endpoints(Shape):
+    """An Endpoints."""
+
+    metadata: Meta
+    subsets: list[Subset] | None = None
+
+
+class Named(Shape):
+    """An object of which only `metadata` can be read."""
+
+    metadata: Meta
+
+
+class BarelyNamedMeta(Shape):
+    """`metadata`, of which only the name can be read."""
+
+    name: str = ""
+    namespace: str | None = None
+
+
+class BarelyNamed(Shape):
+    """An object of which only the name can be read."""
+
+    metadata: BarelyNamedMeta

@@ -1,0 +1,104 @@
+"""The seam between handlers and transports: what a call is, and how it ends.
+
+A unary method is a function from bytes to bytes. A stream is a state machine that the
+transport feeds and asks. Neither waits; both say how a call fails by raising RpcError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from google.protobuf.message import Message
+
+
+class Code(IntEnum):
+    """Status codes of gRPC; numbers are those of google.rpc.Code."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+class RpcError(Exception):
+    """How a call ends, other than well.
+
+    `details` are messages of google.rpc (BadRequest, RetryInfo, ...), which the
+    transport sends as `grpc-status-details-bin`.
+    """
+
+    def __init__(self, code: Code, message: str, details: Sequence[Message] = ()) -> None:
+        """`message` is one sentence for the caller."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = tuple(details)
+
+
+class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has said all, with OK.
+    """Raised by a stream that has nothing more to say: the call ends with OK."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who calls, and with what. `peer` is the client's address, as the transport names it."""
+
+    peer: str
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
+
+
+Wake = Callable[[], None]
+"""Tells the transport to ask a stream again. Cheap; may be called at any time."""
+
+
+class Stream(Protocol):
+    """One stream's state. The transport calls, one at a time and never again after `close`."""
+
+    def receive(self, request: bytes) -> None:
+        """Take in the client's next message. Raises RpcError to end the stream."""
+
+    def half_close(self) -> None:
+        """The client will send no more. A server stream goes on."""
+
+    def next_message(self) -> bytes | None:
+        """The message to send now, from what is newest; None until `wake` is called.
+
+        Asked only when the one before it has been taken by the transport, so that a
+        client that does not read has nothing piled up for it. Raises RpcError or
+        EndOfStream to end the stream.
+        """
+
+    def close(self) -> None:
+        """Let go of everything: the call is over, however it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """A method with one request and one response. `path` is `/package.Service/Method`."""
+
+    path: str
+    handle: Callable[[bytes, Call], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """A method with a stream of responses, to one request or to a stream of them."""
+
+    path: str
+    open: Callable[[Call, Wake], Stream]
+    client_streaming: bool
+
+
+Method = UnaryMethod | StreamMethod
