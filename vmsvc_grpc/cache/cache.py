@@ -180,9 +180,14 @@ class Cache:
     def apply(self, event: Event) -> frozenset[Key]:
         """Take in one event; the services whose endpoints changed or whose objects need work.
 
-        By the time it returns, every topic that shows a change has published it.
+        By the time it returns, every topic that shows a change has published it. Empty
+        until the cache is synced; the event that makes it so returns every service.
         """
         self.counts.events += 1
+        changed = self._taken_in(event)
+        return changed if self.synced else frozenset()
+
+    def _taken_in(self, event: Event) -> frozenset[Key]:
         match event:
             case Init(kind):
                 self._listing[kind] = set()

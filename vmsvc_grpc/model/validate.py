@@ -78,7 +78,8 @@ def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[P
         path = f"spec.ports[{index}]"
         yield from _port_name_problems(f"{path}.name", port.name, names, len(ports) > 1)
         yield from _number_problems(f"{path}.port", port.port)
-        yield from _number_problems(f"{path}.targetPort", port.target_port)
+        if port.target_port != port.port:  # An absent one is the port, and said there.
+            yield from _number_problems(f"{path}.targetPort", port.target_port)
         if port.protocol not in PROTOCOLS:
             yield Problem(
                 f"{path}.protocol", f"{port.protocol!r} is not known; use TCP, UDP or SCTP"

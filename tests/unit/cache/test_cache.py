@@ -1,0 +1,387 @@
+"""What the cache publishes, when, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.unit.objects import APP_WEB, HTTP, WEB, service, spec, vm
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.topic import Absence, Absent, Topic
+from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
+from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
+from vmsvc_grpc.model.objects import (
+    Key,
+    Kind,
+    ObjectMeta,
+    Probe,
+    Problem,
+    Readiness,
+    StoredAddress,
+    StoredEndpoints,
+    StoredService,
+    Subset,
+    TargetRef,
+)
+from vmsvc_grpc.model.resolve import AddressRules
+
+ALL, READY = FilterClass.ALL, FilterClass.READY_ONLY
+VMS, SERVICES = Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE
+REFUSAL = (Problem("spec.type", "NodePort is not supported"),)
+
+
+class Listener:
+    """A subscription and scope watcher that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.woken: list[Topic] = []
+        self.heard: list[Key | str] = []
+
+    def wake(self, topic: Topic) -> None:
+        self.woken.append(topic)
+
+    def created(self, service: Key) -> None:
+        self.heard.append(service)
+
+    def cache_synced(self) -> None:
+        self.heard.append("synced")
+
+
+def synced(*objects: object, kinds: Iterable[Kind] = (VMS, SERVICES)) -> Cache:
+    """A cache that has listed these objects."""
+    cache = Cache(AddressRules(), kinds=kinds)
+    for kind in kinds:
+        cache.apply(Init(kind))
+    for one in objects:
+        cache.apply(Apply(one))  # type: ignore[arg-type]  # tests pass model objects
+    for kind in kinds:
+        cache.apply(InitDone(kind))
+    assert cache.synced
+    return cache
+
+
+def shown(cache: Cache, key: Key = WEB, filter_class: FilterClass = ALL) -> object:
+    """The addresses that a service shows, or why it shows none."""
+    state = cache.state(key, filter_class).state
+    if isinstance(state, Absent):
+        return state.absence
+    return [(e.address, e.ready) for e in state.endpoints]
+
+
+def not_ready(name: str, address: str) -> object:
+    return vm(name, address, probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)
+
+
+def test_nothing_is_worked_out_until_every_kind_is_listed() -> None:
+    cache = Cache(AddressRules())
+    for event in (Init(SERVICES), Apply(service()), InitDone(SERVICES)):
+        assert cache.apply(event) == frozenset()
+    assert not cache.synced
+    assert cache.unlisted == {VMS}
+    assert shown(cache) is Absence.NOT_FOUND
+    cache.apply(Init(VMS))
+    cache.apply(Apply(vm("a", "10.0.0.1")))
+    assert cache.apply(InitDone(VMS)) == {WEB}
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_each_filter_class_shows_its_endpoints() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"), not_ready("b", "10.0.0.2"))
+    assert shown(cache, filter_class=ALL) == [("10.0.0.1", True), ("10.0.0.2", False)]
+    assert shown(cache, filter_class=READY) == [("10.0.0.1", True)]
+
+
+def test_a_change_that_a_class_does_not_show_is_not_published_there() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    listener = Listener()
+    for filter_class in FilterClass:
+        cache.subscribe(WEB, filter_class, listener)
+    assert cache.apply(Apply(not_ready("b", "10.0.0.2"))) == {WEB}  # type: ignore[arg-type]
+    assert [topic.filter_class for topic in listener.woken] == [ALL]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(Apply(vm("a", "10.0.0.1")), id="the same VM again"),
+        pytest.param(Apply(vm("a", "10.0.0.1", labels={"app": "web", "x": "y"})), id="a new label"),
+        pytest.param(Apply(vm("a", "10.0.0.1", ready=Readiness.FALSE)), id="condition, no probe"),
+        pytest.param(Apply(vm("z")), id="a matching VM without address"),
+        pytest.param(Apply(vm("z", "10.0.0.9", labels={"app": "db"})), id="a VM of others"),
+        pytest.param(Apply(vm("z", "10.0.0.9", namespace="other")), id="of another namespace"),
+        pytest.param(Delete(VMS, Key("shop", "never")), id="deleting what is not there"),
+        pytest.param(Apply(service()), id="the same service again"),
+    ],
+)
+def test_what_changes_no_result_publishes_nothing(event: Event) -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    listener = Listener()
+    before = cache.subscribe(WEB, ALL, listener).current
+    assert cache.apply(event) == frozenset()
+    assert listener.woken == []
+    assert cache.state(WEB, ALL) is before
+
+
+def test_versions_only_rise_also_over_deletion_and_creation() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    versions = [cache.state(WEB, ALL).version]
+    cache.subscribe(WEB, ALL, Listener())
+    for event in (
+        Apply(vm("b", "10.0.0.2")),
+        Delete(SERVICES, WEB),
+        Apply(service(uid="another")),
+        Delete(VMS, Key("shop", "a")),
+    ):
+        cache.apply(event)
+        versions.append(cache.state(WEB, ALL).version)
+    assert versions == sorted(set(versions))
+
+
+def test_the_base_of_a_publication_is_the_set_before_it() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    first = cache.state(WEB, ALL).state
+    cache.apply(Apply(vm("b", "10.0.0.2")))
+    assert cache.state(WEB, ALL).base is first
+    cache.apply(Apply(service(deleting=True)))
+    cache.apply(Apply(service(uid="another")))
+    assert cache.state(WEB, ALL).base is None
+
+
+def test_a_set_that_a_reader_holds_does_not_change() -> None:
+    """linkerd2 #9896, #12010: a map was changed while a slow subscriber held it."""
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    held = cache.state(WEB, ALL).state
+    assert isinstance(held, EndpointSet)
+    copy = tuple(held.endpoints)
+    cache.apply(Apply(vm("a", "10.0.0.7")))
+    assert held.endpoints == copy
+
+
+def test_a_terminating_service_is_absent_at_once_and_said_once() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    listener = Listener()
+    cache.subscribe(WEB, ALL, listener)
+    assert cache.apply(Apply(service(deleting=True))) == {WEB}
+    assert shown(cache) is Absence.NOT_FOUND
+    assert cache.apply(Delete(SERVICES, WEB)) == {WEB}
+    assert len(listener.woken) == 1
+
+
+def test_a_refused_service_is_absent_and_told_when_mended() -> None:
+    cache = synced(service(problems=REFUSAL), vm("a", "10.0.0.1"))
+    state = cache.state(WEB, ALL).state
+    assert state == Absent(WEB, Absence.REFUSED, "spec.type: NodePort is not supported")
+    cache.apply(Apply(service()))
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_a_service_that_becomes_invalid_goes_on_by_its_last_valid_spec() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    assert cache.apply(Apply(service(problems=REFUSAL))) == {WEB}
+    cache.apply(Apply(vm("b", "10.0.0.2")))
+    assert shown(cache) == [("10.0.0.1", True), ("10.0.0.2", True)]
+    assert cache.problems[SERVICES, WEB] == REFUSAL
+
+
+def test_a_new_object_of_an_old_name_owes_nothing_to_the_one_before() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    cache.apply(Apply(service(uid="another", problems=REFUSAL)))
+    assert shown(cache) is Absence.REFUSED
+
+
+def test_a_malformed_vm_keeps_its_last_good_state_also_over_a_relist() -> None:
+    told: list[tuple[Problem, ...]] = []
+    cache = Cache(AddressRules(), on_problems=lambda kind, key, problems: told.append(problems))
+    problem = Problem("status", "expected 'object', got 'str'")
+    for kind in (VMS, SERVICES):
+        cache.apply(Init(kind))
+    cache.apply(Apply(service()))
+    cache.apply(Apply(vm("a", "10.0.0.1")))
+    for kind in (VMS, SERVICES):
+        cache.apply(InitDone(kind))
+    malformed = Malformed(VMS, Key("shop", "a"), problem)
+    for event in (malformed, Init(VMS), malformed, InitDone(VMS)):
+        cache.apply(event)
+    assert shown(cache) == [("10.0.0.1", True)]
+    assert told == [(problem,)]
+    cache.apply(Apply(vm("a", "10.0.0.2")))
+    assert shown(cache) == [("10.0.0.2", True)]
+    assert told == [(problem,), ()]
+
+
+def test_a_relist_deletes_what_it_lacks_at_its_end_and_not_before() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"), vm("b", "10.0.0.2"))
+    cache.apply(Init(VMS))
+    cache.apply(Apply(vm("a", "10.0.0.1")))
+    assert shown(cache) == [("10.0.0.1", True), ("10.0.0.2", True)]
+    assert cache.apply(InitDone(VMS)) == {WEB}
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_a_list_that_begins_and_does_not_end_deletes_nothing() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    cache.apply(Init(VMS))
+    cache.apply(Init(VMS))
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_an_address_that_moves_from_one_vm_to_another() -> None:
+    """linkerd2, reproduced: Add(b) then Remove(a) left the client with nothing."""
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    cache.apply(Apply(vm("b", "10.0.0.1")))
+    cache.apply(Apply(vm("a")))
+    state = cache.state(WEB, ALL).state
+    assert isinstance(state, EndpointSet)
+    assert [(e.address, e.vm_uid) for e in state.endpoints] == [("10.0.0.1", "uid-b")]
+
+
+def test_a_selector_change_moves_the_service_to_other_vms() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"), vm("b", "10.0.0.2", labels={"app": "db"}))
+    cache.apply(Apply(service(given=spec({"app": "db"}))))
+    assert shown(cache) == [("10.0.0.2", True)]
+    assert cache.apply(Apply(vm("a", "10.0.0.3"))) == frozenset()
+    cache.apply(Apply(service(given=spec({}))))
+    assert shown(cache) == []
+
+
+def stored_endpoints(*uids: str) -> StoredEndpoints:
+    addresses = tuple(
+        StoredAddress("10.0.0.1", TargetRef("", "VirtualMachine", "shop", uid, uid)) for uid in uids
+    )
+    return StoredEndpoints(meta=ObjectMeta(key=WEB, uid="e"), subsets=(Subset(addresses, (), ()),))
+
+
+FOUR_KINDS = tuple(Kind)
+
+
+def probing(ready: Readiness | None) -> object:
+    return vm("a", "10.0.0.1", probe=Probe.TCP_SOCKET, ready=ready)
+
+
+@pytest.mark.parametrize("endpoints_first", [True, False])
+def test_who_was_ready_is_remembered_from_the_stored_endpoints(endpoints_first: bool) -> None:
+    objects = [stored_endpoints("uid-a"), service(), probing(None)]
+    cache = synced(*(objects if endpoints_first else objects[::-1]), kinds=FOUR_KINDS)
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_adding_a_probe_keeps_a_ready_vm_ready_until_the_condition_comes() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"))
+    cache.apply(Apply(probing(None)))  # type: ignore[arg-type]
+    assert shown(cache) == [("10.0.0.1", True)]
+    cache.apply(Apply(probing(Readiness.FALSE)))  # type: ignore[arg-type]
+    cache.apply(Apply(probing(None)))  # type: ignore[arg-type]
+    assert shown(cache) == [("10.0.0.1", False)]
+
+
+def test_what_was_remembered_at_start_is_forgotten_once_worked_out() -> None:
+    cache = synced(stored_endpoints("uid-a"), service(), probing(Readiness.FALSE), kinds=FOUR_KINDS)
+    cache.apply(Apply(probing(None)))  # type: ignore[arg-type]
+    assert shown(cache) == [("10.0.0.1", False)]
+
+
+def test_a_refused_service_remembers_until_it_is_valid() -> None:
+    cache = synced(
+        stored_endpoints("uid-a"),
+        service(problems=REFUSAL),
+        probing(None),
+        kinds=FOUR_KINDS,
+    )
+    cache.apply(Apply(service()))
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_the_families_of_the_stored_service_decide_and_are_followed() -> None:
+    def stored(*names: str) -> StoredService:
+        return StoredService(meta=ObjectMeta(key=WEB, uid="s"), ip_families=names)
+
+    cache = synced(service(), stored("IPv6"), vm("a", "10.0.0.1", "2001:db8::1"), kinds=FOUR_KINDS)
+    assert shown(cache) == [("2001:db8::1", True)]
+    assert cache.apply(Apply(stored("IPv4", "IPv6"))) == {WEB}
+    assert shown(cache) == [("10.0.0.1", True), ("2001:db8::1", True)]
+    assert cache.apply(Delete(Kind.SERVICE, WEB)) == {WEB}
+    assert shown(cache) == [("10.0.0.1", True)]
+
+
+def test_stored_objects_ask_for_work_when_they_change() -> None:
+    cache = synced(service(), kinds=FOUR_KINDS)
+    assert cache.apply(Apply(stored_endpoints("u"))) == {WEB}
+    assert cache.apply(Apply(stored_endpoints("u"))) == frozenset()
+    assert cache.apply(Delete(Kind.ENDPOINTS, WEB)) == {WEB}
+
+
+def test_a_vm_event_is_held_against_its_own_services_only() -> None:
+    """10,000 services, of which one matches: one is evaluated."""
+    many = [service(Key("shop", f"s{i}"), spec({"app": f"a{i}"})) for i in range(10_000)]
+    cache = synced(*many)
+    before = cache.counts.evaluations
+    assert cache.apply(Apply(vm("a", "10.0.0.1", labels={"app": "a7"}))) == {Key("shop", "s7")}
+    assert cache.counts.evaluations - before == 1
+
+
+def test_watchers_of_a_scope_hear_of_its_services() -> None:
+    cache = Cache(AddressRules())
+    shop, everything = Listener(), Listener()
+    cache.watch_scope(shop, "shop")
+    cache.watch_scope(everything, None)
+    for kind in (VMS, SERVICES):
+        cache.apply(Init(kind))
+    cache.apply(Apply(service()))
+    for kind in (VMS, SERVICES):
+        cache.apply(InitDone(kind))
+    other = Key("other", "db")
+    cache.apply(Apply(service(other)))
+    cache.apply(Delete(SERVICES, other))
+    cache.unwatch_scope(shop)
+    cache.apply(Apply(service(Key("shop", "late"))))
+    assert shop.heard == ["synced"]
+    assert everything.heard == ["synced", other, Key("shop", "late")]
+
+
+def test_a_topic_is_kept_for_a_service_or_for_a_subscriber_and_no_longer() -> None:
+    """linkerd2 #8270: subscription keys leaked."""
+    cache = synced()
+    listener = Listener()
+    for _ in range(10_000):
+        topic = cache.subscribe(WEB, ALL, listener)
+        cache.apply(Apply(service()))
+        cache.apply(Delete(SERVICES, WEB))
+        cache.unsubscribe(topic, listener)
+    assert cache.idle()
+    assert len(listener.woken) == 20_000
+
+
+@pytest.mark.parametrize("first", ["vm", "service"])
+def test_deletion_in_either_order_leaves_nothing(first: str) -> None:
+    """linkerd2 #10003: removal needed an object that was already deleted."""
+    cache = synced(service(), vm("a", "10.0.0.1"), vm("b"))
+    gone = [Delete(VMS, Key("shop", "a")), Delete(VMS, Key("shop", "b")), Delete(SERVICES, WEB)]
+    for event in gone if first == "vm" else gone[::-1]:
+        cache.apply(event)
+    assert cache.idle()
+
+
+def test_deleting_one_of_two_leaves_the_other() -> None:
+    """linkerd2 #10370: deleting one of several sources sent "no endpoints"."""
+    cache = synced(service(), vm("a", "10.0.0.1"), vm("b", "10.0.0.2"))
+    cache.apply(Delete(VMS, Key("shop", "a")))
+    assert shown(cache) == [("10.0.0.2", True)]
+
+
+def test_matching_counts_vms_without_address_and_not_those_being_deleted() -> None:
+    cache = synced(service(), vm("a"), vm("b", "10.0.0.2"), vm("c", "10.0.0.3", deleting=True))
+    assert {v.key.name for v in cache.matching(cache.services[WEB])} == {"a", "b"}
+
+
+def test_a_port_change_is_published_without_a_vm_being_looked_at_again_for_others() -> None:
+    other = Key("shop", "other")
+    cache = synced(service(), service(other), vm("a", "10.0.0.1"))
+    listener = Listener()
+    cache.subscribe(other, ALL, listener)
+    changed = spec(APP_WEB, ports=(HTTP._replace(target_port=8080),))
+    assert cache.apply(Apply(service(given=changed))) == {WEB}
+    assert listener.woken == []
+    state = cache.state(WEB, ALL).state
+    assert isinstance(state, EndpointSet)
+    assert state.ports[0].target_port == 8080

@@ -1,0 +1,54 @@
+"""The difference between two endpoint sets, and their digest."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.objects import HTTP, WEB
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, assembled, diff
+
+endpoint = st.builds(
+    Endpoint,
+    address=st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.10"]),
+    vm_uid=st.sampled_from(["u1", "u2"]),
+    ready=st.booleans(),
+    vm_name=st.sampled_from(["a", "b"]),
+    zone=st.sampled_from(["", "z"]),
+)
+endpoints = st.lists(endpoint.map(lambda e: (e,)), max_size=8).map(assembled)
+ports = st.sampled_from([(), (HTTP,), (HTTP, HTTP._replace(name="b", port=81))])
+endpoint_set = st.builds(
+    EndpointSet, service=st.just(WEB), version=st.integers(1, 9), ports=ports, endpoints=endpoints
+)
+
+
+@given(endpoint_set, endpoint_set)
+def test_a_diff_leads_from_one_to_the_other(old: EndpointSet, new: EndpointSet) -> None:
+    change = diff(old, new)
+    held = {(e.address, e.vm_uid): e for e in old.endpoints}
+    for key in change.removed:
+        del held[key]
+    held.update({(e.address, e.vm_uid): e for e in change.upserted})
+    assert tuple(sorted(held.values())) == new.endpoints
+    assert (change.ports if change.ports is not None else old.ports) == new.ports
+
+
+@given(endpoint_set)
+def test_nothing_leads_from_a_set_to_itself(given_set: EndpointSet) -> None:
+    change = diff(given_set, given_set)
+    assert (change.removed, change.upserted, change.ports) == ((), (), None)
+
+
+@given(endpoint_set, endpoint_set)
+def test_revisions_are_equal_exactly_if_the_content_is(a: EndpointSet, b: EndpointSet) -> None:
+    assert (a.revision == b.revision) is a.same_content(b)
+
+
+@given(st.lists(st.lists(endpoint, max_size=3).map(tuple), max_size=5))
+def test_assembled_is_sorted_unique_and_free_of_order(parts: list[tuple[Endpoint, ...]]) -> None:
+    whole = assembled(parts)
+    assert list(whole) == sorted(whole)
+    keys = [(e.address, e.vm_uid) for e in whole]
+    assert len(set(keys)) == len(keys)
+    assert whole == assembled(reversed(parts))

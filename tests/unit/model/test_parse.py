@@ -1,0 +1,383 @@
+"""How objects of each API version are read, and how those that cannot be are told."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import msgspec
+import pytest
+
+from vmsvc_grpc.model.objects import (
+    KNOWN_VERSIONS,
+    IPFamily,
+    IPFamilyPolicy,
+    Key,
+    Kind,
+    Probe,
+    Readiness,
+    ReportedAddress,
+    ServicePort,
+    StoredEndpoints,
+    StoredService,
+    VirtualMachine,
+    VirtualMachineService,
+)
+from vmsvc_grpc.model.parse import ParseError, kind_of, parse, parse_json
+
+GROUP = "vmoperator.vmware.com"
+
+
+def vm_object(version: str = "v1alpha5", **parts: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{GROUP}/{version}",
+        "kind": "VirtualMachine",
+        "metadata": {"name": "web-1", "namespace": "shop", "uid": "u1"},
+        **parts,
+    }
+
+
+def service_object(spec: Any, version: str = "v1alpha6", **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{GROUP}/{version}",
+        "kind": "VirtualMachineService",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u1", **metadata},
+        "spec": spec,
+    }
+
+
+def read(untyped: dict[str, Any]) -> Any:
+    """Read both ways, as a file and as an API server's bytes: they must agree."""
+    kind = kind_of(untyped["apiVersion"], untyped["kind"])
+    assert kind is not None
+    model = parse(kind, untyped)
+    assert parse_json(kind, msgspec.json.encode(untyped)) == model
+    return model
+
+
+def read_vm(**parts: Any) -> VirtualMachine:
+    model = read(vm_object(**parts))
+    assert isinstance(model, VirtualMachine)
+    return model
+
+
+def read_service(spec: Any, version: str = "v1alpha6") -> VirtualMachineService:
+    model = read(service_object(spec, version))
+    assert isinstance(model, VirtualMachineService)
+    return model
+
+
+@pytest.mark.parametrize("version", KNOWN_VERSIONS)
+def test_the_address_stands_where_the_version_has_it(version: str) -> None:
+    status = {
+        "vmIp": "10.0.0.1",
+        "network": {"primaryIP4": "10.0.0.4", "primaryIP6": "2001:db8::6"},
+    }
+    expected: tuple[ReportedAddress, ...]
+    if version == "v1alpha1":
+        expected = (ReportedAddress("status.vmIp", "10.0.0.1", None),)
+    else:
+        expected = (
+            ReportedAddress("status.network.primaryIP4", "10.0.0.4", IPFamily.IPV4),
+            ReportedAddress("status.network.primaryIP6", "2001:db8::6", IPFamily.IPV6),
+        )
+    assert read_vm(version=version, status=status).addresses == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "probe", "expected"),
+    [
+        pytest.param("v1alpha1", {"tcpSocket": {"port": 22}}, Probe.TCP_SOCKET, id="tcpSocket"),
+        pytest.param("v1alpha3", {"tcpSocket": {}}, Probe.TCP_SOCKET, id="tcpSocket, empty"),
+        pytest.param("v1alpha2", {"guestHeartbeat": {}}, Probe.GUEST_HEARTBEAT, id="heartbeat"),
+        pytest.param("v1alpha6", {"guestInfo": [{"key": "k"}]}, Probe.GUEST_INFO, id="guestInfo"),
+        pytest.param("v1alpha6", {"guestInfo": []}, None, id="an empty guestInfo is none"),
+        pytest.param("v1alpha1", {"guestInfo": [{"key": "k"}]}, None, id="v1alpha1 has none"),
+        pytest.param("v1alpha6", {"periodSeconds": 5}, None, id="a probe of no kind"),
+        pytest.param("v1alpha6", None, None, id="null"),
+    ],
+)
+def test_probe(version: str, probe: Any, expected: Probe | None) -> None:
+    assert read_vm(version=version, spec={"readinessProbe": probe}).probe is expected
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        pytest.param([], None, id="none yet"),
+        pytest.param(None, None, id="null"),
+        pytest.param([{"type": "Created", "status": "True"}], None, id="only others"),
+        pytest.param([{"type": "Ready", "status": "True"}], Readiness.TRUE, id="no reason"),
+        pytest.param(
+            [{"type": "X", "status": "True"}, {"type": "Ready", "status": "Unknown"}],
+            Readiness.UNKNOWN,
+            id="among others",
+        ),
+    ],
+)
+def test_ready_condition(conditions: Any, expected: Readiness | None) -> None:
+    assert read_vm(status={"conditions": conditions}).ready is expected
+
+
+def test_the_zone_is_the_label_else_the_status() -> None:
+    labelled = {"name": "a", "labels": {"topology.kubernetes.io/zone": "z1"}}
+    assert read_vm(metadata=labelled, status={"zone": "z2"}).zone == "z1"
+    assert read_vm(status={"zone": "z2"}).zone == "z2"
+    assert read_vm().zone == ""
+
+
+def test_a_missing_namespace_is_default_and_a_missing_uid_is_made_of_the_name() -> None:
+    first, again = read_vm(metadata={"name": "a"}), read_vm(metadata={"name": "a"})
+    other = read_vm(metadata={"name": "b"})
+    assert first.key == Key("default", "a")
+    assert first.uid == again.uid != other.uid
+    assert read_service({"ports": [{"port": 80}]}).meta.uid == "u1"
+
+
+def test_defaults_of_a_service() -> None:
+    service = read_service({"selector": {"a": "b"}, "ports": [{"port": 80}]})
+    assert service.problems == ()
+    assert service.spec is not None
+    assert service.spec.type.value == "ClusterIP"
+    assert service.spec.ports == (ServicePort("", "TCP", 80, 80),)
+
+
+@pytest.mark.parametrize("target", [0, None])
+def test_an_absent_or_zero_target_port_is_the_port(target: int | None) -> None:
+    service = read_service({"ports": [{"port": 80, "targetPort": target}]})
+    assert service.spec is not None
+    assert service.spec.ports[0].target_port == 80
+
+
+@pytest.mark.parametrize("field", ["clusterIp", "clusterIP"])
+def test_both_spellings_of_cluster_ip_are_read(field: str) -> None:
+    service = read_service({field: "None"})
+    assert service.spec is not None
+    assert service.spec.headless
+
+
+def test_families_are_read_from_v1alpha6_on() -> None:
+    given = {
+        "ports": [{"port": 80}],
+        "ipFamilies": ["IPv6"],
+        "ipFamilyPolicy": "SingleStack",
+    }
+    newest, older = read_service(given).spec, read_service(given, "v1alpha5").spec
+    assert newest is not None
+    assert older is not None
+    assert (newest.ip_families, newest.ip_family_policy) == (
+        (IPFamily.IPV6,),
+        IPFamilyPolicy.SINGLE_STACK,
+    )
+    assert (older.ip_families, older.ip_family_policy) == ((), None)
+
+
+GOOD_PORT = {"name": "http", "port": 80}
+LB = {"type": "LoadBalancer", "ports": [GOOD_PORT]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        pytest.param({"type": "NodePort"}, ["spec.type"], id="NodePort, whatever else"),
+        pytest.param({"type": "ExternalName"}, ["spec.type"], id="ExternalName"),
+        pytest.param({"type": "clusterip"}, ["spec.type"], id="an unknown type"),
+        pytest.param({}, ["spec.ports"], id="no ports"),
+        pytest.param(None, ["spec.ports"], id="no spec"),
+        pytest.param({"ports": [{"port": 0}]}, ["spec.ports[0].port"], id="port 0"),
+        pytest.param({"ports": [{}]}, ["spec.ports[0].port"], id="port absent"),
+        pytest.param({"ports": [{"port": -1, "targetPort": 1}]}, ["spec.ports[0].port"], id="-1"),
+        pytest.param(
+            {"ports": [{"port": 65536, "targetPort": 65537}]},
+            ["spec.ports[0].port", "spec.ports[0].targetPort"],
+            id="too large, both",
+        ),
+        pytest.param(
+            {"ports": [{"port": 80, "protocol": "tcp"}]}, ["spec.ports[0].protocol"], id="protocol"
+        ),
+        pytest.param(
+            {"ports": [{"port": 80, "name": "Http"}]}, ["spec.ports[0].name"], id="port name"
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT, {"port": 81}]}, ["spec.ports[1].name"], id="one of two unnamed"
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT, {"name": "http", "port": 81}]}, ["spec.ports[1].name"], id="twice"
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT, {"name": "b", "port": 80}]}, ["spec.ports[1]"], id="same port"
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT, {"name": "b", "port": 80, "protocol": "UDP"}]}, [], id="TCP, UDP"
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT], "clusterIp": "10.0.0"}, ["spec.clusterIp"], id="cluster IP"
+        ),
+        pytest.param({"ports": [GOOD_PORT], "clusterIp": "2001:db8::1"}, [], id="IPv6"),
+        pytest.param({**LB, "clusterIp": "None"}, ["spec.clusterIp"], id="headless LoadBalancer"),
+        pytest.param(
+            {"ports": [GOOD_PORT], "loadBalancerSourceRanges": ["10.0.0.0/8"]},
+            ["spec.loadBalancerSourceRanges"],
+            id="ranges without LoadBalancer",
+        ),
+        pytest.param(
+            {**LB, "loadBalancerSourceRanges": [" 10.0.0.0/8 ", "10.0.0.1", "x/8", "10.0.0.0/33"]},
+            [f"spec.loadBalancerSourceRanges[{i}]" for i in (1, 2, 3)],
+            id="ranges that are none",
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT], "selector": {"a b": "c", "-/x": "y", "ok": "not ok"}},
+            ["spec.selector"] * 3,
+            id="selector pairs that no label can be",
+        ),
+        pytest.param({"ports": [GOOD_PORT], "selector": {"example.com/a": ""}}, [], id="they can"),
+        pytest.param(
+            {"ports": [GOOD_PORT], "ipFamilies": ["IPv4", "IPv4", "IPv5"]},
+            ["spec.ipFamilies[1]", "spec.ipFamilies[2]"],
+            id="families",
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT], "ipFamilyPolicy": "Dual"}, ["spec.ipFamilyPolicy"], id="policy"
+        ),
+        pytest.param({"ports": [{"port": "80"}]}, ["spec.ports[0].port"], id="a number as text"),
+        pytest.param({"ports": {"port": 80}}, ["spec.ports"], id="ports not a list"),
+        pytest.param(
+            {"ports": [{"port": 80, "targetPort": "http"}]},
+            ["spec.ports[0].targetPort"],
+            id="named",
+        ),
+        pytest.param("web", ["spec"], id="the spec not a mapping"),
+    ],
+)
+def test_what_makes_a_service_refused(spec: Any, fields: list[str]) -> None:
+    service = read_service(spec)
+    assert [problem.field for problem in service.problems] == fields
+    assert (service.spec is None) is bool(fields)
+
+
+@pytest.mark.parametrize("name", ["1web", "web.shop", "a" * 64])
+def test_a_service_whose_name_cannot_be_a_services_is_refused(name: str) -> None:
+    service = parse(Kind.VIRTUAL_MACHINE_SERVICE, service_object({"clusterIp": "None"}, name=name))
+    assert isinstance(service, VirtualMachineService)
+    assert [problem.field for problem in service.problems] == ["metadata.name"]
+
+
+def test_a_service_of_an_unknown_version_is_refused() -> None:
+    service = read_service({"ports": [{"port": 80}]}, version="v1beta9")
+    assert [problem.field for problem in service.problems] == ["apiVersion"]
+
+
+def test_a_service_with_broken_labels_is_refused_by_name() -> None:
+    untyped = service_object({"ports": [{"port": 80}]}, labels={"release": 3})
+    service = parse(Kind.VIRTUAL_MACHINE_SERVICE, untyped)
+    assert isinstance(service, VirtualMachineService)
+    assert service.key == Key("shop", "web")
+    assert [str(problem) for problem in service.problems] == [
+        "metadata.labels[...]: expected 'str', got 'int'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "key", "field"),
+    [
+        pytest.param({"status": "up"}, True, "status", id="status not a mapping"),
+        pytest.param(
+            {"status": {"network": {"primaryIP4": 10}}},
+            True,
+            "status.network.primaryIP4",
+            id="address not a text",
+        ),
+        pytest.param(
+            {"status": {"conditions": [{"type": "Ready", "status": "Yes"}]}},
+            True,
+            "status.conditions[0].status",
+            id="a condition of no known status",
+        ),
+        pytest.param({"metadata": {}}, False, "metadata.name", id="no name"),
+        pytest.param({"metadata": {"name": "A B"}}, False, "metadata.name", id="no such name"),
+        pytest.param({"metadata": {"name": 3}}, False, "metadata.name", id="name not a text"),
+        pytest.param({"metadata": None}, False, "metadata", id="no metadata"),
+        pytest.param({"apiVersion": f"{GROUP}/v2"}, True, "apiVersion", id="unknown version"),
+    ],
+)
+def test_a_vm_that_cannot_be_read(parts: dict[str, Any], key: bool, field: str) -> None:
+    untyped = {**vm_object(), **parts}
+    with pytest.raises(ParseError) as caught:
+        parse(Kind.VIRTUAL_MACHINE, untyped)
+    assert caught.value.problem.field == field
+    assert caught.value.key == (Key("shop", "web-1") if key else None)
+    with pytest.raises(ParseError) as again:
+        parse_json(Kind.VIRTUAL_MACHINE, msgspec.json.encode(untyped))
+    assert again.value.problem == caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "expected"),
+    [
+        (f"{GROUP}/v1alpha1", "VirtualMachine", Kind.VIRTUAL_MACHINE),
+        (f"{GROUP}/v9", "VirtualMachineService", Kind.VIRTUAL_MACHINE_SERVICE),
+        (f"{GROUP}/v1alpha5", "VirtualMachineClass", None),
+        ("v1", "Service", Kind.SERVICE),
+        ("v1", "Endpoints", Kind.ENDPOINTS),
+        ("v1", "Pod", None),
+        ("example.com/v1", "Service", None),
+    ],
+)
+def test_which_kinds_are_ours(api_version: str, kind: str, expected: Kind | None) -> None:
+    assert kind_of(api_version, kind) is expected
+
+
+def test_a_stored_service_and_endpoints_are_read() -> None:
+    service = read(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "web",
+                "namespace": "shop",
+                "uid": "s",
+                "resourceVersion": "7",
+                "ownerReferences": [{"kind": "K", "name": "n", "uid": "o", "controller": True}],
+            },
+            "spec": {
+                "clusterIP": "10.96.0.9",
+                "ipFamilies": ["IPv4"],
+                "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}],
+            },
+            "status": {
+                "loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]},
+                "conditions": [{"type": "Ready", "status": "False", "reason": "R"}],
+            },
+        }
+    )
+    assert isinstance(service, StoredService)
+    assert service.meta.controller is not None
+    assert (service.cluster_ip, service.ports[0].node_port) == ("10.96.0.9", 30080)
+    assert service.ingress == (("192.0.2.1", ""),)
+    assert service.ready is not None
+    endpoints = read(
+        {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "e"},
+            "subsets": [
+                {
+                    "addresses": [
+                        {"ip": "10.0.0.1", "targetRef": {"kind": "VirtualMachine", "uid": "a"}},
+                        {"ip": "10.0.0.2"},
+                    ],
+                    "notReadyAddresses": [{"ip": "10.0.0.3", "targetRef": {"uid": "c"}}],
+                    "ports": [{"port": 9376}],
+                }
+            ],
+        }
+    )
+    assert isinstance(endpoints, StoredEndpoints)
+    assert endpoints.ready_uids() == {"a"}
+
+
+def test_reading_does_not_change_what_is_read() -> None:
+    untyped = service_object({"ports": [{"port": 80}]})
+    before = copy.deepcopy(untyped)
+    parse(Kind.VIRTUAL_MACHINE_SERVICE, untyped)
+    assert untyped == before
