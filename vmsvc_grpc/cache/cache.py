@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Protocol
 
 from vmsvc_grpc.cache.index import SelectorIndex, VirtualMachineIndex
@@ -76,6 +77,9 @@ class Counts:
 
 _LISTED_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 
+_List = tuple[Kind, str | None]
+"""What one complete list covers: a kind, in one namespace or in all (None)."""
+
 
 class Cache:
     """VMs, VMServices and the objects stored for them, and the topics that follow from them.
@@ -88,9 +92,13 @@ class Cache:
         rules: AddressRules,
         *,
         kinds: Iterable[Kind] = _LISTED_KINDS,
+        namespaces: Sequence[str] = (),
         on_problems: OnProblems | None = None,
     ) -> None:
-        """An empty cache, which is synced once each of `kinds` has been listed."""
+        """An empty cache, synced once each of `kinds` has been listed.
+
+        `namespaces` are those that are listed one by one; none: all at once.
+        """
         self.rules = rules
         self.counts = Counts()
         self.vms = VirtualMachineIndex()
@@ -101,8 +109,8 @@ class Cache:
         self._selectors = SelectorIndex()
         self._topics: dict[tuple[Key, FilterClass], Topic] = {}
         self._scopes: dict[ScopeWatcher, str | None] = {}
-        self._unlisted = set(kinds)
-        self._listing: dict[Kind, set[Key]] = {}
+        self._unlisted: set[_List] = set(product(kinds, namespaces or (None,)))
+        self._listing: dict[_List, set[Key]] = {}
         self._version = 0
         self._on_problems = on_problems
 
@@ -115,8 +123,8 @@ class Cache:
 
     @property
     def unlisted(self) -> frozenset[Kind]:
-        """The kinds that have not been listed yet."""
-        return frozenset(self._unlisted)
+        """The kinds that have not been listed completely yet."""
+        return frozenset(kind for kind, _ in self._unlisted)
 
     def service_keys(self, namespace: str | None = None) -> list[Key]:
         """Names of the services of a namespace, or of all, sorted. O(services)."""
@@ -189,17 +197,18 @@ class Cache:
 
     def _taken_in(self, event: Event) -> frozenset[Key]:
         match event:
-            case Init(kind):
-                self._listing[kind] = set()
+            case Init(kind, namespace):
+                self._listing[kind, namespace] = set()
                 return frozenset()
-            case InitDone(kind):
-                return self._listed(kind)
+            case InitDone(kind, namespace):
+                return self._listed(kind, namespace)
             case Malformed(kind, key, problem):
                 self._seen(kind, key)
                 self._note(kind, key, (problem,))
                 return frozenset()
             case Delete(kind, key):
-                self._listing.get(kind, set()).discard(key)
+                for scope in (None, key.namespace):
+                    self._listing.get((kind, scope), set()).discard(key)
                 return self._delete(kind, key)
             case Apply(VirtualMachine() as vm):
                 self._seen(Kind.VIRTUAL_MACHINE, vm.key)
@@ -225,8 +234,9 @@ class Cache:
         raise AssertionError(f"not an event: {event!r}")
 
     def _seen(self, kind: Kind, key: Key) -> None:
-        if kind in self._listing:
-            self._listing[kind].add(key)
+        for scope in (None, key.namespace):
+            if (listing := self._listing.get((kind, scope))) is not None:
+                listing.add(key)
 
     def _note(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
         if self.problems.get((kind, key), ()) == problems:
@@ -250,13 +260,14 @@ class Cache:
             case Kind.ENDPOINTS:
                 return malformed | set(self.stored_endpoints)
 
-    def _listed(self, kind: Kind) -> frozenset[Key]:
-        listed = self._listing.pop(kind, set())
+    def _listed(self, kind: Kind, namespace: str | None) -> frozenset[Key]:
+        listed = self._listing.pop((kind, namespace), set())
         changed: set[Key] = set()
         for gone in sorted(self._held(kind) - listed):
-            changed |= self._delete(kind, gone)
-        if kind in self._unlisted:
-            self._unlisted.remove(kind)
+            if namespace is None or gone.namespace == namespace:
+                changed |= self._delete(kind, gone)
+        if (kind, namespace) in self._unlisted:
+            self._unlisted.remove((kind, namespace))
             if self.synced:
                 changed |= self._became_synced()
         return frozenset(changed)

@@ -1,6 +1,6 @@
 """What a source tells, in the order in which it tells it.
 
-For each kind: `Init`, then an `Apply` or `Malformed` for each object of a complete
+For each kind, and each namespace where they are listed one by one: `Init`, then an `Apply` or `Malformed` for each object of a complete
 list, then `InitDone`; afterwards `Apply`, `Malformed` and `Delete` as things change.
 A source that lists again starts over with `Init`; what that list lacks is deleted at
 its `InitDone`, and only there.
@@ -15,9 +15,10 @@ from vmsvc_grpc.model.objects import Key, Kind, Object, Problem
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """A complete list of one kind begins. Nothing is dropped by it."""
+    """A complete list of one kind begins, of one namespace or of all. Nothing is dropped by it."""
 
     kind: Kind
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,10 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class InitDone:
-    """The list that `Init` began is complete."""
+    """The list that `Init` of the same kind and namespace began is complete."""
 
     kind: Kind
+    namespace: str | None = None
 
 
 Event = Init | Apply | Malformed | Delete | InitDone

@@ -226,6 +226,21 @@ def test_a_list_that_begins_and_does_not_end_deletes_nothing() -> None:
     assert shown(cache) == [("10.0.0.1", True)]
 
 
+def test_namespaces_listed_one_by_one_do_not_delete_from_one_another() -> None:
+    cache = Cache(AddressRules(), namespaces=("shop", "other"))
+    for namespace in ("shop", "other"):
+        for kind in (VMS, SERVICES):
+            assert not cache.synced
+            cache.apply(Init(kind, namespace))
+            if kind is SERVICES:
+                cache.apply(Apply(service(Key(namespace, "web"))))
+            cache.apply(InitDone(kind, namespace))
+    assert cache.service_keys() == [Key("other", "web"), WEB]
+    cache.apply(Init(SERVICES, "other"))
+    assert cache.apply(InitDone(SERVICES, "other")) == {Key("other", "web")}
+    assert cache.service_keys() == [WEB]
+
+
 def test_an_address_that_moves_from_one_vm_to_another() -> None:
     """linkerd2, reproduced: Add(b) then Remove(a) left the client with nothing."""
     cache = synced(service(), vm("a", "10.0.0.1"))
