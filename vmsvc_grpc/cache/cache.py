@@ -15,6 +15,7 @@ from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
     Kind,
+    Object,
     Problem,
     ServiceSpec,
     StoredEndpoints,
@@ -210,28 +211,33 @@ class Cache:
                 for scope in (None, key.namespace):
                     self._listing.get((kind, scope), set()).discard(key)
                 return self._delete(kind, key)
-            case Apply(VirtualMachine() as vm):
+            case Apply(object_):
+                return self._applied(object_)
+        raise AssertionError(f"not an event: {event!r}")
+
+    def _applied(self, object_: Object) -> frozenset[Key]:
+        match object_:
+            case VirtualMachine() as vm:
                 self._seen(Kind.VIRTUAL_MACHINE, vm.key)
                 flaws = (a.problem for a in addresses(vm, self.rules))
                 problems = tuple(flaw for flaw in flaws if flaw is not None)
                 self._note(Kind.VIRTUAL_MACHINE, vm.key, problems)
                 return self._vm_changed(self.vms.put(vm), vm)
-            case Apply(VirtualMachineService() as service):
+            case VirtualMachineService() as service:
                 self._seen(Kind.VIRTUAL_MACHINE_SERVICE, service.key)
                 self._note(Kind.VIRTUAL_MACHINE_SERVICE, service.key, service.problems)
                 return self._service_changed(service)
-            case Apply(StoredService() as stored):
+            case StoredService() as stored:
                 self._seen(Kind.SERVICE, stored.key)
                 self._note(Kind.SERVICE, stored.key, ())
                 return self._stored_service_changed(stored)
-            case Apply(StoredEndpoints() as stored):
+            case StoredEndpoints() as stored:
                 self._seen(Kind.ENDPOINTS, stored.key)
                 self._note(Kind.ENDPOINTS, stored.key, ())
                 if self.stored_endpoints.get(stored.key) == stored:
                     return frozenset()
                 self.stored_endpoints[stored.key] = stored
                 return frozenset((stored.key,))
-        raise AssertionError(f"not an event: {event!r}")
 
     def _seen(self, kind: Kind, key: Key) -> None:
         for scope in (None, key.namespace):

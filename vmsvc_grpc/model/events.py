@@ -1,9 +1,9 @@
 """What a source tells, in the order in which it tells it.
 
-For each kind, and each namespace where they are listed one by one: `Init`, then an `Apply` or `Malformed` for each object of a complete
-list, then `InitDone`; afterwards `Apply`, `Malformed` and `Delete` as things change.
-A source that lists again starts over with `Init`; what that list lacks is deleted at
-its `InitDone`, and only there.
+For each kind, and each namespace where they are listed one by one: `Init`, then an
+`Apply` or `Malformed` for each object of a complete list, then `InitDone`; afterwards
+`Apply`, `Malformed` and `Delete` as things change. A source that lists again starts
+over with `Init`; what that list lacks is deleted at its `InitDone`, and only there.
 """
 
 from __future__ import annotations
