@@ -29,7 +29,7 @@ serve: .venv ## Serve examples/ and hold their objects in out/ (flags: ARGS=)
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) ## Run every test (pytest's options: ARGS=)
+test: .venv $(VMSVC_TEST_GRPCURL) kube ## Run every test (pytest's options: ARGS=)
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: conformance
@@ -100,6 +100,10 @@ image: ## Build the container image IMAGE=
 
 .PHONY: grpcurl
 grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache
+
+.PHONY: kube
+kube: .venv ## Build the kube-apiserver, etcd and kubectl that tests run, into the cache
+	@$(BIN)/python -m tests.kube.binaries
 
 # Go 1.21 is the first that fetches the newer Go a module asks for, and knows this variable.
 $(GRPCURL): tests/tools/go.mod tests/tools/go.sum

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import pytest
 
+pytest_plugins = ["tests.kube.plugin"]
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 

@@ -1,0 +1,1 @@
+"""Checks of vmsvc-grpc, and the real peers that they run."""
