@@ -1,0 +1,266 @@
+"""The client for asyncio, on grpc.aio. One event loop owns each client and its watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+
+from vmsvc import wire
+from vmsvc.channel import DEFAULT_SERVER, options, target
+from vmsvc.errors import ProtocolError, VmsvcError, from_status
+from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
+from vmsvc.retry import RetryPolicy
+from vmsvc.session import Session
+from vmsvc.state import Event, Scope
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceStub
+
+if TYPE_CHECKING:
+    from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceAsyncStub
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_Stream = grpc.aio.UnaryStreamCall[pb.WatchEndpointsRequest, pb.WatchEndpointsResponse]
+
+
+class AsyncClient:
+    """Asks one server who serves a service. Use it as `async with AsyncClient(...)`.
+
+    Connects when first asked. Every call raises VmsvcError, or a class of it, where it
+    fails, and RuntimeError after `aclose`. Cancelling a call is safe.
+    """
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        timeout_s: float = 10.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    ) -> None:
+        """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
+
+        `timeout_s` bounds a call that is no watch; `retry` is how watches reconnect.
+        """
+        self.server = target(server)
+        self._timeout_s = timeout_s
+        self._retry = retry
+        self._channel: grpc.aio.Channel | None = None
+        self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every watch of this client and close its connection. May be called twice."""
+        self._closed = True
+        for watch in list(self._watches):
+            await watch.aclose()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def resolve(
+        self, service: str, *, readiness: Readiness = Readiness.READY_ONLY
+    ) -> ServiceState:
+        """The endpoints of "namespace/name" as they are now.
+
+        Raises NotFoundError, or RefusedError if its specification is not valid.
+        """
+        request = pb.ResolveEndpointsRequest(
+            service=service, readiness=wire.readiness_number(readiness)
+        )
+        response = await self._answer(self._stub().ResolveEndpoints, request)
+        return wire.present(response.endpoint_set)
+
+    async def list(self, namespace: str | None = None) -> AsyncIterator[ServiceSummary]:
+        """The services of a namespace, or of all, by name; fetched page by page."""
+        request = pb.ListServicesRequest(namespace=namespace or "")
+        while True:
+            page = await self._answer(self._stub().ListServices, request)
+            for service in page.services:
+                yield wire.summary(service)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def explain(self, service: str) -> Explanation:
+        """Why each VM is in "namespace/name", or is not. Raises NotFoundError."""
+        request = pb.ExplainEndpointsRequest(service=service)
+        return wire.explanation(await self._answer(self._stub().ExplainEndpoints, request))
+
+    def watch(
+        self,
+        *services: str,
+        namespaces: str | Iterable[str] = (),
+        all_services: bool = False,
+        readiness: Readiness = Readiness.READY_ONLY,
+    ) -> AsyncWatch:
+        """The state of services by name, of namespaces, or of all, and of each after a change.
+
+        Iterate over what it returns. Nothing is sent before that.
+        """
+        scope = Scope.of(services, namespaces, all_services, readiness)
+        watch = AsyncWatch(self._open, Session(self.server, scope, self._retry))
+        self._watches.add(watch)
+        return watch
+
+    def _open(self, request: pb.WatchEndpointsRequest) -> _Stream:
+        return self._stub().WatchEndpoints(request)
+
+    def _stub(self) -> EndpointServiceAsyncStub:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        if self._channel is None:
+            # Here, as a channel belongs to the loop that runs when it is made.
+            self._channel = grpc.aio.insecure_channel(self.server, options(self._retry))
+        return EndpointServiceStub(self._channel)
+
+    async def _answer(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+    ) -> _Response:
+        try:
+            return await method(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as failure:
+            raise _error(self.server, failure) from failure
+        except asyncio.CancelledError:
+            if self._closed and not _being_cancelled():
+                raise RuntimeError("the client was closed") from None
+            raise
+
+
+class AsyncWatch:
+    """An async iterator over services' states, that reconnects for ever.
+
+    Yields a service's state when it is first known and after each change; nothing where
+    a reconnect changed nothing. A reader that is slow gets the newest state, not each
+    in between. Ends when it or its client is closed; raises VmsvcError where trying
+    again cannot help (the request is not valid, or not allowed).
+
+    One reader at a time. Cancelling it ends the stream; reading on resumes it.
+    """
+
+    def __init__(
+        self, open_stream: Callable[[pb.WatchEndpointsRequest], _Stream], session: Session
+    ) -> None:
+        """Made by `AsyncClient.watch`."""
+        self._open_stream = open_stream
+        self._session = session
+        self._stream: _Stream | None = None
+        self._closed = asyncio.Event()
+
+    @property
+    def states(self) -> Mapping[str, ServiceState]:
+        """The newest state of each service, by name; kept while there is no connection."""
+        return self._session.state.states
+
+    @property
+    def synced(self) -> bool:
+        """Whether `states` is complete and true now, as far as read."""
+        return self._session.state.synced
+
+    async def aclose(self) -> None:
+        """End the stream and the iteration. May be called twice, and while another task reads."""
+        self._closed.set()
+        self._session.state.lost()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ServiceState:
+        while (event := await self._next()) is not None:
+            if isinstance(event, ServiceState):
+                return event
+        raise StopAsyncIteration
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The same states, and between them `Synced` and `Disconnected`."""
+        while (event := await self._next()) is not None:
+            yield event
+
+    async def _next(self) -> Event | None:
+        while not self._closed.is_set():
+            if self._session.pending:
+                return self._session.pending.popleft()
+            if self._stream is None:
+                await self._wait_s(self._session.retry_at - time.monotonic())
+                if self._closed.is_set():
+                    break
+                self._stream = self._open_stream(self._session.begin())
+            await self._read(self._stream)
+        return None
+
+    async def _wait_s(self, delay_s: float) -> None:
+        if delay_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), delay_s)
+
+    async def _read(self, stream: _Stream) -> None:
+        try:
+            message = await stream.read()
+        except grpc.aio.AioRpcError as failure:
+            await self._ended(_error(self._session.server, failure))
+        except asyncio.CancelledError:
+            # grpc.aio cancels a call whose reader is cancelled, and the reader of a
+            # call that is cancelled.
+            self._stream = None
+            self._session.interrupted()
+            if not self._closed.is_set() or _being_cancelled():
+                raise
+        else:
+            if not isinstance(message, pb.WatchEndpointsResponse):
+                await self._ended(None)
+                return
+            try:
+                self._session.receive(message, time.monotonic())
+            except ProtocolError as error:
+                stream.cancel()
+                await self._ended(error)
+
+    async def _ended(self, error: VmsvcError | None) -> None:
+        self._stream = None
+        try:
+            self._session.ended(error, time.monotonic(), random.random())  # noqa: S311 - jitter
+        except VmsvcError:
+            await self.aclose()
+            raise
+
+
+def _error(server: str, failure: grpc.aio.AioRpcError) -> VmsvcError:
+    metadata = failure.trailing_metadata() or ()
+    return from_status(server, failure.code(), failure.details() or "", tuple(metadata))
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,52 @@
+"""How a client reaches its server: the address as gRPC takes it, and the channel's settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vmsvc.retry import RetryPolicy
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+# A peer that is gone without a word is noticed within their sum.
+_KEEPALIVE_TIME_S = 30
+_KEEPALIVE_TIMEOUT_S = 10
+_CONNECT_TIMEOUT_S = 5
+
+# One service's endpoints come in one message: some 400,000 of them fit.
+_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+
+# A client that stalls should hold few stale messages in flight, and then get the newest:
+# with a window that does not grow, 445 small ones instead of 19,957.
+_IN_FLIGHT_BYTES_MAX = 65_535
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
+_GRPC_NAME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):\S+")
+
+
+def target(server: str) -> str:
+    """`server` as gRPC takes it: HOST:PORT, or a gRPC name such as `dns:///HOST:PORT`.
+
+    Raises ValueError for anything else; gRPC itself would look for a port 443.
+    """
+    if not (_HOST_AND_PORT.fullmatch(server) or _GRPC_NAME.fullmatch(server)):
+        raise ValueError(f"server {server!r} is not HOST:PORT; write for instance {DEFAULT_SERVER}")
+    return server
+
+
+def options(policy: RetryPolicy) -> Sequence[tuple[str, int]]:
+    """The settings of a channel, whose own back-off follows that of the watches on it."""
+    return (
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _IN_FLIGHT_BYTES_MAX),
+        ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_TIME_S * 1000),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_S * 1000),
+        # A watch may be silent for hours.
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", round(policy.backoff_initial_s * 1000)),
+        ("grpc.max_reconnect_backoff_ms", round(policy.backoff_max_s * 1000)),
+        # Despite its name, how long one attempt to connect may take.
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_S * 1000),
+    )

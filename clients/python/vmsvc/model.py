@@ -1,0 +1,151 @@
+"""What the server tells, as frozen values. Knows no wire and no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Readiness(Enum):
+    """Which endpoints an answer holds."""
+
+    READY_ONLY = "READY_ONLY"
+    """Those that traffic may be sent to."""
+    ALL = "ALL"
+    """All, each with its `ready` flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port of a service.
+
+    `port` is what clients of the cluster address use; `target_port` is what to
+    connect to on an endpoint's address. `protocol` is "TCP", "UDP" or "SCTP".
+    """
+
+    name: str
+    port: int
+    target_port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of one VM. Unique within a service by `address` and `vm_uid`."""
+
+    address: str
+    ready: bool
+    vm_name: str
+    vm_uid: str
+    zone: str
+
+
+class AbsenceReason(Enum):
+    """Why there is nothing to hold of a service."""
+
+    NOT_FOUND = "NOT_FOUND"
+    """There is no such service, or it is being deleted."""
+    REFUSED = "REFUSED"
+    """It exists, but its specification is not valid."""
+    UNKNOWN = "UNKNOWN"
+    """A reason that a newer server knows and this client does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why a service is absent; `message` is for a person."""
+
+    reason: AbsenceReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What is known of one service, all of it, at one moment.
+
+    `endpoints` are sorted by address, then by VM uid; every endpoint serves every
+    port. Both are empty if the service is absent. Two states are equal if their
+    content is: `version`, which only the server process that sent it can compare, and
+    `revision`, an opaque digest of the content, do not count.
+    """
+
+    service: str
+    ports: tuple[Port, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    absence: Absence | None = None
+    version: int = field(default=0, compare=False)
+    revision: str = field(default="", compare=False)
+
+    @property
+    def present(self) -> bool:
+        """Whether the service exists and is served."""
+        return self.absence is None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSummary:
+    """A service in a list.
+
+    `matching` counts VMs, `ready` and `not_ready` count endpoints. `refused_reason`
+    is empty unless the specification as it stands is refused.
+    """
+
+    service: str
+    type: str
+    matching: int
+    ready: int
+    not_ready: int
+    cluster_ips: tuple[str, ...]
+    load_balancer_ingress: tuple[str, ...]
+    ports: tuple[Port, ...]
+    refused: bool
+    refused_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with one field of the service, and what to do."""
+
+    field: str
+    message: str
+
+
+class Verdict(Enum):
+    """Whether a VM is in a service, and if not, why."""
+
+    READY = "READY"
+    NOT_READY = "NOT_READY"
+    NO_ADDRESS = "NO_ADDRESS"
+    LABELS_DIFFER = "LABELS_DIFFER"
+    DELETING = "DELETING"
+    INVALID = "INVALID"
+    UNKNOWN = "UNKNOWN"
+    """A verdict that a newer server knows and this client does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualMachineExplanation:
+    """Why one VM is in a service or is not; each of `reasons` is a sentence."""
+
+    vm_name: str
+    vm_uid: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why each VM is in a service or is not, by name, and what is wrong with the service.
+
+    `serving_last_valid` tells that the endpoints follow an earlier specification, as
+    the one that stands is refused.
+    """
+
+    service: str
+    selector: Mapping[str, str]
+    ip_families: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    virtual_machines: tuple[VirtualMachineExplanation, ...]
+    serving_last_valid: bool

@@ -1,0 +1,211 @@
+"""What one watch holds: messages in, each service's state out. No I/O, no clock.
+
+The states outlive the streams. A new stream is asked with the revisions held, so that
+it repeats nothing that is still true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import grpc
+
+from vmsvc import wire
+from vmsvc.errors import ProtocolError, VmsvcError
+from vmsvc.model import Absence, AbsenceReason, Endpoint, Readiness, ServiceState
+from vmsvc.v1 import endpoint_service_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which services a watch is about: those named, those of namespaces, or all."""
+
+    services: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    all_services: bool = False
+    readiness: Readiness = Readiness.READY_ONLY
+
+    @classmethod
+    def of(
+        cls,
+        services: Iterable[str],
+        namespaces: str | Iterable[str],
+        all_services: bool,
+        readiness: Readiness,
+    ) -> Scope:
+        """The scope of a watch's arguments, each name once."""
+        if isinstance(namespaces, str):
+            namespaces = (namespaces,)
+        return cls(
+            tuple(dict.fromkeys(services)),
+            tuple(dict.fromkeys(namespaces)),
+            all_services,
+            readiness,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """All that is held is true now: every service of the watch has had its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The stream is lost. What is held stays, and may be out of date until `Synced`.
+
+    The next one is opened `retry_in_s` seconds from now.
+    """
+
+    error: VmsvcError
+    retry_in_s: float
+
+
+Event = ServiceState | Synced | Disconnected
+"""What a watch tells: a service's state after a change, and how far states are to be trusted."""
+
+
+class WatchState:
+    """The services of one watch as far as told, over all its streams.
+
+    Services outside of the names asked for are forgotten when they are deleted, so
+    that it holds what exists, and not what ever was.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._named = frozenset(scope.services)
+        self._held: dict[str, ServiceState] = {}
+        self._resume = True
+        # Of this stream: the services answered, with the version that a delta builds
+        # on; None where there is nothing to build on.
+        self._sent: dict[str, int | None] = {}
+        self.synced = False
+
+    @property
+    def can_ask_less(self) -> bool:
+        """Whether nothing has come on this stream, whose request named more than was asked for."""
+        return self._resume and not self._sent and not self._held.keys() <= self._named
+
+    @property
+    def states(self) -> Mapping[str, ServiceState]:
+        """The newest state of each service, by name. Read-only; changes as messages come."""
+        return MappingProxyType(self._held)
+
+    def begin(self) -> pb.WatchEndpointsRequest:
+        """The request of a new stream, which resumes what is held."""
+        self._sent = {}
+        self.synced = False
+        revisions = dict.fromkeys(self._scope.services, "")
+        if self._resume:
+            revisions |= {name: state.revision for name, state in self._held.items()}
+        return pb.WatchEndpointsRequest(
+            services=[
+                pb.WatchedService(service=name, revision=revision)
+                for name, revision in revisions.items()
+            ],
+            namespaces=self._scope.namespaces,
+            all_services=self._scope.all_services,
+            readiness=wire.readiness_number(self._scope.readiness),
+        )
+
+    def lost(self, *, resume: bool = True) -> None:
+        """The stream ended. Unless `resume`, nothing held is built on until `Synced`."""
+        self.synced = False
+        self._resume = self._resume and resume
+
+    def receive(self, message: pb.WatchEndpointsResponse) -> tuple[Event, ...]:
+        """Take in the stream's next message; what it changed, in order.
+
+        Empty where it changes nothing. Raises ProtocolError where it does not follow
+        from what came before; nothing of it is taken in then.
+        """
+        match message.WhichOneof("event"):
+            case "snapshot":
+                return self._snapshot(message.snapshot)
+            case "delta":
+                return self._delta(message.delta)
+            case "current":
+                return self._current(message.current)
+            case "absent":
+                return self._absent(wire.absent(message.absent))
+            case "synced":
+                return self._all_answered()
+            case _:
+                # A newer server tells something more than this client asks about.
+                return ()
+
+    def _snapshot(self, snapshot: pb.EndpointSet) -> tuple[Event, ...]:
+        self._rise(snapshot.service, snapshot.version)
+        state = wire.present(snapshot)
+        return self._hold(replace(state, endpoints=_sorted(state.endpoints)))
+
+    def _delta(self, delta: pb.Delta) -> tuple[Event, ...]:
+        held = self._held.get(delta.service)
+        if held is None or self._sent.get(delta.service) is None:
+            raise _violation(delta.service, "a delta came before a state to apply it to")
+        kept = {(e.address, e.vm_uid): e for e in held.endpoints}
+        for key in delta.removed:
+            if kept.pop((key.address, key.vm_uid), None) is None:
+                raise _violation(delta.service, f"a delta removes {key.address}, which is not held")
+        kept |= {(e.address, e.vm_uid): e for e in wire.endpoints(delta.upserted)}
+        self._rise(delta.service, delta.version)
+        return self._hold(
+            ServiceState(
+                delta.service,
+                wire.ports(delta.ports) if delta.ports_changed else held.ports,
+                _sorted(kept.values()),
+                version=delta.version,
+                revision=delta.revision,
+            )
+        )
+
+    def _current(self, current: pb.Current) -> tuple[Event, ...]:
+        held = self._held.get(current.service)
+        if held is None or not held.present or held.revision != current.revision:
+            raise _violation(current.service, "it is said to be as held, but that is not held")
+        self._rise(current.service, current.version)
+        return self._hold(replace(held, version=current.version))
+
+    def _absent(self, state: ServiceState) -> tuple[Event, ...]:
+        self._sent[state.service] = None
+        if state.service in self._named or not _deleted(state):
+            return self._hold(state)
+        return (state,) if self._held.pop(state.service, None) else ()
+
+    def _all_answered(self) -> tuple[Event, ...]:
+        gone = [name for name in self._held if name not in self._sent]
+        self.synced = True
+        self._resume = True
+        told: list[Event] = []
+        for name in gone:
+            absence = Absence(AbsenceReason.NOT_FOUND, f"there is no VirtualMachineService {name}")
+            told += self._absent(ServiceState(name, absence=absence))
+        return (*told, Synced())
+
+    def _rise(self, service: str, version: int) -> None:
+        before = self._sent.get(service)
+        if before is not None and version <= before:
+            raise _violation(service, f"version {version} came after {before}")
+        self._sent[service] = version
+
+    def _hold(self, state: ServiceState) -> tuple[Event, ...]:
+        before = self._held.get(state.service)
+        self._held[state.service] = state
+        if before is None or (before != state and not (_deleted(before) and _deleted(state))):
+            return (state,)
+        return ()
+
+
+def _sorted(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    return tuple(sorted(endpoints, key=lambda e: (e.address, e.vm_uid)))
+
+
+def _deleted(state: ServiceState) -> bool:
+    # "Is being deleted" and "there is none" are one thing to whoever holds nothing of it.
+    return state.absence is not None and state.absence.reason is AbsenceReason.NOT_FOUND
+
+
+def _violation(service: str, what: str) -> ProtocolError:
+    return ProtocolError(f"service {service}: {what}", code=grpc.StatusCode.INTERNAL)

@@ -1,0 +1,244 @@
+"""The client for threads, on grpc. No event loop inside."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+
+from vmsvc import wire
+from vmsvc.channel import DEFAULT_SERVER, options, target
+from vmsvc.errors import ProtocolError, VmsvcError, from_status
+from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
+from vmsvc.retry import RetryPolicy
+from vmsvc.session import Session
+from vmsvc.state import Event, Scope
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceStub
+
+if TYPE_CHECKING:
+    # The name is only in the types of grpc; at run time it is both a Call and an iterator.
+    from grpc import _CallIterator
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class Client:
+    """Asks one server who serves a service. Use it as `with Client(...)`.
+
+    Connects when first asked. Every call raises VmsvcError, or a class of it, where it
+    fails, and RuntimeError after `close`. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        timeout_s: float = 10.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    ) -> None:
+        """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
+
+        `timeout_s` bounds a call that is no watch; `retry` is how watches reconnect.
+        """
+        self.server = target(server)
+        self._timeout_s = timeout_s
+        self._retry = retry
+        self._channel = grpc.insecure_channel(self.server, options(retry))
+        self._rpc = EndpointServiceStub(self._channel)
+        self._lock = threading.Lock()
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every watch of this client, in any thread, and close its connection."""
+        with self._lock:
+            self._closed = True
+            watches = list(self._watches)
+        for watch in watches:
+            watch.close()
+        self._channel.close()
+
+    def resolve(self, service: str, *, readiness: Readiness = Readiness.READY_ONLY) -> ServiceState:
+        """The endpoints of "namespace/name" as they are now.
+
+        Raises NotFoundError, or RefusedError if its specification is not valid.
+        """
+        request = pb.ResolveEndpointsRequest(
+            service=service, readiness=wire.readiness_number(readiness)
+        )
+        response = self._answer(self._stub().ResolveEndpoints, request)
+        return wire.present(response.endpoint_set)
+
+    def list(self, namespace: str | None = None) -> Iterator[ServiceSummary]:
+        """The services of a namespace, or of all, by name; fetched page by page."""
+        request = pb.ListServicesRequest(namespace=namespace or "")
+        while True:
+            page = self._answer(self._stub().ListServices, request)
+            yield from map(wire.summary, page.services)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def explain(self, service: str) -> Explanation:
+        """Why each VM is in "namespace/name", or is not. Raises NotFoundError."""
+        request = pb.ExplainEndpointsRequest(service=service)
+        return wire.explanation(self._answer(self._stub().ExplainEndpoints, request))
+
+    def watch(
+        self,
+        *services: str,
+        namespaces: str | Iterable[str] = (),
+        all_services: bool = False,
+        readiness: Readiness = Readiness.READY_ONLY,
+    ) -> Watch:
+        """The state of services by name, of namespaces, or of all, and of each after a change.
+
+        Iterate over what it returns. Nothing is sent before that.
+        """
+        scope = Scope.of(services, namespaces, all_services, readiness)
+        watch = Watch(self._open, Session(self.server, scope, self._retry))
+        with self._lock:
+            self._watches.add(watch)
+        return watch
+
+    def _open(self, request: pb.WatchEndpointsRequest) -> _CallIterator[pb.WatchEndpointsResponse]:
+        return self._stub().WatchEndpoints(request)
+
+    def _stub(self) -> EndpointServiceStub:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        return self._rpc
+
+    def _answer(
+        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+    ) -> _Response:
+        try:
+            return method(request, timeout=self._timeout_s)
+        except grpc.RpcError as failure:
+            raise _error(self.server, failure) from failure
+
+
+class Watch:
+    """An iterator over services' states, that reconnects for ever.
+
+    Yields a service's state when it is first known and after each change; nothing where
+    a reconnect changed nothing. A reader that is slow gets the newest state, not each
+    in between. Ends when it or its client is closed; raises VmsvcError where trying
+    again cannot help (the request is not valid, or not allowed).
+
+    One thread reads it; any may close it.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[pb.WatchEndpointsRequest], _CallIterator[pb.WatchEndpointsResponse]],
+        session: Session,
+    ) -> None:
+        """Made by `Client.watch`."""
+        self._open_stream = open_stream
+        self._session = session
+        self._stream: _CallIterator[pb.WatchEndpointsResponse] | None = None
+        self._closed = threading.Event()
+
+    @property
+    def states(self) -> Mapping[str, ServiceState]:
+        """The newest state of each service, by name; kept while there is no connection."""
+        return self._session.state.states
+
+    @property
+    def synced(self) -> bool:
+        """Whether `states` is complete and true now, as far as read."""
+        return self._session.state.synced
+
+    def close(self) -> None:
+        """End the stream and the iteration. May be called twice, and while a thread reads."""
+        self._closed.set()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ServiceState:
+        while (event := self._next()) is not None:
+            if isinstance(event, ServiceState):
+                return event
+        raise StopIteration
+
+    def events(self) -> Iterator[Event]:
+        """The same states, and between them `Synced` and `Disconnected`."""
+        while (event := self._next()) is not None:
+            yield event
+
+    def _next(self) -> Event | None:
+        while not self._closed.is_set():
+            if self._session.pending:
+                return self._session.pending.popleft()
+            if self._stream is None:
+                if self._closed.wait(max(0.0, self._session.retry_at - time.monotonic())):
+                    break
+                self._stream = self._open_stream(self._session.begin())
+                # Now `close` finds it, or has been called before it could.
+                continue
+            self._read(self._stream)
+        self._session.state.lost()
+        return None
+
+    def _read(self, stream: _CallIterator[pb.WatchEndpointsResponse]) -> None:
+        try:
+            message = next(stream)
+        except StopIteration:
+            self._ended(None)
+        except grpc.RpcError as failure:
+            if not self._closed.is_set():
+                self._ended(_error(self._session.server, failure))
+        else:
+            try:
+                self._session.receive(message, time.monotonic())
+            except ProtocolError as error:
+                stream.cancel()
+                self._ended(error)
+
+    def _ended(self, error: VmsvcError | None) -> None:
+        self._stream = None
+        try:
+            self._session.ended(error, time.monotonic(), random.random())  # noqa: S311 - jitter
+        except VmsvcError:
+            self.close()
+            raise
+
+
+def _error(server: str, failure: grpc.RpcError) -> VmsvcError:
+    metadata = [(m.key, m.value) for m in failure.trailing_metadata() or ()]
+    return from_status(server, failure.code(), failure.details() or "", metadata)

@@ -1,0 +1,1 @@
+"""Messages and stubs of vmsvc.v1, made from proto/ by `make gen`."""

@@ -1,0 +1,111 @@
+"""Messages of vmsvc.v1 as values of the model, and back. Pure.
+
+A number of an enum that this client does not know comes from a newer server, and
+becomes UNKNOWN: an old client goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from vmsvc.model import (
+    Absence,
+    AbsenceReason,
+    Endpoint,
+    Explanation,
+    Port,
+    Problem,
+    Readiness,
+    ServiceState,
+    ServiceSummary,
+    Verdict,
+    VirtualMachineExplanation,
+)
+from vmsvc.v1 import endpoint_service_pb2 as pb
+
+_READINESS: Mapping[Readiness, pb.Readiness] = {
+    Readiness.READY_ONLY: pb.READINESS_READY_ONLY,
+    Readiness.ALL: pb.READINESS_ALL,
+}
+_ABSENCE: Mapping[int, AbsenceReason] = {
+    pb.Absent.REASON_NOT_FOUND: AbsenceReason.NOT_FOUND,
+    pb.Absent.REASON_REFUSED: AbsenceReason.REFUSED,
+}
+_VERDICT: Mapping[int, Verdict] = {
+    pb.VirtualMachineExplanation.VERDICT_READY: Verdict.READY,
+    pb.VirtualMachineExplanation.VERDICT_NOT_READY: Verdict.NOT_READY,
+    pb.VirtualMachineExplanation.VERDICT_NO_ADDRESS: Verdict.NO_ADDRESS,
+    pb.VirtualMachineExplanation.VERDICT_LABELS_DIFFER: Verdict.LABELS_DIFFER,
+    pb.VirtualMachineExplanation.VERDICT_DELETING: Verdict.DELETING,
+    pb.VirtualMachineExplanation.VERDICT_INVALID: Verdict.INVALID,
+}
+
+
+def readiness_number(readiness: Readiness) -> pb.Readiness:
+    """The number of a readiness on the wire."""
+    return _READINESS[readiness]
+
+
+def ports(messages: Iterable[pb.Port]) -> tuple[Port, ...]:
+    """Ports, in the order of the messages."""
+    return tuple(Port(m.name, m.port, m.target_port, m.protocol) for m in messages)
+
+
+def endpoints(messages: Iterable[pb.Endpoint]) -> tuple[Endpoint, ...]:
+    """Endpoints, in the order of the messages."""
+    return tuple(Endpoint(m.address, m.ready, m.vm_name, m.vm_uid, m.zone) for m in messages)
+
+
+def present(message: pb.EndpointSet) -> ServiceState:
+    """The state of a service that is served."""
+    return ServiceState(
+        message.service,
+        ports(message.ports),
+        endpoints(message.endpoints),
+        version=message.version,
+        revision=message.revision,
+    )
+
+
+def absent(message: pb.Absent) -> ServiceState:
+    """The state of a service that is absent."""
+    reason = _ABSENCE.get(message.reason, AbsenceReason.UNKNOWN)
+    return ServiceState(message.service, absence=Absence(reason, message.message))
+
+
+def summary(message: pb.ServiceSummary) -> ServiceSummary:
+    """A service in a list."""
+    return ServiceSummary(
+        service=message.service,
+        type=message.type,
+        matching=message.matching,
+        ready=message.ready,
+        not_ready=message.not_ready,
+        cluster_ips=tuple(message.cluster_ips),
+        load_balancer_ingress=tuple(message.load_balancer_ingress),
+        ports=ports(message.ports),
+        refused=message.refused,
+        refused_reason=message.refused_reason,
+    )
+
+
+def explanation(message: pb.ExplainEndpointsResponse) -> Explanation:
+    """Why each VM is in a service or is not."""
+    return Explanation(
+        service=message.service,
+        selector=MappingProxyType(dict(sorted(message.selector.items()))),
+        ip_families=tuple(message.ip_families),
+        problems=tuple(Problem(p.field, p.message) for p in message.problems),
+        virtual_machines=tuple(
+            VirtualMachineExplanation(
+                vm_name=vm.vm_name,
+                vm_uid=vm.vm_uid,
+                verdict=_VERDICT.get(vm.verdict, Verdict.UNKNOWN),
+                reasons=tuple(vm.reasons),
+                endpoints=endpoints(vm.endpoints),
+            )
+            for vm in message.virtual_machines
+        ),
+        serving_last_valid=message.serving_last_valid,
+    )
