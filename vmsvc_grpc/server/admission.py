@@ -1,0 +1,81 @@
+"""Who gets in: the bounds on open streams, and nobody while the server drains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+
+from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.limits import Limits
+
+
+def draining() -> RpcError:
+    """How calls end, and are refused, while the server drains."""
+    message = "the server is about to stop; connect again, to another replica"
+    return RpcError(Code.UNAVAILABLE, message)
+
+
+class Admission:
+    """Decides whether a call may begin. Not thread-safe: one event loop owns it."""
+
+    def __init__(
+        self, limits: Limits, counts: Counts, *, while_draining: AbstractSet[str] = frozenset()
+    ) -> None:
+        """Calls of the paths `while_draining` are let in to the end."""
+        self._limits = limits
+        self._counts = counts
+        self._while_draining = while_draining
+        self._draining = False
+        self._open = 0
+        self._of_client: Counter[str] = Counter()
+
+    def drain(self) -> None:
+        """Let no call in from now on."""
+        self._draining = True
+
+    def check(self, path: str) -> None:
+        """Raise RpcError (UNAVAILABLE) if no call of `path` may begin."""
+        if self._draining and path not in self._while_draining:
+            raise draining()
+
+    @contextmanager
+    def stream(self, path: str, peer: str) -> Iterator[None]:
+        """One open stream of `path`, counted until the block ends.
+
+        `peer` is the client's address as gRPC writes it (`ipv4:192.0.2.1:50000`); the
+        port does not tell clients apart. Raises RpcError: UNAVAILABLE as `check` does,
+        RESOURCE_EXHAUSTED at a limit.
+        """
+        self.check(path)
+        client = peer.rpartition(":")[0]
+        self._check_room(client)
+        self._open += 1
+        self._of_client[client] += 1
+        self._counts.streams_open[path] += 1
+        try:
+            yield
+        finally:
+            self._counts.streams_open[path] -= 1
+            self._open -= 1
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client]
+
+    def _check_room(self, client: str) -> None:
+        most = self._limits.streams_max
+        if self._open >= most:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the server has {most} streams open, which is its limit (streams_max); "
+                "connect to another replica",
+            )
+        most = self._limits.streams_per_client_max
+        if self._of_client[client] >= most:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"this client's address has {most} streams open, which is the limit "
+                "(streams_per_client_max); watch several services on one stream",
+            )

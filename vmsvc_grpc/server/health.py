@@ -1,0 +1,134 @@
+"""grpc.health.v1: whether the server serves, as a whole and each of its services.
+
+SERVING once the cache is synced and until the server drains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2 as pb
+
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    Method,
+    RpcError,
+    Stream,
+    StreamMethod,
+    UnaryMethod,
+    Wake,
+)
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["Health"].full_name
+
+CHECK_PATH = f"/{SERVICE}/Check"
+LIST_PATH = f"/{SERVICE}/List"
+_WATCH_PATH = f"/{SERVICE}/Watch"
+
+_SHOWN_MAX = 80  # Of a client's text, in an answer.
+
+_SERVING = pb.HealthCheckResponse.SERVING
+_NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class Health:
+    """The health of `services`, and of "", which is the server as a whole."""
+
+    def __init__(self, cache: Cache, services: Iterable[str]) -> None:
+        """Names of services are full: `package.Service`."""
+        self._cache = cache
+        self._services = ("", *services)
+        self._draining = False
+        self._watches: dict[_Watch, None] = {}
+
+    def drain(self) -> None:
+        """Say NOT_SERVING from now on, to all who watch too."""
+        self._draining = True
+        for watch in self._watches:
+            watch.wake()
+
+    def methods(self) -> tuple[Method, ...]:
+        """Check, List and Watch."""
+        return (
+            UnaryMethod(CHECK_PATH, self._check),
+            UnaryMethod(LIST_PATH, self._list),
+            StreamMethod(_WATCH_PATH, self._open, client_streaming=False),
+        )
+
+    def status(self, service: str) -> pb.HealthCheckResponse:
+        """The health of one service, SERVICE_UNKNOWN if it is none of ours."""
+        if service not in self._services:
+            return pb.HealthCheckResponse(status=_SERVICE_UNKNOWN)
+        serving = self._cache.synced and not self._draining
+        return pb.HealthCheckResponse(status=_SERVING if serving else _NOT_SERVING)
+
+    def _check(self, request: bytes, _call: Call) -> bytes:
+        service = _service(request)
+        response = self.status(service)
+        if response.status == _SERVICE_UNKNOWN:
+            raise RpcError(Code.NOT_FOUND, f"this server has no service {service[:_SHOWN_MAX]!r}")
+        return response.SerializeToString()
+
+    def _list(self, _request: bytes, _call: Call) -> bytes:
+        statuses = {service: self.status(service) for service in self._services}
+        return pb.HealthListResponse(statuses=statuses).SerializeToString()
+
+    def _open(self, _call: Call, wake: Wake) -> Stream:
+        return _Watch(self, self._cache, self._watches, wake)
+
+
+class _Watch:
+    """One Watch call: tells a status at once, and again whenever it is another one."""
+
+    def __init__(
+        self, health: Health, cache: Cache, watches: dict[_Watch, None], wake: Wake
+    ) -> None:
+        self._health = health
+        self._cache = cache
+        self._watches = watches
+        self.wake = wake
+        self._service: str | None = None
+        self._told: pb.HealthCheckResponse | None = None
+
+    def receive(self, request: bytes) -> None:
+        self._service = _service(request)
+        self._watches[self] = None
+        if not self._cache.synced:
+            self._cache.watch_scope(self, None)
+
+    def half_close(self) -> None:
+        pass
+
+    def next_message(self) -> bytes | None:
+        if self._service is None:
+            return None
+        if self._cache.synced:
+            self._cache.unwatch_scope(self)
+        status = self._health.status(self._service)
+        if status == self._told:
+            return None
+        self._told = status
+        return status.SerializeToString()
+
+    def close(self) -> None:
+        self._watches.pop(self, None)
+        self._cache.unwatch_scope(self)
+
+    def created(self, service: Key) -> None:
+        pass
+
+    def cache_synced(self) -> None:
+        self.wake()
+
+
+def _service(request: bytes) -> str:
+    try:
+        return pb.HealthCheckRequest.FromString(request).service
+    except DecodeError:
+        name = pb.HealthCheckRequest.DESCRIPTOR.full_name
+        raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None

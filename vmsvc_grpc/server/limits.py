@@ -1,0 +1,52 @@
+"""The server's bounds: each a setting with its unit, and why it is what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one server takes on. An error at a limit names its field here."""
+
+    streams_max: int = 20_000
+    """Streams open at once, of all clients. At about 30 KB each: 600 MB."""
+
+    streams_per_client_max: int = 2_000
+    """Streams open at once from one address. One stream can watch many services."""
+
+    services_per_stream_max: int = 20_000
+    """Services that one watch follows, those of a namespace or of all included."""
+
+    message_bytes_max: int = 64 * 1024 * 1024
+    """The largest request. A client that resumes lists every service it holds."""
+
+    pending_calls_max: int = 50_000
+    """Calls that wait to be accepted. gRPC's own bound (1,000) cancels the calls of
+    5,000 clients that reconnect at once."""
+
+    calls_per_connection_max: int = 4_000
+    """HTTP/2 streams of one connection; more wait in the client. Above
+    `streams_per_client_max`, so that a client there is told so instead of waiting."""
+
+    keepalive_s: float = 60.0
+    """After this long without traffic the server pings a client."""
+
+    keepalive_timeout_s: float = 10.0
+    """A client that does not answer a ping for this long is gone."""
+
+    client_ping_interval_min_s: float = 20.0
+    """Clients that ping more often are disconnected. gRPC's own bound (300 s) equals
+    many clients' interval, and so disconnects those too."""
+
+    connection_age_s: float = 1_800.0
+    """A connection is closed at this age, so that clients spread over new replicas."""
+
+    connection_age_grace_s: float = 60.0
+    """How long the calls of a connection that is closed for its age may go on."""
+
+    retry_delay_s: float = 1.0
+    """When to try again while the cache is not filled yet (RetryInfo)."""
+
+    stop_grace_s: float = 1.0
+    """How long the last statuses may take to reach clients when the server stops."""

@@ -1,0 +1,126 @@
+"""The server as a whole: its address, its services, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
+
+from vmsvc.v1 import endpoint_service_pb2
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.server import health, lookup, reflection
+from vmsvc_grpc.server.admission import Admission, draining
+from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.encode import Encoder
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.lookup import Lookup
+from vmsvc_grpc.server.reflection import Reflection
+from vmsvc_grpc.server.transport.grpc_aio import CHANNELZ, GrpcAio
+from vmsvc_grpc.server.watch import WatchStream
+
+# Described by reflection. The last two are what the details of our errors are made of.
+_FILES = (
+    endpoint_service_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    CHANNELZ,
+    status_pb2.DESCRIPTOR,
+    error_details_pb2.DESCRIPTOR,
+)
+
+# Streams end in steps this far apart while the server drains, some in each.
+_DRAIN_STEP_S = 0.05
+
+
+class ListenError(Exception):
+    """The address cannot be listened on. Its text is one line that says what to do."""
+
+
+class Server:
+    """Answers from a cache on one address: vmsvc.v1, health, reflection and channelz.
+
+    Life: `start`, then `drain` or `stop`. One event loop owns it and the cache.
+    `counts` tell what it does.
+    """
+
+    def __init__(self, cache: Cache, address: str, limits: Limits | None = None) -> None:
+        """`address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one."""
+        self.counts = Counts()
+        self._cache = cache
+        self._address = address
+        self._limits = limits or Limits()
+        self._encoder = Encoder(self.counts)
+        services = [service for file in _FILES for service in file.services_by_name.values()]
+        names = [service.full_name for service in services]
+        self._health = health.Health(cache, (*names, *reflection.SERVICES))
+        files = [imported for file in _FILES for imported in reflection.with_imports(file)]
+        self._reflection = Reflection(names, files)
+        self._admission = Admission(
+            self._limits,
+            self.counts,
+            while_draining=frozenset((health.CHECK_PATH, health.LIST_PATH)),
+        )
+        self._transport: GrpcAio | None = None
+
+    async def start(self) -> str:
+        """Listen; `host:port` as bound. Raises ListenError."""
+        host, _, port = self._address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ListenError(
+                f"cannot listen on {self._address!r}: write it as host:port, as in 127.0.0.1:50051"
+            )
+        self._transport = GrpcAio(self._methods(), self._admission, self._limits, self.counts)
+        try:
+            bound = self._transport.bind(self._address)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ListenError(
+                f"cannot listen on {self._address}: {reason}; choose another address or port"
+            ) from error
+        await self._transport.start()
+        return f"{host}:{bound}"
+
+    async def drain(self, drain_s: float) -> None:
+        """Stop without a jolt, within `drain_s` and `stop_grace_s`.
+
+        Health goes down, new calls are refused, and the streams end with UNAVAILABLE
+        spread evenly over `drain_s`, so that clients come to other replicas a few at a
+        time. Sooner, if no stream is left. Safe to cancel, with a `stop` after it.
+        """
+        assert self._transport is not None, "drain comes after start"
+        self._admission.drain()
+        self._health.drain()
+        for keep in slope(self._transport.streams_open, math.ceil(drain_s / _DRAIN_STEP_S)):
+            if not self._transport.streams_open:
+                break
+            await asyncio.sleep(_DRAIN_STEP_S)
+            surplus = max(0, self._transport.streams_open - keep)
+            self._transport.end_streams(surplus, draining())
+            self.counts.drained += surplus
+        await self._transport.stop(self._limits.stop_grace_s)
+
+    async def stop(self) -> None:
+        """End every call that is open, and stop. Also after `drain`, or twice."""
+        if self._transport is not None:
+            await self._transport.stop(0)
+
+    def _methods(self) -> tuple[Method, ...]:
+        return (
+            *Lookup(self._cache, self._encoder, self._limits).methods(),
+            StreamMethod(f"/{lookup.SERVICE}/WatchEndpoints", self._watch, client_streaming=False),
+            *self._health.methods(),
+            *self._reflection.methods(),
+        )
+
+    def _watch(self, _call: Call, wake: Wake) -> Stream:
+        return WatchStream(self._cache, self._encoder, self._limits, self.counts, wake)
+
+
+def slope(streams: int, steps: int) -> Iterator[int]:
+    """How many streams may be left after each step, evenly down to none. At least one step."""
+    steps = max(1, steps)
+    for step in range(1, steps + 1):
+        yield streams - streams * step // steps

@@ -1,0 +1,144 @@
+"""The unary methods of vmsvc.v1.EndpointService: what there is now, read from the cache."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.cache.cache import Cache, Service
+from vmsvc_grpc.cache.topic import Absence, Absent
+from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
+from vmsvc_grpc.server import requests
+from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
+from vmsvc_grpc.server.encode import Encoder, port_message
+from vmsvc_grpc.server.explain import explanation
+from vmsvc_grpc.server.limits import Limits
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["EndpointService"].full_name
+
+
+class Lookup:
+    """ResolveEndpoints, ListServices and ExplainEndpoints.
+
+    Each raises RpcError: INVALID_ARGUMENT, and UNAVAILABLE until the cache is synced.
+    """
+
+    def __init__(self, cache: Cache, encoder: Encoder, limits: Limits) -> None:
+        """Reads `cache`, and never changes it."""
+        self._cache = cache
+        self._encoder = encoder
+        self._limits = limits
+
+    def methods(self) -> tuple[Method, ...]:
+        """The three methods."""
+        return (
+            UnaryMethod(f"/{SERVICE}/ResolveEndpoints", self.resolve_endpoints),
+            UnaryMethod(f"/{SERVICE}/ListServices", self.list_services),
+            UnaryMethod(f"/{SERVICE}/ExplainEndpoints", self.explain_endpoints),
+        )
+
+    def resolve_endpoints(self, request: bytes, _call: Call) -> bytes:
+        """A ResolveEndpointsResponse.
+
+        Raises RpcError too: NOT_FOUND, and FAILED_PRECONDITION for a refused service
+        that has never been valid.
+        """
+        asked = requests.resolve(request)
+        self._check_synced()
+        publication = self._cache.state(asked.service, asked.filter_class)
+        match publication.state:
+            case Absent(service, Absence.NOT_FOUND, message):
+                raise _not_found(service, message)
+            case Absent(service, Absence.REFUSED, message):
+                raise RpcError(Code.FAILED_PRECONDITION, f"{service} is refused: {message}")
+        return self._encoder.snapshot(publication)
+
+    def list_services(self, request: bytes, _call: Call) -> bytes:
+        """A ListServicesResponse. O(services), and the VMs of those on the page."""
+        page = requests.list_page(request)
+        self._check_synced()
+        listed = (
+            key
+            for key in self._cache.service_keys(page.namespace)
+            if (page.after is None or key > page.after)
+            and not self._cache.services[key].object.meta.deleting
+        )
+        keys = list(islice(listed, page.size + 1))
+        more = len(keys) > page.size
+        response = pb.ListServicesResponse(
+            services=(self._summary(key) for key in keys[: page.size]),
+            next_page_token=requests.page_token(page.namespace, keys[page.size - 1])
+            if more
+            else "",
+        )
+        return response.SerializeToString()
+
+    def explain_endpoints(self, request: bytes, _call: Call) -> bytes:
+        """An ExplainEndpointsResponse. Raises RpcError too: NOT_FOUND. O(VMs of the namespace)."""
+        key = requests.explain(request)
+        self._check_synced()
+        response = explanation(self._cache, key)
+        if response is None:
+            raise _not_found(key, f"there is no VirtualMachineService {key}")
+        return response.SerializeToString()
+
+    def _check_synced(self) -> None:
+        if self._cache.synced:
+            return
+        missing = ", ".join(sorted(kind.value for kind in self._cache.unlisted))
+        delay = Duration()
+        delay.FromMilliseconds(round(self._limits.retry_delay_s * 1000))
+        raise RpcError(
+            Code.UNAVAILABLE,
+            f"the cache is not filled yet: {missing} have not been listed; try again soon",
+            [error_details_pb2.RetryInfo(retry_delay=delay)],
+        )
+
+    def _summary(self, key: Key) -> pb.ServiceSummary:
+        service = self._cache.services[key]
+        spec = service.spec
+        problems = self._cache.problems.get((Kind.VIRTUAL_MACHINE_SERVICE, key), ())
+        ready = sum(endpoint.ready for endpoint in service.endpoints)
+        return pb.ServiceSummary(
+            service=str(key),
+            type=service.object.declared_type,
+            matching=sum(1 for _ in self._cache.matching(service)),
+            ready=ready,
+            not_ready=len(service.endpoints) - ready,
+            cluster_ips=self._cluster_ips(service),
+            load_balancer_ingress=self._load_balancer_ingress(service),
+            ports=map(port_message, spec.ports if spec else ()),
+            refused=bool(problems),
+            refused_reason="; ".join(map(str, problems)),
+        )
+
+    def _stored(self, service: Service) -> StoredService | None:
+        """The Service that belongs to a VMService; one of another owner tells nothing."""
+        stored = self._cache.stored_services.get(service.object.key)
+        owner = stored.meta.controller if stored else None
+        return stored if owner and owner.uid == service.object.meta.uid else None
+
+    def _cluster_ips(self, service: Service) -> tuple[str, ...]:
+        stored, spec = self._stored(service), service.spec
+        if stored is not None and stored.cluster_ip:
+            return stored.cluster_ips or (stored.cluster_ip,)
+        return (spec.cluster_ip,) if spec and spec.cluster_ip else ()
+
+    def _load_balancer_ingress(self, service: Service) -> tuple[str, ...]:
+        if service.spec is None or service.spec.type is not ServiceType.LOAD_BALANCER:
+            return ()
+        stored = self._stored(service)
+        ingress = stored.ingress if stored else service.object.ingress
+        return tuple(entry.ip or entry.hostname for entry in ingress)
+
+
+def _not_found(service: Key, message: str) -> RpcError:
+    resource = error_details_pb2.ResourceInfo(
+        resource_type=Kind.VIRTUAL_MACHINE_SERVICE.value,
+        resource_name=str(service),
+        description=message,
+    )
+    return RpcError(Code.NOT_FOUND, message, [resource])

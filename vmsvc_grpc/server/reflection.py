@@ -1,0 +1,187 @@
+"""Server reflection, v1 and v1alpha: what grpcurl and the like ask for our services.
+
+Both versions have the same messages on the wire, so one stream's state serves both.
+The package has v1alpha's descriptor only; v1's is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    EndOfStream,
+    Method,
+    RpcError,
+    Stream,
+    StreamMethod,
+    Wake,
+)
+
+_ALPHA = "grpc.reflection.v1alpha"
+_V1 = "grpc.reflection.v1"
+
+SERVICES = (f"{_V1}.ServerReflection", f"{_ALPHA}.ServerReflection")
+
+
+def with_imports(file: FileDescriptor) -> Iterator[FileDescriptorProto]:
+    """A file and those that it imports, itself last. One may come more than once."""
+    for imported in file.dependencies:
+        yield from with_imports(imported)
+    yield FileDescriptorProto.FromString(file.serialized_pb)
+
+
+class Reflection:
+    """Describes `services` (full names) from `files`, which hold their imports too.
+
+    Of two files with one name the first counts. No file has extensions, so none are
+    described.
+    """
+
+    def __init__(self, services: Iterable[str], files: Iterable[FileDescriptorProto]) -> None:
+        """Reflection's own services and file are there without being given."""
+        self._services = sorted({*services, *SERVICES})
+        self._files: dict[str, FileDescriptorProto] = {}
+        self._file_of_symbol: dict[str, str] = {}
+        for file in (*files, *with_imports(pb.DESCRIPTOR), _v1_file()):
+            if file.name not in self._files:
+                self._files[file.name] = file
+                self._file_of_symbol.update(dict.fromkeys(_symbols(file), file.name))
+
+    def methods(self) -> tuple[Method, ...]:
+        """ServerReflectionInfo of both versions."""
+        return tuple(
+            StreamMethod(f"/{service}/ServerReflectionInfo", self._open, client_streaming=True)
+            for service in SERVICES
+        )
+
+    def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+        """The response to one request; what is not found is an `error_response`."""
+        response = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
+        match request.WhichOneof("message_request"):
+            case "list_services":
+                for service in self._services:
+                    response.list_services_response.service.add(name=service)
+            case "file_by_filename":
+                self._answer_file(response, request.file_by_filename, request.file_by_filename)
+            case "file_containing_symbol":
+                symbol = request.file_containing_symbol
+                self._answer_file(response, self._file_of_symbol.get(symbol, ""), symbol)
+            case "file_containing_extension":
+                extension = request.file_containing_extension
+                wanted = f"{extension.containing_type} extension {extension.extension_number}"
+                _refuse(response, Code.NOT_FOUND, f"{wanted} is not known here")
+            case "all_extension_numbers_of_type":
+                name = request.all_extension_numbers_of_type
+                if name in self._file_of_symbol:
+                    response.all_extension_numbers_response.base_type_name = name
+                else:
+                    _refuse(response, Code.NOT_FOUND, f"{name} is not known here")
+            case _:
+                _refuse(response, Code.INVALID_ARGUMENT, "the request asks for nothing")
+        return response
+
+    def _answer_file(
+        self, response: pb.ServerReflectionResponse, file_name: str, wanted: str
+    ) -> None:
+        if file_name not in self._files:
+            _refuse(response, Code.NOT_FOUND, f"{wanted} is not known here")
+            return
+        files = response.file_descriptor_response.file_descriptor_proto
+        files.extend(self._files[name].SerializeToString() for name in self._closure(file_name))
+
+    def _closure(self, file_name: str) -> Iterable[str]:
+        """The file and all that it imports, itself first."""
+        names = {file_name: None}
+        left = [file_name]
+        while left:
+            imports = self._files[left.pop()].dependency
+            left.extend(name for name in imports if name not in names)
+            names.update(dict.fromkeys(imports))
+        return names
+
+    def _open(self, _call: Call, _wake: Wake) -> Stream:
+        return _Stream(self)
+
+
+class _Stream:
+    """One ServerReflectionInfo call: an answer for each request."""
+
+    def __init__(self, reflection: Reflection) -> None:
+        self._reflection = reflection
+        self._answer: bytes | None = None
+        self._half_closed = False
+
+    def receive(self, request: bytes) -> None:
+        assert self._answer is None, "the transport asks for a message after each request"
+        try:
+            parsed = pb.ServerReflectionRequest.FromString(request)
+        except DecodeError:
+            message = "the request is not a ServerReflectionRequest"
+            raise RpcError(Code.INVALID_ARGUMENT, message) from None
+        self._answer = self._reflection.answer(parsed).SerializeToString()
+
+    def half_close(self) -> None:
+        self._half_closed = True
+
+    def next_message(self) -> bytes | None:
+        answer, self._answer = self._answer, None
+        if answer is None and self._half_closed:
+            raise EndOfStream
+        return answer
+
+    def close(self) -> None:
+        self._answer = None
+
+
+def _refuse(response: pb.ServerReflectionResponse, code: Code, message: str) -> None:
+    response.error_response.error_code = code
+    response.error_response.error_message = message
+
+
+def _v1_file() -> FileDescriptorProto:
+    """The file of grpc.reflection.v1: v1alpha's under another name."""
+    file = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    file.name = "grpc/reflection/v1/reflection.proto"
+    file.package = _V1
+    file.ClearField("options")
+    for message in file.message_type:
+        for field in message.field:
+            field.type_name = field.type_name.replace(_ALPHA, _V1)
+    for service in file.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(_ALPHA, _V1)
+            method.output_type = method.output_type.replace(_ALPHA, _V1)
+    return file
+
+
+def _symbols(file: FileDescriptorProto) -> Iterator[str]:
+    """The full name of everything that a file defines."""
+    package = file.package
+    for message in file.message_type:
+        yield from _message_symbols(package, message)
+    for enum in file.enum_type:
+        yield f"{package}.{enum.name}"
+        # An enum's values are its siblings.
+        yield from (f"{package}.{value.name}" for value in enum.value)
+    for service in file.service:
+        yield f"{package}.{service.name}"
+        yield from (f"{package}.{service.name}.{method.name}" for method in service.method)
+
+
+def _message_symbols(scope: str, message: DescriptorProto) -> Iterator[str]:
+    name = f"{scope}.{message.name}"
+    yield name
+    yield from (f"{name}.{field.name}" for field in message.field)
+    yield from (f"{name}.{oneof.name}" for oneof in message.oneof_decl)
+    for enum in message.enum_type:
+        yield f"{name}.{enum.name}"
+        yield from (f"{name}.{value.name}" for value in enum.value)
+    for nested in message.nested_type:
+        yield from _message_symbols(name, nested)

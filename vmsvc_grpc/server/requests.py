@@ -1,0 +1,271 @@
+"""Requests of vmsvc.v1 as small values, checked: the rest of the server trusts them.
+
+Each function takes a request's bytes and raises RpcError (INVALID_ARGUMENT) with every
+field that is wrong, as google.rpc.BadRequest.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2
+
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.model.endpoints import FilterClass
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
+from vmsvc_grpc.server.call import Code, RpcError
+
+# The contract in the proto names both.
+PAGE_SIZE_DEFAULT = 500
+PAGE_SIZE_MAX = 1000
+
+# Details travel as a header: clients refuse more than 8 KiB of those by default, and
+# base64 and the names around it take their part.
+_VIOLATIONS_BYTES_MAX = 4096
+_SHOWN_MAX = 80
+
+_PAGE_TOKENS = "1"  # The first thing in each: which release understands it.
+
+_FILTER_CLASSES: Mapping[int, FilterClass] = {
+    pb.READINESS_UNSPECIFIED: FilterClass.READY_ONLY,
+    pb.READINESS_READY_ONLY: FilterClass.READY_ONLY,
+    pb.READINESS_ALL: FilterClass.ALL,
+}
+
+_Request = TypeVar("_Request", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Which endpoints of which service to resolve."""
+
+    service: Key
+    filter_class: FilterClass
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to watch. `held` are the services named, each with the revision held or "".
+
+    `namespaces` is empty where `all_services` is true.
+    """
+
+    held: Mapping[Key, str]
+    namespaces: frozenset[str]
+    all_services: bool
+    filter_class: FilterClass
+
+    def covers(self, service: Key) -> bool:
+        """Whether a service is watched without being named."""
+        return self.all_services or service.namespace in self.namespaces
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Which page of which services. `namespace` None: all; `after` None: the first page."""
+
+    namespace: str | None
+    size: int
+    after: Key | None
+
+
+class _Violations:
+    """What is wrong with one request, field by field."""
+
+    def __init__(self) -> None:
+        self._found = error_details_pb2.BadRequest()
+        self._left_out = 0
+
+    def add(self, field: str, text: str) -> None:
+        if self._found.ByteSize() + len(text.encode()) > _VIOLATIONS_BYTES_MAX:
+            self._left_out += 1
+        else:
+            self._found.field_violations.add(field=field, description=text)
+
+    def check(self) -> None:
+        """Raise RpcError if anything was found."""
+        if not self._found.field_violations:
+            return
+        first = self._found.field_violations[0]
+        message = f"{first.field}: {first.description}"
+        others = len(self._found.field_violations) - 1 + self._left_out
+        if self._left_out:
+            text = f"{self._left_out} more are wrong, and left out here"
+            self._found.field_violations.add(field="(others)", description=text)
+        if others:
+            message += f" (and {others} more)"
+        raise RpcError(Code.INVALID_ARGUMENT, message, [self._found])
+
+
+def resolve(raw: bytes) -> Resolve:
+    """A ResolveEndpointsRequest."""
+    request = _parsed(pb.ResolveEndpointsRequest, raw)
+    violations = _Violations()
+    service = _service("service", request.service, violations)
+    filter_class = _filter_class(request.readiness, violations)
+    violations.check()
+    assert service is not None
+    return Resolve(service, filter_class)
+
+
+def explain(raw: bytes) -> Key:
+    """An ExplainEndpointsRequest: the service's name."""
+    request = _parsed(pb.ExplainEndpointsRequest, raw)
+    violations = _Violations()
+    service = _service("service", request.service, violations)
+    violations.check()
+    assert service is not None
+    return service
+
+
+def watch(raw: bytes, services_per_stream_max: int) -> Watch:
+    """A WatchEndpointsRequest that names at most that many services, or namespaces."""
+    request = _parsed(pb.WatchEndpointsRequest, raw)
+    violations = _Violations()
+    named = len(request.services) or len(request.namespaces)
+    if not named and not request.all_services:
+        violations.add("services", "is empty; name services or namespaces, or set all_services")
+    if request.all_services and request.namespaces:
+        text = "cannot be combined with all_services, which covers every namespace"
+        violations.add("namespaces", text)
+    filter_class = _filter_class(request.readiness, violations)
+    for field, count in (
+        ("services", len(request.services)),
+        ("namespaces", len(request.namespaces)),
+    ):
+        if count > services_per_stream_max:
+            violations.add(
+                field,
+                f"names {count}; the server's limit (services_per_stream_max) is "
+                f"{services_per_stream_max}: open several streams",
+            )
+            violations.check()  # That many are not worth a look at each.
+    held = _held(request.services, violations)
+    namespaces = _namespaces(request.namespaces, violations)
+    violations.check()
+    return Watch(held, namespaces, request.all_services, filter_class)
+
+
+def list_page(raw: bytes) -> ListPage:
+    """A ListServicesRequest."""
+    request = _parsed(pb.ListServicesRequest, raw)
+    violations = _Violations()
+    if request.namespace:
+        _check_namespace("namespace", request.namespace, violations)
+    if request.page_size < 0:
+        text = f"{request.page_size} is negative; use 1 to {PAGE_SIZE_MAX}, or 0 for the default"
+        violations.add("page_size", text)
+    after = None
+    if request.page_token:
+        after = _page_token_key(request.namespace, request.page_token)
+        if after is None:
+            violations.add(
+                "page_token",
+                "is not a next_page_token of the same namespace; send the one of the page "
+                "before, or none to begin again",
+            )
+    violations.check()
+    size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+    return ListPage(request.namespace or None, size, after)
+
+
+def page_token(namespace: str | None, last: Key) -> str:
+    """The token for the page after the service `last`, of the same `namespace` (None: all)."""
+    text = "\n".join((_PAGE_TOKENS, namespace or "", *last))
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _page_token_key(namespace: str, token: str) -> Key | None:
+    try:
+        text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    match text.split("\n"):
+        case [version, of, *last] if version == _PAGE_TOKENS and of == namespace:
+            if len(last) == len(Key._fields) and (not namespace or namespace == last[0]):
+                return Key(*last)
+    return None
+
+
+def _parsed(kind: type[_Request], raw: bytes) -> _Request:
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        name = kind.DESCRIPTOR.full_name
+        message = f"the request is not a {name}; send one that is encoded in protobuf"
+        raise RpcError(Code.INVALID_ARGUMENT, message) from None
+
+
+def _service(field: str, text: str, violations: _Violations) -> Key | None:
+    """The service of that name; None, and a violation, if it is no name."""
+    namespace, slash, name = text.partition("/")
+    if is_dns_1123_label(namespace) and is_dns_1123_subdomain(name):
+        return Key(namespace, name)
+    if not text:
+        flaw = "is missing"
+    elif not slash:
+        flaw = f"{_shown(text)} has no namespace"
+    elif not is_dns_1123_label(namespace):
+        flaw = f"{_shown(text)}: {_shown(namespace)} cannot be a namespace's name"
+    else:
+        flaw = f"{_shown(text)}: {_shown(name)} cannot be a service's name"
+    violations.add(field, f"{flaw}; write namespace/name, in lower case, as in shop/web")
+    return None
+
+
+def _held(services: Iterable[pb.WatchedService], violations: _Violations) -> Mapping[Key, str]:
+    held: dict[Key, str] = {}
+    places: dict[Key, int] = {}
+    for index, watched in enumerate(services):
+        field = f"services[{index}].service"
+        key = _service(field, watched.service, violations)
+        if key is None:
+            continue
+        first = places.setdefault(key, index)
+        if first != index:
+            text = f"{str(key)!r} is also services[{first}]; name each service once"
+            violations.add(field, text)
+        held[key] = watched.revision
+    return held
+
+
+def _namespaces(names: Iterable[str], violations: _Violations) -> frozenset[str]:
+    places: dict[str, int] = {}
+    for index, name in enumerate(names):
+        field = f"namespaces[{index}]"
+        _check_namespace(field, name, violations)
+        first = places.setdefault(name, index)
+        if first != index:
+            text = f"{_shown(name)} is also namespaces[{first}]; name each namespace once"
+            violations.add(field, text)
+    return frozenset(places)
+
+
+def _check_namespace(field: str, name: str, violations: _Violations) -> None:
+    if not is_dns_1123_label(name):
+        violations.add(
+            field,
+            f"{_shown(name)} cannot be a namespace's name; use at most 63 lower-case letters, "
+            "digits and '-', not beginning or ending with '-'",
+        )
+
+
+def _filter_class(readiness: int, violations: _Violations) -> FilterClass:
+    filter_class = _FILTER_CLASSES.get(readiness)
+    if filter_class is None:
+        violations.add(
+            "readiness", f"{readiness} is not known; use READINESS_READY_ONLY or READINESS_ALL"
+        )
+        return FilterClass.READY_ONLY
+    return filter_class
+
+
+def _shown(text: str) -> str:
+    """A client's text, in quotes, so short that it cannot fill the answer."""
+    return repr(text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}...")

@@ -1,0 +1,1 @@
+"""How bytes meet streams. Handlers do not know which transport runs, nor that one does."""
