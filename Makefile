@@ -15,10 +15,12 @@ LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 # Tests look here; set it to use a grpcurl of your own, which also needs no Go.
 export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
 
-# $(call protoc,DIR): stubs and their types into DIR.
+# $(call protoc,DIR): stubs and their types into DIR, and what reflection tells: the stubs
+# hold no comments.
 protoc = $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
 	--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
-	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $(PROTOS)
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
+	--include_source_info --descriptor_set_out=$(1)/vmsvc/v1/descriptor_set.binpb $(PROTOS)
 
 .PHONY: help
 help: ## List the targets

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from importlib import resources
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
+import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.server import health, lookup, reflection
@@ -56,8 +59,7 @@ class Server:
         services = [service for file in _FILES for service in file.services_by_name.values()]
         names = [service.full_name for service in services]
         self._health = health.Health(cache, (*names, *reflection.SERVICES))
-        files = [imported for file in _FILES for imported in reflection.with_imports(file)]
-        self._reflection = Reflection(names, files)
+        self._reflection = Reflection(names, _described())
         self._admission = Admission(
             self._limits,
             self.counts,
@@ -117,6 +119,14 @@ class Server:
 
     def _watch(self, _call: Call, wake: Wake) -> Stream:
         return WatchStream(self._cache, self._encoder, self._limits, self.counts, wake)
+
+
+def _described() -> Iterator[FileDescriptorProto]:
+    # The stubs hold no comments, and those are our API's documentation.
+    commented = resources.files(vmsvc.v1).joinpath("descriptor_set.binpb").read_bytes()
+    yield from FileDescriptorSet.FromString(commented).file
+    for file in _FILES:
+        yield from reflection.with_imports(file)
 
 
 def slope(streams: int, steps: int) -> Iterator[int]:

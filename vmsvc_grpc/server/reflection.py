@@ -34,7 +34,10 @@ def with_imports(file: FileDescriptor) -> Iterator[FileDescriptorProto]:
     """A file and those that it imports, itself last. One may come more than once."""
     for imported in file.dependencies:
         yield from with_imports(imported)
-    yield FileDescriptorProto.FromString(file.serialized_pb)
+    described = FileDescriptorProto.FromString(file.serialized_pb)
+    for message in described.message_type:
+        _add_json_names(message)
+    yield described
 
 
 class Reflection:
@@ -147,7 +150,7 @@ def _refuse(response: pb.ServerReflectionResponse, code: Code, message: str) -> 
 
 def _v1_file() -> FileDescriptorProto:
     """The file of grpc.reflection.v1: v1alpha's under another name."""
-    file = FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    *_, file = with_imports(pb.DESCRIPTOR)
     file.name = "grpc/reflection/v1/reflection.proto"
     file.package = _V1
     file.ClearField("options")
@@ -159,6 +162,18 @@ def _v1_file() -> FileDescriptorProto:
             method.input_type = method.input_type.replace(_ALPHA, _V1)
             method.output_type = method.output_type.replace(_ALPHA, _V1)
     return file
+
+
+def _add_json_names(message: DescriptorProto) -> None:
+    """Say of each field what it is called in JSON, as protoc does, and stubs leave out.
+
+    grpcurl would print `field_name` instead of `fieldName`.
+    """
+    for field in message.field:
+        first, *others = field.name.split("_")
+        field.json_name = first + "".join(part[:1].upper() + part[1:] for part in others)
+    for nested in message.nested_type:
+        _add_json_names(nested)
 
 
 def _symbols(file: FileDescriptorProto) -> Iterator[str]:
