@@ -33,7 +33,7 @@ class ScopeWatcher(Protocol):
     """Who watches which services exist. Must only take note, and not call back."""
 
     def created(self, service: Key) -> None:
-        """A service exists that did not before."""
+        """A service exists, and is not being deleted, that did not or was before."""
 
     def cache_synced(self) -> None:
         """The cache has become complete: everything may be asked for now."""
@@ -376,16 +376,15 @@ class Cache:
     def _service_changed(self, object_: VirtualMachineService) -> frozenset[Key]:
         key = object_.key
         service = self.services.get(key)
+        existed = service is not None and not service.object.meta.deleting
         if service is None or service.object.meta.uid != object_.meta.uid:
             # A new object of an old name owes nothing to the one before it.
-            created = service is None
             service = Service(object_, remembered=self._stored_ready_uids(key))
             self.services[key] = service
             self._selectors.remove(key)
         elif service.object == object_:
             return frozenset()
         else:
-            created = False
             service.object = object_
         spec_changed = object_.spec is not None and object_.spec != service.spec
         if spec_changed:
@@ -396,7 +395,7 @@ class Cache:
                 self._reevaluate(service)
             else:
                 self._publish(service)
-            if created:
+            if not existed and not object_.meta.deleting:
                 self._announce(key)
         return frozenset((key,))
 

@@ -23,6 +23,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     Subset,
     TargetRef,
+    VirtualMachineService,
 )
 from vmsvc_grpc.model.resolve import AddressRules
 
@@ -352,6 +353,26 @@ def test_watchers_of_a_scope_hear_of_its_services() -> None:
     cache.apply(Apply(service(Key("shop", "late"))))
     assert shop.heard == ["synced"]
     assert everything.heard == ["synced", other, Key("shop", "late")]
+
+
+@pytest.mark.parametrize(
+    ("history", "heard"),
+    [
+        pytest.param([service(), service(deleting=True), service()], [WEB, WEB], id="spared"),
+        pytest.param([service(deleting=True)], [], id="found as it is being deleted"),
+        pytest.param([service(deleting=True), service(uid="2")], [WEB], id="replaced at a relist"),
+        pytest.param([service(), service(uid="2")], [WEB], id="replaced while it was told"),
+    ],
+)
+def test_a_service_is_announced_when_it_is_there_for_clients(
+    history: list[VirtualMachineService], heard: list[Key]
+) -> None:
+    """A watch of all lets go of a service that is being deleted, and must hear of it again."""
+    cache, everything = synced(), Listener()
+    cache.watch_scope(everything, None)
+    for one in history:
+        cache.apply(Apply(one))
+    assert everything.heard == heard
 
 
 def test_a_topic_is_kept_for_a_service_or_for_a_subscriber_and_no_longer() -> None:
