@@ -1,0 +1,747 @@
+"""What Service and Endpoints should be, rule by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.objects import HTTP, WEB, service, spec
+from vmsvc_grpc.model.endpoints import Endpoint
+from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
+    Condition,
+    EndpointPort,
+    Ingress,
+    IPFamily,
+    IPFamilyPolicy,
+    Key,
+    ObjectMeta,
+    OwnerReference,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+    StoredAddress,
+    StoredEndpoints,
+    StoredPort,
+    StoredService,
+    Subset,
+    TargetRef,
+    VirtualMachineService,
+)
+from vmsvc_grpc.reconciler.desired import (
+    EXTERNAL_TRAFFIC_POLICY,
+    HEALTH_CHECK_NODE_PORT,
+    NSX_T_LB,
+    Child,
+    Children,
+    Desired,
+    abandoned,
+    desired,
+)
+
+OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
+FORMER = OURS._replace(uid="uid-of-a-former-one")
+DEPLOYMENT = OwnerReference("apps/v1", "Deployment", "someone", "uid-someone", True, True)
+HTTPS = ServicePort("https", "TCP", 443, 8443)
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+CONVERSION = "vmoperator.vmware.com/conversion"
+PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+NCP_HEALTH_CHECK = "ncp/healthCheckNodePort"
+NSX_HOSTNAME = "nsx.vmware.com/hostname"
+READY = Endpoint("10.0.0.1", "uid-a", True, "a", "")
+NOT_READY = Endpoint("10.0.0.2", "uid-b", False, "b", "")
+
+
+def balanced(**fields: Any) -> ServiceSpec:
+    return spec(type=ServiceType.LOAD_BALANCER, **fields)
+
+
+def marked(
+    labels: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None
+) -> VirtualMachineService:
+    plain = service()
+    return replace(
+        plain, meta=replace(plain.meta, labels=labels or {}, annotations=annotations or {})
+    )
+
+
+def meta(*owners: OwnerReference, **fields: Any) -> ObjectMeta:
+    return ObjectMeta(key=WEB, uid="uid-stored", owner_references=owners, **fields)
+
+
+def stored_service(
+    *owners: OwnerReference,
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    **fields: Any,
+) -> StoredService:
+    given = meta(*owners, labels=labels or {}, annotations=annotations or {})
+    return StoredService(meta=given, **{"type": "ClusterIP", **fields})
+
+
+def stored_endpoints(*owners: OwnerReference, **fields: Any) -> StoredEndpoints:
+    return StoredEndpoints(meta=meta(*owners), **fields)
+
+
+def wanted(
+    given: ServiceSpec | None = None,
+    *endpoints: Endpoint,
+    by: VirtualMachineService | None = None,
+    held: Children | None = None,
+    provider: str = "",
+) -> Desired:
+    return desired(
+        by or service(),
+        given or spec(),
+        endpoints,
+        held or Children(),
+        load_balancer_provider=provider,
+    )
+
+
+def service_of(result: Desired) -> StoredService:
+    assert result.failure is None
+    assert result.children.service is not None
+    return result.children.service
+
+
+def endpoints_of(result: Desired) -> StoredEndpoints:
+    assert result.failure is None
+    assert result.children.endpoints is not None
+    return result.children.endpoints
+
+
+# -- A new Service --
+
+
+def test_a_new_service_holds_what_the_vmservice_says_and_no_selector() -> None:
+    assert service_of(wanted(spec(ports=(HTTP, HTTPS)))) == StoredService(
+        meta=ObjectMeta(key=WEB, uid="", owner_references=(OURS,)),
+        type="ClusterIP",
+        ports=(
+            StoredPort("http", "TCP", 80, 9376),
+            StoredPort("https", "TCP", 443, 8443),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [
+        pytest.param(
+            spec(cluster_ip="10.96.0.9"), {"cluster_ip": "10.96.0.9"}, id="an address asked for"
+        ),
+        pytest.param(spec(cluster_ip="None", ports=()), {"cluster_ip": "None"}, id="headless"),
+        pytest.param(
+            balanced(load_balancer_ip="192.0.2.4", load_balancer_source_ranges=("192.0.2.0/24",)),
+            {
+                "type": "LoadBalancer",
+                "load_balancer_ip": "192.0.2.4",
+                "load_balancer_source_ranges": ("192.0.2.0/24",),
+                "allocate_load_balancer_node_ports": False,
+                "external_traffic_policy": "Cluster",
+            },
+            id="a load balancer allocates no node ports and has a traffic policy",
+        ),
+        pytest.param(
+            spec(
+                ip_families=(IPFamily.IPV6, IPFamily.IPV4),
+                ip_family_policy=IPFamilyPolicy.REQUIRE_DUAL_STACK,
+            ),
+            {"ip_families": ("IPv6", "IPv4"), "ip_family_policy": "RequireDualStack"},
+            id="families and their policy are copied where they are set",
+        ),
+        pytest.param(
+            spec(), {"ip_families": (), "ip_family_policy": ""}, id="and else left to the server"
+        ),
+    ],
+)
+def test_fields_of_a_new_service(given: ServiceSpec, fields: dict[str, Any]) -> None:
+    got = service_of(wanted(given))
+    assert {name: getattr(got, name) for name in fields} == fields
+
+
+# -- A stored Service --
+
+
+@pytest.mark.parametrize(
+    ("given", "held", "fields"),
+    [
+        pytest.param(
+            spec(),
+            {"selector": {"app": "pods"}},
+            {"selector": {}},
+            id="a selector that somebody put on ours is taken off",
+        ),
+        pytest.param(
+            spec(),
+            {"ports": (StoredPort("x", "UDP", 1, "named", 0, "h2c"),)},
+            {"ports": (StoredPort("http", "TCP", 80, 9376),)},
+            id="ports are replaced",
+        ),
+        pytest.param(
+            balanced(ports=(HTTPS, HTTP)),
+            {"ports": (StoredPort("http", "TCP", 8080, 80, 30080), StoredPort("x", "TCP", 2, 2))},
+            {
+                "ports": (
+                    StoredPort("https", "TCP", 443, 8443),
+                    StoredPort("http", "TCP", 80, 9376, 30080),
+                )
+            },
+            id="a node port stays with the port of its name",
+        ),
+        pytest.param(
+            spec(),
+            {"type": "LoadBalancer", "ports": (StoredPort("http", "TCP", 80, 9376, 30080),)},
+            {"ports": (StoredPort("http", "TCP", 80, 9376),)},
+            id="a cluster IP has no node ports",
+        ),
+        pytest.param(
+            spec(cluster_ip="10.96.0.2"),
+            {"cluster_ip": "10.96.0.1", "cluster_ips": ("10.96.0.1",)},
+            {"cluster_ip": "10.96.0.1", "cluster_ips": ("10.96.0.1",)},
+            id="a later change of the cluster address is ignored",
+        ),
+        pytest.param(
+            spec(cluster_ip="10.96.0.2"),
+            {},
+            {"cluster_ip": ""},
+            id="a cluster address that comes later is ignored too",
+        ),
+        pytest.param(
+            balanced(),
+            {"load_balancer_ip": "192.0.2.4", "load_balancer_source_ranges": ("192.0.2.0/24",)},
+            {"load_balancer_ip": "", "load_balancer_source_ranges": ()},
+            id="address and ranges of a load balancer are cleared with those of the VMService",
+        ),
+        pytest.param(
+            spec(),
+            {
+                "type": "LoadBalancer",
+                "cluster_ip": "10.96.0.1",
+                "load_balancer_ip": "192.0.2.4",
+                "load_balancer_source_ranges": ("192.0.2.0/24",),
+                "load_balancer_class": "example.com/lb",
+                "allocate_load_balancer_node_ports": False,
+                "external_traffic_policy": "Local",
+                "health_check_node_port": 30012,
+                "ingress": (Ingress("192.0.2.4", ""),),
+            },
+            {
+                "type": "ClusterIP",
+                "cluster_ip": "10.96.0.1",
+                "load_balancer_ip": "",
+                "load_balancer_source_ranges": (),
+                "load_balancer_class": "",
+                "allocate_load_balancer_node_ports": None,
+                "external_traffic_policy": "",
+                "health_check_node_port": 0,
+                "ingress": (),
+            },
+            id="from load balancer to cluster IP all that belongs to the former goes",
+        ),
+        pytest.param(
+            balanced(),
+            {"cluster_ip": "10.96.0.1"},
+            {
+                "type": "LoadBalancer",
+                "cluster_ip": "10.96.0.1",
+                "allocate_load_balancer_node_ports": False,
+                "external_traffic_policy": "Cluster",
+            },
+            id="from cluster IP to load balancer the cluster address stays",
+        ),
+        pytest.param(
+            balanced(),
+            {
+                "type": "LoadBalancer",
+                "load_balancer_class": "example.com/lb",
+                "ingress": (Ingress("192.0.2.4", ""),),
+                "ready": Condition(type="Ready", status="True"),
+            },
+            {
+                "load_balancer_class": "example.com/lb",
+                "ingress": (Ingress("192.0.2.4", ""),),
+                "ready": Condition(type="Ready", status="True"),
+            },
+            id="class and status of a load balancer are others' and stay",
+        ),
+        pytest.param(
+            spec(),
+            {"type": "ExternalName", "external_name": "example.com"},
+            {"type": "ClusterIP", "external_name": ""},
+            id="an external name goes",
+        ),
+        pytest.param(
+            spec(),
+            {"external_traffic_policy": "Cluster"},
+            {"external_traffic_policy": "Cluster"},
+            id="the policy that a cluster IP with external addresses is given stays",
+        ),
+        pytest.param(
+            spec(),
+            {"ip_families": ("IPv4", "IPv6"), "ip_family_policy": "PreferDualStack"},
+            {"ip_families": ("IPv4", "IPv6"), "ip_family_policy": "PreferDualStack"},
+            id="families that the server chose stay",
+        ),
+        pytest.param(
+            spec(ip_families=(IPFamily.IPV4,), ip_family_policy=IPFamilyPolicy.PREFER_DUAL_STACK),
+            {"ip_families": ("IPv4", "IPv6"), "ip_family_policy": "PreferDualStack"},
+            {"ip_families": ("IPv4", "IPv6")},
+            id="the second family that the server added to the one asked for stays",
+        ),
+        pytest.param(
+            spec(ip_families=(IPFamily.IPV4,)),
+            {"ip_families": ("IPv4", "IPv6")},
+            {"ip_families": ("IPv4",)},
+            id="without a policy, families are those asked for",
+        ),
+        pytest.param(
+            spec(ip_families=(IPFamily.IPV6,), ip_family_policy=IPFamilyPolicy.PREFER_DUAL_STACK),
+            {"ip_families": ("IPv4", "IPv6"), "ip_family_policy": "PreferDualStack"},
+            {"ip_families": ("IPv6",)},
+            id="another first family is asked for, whatever the server says to it",
+        ),
+        pytest.param(
+            spec(ip_family_policy=IPFamilyPolicy.SINGLE_STACK),
+            {"ip_families": ("IPv4", "IPv6"), "ip_family_policy": "RequireDualStack"},
+            {"ip_families": ("IPv4",), "ip_family_policy": "SingleStack"},
+            id="single stack leaves the first family",
+        ),
+    ],
+)
+def test_a_stored_service_is_brought_in_line(
+    given: ServiceSpec, held: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    got = service_of(wanted(given, held=Children(service=stored_service(OURS, **held))))
+    assert {name: getattr(got, name) for name in fields} == fields
+
+
+def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> None:
+    other = OwnerReference("v1", "ConfigMap", "note", "uid-note")
+    old = OURS._replace(api_version="vmoperator.vmware.com/v1alpha2", block_owner_deletion=False)
+    held = stored_service()
+    held = replace(
+        held,
+        meta=replace(
+            held.meta,
+            resource_version="7",
+            generation=3,
+            finalizers=("service.kubernetes.io/load-balancer-cleanup",),
+            owner_references=(old, other),
+        ),
+    )
+    got = service_of(wanted(held=Children(service=held)))
+    assert got.meta == replace(held.meta, owner_references=(OURS, other))
+
+
+# -- Traffic policy and the marks of a provider --
+
+
+@pytest.mark.parametrize(
+    ("given", "annotation", "policy"),
+    [
+        pytest.param(balanced(), "Local", "Local", id="Local by annotation"),
+        pytest.param(balanced(), "Cluster", "Cluster", id="Cluster by annotation"),
+        pytest.param(balanced(), "local", "Cluster", id="other values mean Cluster"),
+        pytest.param(spec(), "Local", "", id="a cluster IP has none, whatever the annotation"),
+    ],
+)
+def test_external_traffic_policy(given: ServiceSpec, annotation: str, policy: str) -> None:
+    by = marked(annotations={EXTERNAL_TRAFFIC_POLICY: annotation})
+    assert service_of(wanted(given, by=by)).external_traffic_policy == policy
+
+
+def test_the_health_check_port_stays_only_while_the_policy_is_local() -> None:
+    held = Children(service=stored_service(OURS, type="LoadBalancer", health_check_node_port=30012))
+    local = marked(annotations={EXTERNAL_TRAFFIC_POLICY: "Local"})
+    assert service_of(wanted(balanced(), by=local, held=held)).health_check_node_port == 30012
+    assert service_of(wanted(balanced(), held=held)).health_check_node_port == 0
+
+
+LOCAL = {EXTERNAL_TRAFFIC_POLICY: "Local"}
+CHECKED = {HEALTH_CHECK_NODE_PORT: "30012"}
+
+
+@pytest.mark.parametrize(
+    ("given", "annotations", "held", "marks"),
+    [
+        pytest.param(
+            balanced(),
+            LOCAL,
+            ({}, {}),
+            ({PROXY_NAME: "nsx-t"}, LOCAL),
+            id="a local load balancer is NSX's own to proxy",
+        ),
+        pytest.param(
+            balanced(),
+            {},
+            ({PROXY_NAME: "nsx-t", "theirs": "x"}, {}),
+            ({"theirs": "x"}, {}),
+            id="and no longer when it is not local",
+        ),
+        pytest.param(
+            balanced(),
+            CHECKED,
+            ({}, {}),
+            ({}, {**CHECKED, NCP_HEALTH_CHECK: "30012"}),
+            id="the health check port is echoed in NCP's words",
+        ),
+        pytest.param(
+            balanced(),
+            {},
+            ({}, {**CHECKED, NCP_HEALTH_CHECK: "30012"}),
+            ({}, {}),
+            id="and leaves with what it echoes",
+        ),
+        pytest.param(
+            balanced(),
+            {NCP_HEALTH_CHECK: "30012"},
+            ({}, {NCP_HEALTH_CHECK: "30012"}),
+            ({}, {}),
+            id="even where VM Operator's echo is still on the VMService",
+        ),
+        pytest.param(
+            balanced(),
+            {},
+            ({}, {NSX_HOSTNAME: "a.example"}),
+            ({}, {}),
+            id="the host name leaves with that of the VMService",
+        ),
+        pytest.param(
+            balanced(),
+            {NSX_HOSTNAME: "b.example"},
+            ({}, {NSX_HOSTNAME: "a.example"}),
+            ({}, {NSX_HOSTNAME: "b.example"}),
+            id="and follows it",
+        ),
+        pytest.param(
+            spec(),
+            {**LOCAL, **CHECKED},
+            ({}, {}),
+            ({}, {**LOCAL, **CHECKED}),
+            id="a cluster IP is given no marks",
+        ),
+    ],
+)
+def test_nsx_t_lb_marks_the_service(
+    given: ServiceSpec,
+    annotations: Mapping[str, str],
+    held: tuple[Mapping[str, str], Mapping[str, str]],
+    marks: tuple[Mapping[str, str], Mapping[str, str]],
+) -> None:
+    stored = stored_service(OURS, labels=held[0], annotations=held[1])
+    got = service_of(
+        wanted(
+            given,
+            by=marked(annotations=annotations),
+            held=Children(service=stored),
+            provider=NSX_T_LB,
+        )
+    )
+    assert (got.meta.labels, got.meta.annotations) == marks
+
+
+def test_without_that_provider_its_marks_are_others_keys() -> None:
+    marks = {PROXY_NAME: "x"}, {NCP_HEALTH_CHECK: "1", NSX_HOSTNAME: "a.example"}
+    stored = stored_service(OURS, labels=marks[0], annotations=marks[1])
+    got = service_of(wanted(balanced(), held=Children(service=stored)))
+    assert (got.meta.labels, got.meta.annotations) == marks
+
+
+# -- Labels and annotations --
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "result"),
+    [
+        pytest.param({}, {"team": "blue"}, {"team": "blue"}, id="they are copied"),
+        pytest.param(
+            {"team": "old", "theirs": "x"},
+            {"team": "blue"},
+            {"team": "blue", "theirs": "x"},
+            id="the VMService's win, and keys of others stay",
+        ),
+        pytest.param(
+            {"once": "ours"}, {}, {"once": "ours"}, id="a key taken off the VMService stays"
+        ),
+    ],
+)
+def test_labels_and_annotations_overlay_those_of_the_service(
+    held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
+) -> None:
+    stored = stored_service(OURS, labels=held, annotations=held)
+    got = wanted(by=marked(given, given), held=Children(service=stored))
+    assert service_of(got).meta.labels == result
+    assert service_of(got).meta.annotations == result
+    assert endpoints_of(got).meta.labels == result
+    assert endpoints_of(got).meta.annotations == result
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "result"),
+    [
+        pytest.param(
+            {EXTERNAL_TRAFFIC_POLICY: "Local", HEALTH_CHECK_NODE_PORT: "1", "keep": "me"},
+            {},
+            {"keep": "me"},
+            id="the managed ones leave with those of the VMService",
+        ),
+        pytest.param(
+            {},
+            {LAST_APPLIED: "{}", CONVERSION: "{}", "note": "n"},
+            {"note": "n"},
+            id="what tells of the VMService itself is not copied",
+        ),
+        pytest.param(
+            {LAST_APPLIED: "of the Service"},
+            {LAST_APPLIED: "of the VMService"},
+            {LAST_APPLIED: "of the Service"},
+            id="the Service's own stays",
+        ),
+    ],
+)
+def test_annotations_with_rules_of_their_own(
+    held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
+) -> None:
+    stored = stored_service(OURS, annotations=held)
+    got = service_of(wanted(by=marked(annotations=given), held=Children(service=stored)))
+    assert got.meta.annotations == result
+
+
+# -- Endpoints --
+
+
+def address(ip: str, name: str) -> StoredAddress:
+    target = TargetRef(NEWEST_API_VERSION, "VirtualMachine", "shop", name, f"uid-{name}")
+    return StoredAddress(ip, target)
+
+
+HTTP_PORT = EndpointPort("http", 9376, "TCP")
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoints", "subsets"),
+    [
+        pytest.param(spec(), (), (), id="no address gives no subsets"),
+        pytest.param(
+            spec(),
+            (READY, NOT_READY),
+            (Subset((address("10.0.0.1", "a"),), (address("10.0.0.2", "b"),), (HTTP_PORT,)),),
+            id="ready and not ready stand apart, with the target port",
+        ),
+        pytest.param(
+            spec(ports=(HTTP, HTTPS)),
+            (READY,),
+            (
+                Subset(
+                    (address("10.0.0.1", "a"),),
+                    (),
+                    (HTTP_PORT, EndpointPort("https", 8443, "TCP")),
+                ),
+            ),
+            id="all ports are in one subset",
+        ),
+        pytest.param(
+            spec(cluster_ip="None", ports=()),
+            (READY,),
+            (Subset((address("10.0.0.1", "a"),), (), ()),),
+            id="headless without ports has addresses and no ports",
+        ),
+        pytest.param(
+            spec(),
+            (
+                READY._replace(address="10.0.0.9", vm_uid="uid-a"),
+                NOT_READY._replace(address="10.0.0.9"),
+            ),
+            (Subset((address("10.0.0.9", "a"),), (address("10.0.0.9", "b"),), (HTTP_PORT,)),),
+            id="two VMs with one address are two addresses",
+        ),
+    ],
+)
+def test_subsets(
+    given: ServiceSpec, endpoints: tuple[Endpoint, ...], subsets: tuple[Subset, ...]
+) -> None:
+    got = endpoints_of(wanted(given, *endpoints))
+    assert got == StoredEndpoints(
+        meta=ObjectMeta(key=WEB, uid="", owner_references=(OURS,)), subsets=subsets
+    )
+
+
+def test_labels_that_are_only_on_the_endpoints_go() -> None:
+    held = StoredEndpoints(meta=meta(OURS, labels={"x": "y"}, annotations={"x": "y"}))
+    got = endpoints_of(wanted(by=marked({"team": "blue"}), held=Children(endpoints=held)))
+    assert got.meta == meta(OURS, labels={"team": "blue"})
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(None, id="there are none"),
+        pytest.param(stored_endpoints(), id="they are the user's"),
+        pytest.param(stored_endpoints(OURS), id="they are left from a time with a selector"),
+        pytest.param(stored_endpoints(DEPLOYMENT), id="they are somebody else's"),
+    ],
+)
+def test_without_selector_endpoints_stay_as_they_are(held: StoredEndpoints | None) -> None:
+    got = wanted(spec(selector={}), READY, held=Children(endpoints=held))
+    assert got.children.endpoints == held
+    assert service_of(got).selector == {}
+
+
+def test_endpoints_without_owner_are_taken_over() -> None:
+    got = endpoints_of(wanted(held=Children(endpoints=stored_endpoints())))
+    assert got.meta == meta(OURS)
+
+
+def test_endpoints_that_another_controls_stay_and_are_reported() -> None:
+    held = stored_endpoints(DEPLOYMENT)
+    got = wanted(spec(), READY, held=Children(endpoints=held))
+    assert got.children.endpoints == held
+    assert got.children.service is not None
+    assert got.failure is not None
+    assert got.failure.reason == "EndpointsNotOurs"
+    assert "Deployment someone" in got.failure.message
+
+
+# -- Whose it is --
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(stored_service(), id="no owner and no selector"),
+        pytest.param(
+            stored_service(DEPLOYMENT._replace(controller=False)),
+            id="an owner that controls nothing",
+        ),
+        pytest.param(
+            stored_service(OURS._replace(controller=False), selector={"app": "x"}),
+            id="ours, though not controlling, with a selector",
+        ),
+    ],
+)
+def test_a_service_is_adopted(held: StoredService) -> None:
+    got = service_of(wanted(held=Children(service=held)))
+    assert got.meta.uid == "uid-stored"
+    assert got.meta.controller == OURS
+    assert got.selector == {}
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        pytest.param(stored_service(DEPLOYMENT), "Deployment someone", id="another controls it"),
+        pytest.param(
+            stored_service(DEPLOYMENT, OURS._replace(controller=False)),
+            "Deployment someone",
+            id="another controls it, though we own it",
+        ),
+        pytest.param(
+            stored_service(OURS._replace(name="db", uid="uid-db")),
+            "VirtualMachineService db",
+            id="the VMService of another name controls it",
+        ),
+        pytest.param(
+            stored_service(selector={"app": "pods"}), "has a selector", id="it serves pods"
+        ),
+    ],
+)
+def test_a_service_that_is_not_ours_stays_and_no_endpoints_are_written(
+    held: StoredService, words: str
+) -> None:
+    for endpoints in (None, stored_endpoints(OURS)):
+        observed = Children(service=held, endpoints=endpoints)
+        got = wanted(spec(), READY, held=observed)
+        assert got.children == observed
+        assert got.failure is not None
+        assert got.failure.reason == "ServiceNotOurs"
+        assert words in got.failure.message
+        assert "shop/web" in got.failure.message
+
+
+def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
+    held = Children(
+        service=stored_service(FORMER, cluster_ip="10.96.0.1", labels={"old": "x"}),
+        endpoints=stored_endpoints(FORMER),
+    )
+    assert wanted(held=held) == wanted()
+
+
+# -- No Service wanted --
+
+
+@pytest.mark.parametrize(
+    ("owner", "goes"),
+    [
+        pytest.param(OURS, True, id="ours"),
+        pytest.param(FORMER, False, id="one of a former VMService, which is not this one's"),
+        pytest.param(DEPLOYMENT, False, id="another's"),
+        pytest.param(None, False, id="nobody's"),
+        pytest.param(OURS._replace(controller=False), False, id="one that we do not control"),
+    ],
+)
+def test_a_vmservice_that_is_being_deleted_takes_its_own(
+    owner: OwnerReference | None, goes: bool
+) -> None:
+    owners = (owner,) if owner else ()
+    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    got = wanted(by=service(deleting=True), held=held)
+    assert got == Desired(Children() if goes else held)
+
+
+def test_it_takes_each_by_itself() -> None:
+    held = Children(service=stored_service(DEPLOYMENT), endpoints=stored_endpoints(OURS))
+    got = wanted(by=service(deleting=True), held=held)
+    assert got == Desired(Children(service=held.service))
+
+
+@pytest.mark.parametrize(
+    ("owner", "goes"),
+    [
+        pytest.param(OURS, True, id="of the name"),
+        pytest.param(FORMER, True, id="of the name, whatever its uid"),
+        pytest.param(
+            OURS._replace(api_version="vmoperator.vmware.com/v1alpha1"), True, id="of any version"
+        ),
+        pytest.param(OURS._replace(name="db"), False, id="of another name"),
+        pytest.param(OURS._replace(api_version="example.com/v1"), False, id="of another group"),
+        pytest.param(DEPLOYMENT, False, id="another's"),
+        pytest.param(None, False, id="nobody's"),
+    ],
+)
+def test_without_vmservice_what_one_controlled_goes(
+    owner: OwnerReference | None, goes: bool
+) -> None:
+    owners = (owner,) if owner else ()
+    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    assert abandoned(held) == (Children() if goes else held)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(Children(), id="nothing"),
+        pytest.param(
+            Children(service=stored_service(OURS), endpoints=stored_endpoints(OURS)), id="ours"
+        ),
+        pytest.param(Children(service=stored_service(FORMER)), id="a former one's"),
+    ],
+)
+def test_a_vmservice_that_was_never_valid_leaves_all_as_it_is(held: Children) -> None:
+    assert desired(service(), None, (READY,), held) == Desired(held)
+
+
+def test_a_refused_vmservice_is_held_by_its_last_valid_spec() -> None:
+    refused = replace(service(), spec=None)
+    assert desired(refused, spec(), (READY,), Children()) == wanted(spec(), READY)
+
+
+def test_names_and_namespaces_are_those_of_the_vmservice() -> None:
+    by = service(Key("bank", "ledger"))
+    got = wanted(spec(), READY, by=by).children
+    children: list[Child | None] = [got.service, got.endpoints]
+    assert [child.key for child in children if child] == [by.key, by.key]

@@ -1,0 +1,367 @@
+"""Changes from what is held to what should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.objects import WEB, service, spec
+from vmsvc_grpc.model.endpoints import Endpoint, assembled
+from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
+    EndpointPort,
+    IPFamily,
+    IPFamilyPolicy,
+    Kind,
+    ObjectMeta,
+    OwnerReference,
+    ServicePort,
+    ServiceSpec,
+    ServiceType,
+    StoredAddress,
+    StoredEndpoints,
+    StoredPort,
+    StoredService,
+    Subset,
+    TargetRef,
+    VirtualMachineService,
+)
+from vmsvc_grpc.reconciler.desired import (
+    EXTERNAL_TRAFFIC_POLICY,
+    HEALTH_CHECK_NODE_PORT,
+    NSX_T_LB,
+    Child,
+    Children,
+    abandoned,
+    desired,
+)
+from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
+
+META = ObjectMeta(key=WEB, uid="uid")
+SERVICE = StoredService(meta=META, type="ClusterIP")
+ENDPOINTS = StoredEndpoints(meta=META)
+BOTH = Children(service=SERVICE, endpoints=ENDPOINTS)
+NEW = ObjectMeta(key=WEB, uid="")
+GOING = replace(META, deleting=True)
+
+
+def described(changes: tuple[Change, ...]) -> list[str]:
+    return [str(change) for change in changes]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held", "changes"),
+    [
+        pytest.param(Children(), Children(), [], id="nothing to nothing"),
+        pytest.param(BOTH, BOTH, [], id="all as it should be"),
+        pytest.param(
+            BOTH,
+            Children(),
+            ["create Service shop/web", "create Endpoints shop/web"],
+            id="the Service is created first",
+        ),
+        pytest.param(
+            Children(),
+            BOTH,
+            ["delete Endpoints shop/web", "delete Service shop/web"],
+            id="the Service is deleted last",
+        ),
+        pytest.param(
+            Children(
+                service=replace(SERVICE, type="LoadBalancer"),
+                endpoints=replace(ENDPOINTS, meta=replace(META, labels={"a": "b"})),
+            ),
+            BOTH,
+            ["update Service shop/web", "update Endpoints shop/web"],
+            id="the Service is updated first",
+        ),
+        pytest.param(
+            Children(endpoints=ENDPOINTS),
+            Children(service=SERVICE),
+            ["delete Service shop/web", "create Endpoints shop/web"],
+            id="one goes, one comes",
+        ),
+        pytest.param(
+            Children(service=replace(SERVICE, meta=NEW), endpoints=replace(ENDPOINTS, meta=NEW)),
+            BOTH,
+            [
+                "delete Endpoints shop/web",
+                "delete Service shop/web",
+                "create Service shop/web",
+                "create Endpoints shop/web",
+            ],
+            id="others of the same name replace them",
+        ),
+        pytest.param(
+            Children(),
+            Children(service=replace(SERVICE, meta=GOING)),
+            [],
+            id="what is going is not deleted again",
+        ),
+        pytest.param(
+            Children(service=replace(SERVICE, meta=NEW)),
+            Children(service=replace(SERVICE, meta=GOING)),
+            [],
+            id="what replaces it waits until it is gone",
+        ),
+    ],
+)
+def test_changes(wanted: Children, held: Children, changes: list[str]) -> None:
+    assert described(plan(wanted, held)) == changes
+
+
+@pytest.mark.parametrize(
+    ("change", "verb", "kind"),
+    [
+        pytest.param(Change(None, SERVICE), Verb.CREATE, Kind.SERVICE, id="create"),
+        pytest.param(Change(ENDPOINTS, ENDPOINTS), Verb.UPDATE, Kind.ENDPOINTS, id="update"),
+        pytest.param(Change(SERVICE, None), Verb.DELETE, Kind.SERVICE, id="delete"),
+    ],
+)
+def test_a_change_says_what_it_does(change: Change, verb: Verb, kind: Kind) -> None:
+    assert (change.verb, change.kind, change.key) == (verb, kind, WEB)
+
+
+# -- What counts as the same --
+
+
+def target(name: str, version: str = "v1alpha6") -> TargetRef:
+    return TargetRef(f"vmoperator.vmware.com/{version}", "VirtualMachine", "shop", name, name)
+
+
+A, B, C = (StoredAddress(f"10.0.0.{i}", target(name)) for i, name in enumerate("abc"))
+NOBODY = StoredAddress("10.0.0.9", None)
+P, Q = EndpointPort("p", 1, "TCP"), EndpointPort("q", 2, "TCP")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        pytest.param(
+            [Subset((A, B), (C,), (P, Q))],
+            [Subset((B, A), (C,), (Q, P))],
+            True,
+            id="addresses and ports in another order",
+        ),
+        pytest.param(
+            [Subset((A,), (), (P,)), Subset((B,), (), (Q,))],
+            [Subset((B,), (), (Q,)), Subset((A,), (), (P,))],
+            True,
+            id="subsets in another order",
+        ),
+        pytest.param(
+            [Subset((A, NOBODY), (), (P,))],
+            [Subset((NOBODY, A), (), (P,))],
+            True,
+            id="an address that belongs to no object, in another place",
+        ),
+        pytest.param(
+            [Subset((A,), (B,), (P,))],
+            [Subset((A, B), (), (P,))],
+            False,
+            id="ready and not ready differ",
+        ),
+        pytest.param(
+            [Subset((A,), (), (P,))],
+            [Subset((A._replace(target_ref=target("a", "v1alpha5")),), (), (P,))],
+            False,
+            id="the version of a target differs",
+        ),
+        pytest.param(
+            [Subset((A,), (), (P,))],
+            [Subset((A._replace(hostname="a"),), (), (P,))],
+            False,
+            id="a host name that somebody added",
+        ),
+        pytest.param([Subset((A,), (), (P,))], [], False, id="one is empty"),
+        pytest.param(
+            [Subset((A,), (), (P,))],
+            [Subset((A, A), (), (P,))],
+            False,
+            id="an address twice",
+        ),
+    ],
+)
+def test_the_order_within_endpoints_does_not_count(
+    one: list[Subset], other: list[Subset], equal: bool
+) -> None:
+    first, second = (StoredEndpoints(meta=META, subsets=tuple(s)) for s in (one, other))
+    assert same(first, second) is equal
+    assert same(second, first) is equal
+
+
+def test_the_order_of_a_services_ports_counts() -> None:
+    ports = StoredPort("a", "TCP", 1, 1), StoredPort("b", "TCP", 2, 2)
+    assert not same(replace(SERVICE, ports=ports), replace(SERVICE, ports=ports[::-1]))
+
+
+def test_the_order_of_labels_does_not_count() -> None:
+    one, other = (
+        replace(META, labels={"a": "1", "b": "2"}),
+        replace(META, labels={"b": "2", "a": "1"}),
+    )
+    assert same(replace(SERVICE, meta=one), replace(SERVICE, meta=other))
+
+
+# -- Applying a plan, and planning again --
+
+MARKS = st.dictionaries(
+    st.sampled_from(["a", "b", EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT]),
+    st.sampled_from(["x", "Local"]),
+)
+NAMES = st.sampled_from(["", "http", "https"])
+OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
+OWNERS = st.sampled_from(
+    [
+        (),
+        (OURS,),
+        (OURS._replace(controller=False),),
+        (OURS._replace(uid="former"),),
+        (
+            OwnerReference("apps/v1", "Deployment", "d", "uid-d", True),
+            OURS._replace(controller=False),
+        ),
+        (OwnerReference("v1", "ConfigMap", "c", "uid-c"),),
+    ]
+)
+METAS = st.builds(
+    ObjectMeta,
+    key=st.just(WEB),
+    uid=st.just("uid-stored"),
+    resource_version=st.sampled_from(["", "7"]),
+    labels=MARKS,
+    annotations=MARKS,
+    owner_references=OWNERS,
+)
+TEXTS = st.sampled_from(["", "x"])
+FAMILIES = st.sampled_from([(), ("IPv4",), ("IPv6",), ("IPv4", "IPv6"), ("IPv6", "IPv4")])
+POLICIES = st.sampled_from([None, *IPFamilyPolicy])
+STORED_SERVICES = st.builds(
+    StoredService,
+    meta=METAS,
+    type=st.sampled_from(["", "ClusterIP", "LoadBalancer", "NodePort", "ExternalName"]),
+    selector=st.sampled_from([{}, {"app": "pods"}]),
+    ports=st.lists(
+        st.builds(
+            StoredPort,
+            NAMES,
+            st.just("TCP"),
+            st.integers(1, 3),
+            st.sampled_from([1, "named"]),
+            st.sampled_from([0, 30000]),
+            TEXTS,
+        ),
+        max_size=2,
+    ).map(tuple),
+    cluster_ip=TEXTS,
+    ip_families=FAMILIES,
+    ip_family_policy=POLICIES.map(lambda policy: policy.value if policy else ""),
+    load_balancer_ip=TEXTS,
+    load_balancer_class=TEXTS,
+    allocate_load_balancer_node_ports=st.sampled_from([None, True, False]),
+    external_traffic_policy=st.sampled_from(["", "Local", "Cluster"]),
+    external_name=TEXTS,
+    health_check_node_port=st.sampled_from([0, 30001]),
+)
+ADDRESSES = st.builds(
+    StoredAddress, st.sampled_from(["10.0.0.1", "10.0.0.2"]), st.sampled_from([None, target("a")])
+)
+SUBSETS = st.builds(
+    Subset,
+    st.lists(ADDRESSES, max_size=2).map(tuple),
+    st.lists(ADDRESSES, max_size=2).map(tuple),
+    st.lists(st.sampled_from([P, Q]), max_size=2).map(tuple),
+)
+OBSERVED = st.builds(
+    Children,
+    service=st.none() | STORED_SERVICES,
+    endpoints=st.none()
+    | st.builds(StoredEndpoints, meta=METAS, subsets=st.lists(SUBSETS, max_size=2).map(tuple)),
+)
+SPECS = st.builds(
+    ServiceSpec,
+    type=st.sampled_from(ServiceType),
+    selector=st.sampled_from([{}, {"app": "web"}]),
+    ports=st.lists(
+        st.builds(ServicePort, NAMES, st.just("TCP"), st.integers(1, 3), st.integers(1, 3)),
+        max_size=2,
+        unique_by=lambda port: port.name,
+    ).map(tuple),
+    cluster_ip=st.sampled_from(["", "None", "10.96.0.1"]),
+    load_balancer_ip=TEXTS,
+    ip_families=FAMILIES.map(lambda texts: tuple(map(IPFamily, texts))),
+    ip_family_policy=POLICIES,
+)
+ENDPOINT_LISTS = st.lists(
+    st.builds(
+        Endpoint,
+        st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1"]),
+        st.sampled_from(["uid-a", "uid-b"]),
+        st.booleans(),
+        st.sampled_from(["a", "b"]),
+        st.just(""),
+    ),
+    max_size=4,
+).map(lambda endpoints: assembled([tuple(endpoints)]))
+VMSERVICES = st.builds(
+    lambda labels, annotations, deleting: VirtualMachineService(
+        meta=ObjectMeta(
+            key=WEB, uid="uid-web", labels=labels, annotations=annotations, deleting=deleting
+        ),
+        spec=spec(),
+    ),
+    MARKS,
+    MARKS,
+    st.booleans(),
+)
+
+
+def applied(changes: tuple[Change, ...], observed: Children) -> Children:
+    """What is held once the changes are made, as a store gives uids."""
+    held: dict[Kind, Child | None] = {
+        Kind.SERVICE: observed.service,
+        Kind.ENDPOINTS: observed.endpoints,
+    }
+    for change in changes:
+        assert held[change.kind] == change.before
+        after = change.after
+        if after is not None and not after.meta.uid:
+            after = replace(after, meta=replace(after.meta, uid="uid-given"))
+        held[change.kind] = after
+    service, endpoints = held[Kind.SERVICE], held[Kind.ENDPOINTS]
+    assert service is None or isinstance(service, StoredService)
+    assert endpoints is None or isinstance(endpoints, StoredEndpoints)
+    return Children(service=service, endpoints=endpoints)
+
+
+@given(VMSERVICES, st.none() | SPECS, ENDPOINT_LISTS, OBSERVED, st.sampled_from(["", NSX_T_LB]))
+def test_applying_a_plan_and_planning_again_yields_nothing(
+    by: VirtualMachineService,
+    given_spec: ServiceSpec | None,
+    endpoints: tuple[Endpoint, ...],
+    observed: Children,
+    provider: str,
+) -> None:
+    def wanted(held: Children) -> Children:
+        return desired(by, given_spec, endpoints, held, load_balancer_provider=provider).children
+
+    held = applied(plan(wanted(observed), observed), observed)
+    assert described(plan(wanted(held), held)) == []
+
+
+@given(OBSERVED)
+def test_cleaning_up_and_cleaning_up_again_yields_nothing(observed: Children) -> None:
+    held = applied(plan(abandoned(observed), observed), observed)
+    assert described(plan(abandoned(held), held)) == []
+
+
+@given(SPECS, ENDPOINT_LISTS, OBSERVED)
+def test_what_another_controls_is_never_written(
+    given_spec: ServiceSpec, endpoints: tuple[Endpoint, ...], observed: Children
+) -> None:
+    for change in plan(desired(service(), given_spec, endpoints, observed).children, observed):
+        owner = change.before.meta.controller if change.before else None
+        assert owner is None or owner.kind == "VirtualMachineService"

@@ -1,0 +1,360 @@
+"""What the Service and the Endpoints of a VMService should be. Pure.
+
+The rules are those of VM Operator's `virtualmachineservice_controller.go`, so that its
+controller and ours write the same and neither undoes the other's work; where ours are
+better (foreign Services, selectors, traffic policy), nothing of its own is undone either.
+Knows no I/O, and not how a change is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from vmsvc_grpc.model.endpoints import Endpoint
+from vmsvc_grpc.model.objects import (
+    GROUP,
+    NEWEST_API_VERSION,
+    EndpointPort,
+    IPFamilyPolicy,
+    Key,
+    Kind,
+    ObjectMeta,
+    OwnerReference,
+    ServiceSpec,
+    ServiceType,
+    StoredAddress,
+    StoredEndpoints,
+    StoredPort,
+    StoredService,
+    Subset,
+    TargetRef,
+    VirtualMachineService,
+)
+
+NSX_T_LB = "nsx-t-lb"
+"""The load balancer provider that wants marks of its own on a Service."""
+
+EXTERNAL_TRAFFIC_POLICY = (
+    "virtualmachineservice.vmoperator.vmware.com/service.externalTrafficPolicy"
+)
+HEALTH_CHECK_NODE_PORT = "virtualmachineservice.vmoperator.vmware.com/service.healthCheckNodePort"
+
+# They leave the Service when they leave the VMService; other keys that leave it stay.
+_MANAGED_ANNOTATIONS = (EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT)
+
+# They tell of the VMService itself, and would be false on another object.
+_NEVER_COPIED = frozenset(
+    {"kubectl.kubernetes.io/last-applied-configuration", "vmoperator.vmware.com/conversion"}
+)
+
+_NSX_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
+_NSX_PROXY = "nsx-t"
+_NSX_HEALTH_CHECK_ANNOTATION = "ncp/healthCheckNodePort"
+_NSX_HOSTNAME_ANNOTATION = "nsx.vmware.com/hostname"
+
+_LOCAL = "Local"
+_CLUSTER = "Cluster"
+
+Child = StoredService | StoredEndpoints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Children:
+    """The objects held for one VMService; None is one that does not exist."""
+
+    service: StoredService | None = None
+    endpoints: StoredEndpoints | None = None
+
+
+class Failure(NamedTuple):
+    """Why something is not as it should be: a word in camel case, and a sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the children should be. One that is to be left alone is as it was observed.
+
+    A child that replaces an observed one of a former VMService has no uid yet.
+    """
+
+    children: Children
+    failure: Failure | None = None
+    """What we may not do, if there is something: another's object is in the way."""
+
+
+def desired(
+    vmservice: VirtualMachineService,
+    spec: ServiceSpec | None,
+    endpoints: tuple[Endpoint, ...],
+    observed: Children,
+    *,
+    load_balancer_provider: str = "",
+) -> Desired:
+    """The children of an existing VMService, by its last valid `spec`.
+
+    `endpoints` are all of them, ready or not, sorted. Without a valid spec everything
+    stays as it is. Those of a VMService that is being deleted are gone, as far as it
+    controls them. O(endpoints). Never raises.
+    """
+    uid = vmservice.meta.uid
+    if vmservice.meta.deleting:
+        return Desired(_without(observed, uid))
+    if spec is None:
+        return Desired(observed)
+    stored, held = observed.service, observed.endpoints
+    if failure := _service_in_the_way(stored, uid):
+        return Desired(observed, failure)
+    if stored is not None and _outlived(stored, uid):
+        stored = None
+    service = _service(vmservice, spec, stored, load_balancer_provider)
+    if not spec.selector:
+        # They are the user's, or what is left of the time with a selector.
+        return Desired(Children(service=service, endpoints=held))
+    if failure := _endpoints_in_the_way(held):
+        return Desired(Children(service=service, endpoints=held), failure)
+    if held is not None and _outlived(held, uid):
+        held = None
+    new = _endpoints(vmservice, spec, endpoints, service, held)
+    return Desired(Children(service=service, endpoints=new))
+
+
+def abandoned(observed: Children) -> Children:
+    """What stays where there is no VMService of that name: what none such controls."""
+    return _without(observed, None)
+
+
+# -- Whose a child is. --
+
+
+def _is_vmservice(owner: OwnerReference, child: Child) -> bool:
+    """Whether an owner is a VMService, of this uid or a former one, that has such a child."""
+    return (
+        owner.api_version.rpartition("/")[0] == GROUP
+        and owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value
+        and owner.name == child.key.name
+    )
+
+
+def _controlled(child: Child | None, uid: str | None) -> bool:
+    """Whether a VMService of the child's name controls it: the one of `uid`, if that is given."""
+    owner = child.meta.controller if child else None
+    if child is None or owner is None or not _is_vmservice(owner, child):
+        return False
+    return uid is None or owner.uid == uid
+
+
+def _without(observed: Children, uid: str | None) -> Children:
+    return Children(
+        service=None if _controlled(observed.service, uid) else observed.service,
+        endpoints=None if _controlled(observed.endpoints, uid) else observed.endpoints,
+    )
+
+
+def _outlived(child: Child, uid: str) -> bool:
+    """Whether a former VMService of that name left this child: it goes, and a new one comes."""
+    return _controlled(child, None) and not _controlled(child, uid)
+
+
+def _foreign_controller(child: Child) -> OwnerReference | None:
+    owner = child.meta.controller
+    return None if owner is None or _is_vmservice(owner, child) else owner
+
+
+def _service_in_the_way(stored: StoredService | None, uid: str) -> Failure | None:
+    if stored is None:
+        return None
+    if owner := _foreign_controller(stored):
+        message = (
+            f"Service {stored.key} is controlled by {owner.kind} {owner.name} and stays as it is; "
+            "delete it, or give the VirtualMachineService another name"
+        )
+        return Failure("ServiceNotOurs", message)
+    owned = any(owner.uid == uid for owner in stored.meta.owner_references)
+    if stored.selector and not owned and not _controlled(stored, None):
+        message = (
+            f"Service {stored.key} has a selector and no owner, so it serves somebody's pods and "
+            "stays as it is; delete it, or give the VirtualMachineService another name"
+        )
+        return Failure("ServiceNotOurs", message)
+    return None
+
+
+def _endpoints_in_the_way(stored: StoredEndpoints | None) -> Failure | None:
+    owner = _foreign_controller(stored) if stored else None
+    if stored is None or owner is None:
+        return None
+    message = (
+        f"Endpoints {stored.key} are controlled by {owner.kind} {owner.name} and stay as they are; "
+        "delete them, or give the VirtualMachineService another name"
+    )
+    return Failure("EndpointsNotOurs", message)
+
+
+def _owners(meta: ObjectMeta, vmservice: VirtualMachineService) -> tuple[OwnerReference, ...]:
+    """The owner references that are there, ours among them, in their order."""
+    uid, name = vmservice.meta.uid, vmservice.key.name
+    ours = OwnerReference(
+        NEWEST_API_VERSION, Kind.VIRTUAL_MACHINE_SERVICE.value, name, uid, True, True
+    )
+    owners = tuple(ours if o.uid == uid else o for o in meta.owner_references)
+    return owners if ours in owners else (*owners, ours)
+
+
+# -- The Service. --
+
+
+def _service(
+    vmservice: VirtualMachineService,
+    spec: ServiceSpec,
+    stored: StoredService | None,
+    load_balancer_provider: str,
+) -> StoredService:
+    """The Service, from what is stored: what is not ours stays as it is there."""
+    base = stored or StoredService(meta=ObjectMeta(key=vmservice.key, uid=""))
+    balanced = spec.type is ServiceType.LOAD_BALANCER
+    policy = _traffic_policy(vmservice, base, balanced=balanced)
+    family_policy = spec.ip_family_policy.value if spec.ip_family_policy else base.ip_family_policy
+    return replace(
+        base,
+        meta=replace(
+            base.meta,
+            labels=_labels(vmservice, base, spec, load_balancer_provider),
+            annotations=_annotations(vmservice, base, spec, load_balancer_provider),
+            owner_references=_owners(base.meta, vmservice),
+        ),
+        type=spec.type.value,
+        selector={},
+        ports=_ports(spec, base, balanced=balanced),
+        # It can be chosen only at creation; later, the stored one stays.
+        cluster_ip=base.cluster_ip if stored else spec.cluster_ip,
+        ip_families=_families(spec, base.ip_families, family_policy),
+        ip_family_policy=family_policy,
+        load_balancer_ip=spec.load_balancer_ip,
+        load_balancer_source_ranges=spec.load_balancer_source_ranges,
+        load_balancer_class=base.load_balancer_class if balanced else "",
+        allocate_load_balancer_node_ports=False if balanced else None,
+        external_traffic_policy=policy,
+        external_name="",
+        # The API server chooses it, where the policy is Local.
+        health_check_node_port=base.health_check_node_port if policy == _LOCAL else 0,
+        ingress=base.ingress if balanced else (),
+    )
+
+
+def _ports(spec: ServiceSpec, base: StoredService, *, balanced: bool) -> tuple[StoredPort, ...]:
+    """The ports. Node ports are never asked for; taking one away would only get another."""
+    node_ports = {port.name: port.node_port for port in base.ports} if balanced else {}
+    return tuple(
+        StoredPort(p.name, p.protocol, p.port, p.target_port, node_ports.get(p.name, 0))
+        for p in spec.ports
+    )
+
+
+def _families(spec: ServiceSpec, stored: tuple[str, ...], policy: str) -> tuple[str, ...]:
+    """The families asked for, with the second one that the API server adds to the first."""
+    asked = tuple(family.value for family in spec.ip_families)
+    single = policy == IPFamilyPolicy.SINGLE_STACK.value
+    if not asked:
+        return stored[:1] if single else stored
+    completed = bool(policy) and not single and stored[: len(asked)] == asked
+    return stored if completed else asked
+
+
+def _traffic_policy(
+    vmservice: VirtualMachineService, base: StoredService, *, balanced: bool
+) -> str:
+    if balanced:
+        wanted = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
+        return _LOCAL if wanted == _LOCAL else _CLUSTER
+    # One with external IPs, somebody else's doing, is given a policy by the API server.
+    of_cluster_ip = base.type == ServiceType.CLUSTER_IP.value
+    return base.external_traffic_policy if of_cluster_ip else ""
+
+
+def _labels(
+    vmservice: VirtualMachineService,
+    base: StoredService,
+    spec: ServiceSpec,
+    load_balancer_provider: str,
+) -> Mapping[str, str]:
+    labels = {**base.meta.labels, **vmservice.meta.labels}
+    if load_balancer_provider == NSX_T_LB:
+        # kube-proxy leaves a Service with this label to NSX, which keeps the client's address.
+        if vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY) != _LOCAL:
+            labels.pop(_NSX_PROXY_LABEL, None)
+        elif spec.type is ServiceType.LOAD_BALANCER:
+            labels[_NSX_PROXY_LABEL] = _NSX_PROXY
+    return labels
+
+
+def _annotations(
+    vmservice: VirtualMachineService,
+    base: StoredService,
+    spec: ServiceSpec,
+    load_balancer_provider: str,
+) -> Mapping[str, str]:
+    wanted = vmservice.meta.annotations
+    copied = {key: value for key, value in wanted.items() if key not in _NEVER_COPIED}
+    annotations = {**base.meta.annotations, **copied}
+    gone = {key for key in _MANAGED_ANNOTATIONS if key not in wanted}
+    if load_balancer_provider == NSX_T_LB:
+        if HEALTH_CHECK_NODE_PORT not in wanted:
+            gone.add(_NSX_HEALTH_CHECK_ANNOTATION)
+        elif spec.type is ServiceType.LOAD_BALANCER:
+            annotations[_NSX_HEALTH_CHECK_ANNOTATION] = wanted[HEALTH_CHECK_NODE_PORT]
+        if _NSX_HOSTNAME_ANNOTATION not in wanted:
+            gone.add(_NSX_HOSTNAME_ANNOTATION)
+    return {key: value for key, value in annotations.items() if key not in gone}
+
+
+# -- The Endpoints. --
+
+
+def _endpoints(
+    vmservice: VirtualMachineService,
+    spec: ServiceSpec,
+    endpoints: tuple[Endpoint, ...],
+    service: StoredService,
+    stored: StoredEndpoints | None,
+) -> StoredEndpoints:
+    """The Endpoints, with the marks of the Service and no others."""
+    meta = stored.meta if stored else ObjectMeta(key=vmservice.key, uid="")
+    return StoredEndpoints(
+        meta=replace(
+            meta,
+            labels=service.meta.labels,
+            annotations=service.meta.annotations,
+            owner_references=_owners(meta, vmservice),
+        ),
+        subsets=_subsets(vmservice.key, spec, endpoints),
+    )
+
+
+def _subsets(key: Key, spec: ServiceSpec, endpoints: tuple[Endpoint, ...]) -> tuple[Subset, ...]:
+    """The endpoints as Kubernetes packs them (its `RepackSubsets`).
+
+    It groups addresses by equal ports, and every VM has all ports of the service: so
+    there is one subset, or none without an address. `endpoints` are sorted as it sorts.
+    """
+    if not endpoints:
+        return ()
+    ports = tuple(EndpointPort(p.name, p.target_port, p.protocol) for p in spec.ports)
+    ready = tuple(_address(key, e) for e in endpoints if e.ready)
+    not_ready = tuple(_address(key, e) for e in endpoints if not e.ready)
+    return (Subset(ready, not_ready, ports),)
+
+
+def _address(key: Key, endpoint: Endpoint) -> StoredAddress:
+    target = TargetRef(
+        NEWEST_API_VERSION,
+        Kind.VIRTUAL_MACHINE.value,
+        key.namespace,
+        endpoint.vm_name,
+        endpoint.vm_uid,
+    )
+    return StoredAddress(endpoint.address, target)

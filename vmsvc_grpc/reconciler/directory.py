@@ -1,0 +1,140 @@
+"""A directory as the place where Services and Endpoints are held.
+
+`DIR/<namespace>/<name>.service.yaml` and `<name>.endpoints.yaml`, one object in each, as
+`kubectl apply` takes them. A file is ours if it begins with our line, or if what is in it
+is owned by a VMService; what is not ours is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vmsvc_grpc.model.events import Delete, Event, Malformed
+from vmsvc_grpc.model.objects import GROUP, Kind
+from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.loop import ChangeError
+from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
+from vmsvc_grpc.reconciler.plan import Change
+
+_SUFFIXES = {Kind.SERVICE: ".service.yaml", Kind.ENDPOINTS: ".endpoints.yaml"}
+_OUR_LINE = b"# Held by vmsvc-grpc"
+
+
+class DirectoryStore:
+    """Holds one file for each Service and Endpoints. For the use of one process.
+
+    Each file is put in place whole. A write takes well under a millisecond (the disk is
+    not waited for), so it is done on the event loop: what the cache is told of it is
+    never older than what the directory's source reads.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """The directory is made if there is none. Raises ChangeError if it cannot be used."""
+        self._directory = directory
+        self._written: set[Path] = set()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            trial = directory / ".vmsvc-grpc.tmp"
+            trial.write_bytes(b"")
+            trial.unlink()
+        except OSError as error:
+            message = f"{directory} cannot be written to: {_reason(error)}"
+            raise ChangeError("DirectoryNotWritable", message) from error
+
+    async def apply(self, change: Change) -> Child | None:
+        """Write or remove one file. Raises ChangeError; never Conflict.
+
+        What somebody edited since it was observed is overwritten, as any edit is.
+        """
+        path = self._directory / change.key.namespace / f"{change.key.name}{_SUFFIXES[change.kind]}"
+        try:
+            if not self._is_ours(path):
+                raise _foreign(change, path)
+            if change.after is None:
+                self._remove(path)
+                return None
+            return self._write(path, change.kind, change.after)
+        except OSError as error:
+            message = f"cannot {change}: {path}: {_reason(error)}"
+            raise ChangeError("FileNotWritten", message) from error
+
+    def observation(self, event: Event) -> Event:
+        """What an event of this directory's source means to who writes here.
+
+        An object that cannot be read is not held; so it is written anew. (Elsewhere its
+        last good state would stay.)
+        """
+        match event:
+            case Malformed(kind, key, _):
+                return Delete(kind, key)
+        return event
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether we may write there: nothing is there, or what is ours."""
+        try:
+            with path.open("rb") as file:
+                text = file.read(len(_OUR_LINE))
+                if text == _OUR_LINE:
+                    return True
+                text += file.read()
+        except FileNotFoundError:
+            return True
+        try:
+            documents = [d for d in yaml.safe_load_all(text) if d is not None]
+        except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+            documents = []
+        if not all(isinstance(document, dict) for document in documents):
+            documents = []
+        if not documents:
+            # Edited until nothing was left to tell whose it is.
+            return path in self._written
+        return all(_is_owned(document) for document in documents)
+
+    def _write(self, path: Path, kind: Kind, child: Child) -> Child:
+        untyped = manifest(child)
+        rest = f"; edits are put right. Change VirtualMachineService {child.key}.\n"
+        # Sources do not read files that begin with a dot.
+        unfinished = path.with_name(f".{path.name}.tmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(_OUR_LINE + (rest + yaml_document(untyped)).encode())
+        unfinished.replace(path)
+        self._written.add(path)
+        held = parse(kind, untyped)
+        assert isinstance(held, Child), "a child's manifest is a child"
+        return held
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._written.discard(path)
+        # Somebody else's files may be in it.
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def _foreign(change: Change, path: Path) -> ChangeError:
+    kind = change.kind.value
+    message = (
+        f"cannot {change}: {path} is not ours, as no VirtualMachineService owns what is in it, "
+        "and stays as it is; move it away"
+    )
+    return ChangeError(f"{kind}NotOurs", message)
+
+
+def _is_owned(document: dict[Any, Any]) -> bool:
+    metadata = document.get("metadata")
+    owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    return isinstance(owners, list) and any(
+        isinstance(owner, dict)
+        and owner.get("kind") == Kind.VIRTUAL_MACHINE_SERVICE.value
+        and str(owner.get("apiVersion")).startswith(f"{GROUP}/")
+        for owner in owners
+    )
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

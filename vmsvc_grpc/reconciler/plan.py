@@ -1,0 +1,127 @@
+"""The changes that lead from what is held to what should be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from vmsvc_grpc.model.objects import (
+    Key,
+    Kind,
+    StoredAddress,
+    StoredEndpoints,
+    StoredService,
+    Subset,
+    TargetRef,
+)
+from vmsvc_grpc.reconciler.desired import Child, Children
+
+
+class Verb(Enum):
+    """What a change does; the value is Kubernetes' word for it."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write: from `before`, as it was observed, to `after`. One of them may be None.
+
+    An update keeps uid and resource version, so that a store can tell whether the
+    object is still the one that was observed.
+    """
+
+    before: Child | None
+    after: Child | None
+
+    def __post_init__(self) -> None:
+        assert self.before is not None or self.after is not None, "a change changes something"
+
+    @property
+    def child(self) -> Child:
+        """The object as it should be; as it was, if it should not be."""
+        child = self.after or self.before
+        assert child is not None
+        return child
+
+    @property
+    def verb(self) -> Verb:
+        """Whether this creates, updates or deletes."""
+        if self.before is None:
+            return Verb.CREATE
+        return Verb.UPDATE if self.after is not None else Verb.DELETE
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the object."""
+        return Kind.SERVICE if isinstance(self.child, StoredService) else Kind.ENDPOINTS
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name of the object."""
+        return self.child.key
+
+    def __str__(self) -> str:
+        return f"{self.verb.value} {self.kind.value} {self.key}"
+
+
+def plan(desired: Children, observed: Children) -> tuple[Change, ...]:
+    """The changes, in the order in which they are to be made; none if all is as it should be.
+
+    Deletions first, and Endpoints before the Service: nothing then points to addresses
+    that are no longer looked after. Otherwise the Service first: Endpoints take their
+    marks from it. O(endpoints), and O(endpoints log endpoints) where their order differs.
+    """
+    service = tuple(_changes(desired.service, observed.service))
+    endpoints = tuple(_changes(desired.endpoints, observed.endpoints))
+    deletions = tuple(c for c in (*endpoints, *service) if c.after is None)
+    return (*deletions, *(c for c in (*service, *endpoints) if c.after is not None))
+
+
+def _changes(wanted: Child | None, held: Child | None) -> Iterator[Change]:
+    if held is not None and (wanted is None or wanted.meta.uid != held.meta.uid):
+        # One with finalizers stays for a while after its deletion; a new one must wait.
+        if held.meta.deleting:
+            return
+        yield Change(held, None)
+        held = None
+    if wanted is not None and not same(wanted, held):
+        yield Change(held, wanted)
+
+
+def same(one: Child, other: Child | None) -> bool:
+    """Whether two objects say the same: the order within Endpoints does not count.
+
+    VM Operator's controller sorts ports by a hash; its order stays once it is written.
+    The order of a Service's ports counts, as it is the user's.
+    """
+    if one == other or not isinstance(one, StoredEndpoints):
+        return one == other
+    if not isinstance(other, StoredEndpoints) or one.meta != other.meta:
+        return False
+    return _sorted(one.subsets) == _sorted(other.subsets)
+
+
+_NO_TARGET = TargetRef("", "", "", "", "")
+
+
+def _sorted(subsets: Iterable[Subset]) -> list[Subset]:
+    return sorted(
+        Subset(
+            _sorted_addresses(subset.addresses),
+            _sorted_addresses(subset.not_ready_addresses),
+            tuple(sorted(subset.ports)),
+        )
+        for subset in subsets
+    )
+
+
+def _sorted_addresses(addresses: Iterable[StoredAddress]) -> tuple[StoredAddress, ...]:
+    comparable = (
+        address if address.target_ref else address._replace(target_ref=_NO_TARGET)
+        for address in addresses
+    )
+    return tuple(sorted(comparable))

@@ -1,0 +1,143 @@
+"""Which service is worked on next, and when; and how fast may be written. Pure.
+
+Time is an argument: seconds of a clock that never goes back. A queue holds each key at
+most once, so it is bounded by the number of services.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from vmsvc_grpc.model.objects import Key
+
+# How many outdated entries the heap may hold, beside as many as there are keys.
+_OUTDATED_MAX = 64
+
+
+class Queue:
+    """Keys that want work, each at most once, at most once in work, in the order of their time.
+
+    A key that comes while it is in work is worked on again afterwards. One that failed
+    waits for a random part of a time that doubles at each failure (full jitter). One that
+    wrote waits for `cooldown_s`, so that a burst of changes becomes few writes.
+    """
+
+    def __init__(
+        self,
+        *,
+        cooldown_s: float,
+        backoff_first_s: float,
+        backoff_max_s: float,
+        random: Callable[[], float],
+    ) -> None:
+        """An empty queue. `random` gives numbers from 0 to 1."""
+        self._cooldown_s = cooldown_s
+        self._backoff_first_s = backoff_first_s
+        self._backoff_max_s = backoff_max_s
+        self._random = random
+        self._due: dict[Key, float] = {}
+        # Of several entries of one key, the one with the time in `_due` counts.
+        self._heap: list[tuple[float, int, Key]] = []
+        self._added = 0
+        self._working: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        # When a key may be worked on again; the oldest first, as all wait equally long.
+        self._cooling: dict[Key, float] = {}
+
+    def __len__(self) -> int:
+        """How many keys want work, those in work not counted unless they want it again."""
+        return len(self._due) + len(self._again)
+
+    @property
+    def working(self) -> int:
+        """How many keys are in work."""
+        return len(self._working)
+
+    def add(self, key: Key, now: float) -> None:
+        """The key wants work: as soon as it has cooled down, even if it was backing off."""
+        if key in self._working:
+            self._again.add(key)
+        else:
+            self._schedule(key, max(now, self._cooling.get(key, now)))
+
+    def take(self, now: float) -> Key | None:
+        """A key whose time has come, which is in work from now on; None if there is none."""
+        self._forget_cooled(now)
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self._working.add(key)
+                return key
+        return None
+
+    def next_due(self) -> float | None:
+        """When `take` may next give a key; None if no key wants work. May be too early."""
+        return self._heap[0][0] if self._heap else None
+
+    def succeeded(self, key: Key, now: float, *, wrote: bool) -> None:
+        """The work on a key that was taken is done, and its failures are forgotten."""
+        self._failures.pop(key, None)
+        if wrote:
+            self._cool(key, now)
+        self._finish(key, now)
+
+    def failed(self, key: Key, now: float) -> None:
+        """The work on a key that was taken failed: it is due again after its back-off."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        # Doubling ends long before a float does.
+        longest = min(self._backoff_max_s, self._backoff_first_s * 2.0 ** min(failures, 60))
+        self._cool(key, now)
+        self._finish(key, now)
+        self._schedule(key, now + self._random() * longest)
+
+    def abandoned(self, key: Key, now: float) -> None:
+        """The work on a key that was taken was broken off: it is due again."""
+        self._again.add(key)
+        self._finish(key, now)
+
+    def _finish(self, key: Key, now: float) -> None:
+        self._working.remove(key)
+        if key in self._again:
+            self._again.remove(key)
+            self.add(key, now)
+
+    def _schedule(self, key: Key, due: float) -> None:
+        """Have the key due then, or when it is due already, if that is earlier."""
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            self._added += 1
+            heapq.heappush(self._heap, (due, self._added, key))
+            if len(self._heap) > _OUTDATED_MAX + 2 * len(self._due):
+                self._heap = [e for e in self._heap if self._due.get(e[2]) == e[0]]
+                heapq.heapify(self._heap)
+
+    def _cool(self, key: Key, now: float) -> None:
+        self._cooling.pop(key, None)
+        self._cooling[key] = now + self._cooldown_s
+
+    def _forget_cooled(self, now: float) -> None:
+        while self._cooling:
+            key = next(iter(self._cooling))
+            if self._cooling[key] > now:
+                return
+            del self._cooling[key]
+
+
+class TokenBucket:
+    """Bounds a rate: `per_s` on average, and `burst` at once."""
+
+    def __init__(self, *, per_s: float, burst: int) -> None:
+        """A full bucket."""
+        self._per_s = per_s
+        self._burst = burst
+        # When the bucket will be full, counting what has been taken in advance.
+        self._full_at = float("-inf")
+
+    def take(self, now: float) -> float:
+        """Take one; the seconds to wait before it may be used, 0 if it may be at once."""
+        self._full_at = max(self._full_at, now) + 1 / self._per_s
+        return max(0.0, self._full_at - now - self._burst / self._per_s)
