@@ -160,9 +160,9 @@ class AsyncWatch:
         self, open_stream: Callable[[pb.WatchEndpointsRequest], _Stream], session: Session
     ) -> None:
         """Made by `AsyncClient.watch`."""
+        self._stream: _Stream | None = None
         self._open_stream = open_stream
         self._session = session
-        self._stream: _Stream | None = None
         self._closed = asyncio.Event()
 
     @property
@@ -182,6 +182,11 @@ class AsyncWatch:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.cancel()
+
+    def __del__(self) -> None:
+        # A loop over it that was left: grpc.aio would keep the stream open.
+        if self._stream is not None:
+            self._stream.cancel()
 
     async def __aenter__(self) -> Self:
         return self
