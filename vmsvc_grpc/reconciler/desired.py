@@ -60,6 +60,11 @@ _CLUSTER = "Cluster"
 Child = StoredService | StoredEndpoints
 
 
+def kind_of(child: Child) -> Kind:
+    """The kind of a child."""
+    return Kind.SERVICE if isinstance(child, StoredService) else Kind.ENDPOINTS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Children:
     """The objects held for one VMService; None is one that does not exist."""

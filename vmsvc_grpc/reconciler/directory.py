@@ -13,10 +13,17 @@ from typing import Any
 
 import yaml
 
-from vmsvc_grpc.model.events import Delete, Event, Malformed
-from vmsvc_grpc.model.objects import GROUP, Kind
+from vmsvc_grpc.model.events import Apply, Delete, Event, Malformed
+from vmsvc_grpc.model.objects import (
+    GROUP,
+    Key,
+    Kind,
+    OwnerReference,
+    StoredEndpoints,
+    StoredService,
+)
 from vmsvc_grpc.model.parse import parse
-from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.desired import Child, kind_of
 from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
@@ -36,7 +43,8 @@ class DirectoryStore:
     def __init__(self, directory: Path) -> None:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory
-        self._written: set[Path] = set()
+        # Files that are ours even if nothing in them tells so any more.
+        self._ours: set[Path] = set()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             trial = directory / ".vmsvc-grpc.tmp"
@@ -51,7 +59,7 @@ class DirectoryStore:
 
         What somebody edited since it was observed is overwritten, as any edit is.
         """
-        path = self._directory / change.key.namespace / f"{change.key.name}{_SUFFIXES[change.kind]}"
+        path = self._path(change.kind, change.key)
         try:
             if not self._is_ours(path):
                 raise _foreign(change, path)
@@ -64,15 +72,36 @@ class DirectoryStore:
             raise ChangeError("FileNotWritten", message) from error
 
     def observation(self, event: Event) -> Event:
-        """What an event of this directory's source means to who writes here.
+        """What an event of this directory's source tells the cache; and us, what is ours.
 
-        An object that cannot be read is not held; so it is written anew. (Elsewhere its
-        last good state would stay.)
+        An object that cannot be read is not held, so that it is written anew. (Elsewhere
+        its last good state would stay.)
         """
         match event:
             case Malformed(kind, key, _):
                 return Delete(kind, key)
+            case Delete(kind, key):
+                self._ours.discard(self._path(kind, key))
+            case Apply(StoredService() | StoredEndpoints() as child) if any(
+                map(_is_vmservice, child.meta.owner_references)
+            ):
+                self._ours.add(self._path(kind_of(child), child.key))
         return event
+
+    def unreadable(self, path: str) -> Delete | None:
+        """What it tells the cache that the source cannot read a file: its object is not held.
+
+        `path` is relative to the directory, with `/` between its parts. None if it is no
+        place where we hold something.
+        """
+        namespace, _, name = path.rpartition("/")
+        for kind, suffix in _SUFFIXES.items():
+            if namespace and "/" not in namespace and name.endswith(suffix):
+                return Delete(kind, Key(namespace, name.removesuffix(suffix)))
+        return None
+
+    def _path(self, kind: Kind, key: Key) -> Path:
+        return self._directory / key.namespace / f"{key.name}{_SUFFIXES[kind]}"
 
     def _is_ours(self, path: Path) -> bool:
         """Whether we may write there: nothing is there, or what is ours."""
@@ -91,8 +120,7 @@ class DirectoryStore:
         if not all(isinstance(document, dict) for document in documents):
             documents = []
         if not documents:
-            # Edited until nothing was left to tell whose it is.
-            return path in self._written
+            return path in self._ours
         return all(_is_owned(document) for document in documents)
 
     def _write(self, path: Path, kind: Kind, child: Child) -> Child:
@@ -103,14 +131,14 @@ class DirectoryStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(_OUR_LINE + (rest + yaml_document(untyped)).encode())
         unfinished.replace(path)
-        self._written.add(path)
+        self._ours.add(path)
         held = parse(kind, untyped)
         assert isinstance(held, Child), "a child's manifest is a child"
         return held
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._written.discard(path)
+        self._ours.discard(path)
         # Somebody else's files may be in it.
         with contextlib.suppress(OSError):
             path.parent.rmdir()
@@ -129,11 +157,18 @@ def _is_owned(document: dict[Any, Any]) -> bool:
     metadata = document.get("metadata")
     owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
     return isinstance(owners, list) and any(
-        isinstance(owner, dict)
-        and owner.get("kind") == Kind.VIRTUAL_MACHINE_SERVICE.value
-        and str(owner.get("apiVersion")).startswith(f"{GROUP}/")
+        isinstance(owner, dict) and _owns(str(owner.get("apiVersion")), owner.get("kind"))
         for owner in owners
     )
+
+
+def _is_vmservice(owner: OwnerReference) -> bool:
+    return _owns(owner.api_version, owner.kind)
+
+
+def _owns(api_version: str, kind: object) -> bool:
+    """Whether this is the API version and kind of an owner that makes a file ours."""
+    return api_version.startswith(f"{GROUP}/") and kind == Kind.VIRTUAL_MACHINE_SERVICE.value
 
 
 def _reason(error: OSError) -> str:

@@ -11,11 +11,10 @@ from vmsvc_grpc.model.objects import (
     Kind,
     StoredAddress,
     StoredEndpoints,
-    StoredService,
     Subset,
     TargetRef,
 )
-from vmsvc_grpc.reconciler.desired import Child, Children
+from vmsvc_grpc.reconciler.desired import Child, Children, kind_of
 
 
 class Verb(Enum):
@@ -57,7 +56,7 @@ class Change:
     @property
     def kind(self) -> Kind:
         """The kind of the object."""
-        return Kind.SERVICE if isinstance(self.child, StoredService) else Kind.ENDPOINTS
+        return kind_of(self.child)
 
     @property
     def key(self) -> Key:

@@ -74,7 +74,9 @@ class Queue:
         return None
 
     def next_due(self) -> float | None:
-        """When `take` may next give a key; None if no key wants work. May be too early."""
+        """When `take` next gives a key; None if no key waits."""
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def succeeded(self, key: Key, now: float, *, wrote: bool) -> None:
