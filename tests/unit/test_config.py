@@ -1,0 +1,138 @@
+"""What the command line and the environment may say, and how they are told that they are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from vmsvc_grpc import __main__ as command
+from vmsvc_grpc.config import Address, Config, ConfigError, address, ip_families
+from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.server.limits import Limits
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:50051", Address("127.0.0.1", 50051)),
+        ("[::1]:0", Address("::1", 0)),
+        ("localhost:80", Address("localhost", 80)),
+        ("0.0.0.0:65535", Address("0.0.0.0", 65535)),
+    ],
+)
+def test_an_address(text: str, expected: Address) -> None:
+    assert address(text) == expected
+    assert str(expected) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "127.0.0.1", "127.0.0.1:", ":1", "127.0.0.1:http", "h:1", "127.0.0.1:65536"]
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not"):
+        address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback"),
+    [("127.0.0.9:1", True), ("[::1]:1", True), ("localhost:1", True), ("0.0.0.0:1", False)],
+)
+def test_which_addresses_others_can_reach(text: str, loopback: bool) -> None:
+    assert address(text).loopback is loopback
+
+
+def test_families() -> None:
+    assert ip_families("IPv6, IPv4") == (IPFamily.IPV6, IPFamily.IPV4)
+    for text in ("", "IPv5", "IPv4,IPv4", "ipv4"):
+        with pytest.raises(ConfigError, match="IPv4 and IPv6"):
+            ip_families(text)
+
+
+def test_an_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) -> None:
+    everywhere = Address("0.0.0.0", 50051)
+    with pytest.raises(ConfigError, match="add --insecure if that is meant"):
+        Config(manifests=tmp_path, listen=everywhere)
+    assert Config(manifests=tmp_path, listen=everywhere, insecure=True).listen == everywhere
+
+
+@pytest.mark.parametrize("output", [".", "out", ".."])
+def test_output_and_manifests_must_not_lie_in_one_another(tmp_path: Path, output: str) -> None:
+    with pytest.raises(ConfigError, match="lie in one another"):
+        Config(manifests=tmp_path, output=tmp_path / output)
+
+
+def test_manifests_must_be_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a directory"):
+        Config(manifests=tmp_path / "none")
+
+
+def settings(arguments: list[str], environment: dict[str, str] | None = None) -> Config:
+    parsed = command.parser().parse_args(["serve", *arguments])
+    return command.config(command.settings(command.SERVE, parsed, environment or {}))
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Path) -> None:
+    environment = {
+        "VMSVC_MANIFESTS": str(tmp_path),
+        "VMSVC_DRAIN_S": "3",
+        "VMSVC_ALLOW_LOOPBACK": "true",
+        "VMSVC_STREAMS_MAX": "7",
+    }
+    config = settings(["--drain-s", "4"], environment)
+    assert config.manifests == tmp_path
+    assert config.drain_s == 4.0
+    assert config.rules.allow_loopback is True
+    assert config.limits.streams_max == 7
+    assert config.settle_s == 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ([], {}, "name what to serve: --manifests DIR"),
+        (["--drain-s", "-1"], {}, "--drain-s: -1 is less than 0"),
+        (["--drain-s", "nan"], {}, "--drain-s: nan"),
+        (["--drain-s", "soon"], {}, "--drain-s: 'soon' is not a number"),
+        ([], {"VMSVC_DRAIN_S": "soon"}, "VMSVC_DRAIN_S: 'soon' is not a number"),
+        ([], {"VMSVC_INSECURE": "perhaps"}, "VMSVC_INSECURE: 'perhaps' is neither true nor false"),
+        (["--streams-max", "0"], {}, "--streams-max: 0 is less than 1"),
+        (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    manifests = [] if message.startswith("name what") else ["--manifests", str(tmp_path)]
+    with pytest.raises(ConfigError) as caught:
+        settings([*manifests, *arguments], environment)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_limit_is_a_flag(tmp_path: Path) -> None:
+    arguments = ["--manifests", str(tmp_path)]
+    for number, limit in enumerate(fields(Limits), start=1):
+        arguments += [f"--{limit.name.replace('_', '-')}", str(number)]
+    limits = settings(arguments).limits
+    assert [getattr(limits, limit.name) for limit in fields(Limits)] == list(
+        range(1, len(fields(Limits)) + 1)
+    )
+    assert settings(["--manifests", str(tmp_path)]).limits == Limits()
+
+
+def test_help_tells_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["serve", "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for flag in command.SERVE:
+        assert flag.name in shown
+        assert not flag.default or f"(default: {flag.default})" in shown
+
+
+def test_a_wrong_setting_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["serve", "--manifests", "no-such-directory"]) == 2
+    shown = capsys.readouterr().err
+    assert shown == "vmsvc-grpc serve: --manifests: no-such-directory is not a directory\n"

@@ -1,0 +1,104 @@
+"""Settings, checked once. Nothing but `__main__` makes them from arguments and environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.limits import Limits
+
+LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names it and says what to do."""
+
+
+class Address(NamedTuple):
+    """Where to listen. `host` is an IP address or `localhost`; port 0 is any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        return ipaddress.ip_address(self.host).is_loopback
+
+
+_GRPC = Address("127.0.0.1", 50051)
+_HTTP = Address("127.0.0.1", 8080)
+
+
+def address(text: str) -> Address:
+    """The address that `HOST:PORT` or `[IPV6]:PORT` means. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
+        raise ConfigError(f"{text!r} is not HOST:PORT; write for instance 127.0.0.1:50051")
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ConfigError(f"{host!r} in {text!r} is not an IP address to listen on") from None
+    return Address(host, int(port))
+
+
+def ip_families(text: str) -> tuple[IPFamily, ...]:
+    """The families that a list such as `IPv4,IPv6` names, in order. Raises ConfigError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [family.value for family in IPFamily]
+    if not names or len(set(names)) != len(names) or not set(names) <= set(known):
+        raise ConfigError(f"{text!r} is not a list of IPv4 and IPv6, each at most once")
+    return tuple(map(IPFamily, names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that `serve` may be told. Raises ConfigError if it does not fit together."""
+
+    manifests: Path
+    output: Path | None = None
+    listen: Address = _GRPC
+    http_listen: Address = _HTTP
+    insecure: bool = False
+    rules: AddressRules = field(default_factory=AddressRules)
+    load_balancer_provider: str = ""
+    drain_s: float = 10.0
+    settle_s: float = 0.2
+    workers: int = 4
+    writes_per_s: float = 50.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.manifests.is_dir():
+            raise ConfigError(f"--manifests: {self.manifests} is not a directory")
+        if self.output is not None:
+            self._check_output(self.output)
+        if not self.listen.loopback and not self.insecure:
+            raise ConfigError(
+                f"--listen {self.listen} can be reached from other machines, and what is served "
+                "there is neither encrypted nor authenticated; add --insecure if that is meant"
+            )
+        provider = self.load_balancer_provider
+        if provider and provider not in LOAD_BALANCER_PROVIDERS:
+            known = ", ".join(LOAD_BALANCER_PROVIDERS)
+            raise ConfigError(f"--load-balancer-provider: {provider!r} is not known; use {known}")
+
+    def _check_output(self, output: Path) -> None:
+        manifests, held = self.manifests.resolve(), output.resolve()
+        if manifests == held or manifests in held.parents or held in manifests.parents:
+            raise ConfigError(
+                f"--output {output} and --manifests {self.manifests} lie in one another; "
+                "what is written must not be read as input"
+            )

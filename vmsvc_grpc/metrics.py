@@ -1,0 +1,85 @@
+"""Every metric: its name, labels and help text. Values are read when somebody scrapes.
+
+The parts count as they work, in plain numbers of their own; nothing here is on the way
+of an event or a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+Values = Mapping[tuple[str, ...], float]
+"""Values by the values of the labels, in the order of the metric's labels."""
+
+
+class Metric(Enum):
+    """The metrics: name (a counter's ends with `_total`), help text, labels."""
+
+    BUILD = ("vmsvc_build_info", "1, labelled by the version that runs.", ("version",))
+    SYNCED = ("vmsvc_synced", "1 once every kind of object has been listed, else 0.", ())
+    OBJECTS = ("vmsvc_objects", "Objects in the cache.", ("kind",))
+    PROBLEMS = ("vmsvc_objects_with_problems", "Objects refused or partly unusable.", ("kind",))
+    EVENTS = ("vmsvc_events_total", "Events taken in from the sources.", ())
+    EVALUATIONS = ("vmsvc_evaluations_total", "Times that a VM was held against a service.", ())
+    PUBLICATIONS = ("vmsvc_publications_total", "Versions published by topics.", ())
+    TOPICS = ("vmsvc_topics", "Topics: two a service, and those waited for.", ())
+    FILES = ("vmsvc_files_read_total", "Manifest files read.", ("source",))
+    FILE_PROBLEMS = ("vmsvc_file_problems", "What is wrong with manifest files now.", ("source",))
+    UNKNOWN = ("vmsvc_documents_ignored", "Documents of kinds that are not ours.", ("source",))
+    CALLS = ("vmsvc_grpc_calls_total", "Calls that have ended.", ("method", "code"))
+    STREAMS = ("vmsvc_grpc_streams_open", "Streams that are open.", ("method",))
+    DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())
+    MESSAGES = ("vmsvc_watch_messages_total", "Messages sent to watches.", ("event",))
+    ENCODINGS = ("vmsvc_watch_encodings_total", "Messages made; many share one.", ("event",))
+    RECONCILES = ("vmsvc_reconciles_total", "Services whose objects were looked at.", ())
+    WRITES = ("vmsvc_writes_total", "Writes of objects.", ("kind", "verb"))
+    CONFLICTS = ("vmsvc_write_conflicts_total", "Writes that met a newer object.", ())
+    FAILURES = ("vmsvc_reconcile_failures_total", "Reconciles that failed.", ())
+    QUEUE = ("vmsvc_reconcile_queue", "Services that wait to be looked at.", ())
+
+    def __init__(self, metric: str, text: str, labels: tuple[str, ...]) -> None:
+        self.metric = metric
+        self.text = text
+        self.labels = labels
+
+
+class Metrics(Collector):
+    """A page of metrics. Each is bound to who knows its values; one that is not is left out."""
+
+    def __init__(self) -> None:
+        self._readers: dict[Metric, list[Callable[[], Values]]] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def bind(self, metric: Metric, read: Callable[[], Values]) -> None:
+        """Ask `read` for values of `metric` at each scrape; several may be bound to one."""
+        self._readers.setdefault(metric, []).append(read)
+
+    def bind_one(self, metric: Metric, read: Callable[[], float]) -> None:
+        """The same for a metric without labels."""
+        self.bind(metric, lambda: {(): read()})
+
+    def collect(self) -> Iterator[Family]:
+        """The families of all bound metrics, read now."""
+        for metric, readers in self._readers.items():
+            counter = metric.metric.endswith("_total")
+            shape = CounterMetricFamily if counter else GaugeMetricFamily
+            family = shape(metric.metric, metric.text, labels=metric.labels)
+            for read in readers:
+                for values, number in read().items():
+                    family.add_metric(list(values), number)
+            yield family
+
+    def page(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self._registry)
