@@ -281,6 +281,8 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
         format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
+    # It tells of each batch of hints, of which most are our own writes.
+    logging.getLogger("watchfiles").setLevel(max(level, logging.WARNING))
     # Only serving needs the event loop and gRPC; --help and render answer without them.
     from vmsvc_grpc import app  # noqa: PLC0415
 

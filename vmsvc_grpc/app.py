@@ -24,7 +24,7 @@ from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import ChangeError, Reconciler, Settings
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
-from vmsvc_grpc.source.files import FileSettings, FilesSource, SourceError
+from vmsvc_grpc.source.files import FilesSource, SourceError
 from vmsvc_grpc.source.problems import FileProblem
 
 _log = logging.getLogger("vmsvc_grpc")
@@ -93,7 +93,7 @@ class App:
     def _wire(self) -> None:
         """The sources, and the reconciler where objects are held."""
         config = self._config
-        manifests = self._files(config.manifests, _MANIFEST_KINDS)
+        manifests = self._files(config.manifests, _MANIFEST_KINDS, shared=False)
         self._jobs.append(lambda: manifests.run(self._emit))
         if config.output is None:
             return
@@ -104,24 +104,25 @@ class App:
             settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
             load_balancer_provider=config.load_balancer_provider,
             on_failure=_log_failure,
-            all_listed=lambda: not manifests.problems.hide_objects,
+            all_listed=lambda: manifests.all_read,
         )
-        held = self._files(config.output, _HELD_KINDS)
+        held = self._files(config.output, _HELD_KINDS, shared=True)
         self._jobs.append(lambda: held.run(lambda event: self._emit(store.observation(event))))
         self._jobs.append(reconciler.run)
         self._reconciler = reconciler
 
-    def _files(self, directory: Path, kinds: frozenset[Kind]) -> FilesSource:
+    def _files(self, directory: Path, kinds: frozenset[Kind], *, shared: bool) -> FilesSource:
         def report(problem: FileProblem) -> None:
             level = logging.INFO if problem.resolved else logging.WARNING
             _log.log(level, "%s: %s", directory, problem)
 
-        settings = FileSettings(settle_s=self._config.settle_s)
-        files = FilesSource(directory, kinds, report=report, settings=settings)
+        files = FilesSource(
+            directory, kinds, settle_s=self._config.settle_s, shared=shared, report=report
+        )
         name = str(directory)
-        self._metrics.bind(Metric.FILES, lambda: {(name,): files.counts.files_read})
-        self._metrics.bind(Metric.UNKNOWN, lambda: {(name,): files.counts.ignored})
-        self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): len(files.problems.standing)})
+        self._metrics.bind(Metric.FILES, lambda: {(name,): files.files_read})
+        self._metrics.bind(Metric.UNKNOWN, lambda: {(name,): files.ignored})
+        self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): len(files.problems)})
         return files
 
     async def _start_http(self) -> str:
