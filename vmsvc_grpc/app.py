@@ -67,6 +67,7 @@ class App:
         self._grpc = ""
         self._announced = False
         self._stop = asyncio.Event()
+        self._draining: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until told to stop, then drain. Raises what a part cannot go on from."""
@@ -83,7 +84,8 @@ class App:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(job()) for job in self._jobs]
                 await self._stop.wait()
-                await self._drain()
+                self._draining = tasks.create_task(self._drain())
+                await asyncio.wait((self._draining,))
                 for task in running:
                     task.cancel()
         finally:
@@ -151,10 +153,10 @@ class App:
         await self._server.drain(self._config.drain_s)
 
     def _told_to_stop(self, name: str) -> None:
-        if self._stop.is_set():
+        if self._draining is not None:
             _log.warning("%s again: ending at once", name)
-            for task in asyncio.all_tasks():
-                task.cancel()
+            self._draining.cancel()
+            return
         _log.info("%s: stopping", name)
         self._stop.set()
 

@@ -417,4 +417,6 @@ def _shape_problem(error: msgspec.ValidationError) -> Problem:
     """The place and the flaw in msgspec's "Expected `int`, got `str` - at `$.spec.type`"."""
     text, _, place = str(error).partition(" - at `")
     path = place.rstrip("`").removeprefix("$").removeprefix(".") or "(object)"
-    return Problem(path, text[:1].lower() + text[1:].replace("`", "'"))
+    # Every field may be null, so that need not be said.
+    text = text.replace(" | null", "").replace("`", "'")
+    return Problem(path, text[:1].lower() + text[1:])

@@ -1,0 +1,191 @@
+"""The whole program as a process: how it starts, what it says, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.program import PATIENCE_S, Program, awaited, serving
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc.v1 import endpoint_service_pb2_grpc as pb_grpc
+
+SERVICE = """\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+"""
+VM = """\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachine
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+status: {network: {primaryIP4: 10.0.0.1}}
+"""
+STREAMS = 100
+Watching = grpc.aio.UnaryStreamCall[pb.WatchEndpointsRequest, pb.WatchEndpointsResponse]
+DRAIN_S = 1.0
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    (directory / "web.yaml").write_text(f"{SERVICE}---\n{VM}")
+    return directory
+
+
+@pytest.fixture
+def program(manifests: Path, tmp_path: Path) -> Iterator[Program]:
+    arguments: list[str | Path] = ["--manifests", manifests, "--drain-s", str(DRAIN_S)]
+    with serving(arguments, tmp_path / "log") as running:
+        yield running
+
+
+def http(program: Program, path: str) -> tuple[int, str]:
+    """Status and body of an answer of the HTTP port."""
+    try:
+        with urllib.request.urlopen(f"http://{program.http}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_it_says_what_it_serves_and_how_to_ask(program: Program) -> None:
+    assert awaited(lambda: "vmsvc --server" in program.said())
+    said = program.said()
+    assert "serving 1 services and 1 virtual machines" in said
+    assert 'grpcurl -plaintext -d \'{"service":"shop/web"}\'' in said
+    assert http(program, "/readyz") == (200, "ok\n")
+    assert "vmsvc_synced 1.0" in http(program, "/metrics")[1]
+
+
+async def _drained(program: Program) -> tuple[list[grpc.StatusCode], list[float], float]:
+    """Open streams, send SIGTERM; how each ended, when, and when health went down."""
+    async with grpc.aio.insecure_channel(program.grpc) as channel:
+        stub = pb_grpc.EndpointServiceStub(channel)
+        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call] # has no types
+        request = pb.WatchEndpointsRequest(services=[pb.WatchedService(service="shop/web")])
+        streams = [stub.WatchEndpoints(request) for _ in range(STREAMS)]
+        for stream in streams:
+            for expected in ("snapshot", "synced"):
+                message = await stream.read()
+                assert isinstance(message, pb.WatchEndpointsResponse)
+                assert message.WhichOneof("event") == expected
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        began = time.monotonic()
+        program.process.send_signal(signal.SIGTERM)
+
+        async def ended(stream: Watching) -> tuple[grpc.StatusCode, float]:
+            code = await stream.code()
+            return code, time.monotonic() - began
+
+        async def unhealthy() -> float:
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            return time.monotonic() - began
+
+        down, *results = await asyncio.gather(unhealthy(), *map(ended, streams))
+        assert isinstance(down, float)
+        codes = [result[0] for result in results if isinstance(result, tuple)]
+        times = [result[1] for result in results if isinstance(result, tuple)]
+        return codes, times, down
+
+
+def test_sigterm_takes_health_down_and_ends_streams_spread_over_the_drain_time(
+    program: Program,
+) -> None:
+    codes, times, unhealthy_after = asyncio.run(_drained(program))
+    assert codes == [grpc.StatusCode.UNAVAILABLE] * STREAMS
+    assert program.process.wait(PATIENCE_S) == 0
+    assert unhealthy_after <= min(times)
+    # A slope and not a wall: no tenth of the time ends half of the streams.
+    times.sort()
+    assert times[STREAMS // 2] - times[0] > DRAIN_S / 10
+    assert f"draining: {STREAMS + 1} streams" in program.said()
+
+
+def test_sigint_ends_it_without_a_traceback(program: Program) -> None:
+    program.process.send_signal(signal.SIGINT)
+    assert program.process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in program.said()
+
+
+def test_a_second_signal_ends_it_at_once(manifests: Path, tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["--manifests", manifests, "--drain-s", "600"]
+    with (
+        serving(arguments, tmp_path / "log") as program,
+        grpc.insecure_channel(program.grpc) as channel,
+    ):
+        request = pb.WatchEndpointsRequest(all_services=True)
+        stream = pb_grpc.EndpointServiceStub(channel).WatchEndpoints(request)
+        next(stream)
+        program.process.send_signal(signal.SIGTERM)
+        assert awaited(lambda: "draining: 1 streams" in program.said())
+        assert http(program, "/readyz") == (503, "draining\n")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(PATIENCE_S) == 0
+        stream.cancel()
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vmsvc_grpc", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_an_address_in_use_is_one_line_and_exit_1(manifests: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        common = ("serve", "--manifests", manifests)
+        grpc_taken = run(*common, "--listen", address, "--http-listen", "127.0.0.1:0")
+        http_taken = run(*common, "--listen", "127.0.0.1:0", "--http-listen", address)
+    for ended in (grpc_taken, http_taken):
+        assert ended.returncode == 1
+        assert f"cannot listen on {address}" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_an_output_that_cannot_be_made_is_one_line_and_exit_1(
+    manifests: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    ended = run(
+        *("serve", "--manifests", manifests, "--output", tmp_path / "file" / "out"),
+        *("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
+    )
+    assert ended.returncode == 1
+    assert str(tmp_path / "file" / "out") in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_manifests_that_are_broken_at_the_start_are_said_and_the_rest_is_served(
+    manifests: Path, tmp_path: Path
+) -> None:
+    """linkerd2 #14176: one invalid object broke all responses."""
+    (manifests / "broken.yaml").write_text("kind: [")
+    (manifests / "vm.yaml").write_text(VM.replace("web-1", "web-2").replace("10.0.0.1", "10"))
+    with serving(["--manifests", manifests], tmp_path / "log") as program:
+        with grpc.insecure_channel(program.grpc) as channel:
+            stub = pb_grpc.EndpointServiceStub(channel)
+            answer = stub.ResolveEndpoints(pb.ResolveEndpointsRequest(service="shop/web"))
+        assert len(answer.endpoint_set.endpoints) == 1
+        assert "broken.yaml" in program.said()
+        assert "VirtualMachine shop/web-2: status.network.primaryIP4: expected 'str'" in (
+            program.said()
+        )

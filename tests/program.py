@@ -1,0 +1,102 @@
+"""The real program as a process of its own, on free ports, for tests to talk to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+PATIENCE_S = 30.0
+"""How long a test waits for what must come. A machine under load is slow, not wrong."""
+
+_POLL_S = 0.01
+_GRPC = re.compile(r"\bgRPC\s+on (\S+:\d+)")
+_HTTP = re.compile(r"\bHTTP\s+on (\S+:\d+)")
+
+Answer = TypeVar("Answer")
+
+
+class ProgramError(Exception):
+    """The program did not start, or did not end well. Holds what it said."""
+
+
+def awaited(ask: Callable[[], Answer], within_s: float = PATIENCE_S) -> Answer:
+    """The first answer that is true, or the last one if none is within the time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        if (answer := ask()) or time.monotonic() > deadline:
+            return answer
+        time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running `vmsvc-grpc serve`: where it listens, and what it has said so far."""
+
+    process: subprocess.Popen[bytes]
+    grpc: str
+    http: str
+    log: Path
+
+    def said(self) -> str:
+        """Everything it has printed, on standard output and error, in one text."""
+        return self.log.read_text()
+
+    def metric(self, name: str) -> float:
+        """The value of a metric that has no labels. Raises KeyError if there is none."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=PATIENCE_S) as page:
+            lines = page.read().decode().splitlines()
+        values = dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
+        return float(values[name])
+
+
+@contextmanager
+def serving(arguments: Sequence[str | Path], log: Path) -> Iterator[Program]:
+    """`vmsvc-grpc serve` with these arguments, until the block ends; ended by SIGTERM then.
+
+    `log` is the file that its output goes to. Raises ProgramError where it does not
+    start, or where it ends with another code than 0.
+    """
+    process = _start(arguments, log)
+    try:
+        found = awaited(lambda: _listening(log) or process.poll() is not None)
+        if not isinstance(found, tuple):
+            raise ProgramError(f"it does not listen. It said:\n{log.read_text()}")
+        yield Program(process, *found, log)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(PATIENCE_S)
+        if code != 0 or "Traceback" in log.read_text():
+            raise ProgramError(f"it ended with {code}. It said:\n{log.read_text()}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _start(arguments: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
+    # Settings of the caller's own shell would change what a test sees.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("VMSVC_")}
+    command = [sys.executable, "-m", "vmsvc_grpc", "serve", "--listen", "127.0.0.1:0"]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*command, "--http-listen", "127.0.0.1:0", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+        )
+
+
+def _listening(log: Path) -> tuple[str, str] | None:
+    text = log.read_text()
+    grpc, http = _GRPC.search(text), _HTTP.search(text)
+    return (grpc[1], http[1]) if grpc and http else None
