@@ -81,7 +81,10 @@ class DirectoryStore:
             case Malformed(kind, key, _):
                 return Delete(kind, key)
             case Delete(kind, key):
-                self._ours.discard(self._path(kind, key))
+                # What was edited until no object was left in it stays ours.
+                path = self._path(kind, key)
+                if not path.exists():
+                    self._ours.discard(path)
             case Apply(StoredService() | StoredEndpoints() as child) if any(
                 map(_is_vmservice, child.meta.owner_references)
             ):

@@ -1,0 +1,535 @@
+"""The loop with a store in memory: what is held at the end, what is reported, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.objects import APP_WEB, WEB, service, spec, vm
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
+from vmsvc_grpc.model.objects import (
+    Key,
+    Kind,
+    ObjectMeta,
+    OwnerReference,
+    Problem,
+    ServiceType,
+    StoredEndpoints,
+    StoredService,
+)
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.desired import Child, Children, Failure, desired
+from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Reconciler, Settings
+from vmsvc_grpc.reconciler.plan import Change, Verb, plan
+
+DEADLINE_S = 10.0
+FAST = Settings(
+    workers=2,
+    writes_per_s=1e6,
+    writes_burst=1000,
+    cooldown_s=0.0,
+    backoff_first_s=0.001,
+    backoff_max_s=0.002,
+)
+DEPLOYMENT = OwnerReference("apps/v1", "Deployment", "someone", "uid-someone", True)
+DB = Key("shop", "db")
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+class MemoryStore:
+    """Holds objects as an API server would: it gives uids, and refuses what is outdated."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[Kind, Key], Child] = {}
+        self.writes: list[str] = []
+        self.trouble: list[BaseException] = []
+        self.gate: asyncio.Event | None = None
+        self.under_way = 0
+        self.most_under_way = 0
+        self._given = 0
+
+    async def apply(self, change: Change) -> Child | None:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await (self.gate.wait() if self.gate else asyncio.sleep(0))
+            if self.trouble:
+                raise self.trouble.pop(0)
+            return self._apply(change)
+        finally:
+            self.under_way -= 1
+
+    def _apply(self, change: Change) -> Child | None:
+        at = change.kind, change.key
+        if self.held.get(at) != change.before:
+            raise Conflict
+        self.writes.append(str(change))
+        if change.after is None:
+            del self.held[at]
+            return None
+        self._given += 1
+        meta = replace(
+            change.after.meta,
+            uid=change.after.meta.uid or f"uid-given-{self._given}",
+            resource_version=str(self._given),
+        )
+        self.held[at] = replace(change.after, meta=meta)
+        return self.held[at]
+
+    def children(self, key: Key) -> Children:
+        stored, endpoints = (self.held.get((kind, key)) for kind in (Kind.SERVICE, Kind.ENDPOINTS))
+        assert stored is None or isinstance(stored, StoredService)
+        assert endpoints is None or isinstance(endpoints, StoredEndpoints)
+        return Children(service=stored, endpoints=endpoints)
+
+
+class World:
+    """A cache, a store and a reconciler, wired as the program wires them."""
+
+    def __init__(
+        self, store: MemoryStore | None = None, settings: Settings = FAST, **options: Any
+    ) -> None:
+        self.store = store or MemoryStore()
+        self.failures: list[tuple[Key, Failure | None]] = []
+        self.cache = Cache(AddressRules(), kinds=Kind)
+        self.reconciler = Reconciler(
+            self.cache,
+            self.store,
+            settings=settings,
+            on_failure=lambda key, failure: self.failures.append((key, failure)),
+            random=lambda: 1.0,
+            **options,
+        )
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.reconciler.enqueue(self.cache.apply(event))
+
+    def apply(self, *objects: Any) -> None:
+        self.tell(*(Apply(one) for one in objects))
+
+    def list(self, *objects: Any) -> None:
+        """All there is: these objects, and what the store holds."""
+        self.tell(*(Init(kind) for kind in Kind))
+        self.apply(*objects, *self.store.held.values())
+        self.tell(*(InitDone(kind) for kind in Kind))
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to do."""
+        await until(lambda: not (self.reconciler.queue_depth or self.reconciler.working))
+
+    @property
+    def right(self) -> bool:
+        """Whether what is held is what a fresh computation gives, and the cache knows it."""
+        return all(
+            self.store.children(key) == self._cached(key)
+            and not plan(
+                desired(one.object, one.spec, one.endpoints, self._cached(key)).children,
+                self._cached(key),
+            )
+            for key, one in self.cache.services.items()
+        )
+
+    def _cached(self, key: Key) -> Children:
+        return Children(
+            service=self.cache.stored_services.get(key),
+            endpoints=self.cache.stored_endpoints.get(key),
+        )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[None]:
+    task = asyncio.create_task(world.reconciler.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def reconciled(*objects: Any, **options: Any) -> AsyncIterator[World]:
+    """A world that has listed these objects, and come to rest."""
+    world = World(**options)
+    async with running(world):
+        world.list(*objects)
+        await world.settled()
+        yield world
+
+
+@contextmanager
+def no_writes(world: World) -> Iterator[None]:
+    before = list(world.store.writes)
+    yield
+    assert world.store.writes == before
+
+
+# -- What is held --
+
+
+async def test_a_service_is_created_with_its_endpoints_the_service_first() -> None:
+    async with reconciled(service(), vm("a", "10.0.0.1")) as world:
+        assert world.store.writes == ["create Service shop/web", "create Endpoints shop/web"]
+        assert world.right
+        assert world.reconciler.counts.writes == {
+            (Kind.SERVICE, Verb.CREATE): 1,
+            (Kind.ENDPOINTS, Verb.CREATE): 1,
+        }
+
+
+async def test_nothing_happens_before_everything_is_listed() -> None:
+    world = World()
+    async with running(world):
+        world.tell(*(Init(kind) for kind in Kind))
+        world.apply(service(), vm("a", "10.0.0.1"))
+        world.tell(*(InitDone(kind) for kind in Kind if kind is not Kind.ENDPOINTS))
+        world.reconciler.enqueue([WEB])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (world.store.writes, world.reconciler.counts.reconciles) == ([], 0)
+        world.tell(InitDone(Kind.ENDPOINTS))
+        await world.settled()
+        assert world.right
+        assert len(world.store.writes) == 2
+
+
+async def test_the_loop_begins_with_everything_there_is() -> None:
+    world = World()
+    world.list(service())
+    world.reconciler = Reconciler(world.cache, world.store, settings=FAST)
+    async with running(world):
+        await until(lambda: len(world.store.writes) == 2)
+
+
+async def test_changes_are_followed() -> None:
+    async with reconciled(service(), vm("a", "10.0.0.1")) as world:
+        world.apply(vm("b", "10.0.0.2"))
+        await world.settled()
+        assert world.store.writes[2:] == ["update Endpoints shop/web"]
+        world.apply(service(given=spec(type=ServiceType.LOAD_BALANCER)))
+        await world.settled()
+        assert world.store.writes[3:] == ["update Service shop/web"]
+        world.tell(Delete(Kind.VIRTUAL_MACHINE, Key("shop", "a")))
+        await world.settled()
+        assert world.right
+        endpoints = world.store.children(WEB).endpoints
+        assert endpoints is not None
+        assert [a.ip for s in endpoints.subsets for a in s.addresses] == ["10.0.0.2"]
+
+
+@pytest.mark.parametrize("deleted_whole", [True, False], ids=["gone at once", "deleting first"])
+async def test_the_objects_of_a_deleted_vmservice_go_the_endpoints_first(
+    deleted_whole: bool,
+) -> None:
+    async with reconciled(service(), vm("a", "10.0.0.1")) as world:
+        if not deleted_whole:
+            world.apply(service(deleting=True))
+            await world.settled()
+        world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+        await world.settled()
+        assert world.store.writes[2:] == ["delete Endpoints shop/web", "delete Service shop/web"]
+        assert world.store.held == {}
+
+
+async def test_a_vmservice_created_anew_gets_objects_of_its_own() -> None:
+    async with reconciled(service(), vm("a", "10.0.0.1")) as world:
+        world.apply(service(uid="uid-new"))
+        await world.settled()
+        assert world.store.writes[2:] == [
+            "delete Endpoints shop/web",
+            "delete Service shop/web",
+            "create Service shop/web",
+            "create Endpoints shop/web",
+        ]
+        assert world.right
+
+
+async def test_what_somebody_edits_or_deletes_is_put_right() -> None:
+    async with reconciled(service(), vm("a", "10.0.0.1")) as world:
+        held = world.store.children(WEB)
+        assert held.service is not None
+        assert held.endpoints is not None
+        edited = replace(held.service, selector={"app": "pods"}, ports=())
+        emptied = replace(held.endpoints, subsets=())
+        world.store.held[Kind.SERVICE, WEB] = edited
+        world.store.held[Kind.ENDPOINTS, WEB] = emptied
+        world.apply(edited, emptied)
+        await world.settled()
+        assert world.right
+        del world.store.held[Kind.SERVICE, WEB]
+        world.tell(Delete(Kind.SERVICE, WEB))
+        await world.settled()
+        assert world.right
+        assert world.store.children(WEB).service is not None
+
+
+async def test_at_rest_nothing_is_written() -> None:
+    objects = (service(), service(DB), vm("a", "10.0.0.1"))
+    async with reconciled(*objects) as world:
+        with no_writes(world):
+            world.apply(*objects, *world.store.held.values())
+            world.apply(vm("c", "10.0.0.9", labels={"app": "other"}))
+            world.reconciler.enqueue([WEB, DB])
+            await world.settled()
+
+
+async def test_a_vmservice_that_was_never_valid_has_nothing_written() -> None:
+    refused = service(problems=(Problem("spec.type", "is not supported"),))
+    async with reconciled(refused, vm("a", "10.0.0.1")) as world:
+        assert world.store.writes == []
+        world.apply(service())
+        await world.settled()
+        assert world.right
+        with no_writes(world):
+            world.apply(refused)
+            await world.settled()
+
+
+# -- What is left from before --
+
+
+def left_from(name: str) -> list[Child]:
+    owner = OwnerReference(
+        "vmoperator.vmware.com/v1alpha6", "VirtualMachineService", name, "u", True
+    )
+    meta = ObjectMeta(key=Key("shop", name), uid=f"uid-{name}", owner_references=(owner,))
+    return [StoredService(meta=meta), StoredEndpoints(meta=meta)]
+
+
+def holding(*children: Child) -> MemoryStore:
+    store = MemoryStore()
+    for child in children:
+        kind = Kind.SERVICE if isinstance(child, StoredService) else Kind.ENDPOINTS
+        store.held[kind, child.key] = child
+    return store
+
+
+async def test_what_a_vmservice_left_that_is_gone_is_removed() -> None:
+    theirs = StoredService(meta=ObjectMeta(key=Key("shop", "x"), uid="x"))
+    async with reconciled(service(), store=holding(*left_from("old"), theirs)) as world:
+        assert set(world.store.held) == {
+            (Kind.SERVICE, WEB),
+            (Kind.ENDPOINTS, WEB),
+            (Kind.SERVICE, Key("shop", "x")),
+        }
+
+
+async def test_it_stays_while_its_vmservice_may_be_among_the_unread() -> None:
+    everything_read = False
+    world = World(holding(*left_from("old")), all_listed=lambda: everything_read)
+    async with running(world):
+        world.list(service())
+        await until(lambda: len(world.store.writes) == 2)
+        await until(lambda: world.reconciler.counts.errors > 2)
+        old = Key("shop", "old")
+        assert len(world.store.held) == 4
+        assert [(key, f and f.reason) for key, f in world.failures] == [
+            (old, "VirtualMachineServiceUnread")
+        ]
+        # One that was there in the life of this process is known to be gone.
+        world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+        await until(lambda: len(world.store.held) == 2)
+        everything_read = True
+        await world.settled()
+        assert world.store.held == {}
+        assert world.failures[-1] == (old, None)
+
+
+# -- What is in the way --
+
+
+async def test_a_foreign_service_is_reported_once_and_tried_again_when_it_changes() -> None:
+    foreign = StoredService(
+        meta=ObjectMeta(key=WEB, uid="f", owner_references=(DEPLOYMENT,)), type="ClusterIP"
+    )
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=holding(foreign)) as world:
+        assert world.store.writes == []
+        world.apply(vm("b", "10.0.0.2"))
+        await world.settled()
+        assert [(key, f and f.reason) for key, f in world.failures] == [(WEB, "ServiceNotOurs")]
+        assert world.reconciler.failures[WEB].reason == "ServiceNotOurs"
+        del world.store.held[Kind.SERVICE, WEB]
+        world.tell(Delete(Kind.SERVICE, WEB))
+        await world.settled()
+        assert world.right
+        assert world.failures[1:] == [(WEB, None)]
+        assert world.reconciler.failures == {}
+
+
+async def test_the_failure_of_a_vmservice_that_goes_is_forgotten() -> None:
+    foreign = StoredService(meta=ObjectMeta(key=WEB, uid="f", owner_references=(DEPLOYMENT,)))
+    async with reconciled(service(), store=holding(foreign)) as world:
+        world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+        await world.settled()
+        assert world.reconciler.failures == {}
+
+
+# -- Trouble with writes --
+
+
+async def test_a_failed_write_is_reported_once_for_each_message_and_tried_again() -> None:
+    store = MemoryStore()
+    store.trouble = [
+        ChangeError("WriteFailed", "the disk is full"),
+        ChangeError("WriteFailed", "the disk is full"),
+        ChangeError("WriteFailed", "the disk is gone"),
+    ]
+    async with reconciled(service(), store=store) as world:
+        assert world.right
+        assert world.reconciler.counts.errors == 3
+        assert world.failures == [
+            (WEB, Failure("WriteFailed", "the disk is full")),
+            (WEB, Failure("WriteFailed", "the disk is gone")),
+            (WEB, None),
+        ]
+
+
+async def test_trouble_with_one_service_holds_up_no_other() -> None:
+    world = World(settings=replace(FAST, backoff_first_s=3600.0, backoff_max_s=3600.0))
+    world.store.trouble = [ChangeError("WriteFailed", "the disk is full")]
+    async with running(world):
+        world.list(service(), service(DB))
+        await until(lambda: len(world.store.writes) == 2)
+        assert len(world.reconciler.failures) == 1
+
+
+async def test_a_conflict_is_observed_again_and_not_reported() -> None:
+    store = MemoryStore()
+    store.trouble = [Conflict(), Conflict()]
+    async with reconciled(service(), store=store) as world:
+        assert world.right
+        assert (world.reconciler.counts.conflicts, world.failures) == (2, [])
+
+
+async def test_objects_that_do_not_stay_as_written_are_reported() -> None:
+    class Stubborn(MemoryStore):
+        """A store that empties every Endpoints that is written."""
+
+        def _apply(self, change: Change) -> Child | None:
+            held = super()._apply(change)
+            if isinstance(held, StoredEndpoints):
+                held = replace(held, subsets=())
+                self.held[change.kind, change.key] = held
+            return held
+
+    world = World(Stubborn())
+    async with running(world):
+        world.list(service(), vm("a", "10.0.0.1"))
+        await until(lambda: bool(world.failures))
+        key, failure = world.failures[0]
+        assert (key, failure and failure.reason) == (WEB, "ChangesDoNotStay")
+
+
+# -- How much at once --
+
+
+async def test_a_burst_of_changes_becomes_few_writes() -> None:
+    settings = replace(FAST, cooldown_s=0.1)
+    async with reconciled(service(), settings=settings) as world:
+        before = len(world.store.writes)
+        for number in range(200):
+            world.apply(vm(f"vm-{number}", f"10.0.1.{number}"))
+            await asyncio.sleep(0.0025)
+        await world.settled()
+        assert world.right
+        # Half a second of changes, rests of a tenth: one at once, and one after each rest.
+        assert 2 <= len(world.store.writes) - before <= 20
+
+
+async def test_no_more_services_are_in_work_than_there_are_workers() -> None:
+    world = World()
+    world.store.gate = asyncio.Event()
+    async with running(world):
+        world.list(*(service(Key("shop", f"s{number}")) for number in range(20)))
+        await until(lambda: world.store.under_way == 2)
+        assert (world.reconciler.working, world.reconciler.queue_depth) == (2, 18)
+        world.store.gate.set()
+        await world.settled()
+        assert (len(world.store.writes), world.store.most_under_way) == (40, 2)
+
+
+async def test_writes_keep_to_their_rate_and_are_planned_when_they_are_due() -> None:
+    settings = replace(FAST, writes_per_s=50.0, writes_burst=1)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    world = World(settings=settings)
+    async with running(world):
+        world.list(*(service(Key("shop", f"s{number}")) for number in range(4)))
+        await until(lambda: len(world.store.writes) == 3)
+        # While the others wait for their turn to write, they go.
+        for number in range(4):
+            world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", f"s{number}")))
+        await world.settled()
+        assert world.store.held == {}
+        assert (len(world.store.writes) - 1) / (clock() - began) <= 50
+
+
+# -- Ends --
+
+
+async def test_cancelled_anywhere_it_leaves_nothing_and_may_run_again() -> None:
+    """A new turn of the loop converges wherever the one before was broken off."""
+    for steps in range(40):
+        await broken_off_after(steps)
+
+
+async def broken_off_after(steps: int) -> None:
+    world = World()
+    world.list(service(), service(DB), vm("a", "10.0.0.1"))
+    task = asyncio.create_task(world.reconciler.run())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert world.reconciler.working == 0
+    async with running(world):
+        await until(lambda: len(world.store.held) == 4)
+        await world.settled()
+        assert world.right
+
+
+@pytest.mark.parametrize("writes", range(7))
+async def test_killed_before_any_write_and_started_again_it_converges(writes: int) -> None:
+    """What is killed has written some, and knows none of it: neither cache nor queue is left."""
+
+    class Mortal(MemoryStore):
+        def _apply(self, change: Change) -> Child | None:
+            if len(self.writes) == writes:
+                raise Crash
+            return super()._apply(change)
+
+    doomed = World(Mortal())
+    task = asyncio.create_task(doomed.reconciler.run())
+    doomed.store.held.update(holding(*left_from("old")).held)
+    doomed.list(service(), service(DB), vm("a", "10.0.0.1", labels=APP_WEB))
+    if writes < 6:
+        with pytest.raises(BaseExceptionGroup) as crash:
+            await task
+        assert crash.group_contains(Crash)
+    else:
+        await doomed.settled()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert len(doomed.store.writes) == writes
+    survivors = MemoryStore()
+    survivors.held = dict(doomed.store.held)
+    async with reconciled(service(), service(DB), vm("a", "10.0.0.1"), store=survivors) as world:
+        assert world.right
+        assert len(world.store.held) == 4
+        assert len(world.store.writes) == 6 - writes
