@@ -131,7 +131,8 @@ class Lookup:
         if service.spec is None or service.spec.type is not ServiceType.LOAD_BALANCER:
             return ()
         stored = self._stored(service)
-        ingress = stored.ingress if stored else service.object.ingress
+        # A Service held in a directory has none: no controller gives it one.
+        ingress = (stored.ingress if stored else ()) or service.object.ingress
         return tuple(entry.ip or entry.hostname for entry in ingress)
 
 

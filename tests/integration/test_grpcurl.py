@@ -1,0 +1,192 @@
+"""Someone with only grpcurl, and no proto files, can use the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.program import Program, awaited, serving
+
+SERVICES = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "vmsvc.v1.EndpointService",
+]
+METHODS = {
+    "grpc.health.v1.Health": ["Check", "List", "Watch"],
+    "grpc.reflection.v1.ServerReflection": ["ServerReflectionInfo"],
+    "grpc.reflection.v1alpha.ServerReflection": ["ServerReflectionInfo"],
+    "vmsvc.v1.EndpointService": [
+        "ExplainEndpoints",
+        "ListServices",
+        "ResolveEndpoints",
+        "WatchEndpoints",
+    ],
+}
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def grpcurl() -> str:
+    """The binary that `make grpcurl` built, or the one that VMSVC_TEST_GRPCURL names."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = os.environ.get("VMSVC_TEST_GRPCURL") or str(cache / "vmsvc-grpc" / "bin" / "grpcurl")
+    if not os.access(path, os.X_OK):
+        raise FileNotFoundError(f"no grpcurl at {path}: run make grpcurl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples, in a directory that a test may edit."""
+    directory = tmp_path_factory.mktemp("manifests")
+    for path in EXAMPLES.glob("*.yaml"):
+        (directory / path.name).write_bytes(path.read_bytes())
+    return directory
+
+
+@pytest.fixture(scope="module")
+def program(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    log = tmp_path_factory.mktemp("program") / "log"
+    with serving(["--manifests", manifests, "--drain-s", "0"], log) as program:
+        yield program
+
+
+def asked(grpcurl: str, *arguments: str, code: int = 0) -> str:
+    """What grpcurl prints, on standard error if it fails."""
+    command = [grpcurl, "-plaintext", "-max-time", "20", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == code, f"{arguments}: {result.stderr}"
+    return result.stderr if code else result.stdout
+
+
+def called(grpcurl: str, program: Program, method: str, **request: Any) -> Any:
+    text = asked(grpcurl, "-d", json.dumps(request), program.grpc, method)
+    return json.loads(text)
+
+
+def test_list_names_the_services(grpcurl: str, program: Program) -> None:
+    assert set(SERVICES) <= set(asked(grpcurl, program.grpc, "list").split())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_list_names_the_methods_of_a_service(grpcurl: str, program: Program, service: str) -> None:
+    listed = asked(grpcurl, program.grpc, "list", service).split()
+    assert listed == [f"{service}.{method}" for method in METHODS[service]]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_describe_knows_each_service_its_methods_and_messages(
+    grpcurl: str, program: Program, service: str
+) -> None:
+    described = asked(grpcurl, program.grpc, "describe", service)
+    assert f"{service} is a service" in described
+    for method in METHODS[service]:
+        text = asked(grpcurl, program.grpc, "describe", f"{service}.{method}")
+        messages = re.findall(r"\( (?:stream )?\.(\S+) \)", text)
+        assert len(messages) == 2, text
+        for message in messages:
+            assert " is a message" in asked(grpcurl, program.grpc, "describe", message)
+
+
+def test_a_look_up_gives_the_ready_endpoints(grpcurl: str, program: Program) -> None:
+    method = "vmsvc.v1.EndpointService/ResolveEndpoints"
+    found = called(grpcurl, program, method, service="shop/web")["endpointSet"]
+    assert found["service"] == "shop/web"
+    assert found["ports"] == [
+        {"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"},
+    ]
+    assert [(e["address"], e["zone"], e["ready"]) for e in found["endpoints"]] == [
+        ("10.20.0.11", "zone-a", True),
+        ("10.20.0.12", "zone-b", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("service", "code", "says"),
+    [
+        pytest.param("shop/none", "NotFound", "shop/none", id="no such service"),
+        pytest.param("office/intranet", "FailedPrecondition", "spec.type: ", id="refused"),
+        pytest.param("web", "InvalidArgument", "namespace/name", id="no namespace"),
+    ],
+)
+def test_a_look_up_that_fails_says_why(
+    grpcurl: str, program: Program, service: str, code: str, says: str
+) -> None:
+    request = json.dumps({"service": service})
+    method = "vmsvc.v1.EndpointService/ResolveEndpoints"
+    # grpcurl ends with 64 and the number of the status code.
+    numbers = {"NotFound": 5, "FailedPrecondition": 9, "InvalidArgument": 3}
+    text = asked(grpcurl, "-d", request, program.grpc, method, code=64 + numbers[code])
+    assert f"Code: {code}" in text
+    assert says in text
+
+
+def test_health_is_told(grpcurl: str, program: Program) -> None:
+    method = "grpc.health.v1.Health/Check"
+    assert called(grpcurl, program, method) == {"status": "SERVING"}
+    named = called(grpcurl, program, method, service="vmsvc.v1.EndpointService")
+    assert named == {"status": "SERVING"}
+
+
+@contextmanager
+def streaming(
+    grpcurl: str, program: Program, method: str, log: Path, **request: Any
+) -> Iterator[Path]:
+    """A call that goes on, until the block ends; the file that its messages go to."""
+    command = [grpcurl, "-plaintext", "-d", json.dumps(request), program.grpc, method]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield log
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def messages(log: Path) -> list[Any]:
+    """The messages that a file holds, of which the last may not be whole yet."""
+    decoder, text, found = json.JSONDecoder(), log.read_text().lstrip(), []
+    while text:
+        try:
+            message, end = decoder.raw_decode(text)
+        except json.JSONDecodeError:
+            break
+        found.append(message)
+        text = text[end:].lstrip()
+    return found
+
+
+def test_health_is_watched(grpcurl: str, program: Program, tmp_path: Path) -> None:
+    method = "grpc.health.v1.Health/Watch"
+    with streaming(grpcurl, program, method, tmp_path / "health") as log:
+        assert awaited(lambda: messages(log)) == [{"status": "SERVING"}]
+
+
+def test_a_stream_shows_an_edit(
+    grpcurl: str, program: Program, manifests: Path, tmp_path: Path
+) -> None:
+    method = "vmsvc.v1.EndpointService/WatchEndpoints"
+    request = {"services": [{"service": "shop/checkout"}]}
+    with streaming(grpcurl, program, method, tmp_path / "watch", **request) as log:
+        first = awaited(lambda: messages(log)[1:]) and messages(log)
+        edited = tmp_path / "checkout.yaml"
+        edited.write_text(
+            (manifests / "checkout.yaml").read_text().replace("10.20.1.31", "10.20.1.99")
+        )
+        edited.rename(manifests / "checkout.yaml")
+        changes = awaited(lambda: messages(log)[2:])
+    assert [e["address"] for e in first[0]["snapshot"]["endpoints"]] == ["10.20.1.31"]
+    assert first[1:] == [{"synced": {}}]
+    (change,) = changes
+    assert [e["address"] for e in change["delta"]["removed"]] == ["10.20.1.31"]
+    assert [e["address"] for e in change["delta"]["upserted"]] == ["10.20.1.99"]
