@@ -1,0 +1,269 @@
+"""Which files a directory holds, and which are left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.objects import WEB
+from vmsvc_grpc.model.events import Apply, Delete, Event, InitDone, Malformed
+from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
+    Key,
+    Kind,
+    ObjectMeta,
+    OwnerReference,
+    Problem,
+    StoredEndpoints,
+    StoredPort,
+    StoredService,
+)
+from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.directory import DirectoryStore
+from vmsvc_grpc.reconciler.loop import ChangeError
+from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
+from vmsvc_grpc.reconciler.plan import Change
+
+OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
+META = ObjectMeta(key=WEB, uid="", labels={"team": "blue"}, owner_references=(OURS,))
+SERVICE = StoredService(meta=META, type="ClusterIP", ports=(StoredPort("http", "TCP", 80, 9376),))
+ENDPOINTS = StoredEndpoints(meta=META)
+OWNERLESS = replace(SERVICE, meta=replace(META, owner_references=()))
+DEPLOYMENT = OwnerReference("apps/v1", "Deployment", "someone", "uid-someone", True)
+OTHERS = replace(SERVICE, meta=replace(META, owner_references=(DEPLOYMENT,)))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def store(out: Path) -> DirectoryStore:
+    return DirectoryStore(out)
+
+
+def made(store: DirectoryStore, change: Change) -> Child | None:
+    return asyncio.run(store.apply(change))
+
+
+def text(child: Child) -> str:
+    return yaml_document(manifest(child))
+
+
+def files(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_text()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_each_object_is_a_file_that_says_who_writes_it(store: DirectoryStore, out: Path) -> None:
+    made(store, Change(None, SERVICE))
+    made(store, Change(None, ENDPOINTS))
+    line = "# Held by vmsvc-grpc; edits are put right. Change VirtualMachineService shop/web.\n"
+    assert files(out) == {
+        "shop/web.service.yaml": line + text(SERVICE),
+        "shop/web.endpoints.yaml": line + text(ENDPOINTS),
+    }
+
+
+def test_what_it_says_is_held_is_what_a_reader_finds(store: DirectoryStore, out: Path) -> None:
+    for child, kind in ((SERVICE, Kind.SERVICE), (ENDPOINTS, Kind.ENDPOINTS)):
+        held = made(store, Change(None, child))
+        name = f"shop/web.{kind.value.lower()}.yaml"
+        assert held == parse(kind, yaml.safe_load(files(out)[name]))
+        assert held is not None
+        assert held.meta.uid
+
+
+def test_a_change_replaces_the_file_in_one_step(store: DirectoryStore, out: Path) -> None:
+    held = made(store, Change(None, SERVICE))
+    path = out / "shop/web.service.yaml"
+    with path.open() as reader:
+        made(store, Change(held, replace(SERVICE, type="LoadBalancer")))
+        assert reader.read().endswith(text(SERVICE))
+    assert "LoadBalancer" in path.read_text()
+    assert [child.name for child in path.parent.iterdir()] == ["web.service.yaml"]
+
+
+def test_deleting_leaves_no_empty_directory(store: DirectoryStore, out: Path) -> None:
+    service = made(store, Change(None, SERVICE))
+    endpoints = made(store, Change(None, ENDPOINTS))
+    assert made(store, Change(endpoints, None)) is None
+    assert list(files(out)) == ["shop/web.service.yaml"]
+    assert made(store, Change(service, None)) is None
+    assert list(out.iterdir()) == []
+
+
+def test_deleting_leaves_the_files_of_others(store: DirectoryStore, out: Path) -> None:
+    held = made(store, Change(None, SERVICE))
+    (out / "shop" / "notes.txt").write_text("mine")
+    made(store, Change(held, None))
+    assert files(out) == {"shop/notes.txt": "mine"}
+
+
+def test_what_is_gone_already_counts_as_deleted(store: DirectoryStore, out: Path) -> None:
+    assert made(store, Change(SERVICE, None)) is None
+    assert list(out.iterdir()) == []
+
+
+def test_what_a_crash_left_unfinished_is_no_hindrance(store: DirectoryStore, out: Path) -> None:
+    (out / "shop").mkdir()
+    (out / "shop" / ".web.service.yaml.tmp").write_text("half a fi")
+    made(store, Change(None, SERVICE))
+    assert list(files(out)) == ["shop/web.service.yaml"]
+
+
+def test_a_directory_that_was_removed_is_made_again(store: DirectoryStore, out: Path) -> None:
+    out.rmdir()
+    made(store, Change(None, SERVICE))
+    assert list(files(out)) == ["shop/web.service.yaml"]
+
+
+# -- Whose a file is --
+
+
+@pytest.mark.parametrize(
+    ("content", "ours"),
+    [
+        pytest.param(text(SERVICE), True, id="an object that a VMService owns"),
+        pytest.param(text(SERVICE) + "spec: [", False, id="text that does not parse"),
+        pytest.param("# Held by vmsvc-grpc; edits\n- [", True, id="our line, whatever follows"),
+        pytest.param(text(OWNERLESS), False, id="an object without owner"),
+        pytest.param(text(OTHERS), False, id="an object that another owns"),
+        pytest.param(f"{text(SERVICE)}---\n{text(OTHERS)}", False, id="ours beside another's"),
+        pytest.param("", False, id="nothing"),
+        pytest.param("just text", False, id="text that is no object"),
+        pytest.param("a: b", False, id="a mapping that is no object"),
+        pytest.param("metadata: {ownerReferences: x}", False, id="owners that are none"),
+        pytest.param("\x00", False, id="bytes that are no text"),
+    ],
+)
+def test_a_file_is_ours_by_its_content(
+    content: str, ours: bool, store: DirectoryStore, out: Path
+) -> None:
+    path = out / "shop" / "web.service.yaml"
+    path.parent.mkdir()
+    path.write_text(content)
+    for change in (Change(None, SERVICE), Change(SERVICE, SERVICE)):
+        if ours:
+            made(store, change)
+            assert path.read_text().endswith(text(SERVICE))
+        else:
+            with pytest.raises(ChangeError) as error:
+                made(store, change)
+            assert error.value.failure.reason == "ServiceNotOurs"
+            assert str(path) in error.value.failure.message
+            assert path.read_text() == content
+
+
+def test_a_file_that_is_not_ours_is_not_removed(store: DirectoryStore, out: Path) -> None:
+    path = out / "shop" / "web.endpoints.yaml"
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(ChangeError, match="is not ours"):
+        made(store, Change(ENDPOINTS, None))
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "just text"])
+def test_a_file_of_ours_stays_ours_when_nothing_in_it_tells_so(content: str, out: Path) -> None:
+    """Edited beyond recognition, by somebody who did not put a file of his own there."""
+    writer = DirectoryStore(out)
+    held = made(writer, Change(None, SERVICE))
+    assert held is not None
+    reader = DirectoryStore(out)
+    reader.observation(Apply(held))
+    for store in (writer, reader):
+        path = out / "shop" / "web.service.yaml"
+        path.write_text(content)
+        store.observation(Delete(Kind.SERVICE, WEB))
+        made(store, Change(None, SERVICE))
+        assert path.read_text().endswith(text(SERVICE))
+
+
+def test_what_is_put_where_a_file_of_ours_was_is_not_ours(store: DirectoryStore, out: Path) -> None:
+    made(store, Change(None, SERVICE))
+    path = out / "shop" / "web.service.yaml"
+    path.unlink()
+    store.observation(Delete(Kind.SERVICE, WEB))
+    path.write_text("just text")
+    with pytest.raises(ChangeError):
+        made(store, Change(None, SERVICE))
+
+
+def test_what_parses_and_nobody_owns_is_not_ours_although_it_was(
+    store: DirectoryStore, out: Path
+) -> None:
+    made(store, Change(None, SERVICE))
+    path = out / "shop" / "web.service.yaml"
+    path.write_text(text(OWNERLESS))
+    with pytest.raises(ChangeError):
+        made(store, Change(OWNERLESS, SERVICE))
+
+
+# -- What the directory's source tells --
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        pytest.param(
+            Malformed(Kind.SERVICE, WEB, Problem("spec", "is wrong")),
+            Delete(Kind.SERVICE, WEB),
+            id="an object that cannot be read is not held",
+        ),
+        pytest.param(Apply(SERVICE), Apply(SERVICE), id="ours"),
+        pytest.param(Apply(OTHERS), Apply(OTHERS), id="another's"),
+        pytest.param(
+            Delete(Kind.ENDPOINTS, WEB), Delete(Kind.ENDPOINTS, WEB), id="one that is gone"
+        ),
+        pytest.param(InitDone(Kind.SERVICE), InitDone(Kind.SERVICE), id="the end of a list"),
+    ],
+)
+def test_observations(told: Event, meant: Event, store: DirectoryStore) -> None:
+    assert store.observation(told) == meant
+
+
+# -- Trouble with the disk --
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A file where a directory should be: nobody can write below it, not even root."""
+    path = tmp_path / "file"
+    path.write_text("")
+    return path
+
+
+def test_an_output_that_cannot_be_a_directory_is_one_clear_error(full: Path) -> None:
+    for path in (full, full / "below"):
+        with pytest.raises(ChangeError) as error:
+            DirectoryStore(path)
+        assert error.value.failure.reason == "DirectoryNotWritable"
+        assert str(error.value).startswith(f"{path} cannot be written to: ")
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_error(store: DirectoryStore, out: Path) -> None:
+    (out / "shop").write_text("in the way")
+    with pytest.raises(ChangeError) as error:
+        made(store, Change(None, SERVICE))
+    assert error.value.failure.reason == "FileNotWritten"
+    path = out / "shop" / "web.service.yaml"
+    assert str(error.value).startswith(f"cannot create Service shop/web: {path}: ")
+
+
+def test_one_service_in_the_way_of_another_namespace_is_none(
+    store: DirectoryStore, out: Path
+) -> None:
+    ledger = Key("bank", "ledger")
+    made(store, Change(None, SERVICE))
+    made(store, Change(None, replace(SERVICE, meta=replace(META, key=ledger))))
+    assert list(files(out)) == ["bank/ledger.service.yaml", "shop/web.service.yaml"]
