@@ -13,13 +13,12 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
+from tests.program import PATIENCE_S
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1.endpoint_service_pb2_grpc import (
     EndpointServiceServicer,
     add_EndpointServiceServicer_to_server,
 )
-
-DEADLINE_S = 10.0
 
 _Response = TypeVar("_Response", bound=Message)
 
@@ -100,7 +99,7 @@ class ScriptedServer(EndpointServiceServicer):
 
     def accept(self) -> Stream:
         """The next stream that a client opens."""
-        return self._streams.get(timeout=DEADLINE_S)
+        return self._streams.get(timeout=PATIENCE_S)
 
     def WatchEndpoints(  # noqa: N802 - the method's name in the proto
         self, request: pb.WatchEndpointsRequest, context: grpc.ServicerContext

@@ -19,7 +19,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 
-from tests.integration.scripted import DEADLINE_S, ScriptedServer, Stream
+from tests.integration.scripted import ScriptedServer, Stream
+from tests.program import PATIENCE_S
 from tests.unit.client.told import (
     DB,
     SYNCED,
@@ -70,7 +71,7 @@ class SyncReader:
         self._events = self._watch.events()
 
     def next(self) -> Event | None:
-        return self._thread.submit(next, self._events, None).result(DEADLINE_S)
+        return self._thread.submit(next, self._events, None).result(PATIENCE_S)
 
     def close_watch(self) -> None:
         self._watch.close()
@@ -104,18 +105,18 @@ class AsyncReader:
         async def following() -> Event | None:
             return await anext(self._events, None)
 
-        return asyncio.run_coroutine_threadsafe(following(), self._loop).result(DEADLINE_S)
+        return asyncio.run_coroutine_threadsafe(following(), self._loop).result(PATIENCE_S)
 
     def close_watch(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._watch.aclose(), self._loop).result(DEADLINE_S)
+        asyncio.run_coroutine_threadsafe(self._watch.aclose(), self._loop).result(PATIENCE_S)
 
     def close_client(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result(DEADLINE_S)
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result(PATIENCE_S)
 
     def close(self) -> None:
         self.close_client()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(DEADLINE_S)
+        self._thread.join(PATIENCE_S)
         self._runner.close()
 
     @property
@@ -170,7 +171,7 @@ def waiting(reader: Reader) -> Iterator[list[Event | None]]:
         result = thread.submit(reader.next)
         events: list[Event | None] = []
         yield events
-        events.append(result.result(DEADLINE_S))
+        events.append(result.result(PATIENCE_S))
 
 
 def told(event: Event | None) -> str:
@@ -194,7 +195,7 @@ def take(reader: Reader, count: int) -> list[str]:
 
 def until_synced(reader: Reader) -> list[str]:
     """What is told up to and with `synced`, however often the stream was lost in between."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     texts = []
     while time.monotonic() < deadline:
         texts.append(told(reader.next()))
@@ -231,7 +232,7 @@ def test_a_server_that_is_gone_and_comes_back_with_nothing_changed_tells_no_stat
         stream = server.accept()
         assert stream.revisions == {WEB: "a"}
         stream.send(current(WEB, 1, "a"), SYNCED)
-        assert rest.result(DEADLINE_S) == ["synced"]
+        assert rest.result(PATIENCE_S) == ["synced"]
         stream.send(delta(WEB, 2, removed=["a"]))
         assert take(reader, 1) == ["shop/web"]
 
@@ -245,12 +246,12 @@ def test_services_that_went_while_away_are_told_absent(
         stream.fail(grpc.StatusCode.UNAVAILABLE, "about to stop")
     with ThreadPoolExecutor(1) as thread:
         rest = thread.submit(until_synced, reader)
-        assert rest.result(DEADLINE_S) == ["shop/db b", "synced"]
+        assert rest.result(PATIENCE_S) == ["shop/db b", "synced"]
         rest = thread.submit(until_synced, reader)
         stream = server.accept()
         assert stream.revisions == {WEB: "a", DB: "b"}
         stream.send(not_found(WEB), current(DB, 1, "b"), SYNCED)
-        assert rest.result(DEADLINE_S) == ["shop/web absent", "synced"]
+        assert rest.result(PATIENCE_S) == ["shop/web absent", "synced"]
     assert list(reader.states) == [DB]
 
 
@@ -323,8 +324,8 @@ def test_a_delta_that_does_not_follow_is_answered_by_asking_anew(
         stream = server.accept()
         assert stream.revisions == {}
         stream.send(snapshot(WEB, 1, "a", "b"), SYNCED)
-        assert rest.result(DEADLINE_S) == ["shop/web a b", "synced"]
-    assert wrong.over.wait(DEADLINE_S)
+        assert rest.result(PATIENCE_S) == ["shop/web a b", "synced"]
+    assert wrong.over.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("what", ["watch", "client"])
@@ -336,7 +337,7 @@ def test_closing_ends_a_reader_that_waits_for_a_message(
         _close(reader, what)
     assert events == [None]
     assert reader.next() is None
-    assert stream.over.wait(DEADLINE_S)
+    assert stream.over.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("what", ["watch", "client"])
@@ -365,7 +366,7 @@ def _close(reader: Reader, what: str) -> None:
 
 async def no_task_left() -> None:
     """Wait until no task runs but the test's own, or fail."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while len(left := asyncio.all_tasks()) > 1:
         assert time.monotonic() < deadline, f"tasks left: {left}"
         await asyncio.sleep(0.01)
@@ -384,7 +385,7 @@ async def test_a_reader_that_is_cancelled_can_read_on(server: ScriptedServer) ->
         assert (await first).service == WEB
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(watch), 0.05)
-        assert await asyncio.to_thread(stream.over.wait, DEADLINE_S)
+        assert await asyncio.to_thread(stream.over.wait, PATIENCE_S)
         again = asyncio.create_task(read_state(watch))
         stream = await asyncio.to_thread(server.accept)
         assert stream.revisions == {WEB: "a"}
@@ -436,7 +437,7 @@ async def test_a_watch_that_is_dropped_ends_its_stream(server: ScriptedServer) -
             break
         stream = await sending
         gc.collect()
-        assert await asyncio.to_thread(stream.over.wait, DEADLINE_S)
+        assert await asyncio.to_thread(stream.over.wait, PATIENCE_S)
         await no_task_left()
 
 
@@ -447,7 +448,7 @@ def test_a_sync_watch_that_is_dropped_ends_its_stream(server: ScriptedServer) ->
             assert state.service == WEB
             break
         gc.collect()
-        assert sending.result().over.wait(DEADLINE_S)
+        assert sending.result().over.wait(PATIENCE_S)
 
 
 def _send_one(server: ScriptedServer) -> Stream:
@@ -462,7 +463,7 @@ def test_a_closed_sync_client_leaves_no_thread(server: ScriptedServer) -> None:
         sending = thread.submit(_send_one, server)
         assert next(client.watch(WEB)).service == WEB
         sending.result()
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while left := [t for t in threading.enumerate() if t not in before and not scripted(t)]:
         assert time.monotonic() < deadline, f"threads left: {left}"
         time.sleep(0.01)

@@ -1,35 +1,47 @@
-"""Who serves a VirtualMachineService: a client of vmsvc-grpc, async and sync."""
+"""Who serves a VirtualMachineService: a client of vmsvc-grpc, async and sync.
 
-from vmsvc.aio import AsyncClient, AsyncWatch
-from vmsvc.errors import (
-    FieldViolation,
-    InvalidArgumentError,
-    NotFoundError,
-    PermissionDeniedError,
-    ProtocolError,
-    RefusedError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnimplementedError,
-    VmsvcError,
-)
-from vmsvc.model import (
-    Absence,
-    AbsenceReason,
-    Endpoint,
-    Explanation,
-    Port,
-    Problem,
-    Readiness,
-    ServiceState,
-    ServiceSummary,
-    Verdict,
-    VirtualMachineExplanation,
-)
-from vmsvc.retry import RetryPolicy
-from vmsvc.state import Disconnected, Event, Synced
-from vmsvc.sync import Client, Watch
+Each name is imported when it is first used: the server needs only the messages under
+`vmsvc.v1`, and the command line has to set gRPC up before it is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmsvc.aio import AsyncClient, AsyncWatch
+    from vmsvc.errors import (
+        FieldViolation,
+        InvalidArgumentError,
+        NotFoundError,
+        PermissionDeniedError,
+        ProtocolError,
+        RefusedError,
+        ResourceExhaustedError,
+        UnauthenticatedError,
+        UnavailableError,
+        UnimplementedError,
+        VmsvcError,
+    )
+    from vmsvc.model import (
+        Absence,
+        AbsenceReason,
+        Endpoint,
+        Explanation,
+        Port,
+        Problem,
+        Readiness,
+        ServiceState,
+        ServiceSummary,
+        Verdict,
+        VirtualMachineExplanation,
+    )
+    from vmsvc.retry import RetryPolicy
+    from vmsvc.state import Disconnected, Event, Synced
+    from vmsvc.sync import Client, Watch
+
+_MODULES = ("vmsvc.model", "vmsvc.errors", "vmsvc.retry", "vmsvc.state", "vmsvc.sync", "vmsvc.aio")
 
 __all__ = [
     "Absence",
@@ -63,3 +75,11 @@ __all__ = [
     "VmsvcError",
     "Watch",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for module in map(import_module, _MODULES):
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

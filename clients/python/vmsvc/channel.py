@@ -1,11 +1,16 @@
-"""How a client reaches its server: the address as gRPC takes it, and the channel's settings."""
+"""How a client reaches its server: the address as gRPC takes it, and the channel's settings.
+
+Imports no gRPC: the command line looks at its arguments first.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from vmsvc.retry import RetryPolicy
+if TYPE_CHECKING:
+    from vmsvc.retry import RetryPolicy
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 

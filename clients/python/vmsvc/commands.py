@@ -1,0 +1,156 @@
+"""What each subcommand of `vmsvc` does, given its options: ask, and write the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from rich.console import Console
+from rich.live import Live
+
+from vmsvc.aio import AsyncClient
+from vmsvc.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    RefusedError,
+    UnauthenticatedError,
+    VmsvcError,
+)
+from vmsvc.live import Board
+from vmsvc.model import Readiness
+from vmsvc.options import EXIT_NO_ANSWER, EXIT_REFUSED, EXIT_USAGE, Options
+from vmsvc.show import endpoints_table, explanation_text, json_text, printable, services_table
+from vmsvc.state import Event
+from vmsvc.sync import Client
+
+_LIVE_TICK_S = 0.25
+_JSON_INDENT = 2
+
+
+def run(options: Options) -> int:
+    """Do what `options` say; the exit code. Says on stderr why it could not."""
+    try:
+        _COMMANDS[options.command](options)
+    except (NotFoundError, RefusedError, PermissionDeniedError, UnauthenticatedError) as error:
+        return _failed(error, EXIT_REFUSED)
+    except InvalidArgumentError as error:
+        return _failed(error, EXIT_USAGE)
+    except VmsvcError as error:
+        return _failed(error, EXIT_NO_ANSWER)
+    return 0
+
+
+def _failed(error: VmsvcError, code: int) -> int:
+    _note(str(error))
+    return code
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"vmsvc: {printable(text)}\n")
+
+
+class _Notes(logging.Handler):
+    """What the client logs, a line each on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _note(record.getMessage())
+
+
+def _write(text: str) -> None:
+    # Flushed: a reader of a pipe waits for it, and a reader that is gone is noticed here.
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _list(options: Options) -> None:
+    namespace = options.namespaces[0] if options.namespaces else None
+    with Client(options.server, timeout_s=options.timeout_s) as client:
+        services = list(client.list(namespace))
+    if options.output == "json":
+        _write(json_text(services, indent=_JSON_INDENT) + "\n")
+    elif services:
+        _write(services_table(services))
+    else:
+        _note(f"no services in namespace {namespace}" if namespace else "no services")
+
+
+def _resolve(options: Options) -> None:
+    [service] = options.services
+    with Client(options.server, timeout_s=options.timeout_s) as client:
+        state = client.resolve(service, readiness=options.readiness)
+    if options.output == "json":
+        _write(json_text(state, indent=_JSON_INDENT) + "\n")
+    elif state.endpoints:
+        _write(endpoints_table(state))
+    else:
+        ready = "" if options.readiness is Readiness.ALL else "ready "
+        _note(f"{service} has no {ready}endpoints; `vmsvc explain {service}` tells why")
+
+
+def _explain(options: Options) -> None:
+    [service] = options.services
+    with Client(options.server, timeout_s=options.timeout_s) as client:
+        explanation = client.explain(service)
+    if options.output == "json":
+        _write(json_text(explanation, indent=_JSON_INDENT) + "\n")
+    else:
+        _write(explanation_text(explanation))
+
+
+def _watch(options: Options) -> None:
+    if options.output == "json":
+        _watch_lines(options)
+    else:
+        asyncio.run(_watch_live(options, Console()))
+
+
+def _watch_lines(options: Options) -> None:
+    log = logging.getLogger("vmsvc")
+    log.setLevel(logging.INFO)
+    log.addHandler(_Notes())
+    with Client(options.server) as client:
+        watch = client.watch(
+            *options.services,
+            namespaces=options.namespaces,
+            all_services=options.all_services,
+            readiness=options.readiness,
+        )
+        for state in watch:
+            _write(json_text(state) + "\n")
+
+
+async def _watch_live(options: Options, console: Console) -> None:
+    # The table tells what a log would.
+    logging.getLogger("vmsvc").addHandler(logging.NullHandler())
+    board = Board(options.server, options.services, options.readiness)
+    async with AsyncClient(options.server) as client:
+        watch = client.watch(
+            *options.services,
+            namespaces=options.namespaces,
+            all_services=options.all_services,
+            readiness=options.readiness,
+        )
+        reading = asyncio.create_task(_read(watch.events(), board))
+        with Live(console=console, auto_refresh=False) as live:
+            while not reading.done():
+                now = time.monotonic()
+                live.update(board.render(now, console.width, console.height), refresh=True)
+                await asyncio.wait({reading}, timeout=_LIVE_TICK_S)
+        await reading
+
+
+async def _read(events: AsyncIterator[Event], board: Board) -> None:
+    async for event in events:
+        board.take(event, time.monotonic())
+
+
+_COMMANDS: Mapping[str, Callable[[Options], None]] = {
+    "list": _list,
+    "resolve": _resolve,
+    "explain": _explain,
+    "watch": _watch,
+}

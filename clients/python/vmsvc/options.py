@@ -1,0 +1,273 @@
+"""What the command line of `vmsvc` asks for: arguments and environment in, Options out. Pure.
+
+Imports neither gRPC nor rich, so that `--help` and a mistyped flag are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+from vmsvc.channel import DEFAULT_SERVER, target
+from vmsvc.model import Readiness
+
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_NO_ANSWER = 3
+
+_DESCRIPTION = "Ask a vmsvc-grpc server which VMs stand behind a VirtualMachineService."
+
+_EPILOG = """\
+examples:
+  vmsvc list                          every service, of all namespaces
+  vmsvc list shop                     those of one namespace
+  vmsvc resolve shop/web              who serves it, ready endpoints only
+  vmsvc resolve web -n shop --all     the same service, endpoints not ready too
+  vmsvc watch                         all services, a live table
+  vmsvc watch shop/web | jq .         one service, a JSON object a line
+  vmsvc explain shop/web              why is my VM not in the service?
+
+environment:
+  Each flag has a variable, which the flag overrides: VMSVC_SERVER, VMSVC_TIMEOUT_S,
+  VMSVC_OUTPUT, VMSVC_NAMESPACE (for watch: a list with commas), VMSVC_ALL_NAMESPACES
+  and VMSVC_ALL (true or false).
+
+exit codes:
+  0    done
+  1    no such service, or it is refused, or you may not ask for it
+  2    the command line or a name in it is wrong
+  3    no answer: the server cannot be reached, is not ready, or failed; or no way to
+       write it
+  130  interrupted (Ctrl-C); 141 the reader of a pipe is gone; 143 terminated
+"""
+
+_WATCH_EPILOG = """\
+In a terminal, a live table. In a pipe, JSON: one object a line for each state of a
+service, at first and after each change, with these keys:
+
+  service     "namespace/name"
+  present     whether it exists and is served
+  absence     null, or an object with `reason` (NOT_FOUND, REFUSED) and `message`
+  ports       objects with `name`, `port`, `target_port`, `protocol`
+  endpoints   objects with `address`, `ready`, `vm_name`, `vm_uid`, `zone`
+  version     rises with each change on one server
+  revision    a digest of ports and endpoints
+
+A server that is not there is waited for, also at first; stderr tells.
+
+examples:
+  vmsvc watch shop/web shop/db        two services
+  vmsvc watch -n shop                 all of a namespace, those created later too
+  vmsvc watch -n shop web             shop/web
+  vmsvc watch --all -o json > log     all services, endpoints that are not ready too
+"""
+
+
+class UsageError(Exception):
+    """The command line or an environment variable is wrong; the text says which and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to do. `services` are full names; `namespaces` is empty for all of them."""
+
+    command: str
+    server: str
+    timeout_s: float
+    output: str
+    """"table" or "json"."""
+    services: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    readiness: Readiness
+
+    @property
+    def all_services(self) -> bool:
+        """Whether neither services nor namespaces narrow it down."""
+        return not (self.services or self.namespaces)
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal: bool) -> Options:
+    """The options that arguments and environment give; `terminal`: whether stdout is one.
+
+    Raises UsageError, and SystemExit for --help and --version, which it prints.
+    """
+    given = _from_environment(environment) | vars(_parser().parse_args(arguments))
+    command: str = given["command"]
+    live = command == "watch"
+    if live and not terminal and given.get("output") == "table":
+        raise UsageError("watch: a live table needs a terminal; use -o json")
+    services, namespaces = _scope(command, given)
+    return Options(
+        command=command,
+        server=given.get("server", DEFAULT_SERVER),
+        timeout_s=given.get("timeout_s", 10.0),
+        output=given.get("output") or ("json" if live and not terminal else "table"),
+        services=services,
+        namespaces=namespaces,
+        readiness=Readiness.ALL if given.get("all") else Readiness.READY_ONLY,
+    )
+
+
+def _scope(command: str, given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Services by full name, or namespaces."""
+    namespaces = tuple(dict.fromkeys(given.get("namespace", ())))
+    if given.get("all_namespaces"):
+        namespaces = ()
+    if in_namespace := given.get("in_namespace"):
+        namespaces = (in_namespace,)
+    if command != "watch" and len(namespaces) > 1:
+        raise UsageError(f"{command}: takes one namespace, and not {', '.join(namespaces)}")
+    services = tuple(_full_name(name, namespaces) for name in given.get("services", ()))
+    return services, () if services else namespaces
+
+
+def _full_name(name: str, namespaces: Sequence[str]) -> str:
+    if "/" in name:
+        return name
+    if len(namespaces) != 1:
+        raise UsageError(f"service {name!r} has no namespace: write NAMESPACE/{name}, or give -n")
+    return f"{namespaces[0]}/{name}"
+
+
+def _server(text: str) -> str:
+    try:
+        return target(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _output(text: str) -> str:
+    if text not in ("table", "json"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither table nor json")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+_VARIABLES: Mapping[str, Callable[[str], object]] = {
+    "server": _server,
+    "timeout_s": _seconds,
+    "output": _output,
+    "namespace": _names,
+    "all_namespaces": _flag,
+    "all": _flag,
+}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    given = {}
+    for name, convert in _VARIABLES.items():
+        variable = f"VMSVC_{name.upper()}"
+        if text := environment.get(variable):
+            try:
+                given[name] = convert(text)
+            except argparse.ArgumentTypeError as error:
+                raise UsageError(f"{variable}: {error}") from None
+    return given
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, ours to print, and whose defaults are elsewhere."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            **settings,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"vmsvc {version('vmsvc-client')}")
+    _add_common(parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    listing = _command(commands, "list", "services with their type, addresses and counts")
+    listing.add_argument("in_namespace", nargs="?", metavar="NAMESPACE", help="only of this one")
+    _add_all_namespaces(listing)
+
+    resolve = _command(commands, "resolve", "the endpoints of a service, now")
+    resolve.add_argument("services", nargs=1, metavar="SERVICE", help="as NAMESPACE/NAME")
+    _add_all(resolve)
+
+    watch = _command(commands, "watch", "services' endpoints, and each change", _WATCH_EPILOG)
+    watch.add_argument("services", nargs="*", metavar="SERVICE", help="default: all services")
+    _add_all_namespaces(watch)
+    _add_all(watch)
+
+    explain = _command(commands, "explain", "why each VM is in a service, or is not")
+    explain.add_argument("services", nargs=1, metavar="SERVICE", help="as NAMESPACE/NAME")
+    return parser
+
+
+def _command(commands: Any, name: str, what: str, epilog: str | None = None) -> _Parser:
+    parser: _Parser = commands.add_parser(name, help=what, description=what, epilog=epilog)
+    _add_common(parser)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server",
+        type=_server,
+        metavar="HOST:PORT",
+        help=f"the server to ask (default: {DEFAULT_SERVER})",
+    )
+    parser.add_argument(
+        "-n",
+        "--namespace",
+        action="append",
+        metavar="NAMESPACE",
+        help="of services named without one, else only its services (watch: may be repeated)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=_output, metavar="table|json", help="how to write the answer"
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long to wait for an answer; watch waits for ever (default: 10)",
+    )
+
+
+def _add_all_namespaces(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-A",
+        "--all-namespaces",
+        action="store_true",
+        help="every namespace, which is the default unless -n or VMSVC_NAMESPACE is there",
+    )
+
+
+def _add_all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="endpoints that are not ready too")

@@ -1,0 +1,130 @@
+"""Values as text for a person, and as JSON for a program. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+
+from vmsvc.model import (
+    Explanation,
+    Port,
+    ServiceState,
+    ServiceSummary,
+    Verdict,
+    VirtualMachineExplanation,
+)
+
+_GAP = "   "
+_NONE = "<none>"
+
+_VERDICTS: Mapping[Verdict, str] = {
+    Verdict.READY: "Ready",
+    Verdict.NOT_READY: "NotReady",
+    Verdict.NO_ADDRESS: "NoAddress",
+    Verdict.LABELS_DIFFER: "LabelsDiffer",
+    Verdict.DELETING: "Deleting",
+    Verdict.INVALID: "Invalid",
+    Verdict.UNKNOWN: "Unknown",
+}
+
+
+def printable(text: str) -> str:
+    """`text` on one line, and with nothing that a terminal would take as a command.
+
+    Conditions and probes hold what anybody wrote into them.
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def services_table(services: Iterable[ServiceSummary]) -> str:
+    """Services as kubectl would list them, a line each."""
+    rows = [
+        (
+            service.service,
+            service.type or _NONE,
+            ",".join(service.cluster_ips) or _NONE,
+            ",".join(service.load_balancer_ingress) or _NONE,
+            ",".join(f"{p.port}/{p.protocol}" for p in service.ports) or _NONE,
+            str(service.matching),
+            f"{service.ready}/{service.ready + service.not_ready}",
+            f"Refused: {service.refused_reason}" if service.refused else "OK",
+        )
+        for service in services
+    ]
+    header = ("SERVICE", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "VMS", "READY", "STATUS")
+    return _table(header, rows)
+
+
+def endpoints_table(state: ServiceState) -> str:
+    """The endpoints of a service, a line each, with the ports to connect to."""
+    ports = ",".join(map(target, state.ports)) or _NONE
+    rows = [
+        (e.address, ports, "yes" if e.ready else "no", e.vm_name, e.zone or _NONE)
+        for e in state.endpoints
+    ]
+    return _table(("ADDRESS", "PORT(S)", "READY", "VM", "ZONE"), rows)
+
+
+def target(port: Port) -> str:
+    """What to connect to on an endpoint, such as `8080/TCP(http)`."""
+    name = f"({port.name})" if port.name else ""
+    return f"{port.target_port}/{port.protocol}{name}"
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """What is wrong with the service, then each VM with its verdict and why."""
+    selector = ",".join(f"{key}={value}" for key, value in explanation.selector.items())
+    lines = [f"Service:   {explanation.service}"]
+    lines += [f"Problem:   {problem.field}: {problem.message}" for problem in explanation.problems]
+    if explanation.serving_last_valid:
+        lines.append("Serving:   its last valid specification, not the one that stands now")
+    lines.append(f"Selector:  {selector or '<none>, so it selects no VM'}")
+    lines.append(f"Families:  {','.join(explanation.ip_families) or _NONE}")
+    text = "\n".join(map(printable, lines)) + "\n\n"
+    if not explanation.virtual_machines:
+        return text + "No VM of the namespace has any of the selector's labels.\n"
+    rows = [row for vm in explanation.virtual_machines for row in _vm_rows(vm)]
+    return text + _table(("VM", "VERDICT", "ADDRESS", "WHY"), rows)
+
+
+def _vm_rows(vm: VirtualMachineExplanation) -> Iterable[tuple[str, ...]]:
+    addresses = [endpoint.address for endpoint in vm.endpoints]
+    for line in range(max(1, len(addresses), len(vm.reasons))):
+        yield (
+            "" if line else vm.vm_name,
+            "" if line else _VERDICTS[vm.verdict],
+            addresses[line] if line < len(addresses) else "",
+            vm.reasons[line] if line < len(vm.reasons) else "",
+        )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [header, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """A value of the model, or several, as JSON: its fields by name."""
+    return json.dumps(_plain(value), indent=indent)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, ServiceState):
+        names = ("service", "present", "absence", "ports", "endpoints", "version", "revision")
+        return {name: _plain(getattr(value, name)) for name in names}
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return value

@@ -1,0 +1,189 @@
+"""Arguments and environment of `vmsvc`, as a table."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from vmsvc import Readiness
+from vmsvc.options import Options, UsageError, parse
+
+LIST = Options(
+    command="list",
+    server="127.0.0.1:50051",
+    timeout_s=10.0,
+    output="table",
+    services=(),
+    namespaces=(),
+    readiness=Readiness.READY_ONLY,
+)
+
+
+def options(**different: object) -> Options:
+    values = {name: getattr(LIST, name) for name in LIST.__slots__}
+    return Options(**(values | different))
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "expected"),
+    [
+        pytest.param("list", {}, options(), id="all defaults"),
+        pytest.param("list shop", {}, options(namespaces=("shop",)), id="a namespace"),
+        pytest.param("list -n shop", {}, options(namespaces=("shop",)), id="as kubectl takes it"),
+        pytest.param("-n shop list", {}, options(namespaces=("shop",)), id="flags may come first"),
+        pytest.param(
+            "list", {"VMSVC_NAMESPACE": "shop"}, options(namespaces=("shop",)), id="a variable"
+        ),
+        pytest.param("list", {"VMSVC_NAMESPACE": ""}, options(), id="an empty variable is none"),
+        pytest.param(
+            "list -n shop",
+            {"VMSVC_NAMESPACE": "a"},
+            options(namespaces=("shop",)),
+            id="a flag wins",
+        ),
+        pytest.param(
+            "list shop", {"VMSVC_NAMESPACE": "a"}, options(namespaces=("shop",)), id="a name wins"
+        ),
+        pytest.param("list -A", {"VMSVC_NAMESPACE": "a"}, options(), id="-A widens it again"),
+        pytest.param(
+            "list",
+            {"VMSVC_SERVER": "a:1", "VMSVC_TIMEOUT_S": "2.5", "VMSVC_OUTPUT": "json"},
+            options(server="a:1", timeout_s=2.5, output="json"),
+            id="every variable of list",
+        ),
+        pytest.param(
+            "list --server b:1 --timeout-s 3 -o table",
+            {"VMSVC_SERVER": "a:1", "VMSVC_TIMEOUT_S": "2.5", "VMSVC_OUTPUT": "json"},
+            options(server="b:1", timeout_s=3.0),
+            id="every flag wins over its variable",
+        ),
+        pytest.param(
+            "resolve shop/web --all",
+            {},
+            options(command="resolve", services=("shop/web",), readiness=Readiness.ALL),
+            id="a service",
+        ),
+        pytest.param(
+            "resolve web -n shop",
+            {"VMSVC_ALL": "true"},
+            options(command="resolve", services=("shop/web",), readiness=Readiness.ALL),
+            id="a bare name in a namespace",
+        ),
+        pytest.param(
+            "explain shop/web",
+            {"VMSVC_NAMESPACE": "other", "VMSVC_ALL": "0"},
+            options(command="explain", services=("shop/web",)),
+            id="a full name needs no namespace",
+        ),
+        pytest.param("watch", {}, options(command="watch"), id="watch all"),
+        pytest.param(
+            "watch -n a -n b -n a",
+            {},
+            options(command="watch", namespaces=("a", "b")),
+            id="watch namespaces",
+        ),
+        pytest.param(
+            "watch",
+            {"VMSVC_NAMESPACE": "a, b", "VMSVC_ALL_NAMESPACES": "no"},
+            options(command="watch", namespaces=("a", "b")),
+            id="watch namespaces of a variable",
+        ),
+        pytest.param(
+            "watch web data/db -n shop",
+            {},
+            options(command="watch", services=("shop/web", "data/db")),
+            id="watch services: the namespace only completes their names",
+        ),
+    ],
+)
+def test_options(line: str, environment: dict[str, str], expected: Options) -> None:
+    assert parse(line.split(), environment, terminal=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "terminal", "output"),
+    [
+        pytest.param("watch", True, "table", id="in a terminal, a table"),
+        pytest.param("watch", False, "json", id="in a pipe, JSON"),
+        pytest.param("watch -o json", True, "json", id="JSON in a terminal, if asked for"),
+        pytest.param("list", False, "table", id="a list is a table in a pipe too"),
+    ],
+)
+def test_output(line: str, terminal: bool, output: str) -> None:
+    assert parse(line.split(), {}, terminal=terminal).output == output
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "sentence"),
+    [
+        pytest.param(
+            "", {}, "the following arguments are required: COMMAND; see vmsvc --help", id="nothing"
+        ),
+        pytest.param("frob", {}, "invalid choice: 'frob'", id="no such command"),
+        pytest.param(
+            "list --frob", {}, "unrecognized arguments: --frob; see vmsvc", id="no such flag"
+        ),
+        pytest.param("resolve", {}, "required: SERVICE; see vmsvc resolve --help", id="no service"),
+        pytest.param(
+            "resolve web",
+            {},
+            "service 'web' has no namespace: write NAMESPACE/web, or give -n",
+            id="a bare name",
+        ),
+        pytest.param(
+            "watch web -n a -n b", {}, "write NAMESPACE/web", id="which of two namespaces"
+        ),
+        pytest.param("watch web -A", {}, "write NAMESPACE/web", id="a bare name in all namespaces"),
+        pytest.param("list -n a -n b", {}, "list: takes one namespace, and not a, b", id="two"),
+        pytest.param("list -o xml", {}, "--output: 'xml' is neither table nor json", id="output"),
+        pytest.param("list --timeout-s 0", {}, "'0' is not a number of seconds above 0", id="zero"),
+        pytest.param("list --timeout-s inf", {}, "'inf' is not a number of seconds", id="for ever"),
+        pytest.param(
+            "list --server h", {}, "'h' is not HOST:PORT; write for instance", id="no port"
+        ),
+        pytest.param(
+            "list",
+            {"VMSVC_SERVER": "h"},
+            "VMSVC_SERVER: server 'h' is not HOST:PORT",
+            id="variable",
+        ),
+        pytest.param(
+            "list",
+            {"VMSVC_ALL": "maybe"},
+            "VMSVC_ALL: 'maybe' is neither true nor false",
+            id="flag",
+        ),
+        pytest.param(
+            "watch -o table",
+            {},
+            "watch: a live table needs a terminal; use -o json",
+            id="no terminal",
+        ),
+    ],
+)
+def test_wrong(line: str, environment: dict[str, str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(sentence)) as raised:
+        parse(line.split(), environment, terminal=False)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("line", ["--help", "list -h", "resolve -h", "watch -h", "explain -h"])
+def test_help_fits_a_terminal(
+    line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    with pytest.raises(SystemExit) as ended:
+        parse(line.split(), {}, terminal=True)
+    assert ended.value.code == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 90
+
+
+def test_help_names_every_variable_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"], {}, terminal=True)
+    text = capsys.readouterr().out
+    for flag in ("SERVER", "TIMEOUT_S", "OUTPUT", "NAMESPACE", "ALL_NAMESPACES", "ALL"):
+        assert f"VMSVC_{flag}" in text
+    for code in ("  0  ", "  1  ", "  2  ", "  3  ", "  130  "):
+        assert code in text

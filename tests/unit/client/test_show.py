@@ -1,0 +1,168 @@
+"""Values as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vmsvc import (
+    Absence,
+    AbsenceReason,
+    Endpoint,
+    Explanation,
+    Port,
+    Problem,
+    ServiceState,
+    ServiceSummary,
+    Verdict,
+    VirtualMachineExplanation,
+)
+from vmsvc.show import endpoints_table, explanation_text, json_text, printable, services_table
+
+HTTP = Port("http", 80, 8080, "TCP")
+DNS = Port("", 53, 53, "UDP")
+ONE = Endpoint("10.0.0.1", True, "web-1", "uid-1", "zone-a")
+TWO = Endpoint("fd00::2", False, "web-2", "uid-2", "")
+
+
+def summary(service: str, **different: object) -> ServiceSummary:
+    values: dict[str, object] = {
+        "type": "ClusterIP",
+        "matching": 2,
+        "ready": 1,
+        "not_ready": 1,
+        "cluster_ips": (),
+        "load_balancer_ingress": (),
+        "ports": (HTTP, DNS),
+        "refused": False,
+        "refused_reason": "",
+    }
+    return ServiceSummary(service, **(values | different))  # type: ignore[arg-type] # the test's
+
+
+def test_services() -> None:
+    services = [
+        summary("shop/web", cluster_ips=("10.96.0.1", "fd00::1")),
+        summary("shop/lb", type="LoadBalancer", load_balancer_ingress=("203.0.113.1",)),
+        summary(
+            "shop/old", type="NodePort", ports=(), refused=True, refused_reason="spec.type: no"
+        ),
+    ]
+    assert services_table(services) == (
+        "SERVICE    TYPE           CLUSTER-IP          EXTERNAL-IP   PORT(S)         VMS   READY   "
+        "STATUS\n"
+        "shop/web   ClusterIP      10.96.0.1,fd00::1   <none>        80/TCP,53/UDP   2     1/2     "
+        "OK\n"
+        "shop/lb    LoadBalancer   <none>              203.0.113.1   80/TCP,53/UDP   2     1/2     "
+        "OK\n"
+        "shop/old   NodePort       <none>              <none>        <none>          2     1/2     "
+        "Refused: spec.type: no\n"
+    )
+
+
+def test_endpoints() -> None:
+    assert endpoints_table(ServiceState("shop/web", (HTTP, DNS), (ONE, TWO))) == (
+        "ADDRESS    PORT(S)                 READY   VM      ZONE\n"
+        "10.0.0.1   8080/TCP(http),53/UDP   yes     web-1   zone-a\n"
+        "fd00::2    8080/TCP(http),53/UDP   no      web-2   <none>\n"
+    )
+
+
+VMS = (
+    VirtualMachineExplanation("web-1", "uid-1", Verdict.READY, ("probe: Ready is True",), (ONE,)),
+    VirtualMachineExplanation("web-2", "uid-2", Verdict.NOT_READY, ("probe: no",), (TWO, ONE)),
+    VirtualMachineExplanation("web-3", "uid-3", Verdict.LABELS_DIFFER, ("app", "track"), ()),
+    VirtualMachineExplanation("web-4", "uid-4", Verdict.DELETING, (), ()),
+)
+
+
+def test_explanation_has_the_service_s_problems_first() -> None:
+    explanation = Explanation(
+        "shop/web",
+        {"app": "web", "track": "stable"},
+        ("IPv4", "IPv6"),
+        (Problem("spec.ports[0].port", "0 is no port"),),
+        VMS,
+        serving_last_valid=True,
+    )
+    assert explanation_text(explanation) == (
+        "Service:   shop/web\n"
+        "Problem:   spec.ports[0].port: 0 is no port\n"
+        "Serving:   its last valid specification, not the one that stands now\n"
+        "Selector:  app=web,track=stable\n"
+        "Families:  IPv4,IPv6\n"
+        "\n"
+        "VM      VERDICT        ADDRESS    WHY\n"
+        "web-1   Ready          10.0.0.1   probe: Ready is True\n"
+        "web-2   NotReady       fd00::2    probe: no\n"
+        "                       10.0.0.1\n"
+        "web-3   LabelsDiffer              app\n"
+        "                                  track\n"
+        "web-4   Deleting\n"
+    )
+
+
+def test_explanation_of_a_service_that_selects_nothing() -> None:
+    assert explanation_text(Explanation("shop/web", {}, (), (), (), False)) == (
+        "Service:   shop/web\n"
+        "Selector:  <none>, so it selects no VM\n"
+        "Families:  <none>\n"
+        "\n"
+        "No VM of the namespace has any of the selector's labels.\n"
+    )
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_has_its_word(verdict: Verdict) -> None:
+    vm = VirtualMachineExplanation("vm", "uid", verdict, (), ())
+    text = explanation_text(Explanation("shop/web", {}, (), (), (vm,), False))
+    assert verdict.name.replace("_", "") in text.upper()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("Grüße, 世界", "Grüße, 世界", id="letters of any script stay"),
+        pytest.param("a\nb\tc\r", "a b c ", id="one line"),
+        pytest.param("\x1b[31mred\x07\u202e", "?[31mred??", id="nothing that a terminal obeys"),
+    ],
+)
+def test_printable(text: str, expected: str) -> None:
+    assert printable(text) == expected
+
+
+def test_a_state_as_json() -> None:
+    state = ServiceState("shop/web", (HTTP,), (ONE,), version=7, revision="r7")
+    assert json.loads(json_text(state)) == {
+        "service": "shop/web",
+        "present": True,
+        "absence": None,
+        "ports": [{"name": "http", "port": 80, "target_port": 8080, "protocol": "TCP"}],
+        "endpoints": [
+            {
+                "address": "10.0.0.1",
+                "ready": True,
+                "vm_name": "web-1",
+                "vm_uid": "uid-1",
+                "zone": "zone-a",
+            }
+        ],
+        "version": 7,
+        "revision": "r7",
+    }
+
+
+def test_an_absence_as_json_is_one_line() -> None:
+    absence = Absence(AbsenceReason.REFUSED, "spec.type:\nno")
+    text = json_text(ServiceState("shop/web", absence=absence))
+    assert "\n" not in text
+    assert json.loads(text)["present"] is False
+    assert json.loads(text)["absence"] == {"reason": "REFUSED", "message": "spec.type:\nno"}
+
+
+def test_an_explanation_as_json() -> None:
+    explanation = Explanation("shop/web", {"app": "web"}, ("IPv4",), (), VMS[:1], False)
+    plain = json.loads(json_text(explanation))
+    assert plain["selector"] == {"app": "web"}
+    assert plain["virtual_machines"][0]["verdict"] == "READY"
