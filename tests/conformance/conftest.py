@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.case import Case, load_all, why_api_server
+from tests.conformance.case import Case, CaseError, load_all, why_api_server
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "file_case" in metafunc.fixturenames:
-        cases = load_all(metafunc.config.getoption("--cases"))
+        try:
+            cases = load_all(metafunc.config.getoption("--cases"))
+        except CaseError as error:
+            raise pytest.Collector.CollectError(str(error)) from None
         metafunc.parametrize("file_case", cases, ids=[case.id for case in cases])
 
 
