@@ -2,7 +2,8 @@
 
 A binary comes from the folder that KUBEBUILDER_ASSETS names, if it is there; kubectl next from the
 PATH; else from a cache folder outside the tree, into which it is built once from the Go modules
-beside this file. Their versions stand in the two go.mod files only.
+beside this file. Their versions stand in the two go.mod files only. The one program of our own,
+vmoperator, is built again when its source has changed.
 
     python -m tests.kube.binaries            build what the fixtures need, print where each is
     python -m tests.kube.binaries kubectl    the same for the named ones
@@ -10,6 +11,7 @@ beside this file. Their versions stand in the two go.mod files only.
 
 import argparse
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -37,7 +39,11 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a binary's main package is: the folder of our go.mod, the module, and the package."""
+    """Where a binary's main package is: the folder of our go.mod, the module, and the package.
+
+    A package of our own is a path that begins with `./`, and has the version of the module that it
+    is built on.
+    """
 
     folder: Path
     module: str
@@ -51,6 +57,15 @@ class _Source:
         found = re.search(rf"^(?:require)?\s+{re.escape(self.module)} (v\S+)", go_mod, re.MULTILINE)
         assert found is not None, f"{self.folder / 'go.mod'} does not require {self.module}"
         return found[1]
+
+    def file_name(self, name: str) -> str:
+        """What the binary is called in the cache; one of our own, with a digest of its source."""
+        if not self.package.startswith("./"):
+            return name
+        digest = hashlib.sha256((self.folder / "go.mod").read_bytes())
+        for file in sorted((self.folder / self.package).glob("*.go")):
+            digest.update(file.read_bytes())
+        return f"{name}-{digest.hexdigest()[:12]}"
 
 
 def _kubernetes(command: str) -> _Source:
@@ -66,9 +81,10 @@ _SOURCES = {
     "kube-apiserver": _kubernetes("kube-apiserver"),
     "kubectl": _kubernetes("kubectl"),
     "kube-controller-manager": _kubernetes("kube-controller-manager"),
+    "vmoperator": _Source(_HERE, "k8s.io/kubernetes", "./vmoperator"),
 }
 
-# What every fixture needs; kube-controller-manager is built when a test first asks for one.
+# What every fixture needs; the others are built when a test first asks for one.
 NEEDED = ("etcd", "kube-apiserver", "kubectl")
 
 
@@ -86,7 +102,7 @@ def binary(name: str, report: Report = print) -> Path:
     processes ask. Raises BuildError.
     """
     assert name in _SOURCES, name
-    cached = cache_folder() / name
+    cached = cache_folder() / _SOURCES[name].file_name(name)
     found = _given(name) or (cached if cached.exists() else None)
     if found is not None:
         return found

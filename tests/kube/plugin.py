@@ -16,6 +16,7 @@ import pytest
 
 from tests.kube.apiserver import IPV4_RANGE, IPV6_RANGE, Cluster
 from tests.kube.binaries import BuildError, binary
+from tests.kube.vm_operator import VMOperator
 
 CRDS = Path(__file__).parent.parent / "crds"
 
@@ -41,6 +42,7 @@ FLAVOURS = {
 }
 
 StartCluster = Callable[..., Cluster]
+StartVMOperator = Callable[..., VMOperator]
 
 
 @pytest.fixture(scope="session")
@@ -116,5 +118,21 @@ def start_cluster(find_binary: Callable[[str], Path], tmp_path: Path) -> Iterato
             folder = next(folders)
             folder.mkdir()
             return stack.enter_context(Cluster(folder, find=find_binary, **options))
+
+        yield start
+
+
+@pytest.fixture
+def start_vm_operator(
+    find_binary: Callable[[str], Path], tmp_path: Path
+) -> Iterator[StartVMOperator]:
+    """Starts doubles of VM Operator for one test, with `VMOperator`'s arguments (but the folder).
+
+    On a cluster that others use too, name a `namespace`: it would write theirs as well.
+    """
+    with ExitStack() as stack:
+
+        def start(cluster: Cluster, **options: Any) -> VMOperator:
+            return stack.enter_context(VMOperator(cluster, tmp_path, find=find_binary, **options))
 
         yield start
