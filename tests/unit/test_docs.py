@@ -1,0 +1,51 @@
+"""The documents name only what there is."""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from vmsvc_grpc.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for path in chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md"), ROOT.glob("tests/**/*.md"))
+)
+
+
+def text(document: Path) -> str:
+    return (ROOT / document).read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_link_leads_to_a_file(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", text(document))
+    gone = [link for link in links if not (ROOT / document.parent / link).exists()]
+    assert gone == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_make_target_exists(document: Path) -> None:
+    targets = set(re.findall(r"(?m)^\.PHONY: (\S+)", text(Path("Makefile"))))
+    # In code only: in a sentence, `make` is also a word.
+    code = re.findall(r"```.*?```|`[^`]+`", text(document), flags=re.DOTALL)
+    named = set(re.findall(r"(?m)(?:^|`|\d )make ([a-z][a-z-]*)", "\n".join(code)))
+    assert named <= targets
+
+
+def test_every_flag_that_the_readme_tells_of_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    table = re.findall(r"(?m)^\| `(--[a-z-]+)", text(Path("README.md")))
+    assert table
+    assert set(table) <= known
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs" / "adr").iterdir())]
+    assert numbers == list(range(1, len(numbers) + 1))
