@@ -43,7 +43,11 @@ class VMOperator:
         self._url = ""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.process.kill()
+            raise
         return self
 
     def __exit__(
