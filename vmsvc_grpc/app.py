@@ -1,4 +1,4 @@
-"""Wires the parts into one process: sources, cache, server, reconciler, signals, drain."""
+"""Wires the parts into one process: place, cache, server, signals, drain."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import uvloop
 
@@ -19,18 +17,14 @@ from vmsvc_grpc.config import Config
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem
-from vmsvc_grpc.reconciler.desired import Failure
-from vmsvc_grpc.reconciler.directory import DirectoryStore
-from vmsvc_grpc.reconciler.loop import ChangeError, Reconciler, Settings
+from vmsvc_grpc.place import Place
+from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
+from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
-from vmsvc_grpc.source.files import FilesSource, SourceError
-from vmsvc_grpc.source.problems import FileProblem
+from vmsvc_grpc.source.files import SourceError
 
 _log = logging.getLogger("vmsvc_grpc")
-
-_MANIFEST_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
-_HELD_KINDS = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
 
 EXIT_FAILED = 1
 
@@ -56,14 +50,13 @@ class App:
         self._out = out
         self._cache = Cache(
             config.rules,
-            kinds=_MANIFEST_KINDS | (_HELD_KINDS if config.output else frozenset()),
+            kinds=MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset()),
             on_problems=_log_problems,
         )
         self._server = Server(self._cache, str(config.listen), config.limits)
-        self._http = HttpServer(self._not_ready, self._metrics_page)
         self._metrics = Metrics()
-        self._reconciler: Reconciler | None = None
-        self._jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._http = HttpServer(self._not_ready, self._metrics.page)
+        self._place: Place | None = None
         self._grpc = ""
         self._announced = False
         self._stop = asyncio.Event()
@@ -75,57 +68,22 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
-        self._wire()
-        _bind(self._metrics, self._cache, self._server, self._reconciler)
+        _bind(self._metrics, self._cache, self._server)
+        place = DirectoryPlace(self._config, self._config.manifests, self._cache, self._metrics)
+        self._place = place
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
             self._say(f"vmsvc-grpc {__version__}\n  gRPC  on {self._grpc}\n  HTTP  on {http}")
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(job()) for job in self._jobs]
+                running = tasks.create_task(place.run(self._emit))
                 await self._stop.wait()
                 self._draining = tasks.create_task(self._drain())
                 await asyncio.wait((self._draining,))
-                for task in running:
-                    task.cancel()
+                running.cancel()
         finally:
             await self._http.stop()
             await self._server.stop()
-
-    def _wire(self) -> None:
-        """The sources, and the reconciler where objects are held."""
-        config = self._config
-        manifests = self._files(config.manifests, _MANIFEST_KINDS, shared=False)
-        self._jobs.append(lambda: manifests.run(self._emit))
-        if config.output is None:
-            return
-        store = DirectoryStore(config.output)
-        reconciler = Reconciler(
-            self._cache,
-            store,
-            settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
-            load_balancer_provider=config.load_balancer_provider,
-            on_failure=_log_failure,
-            all_listed=lambda: manifests.all_read,
-        )
-        held = self._files(config.output, _HELD_KINDS, shared=True)
-        self._jobs.append(lambda: held.run(lambda event: self._emit(store.observation(event))))
-        self._jobs.append(reconciler.run)
-        self._reconciler = reconciler
-
-    def _files(self, directory: Path, kinds: frozenset[Kind], *, shared: bool) -> FilesSource:
-        def report(problem: FileProblem) -> None:
-            level = logging.INFO if problem.resolved else logging.WARNING
-            _log.log(level, "%s: %s", directory, problem)
-
-        files = FilesSource(
-            directory, kinds, settle_s=self._config.settle_s, shared=shared, report=report
-        )
-        name = str(directory)
-        self._metrics.bind(Metric.FILES, lambda: {(name,): files.files_read})
-        self._metrics.bind(Metric.UNKNOWN, lambda: {(name,): files.ignored})
-        self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): len(files.problems)})
-        return files
 
     async def _start_http(self) -> str:
         host, port = self._config.http_listen
@@ -139,13 +97,12 @@ class App:
         return str(self._config.http_listen._replace(port=bound))
 
     def _emit(self, event: Event) -> None:
+        assert self._place is not None, "a place that emits is there"
         # The topics have published when `apply` returns; writing comes after that.
-        changed = self._cache.apply(event)
-        if self._reconciler is not None:
-            self._reconciler.enqueue(changed)
+        self._place.changed(self._cache.apply(event))
         if self._cache.synced and not self._announced:
             self._announced = True
-            self._say(_announcement(self._cache, self._grpc, self._config))
+            self._say(_announcement(self._cache, self._grpc, self._place))
 
     async def _drain(self) -> None:
         streams = sum(self._server.counts.streams_open.values())
@@ -165,25 +122,22 @@ class App:
             return "draining"
         if not self._cache.synced:
             kinds = ", ".join(sorted(kind.value for kind in self._cache.unlisted))
-            return f"not synced: {kinds} not listed yet"
+            troubles = self._place.troubles if self._place else ()
+            return "\n".join((f"not synced: {kinds} not listed yet", *troubles))
         return None
-
-    def _metrics_page(self) -> bytes:
-        return self._metrics.page()
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
 
 
-def _announcement(cache: Cache, grpc: str, config: Config) -> str:
+def _announcement(cache: Cache, grpc: str, place: Place) -> str:
     """What is served now, and how to ask for it."""
     refused = [key for key, service in cache.services.items() if service.object.problems]
     services, vms = len(cache.services) - len(refused), len(cache.vms)
-    lines = [f"serving {services} services and {vms} virtual machines from {config.manifests}"]
-    if config.output is not None:
-        lines.append(f"holding their Service and Endpoints in {config.output}")
+    lines = [f"serving {services} services and {vms} virtual machines from {place}"]
     if refused:
-        lines.append(f"refused: {', '.join(map(str, sorted(refused)))} (why: vmsvc explain NAME)")
+        names = ", ".join(map(str, sorted(refused)))
+        lines.append(f"refused: {names} (why: vmsvc explain NAME)")
     if shown := next((key for key in cache.service_keys() if key not in refused), None):
         server = "" if grpc.endswith(":50051") else f"--server {grpc} "
         request = f'\'{{"service":"{shown}"}}\''
@@ -203,13 +157,6 @@ def _log_problems(kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
         _log.warning("%s %s: %s", kind.value, key, "; ".join(map(str, problems)))
 
 
-def _log_failure(key: Key, failure: Failure | None) -> None:
-    if failure is None:
-        _log.info("objects of %s are as they should be again", key)
-    else:
-        _log.warning("objects of %s: %s: %s", key, failure.reason, failure.message)
-
-
 def _raise_file_limit() -> None:
     """Allow as many connections as the system lets us have; each takes a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -217,8 +164,8 @@ def _raise_file_limit() -> None:
     _log.info("open files: at most %d (was %d)", hard, soft)
 
 
-def _bind(metrics: Metrics, cache: Cache, server: Server, reconciler: Reconciler | None) -> None:
-    """Bind each metric to the part that counts it."""
+def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
+    """Bind each metric of cache and server to the part that counts it."""
     metrics.bind(Metric.BUILD, lambda: {(__version__,): 1})
     metrics.bind_one(Metric.SYNCED, lambda: cache.synced)
     metrics.bind(
@@ -247,14 +194,3 @@ def _bind(metrics: Metrics, cache: Cache, server: Server, reconciler: Reconciler
     metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
     metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
     metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})
-    if reconciler is None:
-        return
-    work = reconciler.counts
-    metrics.bind_one(Metric.RECONCILES, lambda: work.reconciles)
-    metrics.bind(
-        Metric.WRITES,
-        lambda: {(kind.value, verb.value): n for (kind, verb), n in work.writes.items()},
-    )
-    metrics.bind_one(Metric.CONFLICTS, lambda: work.conflicts)
-    metrics.bind_one(Metric.FAILURES, lambda: work.errors)
-    metrics.bind_one(Metric.QUEUE, lambda: reconciler.queue_depth)

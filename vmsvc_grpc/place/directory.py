@@ -1,0 +1,84 @@
+"""Manifests as the source, and a directory, if there is one, in which objects are held."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.config import Config
+from vmsvc_grpc.metrics import Metric, Metrics
+from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
+from vmsvc_grpc.reconciler.directory import DirectoryStore
+from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.source import Emit
+from vmsvc_grpc.source.files import FilesSource
+from vmsvc_grpc.source.problems import FileProblem
+
+_log = logging.getLogger(__name__)
+
+MANIFEST_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
+HELD_KINDS = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
+
+
+class DirectoryPlace:
+    """Reads `manifests`; holds in `output` if that is given."""
+
+    def __init__(self, config: Config, manifests: Path, cache: Cache, metrics: Metrics) -> None:
+        """Raises ChangeError if `output` cannot be written to."""
+        self._path = manifests
+        self._output = config.output
+        self._settle_s = config.settle_s
+        self._metrics = metrics
+        self._manifests = self._files(manifests, MANIFEST_KINDS, shared=False)
+        self._reconciler: Reconciler | None = None
+        if config.output is not None:
+            self._held = self._files(config.output, HELD_KINDS, shared=True)
+            self._store = DirectoryStore(config.output)
+            self._reconciler = Reconciler(
+                cache,
+                self._store,
+                settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
+                load_balancer_provider=config.load_balancer_provider,
+                on_failure=log_failure,
+                all_listed=lambda: self._manifests.all_read,
+            )
+            bind_reconciler(metrics, self._reconciler)
+
+    def __str__(self) -> str:
+        held = f", holding their Service and Endpoints in {self._output}" if self._output else ""
+        return f"{self._path}{held}"
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Nothing: a file that cannot be read is told, and the rest is served."""
+        return ()
+
+    async def run(self, emit: Emit) -> None:
+        """Read and hold until cancelled. Raises SourceError if there is no directory."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._manifests.run(emit))
+            if self._reconciler is not None:
+                observation = self._store.observation
+                tasks.create_task(self._held.run(lambda event: emit(observation(event))))
+                tasks.create_task(self._reconciler.run())
+
+    def changed(self, services: Iterable[Key]) -> None:
+        """Hand them to the reconciler, if there is one."""
+        if self._reconciler is not None:
+            self._reconciler.enqueue(services)
+
+    def _files(self, directory: Path, kinds: frozenset[Kind], *, shared: bool) -> FilesSource:
+        def report(problem: FileProblem) -> None:
+            level = logging.INFO if problem.resolved else logging.WARNING
+            _log.log(level, "%s: %s", directory, problem)
+
+        files = FilesSource(directory, kinds, settle_s=self._settle_s, shared=shared, report=report)
+        name = str(directory)
+        self._metrics.bind(Metric.FILES, lambda: {(name,): files.files_read})
+        self._metrics.bind(Metric.UNKNOWN, lambda: {(name,): files.ignored})
+        self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): len(files.problems)})
+        return files
