@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
-from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.objects import Key, Kind, Problem
 from vmsvc_grpc.model.parse import ParseError, kind_of, parse
 from vmsvc_grpc.source.documents import document_steps
 
@@ -44,6 +44,15 @@ class Contents:
     entries: Mapping[ObjectId, Entry] = field(default_factory=dict)
     flaws: tuple[Flaw, ...] = ()
     ignored: int = 0
+
+    def malformed(self, message: str) -> Contents:
+        """The same objects, where a newer text cannot be read: they exist, somehow."""
+        problem = Problem("(file)", message)
+        entries = {
+            entry.id: entry._replace(event=Malformed(*entry.id, problem))
+            for entry in self.entries.values()
+        }
+        return Contents(entries)
 
 
 def read_objects(text: str, kinds: AbstractSet[Kind]) -> Contents:

@@ -1,0 +1,467 @@
+"""Events from a directory of YAML and JSON manifests, live.
+
+What a look finds decides, never what the watch says: that only says where to look now,
+and everything is looked at from time to time. So a lost notice costs time, and no more.
+
+When a change is taken:
+- A file that was renamed over another, or that a swapped symbolic link leads to (a
+  mounted ConfigMap), is whole, and taken at once: some 40 ms later.
+- Every other file is taken once nobody has written to it for `settle_s`. New files too,
+  since a watch does not tell one moved into place from one that is being written. A
+  truncated manifest can parse, so who writes more slowly than that must rename.
+- An object that no file defines any more is deleted `settle_s` later, so that it may
+  move to another file, and a file be renamed, without being deleted in between.
+- Until then, and for as long as a file or the directory cannot be read, what was last
+  read of it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
+from vmsvc_grpc.model.objects import Kind, Object
+from vmsvc_grpc.source import Emit, tree
+from vmsvc_grpc.source.documents import ManifestError
+from vmsvc_grpc.source.manifests import Contents, Entry, reading
+from vmsvc_grpc.source.problems import FileProblem, Problems, Report
+from vmsvc_grpc.source.tree import Signature, Text
+from vmsvc_grpc.source.union import Union
+from vmsvc_grpc.source.watch import Hints, Watch, hints
+
+# Topics of problems beside the paths of files, none of which begins with a slash.
+_WATCH = "/watch"
+_DIRECTORY = "/directory"
+_SUBDIRECTORIES = "/subdirectories"
+
+
+class SourceError(Exception):
+    """The directory cannot be a source at all; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Bounds of a file source that hardly anybody needs to change.
+
+    `rescan_s` is how often everything is looked at unasked: for targets of links that
+    lie elsewhere, network file systems, and notices that were lost. `slice_s` is how
+    long reading may hold up the event loop.
+    """
+
+    rescan_s: float = 10.0
+    directory_check_s: float = 1.0
+    watch_step_s: float = 0.02
+    watch_batch_max_s: float = 0.1
+    slice_s: float = 0.005
+    file_bytes_max: int = 16 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Held:
+    """What was last read of a file. Without signature it was not opened: try again."""
+
+    signature: Signature | None
+    digest: bytes
+    problem: FileProblem | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """A file that looks other than what is held of it, and since when it looks so.
+
+    `whole`: it was put in place as it is, so there is nothing to wait for.
+    """
+
+    signature: Signature | None
+    since: float
+    whole: bool
+
+
+class FilesSource:
+    """Events from a directory, and counts of what it read. Runs once."""
+
+    def __init__(
+        self,
+        directory: Path,
+        kinds: AbstractSet[Kind],
+        *,
+        settle_s: float = 0.2,
+        shared: bool = False,
+        bounds: Bounds = Bounds(),
+        report: Report = lambda _: None,
+    ) -> None:
+        """Objects of `kinds` are told, others ignored.
+
+        `shared` is for a directory of which somebody else tells the same cache, too, as
+        who writes to it does: then what was told once is no reason not to tell it again.
+        """
+        self.files_read = 0
+        self._root = directory.absolute()
+        self._kinds = kinds
+        self._settle_s = settle_s
+        self._shared = shared
+        self._bounds = bounds
+        self._problems = Problems(report)
+        self._union = Union()
+        self._held: dict[str, _Held] = {}
+        self._unsettled: dict[str, _Unsettled] = {}
+        self._touched: set[str] = set()
+        self._directories: set[str] = set()
+        self._linked = False
+        self._identity = (0, 0)
+        self._away = False
+        self._listed = False
+        self._next_rescan = 0.0
+        self._slice_began = 0.0
+
+    @property
+    def problems(self) -> tuple[FileProblem, ...]:
+        """What is wrong with files now, by path."""
+        return self._problems.standing
+
+    @property
+    def all_read(self) -> bool:
+        """Whether everything could be read, so that an object not told of does not exist."""
+        return self._listed and not self._problems.hide_objects
+
+    @property
+    def ignored(self) -> int:
+        """How many objects of other kinds there are in the files now. O(files)."""
+        return self._union.ignored
+
+    def written(self, path: str, kind: Kind, object_: Object | None) -> None:
+        """Who shares the directory has put one object in a file, whole, or removed the file.
+
+        He tells of it himself, so it is not read. But what stood there is known, should
+        somebody else change or remove it before anybody looked.
+        """
+        self._unsettled.pop(path, None)
+        if object_ is None:
+            self._forget(path)
+            return
+        try:
+            signature = tree.signature(self._root / path)
+        except OSError:
+            signature = None
+        self._held[path] = _Held(signature, b"", None)
+        entry = Entry((kind, object_.key), "document 1", Apply(object_))
+        self._union.put(path, Contents({entry.id: entry}))
+        self._touched.add(path)
+
+    async def run(self, emit: Emit) -> None:
+        """Tell events until cancelled; nothing runs on after it.
+
+        Raises SourceError if at the start there is no directory that can be listed.
+        """
+        self._identity = self._first_identity()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                watch = Watch(
+                    self._root,
+                    step_s=self._bounds.watch_step_s,
+                    batch_max_s=self._bounds.watch_batch_max_s,
+                    retry_s=self._bounds.directory_check_s,
+                    on_failure=self._watch_failed,
+                )
+                watching = tasks.create_task(watch.run())
+                await asyncio.sleep(0)  # It begins before the first look.
+                await self._follow(watch, emit)
+                watching.cancel()
+
+    def _first_identity(self) -> tuple[int, int]:
+        try:
+            with os.scandir(self._root):
+                status = self._root.stat()
+        except OSError as error:
+            raise SourceError(f"{self._root} cannot be listed: {tree.reason(error)}") from None
+        return status.st_dev, status.st_ino
+
+    def _watch_failed(self, failure: str | None) -> None:
+        late = f"cannot be watched, so changes are seen after {self._bounds.rescan_s:g} s only"
+        problem = FileProblem(".", "", f"{late}: {failure}", hides_objects=False)
+        self._problems.put(_WATCH, [problem] if failure else [])
+
+    # -- What to do when --
+
+    async def _follow(self, watch: Watch, emit: Emit) -> None:
+        """Follow changes until a new watch is needed."""
+        while True:
+            lost = not self._directory_is_there()
+            if not self._away:
+                lost |= await self._pass(watch, emit)
+            if lost and not self._away:
+                return
+            await self._rest(watch)
+
+    def _directory_is_there(self) -> bool:
+        """Note whether the directory is away; whether it is the same one as before."""
+        try:
+            with os.scandir(self._root):
+                status = self._root.stat()
+        except OSError as error:
+            self._away = True
+            message = f"cannot be listed, what was last read stays: {tree.reason(error)}"
+            self._problems.put(_DIRECTORY, [FileProblem(".", "", message)])
+            return False
+        self._problems.put(_DIRECTORY, [])
+        identity = (status.st_dev, status.st_ino)
+        same = identity == self._identity and not self._away
+        self._identity, self._away = identity, False
+        return same
+
+    async def _pass(self, watch: Watch, emit: Emit) -> bool:
+        """Look where it is due and tell what has changed; whether the watch is lost."""
+        notices, begun = watch.take()
+        where = hints(notices, self._root, self._directories, linked=self._linked)
+        # First where something is known of how a change was made.
+        unknown_removed = self._look_at_hints(where)
+        if begun or where.everywhere or self._clock() >= self._next_rescan:
+            await self._look_everywhere(links_swapped=where.links_swapped)
+        if not self._listed and "" not in self._directories:
+            return where.watch_lost  # It went away just now.
+        if not self._listed or (unknown_removed and self._shared):
+            await self._list(emit)
+        for path in self._due():
+            await self._take(path, emit)
+        self._tie(emit)
+        self._tell_problems()
+        return where.watch_lost
+
+    def _look_at_hints(self, where: Hints) -> bool:
+        """Look at the files that were hinted at; whether one was removed that nobody had read."""
+        unknown_removed = False
+        for path in sorted(where.changed):
+            known = path in self._held
+            self._look(path, whole=path in where.replaced)
+            unknown_removed |= path in where.removed and not known
+            self._linked |= (self._root / path).is_symlink()
+        return unknown_removed
+
+    async def _rest(self, watch: Watch) -> None:
+        """Until something was noticed, or something is due."""
+        if self._away:
+            await asyncio.sleep(self._bounds.directory_check_s)
+            return
+        now = self._clock()
+        due = [now + self._bounds.directory_check_s, self._next_rescan]
+        due += (file.since + self._settle_s for file in self._unsettled.values())
+        due += (missing.since + self._settle_s for missing in self._union.missing)
+        try:
+            async with asyncio.timeout(max(0.0, min(due) - now)):
+                await watch.noticed.wait()
+        except TimeoutError:
+            pass
+
+    def _due(self) -> list[str]:
+        now = self._clock()
+        return sorted(
+            path
+            for path, file in self._unsettled.items()
+            if file.whole or now >= file.since + self._settle_s
+        )
+
+    async def _breathe(self) -> bool:
+        """Let others run if this has been running for long; whether that was so."""
+        if self._clock() - self._slice_began < self._bounds.slice_s:
+            return False
+        await asyncio.sleep(0)
+        self._slice_began = self._clock()
+        return True
+
+    @staticmethod
+    def _clock() -> float:
+        return asyncio.get_running_loop().time()
+
+    # -- Looking --
+
+    async def _look_everywhere(self, *, links_swapped: bool) -> None:
+        found: set[str] = set()
+        directories: set[str] = set()
+        unlisted: list[tree.Unlisted] = []
+        self._linked = False
+        for step in tree.walk(self._root):
+            await self._breathe()
+            match step:
+                case tree.Directory(path, linked):
+                    directories.add(path)
+                    self._linked |= linked
+                case tree.File(path, linked):
+                    found.add(path)
+                    self._linked |= linked
+                    self._look(path, whole=links_swapped and linked)
+                case tree.Unlisted():
+                    unlisted.append(step)
+        self._directories = directories
+        for path in (self._held.keys() | self._unsettled.keys()) - found:
+            self._look_for_unfound(path, unlisted)
+        self._problems.put(
+            _SUBDIRECTORIES,
+            [FileProblem(_shown(u.path), "", f"cannot be listed: {u.message}") for u in unlisted],
+        )
+        self._next_rescan = self._clock() + self._bounds.rescan_s
+
+    def _look_for_unfound(self, path: str, unlisted: list[tree.Unlisted]) -> None:
+        """Find out what became of a file that the tree no longer shows.
+
+        Listing a directory while it changes may pass over a file that is there.
+        """
+        if path.rpartition("/")[0] in self._directories:
+            self._look(path)
+        elif not any(path.startswith(f"{u.path}/") for u in unlisted):
+            self._forget(path)
+
+    def _look(self, path: str, *, whole: bool = False) -> None:
+        """See whether the file is as it was when it was last looked at.
+
+        `whole`: if it is another one now, it was put there as it is.
+        """
+        try:
+            found = tree.signature(self._root / path)
+        except OSError:
+            # Reading it tells why.
+            self._unsettled[path] = _Unsettled(None, self._clock(), whole=True)
+            return
+        if found is None:
+            self._forget(path)
+            return
+        known = self._unsettled.get(path) or self._held.get(path)
+        before = known.signature if known else None
+        if found != before:
+            another = before is not None and found.inode != before.inode
+            self._unsettled[path] = _Unsettled(found, self._clock(), whole=whole and another)
+
+    def _forget(self, path: str) -> None:
+        self._held.pop(path, None)
+        self._unsettled.pop(path, None)
+        self._union.drop(path)
+
+    # -- Taking and telling. Nothing is awaited between the last look at a file and emit. --
+
+    async def _list(self, emit: Emit) -> None:
+        """Tell everything there is, as a complete list of each kind."""
+        kinds = [kind for kind in Kind if kind in self._kinds]
+        for kind in kinds:
+            emit(Init(kind))
+        for path in sorted(self._held.keys() | self._unsettled.keys()):
+            await self._breathe()
+            self._look(path)
+            if path in self._unsettled:
+                await self._take(path, emit)
+            if self._listed:
+                await self._tell(path, self._union.again(path), emit)
+        for event in self._union.tie(self._clock()):
+            emit(event)
+        self._union.listed()
+        self._listed = True
+        for kind in kinds:
+            emit(InitDone(kind))
+
+    async def _take(self, path: str, emit: Emit) -> None:
+        """Read an unsettled file and tell what differs, unless it is written to meanwhile."""
+        looked_at = self._unsettled.get(path)
+        if looked_at is None:
+            return  # Somebody has told meanwhile that he wrote it.
+        text = self._opened(path)
+        if isinstance(text, _Held):
+            await self._tell(path, self._hold(path, text, None), emit)
+        if not isinstance(text, Text):
+            return
+        held = self._held.get(path)
+        if held and held.signature and held.digest == text.digest:
+            problem = held.problem
+            contents = None if problem else self._union.contents(path)
+        else:
+            contents, problem = await self._parsed(path, text.text)
+        self._look(path)
+        if self._unsettled.get(path) is looked_at and text.signature == looked_at.signature:
+            now_held = _Held(text.signature, text.digest, problem)
+            await self._tell(path, self._hold(path, now_held, contents), emit)
+
+    def _opened(self, path: str) -> Text | _Held | None:
+        """The text of an unsettled file, or what to hold instead; None if there is no file."""
+        try:
+            return tree.read_text(self._root / path, self._bounds.file_bytes_max)
+        except (FileNotFoundError, NotADirectoryError):
+            self._forget(path)
+            return None
+        except ManifestError as error:
+            return _Held(self._unsettled[path].signature, b"", _problem(path, error))
+        except OSError as error:
+            message = f"cannot be read: {tree.reason(error)}"
+            return _Held(None, b"", FileProblem(_shown(path), "", message))
+
+    async def _parsed(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
+        """What the text says, or why that cannot be known."""
+        steps = reading(text, self._kinds)
+        try:
+            while True:
+                next(steps)
+                await self._breathe()
+        except StopIteration as end:
+            contents: Contents = end.value
+            return contents, None
+        except ManifestError as error:
+            return None, _problem(path, error)
+
+    def _hold(self, path: str, held: _Held, contents: Contents | None) -> Sequence[Event]:
+        """Take note of a file that was read; what to tell. Without contents, the old ones stay."""
+        self.files_read += 1
+        del self._unsettled[path]
+        self._held[path] = held
+        self._touched.add(path)
+        if contents is None and self._shared and held.problem:
+            # Whoever writes the directory must hear of it, to put the file right.
+            contents = self._union.contents(path).malformed(str(held.problem))
+        if contents is None:
+            return ()
+        return self._union.put(path, contents, again=self._shared)
+
+    async def _tell(self, path: str, events: Iterable[Event], emit: Emit) -> None:
+        """Tell what was read of a file, with breaks as long as nobody writes to it."""
+        for event in events:
+            emit(event)
+            if path not in self._unsettled and await self._breathe():
+                self._look(path)
+
+    def _tie(self, emit: Emit) -> None:
+        """Tell what became of objects that files have let go of."""
+        now = self._clock()
+        for event in self._union.tie(now):
+            emit(event)
+        for missing in self._union.missing:
+            if now < missing.since + self._settle_s:
+                continue
+            self._look(missing.path)
+            if missing.path in self._unsettled:
+                self._union.postpone(missing, now)  # It may be back, unread as yet.
+            else:
+                emit(self._union.delete(missing))
+
+    def _tell_problems(self) -> None:
+        for path in sorted(self._touched | self._union.reshuffled()):
+            held = self._held.get(path)
+            if held and held.problem:
+                problems = [held.problem]
+            else:
+                flaws = self._union.contents(path).flaws
+                problems = [FileProblem(_shown(path), *flaw) for flaw in flaws]
+            problems += (
+                FileProblem(_shown(path), *flaw, hides_objects=False)
+                for flaw in self._union.repeats(path)
+            )
+            self._problems.put(path, problems)
+        self._touched.clear()
+
+
+def _problem(path: str, error: ManifestError) -> FileProblem:
+    return FileProblem(_shown(path), f"line {error.line}, column {error.column}", error.message)
+
+
+def _shown(path: str) -> str:
+    """A path as a person may read it: a name may be bytes that are no text."""
+    return os.fsencode(path).decode(errors="backslashreplace") or "."

@@ -1,0 +1,176 @@
+"""A directory tree of manifests: which files there are, and what stands in one.
+
+Nothing here waits or remembers. Paths are relative to the directory, with `/` between
+their parts, and their order as text is the path order that decides which file comes first.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from vmsvc_grpc.source.documents import ManifestError
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class Signature(NamedTuple):
+    """What a file's status says of its content: equal as long as nobody wrote to it."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory of the tree, listed; `path` is "" for the tree itself."""
+
+    path: str
+    linked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """Something that is named like a manifest, and is no directory."""
+
+    path: str
+    linked: bool
+    """Whether a symbolic link leads to it: its own, or one of a directory above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A directory that cannot be listed, and why."""
+
+    path: str
+    message: str
+
+
+class Text(NamedTuple):
+    """The text of a file, and what tells it from another."""
+
+    signature: Signature
+    digest: bytes
+    text: str
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a file of this name is read: by its suffix, and not hidden by a dot anywhere."""
+    return path.endswith(SUFFIXES) and not is_hidden(path)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a part of the path begins with a dot, as editors' and the kubelet's own do."""
+    return path.startswith(".") or "/." in path
+
+
+def walk(root: Path) -> Iterator[Directory | File | Unlisted]:
+    """Everything in the tree, its files in path order.
+
+    Links are followed. A directory that several paths lead to is listed by the first,
+    so a loop of links ends. Each step lists one directory at most.
+    """
+    visited: set[tuple[int, int]] = set()
+    # What is still to come, the next at the end; directories end with a slash, as the
+    # paths below them do, so that sorting names gives the path order.
+    ahead: list[tuple[str, bool]] = [("/", False)]
+    while ahead:
+        path, linked = ahead.pop()
+        if not path.endswith("/"):
+            yield File(path, linked)
+            continue
+        path = path[:-1]
+        try:
+            status = (root / path).stat()
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            ahead += sorted(_entries(root, path, linked), reverse=True)
+            yield Directory(path, linked)
+        except FileNotFoundError as error:
+            if not path:  # Any other has just been removed: there is nothing to list.
+                yield Unlisted(path, reason(error))
+        except OSError as error:
+            yield Unlisted(path, reason(error))
+
+
+def _entries(root: Path, path: str, linked: bool) -> Iterator[tuple[str, bool]]:
+    with os.scandir(root / path) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            below = f"{path}/{entry.name}" if path else entry.name
+            through_link = linked or entry.is_symlink()
+            if _is_directory(entry):
+                yield f"{below}/", through_link
+            elif entry.name.endswith(SUFFIXES):
+                yield below, through_link
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # A link that leads nowhere one may look: reading it tells why.
+
+
+def signature(file: Path) -> Signature | None:
+    """What the file looks like; None if there is none, or nothing to read.
+
+    Raises OSError if that cannot be known.
+    """
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _signature(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return Signature(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def read_text(file: Path, bytes_max: int) -> Text:
+    """The text of a file. Blocks for as long as the disk takes.
+
+    Raises ManifestError if it is not UTF-8, and OSError if it cannot be read or holds
+    more than `bytes_max`.
+    """
+    # Not blocking: what was a file a moment ago may be a pipe that nobody writes to.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = opened.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise OSError(errno.EFBIG, f"it holds more than {bytes_max} bytes; split it")
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    return Text(_signature(status), digest, decoded(content))
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file's bytes. Raises ManifestError if they are not UTF-8."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before) - before.rfind(b"\n")
+        raise ManifestError("this is not UTF-8; save the file as UTF-8", line, column) from None
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in a few words."""
+    return error.strerror or str(error)
