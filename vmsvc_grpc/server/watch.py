@@ -8,10 +8,10 @@ out when the transport asks, from what is newest then.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Topic
+from vmsvc_grpc.cache.topic import Absence, Absent, Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server import requests
 from vmsvc_grpc.server.call import Code, RpcError, Wake
@@ -125,7 +125,8 @@ class WatchStream:
     def _begin(self, request: requests.Watch) -> None:
         self._begun = True
         self._held = dict(request.held)
-        self._noted.update(dict.fromkeys(request.held))
+        self._request = replace(request, held={})  # Not needed any more once it is answered.
+        self._noted.update(dict.fromkeys(self._held))
         if request.all_services or request.namespaces:
             self._scan(request)
         else:
@@ -133,7 +134,7 @@ class WatchStream:
         self._first_answers_due = len(self._noted)
 
     def _scan(self, request: requests.Watch) -> None:
-        """Note each service that was not asked for by name and has not been told. O(services)."""
+        """Note each service that is covered without being named, and not told yet. O(services)."""
         self._scan_due = False
         covered = [
             key
@@ -147,16 +148,16 @@ class WatchStream:
                 self._noted[key] = None
 
     def _answer(self, request: requests.Watch, key: Key) -> bytes | None:
-        """The message about one service; None if the client knows all of it."""
+        """The message about one service; None if there is nothing new to the client."""
         cursor = self._cursors.get(key)
         if cursor is None:
             topic = self._cache.subscribe(key, request.filter_class, self)
             cursor = self._cursors[key] = _Cursor(topic)
-        publication = cursor.topic.current
-        # Empty, too, for a service of which the client holds nothing; None if not named.
+        # None if the request does not name it; that counts for the first answer only.
         held = self._held.pop(key, None)
+        publication = cursor.topic.current
         if isinstance(publication.state, Absent):
-            return self._absent(request, cursor, publication, publication.state, held is not None)
+            return self._absent(cursor, publication.state, request.covers(key), held is not None)
         if len(self._cursors) > self._limits.services_per_stream_max:
             raise self._too_many()
         if publication.version == cursor.version:
@@ -168,27 +169,20 @@ class WatchStream:
             return self._told("delta", self._encoder.delta(publication))
         return self._told("snapshot", self._encoder.snapshot(publication))
 
-    def _absent(
-        self,
-        request: requests.Watch,
-        cursor: _Cursor,
-        publication: Publication,
-        state: Absent,
-        named: bool,
-    ) -> bytes | None:
+    def _absent(self, cursor: _Cursor, state: Absent, covered: bool, named: bool) -> bytes | None:
         gone = state.absence is Absence.NOT_FOUND
-        heard_of = named or cursor.version or cursor.absent is not None
-        again = cursor.absent is not None and (
-            cursor.absent == state or (gone and cursor.absent.absence is Absence.NOT_FOUND)
-        )
-        cursor.version, cursor.absent = 0, state
-        if gone and request.covers(cursor.topic.service):
-            # The cache tells of it when it is created again; until then it costs nothing.
+        told, cursor.absent = cursor.absent, state
+        heard_of = named or told is not None or cursor.version > 0
+        cursor.version = 0
+        if gone and covered:
+            # The cache tells when it is there again; until then it costs nothing.
             self._cache.unsubscribe(cursor.topic, self)
             del self._cursors[cursor.topic.service]
-        if again or (gone and not heard_of and request.covers(cursor.topic.service)):
+            if not heard_of:
+                return None
+        if told is not None and told.absence is state.absence and (gone or told == state):
             return None
-        return self._told("absent", self._encoder.absent(publication))
+        return self._told("absent", self._encoder.absent(cursor.topic.current))
 
     def _told(self, kind: str, message: bytes) -> bytes:
         self._counts.messages[kind] += 1
