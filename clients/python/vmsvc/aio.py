@@ -218,17 +218,17 @@ class AsyncWatch:
             if self._session.pending:
                 return self._session.pending.popleft()
             if self._stream is None:
-                await self._wait_s(self._session.retry_at - time.monotonic())
-                if self._closed.is_set():
+                if await self._closed_within(self._session.retry_at - time.monotonic()):
                     break
                 self._stream = self._open_stream(self._session.begin())
             await self._read(self._stream)
         return None
 
-    async def _wait_s(self, delay_s: float) -> None:
+    async def _closed_within(self, delay_s: float) -> bool:
         if delay_s > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), delay_s)
+        return self._closed.is_set()
 
     async def _read(self, stream: _Stream) -> None:
         try:

@@ -8,30 +8,35 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
 
 from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, UsageError, parse
 
 # As a shell tells of a process that a signal ended.
-_EXIT_INTERRUPTED = 128 + signal.SIGINT
-_EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
-_EXIT_TERMINATED = 128 + signal.SIGTERM
+_EXIT_BY_SIGNAL = 128
 
 
 def main() -> int:
     """Run the command line of this process; its exit code. Never raises but for --help."""
-    signal.signal(signal.SIGTERM, _terminate)
+    terminated = False
+
+    def terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
+        # Not the default, which would leave the terminal without its cursor.
+        nonlocal terminated
+        terminated = True
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         return _run()
     except UsageError as error:
         print(f"vmsvc: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return _EXIT_BY_SIGNAL + (signal.SIGTERM if terminated else signal.SIGINT)
     except BrokenPipeError:
         # What is still buffered has no reader: at exit, Python would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_BROKEN_PIPE
+        return _EXIT_BY_SIGNAL + signal.SIGPIPE
     except OSError as error:
         with contextlib.suppress(OSError):
             print(f"vmsvc: cannot write the answer: {error.strerror}", file=sys.stderr)
@@ -39,21 +44,16 @@ def main() -> int:
 
 
 def _run() -> int:
-    options = parse(sys.argv[1:], os.environ, terminal=_is_terminal())
-    # gRPC reads it when it is imported, and would write of each lost connection into
-    # the table.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from vmsvc.commands import run  # noqa: PLC0415 - after what it depends on
-
-    return run(options)
-
-
-def _is_terminal() -> bool:
     if sys.__stdout__ is None:
         raise OSError(errno.EBADF, "stdout is closed")
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    try:
+        options = parse(sys.argv[1:], os.environ, terminal=terminal)
+        # gRPC reads it when it is imported, and would write of each lost connection into
+        # the table.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        from vmsvc.commands import run  # noqa: PLC0415 - after what it depends on
 
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's
-    # Not the default, which would leave the terminal without its cursor.
-    raise SystemExit(_EXIT_TERMINATED)
+        return run(options)
+    finally:
+        sys.stdout.flush()

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from rich.console import Console
 from rich.live import Live
 
-from vmsvc.aio import AsyncClient
+from vmsvc.aio import AsyncClient, AsyncWatch
 from vmsvc.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -24,17 +24,19 @@ from vmsvc.live import Board
 from vmsvc.model import Readiness
 from vmsvc.options import EXIT_NO_ANSWER, EXIT_REFUSED, EXIT_USAGE, Options
 from vmsvc.show import endpoints_table, explanation_text, json_text, printable, services_table
-from vmsvc.state import Event
-from vmsvc.sync import Client
 
 _LIVE_TICK_S = 0.25
 _JSON_INDENT = 2
 
 
 def run(options: Options) -> int:
-    """Do what `options` say; the exit code. Says on stderr why it could not."""
+    """Do what `options` say; the exit code. Says on stderr why it could not.
+
+    Raises KeyboardInterrupt, with everything closed, and OSError where stdout fails.
+    """
     try:
-        _COMMANDS[options.command](options)
+        # In an event loop, an interrupt comes where the code waits, and nowhere else.
+        asyncio.run(_run(options))
     except (NotFoundError, RefusedError, PermissionDeniedError, UnauthenticatedError) as error:
         return _failed(error, EXIT_REFUSED)
     except InvalidArgumentError as error:
@@ -42,6 +44,11 @@ def run(options: Options) -> int:
     except VmsvcError as error:
         return _failed(error, EXIT_NO_ANSWER)
     return 0
+
+
+async def _run(options: Options) -> None:
+    async with AsyncClient(options.server, timeout_s=options.timeout_s) as client:
+        await _COMMANDS[options.command](client, options)
 
 
 def _failed(error: VmsvcError, code: int) -> int:
@@ -66,10 +73,9 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _list(options: Options) -> None:
+async def _list(client: AsyncClient, options: Options) -> None:
     namespace = options.namespaces[0] if options.namespaces else None
-    with Client(options.server, timeout_s=options.timeout_s) as client:
-        services = list(client.list(namespace))
+    services = [service async for service in client.list(namespace)]
     if options.output == "json":
         _write(json_text(services, indent=_JSON_INDENT) + "\n")
     elif services:
@@ -78,10 +84,9 @@ def _list(options: Options) -> None:
         _note(f"no services in namespace {namespace}" if namespace else "no services")
 
 
-def _resolve(options: Options) -> None:
+async def _resolve(client: AsyncClient, options: Options) -> None:
     [service] = options.services
-    with Client(options.server, timeout_s=options.timeout_s) as client:
-        state = client.resolve(service, readiness=options.readiness)
+    state = await client.resolve(service, readiness=options.readiness)
     if options.output == "json":
         _write(json_text(state, indent=_JSON_INDENT) + "\n")
     elif state.endpoints:
@@ -91,64 +96,58 @@ def _resolve(options: Options) -> None:
         _note(f"{service} has no {ready}endpoints; `vmsvc explain {service}` tells why")
 
 
-def _explain(options: Options) -> None:
+async def _explain(client: AsyncClient, options: Options) -> None:
     [service] = options.services
-    with Client(options.server, timeout_s=options.timeout_s) as client:
-        explanation = client.explain(service)
+    explanation = await client.explain(service)
     if options.output == "json":
         _write(json_text(explanation, indent=_JSON_INDENT) + "\n")
     else:
         _write(explanation_text(explanation))
 
 
-def _watch(options: Options) -> None:
+async def _watch(client: AsyncClient, options: Options) -> None:
+    watch = client.watch(
+        *options.services,
+        namespaces=options.namespaces,
+        all_services=options.all_services,
+        readiness=options.readiness,
+    )
     if options.output == "json":
-        _watch_lines(options)
+        await _watch_lines(watch)
     else:
-        asyncio.run(_watch_live(options, Console()))
+        board = Board(options.server, options.services, options.readiness)
+        await _watch_live(watch, board, Console())
 
 
-def _watch_lines(options: Options) -> None:
+async def _watch_lines(watch: AsyncWatch) -> None:
     log = logging.getLogger("vmsvc")
     log.setLevel(logging.INFO)
     log.addHandler(_Notes())
-    with Client(options.server) as client:
-        watch = client.watch(
-            *options.services,
-            namespaces=options.namespaces,
-            all_services=options.all_services,
-            readiness=options.readiness,
-        )
-        for state in watch:
-            _write(json_text(state) + "\n")
+    async for state in watch:
+        _write(json_text(state) + "\n")
 
 
-async def _watch_live(options: Options, console: Console) -> None:
+async def _watch_live(watch: AsyncWatch, board: Board, console: Console) -> None:
     # The table tells what a log would.
     logging.getLogger("vmsvc").addHandler(logging.NullHandler())
-    board = Board(options.server, options.services, options.readiness)
-    async with AsyncClient(options.server) as client:
-        watch = client.watch(
-            *options.services,
-            namespaces=options.namespaces,
-            all_services=options.all_services,
-            readiness=options.readiness,
-        )
-        reading = asyncio.create_task(_read(watch.events(), board))
+    reading = asyncio.create_task(_read(watch, board))
+    try:
         with Live(console=console, auto_refresh=False) as live:
             while not reading.done():
                 now = time.monotonic()
                 live.update(board.render(now, console.width, console.height), refresh=True)
                 await asyncio.wait({reading}, timeout=_LIVE_TICK_S)
+    finally:
+        await watch.aclose()
         await reading
 
 
-async def _read(events: AsyncIterator[Event], board: Board) -> None:
-    async for event in events:
+async def _read(watch: AsyncWatch, board: Board) -> None:
+    async for event in watch.events():
         board.take(event, time.monotonic())
 
 
-_COMMANDS: Mapping[str, Callable[[Options], None]] = {
+_COMMANDS: Mapping[str, Callable[[AsyncClient, Options], Awaitable[None]]] = {
     "list": _list,
     "resolve": _resolve,
     "explain": _explain,

@@ -24,6 +24,9 @@ _DELETED_SHOWN_S = 30.0
 # keeps for the cursor.
 _LINES_AROUND = 5
 
+# Its field and the beginning; `vmsvc explain` has the rest. Changes need the room.
+_REFUSAL_WIDTH_MAX = 40
+
 _GAP = 2
 # Columns that shrink if a line is too wide, in this order, and to what width; 0: gone.
 _GIVES_WAY = {"ZONE": 0, "CHANGED": 7, "ENDPOINTS": 20, "ENDPOINT": 20, "VM": 12, "SERVICE": 16}
@@ -178,13 +181,15 @@ class Board:
             return Text("none" if self._all_endpoints else "none is ready", _POOR)
         if state.absence.reason is AbsenceReason.NOT_FOUND:
             return Text("not found", _BAD)
-        return Text(f"refused: {printable(state.absence.message)}", _BAD)
+        text = Text(f"refused: {printable(state.absence.message)}", _BAD)
+        text.truncate(_REFUSAL_WIDTH_MAX, overflow="ellipsis")
+        return text
 
     def _footer(self, rows: Sequence[_Row], left_out: int) -> Text:
         endpoints = [e for row in rows for e in row.state.endpoints]
         ready = sum(e.ready for e in endpoints)
-        of = f" of {len(endpoints)}" if self._all_endpoints else ""
-        text = f"{_count(len(rows), 'service')}, {ready}{of} endpoints ready"
+        of = f"{ready} of " if self._all_endpoints else ""
+        text = f"{_count(len(rows), 'service')}, {of}{_count(len(endpoints), 'endpoint')} ready"
         if left_out:
             text += f"; shown are the {len(rows) - left_out} that changed last"
         return Text(text, "dim", no_wrap=True, overflow="ellipsis")

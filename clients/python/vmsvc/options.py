@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 from vmsvc.channel import DEFAULT_SERVER, target
@@ -204,9 +203,22 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """Prints the version and ends, as argparse's own, which wants to know it beforehand."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        # It takes as long to import as all the rest.
+        from importlib.metadata import version  # noqa: PLC0415
+
+        parser.exit(message=f"vmsvc {version('vmsvc-client')}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=f"vmsvc {version('vmsvc-client')}")
+    parser.add_argument("--version", action=_Version)
     _add_common(parser)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import random
 import threading
 import time
@@ -157,7 +159,9 @@ class Watch:
         self._open_stream = open_stream
         self._session = session
         self._stream: _CallIterator[pb.WatchEndpointsResponse] | None = None
-        self._closed = threading.Event()
+        self._closed = False
+        # Not an Event: an interrupt (Ctrl-C) while waiting for one can leave it locked.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @property
     def states(self) -> Mapping[str, ServiceState]:
@@ -171,7 +175,8 @@ class Watch:
 
     def close(self) -> None:
         """End the stream and the iteration. May be called twice, and while a thread reads."""
-        self._closed.set()
+        self._closed = True
+        self._wake.put(None)
         stream = self._stream
         if stream is not None:
             stream.cancel()
@@ -202,11 +207,11 @@ class Watch:
             yield event
 
     def _next(self) -> Event | None:
-        while not self._closed.is_set():
+        while not self._closed:
             if self._session.pending:
                 return self._session.pending.popleft()
             if self._stream is None:
-                if self._closed.wait(max(0.0, self._session.retry_at - time.monotonic())):
+                if self._closed_within(self._session.retry_at - time.monotonic()):
                     break
                 self._stream = self._open_stream(self._session.begin())
                 # Now `close` finds it, or has been called before it could.
@@ -215,13 +220,19 @@ class Watch:
         self._session.state.lost()
         return None
 
+    def _closed_within(self, delay_s: float) -> bool:
+        if delay_s > 0:
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=delay_s)
+        return self._closed
+
     def _read(self, stream: _CallIterator[pb.WatchEndpointsResponse]) -> None:
         try:
             message = next(stream)
         except StopIteration:
             self._ended(None)
         except grpc.RpcError as failure:
-            if not self._closed.is_set():
+            if not self._closed:
                 self._ended(_error(self._session.server, failure))
         else:
             try:

@@ -1,0 +1,473 @@
+"""The command `vmsvc` as a process: on the real server, in pipes and in a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+import pytest
+
+from tests.integration.scripted import Failure, ScriptedServer
+from tests.program import PATIENCE_S, Program, awaited, serving
+from tests.unit.client.told import SYNCED, WEB, snapshot
+
+MANIFESTS = """\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata: {name: web, namespace: shop}
+spec: {type: ClusterIP, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata: {name: old, namespace: shop}
+spec: {type: NodePort, selector: {app: old}, ports: [{name: http, port: 80}]}
+---
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachine
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+status: {network: {primaryIP4: 10.0.0.1}}
+---
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachine
+metadata: {name: web-2, namespace: shop, labels: {app: web}}
+spec: {readinessProbe: {tcpSocket: {port: 80}}}
+status: {network: {primaryIP4: 10.0.0.2}, conditions: [{type: Ready, status: "False", reason: R}]}
+"""
+# Whoever runs the tests may have settings of their own.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("VMSVC_")}
+VMSVC = [str(Path(sys.executable).with_name("vmsvc"))]
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("manifests")
+
+
+@pytest.fixture(scope="module")
+def server(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    (manifests / "shop.yaml").write_text(MANIFESTS)
+    arguments: list[str | Path] = ["--manifests", manifests, "--drain-s", "0.2"]
+    with serving(arguments, tmp_path_factory.mktemp("log") / "log") as program:
+        yield program
+
+
+@pytest.fixture
+def file(manifests: Path) -> Iterator[Path]:
+    """The manifest, put back after the test."""
+    path = manifests / "shop.yaml"
+    yield path
+    replace(path, MANIFESTS)
+
+
+def replace(path: Path, text: str) -> None:
+    """As an editor does it: the file is never there in part."""
+    new = path.with_name(".new")
+    new.write_text(text)
+    new.rename(path)
+
+
+def vmsvc(server: str, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*VMSVC, *line.split()],
+        env={**ENVIRONMENT, "VMSVC_SERVER": server, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_list(server: Program) -> None:
+    ran = vmsvc(server.grpc, "list")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    header, old, web = ran.stdout.splitlines()
+    assert header.split() == [
+        "SERVICE", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "VMS", "READY", "STATUS",
+    ]  # fmt: skip
+    assert old.split("   ")[0] == "shop/old"
+    assert "Refused: spec.type: NodePort is not supported" in old
+    assert web.split() == [WEB, "ClusterIP", "<none>", "<none>", "80/TCP", "2", "1/2", "OK"]
+
+
+def test_list_as_json(server: Program) -> None:
+    ran = vmsvc(server.grpc, "list shop -o json")
+    assert [s["service"] for s in json.loads(ran.stdout)] == ["shop/old", "shop/web"]
+
+
+def test_list_of_an_empty_namespace(server: Program) -> None:
+    ran = vmsvc(server.grpc, "list nobody")
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert ran.stderr == "vmsvc: no services in namespace nobody\n"
+    assert json.loads(vmsvc(server.grpc, "list nobody -o json").stdout) == []
+
+
+def test_resolve(server: Program) -> None:
+    ran = vmsvc(server.grpc, "resolve shop/web")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line.split() for line in ran.stdout.splitlines()] == [
+        ["ADDRESS", "PORT(S)", "READY", "VM", "ZONE"],
+        ["10.0.0.1", "8080/TCP(http)", "yes", "web-1", "<none>"],
+    ]
+
+
+def test_resolve_with_a_namespace_and_all_endpoints(server: Program) -> None:
+    ran = vmsvc(server.grpc, "resolve web -o json", VMSVC_NAMESPACE="shop", VMSVC_ALL="1")
+    state = json.loads(ran.stdout)
+    assert state["service"] == WEB
+    assert [(e["address"], e["ready"]) for e in state["endpoints"]] == [
+        ("10.0.0.1", True),
+        ("10.0.0.2", False),
+    ]
+
+
+def test_resolve_where_nothing_is_ready(server: Program, file: Path) -> None:
+    replace(file, MANIFESTS.replace("app: web}, ports", "app: nobody}, ports"))
+    ran = awaited(lambda: ran if (ran := vmsvc(server.grpc, "resolve shop/web")).stderr else None)
+    assert ran is not None
+    assert (ran.returncode, ran.stdout) == (0, "")
+    assert ran.stderr == (
+        "vmsvc: shop/web has no ready endpoints; `vmsvc explain shop/web` tells why\n"
+    )
+
+
+def test_explain(server: Program) -> None:
+    ran = vmsvc(server.grpc, "explain shop/web")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("Service:   shop/web\nSelector:  app=web\nFamilies:  IPv4\n\nVM")
+    assert re.search(r"web-1 +Ready +10\.0\.0\.1 +it has no readiness probe", ran.stdout)
+    assert re.search(r"web-2 +NotReady +10\.0\.0\.2 +readiness probe tcpSocket", ran.stdout)
+
+
+def test_explain_of_a_refused_service_has_its_problem_first(server: Program) -> None:
+    ran = vmsvc(server.grpc, "explain shop/old")
+    assert ran.returncode == 0
+    assert ran.stdout.splitlines()[1].startswith("Problem:   spec.type: NodePort is not supported")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "sentence"),
+    [
+        pytest.param(
+            "resolve shop/none", 1, "there is no VirtualMachineService shop/none", id="not found"
+        ),
+        pytest.param("resolve shop/old", 1, "NodePort is not supported", id="refused"),
+        pytest.param("explain shop/none", 1, "there is no", id="nothing to explain"),
+        pytest.param("resolve Shop/web", 2, "cannot be a namespace's name", id="no name"),
+        pytest.param("watch Shop/web", 2, "cannot be a namespace's name", id="no name to watch"),
+        pytest.param("resolve web", 2, "has no namespace", id="no namespace"),
+        pytest.param("frob", 2, "invalid choice: 'frob'", id="no such command"),
+    ],
+)
+def test_what_fails_is_one_line_and_a_code(
+    server: Program, line: str, code: int, sentence: str
+) -> None:
+    ran = vmsvc(server.grpc, line)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert re.fullmatch(rf"vmsvc: .*{re.escape(sentence)}.*\n", ran.stderr)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address that is taken, and where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*taken.getsockname())
+
+
+@pytest.mark.parametrize("line", ["list", "resolve shop/web", "explain shop/web"])
+def test_a_server_that_is_not_there(nobody: str, line: str) -> None:
+    ran = vmsvc(nobody, line)
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr == f"vmsvc: server {nobody} cannot be reached: Connection refused\n"
+
+
+def test_a_server_that_is_not_ready() -> None:
+    with ScriptedServer() as server:
+        server.unary["ListServicesRequest"] = Failure(
+            grpc.StatusCode.UNAVAILABLE, "the cache is not filled yet"
+        )
+        ran = vmsvc(server.address, "list")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr == f"vmsvc: server {server.address}: the cache is not filled yet\n"
+
+
+def test_a_server_that_is_silent_is_waited_for_no_longer_than_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = "{}:{}".format(*silent.getsockname())
+        ran = vmsvc(address, "list --timeout-s 0.5")
+    assert ran.returncode == 3
+    assert ran.stderr == f"vmsvc: server {address} did not answer in time\n"
+
+
+@pytest.mark.parametrize("line", ["list", "resolve shop/web", "explain shop/web"])
+def test_what_cannot_be_written_is_told(server: Program, line: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [*VMSVC, "--server", server.grpc, *line.split()],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert ran.returncode == 3
+    assert ran.stderr == "vmsvc: cannot write the answer: No space left on device\n"
+
+
+def test_a_reader_that_wants_one_line_of_help_gets_it() -> None:
+    with subprocess.Popen(
+        [*VMSVC, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(PATIENCE_S), process.stderr.read()) == (141, b"")
+
+
+def test_version(server: Program) -> None:
+    assert vmsvc(server.grpc, "--version").stdout == f"vmsvc {version('vmsvc-client')}\n"
+
+
+def test_a_closed_stdout_is_told() -> None:
+    line = f"{VMSVC[0]} list >&-"
+    ran = subprocess.run(
+        ["/bin/sh", "-c", line], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (3, "vmsvc: cannot write the answer: stdout is closed\n")
+
+
+# -- watch in a pipe --
+
+
+class Watch:
+    """`vmsvc watch` with its output in a pipe."""
+
+    def __init__(self, server: str, line: str) -> None:
+        self.process = subprocess.Popen(
+            [*VMSVC, "--server", server, "watch", *line.split()],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,  # What waits to be read is in the pipe, where `select` sees it.
+        )
+
+    def told(self) -> Any:
+        """The next line, as what it means."""
+        return json.loads(_line(self.process.stdout))
+
+    def noted(self) -> str:
+        """The next line on stderr."""
+        return _line(self.process.stderr)
+
+    def end(self, signum: int) -> tuple[int, str, str]:
+        """Exit code after a signal, and what is left to read."""
+        self.process.send_signal(signum)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, out.decode(), err.decode()
+
+
+def _line(stream: IO[bytes] | None) -> str:
+    assert stream is not None
+    line = b""
+    while not line.endswith(b"\n"):
+        assert select.select([stream], [], [], PATIENCE_S)[0], f"no more was told than {line!r}"
+        byte = stream.read(1)
+        assert byte, f"it ended after {line!r}"
+        line += byte
+    return line.decode()
+
+
+@contextmanager
+def watching(server: str, line: str) -> Iterator[Watch]:
+    watch = Watch(server, line)
+    try:
+        yield watch
+    finally:
+        if watch.process.poll() is None:
+            watch.process.kill()
+        watch.process.communicate()
+
+
+def addresses(state: Any) -> list[str]:
+    return [e["address"] for e in state["endpoints"]]
+
+
+def test_watch_writes_a_line_at_once_for_each_change(server: Program, file: Path) -> None:
+    with watching(server.grpc, "shop/web") as watch:
+        first = watch.told()
+        assert (first["service"], first["present"], first["absence"]) == (WEB, True, None)
+        assert addresses(first) == ["10.0.0.1"]
+        replace(file, MANIFESTS.replace("10.0.0.1}", "10.0.0.9}"))
+        assert addresses(watch.told()) == ["10.0.0.9"]
+        replace(file, "")
+        gone = watch.told()
+        assert (gone["present"], gone["absence"]["reason"]) == (False, "NOT_FOUND")
+        assert watch.end(signal.SIGINT) == (130, "", "")
+
+
+def test_watch_of_a_namespace_has_the_refused_too(server: Program) -> None:
+    with watching(server.grpc, "-n shop --all") as watch:
+        states = {state["service"]: state for state in (watch.told(), watch.told())}
+        assert addresses(states[WEB]) == ["10.0.0.1", "10.0.0.2"]
+        assert states["shop/old"]["absence"]["reason"] == "REFUSED"
+        assert watch.end(signal.SIGTERM) == (143, "", "")
+
+
+def test_watch_waits_for_a_server_and_says_so_once(nobody: str) -> None:
+    with watching(nobody, "shop/web") as watch:
+        assert watch.noted() == (
+            f"vmsvc: server {nobody} cannot be reached: Connection refused; "
+            "trying until it answers\n"
+        )
+        assert watch.end(signal.SIGINT) == (130, "", "")
+
+
+def test_watch_goes_on_after_an_outage_and_says_what_happened() -> None:
+    with ScriptedServer() as server, watching(server.address, "shop/web") as watch:
+        server.accept().send(snapshot(WEB, 1, "10.0.0.1"), SYNCED)
+        assert addresses(watch.told()) == ["10.0.0.1"]
+        server.stop()
+        assert "trying until it answers" in watch.noted()
+        with ScriptedServer(server.port) as back:
+            back.accept().send(snapshot(WEB, 1, "10.0.0.2"), SYNCED)
+            assert addresses(watch.told()) == ["10.0.0.2"]
+            assert watch.noted() == f"vmsvc: server {server.address} answers again\n"
+            assert watch.end(signal.SIGINT) == (130, "", "")
+
+
+def test_watch_ends_quietly_when_its_reader_is_gone(server: Program, file: Path) -> None:
+    with watching(server.grpc, "shop/web") as watch:
+        watch.told()
+        assert watch.process.stdout is not None
+        watch.process.stdout.close()
+        replace(file, "")
+        assert watch.process.wait(PATIENCE_S) == 141
+        assert watch.process.stderr is not None
+        assert watch.process.stderr.read() == b""
+
+
+def test_interrupting_a_call_that_waits_is_quiet() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = "{}:{}".format(*silent.getsockname())
+        process = subprocess.Popen(
+            [*VMSVC, "--server", address, "list"],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        connection, _ = silent.accept()  # So it waits for an answer.
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+        connection.close()
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+# -- watch in a terminal --
+
+
+class Terminal:
+    """`vmsvc watch` in a terminal of a size, and all that it wrote there."""
+
+    def __init__(self, server: str, line: str, columns: int = 100, lines: int = 30) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [*VMSVC, "--server", server, "watch", *line.split()],
+            env={**ENVIRONMENT, "TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        self.written = ""
+
+    def shows(self, *texts: str) -> bool:
+        """Whether the newest frame comes to show all of these."""
+        return awaited(lambda: all(text in self._frame() for text in texts))
+
+    def wait(self) -> int:
+        """The exit code; what was written until then is in `written`."""
+        code = self.process.wait(PATIENCE_S)
+        self._frame()
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)
+
+    def _frame(self) -> str:
+        while select.select([self._ours], [], [], 0.02)[0]:
+            try:
+                data = os.read(self._ours, 65536)
+            except OSError:  # As Linux tells that the other side is closed.
+                break
+            self.written += data.decode()
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.written).rpartition("server 1")[2]
+
+
+@contextmanager
+def terminal(server: str, line: str) -> Iterator[Terminal]:
+    opened = Terminal(server, line)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def test_watch_is_a_live_table_in_a_terminal(server: Program, file: Path) -> None:
+    with terminal(server.grpc, "-n shop") as screen:
+        assert screen.shows(": live", "shop/web", "10.0.0.1:8080", "web-1", "refused: spec.type")
+        assert screen.shows("2 services, 1 endpoint ready")
+        replace(file, MANIFESTS.replace("10.0.0.1}", "10.0.0.9}"))
+        assert screen.shows("10.0.0.9:8080", "+10.0.0.9 -10.0.0.1")
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.wait() == 130
+        assert "Traceback" not in screen.written
+        assert screen.written.rfind("\x1b[?25h") > screen.written.rfind("\x1b[?25l"), "the cursor"
+
+
+def test_the_table_keeps_the_last_known_while_the_server_is_away() -> None:
+    with ScriptedServer() as server, terminal(server.address, "shop/web") as screen:
+        server.accept().send(snapshot(WEB, 1, "10.0.0.1"), SYNCED)
+        assert screen.shows(": live", "10.0.0.1:8080")
+        server.stop()
+        assert screen.shows(": lost", "next try in", "Connection refused", "10.0.0.1:8080")
+        with ScriptedServer(server.port) as back:
+            back.accept().send(snapshot(WEB, 1, "10.0.0.2"), SYNCED)
+            assert screen.shows(": live", "10.0.0.2:8080")
+            assert "chttp2" not in screen.written, "gRPC's own log would break the table"
+
+
+def test_the_table_gives_the_cursor_back_when_terminated(server: Program) -> None:
+    with terminal(server.grpc, "shop/web") as screen:
+        assert screen.shows(": live")
+        screen.process.terminate()
+        assert screen.wait() == 143
+        assert "Traceback" not in screen.written
+        assert screen.written.rfind("\x1b[?25h") > screen.written.rfind("\x1b[?25l")
+
+
+def test_a_watch_that_is_refused_is_one_line_after_the_table(server: Program) -> None:
+    with terminal(server.grpc, "Shop/web") as screen:
+        assert screen.wait() == 2
+        assert "vmsvc: services[0].service: 'Shop/web'" in screen.written
+        assert "Traceback" not in screen.written
