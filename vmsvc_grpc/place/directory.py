@@ -37,7 +37,7 @@ class DirectoryPlace:
         self._reconciler: Reconciler | None = None
         if config.output is not None:
             self._held = self._files(config.output, HELD_KINDS, shared=True)
-            self._store = DirectoryStore(config.output)
+            self._store = DirectoryStore(config.output, on_write=self._held.written)
             self._reconciler = Reconciler(
                 cache,
                 self._store,

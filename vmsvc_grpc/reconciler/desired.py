@@ -200,14 +200,22 @@ def _endpoints_in_the_way(stored: StoredEndpoints | None) -> Failure | None:
     return Failure("EndpointsNotOurs", message)
 
 
-def _owners(meta: ObjectMeta, vmservice: VirtualMachineService) -> tuple[OwnerReference, ...]:
-    """The owner references that are there, ours among them, in their order."""
+def _owners(child: Child, vmservice: VirtualMachineService) -> tuple[OwnerReference, ...]:
+    """The owner references that are there, in their order, with ours as it should be.
+
+    Ours takes the place of any to a VMService of the name. What has no uid refers to
+    nothing; an API server admits none, but somebody may cut a file short.
+    """
     uid, name = vmservice.meta.uid, vmservice.key.name
     ours = OwnerReference(
         NEWEST_API_VERSION, Kind.VIRTUAL_MACHINE_SERVICE.value, name, uid, True, True
     )
-    owners = tuple(ours if o.uid == uid else o for o in meta.owner_references)
-    return owners if ours in owners else (*owners, ours)
+    owners = [
+        ours if owner.uid == uid or _is_vmservice(owner, child) else owner
+        for owner in child.meta.owner_references
+        if owner.uid
+    ]
+    return tuple(dict.fromkeys((*owners, ours)))
 
 
 # -- The Service. --
@@ -230,7 +238,7 @@ def _service(
             base.meta,
             labels=_labels(vmservice, base, spec, load_balancer_provider),
             annotations=_annotations(vmservice, base, spec, load_balancer_provider),
-            owner_references=_owners(base.meta, vmservice),
+            owner_references=_owners(base, vmservice),
         ),
         type=spec.type.value,
         selector={},
@@ -328,13 +336,14 @@ def _endpoints(
     stored: StoredEndpoints | None,
 ) -> StoredEndpoints:
     """The Endpoints, with the marks of the Service and no others."""
-    meta = stored.meta if stored else ObjectMeta(key=vmservice.key, uid="")
-    return StoredEndpoints(
+    base = stored or StoredEndpoints(meta=ObjectMeta(key=vmservice.key, uid=""))
+    return replace(
+        base,
         meta=replace(
-            meta,
+            base.meta,
             labels=service.meta.labels,
             annotations=service.meta.annotations,
-            owner_references=_owners(meta, vmservice),
+            owner_references=_owners(base, vmservice),
         ),
         subsets=_subsets(vmservice.key, spec, endpoints),
     )

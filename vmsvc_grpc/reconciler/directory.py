@@ -8,6 +8,7 @@ is owned by a VMService; what is not ours is never touched.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ _SUFFIXES = {Kind.SERVICE: ".service.yaml", Kind.ENDPOINTS: ".endpoints.yaml"}
 _OUR_LINE = b"# Held by vmsvc-grpc"
 
 
+OnWrite = Callable[[str, Kind, Child | None], None]
+"""Told of each file that was put in place, with its object, or removed, with None.
+
+The file's path is relative to the directory, with `/` between its parts.
+"""
+
+
 class DirectoryStore:
     """Holds one file for each Service and Endpoints. For the use of one process.
 
@@ -40,11 +48,13 @@ class DirectoryStore:
     told of it is never older than what the directory's source reads.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, on_write: OnWrite | None = None) -> None:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory
-        # Files that are ours even if nothing in them tells so any more.
-        self._ours: set[Path] = set()
+        self._on_write = on_write
+        # Files that are ours even if nothing in them tells so any more, and the cluster
+        # address in each, which is chosen once and then cannot be asked of anybody else.
+        self._ours: dict[Path, str] = {}
         try:
             directory.mkdir(parents=True, exist_ok=True)
             trial = directory / ".vmsvc-grpc.tmp"
@@ -63,19 +73,21 @@ class DirectoryStore:
         try:
             if not self._is_ours(path):
                 raise _foreign(change, path)
-            if change.after is None:
+            held = self._write(path, change.kind, change.after) if change.after else None
+            if held is None:
                 self._remove(path)
-                return None
-            return self._write(path, change.kind, change.after)
         except OSError as error:
             message = f"cannot {change}: {path}: {_reason(error)}"
             raise ChangeError("FileNotWritten", message) from error
+        if self._on_write is not None:
+            self._on_write(path.relative_to(self._directory).as_posix(), change.kind, held)
+        return held
 
     def observation(self, event: Event) -> Event:
         """What an event of this directory's source tells the cache; and us, what is ours.
 
-        An object that cannot be read is not held, so that it is written anew. (Elsewhere
-        its last good state would stay.)
+        An object that cannot be read is not held, so that it is written anew. (Elsewhere its
+        last good state would stay.) Nor is one with an edit that an API server refuses.
         """
         match event:
             case Malformed(kind, key, _):
@@ -84,11 +96,13 @@ class DirectoryStore:
                 # What was edited until no object was left in it stays ours.
                 path = self._path(kind, key)
                 if not path.exists():
-                    self._ours.discard(path)
-            case Apply(StoredService() | StoredEndpoints() as child) if any(
-                map(_is_vmservice, child.meta.owner_references)
-            ):
-                self._ours.add(self._path(kind_of(child), child.key))
+                    self._ours.pop(path, None)
+            case Apply(StoredService() | StoredEndpoints() as child):
+                path = self._path(kind_of(child), child.key)
+                if self._ours.get(path, _cluster_ip(child)) != _cluster_ip(child):
+                    return Delete(kind_of(child), child.key)
+                if any(map(_is_vmservice, child.meta.owner_references)):
+                    self._ours[path] = _cluster_ip(child)
         return event
 
     def _path(self, kind: Kind, key: Key) -> Path:
@@ -122,17 +136,21 @@ class DirectoryStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(_OUR_LINE + (rest + yaml_document(untyped)).encode())
         unfinished.replace(path)
-        self._ours.add(path)
+        self._ours[path] = _cluster_ip(child)
         held = parse(kind, untyped)
         assert isinstance(held, Child), "a child's manifest is a child"
         return held
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._ours.discard(path)
+        self._ours.pop(path, None)
         # Somebody else's files may be in it.
         with contextlib.suppress(OSError):
             path.parent.rmdir()
+
+
+def _cluster_ip(child: Child) -> str:
+    return child.cluster_ip if isinstance(child, StoredService) else ""
 
 
 def _foreign(change: Change, path: Path) -> ChangeError:

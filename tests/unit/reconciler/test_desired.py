@@ -338,6 +338,26 @@ def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> No
     assert got.meta == replace(held.meta, owner_references=(OURS, other))
 
 
+@pytest.mark.parametrize(
+    "owners",
+    [
+        pytest.param((OURS,), id="ours"),
+        pytest.param((OURS, OURS), id="ours twice"),
+        pytest.param((OURS._replace(controller=False),), id="ours, not controlling"),
+        pytest.param(
+            (OURS._replace(uid="uid-w", controller=False),), id="ours, with half of its uid"
+        ),
+        pytest.param((OwnerReference("vmoperator", "", "", ""),), id="what refers to nothing"),
+        pytest.param((), id="none"),
+    ],
+)
+def test_there_is_one_reference_to_the_vmservice(owners: tuple[OwnerReference, ...]) -> None:
+    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    got = wanted(held=held)
+    assert service_of(got).meta.owner_references == (OURS,)
+    assert endpoints_of(got).meta.owner_references == (OURS,)
+
+
 # -- Traffic policy and the marks of a provider --
 
 

@@ -232,6 +232,33 @@ def test_observations(told: Event, meant: Event, store: DirectoryStore) -> None:
     assert store.observation(told) == meant
 
 
+def test_an_edit_of_the_cluster_address_is_not_held_as_no_api_server_allows_it(
+    store: DirectoryStore,
+) -> None:
+    pinned = replace(SERVICE, cluster_ip="10.96.0.1")
+    moved = Apply(replace(SERVICE, cluster_ip="10.96.0.2"))
+    assert store.observation(moved) == moved
+    store = DirectoryStore(store._directory / "another")
+    assert made(store, Change(None, pinned)) is not None
+    assert store.observation(Apply(pinned)) == Apply(pinned)
+    assert store.observation(moved) == Delete(Kind.SERVICE, WEB)
+
+
+def test_whoever_wants_to_is_told_of_each_write(out: Path) -> None:
+    told: list[tuple[str, Kind, Child | None]] = []
+    store = DirectoryStore(out, on_write=lambda *write: told.append(write))
+    held = made(store, Change(None, SERVICE))
+    made(store, Change(held, None))
+    assert told == [
+        ("shop/web.service.yaml", Kind.SERVICE, held),
+        ("shop/web.service.yaml", Kind.SERVICE, None),
+    ]
+    (out / "shop").write_text("in the way")
+    with pytest.raises(ChangeError):
+        made(store, Change(None, SERVICE))
+    assert len(told) == 2
+
+
 # -- Trouble with the disk --
 
 

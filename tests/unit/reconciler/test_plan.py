@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.parse import ParseError, parse
 from vmsvc_grpc.reconciler.desired import (
     EXTERNAL_TRAFFIC_POLICY,
     HEALTH_CHECK_NODE_PORT,
@@ -37,7 +39,9 @@ from vmsvc_grpc.reconciler.desired import (
     Children,
     abandoned,
     desired,
+    kind_of,
 )
+from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
 
 META = ObjectMeta(key=WEB, uid="uid")
@@ -350,6 +354,42 @@ def test_applying_a_plan_and_planning_again_yields_nothing(
 
     held = applied(plan(wanted(observed), observed), observed)
     assert described(plan(wanted(held), held)) == []
+
+
+def test_a_manifest_that_was_cut_short_anywhere_is_put_right() -> None:
+    """Whatever is left of it, as long as it is an object of that name."""
+    ready = Endpoint("10.0.0.1", "uid-a", True, "a", "")
+    right = desired(service(), spec(), (ready,), Children()).children
+    put_right = 0
+    for child in (right.service, right.endpoints):
+        assert child is not None
+        text = yaml_document(manifest(child))
+        for end in range(len(text)):
+            match read(kind_of(child), text[:end]):
+                case StoredService() as cut:
+                    observed = replace(right, service=cut)
+                case StoredEndpoints() as cut:
+                    observed = replace(right, endpoints=cut)
+                case _:
+                    continue
+            if cut.key == WEB:
+                wanted = desired(service(), spec(), (ready,), observed).children
+                made = applied(plan(wanted, observed), observed)
+                assert text in [yaml_document(manifest(m)) for m in children(made)]
+                put_right += 1
+    assert put_right > 100
+
+
+def children(held: Children) -> list[Child]:
+    return [child for child in (held.service, held.endpoints) if child is not None]
+
+
+def read(kind: Kind, text: str) -> object:
+    """The object in a text; None if there is none that can be read."""
+    try:
+        return parse(kind, yaml.safe_load(text))
+    except (yaml.YAMLError, ParseError):
+        return None
 
 
 @given(OBSERVED)

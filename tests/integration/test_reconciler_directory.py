@@ -1,0 +1,412 @@
+"""Services and Endpoints held in a directory: source, cache, reconciler and store together.
+
+Manifests are told to the cache as a source tells them; the output directory is read by the
+real file source, as the program does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.objects import WEB, service, spec, vm
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
+from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
+from vmsvc_grpc.model.objects import Key, Kind, ServiceType
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.directory import DirectoryStore
+from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.source.files import FilesSource
+
+DEADLINE_S = 20.0
+SETTLE_S = 0.05
+TOLD_KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
+SERVICE, ENDPOINTS = "shop/web.service.yaml", "shop/web.endpoints.yaml"
+
+
+class Program:
+    """The parts, wired as the program wires them, and what they are told."""
+
+    def __init__(self, output: Path, cooldown_s: float) -> None:
+        self.output = output
+        self.failures: list[tuple[Key, Failure | None]] = []
+        self.cache = Cache(AddressRules(), kinds=Kind)
+        self._held = FilesSource(
+            output, {Kind.SERVICE, Kind.ENDPOINTS}, settle_s=SETTLE_S, shared=True
+        )
+        self.store = DirectoryStore(output, on_write=self._held.written)
+        self.reconciler = Reconciler(
+            self.cache,
+            self.store,
+            settings=Settings(cooldown_s=cooldown_s, backoff_first_s=0.02, backoff_max_s=0.1),
+            on_failure=lambda key, failure: self.failures.append((key, failure)),
+        )
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                self._held.run(lambda event: self.tell(self.store.observation(event)))
+            )
+            tasks.create_task(self.reconciler.run())
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.reconciler.enqueue(self.cache.apply(event))
+
+    def apply(self, *objects: Any) -> None:
+        self.tell(*(Apply(one) for one in objects))
+
+    @property
+    def writes(self) -> int:
+        return self.reconciler.counts.writes.total()
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return {
+            path.relative_to(self.output).as_posix(): path.read_text()
+            for path in sorted(self.output.rglob("*.yaml"))
+        }
+
+    def addresses(self, name: str = ENDPOINTS) -> list[str] | None:
+        """Addresses that a file holds; None if it holds no Endpoints."""
+        held = yaml.safe_load(self.files.get(name, ""))
+        if held is None:
+            return None
+        return [a["ip"] for s in held["subsets"] for a in s.get("addresses", ())]
+
+    def streamed(self, key: Key = WEB) -> list[str]:
+        state = self.cache.state(key, FilterClass.READY_ONLY).state
+        return [e.address for e in state.endpoints] if isinstance(state, EndpointSet) else []
+
+    async def source_caught_up(self) -> None:
+        """Wait until the source has looked at all that is in the directory now."""
+        marker, stored = Key("shop", "marker"), self.cache.stored_services
+        path = self.output / "marker.yaml"
+        path.write_text(foreign("marker"))
+        await until(lambda: marker in stored)
+        path.unlink()
+        await until(lambda: marker not in stored)
+
+    async def at_rest(self) -> None:
+        await until(lambda: not (self.reconciler.queue_depth or self.reconciler.working))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - a file tells nobody that it is there
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(output: Path, *objects: Any, cooldown_s: float = 0.0) -> AsyncIterator[Program]:
+    """The program, once it has listed these objects and written what follows from them."""
+    program = Program(output, cooldown_s)
+    running = asyncio.create_task(program.run())
+    try:
+        program.tell(*(Init(kind) for kind in TOLD_KINDS))
+        program.apply(*objects)
+        program.tell(*(InitDone(kind) for kind in TOLD_KINDS))
+        await until(lambda: program.cache.synced or running.done())
+        await program.at_rest()
+        yield program
+    finally:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+# -- In step with the streams --
+
+
+async def test_files_are_added_changed_and_removed_as_the_streams_change(out: Path) -> None:
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        assert list(program.files) == [ENDPOINTS, SERVICE]
+        assert program.addresses() == program.streamed() == ["10.0.0.1"]
+        program.apply(vm("b", "10.0.0.2"), service(Key("bank", "ledger")))
+        await program.at_rest()
+        assert program.addresses() == program.streamed() == ["10.0.0.1", "10.0.0.2"]
+        assert program.addresses("bank/ledger.endpoints.yaml") == []
+        program.apply(service(given=spec(type=ServiceType.LOAD_BALANCER)))
+        await program.at_rest()
+        assert yaml.safe_load(program.files[SERVICE])["spec"]["type"] == "LoadBalancer"
+        program.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("bank", "ledger")))
+        await program.at_rest()
+        assert list(program.files) == [ENDPOINTS, SERVICE]
+        assert not (out / "bank").exists()
+
+
+async def test_at_rest_nothing_is_written_and_what_we_wrote_is_no_news(out: Path) -> None:
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        assert program.writes == 2
+        await program.source_caught_up()
+        await program.at_rest()
+        assert program.writes == 2
+
+
+async def test_a_burst_of_changes_becomes_few_writes(out: Path) -> None:
+    """200 changes in a second on one service (LESSONS: a write for each change)."""
+    async with serving(out, service(), cooldown_s=0.2) as program:
+        before = program.writes
+        for number in range(200):
+            program.apply(vm(f"vm-{number}", f"10.0.1.{number}"))
+            await asyncio.sleep(0.005)
+        await program.at_rest()
+        assert program.addresses() == program.streamed()
+        assert len(program.streamed()) == 200
+        # One at once, and one after each rest of a fifth of a second.
+        assert program.writes - before <= 12
+
+
+# -- Edited by hand --
+
+
+def edited(old: str, new: str) -> Callable[[str], str]:
+    def edit(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    return edit
+
+
+def without_owner(text: str) -> str:
+    untyped = yaml.safe_load(text)
+    del untyped["metadata"]["ownerReferences"]
+    return text.partition("\n")[0] + "\n" + yaml.safe_dump(untyped)
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["at once", "after a while"])
+@pytest.mark.parametrize("name", [SERVICE, ENDPOINTS])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(edited("9376", "1"), id="another port"),
+        pytest.param(edited("name: http", "name: x"), id="another port name"),
+        pytest.param(edited("controller: true", "controller: false"), id="no controller"),
+        pytest.param(edited("v1alpha6", "v1alpha2"), id="an older version"),
+        pytest.param(without_owner, id="no owner"),
+        pytest.param(edited("port: ", "port: x"), id="a port that is none"),
+        pytest.param(edited("metadata:", "metadata: ["), id="no YAML"),
+        pytest.param(edited("name: web\n  namespace", "name: other\n  namespace"), id="a name"),
+        pytest.param(lambda text: text[: len(text) // 2], id="cut short"),
+        pytest.param(lambda text: "", id="emptied"),
+        pytest.param(lambda text: "just text", id="no object"),
+        pytest.param(lambda text: "a: [", id="nothing of it left, and no YAML"),
+    ],
+)
+async def test_an_edited_file_is_put_right(
+    name: str, edit: Callable[[str], str], settled: bool, out: Path
+) -> None:
+    """Whether or not the source had looked at the file before it was edited."""
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        before = program.files
+        if settled:
+            await program.source_caught_up()
+        (out / name).write_text(edit(before[name]))
+        await until(lambda: program.files == before)
+        await program.at_rest()
+        assert program.files == before
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["at once", "after a while"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("clusterIP: None", "clusterIP: 10.96.0.1", id="another"),
+        pytest.param("  clusterIP: None\n", "", id="none"),
+    ],
+)
+async def test_an_edited_cluster_address_is_put_right(
+    old: str, new: str, settled: bool, out: Path
+) -> None:
+    async with serving(out, service(given=spec(cluster_ip="None"))) as program:
+        before = program.files
+        if settled:
+            await program.source_caught_up()
+        (out / SERVICE).write_text(edited(old, new)(before[SERVICE]))
+        await until(lambda: program.files == before)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_deleted_file_is_written_anew(restarted: bool, out: Path) -> None:
+    objects = service(), vm("a", "10.0.0.1")
+    async with serving(out, *objects) as program:
+        before = program.files
+        if not restarted:
+            (out / SERVICE).unlink()
+            await until(lambda: program.files == before)
+            shutil.rmtree(out / "shop")
+            await until(lambda: program.files == before)
+    if restarted:
+        (out / ENDPOINTS).unlink()
+        async with serving(out, *objects) as program:
+            assert program.files == before
+            assert program.writes == 1
+
+
+async def test_labels_that_others_put_on_the_service_stay_and_reach_the_endpoints(
+    out: Path,
+) -> None:
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        path = out / SERVICE
+        path.write_text(
+            path.read_text().replace("namespace: shop", "namespace: shop\n  labels: {team: blue}")
+        )
+        await until(lambda: "team: blue" in program.files[ENDPOINTS])
+        assert yaml.safe_load(program.files[SERVICE])["metadata"]["labels"] == {"team": "blue"}
+
+
+# -- Not ours --
+
+
+def foreign(name: str, kind: str = "Service") -> str:
+    return (
+        f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\n"
+        "spec: {ports: [{port: 1}]}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(foreign("web"), id="an object that nobody owns"),
+        pytest.param(
+            foreign("web").replace("ports:", "selector: {app: pods}, ports:"),
+            id="a Service of pods",
+        ),
+        pytest.param(
+            foreign("web").replace(
+                "namespace: shop",
+                "namespace: shop, ownerReferences: "
+                "[{apiVersion: apps/v1, kind: Deployment, name: d, uid: d, controller: true}]",
+            ),
+            id="an object that another controls",
+        ),
+        pytest.param("a: [", id="no YAML"),
+        pytest.param("just text", id="no object"),
+    ],
+)
+async def test_a_file_that_is_not_ours_stays_until_it_is_moved_away(
+    content: str, out: Path
+) -> None:
+    (out / "shop").mkdir(parents=True)
+    path = out / SERVICE
+    path.write_text(content)
+    program = Program(out, cooldown_s=0.0)
+    running = asyncio.create_task(program.run())
+    program.tell(*(Init(kind) for kind in TOLD_KINDS))
+    program.apply(service(), vm("a", "10.0.0.1"), service(Key("shop", "db")))
+    program.tell(*(InitDone(kind) for kind in TOLD_KINDS))
+    await until(lambda: program.failures)
+    await until(lambda: "shop/db.endpoints.yaml" in program.files)
+    ((key, failure),) = program.failures
+    assert (key, failure and failure.reason) == (WEB, "ServiceNotOurs")
+    assert path.read_text() == content
+    assert ENDPOINTS not in program.files
+    path.rename(out.parent / "moved.yaml")
+    await until(lambda: ENDPOINTS in program.files)
+    assert program.addresses() == ["10.0.0.1"]
+    assert program.failures[1:] == [(WEB, None)]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_the_endpoints_of_a_service_without_selector_are_the_users(out: Path) -> None:
+    async with serving(out, service(given=spec(selector={}))) as program:
+        assert list(program.files) == [SERVICE]
+        (out / ENDPOINTS).write_text(foreign("web", "Endpoints"))
+        await until(lambda: WEB in program.cache.stored_endpoints)
+        program.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+        await program.at_rest()
+        assert program.files == {ENDPOINTS: foreign("web", "Endpoints")}
+
+
+# -- Ended and started again --
+
+
+async def test_what_was_left_by_services_that_are_gone_is_removed(out: Path) -> None:
+    async with serving(out, service(), service(Key("old", "gone"))) as program:
+        assert len(program.files) == 4
+        (out / "shop" / "mine.service.yaml").write_text(foreign("mine"))
+    async with serving(out, service()) as program:
+        assert list(program.files) == ["shop/mine.service.yaml", ENDPOINTS, SERVICE]
+        assert not (out / "old").exists()
+        assert program.writes == 2
+
+
+async def test_started_again_with_nothing_changed_it_writes_nothing(out: Path) -> None:
+    objects = service(), vm("a", "10.0.0.1"), service(Key("bank", "ledger"))
+    async with serving(out, *objects) as program:
+        before = program.files
+    async with serving(out, *objects) as program:
+        assert (program.files, program.writes) == (before, 0)
+
+
+def unfinished(output: Path) -> list[Path]:
+    return list(output.rglob(".*"))
+
+
+@pytest.mark.parametrize("writes", range(8))
+async def test_killed_between_two_writes_and_started_again_it_converges(
+    writes: int, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends in the middle of a file: a temporary one is left, the rest undone."""
+    async with serving(out, service(Key("old", "gone")), service()):
+        pass
+    real, done = Path.replace, 0
+
+    class Killed(BaseException):
+        """Nothing after it happens."""
+
+    def replace_or_die(self: Path, target: Path) -> Path:
+        nonlocal done
+        if done == writes:
+            raise Killed
+        done += 1
+        return real(self, target)
+
+    objects = (
+        service(given=spec(type=ServiceType.LOAD_BALANCER)),
+        service(Key("bank", "ledger")),
+        service(Key("bank", "audit")),
+        vm("a", "10.0.0.1"),
+        vm("b", "10.0.0.1", namespace="bank"),
+    )
+    program = Program(out, cooldown_s=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_or_die)
+        running = asyncio.create_task(program.run())
+        program.tell(*(Init(kind) for kind in TOLD_KINDS))
+        program.apply(*objects)
+        program.tell(*(InitDone(kind) for kind in TOLD_KINDS))
+        await until(lambda: running.done() or done == 6)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    async with serving(out, *objects) as again:
+        assert list(again.files) == [
+            "bank/audit.endpoints.yaml",
+            "bank/audit.service.yaml",
+            "bank/ledger.endpoints.yaml",
+            "bank/ledger.service.yaml",
+            ENDPOINTS,
+            SERVICE,
+        ]
+        assert "LoadBalancer" in again.files[SERVICE]
+        for name in (name for name in again.files if "endpoints" in name):
+            assert again.addresses(name) == ["10.0.0.1"]
+        assert not (out / "old").exists()
+        assert not unfinished(out)

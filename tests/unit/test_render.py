@@ -1,0 +1,273 @@
+"""What `render` writes for manifests, and what it says of those that it cannot use."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.render import render
+
+
+class Rendered(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return list(yaml.safe_load_all(self.out))
+
+    @property
+    def names(self) -> list[str]:
+        return [
+            f"{o['kind']} {o['metadata']['namespace']}/{o['metadata']['name']}"
+            for o in self.objects
+        ]
+
+
+def rendered(path: Path | str, *, provider: str = "", **rules: Any) -> Rendered:
+    out, err = io.StringIO(), io.StringIO()
+    status = render(str(path), rules=AddressRules(**rules), provider=provider, out=out, err=err)
+    return Rendered(status, out.getvalue(), err.getvalue())
+
+
+def vm(name: str, address: str = "10.20.0.11") -> str:
+    return f"""\
+---
+apiVersion: vmoperator.vmware.com/v1alpha3
+kind: VirtualMachine
+metadata: {{name: {name}, namespace: shop, uid: uid-{name}, labels: {{app: web}}}}
+status: {{network: {{primaryIP4: {address}}}}}
+"""
+
+
+def vmservice(name: str, namespace: str = "shop", spec: str = "") -> str:
+    return f"""\
+---
+apiVersion: vmoperator.vmware.com/v1alpha3
+kind: VirtualMachineService
+metadata: {{name: {name}, namespace: {namespace}, uid: uid-{name}}}
+spec: {{{spec or "selector: {app: web}, ports: [{name: http, port: 80, targetPort: 9376}]"}}}
+"""
+
+
+def written(path: Path, *texts: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(texts))
+    return path
+
+
+def test_a_service_and_its_endpoints(tmp_path: Path) -> None:
+    result = rendered(written(tmp_path / "web.yaml", vmservice("web"), vm("web-1")))
+    assert (result.status, result.err) == (0, "")
+    assert result.out == (
+        """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: shop
+  ownerReferences:
+  - apiVersion: vmoperator.vmware.com/v1alpha6
+    kind: VirtualMachineService
+    name: web
+    uid: uid-web
+    controller: true
+    blockOwnerDeletion: true
+spec:
+  type: ClusterIP
+  ports:
+  - name: http
+    protocol: TCP
+    port: 80
+    targetPort: 9376
+---
+apiVersion: v1
+kind: Endpoints
+metadata:
+  name: web
+  namespace: shop
+  ownerReferences:
+  - apiVersion: vmoperator.vmware.com/v1alpha6
+    kind: VirtualMachineService
+    name: web
+    uid: uid-web
+    controller: true
+    blockOwnerDeletion: true
+subsets:
+- addresses:
+  - ip: 10.20.0.11
+    targetRef:
+      apiVersion: vmoperator.vmware.com/v1alpha6
+      kind: VirtualMachine
+      namespace: shop
+      name: web-1
+      uid: uid-web-1
+  ports:
+  - name: http
+    port: 9376
+    protocol: TCP
+"""
+    )
+
+
+def test_objects_come_by_namespace_and_name_whatever_file_they_are_in(tmp_path: Path) -> None:
+    written(tmp_path / "a.yaml", vmservice("web"), vmservice("api"))
+    written(tmp_path / "below" / "b.yml", vmservice("ledger", "bank"))
+    written(tmp_path / "c.json", '{"apiVersion": "v1", "kind": "ConfigMap"}')
+    written(tmp_path / ".hidden.yaml", vmservice("hidden"))
+    result = rendered(tmp_path)
+    assert (result.status, result.err) == (0, "")
+    assert result.names == [
+        "Service bank/ledger",
+        "Endpoints bank/ledger",
+        "Service shop/api",
+        "Endpoints shop/api",
+        "Service shop/web",
+        "Endpoints shop/web",
+    ]
+
+
+def test_vms_in_one_file_are_those_of_a_service_in_another(tmp_path: Path) -> None:
+    written(tmp_path / "a.yaml", vmservice("web"))
+    written(tmp_path / "b.yaml", vm("web-1"), vm("web-2", "10.20.0.12"))
+    (addresses,) = [o["subsets"][0]["addresses"] for o in rendered(tmp_path).objects[1:]]
+    assert [address["ip"] for address in addresses] == ["10.20.0.11", "10.20.0.12"]
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (vmservice("web") + vm("web-1")).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert rendered("-").names == ["Service shop/web", "Endpoints shop/web"]
+
+
+def test_nothing_gives_nothing(tmp_path: Path) -> None:
+    assert rendered(tmp_path) == (0, "", "")
+
+
+def test_without_selector_there_are_no_endpoints_to_hold(tmp_path: Path) -> None:
+    result = rendered(written(tmp_path / "a.yaml", vmservice("web", spec="ports: [{port: 80}]")))
+    assert (result.status, result.names) == (0, ["Service shop/web"])
+
+
+def test_the_settings_are_those_of_serve(tmp_path: Path) -> None:
+    load_balancer = vmservice(
+        "web", spec="type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]"
+    ).replace(
+        "uid: uid-web",
+        "annotations: {virtualmachineservice.vmoperator.vmware.com/"
+        "service.externalTrafficPolicy: Local}",
+    )
+    both = vm("web-1", "10.20.0.11, primaryIP6: '::1'")
+    result = rendered(
+        written(tmp_path / "a.yaml", load_balancer, both),
+        provider="nsx-t-lb",
+        cluster_families=(IPFamily.IPV6,),
+        allow_loopback=True,
+    )
+    service, endpoints = result.objects
+    assert service["metadata"]["labels"] == {"service.kubernetes.io/service-proxy-name": "nsx-t"}
+    assert [a["ip"] for a in endpoints["subsets"][0]["addresses"]] == ["::1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param(
+            vmservice("bad", spec="type: NodePort, ports: [{port: 80}]"),
+            "VirtualMachineService shop/bad: spec.type: NodePort is not supported",
+            id="a refused VMService",
+        ),
+        pytest.param(
+            vmservice("bad", spec="ports: [{port: eighty}]"),
+            "VirtualMachineService shop/bad: spec.ports[0].port: ",
+            id="a VMService of the wrong shape",
+        ),
+        pytest.param(
+            vm("bad").replace("v1alpha3", "v9"),
+            "VirtualMachine shop/bad: apiVersion: ",
+            id="a VM of an unknown version",
+        ),
+        pytest.param(
+            vm("web-1", "10.20.0.99"),
+            "FILE: document 3 (line 11): VirtualMachine shop/web-1 is defined in "
+            "document 2 (line 6) already",
+            id="an object that is defined twice",
+        ),
+        pytest.param("--- just text\n", "FILE: document 3 (line 11): ", id="no object"),
+        pytest.param(
+            vm("bad").replace("name: bad, ", ""),
+            "FILE: document 3 (line 11): VirtualMachine (unnamed): metadata.name: ",
+            id="an object without a name",
+        ),
+    ],
+)
+def test_what_is_refused_is_a_line_and_a_status_and_hides_nothing_else(
+    text: str, line: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "a.yaml", vmservice("web"), vm("web-1"), text)
+    result = rendered(path)
+    assert result.status == 1
+    assert result.err.startswith(line.replace("FILE", str(path)))
+    assert result.err.count("\n") == 1
+    assert result.names == ["Service shop/web", "Endpoints shop/web"]
+    assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]
+
+
+def test_of_an_object_in_two_files_the_first_in_path_order_counts(tmp_path: Path) -> None:
+    first = written(tmp_path / "a.yaml", vmservice("web"), vm("web-1"))
+    second = written(tmp_path / "b.yaml", vm("web-1", "10.20.0.99"))
+    result = rendered(tmp_path)
+    assert result.status == 1
+    assert result.err == (
+        f"{second}: document 1 (line 1): VirtualMachine shop/web-1 is defined in {first} "
+        "document 2 (line 6) already, which counts; remove one of them\n"
+    )
+    assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(b"a: [", "line ", id="no YAML"),
+        pytest.param(b"a: \xff", "UTF-8", id="no UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_hides_no_other(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    bad = tmp_path / "a.yaml"
+    bad.write_bytes(content)
+    written(tmp_path / "b.yaml", vmservice("web"))
+    result = rendered(tmp_path)
+    assert result.status == 1
+    assert result.err.startswith(f"{bad}: ")
+    assert words in result.err
+    assert result.names == ["Service shop/web", "Endpoints shop/web"]
+
+
+def test_standard_input_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    result = rendered("-")
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("standard input: line 1, column 1: ")
+
+
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.yaml"
+    assert rendered(path) == (1, "", f"{path}: cannot be read: No such file or directory\n")
+
+
+def test_an_address_that_cannot_be_used_is_told_and_refuses_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.yaml", vmservice("web"), vm("a", "127.0.0.1"), vm("b"))
+    result = rendered(path)
+    assert result.status == 0
+    assert result.err.startswith("VirtualMachine shop/a: status.network.primaryIP4: '127.0.0.1' ")
+    assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]
