@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.kube.apiserver import Cluster, FindBinary
+from tests.kube.apiserver import Cluster, FindBinary, User
 from tests.kube.binaries import binary
 from tests.kube.process import Process
 
@@ -30,13 +30,20 @@ class Write(NamedTuple):
 class VMOperator:
     """A running double of VM Operator, in all namespaces or one. Use as a context manager.
 
-    It may be stopped and started again, and then counts from zero.
+    It is the cluster's admin, or `user`. It may be stopped and started again, and then counts from
+    zero.
     """
 
     def __init__(
-        self, cluster: Cluster, folder: Path, *, namespace: str = "", find: FindBinary = binary
+        self,
+        cluster: Cluster,
+        folder: Path,
+        *,
+        namespace: str = "",
+        user: User | None = None,
+        find: FindBinary = binary,
     ) -> None:
-        kubeconfig = cluster.kubeconfig(folder / "vmoperator.kubeconfig")
+        kubeconfig = cluster.kubeconfig(folder / "vmoperator.kubeconfig", user=user)
         command = [str(find("vmoperator")), f"--kubeconfig={kubeconfig}"]
         command += [f"--namespace={namespace}"]
         self.process = Process("vmoperator", command, folder / "vmoperator.log")

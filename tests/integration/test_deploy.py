@@ -1,0 +1,290 @@
+"""What `deploy/` installs: valid to a real API server, and with the rights it needs and no more."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kube.apiserver import Cluster, KubectlError, User
+from tests.kube.plugin import FLAVOURS
+from tests.kube.vm_operator import VMOperator
+from tests.program import PATIENCE_S, awaited
+from vmsvc_grpc.__main__ import main
+from vmsvc_grpc.config import address
+from vmsvc_grpc.server.limits import Limits
+
+ROOT = Path(__file__).parents[2]
+BASE = ROOT / "deploy" / "base"
+OVERLAYS = ROOT / "deploy" / "overlays"
+VARIANTS = {"base": BASE} | {path.name: path for path in sorted(OVERLAYS.iterdir())}
+
+OURS = "vmsvc-grpc"
+SERVED = "shop"
+OTHER = "default"
+
+READ = {
+    "virtualmachines.vmoperator.vmware.com": "get list watch",
+    "virtualmachineservices.vmoperator.vmware.com": "get list watch",
+    "services": "get list watch",
+    "endpoints": "get list watch",
+}
+WRITE = {
+    "virtualmachineservices.vmoperator.vmware.com": "patch",
+    "virtualmachineservices/status.vmoperator.vmware.com": "update patch",
+    "virtualmachineservices/finalizers.vmoperator.vmware.com": "update",
+    "services": "create update patch delete",
+    "endpoints": "create update patch delete",
+    "endpointslices.discovery.k8s.io": "get list watch create update patch delete",
+    "events.events.k8s.io": "create patch",
+}
+LEAD = {
+    "leases.coordination.k8s.io": "create",
+    "leases.coordination.k8s.io vmsvc-grpc": "get update",
+}
+RIGHTS: dict[str, dict[str, tuple[dict[str, str], ...]]] = {
+    "base": {OURS: (READ, WRITE, LEAD), SERVED: (READ, WRITE), OTHER: (READ, WRITE)},
+    "serve-only": {OURS: (READ,), SERVED: (READ,), OTHER: (READ,)},
+    "one-namespace": {OURS: (LEAD,), SERVED: (READ, WRITE), OTHER: ()},
+}
+
+Object = dict[str, Any]
+Rights = dict[str, set[str]]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A variant that is on the cluster, and the account that its Pods run as."""
+
+    cluster: Cluster
+    variant: str
+    manifests: list[Object]
+    account: User
+
+    def the(self, kind: str) -> Object:
+        """The only object of a kind."""
+        (found,) = (m for m in self.manifests if m["kind"] == kind)
+        return found
+
+    def namespaced(self, namespace: str, resource: str, name: str = "") -> str:
+        api = (
+            "/apis/vmoperator.vmware.com/v1alpha6" if resource.startswith("virtual") else "/api/v1"
+        )
+        return f"{api}/namespaces/{namespace}/{resource}" + (f"/{name}" if name else "")
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    find_binary: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """One of its own, as the names are fixed; it asks more of owner references than most."""
+    flags = ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
+    folder = tmp_path_factory.mktemp("kube-deploy")
+    with Cluster(folder, flags=flags, find=find_binary) as started:
+        started.install_crds(*FLAVOURS["single-stack"].crds)
+        started.kubectl("create", "namespace", SERVED)
+        yield started
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def installed(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Installed]:
+    """Each variant in turn, applied as a person would; its namespace stays."""
+    variant: str = request.param
+    text = cluster.kubectl("kustomize", str(VARIANTS[variant]))
+    manifests: list[Object] = list(yaml.safe_load_all(text))
+    namespace, *others = manifests
+    assert namespace["kind"] == "Namespace"
+    apply = ("apply", "--server-side", "--validate=strict", "-f", "-")
+    cluster.kubectl(*apply, stdin=json.dumps(namespace))
+    cluster.kubectl(*apply, "--dry-run=server", stdin=text)
+    cluster.kubectl(*apply, stdin=text)
+    account = cluster.service_account(OURS, "vmsvc-grpc")
+    yield Installed(cluster, variant, manifests, account)
+    cluster.kubectl("delete", "-f", "-", stdin=yaml.safe_dump_all(others))
+
+
+def deployment() -> Object:
+    manifest: Object = yaml.safe_load((BASE / "deployment.yaml").read_text())
+    return manifest
+
+
+def container() -> Object:
+    (only,) = deployment()["spec"]["template"]["spec"]["containers"]
+    found: Object = only
+    return found
+
+
+def arguments() -> dict[str, str]:
+    """The Deployment's flags and their values, empty where a flag takes none."""
+    command, *flags = container()["args"]
+    assert command == "serve"
+    return {flag.partition("=")[0]: flag.partition("=")[2] for flag in flags}
+
+
+def union(*tables: Mapping[str, str]) -> Rights:
+    rights: Rights = {}
+    for resource, verbs in (row for table in tables for row in table.items()):
+        rights.setdefault(resource, set()).update(verbs.split())
+    return rights
+
+
+def rights(cluster: Cluster, user: User, namespace: str) -> Rights:
+    """The verbs that a user may use on each resource, as `kubectl auth can-i --list` has them."""
+    path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    response = cluster.request("POST", path, {"spec": {"namespace": namespace}}, user=user)
+    assert response.status == 201, response
+    status = response.body["status"]
+    assert not status["incomplete"]
+    return union(
+        *(
+            {f"{resource}.{group}".rstrip(".") + f" {name}".rstrip(): " ".join(rule["verbs"])}
+            for rule in status["resourceRules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for name in rule.get("resourceNames", [""])
+        )
+    )
+
+
+def granted(installed: Installed, namespace: str) -> Rights:
+    """What the account may do beyond what any account may."""
+    anyone = installed.cluster.service_account(OURS, "anyone")
+    common = rights(installed.cluster, anyone, namespace)
+    found = rights(installed.cluster, installed.account, namespace)
+    return {key: verbs for key, verbs in found.items() if verbs != common.get(key)}
+
+
+def test_base_lists_each_file_and_each_file_holds_one_object() -> None:
+    files = {path.name for path in BASE.iterdir()} - {"kustomization.yaml"}
+    resources = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+    assert set(resources) == files
+    for name in files:
+        assert len(list(yaml.safe_load_all((BASE / name).read_text()))) == 1, name
+
+
+def test_every_flag_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert set(arguments()) <= known
+
+
+def test_the_image_is_ours_of_this_version_and_its_user() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert container()["image"] == f"{project['name']}:{project['version']}"
+    user = re.findall(r"(?m)^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text())[-1]
+    context = deployment()["spec"]["template"]["spec"]["securityContext"]
+    assert (str(context["runAsUser"]), str(context["runAsGroup"])) == user
+
+
+def test_the_ports_are_those_that_the_arguments_name() -> None:
+    ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
+    flags = arguments()
+    listening = {"grpc": flags["--listen"], "http": flags["--http-listen"]}
+    assert ports == {name: address(where).port for name, where in listening.items()}
+    probes = [container()[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
+    assert probes == [{"path": "/livez", "port": "http"}, {"path": "/readyz", "port": "http"}]
+
+
+def test_it_may_drain_before_it_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    told = re.search(r"--drain-s .*?\(default: (\d+)\)", capsys.readouterr().out, re.DOTALL)
+    assert told
+    drain_s = float(arguments().get("--drain-s", told[1]))
+    grace_s = deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s > drain_s + Limits().stop_grace_s
+
+
+def test_what_selects_pods_selects_ours() -> None:
+    pod = deployment()["spec"]["template"]
+    manifests: list[Object] = [yaml.safe_load(path.read_text()) for path in BASE.iterdir()]
+    specs: list[Object] = [manifest["spec"] for manifest in manifests if "spec" in manifest]
+    specs += pod["spec"]["topologySpreadConstraints"]
+    fields = ("selector", "podSelector", "labelSelector")
+    selectors = [spec[field] for spec in specs for field in fields if field in spec]
+    # The Deployment, two Services, the budget, the NetworkPolicy, and two spread constraints.
+    assert len(selectors) == 7
+    labels = pod["metadata"]["labels"]
+    assert all(s.get("matchLabels", s).items() <= labels.items() for s in selectors)
+
+
+def test_a_misspelt_field_would_be_refused(installed: Installed) -> None:
+    wrong = installed.the("Deployment") | {"spec": {"replica": 2}}
+    apply = ("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-")
+    with pytest.raises(KubectlError, match="replica"):
+        installed.cluster.kubectl(*apply, stdin=json.dumps(wrong))
+
+
+def test_its_pods_meet_the_restricted_level(installed: Installed) -> None:
+    pod = installed.the("Deployment")["spec"]["template"]
+    path = installed.namespaced(OURS, "pods") + "?dryRun=All"
+    body = {"metadata": {"name": "replica", **pod["metadata"]}, "spec": pod["spec"]}
+    response = installed.cluster.request("POST", path, body)
+    assert response.status == 201, response
+    careless = body | {"spec": pod["spec"] | {"securityContext": {}}}
+    response = installed.cluster.request("POST", path, careless)
+    assert response.status == 403
+    assert "violates PodSecurity" in response.body["message"]
+
+
+@pytest.mark.parametrize("namespace", [OURS, SERVED, OTHER])
+def test_the_account_has_these_rights_and_no_others(installed: Installed, namespace: str) -> None:
+    expected = union(*RIGHTS[installed.variant][namespace])
+    # The API server learns of rules by a watch of its own.
+    awaited(lambda: granted(installed, namespace) == expected)
+    assert granted(installed, namespace) == expected
+
+
+def test_every_right_is_on_what_is_served(cluster: Cluster) -> None:
+    def served(group: str) -> dict[str, set[str]]:
+        versions = cluster.request("GET", f"/apis/{group}").body["versions"] if group else []
+        paths = [f"/apis/{version['groupVersion']}" for version in versions] or ["/api/v1"]
+        lists = [cluster.request("GET", path).body["resources"] for path in paths]
+        return {row["name"]: set(row["verbs"]) for rows in lists for row in rows}
+
+    for key, verbs in union(READ, WRITE, LEAD).items():
+        resource, _, group = key.partition(" ")[0].partition(".")
+        # The admission plugin's own, which nothing serves.
+        if not resource.endswith("/finalizers"):
+            assert verbs <= served(group)[resource], key
+
+
+def test_the_rights_are_enough_for_a_writer(installed: Installed, tmp_path: Path) -> None:
+    """VM Operator's double, as our account, does all that a writer does, or nothing at all."""
+    kube = installed.cluster
+    services = installed.namespaced(SERVED, "virtualmachineservices")
+    body = {
+        "apiVersion": "vmoperator.vmware.com/v1alpha6",
+        "kind": "VirtualMachineService",
+        "metadata": {"name": installed.variant},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {"app": "web"},
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}],
+        },
+    }
+    stored = f"{services}/{installed.variant}"
+    endpoints = installed.namespaced(SERVED, "endpoints", installed.variant)
+    where = SERVED if installed.variant == "one-namespace" else ""
+    with VMOperator(kube, tmp_path, user=installed.account, namespace=where) as writer:
+        log, wait_until = writer.process.log, writer.process.wait_until
+        assert kube.request("POST", services, body).status == 201
+        if installed.variant == "serve-only":
+            refusal = 'cannot create resource "services"'
+            wait_until(lambda: refusal in log.read_text(), "refused", PATIENCE_S)
+        else:
+            wait_until(lambda: "status" in kube.request("GET", stored).body, "done", PATIENCE_S)
+            assert kube.request("GET", endpoints).status == 200
+            assert kube.request("DELETE", stored).status == 200
+            wait_until(lambda: kube.request("GET", stored).status == 404, "deleted", PATIENCE_S)
+            assert kube.request("GET", endpoints).status == 404
+            assert "forbidden" not in log.read_text()
+    kube.request("DELETE", stored)
