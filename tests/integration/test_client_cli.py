@@ -231,9 +231,13 @@ def test_what_cannot_be_written_is_told(server: Program, line: str) -> None:
     assert ran.stderr == "vmsvc: cannot write the answer: No space left on device\n"
 
 
-def test_a_reader_that_wants_one_line_of_help_gets_it() -> None:
+@pytest.mark.parametrize("line", ["list", "--version"])
+def test_a_pipe_that_nobody_reads_is_no_failure_to_report(server: Program, line: str) -> None:
     with subprocess.Popen(
-        [*VMSVC, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+        [*VMSVC, "--server", server.grpc, line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

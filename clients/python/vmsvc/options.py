@@ -6,6 +6,7 @@ Imports neither gRPC nor rich, so that `--help` and a mistyped flag are answered
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -213,7 +214,8 @@ class _Version(argparse.Action):
         # It takes as long to import as all the rest.
         from importlib.metadata import version  # noqa: PLC0415
 
-        parser.exit(message=f"vmsvc {version('vmsvc-client')}\n")
+        sys.stdout.write(f"vmsvc {version('vmsvc-client')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
