@@ -156,7 +156,8 @@ def _v1_file() -> FileDescriptorProto:
     file.ClearField("options")
     for message in file.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(_ALPHA, _V1)
+            if field.type_name:  # Setting it to "" would say that it has a type by name.
+                field.type_name = field.type_name.replace(_ALPHA, _V1)
     for service in file.service:
         for method in service.method:
             method.input_type = method.input_type.replace(_ALPHA, _V1)

@@ -1,0 +1,223 @@
+"""Why a VM is in a service or is not, in sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.objects import WEB, service, spec, vm
+from tests.unit.server.watching import synced_cache
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply, Malformed
+from vmsvc_grpc.model.objects import (
+    IPFamily,
+    Key,
+    Kind,
+    Object,
+    Probe,
+    Problem,
+    Readiness,
+    VirtualMachine,
+)
+from vmsvc_grpc.server.explain import explanation
+
+_Of = pb.VirtualMachineExplanation
+TWO = spec({"app": "web", "tier": "front"})
+FRONT = {"app": "web", "tier": "front"}
+BAD_YAML = Problem("status.network", "expected 'object', got 'str'")
+
+
+def explained(*objects: Object) -> pb.ExplainEndpointsResponse:
+    found = explanation(synced_cache(*objects), WEB)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("machine", "verdict", "reasons"),
+    [
+        pytest.param(
+            vm("a", "10.0.0.1"),
+            _Of.VERDICT_READY,
+            ["it has no readiness probe, so it counts as ready"],
+            id="no probe",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", ready=Readiness.FALSE),
+            _Of.VERDICT_READY,
+            ["it has no readiness probe, so it counts as ready; condition Ready is False"],
+            id="no probe, whatever the condition says",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", probe=Probe.GUEST_INFO, ready=Readiness.TRUE),
+            _Of.VERDICT_READY,
+            ["readiness probe guestInfo: condition Ready is True"],
+            id="probe and True",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", probe=Probe.TCP_SOCKET, ready=Readiness.UNKNOWN),
+            _Of.VERDICT_NOT_READY,
+            ["readiness probe tcpSocket: condition Ready is Unknown"],
+            id="probe and Unknown",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", probe=Probe.GUEST_HEARTBEAT),
+            _Of.VERDICT_NOT_READY,
+            [
+                (
+                    "readiness probe guestHeartbeat has no result yet (no condition Ready), "
+                    "so it is not ready"
+                )
+            ],
+            id="probe and no condition",
+        ),
+        pytest.param(
+            vm("a"),
+            _Of.VERDICT_NO_ADDRESS,
+            ["the VM reports no primary address (yet)"],
+            id="no address",
+        ),
+        pytest.param(
+            vm("a", "169.254.0.1"),
+            _Of.VERDICT_NO_ADDRESS,
+            [
+                (
+                    "an address cannot be used: status.network.primaryIP4: '169.254.0.1' is a "
+                    "link-local address, which Endpoints may not hold"
+                )
+            ],
+            id="an address that cannot be used",
+        ),
+        pytest.param(
+            vm("a", "fd00::1"),
+            _Of.VERDICT_NO_ADDRESS,
+            ["address fd00::1 is IPv6, and the service asks for IPv4 only"],
+            id="a family that is not asked for",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", "fd00::1"),
+            _Of.VERDICT_READY,
+            [
+                "it has no readiness probe, so it counts as ready",
+                "address fd00::1 is IPv6, and the service asks for IPv4 only",
+            ],
+            id="one of two addresses",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", deleting=True),
+            _Of.VERDICT_DELETING,
+            ["the VM is being deleted"],
+            id="being deleted",
+        ),
+        pytest.param(
+            vm("a", "10.0.0.1", labels={"app": "db"}),
+            _Of.VERDICT_LABELS_DIFFER,
+            ["label app is 'db'; the service selects app=web"],
+            id="a label that differs",
+        ),
+    ],
+)
+def test_a_vm_is_explained(
+    machine: VirtualMachine, verdict: _Of.Verdict, reasons: list[str]
+) -> None:
+    (told,) = explained(service(), machine).virtual_machines
+    assert (told.vm_name, told.vm_uid) == ("a", "uid-a")
+    assert (told.verdict, list(told.reasons)) == (verdict, reasons)
+    in_it = verdict in (_Of.VERDICT_READY, _Of.VERDICT_NOT_READY)
+    assert [e.address for e in told.endpoints] == (["10.0.0.1"] if in_it else [])
+
+
+def test_every_label_that_is_missing_or_differs_is_named() -> None:
+    found = explained(
+        service(given=TWO),
+        vm("a", labels={"app": "web"}),
+        vm("b", labels={"app": "db", "tier": "back"}),
+        vm("c", labels={"unrelated": "x"}),
+    )
+    assert {of.vm_name: list(of.reasons) for of in found.virtual_machines} == {
+        "a": ["label tier is missing; the service selects tier=front"],
+        "b": [
+            "label app is 'db'; the service selects app=web",
+            "label tier is 'back'; the service selects tier=front",
+        ],
+    }
+    assert {of.verdict for of in found.virtual_machines} == {_Of.VERDICT_LABELS_DIFFER}
+
+
+def test_a_vm_that_was_ready_before_it_had_a_probe_is_said_to_stay_so() -> None:
+    cache = synced_cache(service(), vm("a", "10.0.0.1"))
+    cache.apply(Apply(vm("a", "10.0.0.1", probe=Probe.TCP_SOCKET)))
+    (told,) = _response(cache).virtual_machines
+    assert told.verdict == _Of.VERDICT_READY
+    assert list(told.reasons) == [
+        (
+            "readiness probe tcpSocket has no result yet (no condition Ready); "
+            "it was ready before and stays so"
+        )
+    ]
+
+
+def _response(cache: Cache, key: Key = WEB) -> pb.ExplainEndpointsResponse:
+    found = explanation(cache, key)
+    assert found is not None
+    return found
+
+
+def test_a_malformed_vm_is_told_whether_it_was_ever_valid_or_not() -> None:
+    cache = synced_cache(service(), vm("a", "10.0.0.1"))
+    for name in ("a", "z"):
+        cache.apply(Malformed(Kind.VIRTUAL_MACHINE, Key("shop", name), BAD_YAML))
+    cache.apply(Malformed(Kind.VIRTUAL_MACHINE, Key("office", "x"), BAD_YAML))
+    was, never = _response(cache).virtual_machines
+    assert (was.vm_name, was.verdict) == ("a", _Of.VERDICT_READY)
+    assert was.reasons[-1] == (
+        f"its manifest is not valid now, so its last good state counts: {BAD_YAML}"
+    )
+    assert (never.vm_name, never.verdict) == ("z", _Of.VERDICT_INVALID)
+    assert list(never.reasons) == [f"its manifest is not valid: {BAD_YAML}"]
+
+
+def test_the_service_itself_is_explained() -> None:
+    given = spec(FRONT, ip_families=(IPFamily.IPV6, IPFamily.IPV4))
+    found = explained(service(given=given), vm("b", labels=FRONT), vm("a", labels=FRONT))
+    assert dict(found.selector) == FRONT
+    assert list(found.ip_families) == ["IPv6", "IPv4"]
+    assert (list(found.problems), found.serving_last_valid) == ([], False)
+    assert [of.vm_name for of in found.virtual_machines] == ["a", "b"]
+
+
+def test_a_refused_service_is_explained_by_its_problems() -> None:
+    problems = (Problem("spec.type", "is wrong"), Problem("spec.ports[0].port", "is 0"))
+    found = explained(service(problems=problems), vm("a", "10.0.0.1"))
+    assert [(p.field, p.message) for p in found.problems] == [tuple(p) for p in problems]
+    assert (list(found.virtual_machines), found.serving_last_valid) == ([], False)
+
+
+def test_one_that_became_refused_says_that_its_last_valid_state_is_served() -> None:
+    cache = synced_cache(service(), vm("a", "10.0.0.1"))
+    cache.apply(Apply(service(problems=(Problem("spec.type", "is wrong"),))))
+    found = _response(cache)
+    assert found.serving_last_valid
+    assert (len(found.problems), len(found.virtual_machines)) == (1, 1)
+
+
+def test_one_that_is_being_deleted_says_so() -> None:
+    (problem,) = explained(service(deleting=True)).problems
+    assert problem.field == "metadata.deletionTimestamp"
+
+
+def test_one_that_cannot_be_read_is_told_with_its_problem() -> None:
+    cache = synced_cache()
+    problem = Problem("spec", "cannot be read")
+    cache.apply(Malformed(Kind.VIRTUAL_MACHINE_SERVICE, WEB, problem))
+    (told,) = _response(cache).problems
+    assert (told.field, told.message) == tuple(problem)
+
+
+def test_one_with_an_empty_selector_selects_no_vm() -> None:
+    found = explained(service(given=spec({})), vm("a", "10.0.0.1"))
+    assert [len(found.selector), len(found.virtual_machines), len(found.problems)] == [0, 0, 0]
+
+
+def test_there_is_nothing_to_explain_of_a_service_that_does_not_exist() -> None:
+    assert explanation(synced_cache(), WEB) is None

@@ -1,0 +1,110 @@
+"""grpc.health.v1: what is said of the server and each of its services, and when."""
+
+from __future__ import annotations
+
+import pytest
+from grpc_health.v1 import health_pb2 as pb
+
+from tests.unit.objects import service
+from tests.unit.server.watching import emptied, key, listed, synced_cache
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.call import Call, Code, RpcError, Stream, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.health import Health
+
+CALL = Call("ipv4:192.0.2.1:1")
+OURS = "vmsvc.v1.EndpointService"
+
+
+def check(health: Health, name: str) -> str:
+    method = health.methods()[0]
+    assert isinstance(method, UnaryMethod)
+    raw = method.handle(pb.HealthCheckRequest(service=name).SerializeToString(), CALL)
+    return _name(raw)
+
+
+def _name(raw: bytes) -> str:
+    status = pb.HealthCheckResponse.FromString(raw).status
+    return pb.HealthCheckResponse.ServingStatus.Name(status)
+
+
+class Watched:
+    """A Watch call without a server."""
+
+    def __init__(self, health: Health, name: str) -> None:
+        self.wakes = 0
+        method = health.methods()[2]
+        assert isinstance(method, StreamMethod)
+        self.stream: Stream = method.open(CALL, self._wake)
+        assert self.stream.next_message() is None
+        self.stream.receive(pb.HealthCheckRequest(service=name).SerializeToString())
+        self.stream.half_close()
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def read(self) -> str | None:
+        raw = self.stream.next_message()
+        return None if raw is None else _name(raw)
+
+
+@pytest.mark.parametrize("name", ["", OURS])
+def test_health_goes_up_when_the_cache_is_synced_and_down_when_the_server_drains(name: str) -> None:
+    """linkerd2 #10036, #8245: while it syncs it is not ready, and nothing else is wrong."""
+    cache = Cache(AddressRules())
+    health = Health(cache, [OURS])
+    watched = Watched(health, name)
+    assert check(health, name) == watched.read() == "NOT_SERVING"
+    assert watched.read() is None
+    listed(cache, service())
+    assert watched.wakes == 1
+    assert check(health, name) == watched.read() == "SERVING"
+    health.drain()
+    assert watched.wakes == 2
+    assert check(health, name) == watched.read() == "NOT_SERVING"
+
+
+def test_a_service_that_is_none_of_ours_is_not_found_and_watched_as_unknown() -> None:
+    health = Health(synced_cache(), [OURS])
+    with pytest.raises(RpcError, match="has no service 'another") as failure:
+        check(health, "another.Service")
+    assert failure.value.code is Code.NOT_FOUND
+    watched = Watched(health, "another.Service")
+    assert watched.read() == "SERVICE_UNKNOWN"
+    health.drain()
+    assert watched.read() is None
+
+
+def test_all_are_listed() -> None:
+    method = Health(synced_cache(), [OURS]).methods()[1]
+    assert isinstance(method, UnaryMethod)
+    listed_ = pb.HealthListResponse.FromString(method.handle(b"", CALL)).statuses
+    assert {name: of.status for name, of in listed_.items()} == {
+        "": pb.HealthCheckResponse.SERVING,
+        OURS: pb.HealthCheckResponse.SERVING,
+    }
+
+
+def test_a_watch_holds_on_to_the_cache_only_until_it_is_synced() -> None:
+    cache = Cache(AddressRules())
+    health = Health(cache, [OURS])
+    closed, open_ = Watched(health, ""), Watched(health, "")
+    assert not cache.idle()
+    closed.stream.close()
+    listed(cache)
+    assert open_.read() == "SERVING"
+    cache.apply(Apply(service(key("shop/late"))))
+    assert open_.read() is None
+    emptied(cache)
+    assert cache.idle()
+    open_.stream.close()
+    health.drain()
+    assert (closed.wakes, open_.wakes) == (0, 1)
+
+
+def test_bytes_that_are_no_request_are_refused() -> None:
+    method = Health(synced_cache(), [OURS]).methods()[0]
+    assert isinstance(method, UnaryMethod)
+    with pytest.raises(RpcError, match="is not a grpc"):
+        method.handle(b"\xff\xff", CALL)
