@@ -101,6 +101,18 @@ def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
     return _model(kind, given)
 
 
+def parse_meta(kind: Kind, raw: bytes | msgspec.Raw) -> ObjectMeta:
+    """Only the metadata of an object's bytes in JSON: the rest is skipped. Raises ParseError."""
+    try:
+        given = _decode_named(raw)
+    except msgspec.ValidationError as error:
+        meta = _readable_meta(kind, msgspec.json.decode(raw), error)
+        raise ParseError(kind, _key(kind, meta), _shape_problem(error)) from error
+    except msgspec.DecodeError as error:
+        raise ParseError(kind, None, Problem("(document)", str(error))) from error
+    return _object_meta(kind, given.metadata)
+
+
 _SHAPES: dict[Kind, type[wire.Shape]] = {
     Kind.VIRTUAL_MACHINE: wire.VirtualMachine,
     Kind.VIRTUAL_MACHINE_SERVICE: wire.VirtualMachineService,
@@ -108,6 +120,7 @@ _SHAPES: dict[Kind, type[wire.Shape]] = {
     Kind.ENDPOINTS: wire.Endpoints,
 }
 _DECODERS = {kind: msgspec.json.Decoder(shape) for kind, shape in _SHAPES.items()}
+_decode_named = msgspec.json.Decoder(wire.Named).decode
 
 
 # -- From the wire's shapes to the model's. --
@@ -396,21 +409,29 @@ def _stored_address(given: wire.Address) -> StoredAddress:
 
 def _unreadable(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> Object:
     """A VMService of the wrong shape, refused; for other kinds raises ParseError."""
+    meta = _readable_meta(kind, untyped, error)
     problem = _shape_problem(error)
-    try:
-        meta = msgspec.convert(untyped, wire.Named).metadata
-    except msgspec.ValidationError:
-        try:
-            bare = msgspec.convert(untyped, wire.BarelyNamed).metadata
-        except msgspec.ValidationError:
-            raise ParseError(kind, None, problem) from error
-        meta = wire.Meta(name=bare.name, namespace=bare.namespace)
     key = _key(kind, meta)
     if kind is not Kind.VIRTUAL_MACHINE_SERVICE:
         raise ParseError(kind, key, problem) from error
     return VirtualMachineService(
         meta=_object_meta(kind, meta), spec=None, problems=(problem,), declared_type=""
     )
+
+
+def _readable_meta(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> wire.Meta:
+    """The metadata, or else its name and namespace, of an object of the wrong shape.
+
+    Raises ParseError if not even those can be read.
+    """
+    try:
+        return msgspec.convert(untyped, wire.Named).metadata
+    except msgspec.ValidationError:
+        try:
+            bare = msgspec.convert(untyped, wire.BarelyNamed).metadata
+        except msgspec.ValidationError:
+            raise ParseError(kind, None, _shape_problem(error)) from error
+        return wire.Meta(name=bare.name, namespace=bare.namespace)
 
 
 def _shape_problem(error: msgspec.ValidationError) -> Problem:

@@ -1,0 +1,338 @@
+"""How one kind of object is followed on an API server: discover, list, watch, resume. Pure.
+
+The machine says what to ask next and what the answer means; the driver (`source.kube`)
+asks. Time and randomness are arguments. The rules are those of Kubernetes' API concepts
+("Efficient detection of changes", "Retrieving large results sets in chunks").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
+from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.parse import ParseError
+from vmsvc_grpc.source.slim import read_slim
+
+GONE = 410
+NOT_FOUND = 404
+
+# Refusals that say nothing of what was asked: the same will do once they pass. Credentials
+# and permissions may come back, a queue may empty.
+_PASSING = frozenset({401, 403, 408, 429})
+
+# A server that ends watches as soon as they have begun (client-go has the same bound).
+_SHORT_WATCH_S = 1.0
+
+# A watch that held so long was a good one, even if it had nothing to tell: what fails after
+# it is the first failure in a row.
+_GOOD_WATCH_S = 10.0
+
+# Once may be a network that vanished; twice is a server that has nothing to say of where we
+# are, as one whose etcd was restored from a backup: to it, we come from the future.
+_SILENT_WATCHES_MAX = 2
+
+
+class Discover(NamedTuple):
+    """Ask in which versions the kind is served."""
+
+
+class ListPage(NamedTuple):
+    """Ask for a page of the list, from its start if `continue_token` is empty."""
+
+    version: str
+    continue_token: str
+
+
+class Watch(NamedTuple):
+    """Ask for what has changed since a resource version."""
+
+    version: str
+    resource_version: str
+
+
+Request = Discover | ListPage | Watch
+
+
+class Failure(NamedTuple):
+    """Why a request, or a watch that was open, came to nothing.
+
+    `status` is the HTTP status, or the code of a watch's ERROR event; 0 where there was
+    no answer. `retry_after_s` is what the server asked for, or 0. `silent`: a connection
+    over which nothing came. `unreadable`: an answer that is not what was asked for.
+    """
+
+    status: int
+    message: str
+    retry_after_s: float = 0.0
+    silent: bool = False
+    unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait after failures in a row: doubling, with full jitter."""
+
+    first_s: float = 0.5
+    max_s: float = 30.0
+
+    def delay_s(self, failures: int, jitter: float) -> float:
+        """Seconds to wait after the n-th failure in a row; `jitter` is from 0 to 1."""
+        # Beyond 2^16 the maximum holds anyway, and a float would overflow in the end.
+        return jitter * min(self.max_s, self.first_s * 2.0 ** min(failures - 1, 16))
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened, for tests and metrics. Only rises.
+
+    `lists` are complete ones, `watches` those that were opened; `nameless` are objects of
+    which not even the name could be read; `failures` are by HTTP status, 0 for no answer.
+    """
+
+    lists: int = 0
+    watches: int = 0
+    events: int = 0
+    nameless: int = 0
+    failures: Counter[int] = field(default_factory=Counter)
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    # A watch without one would begin at some moment, and what was deleted before would stay.
+    resource_version: Annotated[str, msgspec.Meta(min_length=1)]
+    name: str = ""
+    namespace: str = ""
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class _Named(msgspec.Struct):
+    metadata: _Meta
+
+
+class _List(msgspec.Struct):
+    metadata: _Meta
+    items: list[msgspec.Raw] | None = None
+
+
+class _WatchLine(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+    reason: str = ""
+
+
+_decode_list = msgspec.json.Decoder(_List).decode
+_decode_line = msgspec.json.Decoder(_WatchLine).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+_decode_status = msgspec.json.Decoder(_Status).decode
+
+
+class _Phase(Enum):
+    DISCOVER = "discover"
+    LIST = "list"
+    WATCH = "watch"
+
+
+class ListWatch:
+    """Follows one kind, in one namespace or in all.
+
+    The driver repeats: `request()`, ask it, hand over what came (`discovered`; `page`;
+    `opened`, `line` and `ended`; or `failed`), emit the events that these give, in order,
+    and wait as long as they say.
+
+    Nothing is ever dropped by a failure: what was listed stays until a list is complete
+    that lacks it, or a watch says that it was deleted.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        version: str = "",
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Begins with discovery, unless the only `version` there is is given."""
+        self.kind = kind
+        self.namespace = namespace
+        self.version = version
+        self.counts = Counts()
+        self.contact: float | None = None
+        """When the server last told something, by the driver's clock; None: not yet."""
+        self.trouble = ""
+        """A sentence that says why nothing is heard; empty while all is well."""
+        self._discovers = not version
+        self._backoff = backoff or Backoff()
+        self._phase = _Phase.DISCOVER if self._discovers else _Phase.LIST
+        self._continue = ""
+        self._resource_version = ""
+        self._failures = 0
+        self._opened: float | None = None
+        self._told = False
+        self._silent = 0
+
+    @property
+    def scope(self) -> str:
+        """What is followed, for a person: `VirtualMachine in namespace shop`."""
+        where = f"namespace {self.namespace}" if self.namespace else "all namespaces"
+        return f"{self.kind.value} in {where}"
+
+    @property
+    def listed(self) -> bool:
+        """Whether there was a complete list."""
+        return self.counts.lists > 0
+
+    def request(self) -> Request:
+        """What to ask next."""
+        match self._phase:
+            case _Phase.DISCOVER:
+                return Discover()
+            case _Phase.LIST:
+                return ListPage(self.version, self._continue)
+            case _Phase.WATCH:
+                return Watch(self.version, self._resource_version)
+
+    def discovered(self, version: str) -> None:
+        """`version` is the newest one that is served and that we know."""
+        if version != self.version:
+            # Read in another version, the same objects say other things.
+            self._resource_version = ""
+        self.version = version
+        self._phase = _Phase.WATCH if self._resource_version else _Phase.LIST
+        self._continue = ""
+
+    def page(self, raw: bytes, now: float) -> Iterator[Event]:
+        """The events of the page that was asked for; take all before asking anything else.
+
+        Objects are decoded one by one, as they are taken. Raises msgspec.DecodeError, before
+        the first event, if it is no page.
+        """
+        page = _decode_list(raw)
+        self.contact = now
+        self.trouble = ""
+        return self._page(page)
+
+    def _page(self, page: _List) -> Iterator[Event]:
+        if not self._continue:
+            yield Init(self.kind, self.namespace)
+        for item in page.items or ():
+            yield from self._applied(item)
+        self._continue = page.metadata.continue_
+        if not self._continue:
+            # All pages are of one moment, and say so with one resource version.
+            self._resource_version = page.metadata.resource_version
+            self._phase = _Phase.WATCH
+            self.counts.lists += 1
+            yield InitDone(self.kind, self.namespace, self._resource_version)
+
+    def opened(self, now: float) -> None:
+        """The watch that was asked for has begun."""
+        self.contact = now
+        self.trouble = ""
+        self.counts.watches += 1
+        self._opened = now
+        self._told = False
+
+    def line(self, raw: bytes, now: float) -> list[Event] | Failure:
+        """One line of the watch. A Failure is to be handed to `failed`; the watch is over."""
+        try:
+            return self._line(raw, now)
+        except msgspec.DecodeError as error:
+            return Failure(0, f"a line of the watch cannot be read: {error}", unreadable=True)
+
+    def _line(self, raw: bytes, now: float) -> list[Event] | Failure:
+        line = _decode_line(raw)
+        if line.type == "ERROR":
+            status = _decode_status(line.object)
+            return Failure(status.code, status.message or status.reason)
+        named = _decode_named(line.object).metadata
+        if line.type == "BOOKMARK":
+            events: list[Event] = []
+        elif line.type == "DELETED":
+            key = Key(named.namespace, named.name)
+            events = [Delete(self.kind, key, named.resource_version)]
+        else:
+            events = list(self._applied(line.object))
+        self.contact = now
+        self.counts.events += 1
+        self._resource_version = named.resource_version
+        self._told = True
+        self._silent = 0
+        self._failures = 0
+        return events
+
+    def ended(self, now: float, jitter: float) -> float:
+        """The server ended the watch; seconds to wait before the next request.
+
+        It does so at the watch's timeout, when it stops, and when a version comes or goes.
+        """
+        assert self._opened is not None, "only a watch that was opened can end"
+        lasted_s = now - self._opened
+        self._opened = None
+        if self._discovers:
+            self._phase = _Phase.DISCOVER
+        if self._told or lasted_s >= _SHORT_WATCH_S:
+            return 0.0
+        return self.failed(Failure(0, "the server ends watches at once"), now, jitter)
+
+    def failed(self, failure: Failure, now: float, jitter: float) -> float:
+        """A request or a watch failed; seconds to wait before the next request.
+
+        `jitter` is a random number from 0 to 1.
+        """
+        status = failure.status
+        self.counts.failures[status] += 1
+        if self._opened is not None and now - self._opened >= _GOOD_WATCH_S:
+            self._failures = 0
+        self._failures += 1
+        self._next_phase(failure)
+        self._opened = None
+        if status == GONE and self._failures == 1:
+            return 0.0  # The server is well; it only has forgotten where we were.
+        # What passes is soon over: a connection that was cut, a server that restarts.
+        if self._failures > 1 or status in (401, 403) or _lasting(failure):
+            # Where nobody answers, all who ask have the same to say.
+            asked = f"{self.scope}: " if status or failure.unreadable else ""
+            self.trouble = asked + failure.message
+        return max(failure.retry_after_s, self._backoff.delay_s(self._failures, jitter))
+
+    def _next_phase(self, failure: Failure) -> None:
+        if self._phase is _Phase.DISCOVER:
+            if failure.status == NOT_FOUND:
+                # If it is installed again, its objects are others.
+                self._resource_version = ""
+            return
+        if failure.silent and self._opened is not None and not self._told:
+            self._silent += 1
+        if not _lasting(failure) and self._silent < _SILENT_WATCHES_MAX:
+            return
+        self._silent = 0
+        self._continue = ""
+        self._resource_version = ""
+        # There may be another version by now, or none.
+        self._phase = _Phase.DISCOVER if self._discovers else _Phase.LIST
+
+    def _applied(self, raw: msgspec.Raw) -> Iterator[Event]:
+        try:
+            yield Apply(read_slim(self.kind, raw))
+        except ParseError as error:
+            if error.key is None:
+                self.counts.nameless += 1
+            else:
+                yield Malformed(self.kind, error.key, error.problem)
+
+
+def _lasting(failure: Failure) -> bool:
+    """Whether asking the same again cannot succeed: what was asked for is gone or wrong."""
+    refused = failure.status // 100 == 4 and failure.status not in _PASSING  # noqa: PLR2004 - HTTP
+    return refused or failure.unreadable
