@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Protocol
 
+from vmsvc_grpc.cache.freshness import Freshness
 from vmsvc_grpc.cache.index import SelectorIndex, VirtualMachineIndex
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Subscription, Topic
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass, assembled
-from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
+from vmsvc_grpc.model.events import Answer, Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
@@ -112,6 +113,7 @@ class Cache:
         self._scopes: dict[ScopeWatcher, str | None] = {}
         self._unlisted: set[_List] = set(product(kinds, namespaces or (None,)))
         self._listing: dict[_List, set[Key]] = {}
+        self._freshness = Freshness(namespaces)
         self._version = 0
         self._on_problems = on_problems
 
@@ -175,6 +177,7 @@ class Cache:
             or self.problems
             or self._topics
             or self._scopes
+            or not self._freshness.idle()
             or not self.vms.empty()
             or not self._selectors.empty()
         )
@@ -200,44 +203,66 @@ class Cache:
         match event:
             case Init(kind, namespace):
                 self._listing[kind, namespace] = set()
+                self._freshness.listing(kind, namespace)
                 return frozenset()
-            case InitDone(kind, namespace):
+            case InitDone(kind, namespace, resource_version):
+                self._freshness.listed(kind, namespace, resource_version)
                 return self._listed(kind, namespace)
             case Malformed(kind, key, problem):
                 self._seen(kind, key)
                 self._note(kind, key, (problem,))
                 return frozenset()
-            case Delete(kind, key):
+            case Delete(kind, key, resource_version):
+                if not self._freshness.told(kind, key, resource_version):
+                    return frozenset()
                 for scope in (None, key.namespace):
                     self._listing.get((kind, scope), set()).discard(key)
                 return self._delete(kind, key)
             case Apply(object_):
-                return self._applied(object_)
+                return self._told(object_)
+            case Answer(object_):
+                return self._answered(object_)
         raise AssertionError(f"not an event: {event!r}")
 
+    def _told(self, object_: Object) -> frozenset[Key]:
+        self._seen(object_.kind, object_.key)
+        if isinstance(object_, VirtualMachine):  # Nobody but the source tells of one.
+            return self._applied(object_)
+        version = object_.meta.resource_version
+        if not self._freshness.told(object_.kind, object_.key, version):
+            return frozenset()
+        return self._applied(object_)
+
+    def _answered(self, object_: Object) -> frozenset[Key]:
+        assert not isinstance(object_, VirtualMachine), "VMs are not written"
+        version = object_.meta.resource_version
+        if not self._freshness.answered(object_.kind, object_.key, version):
+            return frozenset()
+        return self._applied(object_)
+
     def _applied(self, object_: Object) -> frozenset[Key]:
+        self._note(object_.kind, object_.key, self._flaws(object_))
         match object_:
             case VirtualMachine() as vm:
-                self._seen(Kind.VIRTUAL_MACHINE, vm.key)
-                flaws = (a.problem for a in addresses(vm, self.rules))
-                problems = tuple(flaw for flaw in flaws if flaw is not None)
-                self._note(Kind.VIRTUAL_MACHINE, vm.key, problems)
                 return self._vm_changed(self.vms.put(vm), vm)
             case VirtualMachineService() as service:
-                self._seen(Kind.VIRTUAL_MACHINE_SERVICE, service.key)
-                self._note(Kind.VIRTUAL_MACHINE_SERVICE, service.key, service.problems)
                 return self._service_changed(service)
             case StoredService() as stored:
-                self._seen(Kind.SERVICE, stored.key)
-                self._note(Kind.SERVICE, stored.key, ())
                 return self._stored_service_changed(stored)
             case StoredEndpoints() as stored:
-                self._seen(Kind.ENDPOINTS, stored.key)
-                self._note(Kind.ENDPOINTS, stored.key, ())
                 if self.stored_endpoints.get(stored.key) == stored:
                     return frozenset()
                 self.stored_endpoints[stored.key] = stored
                 return frozenset((stored.key,))
+
+    def _flaws(self, object_: Object) -> tuple[Problem, ...]:
+        match object_:
+            case VirtualMachine() as vm:
+                flaws = (a.problem for a in addresses(vm, self.rules))
+                return tuple(flaw for flaw in flaws if flaw is not None)
+            case VirtualMachineService() as service:
+                return service.problems
+        return ()
 
     def _seen(self, kind: Kind, key: Key) -> None:
         for scope in (None, key.namespace):
@@ -270,7 +295,8 @@ class Cache:
         listed = self._listing.pop((kind, namespace), set())
         changed: set[Key] = set()
         for gone in sorted(self._held(kind) - listed):
-            if namespace is None or gone.namespace == namespace:
+            listed_there = namespace is None or gone.namespace == namespace
+            if listed_there and not self._freshness.overtaken(kind, gone):
                 changed |= self._delete(kind, gone)
         if (kind, namespace) in self._unlisted:
             self._unlisted.remove((kind, namespace))
@@ -294,6 +320,7 @@ class Cache:
 
     def _delete(self, kind: Kind, key: Key) -> frozenset[Key]:
         self._note(kind, key, ())
+        self._freshness.gone(kind, key)
         match kind:
             case Kind.VIRTUAL_MACHINE:
                 vm = self.vms.remove(key)

@@ -4,11 +4,12 @@ For each kind, and each namespace where they are listed one by one: `Init`, then
 `Apply` or `Malformed` for each object of a complete list, then `InitDone`; afterwards
 `Apply`, `Malformed` and `Delete` as things change. A source that lists again starts
 over with `Init`; what that list lacks is deleted at its `InitDone`, and only there.
+`Answer` is told by who writes, at any time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmsvc_grpc.model.objects import Key, Kind, Object, Problem
 
@@ -39,18 +40,33 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The object is gone."""
+    """The object is gone. `resource_version` says since when, where the source knows."""
 
     kind: Kind
     key: Key
+    resource_version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class InitDone:
-    """The list that `Init` of the same kind and namespace began is complete."""
+    """The list that `Init` of the same kind and namespace began is complete.
+
+    `resource_version` says of when it is, where the source knows.
+    """
 
     kind: Kind
     namespace: str | None = None
+    resource_version: str = field(default="", compare=False)
 
 
-Event = Init | Apply | Malformed | Delete | InitDone
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A request was answered with this object; not told by the source, nor in its order.
+
+    The source may have told of a later state already, or tell of an earlier one yet.
+    """
+
+    object: Object
+
+
+Event = Init | Apply | Malformed | Delete | InitDone | Answer

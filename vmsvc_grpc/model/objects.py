@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 GROUP = "vmoperator.vmware.com"
 KNOWN_VERSIONS = ("v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4", "v1alpha5", "v1alpha6")
@@ -114,6 +114,8 @@ class VirtualMachine:
     (`model.resolve` does that). The slots keep 20,000 of them small.
     """
 
+    kind: ClassVar[Kind] = Kind.VIRTUAL_MACHINE
+
     key: Key
     uid: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -206,6 +208,8 @@ class VirtualMachineService:
     `declared_type` is `spec.type` as written, for showing a refused one.
     """
 
+    kind: ClassVar[Kind] = Kind.VIRTUAL_MACHINE_SERVICE
+
     meta: ObjectMeta
     api_version: str = NEWEST_API_VERSION
     spec: ServiceSpec | None
@@ -237,6 +241,8 @@ class StoredService:
 
     Absent lists are empty, absent texts are "", an absent flag is None.
     """
+
+    kind: ClassVar[Kind] = Kind.SERVICE
 
     meta: ObjectMeta
     type: str = ""
@@ -302,6 +308,8 @@ class Subset(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEndpoints:
     """An Endpoints as the API server, or the output directory, holds it."""
+
+    kind: ClassVar[Kind] = Kind.ENDPOINTS
 
     meta: ObjectMeta
     subsets: tuple[Subset, ...] = ()

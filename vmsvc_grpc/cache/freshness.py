@@ -1,0 +1,80 @@
+"""Which of two tellings of one object is the newer: a watch's, or the answer to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmsvc_grpc.model.objects import Key, Kind
+
+
+class Freshness:
+    """Resource versions told by the source, and those answered that it has not told yet.
+
+    Both come over connections of their own, so either may overtake the other. An API
+    server's resource versions are numbers that rise with each change of any object of a
+    kind (KEP-5504); where there are none, whatever comes last counts.
+    """
+
+    def __init__(self, namespaces: Sequence[str]) -> None:
+        """`namespaces` are those that are listed one by one; none: all at once."""
+        self._scoped = bool(namespaces)
+        # How far the source has come, by what it follows by itself.
+        self._told: dict[tuple[Kind, str | None], int] = {}
+        self._answered: dict[tuple[Kind, Key], int] = {}
+
+    def listing(self, kind: Kind, namespace: str | None) -> None:
+        """A list begins: it may be of a server whose resource versions begin anew."""
+        self._told.pop((kind, namespace), None)
+        for answered in [a for a in self._answered if a[0] is kind]:
+            if namespace in (None, answered[1].namespace):
+                del self._answered[answered]
+
+    def listed(self, kind: Kind, namespace: str | None, resource_version: str) -> None:
+        """The list that began is of that resource version, whatever it held."""
+        self._told[kind, namespace] = _number(resource_version) or 0
+
+    def overtaken(self, kind: Kind, key: Key) -> bool:
+        """Whether an answer told of a later time than the list that ends just now."""
+        told = self._told.get(self._scope(kind, key), 0)
+        return self._answered.get((kind, key), 0) > told
+
+    def told(self, kind: Kind, key: Key, resource_version: str) -> bool:
+        """Whether what the source tells is to be taken in: no answer was newer."""
+        version = _number(resource_version)
+        if version is None:
+            return True
+        scope = self._scope(kind, key)
+        self._told[scope] = max(version, self._told.get(scope, 0))
+        if version < self._answered.get((kind, key), 0):
+            return False
+        self._answered.pop((kind, key), None)
+        return True
+
+    def answered(self, kind: Kind, key: Key, resource_version: str) -> bool:
+        """Whether an answer is to be taken in: the source has not told of that time yet.
+
+        If it has, it has told this very state, or one after it: the object may be gone.
+        """
+        version = _number(resource_version)
+        if version is None:
+            return True
+        known = max(self._told.get(self._scope(kind, key), 0), self._answered.get((kind, key), 0))
+        if version <= known:
+            return False
+        self._answered[kind, key] = version
+        return True
+
+    def gone(self, kind: Kind, key: Key) -> None:
+        """There is no such object any more."""
+        self._answered.pop((kind, key), None)
+
+    def idle(self) -> bool:
+        """Whether everything that was answered has been told."""
+        return not self._answered
+
+    def _scope(self, kind: Kind, key: Key) -> tuple[Kind, str | None]:
+        return kind, key.namespace if self._scoped else None
+
+
+def _number(resource_version: str) -> int | None:
+    return int(resource_version) if resource_version.isdecimal() else None
