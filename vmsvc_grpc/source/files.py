@@ -32,7 +32,7 @@ from vmsvc_grpc.source.manifests import Contents, Entry, reading
 from vmsvc_grpc.source.problems import FileProblem, Problems, Report
 from vmsvc_grpc.source.tree import Signature, Text
 from vmsvc_grpc.source.union import Union
-from vmsvc_grpc.source.watch import Hints, Watch, hints
+from vmsvc_grpc.source.watch import Watch, hints
 
 # Topics of problems beside the paths of files, none of which begins with a slash.
 _WATCH = "/watch"
@@ -97,8 +97,9 @@ class FilesSource:
     ) -> None:
         """Objects of `kinds` are told, others ignored.
 
-        `shared` is for a directory of which somebody else tells the same cache, too, as
-        who writes to it does: then what was told once is no reason not to tell it again.
+        `shared` is for a directory that somebody writes to who tells the cache himself of
+        what he writes, and us by `written`. Of a file that cannot be read, he must hear
+        to put it right: its objects are told to be malformed.
         """
         self.files_read = 0
         self._root = directory.absolute()
@@ -137,8 +138,8 @@ class FilesSource:
     def written(self, path: str, kind: Kind, object_: Object | None) -> None:
         """Who shares the directory has put one object in a file, whole, or removed the file.
 
-        He tells of it himself, so it is not read. But what stood there is known, should
-        somebody else change or remove it before anybody looked.
+        He tells of it himself, so it is not read. But what was told of it is known, should
+        somebody else change it back or remove it before anybody looked.
         """
         self._unsettled.pop(path, None)
         if object_ is None:
@@ -219,28 +220,20 @@ class FilesSource:
         notices, begun = watch.take()
         where = hints(notices, self._root, self._directories, linked=self._linked)
         # First where something is known of how a change was made.
-        unknown_removed = self._look_at_hints(where)
+        for path in sorted(where.changed):
+            self._look(path, whole=path in where.replaced)
+            self._linked |= (self._root / path).is_symlink()
         if begun or where.everywhere or self._clock() >= self._next_rescan:
             await self._look_everywhere(links_swapped=where.links_swapped)
-        if not self._listed and "" not in self._directories:
-            return where.watch_lost  # It went away just now.
-        if not self._listed or (unknown_removed and self._shared):
+        if not self._listed:
+            if "" not in self._directories:
+                return where.watch_lost  # It went away just now.
             await self._list(emit)
         for path in self._due():
             await self._take(path, emit)
         self._tie(emit)
         self._tell_problems()
         return where.watch_lost
-
-    def _look_at_hints(self, where: Hints) -> bool:
-        """Look at the files that were hinted at; whether one was removed that nobody had read."""
-        unknown_removed = False
-        for path in sorted(where.changed):
-            known = path in self._held
-            self._look(path, whole=path in where.replaced)
-            unknown_removed |= path in where.removed and not known
-            self._linked |= (self._root / path).is_symlink()
-        return unknown_removed
 
     async def _rest(self, watch: Watch) -> None:
         """Until something was noticed, or something is due."""
@@ -343,20 +336,14 @@ class FilesSource:
     # -- Taking and telling. Nothing is awaited between the last look at a file and emit. --
 
     async def _list(self, emit: Emit) -> None:
-        """Tell everything there is, as a complete list of each kind."""
+        """Tell everything that was found, as a complete list of each kind."""
         kinds = [kind for kind in Kind if kind in self._kinds]
         for kind in kinds:
             emit(Init(kind))
-        for path in sorted(self._held.keys() | self._unsettled.keys()):
+        for path in sorted(self._unsettled):
             await self._breathe()
             self._look(path)
-            if path in self._unsettled:
-                await self._take(path, emit)
-            if self._listed:
-                await self._tell(path, self._union.again(path), emit)
-        for event in self._union.tie(self._clock()):
-            emit(event)
-        self._union.listed()
+            await self._take(path, emit)
         self._listed = True
         for kind in kinds:
             emit(InitDone(kind))
@@ -365,7 +352,7 @@ class FilesSource:
         """Read an unsettled file and tell what differs, unless it is written to meanwhile."""
         looked_at = self._unsettled.get(path)
         if looked_at is None:
-            return  # Somebody has told meanwhile that he wrote it.
+            return  # It has gone since, or somebody told that he wrote it.
         text = self._opened(path)
         if isinstance(text, _Held):
             await self._tell(path, self._hold(path, text, None), emit)
@@ -419,7 +406,7 @@ class FilesSource:
             contents = self._union.contents(path).malformed(str(held.problem))
         if contents is None:
             return ()
-        return self._union.put(path, contents, again=self._shared)
+        return self._union.put(path, contents)
 
     async def _tell(self, path: str, events: Iterable[Event], emit: Emit) -> None:
         """Tell what was read of a file, with breaks as long as nobody writes to it."""

@@ -54,18 +54,10 @@ class Union:
         """What a file says, as far as is known."""
         return self._contents.get(path, _NOTHING)
 
-    def put(self, path: str, contents: Contents, *, again: bool = False) -> list[Apply | Malformed]:
-        """A file says this now; what to tell of the objects it defines.
-
-        `again` tells also what was told already.
-        """
+    def put(self, path: str, contents: Contents) -> list[Apply | Malformed]:
+        """A file says this now; what to tell of the objects it defines."""
         self._replace(path, contents)
-        return [event for id_ in contents.entries for event in self._news(id_, again=again)]
-
-    def again(self, path: str) -> list[Apply | Malformed]:
-        """What to tell of the objects that the file defines if nobody knew of them."""
-        entries = self.contents(path).entries
-        return [event for id_ in entries for event in self._news(id_, again=True)]
+        return [event for id_ in contents.entries for event in self._news(id_)]
 
     def drop(self, path: str) -> None:
         """The file is gone."""
@@ -76,7 +68,7 @@ class Union:
         events: list[Apply | Malformed] = []
         for id_, path in self._loose.items():
             if id_ in self._definers:
-                events += self._news(id_, again=False)
+                events += self._news(id_)
             elif id_ in self._told and id_ not in self._missing:
                 self._missing[id_] = Missing(id_, path, now)
         self._loose.clear()
@@ -91,12 +83,6 @@ class Union:
     def postpone(self, missing: Missing, now: float) -> None:
         """The object is missing since `now` only."""
         self._missing[missing.id] = missing._replace(since=now)
-
-    def listed(self) -> None:
-        """A complete list of the objects was told, so what is missing is known to be."""
-        for id_ in self._missing:
-            del self._told[id_]
-        self._missing.clear()
 
     def reshuffled(self) -> set[str]:
         """Files whose `repeats` may have changed since this was last asked."""
@@ -129,10 +115,10 @@ class Union:
             insort(definers, path)
             self._reshuffled.update(definers)
 
-    def _news(self, id_: ObjectId, *, again: bool) -> Iterator[Apply | Malformed]:
+    def _news(self, id_: ObjectId) -> Iterator[Apply | Malformed]:
         event = self._entry(id_).event
         self._missing.pop(id_, None)
-        if again or self._told.get(id_) != event:
+        if self._told.get(id_) != event:
             self._told[id_] = event
             yield event
 

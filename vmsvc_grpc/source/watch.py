@@ -100,7 +100,6 @@ class Hints:
     replaced: set[str] = field(default_factory=set)
     """Files that something was put in the place of, without removing them first."""
     changed: set[str] = field(default_factory=set)
-    removed: set[str] = field(default_factory=set)
     watch_lost: bool = False
     """The directory itself is gone: the watch of it stands for nothing."""
 
@@ -113,6 +112,7 @@ def hints(
     Looks at what stands at a path now, as a notice does not say what it was about.
     """
     result = Hints()
+    removed: set[str] = set()
     for change, path in notices:
         outside = root / path
         parent = path.rpartition("/")[0]
@@ -129,10 +129,10 @@ def hints(
         elif tree.is_manifest(path) and parent in directories:
             result.changed.add(path)
             if change is Change.deleted:
-                result.removed.add(path)
+                removed.add(path)
             elif change is Change.added:
                 result.replaced.add(path)
         elif tree.is_manifest(path):
             result.everywhere = True
-    result.replaced -= result.removed
+    result.replaced -= removed
     return result

@@ -1,0 +1,581 @@
+"""The file source on real files: what it tells as they are edited, moved, and broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import yaml
+
+from tests.integration.told_by_files import INPUT, OUTPUT, SETTLE_S, Told, replace, told_by, vm
+from vmsvc_grpc.model.events import Event
+from vmsvc_grpc.model.objects import Key, Kind, StoredEndpoints
+from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.source.files import Bounds, FilesSource, SourceError
+
+
+def service(name: str, port: int = 80) -> str:
+    return (
+        "---\n"
+        "apiVersion: vmoperator.vmware.com/v1alpha6\n"
+        "kind: VirtualMachineService\n"
+        f"metadata: {{name: {name}, namespace: shop}}\n"
+        f"spec: {{type: ClusterIP, ports: [{{name: http, port: {port}}}]}}\n"
+    )
+
+
+def endpoints(name: str, ip: str) -> str:
+    return (
+        "apiVersion: v1\n"
+        "kind: Endpoints\n"
+        f"metadata: {{name: {name}, namespace: shop}}\n"
+        f"subsets: [{{addresses: [{{ip: {ip}}}]}}]\n"
+    )
+
+
+class TestList:
+    async def test_lists_each_kind_once(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a") + service("web"))
+        (tmp_path / "below" / "deep").mkdir(parents=True)
+        (tmp_path / "below" / "deep" / "b.yml").write_text(vm("b", "10.0.0.2"))
+        (tmp_path / "c.json").write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "List",
+                    "items": [
+                        {
+                            "apiVersion": "vmoperator.vmware.com/v1alpha1",
+                            "kind": "VirtualMachine",
+                            "metadata": {"name": "c", "namespace": "shop"},
+                            "status": {"vmIp": "10.0.0.3"},
+                        }
+                    ],
+                }
+            )
+        )
+        async with told_by(tmp_path) as told:
+            assert told.vms == {"a": "10.0.0.1", "b": "10.0.0.2", "c": "10.0.0.3"}
+            assert told.kinds() == ["Init"] * 2 + ["Apply"] * 4 + ["InitDone"] * 2
+            assert (Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "web")) in told.objects
+            assert told.source.all_read
+            assert told.source.files_read == 3
+
+    async def test_an_empty_directory_is_a_complete_list(self, tmp_path: Path) -> None:
+        async with told_by(tmp_path) as told:
+            assert told.kinds() == ["Init", "Init", "InitDone", "InitDone"]
+
+    async def test_passes_over_what_is_no_manifest(self, tmp_path: Path) -> None:
+        (tmp_path / ".git").mkdir()
+        for name in (".git/a.yaml", ".hidden.yaml", "a.yaml~", "README.md", "#a.yaml#"):
+            (tmp_path / name).write_text(vm("hidden"))
+        os.mkfifo(tmp_path / "pipe.yaml")
+        (tmp_path / "nowhere.yaml").symlink_to("gone.yaml")
+        async with told_by(tmp_path) as told:
+            assert told.objects == {}
+            assert told.standing == []
+
+    async def test_loops_of_links_end(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        (tmp_path / "below").mkdir()
+        (tmp_path / "below" / "up").symlink_to(tmp_path, target_is_directory=True)
+        (tmp_path / "self.yaml").symlink_to("self.yaml")
+        async with told_by(tmp_path) as told:
+            assert told.vms == {"a": "10.0.0.1"}
+            assert told.standing == ["self.yaml: cannot be read: Too many levels of symbolic links"]
+
+    async def test_2000_files(self, tmp_path: Path) -> None:
+        for index in range(2000):
+            namespace = tmp_path / f"{index % 20:02}"
+            namespace.mkdir(exist_ok=True)
+            (namespace / f"{index}.yaml").write_text(vm(f"vm-{index}", f"10.0.{index % 250}.1"))
+        async with told_by(tmp_path) as told:
+            assert len(told.vms) == 2000
+            assert told.kinds().count("Apply") == 2000
+            replace(tmp_path / "07" / "7.yaml", vm("vm-7", "10.9.9.9"))
+            await told.until(lambda: told.vms["vm-7"] == "10.9.9.9")
+
+    @pytest.mark.parametrize("what", ["nothing", "file"])
+    async def test_what_is_no_directory_is_an_error(self, tmp_path: Path, what: str) -> None:
+        if what == "file":
+            (tmp_path / what).write_text("")
+        with pytest.raises(SourceError, match=f"{what} cannot be listed: "):
+            async with told_by(tmp_path / what):
+                pass
+
+    async def test_a_big_file_does_not_hold_up_others(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text("".join(vm(f"vm-{index}") for index in range(1000)))
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        # A slice without length: others have their turn after each step.
+        async with told_by(tmp_path, bounds=Bounds(slice_s=0.0)) as told:
+            assert len(told.vms) == 1000
+            assert turns > 2000, "at least one to read each object, and one to tell it"
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+
+
+class TestChanges:
+    async def test_edit_add_and_delete(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a") + vm("b"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").write_text(vm("a", "10.0.0.9") + vm("b"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.9")
+            (tmp_path / "c.yaml").write_text(vm("c"))
+            await told.until(lambda: "c" in told.vms)
+            (tmp_path / "a.yaml").unlink()
+            await told.until_vms({"c": "10.0.0.1"})
+            assert told.kinds(listed) == ["Apply", "Apply", "Delete", "Delete"], (
+                "what did not change was not told"
+            )
+
+    async def test_a_file_replaced_by_rename_is_taken_at_once(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path, settle_s=3600.0) as told:
+            for address in ("10.0.0.2", "10.0.0.3"):
+                replace(tmp_path / "a.yaml", vm("a", address))
+                await told.until_vms({"a": address})
+
+    async def test_a_file_written_in_pieces_is_taken_whole(self, tmp_path: Path) -> None:
+        """Each of the pieces parses, but only the last is what was meant."""
+        names = [f"vm-{index}" for index in range(8)]
+        path = tmp_path / "a.yaml"
+        path.write_text("".join(vm(name) for name in names))
+        async with told_by(tmp_path, settle_s=1.0) as told:
+            listed = len(told.events)
+            with path.open("w") as file:
+                for name in names:
+                    file.write(vm(name, "10.0.0.2"))
+                    file.flush()
+                    await asyncio.sleep(0.1)
+            await told.until(lambda: told.vms == dict.fromkeys(names, "10.0.0.2"))
+            assert told.kinds(listed) == ["Apply"] * len(names)
+            assert told.source.files_read == 2
+            assert told.reports == []
+
+    async def test_a_new_file_written_in_pieces_is_taken_whole(self, tmp_path: Path) -> None:
+        async with told_by(tmp_path, settle_s=1.0) as told:
+            with (tmp_path / "new.yaml").open("w") as file:
+                for piece in (vm("a"), vm("b"), vm("c")[:-30], vm("c")[-30:]):
+                    await asyncio.sleep(0.1)
+                    file.write(piece)
+                    file.flush()
+            await told.until(lambda: sorted(told.vms) == ["a", "b", "c"])
+            assert told.source.files_read == 1
+            assert told.reports == []
+
+    async def test_renaming_a_file_tells_nothing(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").rename(tmp_path / "z.yaml")
+            await told.until_read(2)
+            (tmp_path / "end.yaml").write_text(vm("end"))
+            await told.until(lambda: "end" in told.vms)
+            assert told.kinds(listed) == ["Apply"]
+
+    async def test_an_object_may_move_to_another_file(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a") + vm("moving"))
+        (tmp_path / "b.yaml").write_text(vm("b"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").write_text(vm("a"))
+            (tmp_path / "b.yaml").write_text(vm("b") + vm("moving"))
+            await told.until_read(4)
+            (tmp_path / "end.yaml").write_text(vm("end"))
+            await told.until(lambda: "end" in told.vms)
+            assert told.kinds(listed) == ["Apply"]
+            assert told.reports == []
+
+    async def test_an_object_that_is_renamed_is_another(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("old"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            replace(tmp_path / "a.yaml", vm("new"))
+            await told.until(lambda: list(told.vms) == ["new"])
+            assert told.kinds(listed) == ["Apply", "Delete"]
+
+    async def test_a_file_touched_or_made_anew_with_the_same_text_tells_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").touch()
+            await told.until_read(2)
+            (tmp_path / "a.yaml").unlink()
+            (tmp_path / "a.yaml").write_text(vm("a"))
+            await told.until_read(3)
+            assert told.events[listed:] == []
+
+    async def test_no_deletion_is_told_of_a_file_that_is_there_again(self, tmp_path: Path) -> None:
+        """It is not read yet when the time of the deletion has come."""
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path, settle_s=1.0) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").unlink()
+            await asyncio.sleep(0.25)
+            (tmp_path / "a.yaml").write_text(vm("a"))
+            await told.until_read(2)
+            await asyncio.sleep(0.5)
+            assert told.events[listed:] == []
+
+    async def test_directories_come_go_and_move(self, tmp_path: Path) -> None:
+        (tmp_path / "tree").mkdir()
+        made = tmp_path / "made" / "deep"
+        async with told_by(tmp_path / "tree") as told:
+            made.mkdir(parents=True)
+            (made / "a.yaml").write_text(vm("a"))
+            (tmp_path / "made").rename(tmp_path / "tree" / "moved")
+            await told.until(lambda: "a" in told.vms)
+            (tmp_path / "tree" / "moved" / "deep" / "b.yaml").write_text(vm("b"))
+            await told.until(lambda: "b" in told.vms)
+            listed = len(told.events)
+            (tmp_path / "tree" / "moved").rename(tmp_path / "tree" / "again")
+            await told.until_read(4)
+            (tmp_path / "tree" / "again" / "deep" / "c.yaml").write_text(vm("c"))
+            await told.until(lambda: "c" in told.vms)
+            assert told.kinds(listed) == ["Apply"]
+            shutil.rmtree(tmp_path / "tree" / "again")
+            await told.until(lambda: told.objects == {})
+
+    async def test_names_that_are_no_text_do_no_harm(self, tmp_path: Path) -> None:
+        (tmp_path / os.fsdecode(b"\xff.yaml")).write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            assert list(told.vms) == ["a"]
+            (tmp_path / os.fsdecode(b"\xfe.yaml")).write_text("[")
+            await told.until(lambda: any("\\xfe.yaml: line" in text for text in told.standing))
+            (tmp_path / "b.yaml").write_text(vm("b"))
+            await told.until(lambda: "b" in told.vms)
+
+    async def test_what_no_watch_tells_is_seen_later(self, tmp_path: Path) -> None:
+        """A link to a file elsewhere: its directory is not watched."""
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "elsewhere").write_text(vm("a"))
+        (tmp_path / "tree" / "a.yaml").symlink_to(tmp_path / "elsewhere")
+        async with told_by(tmp_path / "tree", bounds=Bounds(rescan_s=0.3)) as told:
+            (tmp_path / "elsewhere").write_text(vm("a", "10.0.0.2"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.2")
+
+
+class TestLinks:
+    async def test_a_mounted_config_map_is_swapped_whole(self, tmp_path: Path) -> None:
+        """As the kubelet does it: a new directory, and `..data` renamed onto it."""
+
+        def publish(version: int, files: dict[str, str]) -> None:
+            fresh = tmp_path / f"..2026_01_01_00_00_00.{version}"
+            fresh.mkdir()
+            for name, text in files.items():
+                (fresh / name).write_text(text)
+            before = (tmp_path / "..data").readlink() if version else None
+            (tmp_path / "..data_tmp").symlink_to(fresh.name)
+            (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+            for name in files:
+                if not (tmp_path / name).is_symlink():
+                    (tmp_path / name).symlink_to(f"..data/{name}")
+            for path in tmp_path.glob("*.yaml"):
+                if path.name not in files:
+                    path.unlink()
+            if before:
+                shutil.rmtree(tmp_path / before)
+
+        publish(0, {"a.yaml": vm("a"), "b.yaml": vm("b")})
+        async with told_by(tmp_path, settle_s=1.0) as told:
+            assert told.vms == {"a": "10.0.0.1", "b": "10.0.0.1"}
+            for version in range(1, 4):
+                clock = asyncio.get_running_loop().time
+                began, address = clock(), f"10.0.0.{version + 1}"
+                publish(version, {"a.yaml": vm("a", address), "b.yaml": vm("b", address)})
+                await told.until_vms({"a": address, "b": address})
+                assert clock() - began < 1.0, "nothing had to settle"
+            listed = len(told.events)
+            publish(4, {"b.yaml": vm("b", "10.0.0.4"), "c.yaml": vm("c")})
+            await told.until_vms({"b": "10.0.0.4", "c": "10.0.0.1"})
+            assert told.kinds(listed) == ["Apply", "Delete"]
+            assert told.reports == []
+
+    async def test_a_link_to_a_directory_is_swapped(self, tmp_path: Path) -> None:
+        for release in ("1", "2"):
+            (tmp_path / "releases" / release).mkdir(parents=True)
+            (tmp_path / "releases" / release / "a.yaml").write_text(vm("a", f"10.0.0.{release}"))
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree" / "current").symlink_to("../releases/1")
+        async with told_by(tmp_path / "tree", settle_s=3600.0) as told:
+            (tmp_path / "tree" / ".next").symlink_to("../releases/2")
+            (tmp_path / "tree" / ".next").rename(tmp_path / "tree" / "current")
+            await told.until_vms({"a": "10.0.0.2"})
+
+    async def test_the_directory_itself_may_be_a_link_that_is_swapped(self, tmp_path: Path) -> None:
+        for release in ("1", "2"):
+            (tmp_path / release).mkdir()
+            (tmp_path / release / "a.yaml").write_text(vm("a", f"10.0.0.{release}"))
+        (tmp_path / "current").symlink_to("1")
+        bounds = Bounds(rescan_s=3600.0, directory_check_s=0.1)
+        async with told_by(tmp_path / "current", bounds=bounds) as told:
+            (tmp_path / ".next").symlink_to("2")
+            (tmp_path / ".next").rename(tmp_path / "current")
+            await told.until_vms({"a": "10.0.0.2"})
+            (tmp_path / "2" / "b.yaml").write_text(vm("b"))
+            await told.until(lambda: "b" in told.vms)
+
+
+@pytest.fixture
+def unprivileged() -> Generator[Path]:
+    """A directory to use without root's right to read what nobody may."""
+    nobody = 65534
+    with TemporaryDirectory() as directory:
+        if os.geteuid() != 0:
+            yield Path(directory)
+            return
+        os.chown(directory, nobody, nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(0)
+
+
+class TestProblems:
+    async def test_a_broken_file_keeps_its_last_good_objects(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").write_text(vm("a", "10.0.0.2") + "---\nkind: [\n")
+            await told.until(lambda: len(told.reports) == 1)
+            assert told.standing == ["a.yaml: line 8, column 1: did not find expected node content"]
+            assert told.vms == {"a": "10.0.0.1"}
+            assert not told.source.all_read
+            (tmp_path / "a.yaml").touch()
+            await told.until_read(3)
+            (tmp_path / "a.yaml").write_text(vm("a", "10.0.0.3"))
+            await told.until_vms({"a": "10.0.0.3"})
+            await told.until(lambda: len(told.reports) == 2)
+            assert told.reports[1].resolved
+            assert told.standing == []
+            assert told.kinds(listed) == ["Apply"]
+            await told.until(lambda: told.source.all_read)
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            pytest.param(
+                b"a: \xff\n",
+                "a.yaml: line 1, column 4: this is not UTF-8; save the file as UTF-8",
+                id="what is not UTF-8",
+            ),
+            pytest.param(
+                b"#" * 2001,
+                "a.yaml: cannot be read: it holds more than 2000 bytes; split it",
+                id="what is too big",
+            ),
+            pytest.param(
+                b"just text\n",
+                "a.yaml: document 1 (line 1): is not an object; "
+                "it must be a mapping with apiVersion and kind",
+                id="a document that is no mapping",
+            ),
+            pytest.param(
+                b"# nothing here\n---\n---\n",
+                None,
+                id="documents that are empty",
+            ),
+        ],
+    )
+    async def test_reports(self, tmp_path: Path, content: bytes, problem: str | None) -> None:
+        (tmp_path / "a.yaml").write_bytes(content)
+        async with told_by(tmp_path, bounds=Bounds(file_bytes_max=2000)) as told:
+            assert told.standing == ([problem] if problem else [])
+
+    async def test_what_may_not_be_read_keeps_what_was(self, unprivileged: Path) -> None:
+        (unprivileged / "below").mkdir()
+        (unprivileged / "a.yaml").write_text(vm("a"))
+        (unprivileged / "below" / "b.yaml").write_text(vm("b"))
+        async with told_by(unprivileged, bounds=Bounds(rescan_s=0.2)) as told:
+            listed = len(told.events)
+            (unprivileged / "a.yaml").chmod(0)
+            (unprivileged / "below").chmod(0)
+            refused = ["a.yaml", "below"]
+            await told.until(lambda: [problem.path for problem in told.source.problems] == refused)
+            (unprivileged / "a.yaml").chmod(0o600)
+            (unprivileged / "below").chmod(0o700)
+            await told.until(lambda: told.standing == [])
+            assert told.events[listed:] == []
+
+    async def test_one_bad_object_does_not_affect_the_others(self, tmp_path: Path) -> None:
+        bad = vm("bad").replace("primaryIP4: 10.0.0.1", "primaryIP4: [1]")
+        (tmp_path / "a.yaml").write_text(vm("a") + bad + vm("x").replace("name: x, ", "") + vm("b"))
+        async with told_by(tmp_path) as told:
+            assert sorted(told.vms) == ["a", "b"]
+            assert told.malformed == {
+                (Kind.VIRTUAL_MACHINE, Key("shop", "bad")): (
+                    "status.network.primaryIP4: expected 'str', got 'array'"
+                )
+            }
+            assert len(told.standing) == 1
+            assert told.standing[0].startswith("a.yaml: document 3 (line 11): VirtualMachine")
+
+    async def test_unknown_kinds_are_ignored_and_counted(self, tmp_path: Path) -> None:
+        config_map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+        (tmp_path / "a.yaml").write_text(config_map + vm("a") + config_map)
+        async with told_by(tmp_path) as told:
+            assert told.source.ignored == 2
+            assert told.standing == []
+            (tmp_path / "a.yaml").unlink()
+            await told.until_vms({})
+            assert told.source.ignored == 0
+
+    async def test_of_two_files_with_one_object_the_first_counts(self, tmp_path: Path) -> None:
+        (tmp_path / "b.yaml").write_text(vm("a", "10.0.0.2"))
+        (tmp_path / "c.yaml").write_text(vm("a", "10.0.0.3"))
+        async with told_by(tmp_path) as told:
+            assert told.vms == {"a": "10.0.0.2"}
+            assert told.standing == [
+                (
+                    "c.yaml: document 1 (line 1): VirtualMachine shop/a is defined in b.yaml "
+                    "already, which counts; remove one of them"
+                )
+            ]
+            assert told.source.all_read, "nothing is hidden by that"
+            (tmp_path / "a.yaml").write_text(vm("a", "10.0.0.1"))
+            await told.until_vms({"a": "10.0.0.1"})
+            await told.until(lambda: len(told.standing) == 2)
+            (tmp_path / "a.yaml").unlink()
+            (tmp_path / "b.yaml").unlink()
+            await told.until_vms({"a": "10.0.0.3"})
+            await told.until(lambda: told.standing == [])
+            assert "Delete" not in told.kinds()
+            assert sum(report.resolved for report in told.reports) == 2 + 1
+
+    async def test_a_directory_that_vanishes_leaves_its_last_good_state(
+        self, tmp_path: Path
+    ) -> None:
+        directory = tmp_path / "tree"
+        directory.mkdir()
+        (directory / "a.yaml").write_text(vm("a"))
+        bounds = Bounds(rescan_s=3600.0, directory_check_s=0.1)
+        async with told_by(directory, bounds=bounds) as told:
+            listed = len(told.events)
+            directory.rename(tmp_path / "away")
+            away = [".: cannot be listed, what was last read stays: No such file or directory"]
+            await told.until(lambda: told.standing == away)
+            assert not told.source.all_read
+            await asyncio.sleep(2 * SETTLE_S)  # As long as a deletion would have taken.
+            (tmp_path / "away").rename(directory)
+            await told.until(lambda: told.standing == [])
+            assert told.events[listed:] == []
+            (directory / "b.yaml").write_text(vm("b"))
+            await told.until(lambda: "b" in told.vms)
+            shutil.rmtree(directory)
+            await told.until(lambda: told.standing == away)
+            directory.mkdir()
+            (directory / "b.yaml").write_text(vm("b", "10.0.0.2"))
+            await told.until_vms({"b": "10.0.0.2"})
+            assert told.kinds(listed) == ["Apply", "Apply", "Delete"]
+
+
+class TestShared:
+    """The output directory: the reconciler tells the cache itself what it writes there."""
+
+    KEY = Key("shop", "web")
+
+    def ip(self, told: Told) -> str | None:
+        held = told.objects.get((Kind.ENDPOINTS, self.KEY))
+        if held is None:
+            return None
+        assert isinstance(held, StoredEndpoints)
+        return held.subsets[0].addresses[0].ip
+
+    @asynccontextmanager
+    async def held(self, tmp_path: Path) -> AsyncGenerator[tuple[Told, Path]]:
+        path = tmp_path / "shop" / "web.endpoints.yaml"
+        path.parent.mkdir()
+        path.write_text(endpoints("web", "10.0.0.1"))
+        async with told_by(tmp_path, OUTPUT, shared=True) as told:
+            assert self.ip(told) == "10.0.0.1"
+            yield told, path
+
+    def write(self, told: Told, path: Path, ip: str) -> None:
+        """As the reconciler does: into the directory, and of it to the source and the cache."""
+        replace(path, endpoints("web", ip))
+        object_ = parse(Kind.ENDPOINTS, yaml.safe_load(path.read_text()))
+        told.source.written("shop/web.endpoints.yaml", Kind.ENDPOINTS, object_)
+        told.objects[Kind.ENDPOINTS, self.KEY] = object_
+
+    async def test_what_the_writer_tells_himself_is_not_read(self, tmp_path: Path) -> None:
+        async with self.held(tmp_path) as (told, path):
+            listed = len(told.events)
+            self.write(told, path, "10.0.0.2")
+            await asyncio.sleep(SETTLE_S)
+            (tmp_path / "end.yaml").write_text(endpoints("end", "10.0.0.9"))
+            await told.until(lambda: len(told.objects) == 2)
+            assert told.kinds(listed) == ["Apply"]
+            assert told.source.files_read == 2
+
+    async def test_an_edit_back_to_what_was_read_before_is_told(self, tmp_path: Path) -> None:
+        async with self.held(tmp_path) as (told, path):
+            self.write(told, path, "10.0.0.2")
+            replace(path, endpoints("web", "10.0.0.1"))
+            await told.until(lambda: self.ip(told) == "10.0.0.1")
+
+    async def test_the_removal_of_a_file_that_was_never_read_is_told(self, tmp_path: Path) -> None:
+        async with self.held(tmp_path) as (told, path):
+            path.unlink()
+            await told.until(lambda: self.ip(told) is None)
+            self.write(told, path, "10.0.0.2")
+            path.unlink()
+            await told.until(lambda: self.ip(told) is None)
+
+    async def test_a_file_that_is_broken_by_hand_is_told(self, tmp_path: Path) -> None:
+        async with self.held(tmp_path) as (told, path):
+            path.write_text("{")
+            await told.until(lambda: (Kind.ENDPOINTS, self.KEY) in told.malformed)
+            replace(path, endpoints("web", "10.0.0.3"))
+            await told.until(lambda: told.malformed == {})
+            assert self.ip(told) == "10.0.0.3"
+
+
+class TestCancellation:
+    async def test_leaves_no_task_wherever_it_waits(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.yaml").write_text(vm(name) + vm(f"{name}-2"))
+        bounds = Bounds(slice_s=0.0)
+        before = asyncio.all_tasks()
+        for turns in range(60):
+            source = FilesSource(tmp_path, INPUT, settle_s=0.0, bounds=bounds)
+            running = asyncio.create_task(source.run(lambda _: None))
+            for turn in range(turns):
+                await asyncio.sleep(0)
+                if turn == 20:
+                    replace(tmp_path / "a.yaml", vm("a"))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            assert running.cancelled()
+            assert asyncio.all_tasks() == before
+
+    async def test_what_emit_raises_ends_it(self, tmp_path: Path) -> None:
+        class BrokenInvariantError(Exception):
+            pass
+
+        def emit(event: Event) -> None:
+            raise BrokenInvariantError
+
+        before = asyncio.all_tasks()
+        with pytest.raises(ExceptionGroup) as raised:
+            await FilesSource(tmp_path, INPUT).run(emit)
+        assert raised.group_contains(BrokenInvariantError)
+        assert asyncio.all_tasks() == before
