@@ -685,7 +685,9 @@ def test_a_service_that_is_not_ours_stays_and_no_endpoints_are_written(
 
 def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
     held = Children(
-        service=stored_service(FORMER, cluster_ip="10.96.0.1", labels={"old": "x"}),
+        service=stored_service(
+            FORMER, cluster_ip="10.96.0.1", labels={"old": "x"}, selector={"app": "pods"}
+        ),
         endpoints=stored_endpoints(FORMER),
     )
     assert wanted(held=held) == wanted()

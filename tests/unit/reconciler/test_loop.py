@@ -244,6 +244,7 @@ async def test_the_objects_of_a_deleted_vmservice_go_the_endpoints_first(
         await world.settled()
         assert world.store.writes[2:] == ["delete Endpoints shop/web", "delete Service shop/web"]
         assert world.store.held == {}
+        assert world.reconciler._seen == set()
 
 
 async def test_a_vmservice_created_anew_gets_objects_of_its_own() -> None:
@@ -470,12 +471,14 @@ async def test_writes_keep_to_their_rate_and_are_planned_when_they_are_due() -> 
     world = World(settings=settings)
     async with running(world):
         world.list(*(service(Key("shop", f"s{number}")) for number in range(4)))
-        await until(lambda: len(world.store.writes) == 3)
+        await until(lambda: len(world.store.writes) >= 3 and not world.store.under_way)
         # While the others wait for their turn to write, they go.
+        before = len(world.store.writes)
         for number in range(4):
             world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", f"s{number}")))
         await world.settled()
         assert world.store.held == {}
+        assert {write.split()[0] for write in world.store.writes[before:]} == {"delete"}
         assert (len(world.store.writes) - 1) / (clock() - began) <= 50
 
 
