@@ -32,11 +32,15 @@ class Failure(NamedTuple):
 
 
 class Stream:
-    """One call of WatchEndpoints, as the server sees it."""
+    """One call of WatchEndpoints, as the server sees it.
+
+    `taken` counts the messages that the transport has taken.
+    """
 
     def __init__(self, request: pb.WatchEndpointsRequest, context: grpc.ServicerContext) -> None:
         self.request = request
         self.over = threading.Event()
+        self.taken = 0
         self._to_send: queue.SimpleQueue[pb.WatchEndpointsResponse | Failure | None] = (
             queue.SimpleQueue()
         )
@@ -66,6 +70,7 @@ class Stream:
                 abort(self._context, message)
             else:
                 yield message
+                self.taken += 1
 
     def _end(self) -> None:
         self.over.set()

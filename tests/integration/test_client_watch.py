@@ -328,6 +328,20 @@ def test_a_delta_that_does_not_follow_is_answered_by_asking_anew(
     assert wrong.over.wait(PATIENCE_S)
 
 
+def test_a_reader_that_stalls_leaves_most_with_the_server(
+    server: ScriptedServer, reader: Reader
+) -> None:
+    """Without the channel's settings some 20,000 small messages go into its buffers."""
+    with waiting(reader):
+        stream = server.accept()
+        stream.send(*(snapshot(WEB, version) for version in range(1, 10_001)))
+    before = -1
+    while stream.taken != before:
+        before = stream.taken
+        time.sleep(0.2)
+    assert stream.taken < 3_000
+
+
 @pytest.mark.parametrize("what", ["watch", "client"])
 def test_closing_ends_a_reader_that_waits_for_a_message(
     server: ScriptedServer, reader: Reader, what: str

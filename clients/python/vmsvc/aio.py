@@ -227,7 +227,8 @@ class AsyncWatch:
     async def _closed_within(self, delay_s: float) -> bool:
         if delay_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self._closed.wait()
         return self._closed.is_set()
 
     async def _read(self, stream: _Stream) -> None:

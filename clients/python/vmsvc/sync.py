@@ -73,10 +73,11 @@ class Client:
     def close(self) -> None:
         """End every watch of this client, in any thread, and close its connection."""
         with self._lock:
-            self._closed = True
             watches = list(self._watches)
+        # First, so that a thread that opens a stream finds its watch closed.
         for watch in watches:
             watch.close()
+        self._closed = True
         self._channel.close()
 
     def resolve(self, service: str, *, readiness: Readiness = Readiness.READY_ONLY) -> ServiceState:
@@ -136,6 +137,8 @@ class Client:
         try:
             return method(request, timeout=self._timeout_s)
         except grpc.RpcError as failure:
+            if self._closed:
+                raise RuntimeError("the client was closed") from None
             raise _error(self.server, failure) from failure
 
 
@@ -213,8 +216,13 @@ class Watch:
             if self._stream is None:
                 if self._closed_within(self._session.retry_at - time.monotonic()):
                     break
-                self._stream = self._open_stream(self._session.begin())
-                # Now `close` finds it, or has been called before it could.
+                try:
+                    self._stream = self._open_stream(self._session.begin())
+                except (RuntimeError, ValueError):
+                    # As we and gRPC call a client that is closed.
+                    if not self._closed:
+                        raise
+                # Now `close` finds the stream, or has been called before it could.
                 continue
             self._read(self._stream)
         self._session.state.lost()
