@@ -60,11 +60,6 @@ _CLUSTER = "Cluster"
 Child = StoredService | StoredEndpoints
 
 
-def kind_of(child: Child) -> Kind:
-    """The kind of a child."""
-    return Kind.SERVICE if isinstance(child, StoredService) else Kind.ENDPOINTS
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Children:
     """The objects held for one VMService; None is one that does not exist."""
@@ -145,8 +140,8 @@ def _is_vmservice(owner: OwnerReference, child: Child) -> bool:
     )
 
 
-def _controlled(child: Child | None, uid: str | None) -> bool:
-    """Whether a VMService of the child's name controls it: the one of `uid`, if that is given."""
+def controlled(child: Child | None, uid: str | None) -> bool:
+    """Whether a VMService of the child's name controls it; that of `uid`, where one is given."""
     owner = child.meta.controller if child else None
     if child is None or owner is None or not _is_vmservice(owner, child):
         return False
@@ -155,14 +150,14 @@ def _controlled(child: Child | None, uid: str | None) -> bool:
 
 def _without(observed: Children, uid: str | None) -> Children:
     return Children(
-        service=None if _controlled(observed.service, uid) else observed.service,
-        endpoints=None if _controlled(observed.endpoints, uid) else observed.endpoints,
+        service=None if controlled(observed.service, uid) else observed.service,
+        endpoints=None if controlled(observed.endpoints, uid) else observed.endpoints,
     )
 
 
 def _outlived(child: Child, uid: str) -> bool:
     """Whether a former VMService of that name left this child: it goes, and a new one comes."""
-    return _controlled(child, None) and not _controlled(child, uid)
+    return controlled(child, None) and not controlled(child, uid)
 
 
 def _foreign_controller(child: Child) -> OwnerReference | None:
@@ -180,7 +175,7 @@ def _service_in_the_way(stored: StoredService | None, uid: str) -> Failure | Non
         )
         return Failure("ServiceNotOurs", message)
     owned = any(owner.uid == uid for owner in stored.meta.owner_references)
-    if stored.selector and not owned and not _controlled(stored, None):
+    if stored.selector and not owned and not controlled(stored, None):
         message = (
             f"Service {stored.key} has a selector and no owner, so it serves somebody's pods and "
             "stays as it is; delete it, or give the VirtualMachineService another name"
@@ -230,14 +225,15 @@ def _service(
     """The Service, from what is stored: what is not ours stays as it is there."""
     base = stored or StoredService(meta=ObjectMeta(key=vmservice.key, uid=""))
     balanced = spec.type is ServiceType.LOAD_BALANCER
+    labels, annotations = provider_marks(vmservice, spec, load_balancer_provider)
     policy = _traffic_policy(vmservice, base, balanced=balanced)
     family_policy = spec.ip_family_policy.value if spec.ip_family_policy else base.ip_family_policy
     return replace(
         base,
         meta=replace(
             base.meta,
-            labels=_labels(vmservice, base, spec, load_balancer_provider),
-            annotations=_annotations(vmservice, base, spec, load_balancer_provider),
+            labels=_labels(vmservice, base, labels, load_balancer_provider),
+            annotations=_annotations(vmservice, base, annotations, load_balancer_provider),
             owner_references=_owners(base, vmservice),
         ),
         type=spec.type.value,
@@ -289,37 +285,48 @@ def _traffic_policy(
     return base.external_traffic_policy if of_cluster_ip else ""
 
 
+def provider_marks(
+    vmservice: VirtualMachineService, spec: ServiceSpec, load_balancer_provider: str
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Labels and annotations that a provider asks for, on the Service and on the VMService."""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    asked = vmservice.meta.annotations
+    if load_balancer_provider == NSX_T_LB and spec.type is ServiceType.LOAD_BALANCER:
+        if asked.get(EXTERNAL_TRAFFIC_POLICY) == _LOCAL:
+            # kube-proxy leaves such a Service to NSX, which keeps the client's address.
+            labels[_NSX_PROXY_LABEL] = _NSX_PROXY
+        if HEALTH_CHECK_NODE_PORT in asked:
+            annotations[_NSX_HEALTH_CHECK_ANNOTATION] = asked[HEALTH_CHECK_NODE_PORT]
+    return labels, annotations
+
+
 def _labels(
     vmservice: VirtualMachineService,
     base: StoredService,
-    spec: ServiceSpec,
+    marks: Mapping[str, str],
     load_balancer_provider: str,
 ) -> Mapping[str, str]:
     labels = {**base.meta.labels, **vmservice.meta.labels}
-    if load_balancer_provider == NSX_T_LB:
-        # kube-proxy leaves a Service with this label to NSX, which keeps the client's address.
-        if vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY) != _LOCAL:
-            labels.pop(_NSX_PROXY_LABEL, None)
-        elif spec.type is ServiceType.LOAD_BALANCER:
-            labels[_NSX_PROXY_LABEL] = _NSX_PROXY
-    return labels
+    policy = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
+    if load_balancer_provider == NSX_T_LB and policy != _LOCAL:
+        labels.pop(_NSX_PROXY_LABEL, None)
+    return {**labels, **marks}
 
 
 def _annotations(
     vmservice: VirtualMachineService,
     base: StoredService,
-    spec: ServiceSpec,
+    marks: Mapping[str, str],
     load_balancer_provider: str,
 ) -> Mapping[str, str]:
     wanted = vmservice.meta.annotations
     copied = {key: value for key, value in wanted.items() if key not in _NEVER_COPIED}
-    annotations = {**base.meta.annotations, **copied}
+    annotations = {**base.meta.annotations, **copied, **marks}
     gone = {key for key in _MANAGED_ANNOTATIONS if key not in wanted}
     if load_balancer_provider == NSX_T_LB:
         if HEALTH_CHECK_NODE_PORT not in wanted:
             gone.add(_NSX_HEALTH_CHECK_ANNOTATION)
-        elif spec.type is ServiceType.LOAD_BALANCER:
-            annotations[_NSX_HEALTH_CHECK_ANNOTATION] = wanted[HEALTH_CHECK_NODE_PORT]
         if _NSX_HOSTNAME_ANNOTATION not in wanted:
             gone.add(_NSX_HOSTNAME_ANNOTATION)
     return {key: value for key, value in annotations.items() if key not in gone}

@@ -24,7 +24,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
 )
 from vmsvc_grpc.model.parse import parse
-from vmsvc_grpc.reconciler.desired import Child, kind_of
+from vmsvc_grpc.reconciler.desired import Child
 from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
@@ -98,9 +98,9 @@ class DirectoryStore:
                 if not path.exists():
                     self._ours.pop(path, None)
             case Apply(StoredService() | StoredEndpoints() as child):
-                path = self._path(kind_of(child), child.key)
+                path = self._path(child.kind, child.key)
                 if self._ours.get(path, _cluster_ip(child)) != _cluster_ip(child):
-                    return Delete(kind_of(child), child.key)
+                    return Delete(child.kind, child.key)
                 if any(map(_is_vmservice, child.meta.owner_references)):
                     self._ours[path] = _cluster_ip(child)
         return event

@@ -14,7 +14,7 @@ from vmsvc_grpc.model.objects import (
     Subset,
     TargetRef,
 )
-from vmsvc_grpc.reconciler.desired import Child, Children, kind_of
+from vmsvc_grpc.reconciler.desired import Child, Children
 
 
 class Verb(Enum):
@@ -56,7 +56,7 @@ class Change:
     @property
     def kind(self) -> Kind:
         """The kind of the object."""
-        return kind_of(self.child)
+        return self.child.kind
 
     @property
     def key(self) -> Key:

@@ -16,7 +16,6 @@ from vmsvc_grpc.model.objects import (
     Condition,
     EndpointPort,
     Ingress,
-    Kind,
     ObjectMeta,
     OwnerReference,
     StoredAddress,
@@ -27,7 +26,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
 )
 from vmsvc_grpc.model.parse import parse
-from vmsvc_grpc.reconciler.desired import Child, kind_of
+from vmsvc_grpc.reconciler.desired import Child
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
@@ -225,7 +224,7 @@ ENDPOINTS_OBJECTS = st.builds(
 
 @given(SERVICES | ENDPOINTS_OBJECTS)
 def test_what_is_parsed_of_a_manifest_is_what_it_was_made_of(child: Child) -> None:
-    read = parse(kind_of(child), yaml.safe_load(text(child)))
+    read = parse(child.kind, yaml.safe_load(text(child)))
     assert isinstance(read, Child)
     assert replace(read, meta=replace(read.meta, uid="")) == child
 
@@ -256,7 +255,3 @@ AWKWARD = [
 @pytest.mark.parametrize("awkward", AWKWARD)
 def test_a_text_stays_a_text(awkward: str) -> None:
     assert yaml.safe_load(yaml_document({awkward: [awkward]})) == {awkward: [awkward]}
-
-
-def test_kinds_are_told() -> None:
-    assert (kind_of(SERVICE), kind_of(ENDPOINTS)) == (Kind.SERVICE, Kind.ENDPOINTS)

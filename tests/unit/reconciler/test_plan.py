@@ -39,7 +39,6 @@ from vmsvc_grpc.reconciler.desired import (
     Children,
     abandoned,
     desired,
-    kind_of,
 )
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
@@ -365,7 +364,7 @@ def test_a_manifest_that_was_cut_short_anywhere_is_put_right() -> None:
         assert child is not None
         text = yaml_document(manifest(child))
         for end in range(len(text)):
-            match read(kind_of(child), text[:end]):
+            match read(child.kind, text[:end]):
                 case StoredService() as cut:
                     observed = replace(right, service=cut)
                 case StoredEndpoints() as cut:
