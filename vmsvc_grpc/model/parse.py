@@ -15,6 +15,7 @@ from vmsvc_grpc.model import validate, wire
 from vmsvc_grpc.model.objects import (
     GROUP,
     KNOWN_VERSIONS,
+    NEWEST_API_VERSION,
     Condition,
     EndpointPort,
     Ingress,
@@ -414,8 +415,19 @@ def _unreadable(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> Obj
     key = _key(kind, meta)
     if kind is not Kind.VIRTUAL_MACHINE_SERVICE:
         raise ParseError(kind, key, problem) from error
+    try:
+        outline = msgspec.convert(untyped, wire.VirtualMachineServiceOutline)
+    except msgspec.ValidationError:
+        outline = wire.VirtualMachineServiceOutline()
+    status = outline.status or wire.Status()
     return VirtualMachineService(
-        meta=_object_meta(kind, meta), spec=None, problems=(problem,), declared_type=""
+        meta=_object_meta(kind, meta),
+        api_version=outline.api_version or NEWEST_API_VERSION,
+        spec=None,
+        problems=(problem,),
+        declared_type="",
+        ingress=_ingress(status.load_balancer),
+        conditions=tuple(_condition(c) for c in status.conditions or ()),
     )
 
 

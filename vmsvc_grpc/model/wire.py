@@ -144,6 +144,14 @@ class VirtualMachineService(Shape):
     status: Status | None = None
 
 
+class VirtualMachineServiceOutline(Shape):
+    """A VMService of which the `spec` cannot be read."""
+
+    api_version: str = ""
+    metadata: Meta = msgspec.field(default_factory=Meta)
+    status: Status | None = None
+
+
 class ServicePort(Shape):
     """One of a Service's `spec.ports`."""
 

@@ -277,6 +277,19 @@ def test_a_service_with_broken_labels_is_refused_by_name() -> None:
     ]
 
 
+def test_of_a_service_with_a_broken_spec_the_status_is_read_as_it_must_not_be_overwritten() -> None:
+    condition = {"type": "Other", "status": "True"}
+    status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}, "conditions": [condition]}
+    untyped = {**service_object({"ports": "none"}, "v1alpha5"), "status": status}
+    service = read(untyped)
+    assert isinstance(service, VirtualMachineService)
+    assert [problem.field for problem in service.problems] == ["spec.ports"]
+    assert service.api_version == f"{GROUP}/v1alpha5"
+    assert service.ingress == (("192.0.2.1", ""),)
+    assert [c.type for c in service.conditions] == ["Other"]
+    assert read({**untyped, "status": "up"}).conditions == ()
+
+
 @pytest.mark.parametrize(
     ("parts", "key", "field"),
     [
