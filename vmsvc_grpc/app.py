@@ -14,10 +14,12 @@ import uvloop
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
+from vmsvc_grpc.credentials import NoApiServer
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem
 from vmsvc_grpc.place import Place
+from vmsvc_grpc.place.cluster import CLUSTER_KINDS, ClusterPlace
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.server.http import HttpServer
@@ -34,7 +36,7 @@ def main(config: Config) -> int:
     status = 0
     try:
         uvloop.run(App(config, sys.stdout).run())
-    except* (ListenError, SourceError, ChangeError) as group:
+    except* (ListenError, SourceError, ChangeError, NoApiServer) as group:
         status = EXIT_FAILED
         for error in group.exceptions:
             _log.error("%s", error)  # One line, and no traceback: it says what to do.
@@ -50,7 +52,8 @@ class App:
         self._out = out
         self._cache = Cache(
             config.rules,
-            kinds=MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset()),
+            kinds=_kinds(config),
+            namespaces=config.namespaces,
             on_problems=_log_problems,
         )
         self._server = Server(self._cache, str(config.listen), config.limits)
@@ -69,12 +72,12 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
         _bind(self._metrics, self._cache, self._server)
-        place = DirectoryPlace(self._config, self._config.manifests, self._cache, self._metrics)
-        self._place = place
+        place = self._place = self._chosen_place()
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
             self._say(f"vmsvc-grpc {__version__}\n  gRPC  on {self._grpc}\n  HTTP  on {http}")
+            _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(place.run(self._emit))
                 await self._stop.wait()
@@ -84,6 +87,13 @@ class App:
         finally:
             await self._http.stop()
             await self._server.stop()
+
+    def _chosen_place(self) -> Place:
+        config = self._config
+        if config.manifests is not None:
+            return DirectoryPlace(config, config.manifests, self._cache, self._metrics)
+        assert config.credentials is not None, "a Config names one of the two"
+        return ClusterPlace(config, config.credentials, self._cache, self._metrics)
 
     async def _start_http(self) -> str:
         host, port = self._config.http_listen
@@ -128,6 +138,12 @@ class App:
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
+
+
+def _kinds(config: Config) -> frozenset[Kind]:
+    if config.manifests is None:
+        return CLUSTER_KINDS
+    return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
 
 
 def _announcement(cache: Cache, grpc: str, place: Place) -> str:

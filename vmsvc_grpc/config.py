@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from vmsvc_grpc.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.model.validate import is_dns_1123_label
 from vmsvc_grpc.server.limits import Limits
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
@@ -63,12 +65,28 @@ def ip_families(text: str) -> tuple[IPFamily, ...]:
     return tuple(map(IPFamily, names))
 
 
+def namespaces(text: str) -> tuple[str, ...]:
+    """The namespaces that a list such as `shop,data` names, each once. Raises ConfigError."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if not is_dns_1123_label(name):
+            raise ConfigError(f"{name!r} cannot be a namespace")
+    return names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that `serve` may be told. Raises ConfigError if it does not fit together."""
 
-    manifests: Path
+    manifests: Path | None = None
     output: Path | None = None
+    credentials: Credentials | None = None
+    cluster_only: tuple[str, ...] = ()
+    """Settings that were given and mean nothing without an API server."""
+    namespaces: tuple[str, ...] = ()
+    reconcile: bool = False
+    endpoint_slices: str = "mirror"
+    lease_duration_s: float = 15.0
     listen: Address = _GRPC
     http_listen: Address = _HTTP
     insecure: bool = False
@@ -81,10 +99,10 @@ class Config:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if not self.manifests.is_dir():
-            raise ConfigError(f"--manifests: {self.manifests} is not a directory")
-        if self.output is not None:
-            self._check_output(self.output)
+        if self.manifests is None:
+            self._check_cluster()
+        else:
+            self._check_manifests(self.manifests)
         if not self.listen.loopback and not self.insecure:
             raise ConfigError(
                 f"--listen {self.listen} can be reached from other machines, and what is served "
@@ -95,10 +113,30 @@ class Config:
             known = ", ".join(LOAD_BALANCER_PROVIDERS)
             raise ConfigError(f"--load-balancer-provider: {provider!r} is not known; use {known}")
 
-    def _check_output(self, output: Path) -> None:
-        manifests, held = self.manifests.resolve(), output.resolve()
-        if manifests == held or manifests in held.parents or held in manifests.parents:
+    def _check_cluster(self) -> None:
+        if self.credentials is None:
+            raise ConfigError("name what to serve: --manifests DIR, or --kubeconfig FILE")
+        if self.output is not None:
+            raise ConfigError("--output goes with --manifests; on an API server use --reconcile=on")
+        if self.rules.allow_loopback and self.reconcile:
             raise ConfigError(
-                f"--output {output} and --manifests {self.manifests} lie in one another; "
+                "--allow-loopback with --reconcile=on: an API server refuses Endpoints with "
+                "loopback addresses; use one of them"
+            )
+
+    def _check_manifests(self, manifests: Path) -> None:
+        if self.cluster_only:
+            flag = self.cluster_only[0].replace("_", "-")
+            raise ConfigError(
+                f"--{flag} is for an API server, not for --manifests; use one of them"
+            )
+        if not manifests.is_dir():
+            raise ConfigError(f"--manifests: {manifests} is not a directory")
+        if self.output is None:
+            return
+        read, held = manifests.resolve(), self.output.resolve()
+        if read == held or read in held.parents or held in read.parents:
+            raise ConfigError(
+                f"--output {self.output} and --manifests {manifests} lie in one another; "
                 "what is written must not be read as input"
             )

@@ -34,6 +34,19 @@ class Metric(Enum):
     FILES = ("vmsvc_files_read_total", "Manifest files read.", ("source",))
     FILE_PROBLEMS = ("vmsvc_file_problems", "What is wrong with manifest files now.", ("source",))
     UNKNOWN = ("vmsvc_documents_ignored", "Documents of kinds that are not ours.", ("source",))
+    SILENCE = (
+        "vmsvc_source_silence_seconds",
+        "Seconds since the API server last told something of a kind: the age of what is served.",
+        ("kind", "namespace"),
+    )
+    LISTS = ("vmsvc_source_lists_total", "Complete lists read.", ("kind", "namespace"))
+    WATCHES = ("vmsvc_source_watches_total", "Watches opened.", ("kind", "namespace"))
+    READ_FAILURES = (
+        "vmsvc_source_failures_total",
+        "Reads that failed, by HTTP status; 0 for no answer.",
+        ("kind", "namespace", "status"),
+    )
+    LEADS = ("vmsvc_leads", "1 while this replica may write, else 0.", ())
     CALLS = ("vmsvc_grpc_calls_total", "Calls that have ended.", ("method", "code"))
     STREAMS = ("vmsvc_grpc_streams_open", "Streams that are open.", ("method",))
     DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())

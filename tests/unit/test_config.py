@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vmsvc_grpc import __main__ as command
+from vmsvc_grpc import flags
 from vmsvc_grpc.config import Address, Config, ConfigError, address, ip_families
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.server.limits import Limits
@@ -70,7 +71,8 @@ def test_manifests_must_be_a_directory(tmp_path: Path) -> None:
 
 def settings(arguments: list[str], environment: dict[str, str] | None = None) -> Config:
     parsed = command.parser().parse_args(["serve", *arguments])
-    return command.config(command.settings(command.SERVE, parsed, environment or {}))
+    given = flags.settings(flags.SERVE, parsed, environment or {})
+    return command.config(given, environment or {})
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Path) -> None:
@@ -91,20 +93,24 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        ([], {}, "name what to serve: --manifests DIR"),
+        ([], {"KUBECONFIG": "none"}, "no API server to read from: this is no pod"),
         (["--drain-s", "-1"], {}, "--drain-s: -1 is less than 0"),
         (["--drain-s", "nan"], {}, "--drain-s: nan"),
         (["--drain-s", "soon"], {}, "--drain-s: 'soon' is not a number"),
         ([], {"VMSVC_DRAIN_S": "soon"}, "VMSVC_DRAIN_S: 'soon' is not a number"),
         ([], {"VMSVC_INSECURE": "perhaps"}, "VMSVC_INSECURE: 'perhaps' is neither true nor false"),
         (["--streams-max", "0"], {}, "--streams-max: 0 is less than 1"),
+        (["--namespace", "Shop"], {}, "--namespace: 'Shop' cannot be a namespace"),
+        (["--namespace", "shop"], {}, "--namespace is for an API server, not for --manifests"),
+        ([], {"VMSVC_RECONCILE": "on"}, "--reconcile is for an API server, not for --manifests"),
+        (["--reconcile", "yes"], {}, "--reconcile: 'yes' is not known; use on or off"),
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
 ) -> None:
-    manifests = [] if message.startswith("name what") else ["--manifests", str(tmp_path)]
+    manifests = [] if message.startswith("no API") else ["--manifests", str(tmp_path)]
     with pytest.raises(ConfigError) as caught:
         settings([*manifests, *arguments], environment)
     assert message in str(caught.value)
@@ -127,7 +133,7 @@ def test_help_tells_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         command.main(["serve", "--help"])
     assert ended.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for flag in command.SERVE:
+    for flag in flags.SERVE:
         assert flag.name in shown
         assert not flag.default or f"(default: {flag.default})" in shown
 
@@ -136,3 +142,28 @@ def test_a_wrong_setting_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None
     assert command.main(["serve", "--manifests", "no-such-directory"]) == 2
     shown = capsys.readouterr().err
     assert shown == "vmsvc-grpc serve: --manifests: no-such-directory is not a directory\n"
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    path = tmp_path / "kubeconfig"
+    path.write_text("apiVersion: v1\nkind: Config\n")
+    return path
+
+
+def test_without_manifests_an_api_server_is_used_and_a_look_from_a_laptop_writes_nothing(
+    kubeconfig: Path,
+) -> None:
+    config = settings(["--kubeconfig", str(kubeconfig), "--namespace", "b", "--namespace", "a,b"])
+    assert str(config.credentials) == f"kubeconfig {kubeconfig}"
+    assert config.namespaces == ("b", "a")
+    assert config.reconcile is False
+    assert settings(["--kubeconfig", str(kubeconfig), "--reconcile", "on"]).reconcile is True
+
+
+def test_what_does_not_go_with_an_api_server(kubeconfig: Path, tmp_path: Path) -> None:
+    common = ["--kubeconfig", str(kubeconfig)]
+    with pytest.raises(ConfigError, match="--output goes with --manifests"):
+        settings([*common, "--output", str(tmp_path / "out")])
+    with pytest.raises(ConfigError, match="refuses Endpoints with loopback"):
+        settings([*common, "--allow-loopback", "--reconcile", "on"])

@@ -1,0 +1,317 @@
+"""The one connection to an API server: requests and watches, as bytes.
+
+Owns sessions, timeouts and fresh credentials. Knows no kind of object, and never tries a
+request again but where it was refused for its credentials: that is for who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import aiohttp
+import msgspec
+
+from vmsvc_grpc import __version__
+from vmsvc_grpc.credentials import Access, Credentials, NoApiServer
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+
+_UNAUTHORIZED = 401
+
+# An error's body is a Status of a few hundred bytes, unless somebody else answered.
+_ERROR_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long to wait for what, and how much to take.
+
+    `connect_s` is for the connection, TLS included; `silence_s` for the next byte of an
+    answer; `request_s` for all of it (an API server itself gives up after 60 s). A line
+    of a watch holds one object, which etcd bounds at 1.5 MiB unless told otherwise.
+    Credentials that were refused are read again every `reload_s` at most.
+    """
+
+    connect_s: float = 10.0
+    silence_s: float = 30.0
+    request_s: float = 65.0
+    line_bytes_max: int = 64 * 1024 * 1024
+    reload_s: float = 1.0
+
+
+class ApiServerError(Exception):
+    """A request failed. `status` is the HTTP status, 0 where there was no answer.
+
+    `reason` is Kubernetes' machine-readable one (`AlreadyExists`, `Invalid`, ...) or "";
+    `retry_after_s` is what the server asked for, or 0; `silent` is whether there was a
+    connection, and nothing came over it in time.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str = "",
+        retry_after_s: float = 0.0,
+        silent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.silent = silent
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.message}" if self.status else self.message
+
+
+class _Request(NamedTuple):
+    method: str
+    path: str
+    query: Mapping[str, str] | None
+    headers: Mapping[str, str]
+    data: bytes | None
+    timeout: aiohttp.ClientTimeout
+
+
+class _Status(msgspec.Struct):
+    reason: str = ""
+    message: str = ""
+
+
+class ApiServer:
+    """Requests to one API server. Use it as an async context manager.
+
+    Credentials that are refused are read again, and the request made once more: so tokens,
+    client certificates and CAs that rotate are taken up without a restart.
+    """
+
+    def __init__(self, credentials: Credentials, bounds: Bounds = Bounds()) -> None:
+        """Nothing is read or connected to yet."""
+        self._credentials = credentials
+        self._bounds = bounds
+        self._loading = asyncio.Lock()
+        self._loaded = 0.0
+        self._access: Access | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Read the credentials. Raises NoApiServer; does not connect."""
+        await self._load()
+        self._session = aiohttp.ClientSession(
+            # Each watch holds a connection; who writes bounds how much goes on at once.
+            connector=aiohttp.TCPConnector(limit=0),
+            headers={
+                "Accept": JSON,
+                # To unpack a list would hold up the event loop for longer than to read it.
+                "Accept-Encoding": "identity",
+                "User-Agent": f"vmsvc-grpc/{__version__}",
+            },
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End all connections."""
+        assert self._session is not None
+        await self._session.close()
+
+    @property
+    def host(self) -> str:
+        """The API server's address, as `https://HOST:PORT`."""
+        return self._known_access.host
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the pod, or of the kubeconfig's context."""
+        return self._known_access.namespace
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object | None = None,
+        content_type: str = JSON,
+    ) -> bytes:
+        """The body of a successful answer. Raises ApiServerError.
+
+        `path` begins with a slash; `body` is encoded as JSON. If cancelled, a write may or
+        may not have been made.
+        """
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if data is None else {"Content-Type": content_type}
+        bounds = self._bounds
+        timeout = aiohttp.ClientTimeout(
+            total=bounds.request_s, connect=bounds.connect_s, sock_read=bounds.silence_s
+        )
+        response = await self._open(_Request(method, path, query, headers, data, timeout))
+        async with response:
+            with _translated():
+                return await response.read()
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self, path: str, query: Mapping[str, str], *, silence_s: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a watch that has begun, of any length, until the server ends it.
+
+        Raises ApiServerError, also while lines are read: with `silent` if nothing came
+        for `silence_s`, which is how a connection whose other end vanished is noticed.
+        """
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=self._bounds.connect_s, sock_read=silence_s
+        )
+        response = await self._open(_Request("GET", path, query, {}, None, timeout))
+        async with response:
+            yield _lines(response.content, self._bounds.line_bytes_max)
+
+    async def _open(self, request: _Request) -> aiohttp.ClientResponse:
+        """A successful answer, of which only the head has been read."""
+        access = await self._fresh_access()
+        try:
+            return await self._try(request, access)
+        except aiohttp.ClientSSLError as error:
+            refused: Exception = error
+        except ApiServerError as error:
+            if error.status != _UNAUTHORIZED:
+                raise
+            refused = error
+        # Neither a refused request nor one without a connection has done anything.
+        if not await self._reloaded(access):
+            raise _translation(refused)
+        try:
+            return await self._try(request, self._known_access)
+        except aiohttp.ClientSSLError as error:
+            raise _translation(error) from error
+
+    async def _try(self, request: _Request, access: Access) -> aiohttp.ClientResponse:
+        """One request. Raises ApiServerError, and ClientSSLError as it is."""
+        assert self._session is not None, "use it as a context manager"
+        authorization = {"Authorization": access.authorization} if access.authorization else {}
+        with _translated(aiohttp.ClientSSLError):
+            response = await self._session.request(
+                request.method,
+                access.host + request.path,
+                params=request.query,
+                headers={**request.headers, **authorization},
+                data=request.data,
+                timeout=request.timeout,
+                ssl=access.tls,
+                server_hostname=access.server_name,
+                proxy=access.proxy,
+                # None is ever sent by an API server; somewhere else we have no business.
+                allow_redirects=False,
+            )
+        if response.status in range(200, 300):
+            return response
+        async with response:
+            raise await _error(response)
+
+    @property
+    def _known_access(self) -> Access:
+        assert self._access is not None, "use it as a context manager"
+        return self._access
+
+    async def _fresh_access(self) -> Access:
+        access = self._known_access
+        if access.fresh_s is not None and self._age_s() > access.fresh_s:
+            await self._reloaded(access)
+        return self._known_access
+
+    async def _reloaded(self, refused: Access) -> bool:
+        """Whether there is other access than `refused`, read now or by somebody meanwhile."""
+        async with self._loading:
+            if self._access is refused and self._age_s() > self._bounds.reload_s:
+                # What cannot be read now is perhaps being written; it is tried again.
+                with contextlib.suppress(NoApiServer):
+                    await self._load()
+            return self._access != refused
+
+    async def _load(self) -> None:
+        self._loaded = asyncio.get_running_loop().time()
+        self._access = await self._credentials.load()
+
+    def _age_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._loaded
+
+
+async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator[bytes]:
+    """Whole lines, without their ends. What is cut off in the middle is none."""
+    parts: list[bytes] = []
+    held = 0
+    while True:
+        with _translated():
+            chunk = await content.readany()
+        if not chunk:
+            return
+        first, *others = chunk.split(b"\n")
+        parts.append(first)
+        for part in others:
+            if line := b"".join(parts):
+                yield line
+            parts, held = [part], 0
+        held += len(parts[-1])
+        if held > bytes_max:
+            raise ApiServerError(0, f"a line of the watch is longer than {bytes_max} bytes")
+
+
+@contextlib.contextmanager
+def _translated(*untouched: type[Exception]) -> Iterator[None]:
+    """Raises what goes wrong on the way as an ApiServerError, but for `untouched`."""
+    try:
+        yield
+    except untouched:
+        raise
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _translation(error) from error
+
+
+def _translation(error: Exception) -> ApiServerError:
+    match error:
+        case ApiServerError():
+            return error
+        case aiohttp.ClientConnectorCertificateError():
+            cause: BaseException = error.certificate_error
+        case aiohttp.ClientConnectorError():
+            cause = error.os_error
+        case aiohttp.SocketTimeoutError():
+            return ApiServerError(0, "nothing came over the connection in time", silent=True)
+        case _:
+            return ApiServerError(0, str(error) or type(error).__name__)
+    # aiohttp's own text shows the address of an object in memory.
+    return ApiServerError(0, f"cannot connect to {error.host}:{error.port}: {cause}")
+
+
+async def _error(response: aiohttp.ClientResponse) -> ApiServerError:
+    raw = b""
+    with _translated():
+        while len(raw) < _ERROR_BYTES_MAX and (chunk := await response.content.readany()):
+            raw += chunk
+    try:
+        status = msgspec.json.decode(raw, type=_Status)
+    except msgspec.DecodeError:  # Not the API server's words, but a proxy's perhaps.
+        status = _Status(message=raw[:200].decode(errors="replace").strip())
+    try:
+        retry_after_s = float(response.headers.get("Retry-After", "0"))
+    except ValueError:  # A date is allowed, too, but no API server sends one.
+        retry_after_s = 0.0
+    return ApiServerError(
+        response.status,
+        status.message or response.reason or "no reason given",
+        reason=status.reason,
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,261 @@
+"""The flags of the command line and their environment variables: texts in, values out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vmsvc_grpc.config import ConfigError, address, ip_families, namespaces
+from vmsvc_grpc.server.limits import Limits
+
+
+class Flag(NamedTuple):
+    """One setting of the command line."""
+
+    name: str
+    convert: Callable[[str], Any]
+    help: str
+    default: str | None = None
+    metavar: str = ""
+    repeated: bool = False
+    """Whether it may be given several times; a list of values then, commas in the variable."""
+
+    @property
+    def dest(self) -> str:
+        """The name of its setting."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The name of its environment variable."""
+        return f"VMSVC_{self.dest.upper()}"
+
+
+def _boolean(text: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return known[text.strip().lower()]
+    except KeyError:
+        raise ConfigError(f"{text!r} is neither true nor false") from None
+
+
+def _on_off(text: str) -> bool:
+    return _one_of("on", "off")(text) == "on"
+
+
+def _one_of(*known: str) -> Callable[[str], str]:
+    def chosen(text: str) -> str:
+        if text not in known:
+            raise ConfigError(f"{text!r} is not known; use {' or '.join(known)}")
+        return text
+
+    return chosen
+
+
+def _at_least(minimum: float, convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    def bounded(text: str) -> Any:
+        try:
+            number = convert(text)
+        except ValueError:
+            raise ConfigError(f"{text!r} is not a number") from None
+        if not minimum <= number < float("inf"):
+            raise ConfigError(f"{text} is less than {minimum:g}, or not finite")
+        return number
+
+    return bounded
+
+
+_LIMITS = {
+    "streams_max": "open streams, at most",
+    "streams_per_client_max": "open streams of one client address, at most",
+    "services_per_stream_max": "services that one stream may watch, at most",
+    "message_bytes_max": "bytes of one request, at most",
+    "pending_calls_max": "calls that wait to be accepted, at most",
+    "calls_per_connection_max": "calls on one connection, at most; more wait in the client",
+    "keepalive_s": "seconds without traffic after which a client is pinged",
+    "keepalive_timeout_s": "seconds after which a client that does not answer is gone",
+    "client_ping_interval_min_s": "seconds between pings of a client, at least",
+    "connection_age_s": "seconds after which a connection ends, so that clients spread anew",
+    "connection_age_grace_s": "seconds that its calls are then given to end by themselves",
+    "retry_delay_s": "seconds to wait, as told to clients that come before the cache is filled",
+    "stop_grace_s": "seconds that the last answers are given to reach clients at the end",
+}
+
+
+def _limit_flags() -> list[Flag]:
+    return [
+        Flag(
+            f"--{name.replace('_', '-')}",
+            _at_least(1 if isinstance(default, int) else 0.001, type(default)),
+            _LIMITS[name],
+            str(default),
+            "SECONDS" if name.endswith("_s") else "N",
+        )
+        for name, default in asdict(Limits()).items()
+    ]
+
+
+RULES = [
+    Flag(
+        "--ip-families",
+        ip_families,
+        "address families of the cluster's Services, the default one first",
+        "IPv4",
+        "FAMILY[,FAMILY]",
+    ),
+    Flag(
+        "--allow-loopback",
+        _boolean,
+        "take 127.0.0.0/8 and ::1 for addresses of VMs, for trials on one machine",
+    ),
+    Flag(
+        "--load-balancer-provider",
+        str,
+        "mark Services for this load balancer: nsx-t-lb",
+        "",
+        "NAME",
+    ),
+]
+
+CLUSTER = [
+    Flag(
+        "--kubeconfig",
+        str,
+        "kubeconfig of the API server to use; else the pod's, else the default one",
+        None,
+        "FILE",
+    ),
+    Flag(
+        "--context", str, "context of the kubeconfig to use, if not its current one", None, "NAME"
+    ),
+    Flag(
+        "--namespace",
+        namespaces,
+        "only this namespace, and those named by further --namespace; needs a Role there only",
+        None,
+        "NAMESPACE",
+        repeated=True,
+    ),
+]
+
+SERVE = [
+    Flag(
+        "--manifests",
+        Path,
+        "directory of YAML and JSON manifests to serve instead of an API server; followed live",
+        None,
+        "DIR",
+    ),
+    Flag(
+        "--output",
+        Path,
+        "directory in which to hold the Service and Endpoints of each VirtualMachineService",
+        None,
+        "DIR",
+    ),
+    *CLUSTER,
+    Flag(
+        "--reconcile",
+        _on_off,
+        "on: hold objects on the API server while this replica holds the Lease; off: only serve "
+        "(default: on in a pod, off with a kubeconfig)",
+        None,
+        "on|off",
+    ),
+    Flag(
+        "--endpoint-slices",
+        _one_of("mirror", "direct"),
+        "mirror: leave EndpointSlices to Kubernetes; direct: write them, with zones and without "
+        "its limit of 1,000 addresses",
+        "mirror",
+        "mirror|direct",
+    ),
+    Flag(
+        "--lease-duration-s",
+        _at_least(3, float),
+        "seconds after which another replica may write, if the one that did has vanished",
+        "15",
+        "SECONDS",
+    ),
+    Flag("--listen", address, "where gRPC listens", "127.0.0.1:50051", "HOST:PORT"),
+    Flag(
+        "--http-listen",
+        address,
+        "where /livez, /readyz and /metrics listen",
+        "127.0.0.1:8080",
+        "HOST:PORT",
+    ),
+    Flag(
+        "--insecure",
+        _boolean,
+        "allow --listen on an address that other machines can reach, without TLS",
+    ),
+    *RULES,
+    Flag(
+        "--drain-s",
+        _at_least(0, float),
+        "seconds over which streams are ended at SIGTERM",
+        "10",
+        "SECONDS",
+    ),
+    Flag(
+        "--settle-s",
+        _at_least(0, float),
+        "seconds without a change after which a file written in place is read",
+        "0.2",
+        "SECONDS",
+    ),
+    Flag("--writes-per-s", _at_least(0.1, float), "writes of objects a second, at most", "50", "N"),
+    Flag(
+        "--workers", _at_least(1, int), "services whose objects are written side by side", "4", "N"
+    ),
+    *_limit_flags(),
+    Flag(
+        "--log-level",
+        str.upper,
+        "the least severe lines to log: debug, info, warning, error",
+        "info",
+        "LEVEL",
+    ),
+]
+
+
+def add(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
+    """Have a parser know these flags. It leaves them as texts, unset ones as None."""
+    for flag in flags:
+        default = f" (default: {flag.default})" if flag.default else ""
+        text = f"{flag.help}{default}"
+        if flag.repeated:
+            parser.add_argument(flag.name, metavar=flag.metavar, action="append", help=text)
+        elif flag.convert is _boolean:
+            parser.add_argument(flag.name, action="store_const", const="true", help=text)
+        else:
+            parser.add_argument(flag.name, metavar=flag.metavar, help=text)
+
+
+def settings(
+    flags: Sequence[Flag], arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """The value of each flag that is set: by argument, environment or default, in this order.
+
+    Raises ConfigError, which names the flag or variable.
+    """
+    values = {}
+    for flag in flags:
+        text, origin = getattr(arguments, flag.dest), flag.name
+        if isinstance(text, list):
+            text = ",".join(text)
+        if text is None and (text := environment.get(flag.variable)) is not None:
+            origin = flag.variable
+        if text is None:
+            text = flag.default
+        if text is None:
+            continue
+        try:
+            values[flag.dest] = flag.convert(text)
+        except ConfigError as error:
+            raise ConfigError(f"{origin}: {error}") from None
+    return values

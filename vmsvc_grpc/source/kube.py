@@ -1,0 +1,247 @@
+"""Events from an API server: asks what `source.listwatch` says, and tells what comes of it.
+
+Owns the requests for reading: paths, queries, timeouts, discovery. What is done in which
+order, and after which failure, is for the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+import msgspec
+
+from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.model.events import Event
+from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Kind
+from vmsvc_grpc.source import Emit
+from vmsvc_grpc.source.listwatch import (
+    NOT_FOUND,
+    Backoff,
+    Discover,
+    Failure,
+    ListPage,
+    ListWatch,
+    Watch,
+)
+
+_PLURALS = {
+    Kind.VIRTUAL_MACHINE: "virtualmachines",
+    Kind.VIRTUAL_MACHINE_SERVICE: "virtualmachineservices",
+    Kind.SERVICE: "services",
+    Kind.ENDPOINTS: "endpoints",
+}
+_CORE_VERSION = "v1"
+_CUSTOM = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
+
+
+class Trouble(NamedTuple):
+    """Why something cannot be read, as a sentence; `resolved` tells that it is so no more."""
+
+    message: str
+    resolved: bool = False
+
+    def __str__(self) -> str:
+        return f"{'in order again: ' if self.resolved else ''}{self.message}"
+
+
+Report = Callable[[Trouble], None]
+"""Told of each trouble once, and once more, with `resolved`, when it has gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Bounds of reading from an API server that hardly anybody needs to change.
+
+    `page_objects` is what client-go asks for, too. A watch lasts between `watch_s` and
+    twice as long, so that many do not end at once. `silence_s` is how long nothing may
+    come over one: an API server sends a bookmark every minute. `slice_s` is how long
+    taking in a page may hold up the event loop.
+    """
+
+    page_objects: int = 500
+    watch_s: float = 300.0
+    silence_s: float = 75.0
+    slice_s: float = 0.005
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class KubeSource:
+    """Events of kinds on an API server, in some namespaces or in all. Runs once.
+
+    `loops` are what it follows, one for each kind and namespace: their counts, contacts and
+    troubles may be read at any time.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        *,
+        kinds: Iterable[Kind] = tuple(Kind),
+        namespaces: Sequence[str] = (),
+        bounds: Bounds = Bounds(),
+        report: Report = lambda _: None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        """Without `namespaces`, all at once; with them, nothing is asked of the others."""
+        self.loops = tuple(
+            ListWatch(
+                kind,
+                namespace,
+                version="" if kind in _CUSTOM else _CORE_VERSION,
+                backoff=bounds.backoff,
+            )
+            for kind, namespace in product(kinds, namespaces or (None,))
+        )
+        self._api = api
+        self._bounds = bounds
+        self._report = report
+        self._random = random
+        self._reported: dict[ListWatch, str] = {}
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Sentences that say what cannot be read now, and why; none while all is well."""
+        return tuple(dict.fromkeys(loop.trouble for loop in self.loops if loop.trouble))
+
+    async def run(self, emit: Emit) -> None:
+        """Tell events, beginning with a complete list of each kind; until cancelled.
+
+        Never gives up: what cannot be read is reported, and tried again.
+        """
+        async with asyncio.TaskGroup() as group:
+            for loop in self.loops:
+                group.create_task(self._follow(loop, emit), name=loop.scope)
+
+    async def _follow(self, loop: ListWatch, emit: Emit) -> None:
+        while True:
+            delay_s = await self._step(loop, emit)
+            self._tell_trouble(loop)
+            # Also with no delay: others are to have their turn.
+            await asyncio.sleep(delay_s)
+
+    async def _step(self, loop: ListWatch, emit: Emit) -> float:
+        """One request and what comes of it; seconds to wait before the next."""
+        try:
+            match loop.request():
+                case Discover():
+                    loop.discovered(await self._newest_served(loop.kind))
+                    return 0.0
+                case ListPage(version, continue_token):
+                    await self._page(loop, version, continue_token, emit)
+                    return 0.0
+                case Watch(version, resource_version):
+                    return await self._watch(loop, version, resource_version, emit)
+        except ApiServerError as error:
+            failure = Failure(error.status, str(error), error.retry_after_s, error.silent)
+            return self._failed(loop, failure)
+        except msgspec.DecodeError as error:
+            message = f"the answer cannot be read: {error}"
+            return self._failed(loop, Failure(0, message, unreadable=True))
+
+    async def _page(self, loop: ListWatch, version: str, continue_token: str, emit: Emit) -> None:
+        query = {"limit": str(self._bounds.page_objects)}
+        if continue_token:
+            query["continue"] = continue_token
+        path = _path(loop.kind, version, loop.namespace)
+        raw = await self._api.request("GET", path, query=query)
+        began = _now()
+        # An object is decoded and told in one go; only between two others have their turn.
+        for event in loop.page(raw, began):
+            emit(event)
+            if _now() - began > self._bounds.slice_s:
+                await asyncio.sleep(0)
+                began = _now()
+
+    async def _watch(
+        self, loop: ListWatch, version: str, resource_version: str, emit: Emit
+    ) -> float:
+        timeout_s = self._bounds.watch_s * (1.0 + self._random())
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(round(timeout_s)),
+        }
+        path = _path(loop.kind, version, loop.namespace)
+        async with self._api.watch(path, query, silence_s=self._bounds.silence_s) as lines:
+            loop.opened(_now())
+            self._tell_trouble(loop)
+            async for line in lines:
+                told = loop.line(line, _now())
+                if isinstance(told, Failure):
+                    return self._failed(loop, told)
+                _emit_all(told, emit)
+        return loop.ended(_now(), self._random())
+
+    async def _newest_served(self, kind: Kind) -> str:
+        """The newest version of a kind that is served and that we know. Raises ApiServerError."""
+        try:
+            group = await self._api.request("GET", f"/apis/{GROUP}")
+            served = {v.version for v in msgspec.json.decode(group, type=_ApiGroup).versions}
+            for version in reversed(KNOWN_VERSIONS):
+                if version in served and await self._has(version, kind):
+                    return version
+        except ApiServerError as error:
+            if error.status != NOT_FOUND:
+                raise
+        raise ApiServerError(
+            NOT_FOUND,
+            f"CustomResourceDefinition {_PLURALS[kind]}.{GROUP} is not installed, or serves none "
+            f"of {KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}; install VM Operator's "
+            "CustomResourceDefinitions",
+        )
+
+    async def _has(self, version: str, kind: Kind) -> bool:
+        raw = await self._api.request("GET", f"/apis/{GROUP}/{version}")
+        resources = msgspec.json.decode(raw, type=_ApiResources).resources
+        return any(resource.name == _PLURALS[kind] for resource in resources)
+
+    def _failed(self, loop: ListWatch, failure: Failure) -> float:
+        return loop.failed(failure, _now(), self._random())
+
+    def _tell_trouble(self, loop: ListWatch) -> None:
+        """Report what has changed with one loop; what several have in common is said once."""
+        before, now = self._reported.pop(loop, ""), loop.trouble
+        others = self._reported.values()
+        if now and now != before and now not in others:
+            self._report(Trouble(now))
+        elif before and not now and before not in others:
+            self._report(Trouble(before, resolved=True))
+        if now:
+            self._reported[loop] = now
+
+
+class _ApiVersion(msgspec.Struct):
+    version: str
+
+
+class _ApiGroup(msgspec.Struct):
+    versions: list[_ApiVersion]
+
+
+class _ApiResource(msgspec.Struct):
+    name: str
+
+
+class _ApiResources(msgspec.Struct):
+    resources: list[_ApiResource]
+
+
+def _emit_all(events: Iterable[Event], emit: Emit) -> None:
+    for event in events:
+        emit(event)
+
+
+def _path(kind: Kind, version: str, namespace: str | None) -> str:
+    root = f"/apis/{GROUP}/{version}" if kind in _CUSTOM else f"/api/{version}"
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{scope}/{_PLURALS[kind]}"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
