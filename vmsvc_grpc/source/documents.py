@@ -279,7 +279,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
     plain, quoted = event.implicit
     if plain:
         return plain_scalar(event.value)
-    if quoted or event.tag in ("!", _TAG + "str"):
+    if quoted or event.tag == _TAG + "str":
         return event.value
     value = plain_scalar(event.value)
     if type(value) is not _TAGGED.get(event.tag, _NoTag):
@@ -314,7 +314,9 @@ _WORDS: dict[str, bool | None] = {
 
 # No more digits than a 64-bit number could have in binary.
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,63})")
-_BASED = re.compile(r"[-+]?0(?:b[01_]{1,64}|o?[0-7_]{1,64}|x[0-9a-fA-F_]{1,64})")
+_BASED = re.compile(
+    r"[-+]?0(?:b[01][01_]{0,63}|o?[0-7][0-7_]{0,63}|x[0-9a-fA-F][0-9a-fA-F_]{0,63})"
+)
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]{1,64}|[0-9][0-9_]{0,63}(?:\.[0-9_]{0,64})?)(?:[eE][-+]?[0-9]{1,4})?"
 )
@@ -339,10 +341,9 @@ def plain_scalar(text: str) -> bool | int | float | str | None:
 
 
 def _based(digits: str) -> int:
-    unsigned = digits.lstrip("+-")
-    base = {"b": 2, "o": 8, "x": 16}.get(unsigned[1:2], 8)
-    number = int(unsigned.lstrip("0").lstrip("box") or "0", base)
-    return -number if digits[0] == "-" else number
+    sign, unsigned = (-1, digits[1:]) if digits[0] == "-" else (1, digits.lstrip("+"))
+    # YAML 1.1 writes octal numbers with nothing but a 0 before them.
+    return sign * (int(unsigned, 8) if unsigned.isdigit() else int(unsigned, 0))
 
 
 def _unknown_tag(event: _Tagged) -> ManifestError:

@@ -1,0 +1,170 @@
+"""Text to objects: which count, which are ignored, and what is said of the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmsvc_grpc.model.events import Apply, Malformed
+from vmsvc_grpc.model.objects import Key, Kind, Problem, VirtualMachine, VirtualMachineService
+from vmsvc_grpc.source.documents import ManifestError
+from vmsvc_grpc.source.manifests import Contents, read_objects, reading
+
+KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
+VM = "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachine\nmetadata: {name: %s}\n"
+
+
+def names(contents: Contents) -> list[str]:
+    return [f"{kind.value} {key}" for kind, key in contents.entries]
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "ignored"),
+    [
+        pytest.param("", [], 0, id="nothing"),
+        pytest.param("---\n---\n", [], 0, id="empty documents"),
+        pytest.param(
+            VM % "a" + "---\n" + VM % "b",
+            ["VirtualMachine default/a", "VirtualMachine default/b"],
+            0,
+            id="documents in their order",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n",
+            [],
+            1,
+            id="a kind of ours that was not asked for",
+        ),
+        pytest.param(
+            "apiVersion: kubevirt.io/v1\nkind: VirtualMachine\nmetadata: {name: a}\n",
+            [],
+            1,
+            id="somebody else's kind of that name",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: List\nitems:\n"
+            "- {apiVersion: vmoperator.vmware.com/v1alpha1, kind: VirtualMachine, "
+            "metadata: {name: a}}\n"
+            "- {apiVersion: v1, kind: Pod}\n"
+            "- {apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: Node}]}\n",
+            ["VirtualMachine default/a"],
+            2,
+            id="a list, and one in it",
+        ),
+        pytest.param(
+            "apiVersion: vmoperator.vmware.com/v1alpha3\nkind: VirtualMachineServiceList\nitems:\n"
+            "- metadata: {name: a}\n  spec: {clusterIp: None}\n",
+            ["VirtualMachineService default/a"],
+            0,
+            id="a list of one kind, whose items do not repeat it",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: PodList\nitems: [{}, {}]\n", [], 2, id="a list of another kind"
+        ),
+        pytest.param(
+            "apiVersion: example.com/v1\nkind: AllowList\nspec: {}\n",
+            [],
+            1,
+            id="a kind that only sounds like a list",
+        ),
+    ],
+)
+def test_objects(text: str, read: list[str], ignored: int) -> None:
+    contents = read_objects(text, KINDS)
+    assert names(contents) == read
+    assert contents.ignored == ignored
+    assert contents.flaws == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "flaw"),
+    [
+        pytest.param(
+            "- a\n",
+            "document 1 (line 1): is not an object; it must be a mapping with apiVersion and kind",
+            id="a document that is a list",
+        ),
+        pytest.param(
+            "a: 1\n",
+            "document 1 (line 1): is not an object; it needs apiVersion and kind, both text",
+            id="a mapping without a kind",
+        ),
+        pytest.param(
+            "---\napiVersion: v1\nkind: List\nitems: [1]\n",
+            "document 1 (line 1) items[0]: is not an object; "
+            "it must be a mapping with apiVersion and kind",
+            id="an item that is a number",
+        ),
+        pytest.param(
+            VM % "_",
+            "document 1 (line 1): VirtualMachine (unnamed): metadata.name: "
+            "'_' is not a name that Kubernetes takes",
+            id="an object whose name cannot be one",
+        ),
+    ],
+)
+def test_one_flaw_does_not_affect_the_others(text: str, flaw: str) -> None:
+    contents = read_objects(f"{text}---\n{VM % 'good'}", KINDS)
+    assert [f"{found.place}: {found.message}" for found in contents.flaws] == [flaw]
+    assert names(contents) == ["VirtualMachine default/good"]
+
+
+def test_an_object_that_cannot_be_read_is_malformed() -> None:
+    contents = read_objects(VM % "a" + "status: 1\n", KINDS)
+    id_ = (Kind.VIRTUAL_MACHINE, Key("default", "a"))
+    assert list(contents.entries) == [id_]
+    event = contents.entries[id_].event
+    assert isinstance(event, Malformed)
+    assert (event.kind, event.key, event.problem.field) == (*id_, "status")
+
+
+def test_a_service_of_the_wrong_shape_is_an_object_with_problems() -> None:
+    text = (
+        "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachineService\n"
+        "metadata: {name: a}\nspec: {ports: 1}\n"
+    )
+    (entry,) = read_objects(text, KINDS).entries.values()
+    assert isinstance(entry.event, Apply)
+    assert isinstance(entry.event.object, VirtualMachineService)
+    assert entry.event.object.problems
+
+
+def test_of_two_objects_with_one_name_the_first_counts() -> None:
+    text = f"{VM % 'a'}---\n{VM % 'a'}status: {{zone: second}}\n"
+    contents = read_objects(text, KINDS)
+    (entry,) = contents.entries.values()
+    assert isinstance(entry.event, Apply)
+    assert isinstance(entry.event.object, VirtualMachine)
+    assert entry.event.object.zone == ""
+    (flaw,) = contents.flaws
+    assert flaw.place == "document 2 (line 4)"
+    assert flaw.message == (
+        "VirtualMachine default/a is defined in document 1 (line 1) already, which counts; "
+        "remove one of them"
+    )
+
+
+def test_timestamps_need_no_quotes() -> None:
+    text = VM.replace("}", ", deletionTimestamp: 2026-01-01T00:00:00Z}") % "a"
+    (entry,) = read_objects(text, KINDS).entries.values()
+    assert isinstance(entry.event, Apply)
+    assert isinstance(entry.event.object, VirtualMachine)
+    assert entry.event.object.deleting
+
+
+def test_nothing_counts_of_a_text_that_does_not_parse() -> None:
+    with pytest.raises(ManifestError):
+        read_objects(f"{VM % 'a'}---\n[", KINDS)
+
+
+def test_malformed_contents_are_the_same_objects() -> None:
+    contents = read_objects(f"{VM % 'a'}---\n{VM % 'b'}", KINDS).malformed("line 1: no YAML")
+    assert names(contents) == ["VirtualMachine default/a", "VirtualMachine default/b"]
+    assert [entry.event for entry in contents.entries.values()] == [
+        Malformed(Kind.VIRTUAL_MACHINE, Key("default", name), Problem("(file)", "line 1: no YAML"))
+        for name in ("a", "b")
+    ]
+
+
+def test_reading_takes_a_break_at_each_object() -> None:
+    text = "".join(f"---\n{VM % f'vm-{index}'}" for index in range(100))
+    assert sum(1 for _ in reading(text, KINDS)) >= 100

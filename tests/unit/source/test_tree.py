@@ -1,0 +1,134 @@
+"""Which files a tree has, in which order, and what is read of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmsvc_grpc.source import tree
+from vmsvc_grpc.source.documents import ManifestError
+
+
+def files(root: Path) -> list[str]:
+    return [found.path for found in tree.walk(root) if isinstance(found, tree.File)]
+
+
+def make(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+
+
+def test_files_come_in_path_order(tmp_path: Path) -> None:
+    paths = ["a.yaml", "a/b.yaml", "a-b.yml", "a/a/z.json", "a.b/c.yaml", "B.yaml", "é.yaml"]
+    make(tmp_path, *paths, "a/readme.txt", ".x/a.yaml", "a/.b.yaml", "a.yaml~")
+    assert files(tmp_path) == sorted(paths)
+
+
+def test_directories_are_told_once_they_are_listed(tmp_path: Path) -> None:
+    make(tmp_path, "a/b/c.yaml")
+    found = list(tree.walk(tmp_path))
+    assert found == [
+        tree.Directory("", False),
+        tree.Directory("a", False),
+        tree.Directory("a/b", False),
+        tree.File("a/b/c.yaml", False),
+    ]
+
+
+def test_links_are_followed_and_told(tmp_path: Path) -> None:
+    make(tmp_path, "real/x.yaml", "..data/y.yaml")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "y.yaml").symlink_to("..data/y.yaml")
+    (tmp_path / "dangling.yaml").symlink_to("nowhere")
+    assert [found for found in tree.walk(tmp_path) if isinstance(found, tree.File)] == [
+        tree.File("dangling.yaml", True),
+        tree.File("link/x.yaml", True),  # "real" is the same directory, and comes later.
+        tree.File("y.yaml", True),
+    ]
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    make(tmp_path, "a/x.yaml", "b/y.yaml")
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "a").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "self").symlink_to("self")
+    assert files(tmp_path) == ["a/b/y.yaml", "a/x.yaml"]
+
+
+def test_what_cannot_be_listed_is_told(tmp_path: Path) -> None:
+    assert list(tree.walk(tmp_path / "gone")) == [tree.Unlisted("", "No such file or directory")]
+    make(tmp_path, "file.yaml")
+    assert list(tree.walk(tmp_path / "file.yaml")) == [tree.Unlisted("", "Not a directory")]
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden", "manifest"),
+    [
+        ("a.yaml", False, True),
+        ("a/b.yml", False, True),
+        ("a/b.json", False, True),
+        ("a/b.txt", False, False),
+        (".a.yaml", True, False),
+        ("a/.b.yaml", True, False),
+        ("..data/a.yaml", True, False),
+        ("a/..2026/b.yaml", True, False),
+        ("a.b/c..yaml", False, True),
+    ],
+)
+def test_names(path: str, hidden: bool, manifest: bool) -> None:
+    assert tree.is_hidden(path) is hidden
+    assert tree.is_manifest(path) is manifest
+
+
+def test_a_signature_tells_a_file_that_was_written_or_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    assert tree.signature(path) is None
+    path.write_text("a")
+    first = tree.signature(path)
+    assert first is not None
+    assert tree.signature(path) == first
+    make(tmp_path, "b.yaml")
+    (tmp_path / "b.yaml").replace(path)
+    second = tree.signature(path)
+    assert second is not None
+    assert second.inode != first.inode
+    path.unlink()
+    path.mkdir()
+    assert tree.signature(path) is None
+
+
+def test_a_signature_that_cannot_be_known(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(OSError, match="Too many levels"):
+        tree.signature(tmp_path / "a")
+
+
+def test_reads_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("é" * 5)
+    text = tree.read_text(path, 10)
+    assert text.text == "é" * 5
+    assert text.signature == tree.signature(path)
+    assert text.digest != tree.read_text(tmp_path / "a.yaml", 10).text.encode()
+    with pytest.raises(OSError, match="more than 9 bytes; split it"):
+        tree.read_text(path, 9)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(OSError, match="it is not a regular file"):
+        tree.read_text(tmp_path / "a.yaml", 10)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"\xff", (1, 1)), (b"ab\nc\xc3(", (2, 2)), ("é\n".encode("utf-16"), (1, 1))],
+)
+def test_what_is_not_utf_8_is_told_with_its_place(content: bytes, place: tuple[int, int]) -> None:
+    with pytest.raises(ManifestError, match="is not UTF-8") as raised:
+        tree.decoded(content)
+    assert (raised.value.line, raised.value.column) == place
