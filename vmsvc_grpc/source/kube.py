@@ -1,7 +1,7 @@
 """Events from an API server: asks what `source.listwatch` says, and tells what comes of it.
 
-Owns the requests for reading: paths, queries, timeouts, discovery. What is done in which
-order, and after which failure, is for the machine.
+Owns the requests for reading: queries, timeouts. What is done in which order, and after
+which failure, is for the machine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import msgspec
 
 from vmsvc_grpc.apiserver import ApiServer, ApiServerError
 from vmsvc_grpc.model.events import Event
-from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Kind
+from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.resources import VERSIONS, newest_served, path_of
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.listwatch import (
-    NOT_FOUND,
     Backoff,
     Discover,
     Failure,
@@ -28,15 +28,6 @@ from vmsvc_grpc.source.listwatch import (
     ListWatch,
     Watch,
 )
-
-_PLURALS = {
-    Kind.VIRTUAL_MACHINE: "virtualmachines",
-    Kind.VIRTUAL_MACHINE_SERVICE: "virtualmachineservices",
-    Kind.SERVICE: "services",
-    Kind.ENDPOINTS: "endpoints",
-}
-_CORE_VERSION = "v1"
-_CUSTOM = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 
 
 class Trouble(NamedTuple):
@@ -92,7 +83,7 @@ class KubeSource:
             ListWatch(
                 kind,
                 namespace,
-                version="" if kind in _CUSTOM else _CORE_VERSION,
+                version=VERSIONS.get(kind, ""),
                 backoff=bounds.backoff,
             )
             for kind, namespace in product(kinds, namespaces or (None,))
@@ -129,7 +120,7 @@ class KubeSource:
         try:
             match loop.request():
                 case Discover():
-                    loop.discovered(await self._newest_served(loop.kind))
+                    loop.discovered(await newest_served(self._api, loop.kind))
                     return 0.0
                 case ListPage(version, continue_token):
                     await self._page(loop, version, continue_token, emit)
@@ -147,7 +138,7 @@ class KubeSource:
         query = {"limit": str(self._bounds.page_objects)}
         if continue_token:
             query["continue"] = continue_token
-        path = _path(loop.kind, version, loop.namespace)
+        path = path_of(loop.kind, version, loop.namespace)
         raw = await self._api.request("GET", path, query=query)
         began = _now()
         # An object is decoded and told in one go; only between two others have their turn.
@@ -167,7 +158,7 @@ class KubeSource:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(round(timeout_s)),
         }
-        path = _path(loop.kind, version, loop.namespace)
+        path = path_of(loop.kind, version, loop.namespace)
         async with self._api.watch(path, query, silence_s=self._bounds.silence_s) as lines:
             loop.opened(_now())
             self._tell_trouble(loop)
@@ -177,29 +168,6 @@ class KubeSource:
                     return self._failed(loop, told)
                 _emit_all(told, emit)
         return loop.ended(_now(), self._random())
-
-    async def _newest_served(self, kind: Kind) -> str:
-        """The newest version of a kind that is served and that we know. Raises ApiServerError."""
-        try:
-            group = await self._api.request("GET", f"/apis/{GROUP}")
-            served = {v.version for v in msgspec.json.decode(group, type=_ApiGroup).versions}
-            for version in reversed(KNOWN_VERSIONS):
-                if version in served and await self._has(version, kind):
-                    return version
-        except ApiServerError as error:
-            if error.status != NOT_FOUND:
-                raise
-        raise ApiServerError(
-            NOT_FOUND,
-            f"CustomResourceDefinition {_PLURALS[kind]}.{GROUP} is not installed, or serves none "
-            f"of {KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}; install VM Operator's "
-            "CustomResourceDefinitions",
-        )
-
-    async def _has(self, version: str, kind: Kind) -> bool:
-        raw = await self._api.request("GET", f"/apis/{GROUP}/{version}")
-        resources = msgspec.json.decode(raw, type=_ApiResources).resources
-        return any(resource.name == _PLURALS[kind] for resource in resources)
 
     def _failed(self, loop: ListWatch, failure: Failure) -> float:
         return loop.failed(failure, _now(), self._random())
@@ -216,31 +184,9 @@ class KubeSource:
             self._reported[loop] = now
 
 
-class _ApiVersion(msgspec.Struct):
-    version: str
-
-
-class _ApiGroup(msgspec.Struct):
-    versions: list[_ApiVersion]
-
-
-class _ApiResource(msgspec.Struct):
-    name: str
-
-
-class _ApiResources(msgspec.Struct):
-    resources: list[_ApiResource]
-
-
 def _emit_all(events: Iterable[Event], emit: Emit) -> None:
     for event in events:
         emit(event)
-
-
-def _path(kind: Kind, version: str, namespace: str | None) -> str:
-    root = f"/apis/{GROUP}/{version}" if kind in _CUSTOM else f"/api/{version}"
-    scope = f"/namespaces/{namespace}" if namespace else ""
-    return f"{root}{scope}/{_PLURALS[kind]}"
 
 
 def _now() -> float:

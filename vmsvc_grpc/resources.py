@@ -1,0 +1,71 @@
+"""Where an API server keeps objects of each kind, and in which version it serves them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Kind
+
+_RESOURCES = {
+    Kind.VIRTUAL_MACHINE: "virtualmachines",
+    Kind.VIRTUAL_MACHINE_SERVICE: "virtualmachineservices",
+    Kind.SERVICE: "services",
+    Kind.ENDPOINTS: "endpoints",
+}
+
+VERSIONS = {Kind.SERVICE: "v1", Kind.ENDPOINTS: "v1"}
+"""The version of each kind that every API server serves in one version alone."""
+
+
+def path_of(kind: Kind, version: str, namespace: str | None = None, name: str = "") -> str:
+    """The path of one object, or of all of a kind in a namespace or everywhere."""
+    root = f"/api/{version}" if kind in VERSIONS else f"/apis/{GROUP}/{version}"
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{scope}/{_RESOURCES[kind]}{name and f'/{name}'}"
+
+
+async def newest_served(api: ApiServer, kind: Kind) -> str:
+    """The newest version of VM Operator's kind that is served and that we know.
+
+    Raises ApiServerError; with status 404, if there is none.
+    """
+    try:
+        group = await api.request("GET", f"/apis/{GROUP}")
+        served = {v.version for v in msgspec.json.decode(group, type=_ApiGroup).versions}
+        for version in reversed(KNOWN_VERSIONS):
+            if version in served and await _has(api, version, kind):
+                return version
+    except ApiServerError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+    raise ApiServerError(
+        HTTPStatus.NOT_FOUND,
+        f"CustomResourceDefinition {_RESOURCES[kind]}.{GROUP} is not installed, or serves none "
+        f"of {KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}; install VM Operator's "
+        "CustomResourceDefinitions",
+    )
+
+
+async def _has(api: ApiServer, version: str, kind: Kind) -> bool:
+    raw = await api.request("GET", f"/apis/{GROUP}/{version}")
+    resources = msgspec.json.decode(raw, type=_ApiResources).resources
+    return any(resource.name == _RESOURCES[kind] for resource in resources)
+
+
+class _ApiVersion(msgspec.Struct):
+    version: str
+
+
+class _ApiGroup(msgspec.Struct):
+    versions: list[_ApiVersion]
+
+
+class _ApiResource(msgspec.Struct):
+    name: str
+
+
+class _ApiResources(msgspec.Struct):
+    resources: list[_ApiResource]
