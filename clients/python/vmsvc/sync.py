@@ -180,9 +180,7 @@ class Watch:
         """End the stream and the iteration. May be called twice, and while a thread reads."""
         self._closed = True
         self._wake.put(None)
-        stream = self._stream
-        if stream is not None:
-            stream.cancel()
+        self._cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -222,11 +220,17 @@ class Watch:
                     # As we and gRPC call a client that is closed.
                     if not self._closed:
                         raise
-                # Now `close` finds the stream, or has been called before it could.
+                # `close` may have been called before it could find the stream.
                 continue
             self._read(self._stream)
         self._session.state.lost()
+        self._cancel()
         return None
+
+    def _cancel(self) -> None:
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
 
     def _closed_within(self, delay_s: float) -> bool:
         if delay_s > 0:
