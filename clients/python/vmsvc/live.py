@@ -24,9 +24,6 @@ _DELETED_SHOWN_S = 30.0
 # keeps for the cursor.
 _LINES_AROUND = 5
 
-# Its field and the beginning; `vmsvc explain` has the rest. Changes need the room.
-_REFUSAL_WIDTH_MAX = 40
-
 _GAP = 2
 # Columns that shrink if a line is too wide, in this order, and to what width; 0: gone.
 _GIVES_WAY = {"ZONE": 0, "CHANGED": 7, "ENDPOINTS": 20, "ENDPOINT": 20, "VM": 12, "SERVICE": 16}
@@ -148,6 +145,10 @@ class Board:
                 )
                 vm, zone = Text(printable(endpoint.vm_name)), Text(printable(endpoint.zone), "dim")
                 lines.append((name, ready, where, vm, zone, changed))
+        # A refusal is a sentence, and changes need the room; `vmsvc explain` has all of it.
+        addresses = [where for _, _, where, vm, *_ in lines if vm]
+        for _, _, where, *_ in lines:
+            where.truncate(max(width // 4, _widest("", addresses)), overflow="ellipsis")
         return _table(("SERVICE", "READY", "ENDPOINT", "VM", "ZONE", "CHANGED"), lines, width)
 
     def _by_service(self, rows: Sequence[_Row], now: float, width: int) -> Table:
@@ -181,9 +182,7 @@ class Board:
             return Text("none" if self._all_endpoints else "none is ready", _POOR)
         if state.absence.reason is AbsenceReason.NOT_FOUND:
             return Text("not found", _BAD)
-        text = Text(f"refused: {printable(state.absence.message)}", _BAD)
-        text.truncate(_REFUSAL_WIDTH_MAX, overflow="ellipsis")
-        return text
+        return Text(f"refused: {printable(state.absence.message)}", _BAD)
 
     def _footer(self, rows: Sequence[_Row], left_out: int) -> Text:
         endpoints = [e for row in rows for e in row.state.endpoints]

@@ -139,7 +139,14 @@ def test_the_last_known_stays_while_the_server_is_lost() -> None:
     ],
 )
 def test_a_service_with_nothing_to_show(state: ServiceState, shown: str) -> None:
-    assert screen((state, 1), (Synced(), 1))[3] == f"shop/web  {shown}"
+    assert screen((state, 1), (Synced(), 1), width=160)[3] == f"shop/web  {shown}"
+
+
+def test_a_refusal_leaves_room_for_changes() -> None:
+    refusal = absent(AbsenceReason.REFUSED, "a long sentence " * 9, "shop/old")
+    lines = screen((refusal, 1), (web(1), 1), (Synced(), 1), (web(2), 99))
+    assert lines[3] == "shop/old  -      refused: a long sen…"
+    assert lines[4].endswith("zone-a  1s +10.0.0.2 -10.0.0.1")
 
 
 def test_a_deleted_service_is_shown_for_a_while() -> None:
