@@ -34,6 +34,8 @@ _FILES = (
     error_details_pb2.DESCRIPTOR,
 )
 
+_PORT_MAX = 65_535
+
 # Streams end in steps this far apart while the server drains, some in each.
 _DRAIN_STEP_S = 0.05
 
@@ -70,7 +72,7 @@ class Server:
     async def start(self) -> str:
         """Listen; `host:port` as bound. Raises ListenError."""
         host, _, port = self._address.rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or int(port) > _PORT_MAX:
             raise ListenError(
                 f"cannot listen on {self._address!r}: write it as host:port, as in 127.0.0.1:50051"
             )

@@ -1,0 +1,241 @@
+"""Unary calls, health, reflection and channelz over a real connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.integration.serving import Serving, detail, serving, until
+from tests.unit.objects import service, vm
+from tests.unit.server.watching import key, listed, synced_cache
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.objects import Problem
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.call import Code
+from vmsvc_grpc.server.listen import ListenError, Server
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICES = [
+    "grpc.channelz.v1.Channelz",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "vmsvc.v1.EndpointService",
+]
+REFUSED = service(key("shop/bad"), problems=(Problem("spec.type", "NodePort is not supported"),))
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Serving]:
+    async with serving(service(), REFUSED, vm("a", "10.0.0.1")) as running:
+        yield running
+
+
+async def failure(call: Awaitable[object]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value
+
+
+async def test_the_three_look_ups_answer(running: Serving) -> None:
+    stub = running.stub()
+    found = await stub.ResolveEndpoints(pb.ResolveEndpointsRequest(service="shop/web"))
+    assert [e.address for e in found.endpoint_set.endpoints] == ["10.0.0.1"]
+    page = await stub.ListServices(pb.ListServicesRequest())
+    assert [(s.service, s.refused) for s in page.services] == [
+        ("shop/bad", True),
+        ("shop/web", False),
+    ]
+    told = await stub.ExplainEndpoints(pb.ExplainEndpointsRequest(service="shop/web"))
+    assert [of.vm_name for of in told.virtual_machines] == ["a"]
+    path = "/vmsvc.v1.EndpointService/ResolveEndpoints"
+    assert running.counts.calls[path, Code.OK] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("web", grpc.StatusCode.INVALID_ARGUMENT),
+        ("shop/none", grpc.StatusCode.NOT_FOUND),
+        ("shop/bad", grpc.StatusCode.FAILED_PRECONDITION),
+    ],
+)
+async def test_a_look_up_that_fails_has_its_code_and_is_counted(
+    running: Serving, name: str, code: grpc.StatusCode
+) -> None:
+    request = pb.ResolveEndpointsRequest(service=name)
+    error = await failure(running.stub().ResolveEndpoints(request))
+    assert error.code() is code
+    path = "/vmsvc.v1.EndpointService/ResolveEndpoints"
+    assert running.counts.calls == {(path, Code(code.value[0])): 1}
+
+
+async def test_a_page_token_that_is_garbage_is_told_by_its_field(running: Serving) -> None:
+    request = pb.ListServicesRequest(page_size=-1, page_token="garbage")
+    error = await failure(running.stub().ListServices(request))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    found = detail(error, error_details_pb2.BadRequest).field_violations
+    assert [violation.field for violation in found] == ["page_size", "page_token"]
+
+
+async def test_before_the_cache_is_synced_look_ups_say_when_to_try_again() -> None:
+    """linkerd2 #10036, #8245: no empty answers while it syncs."""
+    async with serving(cache=Cache(AddressRules())) as running:
+        stub, health = running.stub(), running.health()
+        request = pb.ResolveEndpointsRequest(service="shop/web")
+        error = await failure(stub.ResolveEndpoints(request))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert detail(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+        listed(running.cache, service())
+        assert (await stub.ResolveEndpoints(request)).endpoint_set.service == "shop/web"
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == SERVING
+
+
+@pytest.mark.parametrize("name", ["", *SERVICES])
+async def test_health_is_told_of_every_service(running: Serving, name: str) -> None:
+    health = running.health()
+    checked = await health.Check(health_pb2.HealthCheckRequest(service=name))
+    assert checked.status == SERVING
+    statuses = (await health.List(health_pb2.HealthListRequest())).statuses
+    assert sorted(statuses) == ["", *SERVICES]
+
+
+async def test_health_of_a_service_that_is_not_here(running: Serving) -> None:
+    health = running.health()
+    request = health_pb2.HealthCheckRequest(service="none")
+    error = await failure(health.Check(request))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    call = health.Watch(request)
+    assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+async def test_health_is_watched_from_the_start_to_the_drain() -> None:
+    async with serving(cache=Cache(AddressRules())) as running:
+        health = running.health()
+        call = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await call.read()).status == NOT_SERVING
+        listed(running.cache)
+        assert (await call.read()).status == SERVING
+        await until(running.cache.idle)
+        draining = asyncio.create_task(running.server.drain(0.2))
+        assert (await call.read()).status == NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as ending:
+            await call.read()
+        assert ending.value.code() is grpc.StatusCode.UNAVAILABLE
+        await draining
+
+
+async def test_reflection_answers_many_requests_on_one_stream(running: Serving) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(running.channel())  # type: ignore[no-untyped-call] # has none
+    request = reflection_pb2.ServerReflectionRequest
+    requests = [
+        request(list_services=""),
+        request(file_containing_symbol="none"),
+        request(file_containing_symbol="vmsvc.v1.EndpointService"),
+    ]
+    responses = [response async for response in stub.ServerReflectionInfo(iter(requests))]
+    assert [response.WhichOneof("message_response") for response in responses] == [
+        "list_services_response",
+        "error_response",
+        "file_descriptor_response",
+    ]
+    assert [s.name for s in responses[0].list_services_response.service] == SERVICES
+    raw = responses[2].file_descriptor_response.file_descriptor_proto[0]
+    assert b"Removals" in raw or b"removals" in raw, "the proto's comments are told"
+
+
+async def test_reflection_ends_with_the_client_or_with_bytes_that_are_no_request(
+    running: Serving,
+) -> None:
+    path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+    method = running.channel().stream_stream(path)
+    call = method()
+    await call.write(b"\xff\xff")
+    assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    call = method()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString())
+    assert await call.read()
+    call.cancel()
+    await until(lambda: not running.streams_open)
+    assert running.counts.calls[path, Code.CANCELLED] == 1
+
+
+async def test_channelz_tells_of_this_server(running: Serving) -> None:
+    stub = channelz_pb2_grpc.ChannelzStub(running.channel())  # type: ignore[no-untyped-call] # has none
+    found = await stub.GetServers(channelz_pb2.GetServersRequest())
+    assert [len(server.listen_socket) for server in found.server] == [1]
+    sockets = await stub.GetServerSockets(
+        channelz_pb2.GetServerSocketsRequest(server_id=found.server[0].ref.server_id)
+    )
+    assert len(sockets.socket_ref) == 1
+
+
+async def test_a_method_that_is_not_here_is_unimplemented(running: Serving) -> None:
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    method = running.channel().unary_unary("/vmsvc.v1.EndpointService/None")
+    assert (await failure(method(b""))).code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not running.counts.calls, "a client cannot fill our counts with names"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
+    server = Server(synced_cache(service()), f"{host}:0")
+    address = await server.start()
+    try:
+        assert address.startswith(f"{host}:")
+        assert not address.endswith(":0")
+        async with grpc.aio.insecure_channel(address) as channel:
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+            method = channel.unary_unary("/grpc.health.v1.Health/Check")
+            raw = await method(b"")
+        assert health_pb2.HealthCheckResponse.FromString(raw).status == SERVING
+    finally:
+        await server.stop()
+
+
+async def test_an_address_in_use_is_one_clear_line(
+    running: Serving, capfd: pytest.CaptureFixture[str]
+) -> None:
+    second = Server(synced_cache(), running.address)
+    with pytest.raises(ListenError) as error:
+        await second.start()
+    assert str(error.value) == (
+        f"cannot listen on {running.address}: Address already in use; choose another address "
+        "or port"
+    )
+    await second.stop()
+    assert capfd.readouterr() == ("", ""), "gRPC itself prints nothing"
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("50051", "write it as host:port"),
+        ("127.0.0.1", "write it as host:port"),
+        ("127.0.0.1:", "write it as host:port"),
+        ("127.0.0.1:http", "write it as host:port"),
+        ("192.0.2.1:0", "annot assign requested address"),
+        ("no-such-host.invalid:0", "choose another address or port"),
+        ("127.0.0.1:99999", "write it as host:port"),
+    ],
+)
+async def test_an_address_that_cannot_be_listened_on_is_one_clear_line(
+    address: str, says: str
+) -> None:
+    server = Server(synced_cache(), address)
+    with pytest.raises(ListenError, match=says) as error:
+        await server.start()
+    assert address in str(error.value)
+    assert "\n" not in str(error.value)
+    await server.stop()
