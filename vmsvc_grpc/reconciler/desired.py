@@ -128,6 +128,11 @@ def abandoned(observed: Children) -> Children:
     return _without(observed, None)
 
 
+def refusals(vmservice: VirtualMachineService) -> tuple[Failure, ...]:
+    """What is wrong with the VMService itself, each flaw beginning with its field."""
+    return tuple(Failure("Invalid", str(problem)) for problem in vmservice.problems)
+
+
 # -- Whose a child is. --
 
 

@@ -48,6 +48,9 @@ class DirectoryStore:
     told of it is never older than what the directory's source reads.
     """
 
+    kinds = frozenset(_SUFFIXES)
+    """What it holds files of."""
+
     def __init__(self, directory: Path, *, on_write: OnWrite | None = None) -> None:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory
@@ -69,11 +72,12 @@ class DirectoryStore:
 
         What somebody edited since it was observed is overwritten, as any edit is.
         """
-        path = self._path(change.kind, change.key)
+        path, wanted = self._path(change.kind, change.key), change.after
+        assert wanted is None or isinstance(wanted, Child), "no other kind is held"
         try:
             if not self._is_ours(path):
                 raise _foreign(change, path)
-            held = self._write(path, change.kind, change.after) if change.after else None
+            held = self._write(path, change.kind, wanted) if wanted else None
             if held is None:
                 self._remove(path)
         except OSError as error:

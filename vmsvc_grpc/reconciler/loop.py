@@ -11,51 +11,96 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
-from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.events import Apply, Delete
-from vmsvc_grpc.model.objects import Key, Kind, Object
-from vmsvc_grpc.reconciler.desired import Children, Desired, Failure, abandoned, desired
-from vmsvc_grpc.reconciler.plan import Change, Verb, plan
+from vmsvc_grpc.cache.cache import Cache, Service
+from vmsvc_grpc.model.events import Answer, Delete, Event
+from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
+from vmsvc_grpc.reconciler import notice
+from vmsvc_grpc.reconciler.desired import (
+    Children,
+    Desired,
+    Failure,
+    abandoned,
+    controlled,
+    desired,
+    refusals,
+)
+from vmsvc_grpc.reconciler.notice import Notice, OnNotice
+from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
+from vmsvc_grpc.reconciler.vmservice import claimed, released, reported
 
 
 class ChangeError(Exception):
     """A change cannot be made now; the message says which and why. It is tried again later."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        """`reason` is a word in camel case, `message` a sentence for who runs this."""
+    def __init__(
+        self, reason: str, message: str, *, passing: bool = False, retry_after_s: float = 0.0
+    ) -> None:
+        """`reason` is a word in camel case, `message` a sentence for who runs this.
+
+        `passing`: nothing is wrong with the change, so the VMService need not tell of it.
+        It is tried again no sooner than in `retry_after_s`.
+        """
         super().__init__(message)
         self.failure = Failure(reason, message)
+        self.passing = passing
+        self.retry_after_s = retry_after_s
 
 
 class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first.
-    """The object is no longer what was observed: observe it again, and plan anew."""
+    """The object is no longer what was observed: observe it again, and plan anew.
+
+    `found` is what it is instead, if the store has looked.
+    """
+
+    def __init__(self, found: Held | None = None) -> None:
+        super().__init__()
+        self.found = found
+
+
+class Gone(Exception):  # noqa: N818 - not an error: somebody else was first.
+    """The object that was to be changed or deleted does not exist any more."""
+
+
+class NotWriting(Exception):  # noqa: N818 - not an error: another replica writes.
+    """This process may not begin a write now."""
 
 
 class Store(Protocol):
     """Where objects are held. The only thing that writes."""
 
-    async def apply(self, change: Change) -> Object | None:
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of object that it holds; it is asked for changes of no others."""
+
+    async def apply(self, change: Change) -> Held | None:
         """Make one change; the object as it is held now, or None if it is gone.
 
-        What is gone already counts as deleted. Raises Conflict or ChangeError, and has
-        then changed nothing. If cancelled, it may or may not have.
+        Raises Conflict, Gone, ChangeError or NotWriting, and has then changed nothing. If
+        cancelled, it may or may not have.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Bounds of the reconciler. `cooldown_s` is how long a service rests after a write."""
+    """Bounds of the reconciler.
+
+    `cooldown_s` is how long a service rests after a write; `writes_per_object_max` is how
+    often one object may be written in a row. `lead_poll_s` is how often it is looked
+    whether writing is allowed again, where it is not.
+    """
 
     workers: int = 4
     writes_per_s: float = 50.0
     writes_burst: int = 200
-    writes_per_turn_max: int = 8
+    writes_per_object_max: int = 8
     cooldown_s: float = 0.2
     backoff_first_s: float = 0.1
     backoff_max_s: float = 60.0
+    lead_poll_s: float = 0.5
 
 
 @dataclass(slots=True)
@@ -68,12 +113,22 @@ class Counts:
     writes: Counter[tuple[Kind, Verb]] = field(default_factory=Counter)
 
 
+# Of a VMService that is wrong throughout, the first flaws say enough.
+_WARNINGS_MAX = 10
+
 OnFailure = Callable[[Key, Failure | None], None]
-"""Told why a service's objects are not right, each time that changes; None once they are."""
+"""Told why a service's objects are not right, each time that changes; None once they are.
+
+Not told of what is wrong with the VMService itself: that the cache tells.
+"""
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Reconciler:
-    """Keeps the children of every VMService as they should be, for as long as `run` runs."""
+    """Keeps the objects of every VMService as they should be, for as long as `run` runs."""
 
     def __init__(
         self,
@@ -83,13 +138,18 @@ class Reconciler:
         settings: Settings,
         load_balancer_provider: str = "",
         on_failure: OnFailure | None = None,
+        on_notice: OnNotice = lambda _, __: None,
         all_listed: Callable[[], bool] = lambda: True,
+        may_write: Callable[[], bool] = lambda: True,
         random: Callable[[], float] = random.random,
+        now: Callable[[], str] = _now,
     ) -> None:
         """Nothing happens before `run`, nor before the cache is synced.
 
         `all_listed` says whether every VMService that exists could be read. While not,
         objects whose VMService nobody has seen stay: it may be among the unread.
+        `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
+        written.
         """
         self.counts = Counts()
         self._cache = cache
@@ -97,8 +157,13 @@ class Reconciler:
         self._settings = settings
         self._load_balancer_provider = load_balancer_provider
         self._on_failure = on_failure
+        self._on_notice = on_notice
         self._all_listed = all_listed
+        self._may_write = may_write
+        self._now = now
         self._failures: dict[Key, Failure] = {}
+        # Warnings that hold now, and of which has been told.
+        self._warned: dict[Key, frozenset[Notice]] = {}
         # Services whose VMService existed in the life of this process and that hold objects.
         self._seen: set[Key] = set()
         self._queue = Queue(
@@ -126,19 +191,26 @@ class Reconciler:
         return self._queue.working
 
     def enqueue(self, keys: Iterable[Key]) -> None:
-        """These services want work. Does not wait, and costs nothing for one that waits already."""
+        """These services want work. Does not wait, and costs nothing for one that waits already.
+
+        While no write may be begun, they are kept.
+        """
         now = asyncio.get_running_loop().time()
         for key in keys:
             self._queue.add(key, now)
         self._wake.set()
+
+    def enqueue_all(self) -> None:
+        """Everything there is wants work, as when this process begins to lead."""
+        if self._cache.synced:
+            self.enqueue(self._all_keys())
 
     async def run(self) -> None:
         """Work on what is enqueued, beginning with everything there is; until cancelled.
 
         May be run again after it was cancelled: what was in work is then begun anew.
         """
-        if self._cache.synced:
-            self.enqueue(self._all_keys())
+        self.enqueue_all()
         async with asyncio.TaskGroup() as turns:
             while True:
                 self._wake.clear()
@@ -152,11 +224,15 @@ class Reconciler:
         return {*cache.services, *cache.stored_services, *cache.stored_endpoints}
 
     def _may_take(self) -> bool:
-        return self._cache.synced and self._queue.working < self._settings.workers
+        may_begin = self._cache.synced and self._may_write()
+        return may_begin and self._queue.working < self._settings.workers
 
     async def _wait(self, now: float) -> None:
         """Until a key was added or a worker is free, or until the next key is due."""
-        due = self._queue.next_due() if self._may_take() else None
+        if not self._may_write():
+            due: float | None = now + self._settings.lead_poll_s
+        else:
+            due = self._queue.next_due() if self._may_take() else None
         try:
             async with asyncio.timeout(None if due is None else max(0.0, due - now)):
                 await self._wake.wait()
@@ -169,48 +245,89 @@ class Reconciler:
         self.counts.reconciles += 1
         try:
             wrote, failure = await self._reconcile(key)
-        except Conflict:
+        except Conflict as conflict:
             self.counts.conflicts += 1
+            if conflict.found is not None:
+                self._take_in(key, Answer(conflict.found))
             self._queue.failed(key, clock())
         except ChangeError as error:
             self.counts.errors += 1
             self._note(key, error.failure)
-            self._queue.failed(key, clock())
+            if not error.passing:
+                self._warn(key, error.failure)
+            self._queue.failed(key, clock(), at_least_s=error.retry_after_s)
+        except NotWriting:
+            self._queue.abandoned(key, clock())
         except BaseException:
             self._queue.abandoned(key, clock())
             raise
         else:
             self._note(key, failure)
+            self._warn(key, failure)
             self._queue.succeeded(key, clock(), wrote=wrote)
         finally:
             self._wake.set()
 
     async def _reconcile(self, key: Key) -> tuple[bool, Failure | None]:
+        """Bring everything of a key in line; whether anything was written, and what is wrong."""
+        try:
+            return await self._work(key, self._next_change)
+        except ChangeError as error:
+            if not error.passing:
+                await self._tell_of(key, error.failure)
+            raise
+
+    async def _work(
+        self, key: Key, next_change: Callable[[Key], tuple[Change | None, Failure | None]]
+    ) -> tuple[bool, Failure | None]:
         """Make one change and plan anew, until there is none to make; whether there was any.
 
         So no change is made from an observation that an earlier one has outdated, and
         none after another object turned out to be in the way.
         """
-        for writes in range(self._settings.writes_per_turn_max):
-            change, failure = self._next_change(key)
+        writes: Counter[tuple[Kind, Key]] = Counter()
+        while True:
+            change, failure = next_change(key)
             if change is not None and await self._waited_for_token():
-                change, failure = self._next_change(key)
+                change, failure = next_change(key)
             if change is None:
-                return writes > 0, failure
-            await self._make(change)
-        raise ChangeError(
-            "ChangesDoNotStay",
-            f"the objects of {key} are not as they were written "
-            f"{self._settings.writes_per_turn_max} times; somebody else changes them",
-        )
+                return bool(writes), failure
+            times = writes[change.kind, change.key] = writes[change.kind, change.key] + 1
+            if times > self._settings.writes_per_object_max:
+                raise ChangeError(
+                    "ChangesDoNotStay",
+                    f"{change.kind.value} {change.key} is not as it was written "
+                    f"{self._settings.writes_per_object_max} times; somebody else changes it",
+                )
+            await self._make(key, change)
+
+    async def _tell_of(self, key: Key, failure: Failure) -> None:
+        """Have the VMService say why its objects cannot be as they should be.
+
+        If that cannot be written either, it is not for want of trying: it will be again.
+        """
+        try:
+            await self._work(key, lambda key: (self._report(key, failure), None))
+        except (ChangeError, Conflict):
+            self.counts.errors += 1
 
     def _next_change(self, key: Key) -> tuple[Change | None, Failure | None]:
+        """The next change to make, in their order; and what we may not do, if there is something.
+
+        The finalizer comes before the first of the objects, and goes after the last; what
+        the VMService says of them comes after them.
+        """
         observed = Children(
             service=self._cache.stored_services.get(key),
             endpoints=self._cache.stored_endpoints.get(key),
         )
         wanted = self._desired(key, observed)
-        return next(iter(plan(wanted.children, observed)), None), wanted.failure
+        change = self._claim(key)
+        if change is None:
+            change = next(iter(plan(wanted.children, observed)), None)
+        if change is None:
+            change = self._report(key, wanted.failure)
+        return change, wanted.failure
 
     def _desired(self, key: Key, observed: Children) -> Desired:
         service = self._cache.services.get(key)
@@ -234,6 +351,30 @@ class Reconciler:
             )
         return Desired(wanted)
 
+    def _claim(self, key: Key) -> Change | None:
+        service = self._written_service(key)
+        if service is None or service.object.meta.deleting or service.spec is None:
+            return None
+        wanted = claimed(service.object, service.spec, self._load_balancer_provider)
+        return _update(service.object, wanted)
+
+    def _report(self, key: Key, failure: Failure | None) -> Change | None:
+        service = self._written_service(key)
+        if service is None:
+            return None
+        vmservice = service.object
+        if vmservice.meta.deleting:
+            return _update(vmservice, released(vmservice)) if failure is None else None
+        stored = self._cache.stored_services.get(key)
+        own = stored if controlled(stored, vmservice.meta.uid) else None
+        failures = (*refusals(vmservice), *((failure,) if failure else ()))
+        return _update(vmservice, reported(vmservice, service.spec, own, failures, self._now()))
+
+    def _written_service(self, key: Key) -> Service | None:
+        """What the cache knows of a VMService that exists, where it may be written."""
+        written = Kind.VIRTUAL_MACHINE_SERVICE in self._store.kinds
+        return self._cache.services.get(key) if written else None
+
     async def _waited_for_token(self) -> bool:
         """Wait until a write is allowed; whether that took any time."""
         delay_s = self._bucket.take(asyncio.get_running_loop().time())
@@ -241,13 +382,26 @@ class Reconciler:
             await asyncio.sleep(delay_s)
         return delay_s > 0
 
-    async def _make(self, change: Change) -> None:
+    async def _make(self, key: Key, change: Change) -> None:
         """Make one change, and have the cache know of it before anything else is planned."""
-        held = await self._store.apply(change)
+        if not self._may_write():
+            raise NotWriting
+        gone = Delete(change.kind, change.key)
+        try:
+            held = await self._store.apply(change)
+        except Gone:
+            self._take_in(key, gone)
+            return
         self.counts.writes[change.kind, change.verb] += 1
-        event = Delete(change.kind, change.key) if held is None else Apply(held)
+        service = self._cache.services.get(key)
+        told = notice.of_change(change)
+        if service is not None and told is not None:
+            self._on_notice(service.object, told)
+        self._take_in(key, gone if held is None else Answer(held))
+
+    def _take_in(self, key: Key, event: Event) -> None:
         # The key itself is planned anew right after this.
-        self.enqueue(self._cache.apply(event) - {change.key})
+        self.enqueue(self._cache.apply(event) - {key})
 
     def _note(self, key: Key, failure: Failure | None) -> None:
         if self._failures.get(key) == failure:
@@ -258,3 +412,23 @@ class Reconciler:
             del self._failures[key]
         if self._on_failure is not None:
             self._on_failure(key, failure)
+
+    def _warn(self, key: Key, failure: Failure | None) -> None:
+        """Tell of what is wrong now and was not when it was last looked."""
+        service = self._cache.services.get(key)
+        if service is None:
+            self._warned.pop(key, None)
+            return
+        failures = (*refusals(service.object)[:_WARNINGS_MAX], *((failure,) if failure else ()))
+        size = notice.of_size(self._cache.stored_endpoints.get(key))
+        now = (*map(notice.of_failure, failures), *((size,) if size else ()))
+        before = self._warned.pop(key, frozenset())
+        if now:
+            self._warned[key] = frozenset(now)
+        for warning in now:
+            if warning not in before:
+                self._on_notice(service.object, warning)
+
+
+def _update(before: VirtualMachineService, after: VirtualMachineService) -> Change | None:
+    return Change(before, after) if after != before else None

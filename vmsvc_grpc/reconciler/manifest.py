@@ -1,4 +1,4 @@
-"""Services and Endpoints as manifests: untyped, and as YAML that a person reads. Pure.
+"""What is written, as manifests: untyped, and as YAML that a person reads. Pure.
 
 What `model.parse` makes of a manifest is the object that it was made of, but for what only
 an API server gives (uid, resource version, generation): a manifest with these could not be
@@ -16,38 +16,41 @@ from vmsvc_grpc.model.objects import (
     Condition,
     EndpointPort,
     Ingress,
-    Kind,
     ObjectMeta,
     OwnerReference,
     StoredAddress,
+    StoredEndpoints,
     StoredPort,
     StoredService,
     Subset,
+    VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.plan import Held
 
 Untyped = dict[str, Any]
 
 
-def manifest(child: Child) -> Untyped:
+def manifest(held: Held) -> Untyped:
     """The object as mappings and lists, its keys in the order in which one reads them.
 
     What is absent is left out, but for the subsets of an Endpoints: that there are none
-    is worth saying.
+    is worth saying. Of a VMService, only what we write: metadata and status.
     """
-    if isinstance(child, StoredService):
-        return {
-            "apiVersion": "v1",
-            "kind": Kind.SERVICE.value,
-            "metadata": _metadata(child.meta),
-            "spec": _service_spec(child),
-            **_present(status=_service_status(child)),
-        }
+    match held:
+        case VirtualMachineService():
+            return {**_head(held, held.api_version), **_present(status=_vmservice_status(held))}
+        case StoredService():
+            spec = _service_spec(held)
+            return {**_head(held), "spec": spec, **_present(status=_service_status(held))}
+        case StoredEndpoints():
+            return {**_head(held), "subsets": [_subset(subset) for subset in held.subsets]}
+
+
+def _head(held: Held, api_version: str = "v1") -> Untyped:
     return {
-        "apiVersion": "v1",
-        "kind": Kind.ENDPOINTS.value,
-        "metadata": _metadata(child.meta),
-        "subsets": [_subset(subset) for subset in child.subsets],
+        "apiVersion": api_version,
+        "kind": held.kind.value,
+        "metadata": _metadata(held.meta),
     }
 
 
@@ -113,11 +116,20 @@ def _service_port(port: StoredPort) -> Untyped:
 
 
 def _service_status(service: StoredService) -> Untyped:
-    ingress = [_ingress(entry) for entry in service.ingress]
     return _present(
-        loadBalancer=_present(ingress=ingress),
+        loadBalancer=_load_balancer(service.ingress),
         conditions=[_condition(service.ready)] if service.ready else [],
     )
+
+
+def _vmservice_status(vmservice: VirtualMachineService) -> Untyped:
+    # Its schema asks for a message, be it empty.
+    conditions = [{**_condition(c), "message": c.message} for c in vmservice.conditions]
+    return _present(loadBalancer=_load_balancer(vmservice.ingress), conditions=conditions)
+
+
+def _load_balancer(ingress: tuple[Ingress, ...]) -> Untyped:
+    return _present(ingress=[_ingress(entry) for entry in ingress])
 
 
 def _ingress(entry: Ingress) -> Untyped:

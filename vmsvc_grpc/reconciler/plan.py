@@ -13,8 +13,12 @@ from vmsvc_grpc.model.objects import (
     StoredEndpoints,
     Subset,
     TargetRef,
+    VirtualMachineService,
 )
 from vmsvc_grpc.reconciler.desired import Child, Children
+
+Held = Child | VirtualMachineService
+"""What is written: the children of a VMService, and what it says itself."""
 
 
 class Verb(Enum):
@@ -30,21 +34,21 @@ class Change:
     """One write: from `before`, as it was observed, to `after`. One of them may be None.
 
     An update keeps uid and resource version, so that a store can tell whether the
-    object is still the one that was observed.
+    object is still the one that was observed. A VMService is only ever updated.
     """
 
-    before: Child | None
-    after: Child | None
+    before: Held | None
+    after: Held | None
 
     def __post_init__(self) -> None:
         assert self.before is not None or self.after is not None, "a change changes something"
 
     @property
-    def child(self) -> Child:
+    def object(self) -> Held:
         """The object as it should be; as it was, if it should not be."""
-        child = self.after or self.before
-        assert child is not None
-        return child
+        object_ = self.after or self.before
+        assert object_ is not None
+        return object_
 
     @property
     def verb(self) -> Verb:
@@ -56,12 +60,12 @@ class Change:
     @property
     def kind(self) -> Kind:
         """The kind of the object."""
-        return self.child.kind
+        return self.object.kind
 
     @property
     def key(self) -> Key:
         """Namespace and name of the object."""
-        return self.child.key
+        return self.object.key
 
     def __str__(self) -> str:
         return f"{self.verb.value} {self.kind.value} {self.key}"

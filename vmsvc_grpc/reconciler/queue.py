@@ -86,7 +86,7 @@ class Queue:
             self._cool(key, now)
         self._finish(key, now)
 
-    def failed(self, key: Key, now: float) -> None:
+    def failed(self, key: Key, now: float, *, at_least_s: float = 0.0) -> None:
         """The work on a key that was taken failed: it is due again after its back-off."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
@@ -94,7 +94,7 @@ class Queue:
         longest = min(self._backoff_max_s, self._backoff_first_s * 2.0 ** min(failures, 60))
         self._cool(key, now)
         self._finish(key, now)
-        self._schedule(key, now + self._random() * longest)
+        self._schedule(key, now + max(at_least_s, self._random() * longest))
 
     def abandoned(self, key: Key, now: float) -> None:
         """The work on a key that was taken was broken off: it is due again."""

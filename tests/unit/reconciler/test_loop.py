@@ -26,7 +26,7 @@ from vmsvc_grpc.model.objects import (
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import Child, Children, Failure, desired
 from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Reconciler, Settings
-from vmsvc_grpc.reconciler.plan import Change, Verb, plan
+from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
 
 DEADLINE_S = 10.0
 FAST = Settings(
@@ -48,8 +48,9 @@ class Crash(BaseException):
 class MemoryStore:
     """Holds objects as an API server would: it gives uids, and refuses what is outdated."""
 
-    def __init__(self) -> None:
-        self.held: dict[tuple[Kind, Key], Child] = {}
+    def __init__(self, *kinds: Kind) -> None:
+        self.kinds = frozenset(kinds or (Kind.SERVICE, Kind.ENDPOINTS))
+        self.held: dict[tuple[Kind, Key], Held] = {}
         self.writes: list[str] = []
         self.trouble: list[BaseException] = []
         self.gate: asyncio.Event | None = None
@@ -57,7 +58,8 @@ class MemoryStore:
         self.most_under_way = 0
         self._given = 0
 
-    async def apply(self, change: Change) -> Child | None:
+    async def apply(self, change: Change) -> Held | None:
+        assert change.kind in self.kinds
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -68,7 +70,7 @@ class MemoryStore:
         finally:
             self.under_way -= 1
 
-    def _apply(self, change: Change) -> Child | None:
+    def _apply(self, change: Change) -> Held | None:
         at = change.kind, change.key
         if self.held.get(at) != change.before:
             raise Conflict
@@ -421,7 +423,7 @@ async def test_objects_that_do_not_stay_as_written_are_reported() -> None:
     class Stubborn(MemoryStore):
         """A store that empties every Endpoints that is written."""
 
-        def _apply(self, change: Change) -> Child | None:
+        def _apply(self, change: Change) -> Held | None:
             held = super()._apply(change)
             if isinstance(held, StoredEndpoints):
                 held = replace(held, subsets=())
@@ -512,7 +514,7 @@ async def test_killed_before_any_write_and_started_again_it_converges(writes: in
     """What is killed has written some, and knows none of it: neither cache nor queue is left."""
 
     class Mortal(MemoryStore):
-        def _apply(self, change: Change) -> Child | None:
+        def _apply(self, change: Change) -> Held | None:
             if len(self.writes) == writes:
                 raise Crash
             return super()._apply(change)

@@ -41,7 +41,7 @@ from vmsvc_grpc.reconciler.desired import (
     desired,
 )
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
-from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
+from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan, same
 
 META = ObjectMeta(key=WEB, uid="uid")
 SERVICE = StoredService(meta=META, type="ClusterIP")
@@ -324,7 +324,7 @@ VMSERVICES = st.builds(
 
 def applied(changes: tuple[Change, ...], observed: Children) -> Children:
     """What is held once the changes are made, as a store gives uids."""
-    held: dict[Kind, Child | None] = {
+    held: dict[Kind, Held | None] = {
         Kind.SERVICE: observed.service,
         Kind.ENDPOINTS: observed.endpoints,
     }

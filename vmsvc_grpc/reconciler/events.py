@@ -1,0 +1,119 @@
+"""Writes notices as events of Kubernetes (events.k8s.io/v1), for `kubectl describe`.
+
+An event that cannot be written is lost, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.model.objects import VirtualMachineService
+from vmsvc_grpc.reconciler.notice import Notice
+
+_log = logging.getLogger(__name__)
+
+CONTROLLER = "vmsvc-grpc"
+"""Who reports: the same for every replica."""
+
+# The API's bound on a note.
+_NOTE_BYTES_MAX = 1024
+
+
+class EventRecorder:
+    """Writes what it is told, in order, one at a time. `counts` are by what became of it."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        *,
+        instance: str,
+        may_write: Callable[[], bool] = lambda: True,
+        waiting_max: int = 1000,
+        write_s: float = 4.0,
+    ) -> None:
+        """`instance` names this replica. Of more than `waiting_max`, the oldest is dropped."""
+        self.counts: Counter[str] = Counter(written=0, dropped=0)
+        self._api = api
+        self._instance = instance
+        self._may_write = may_write
+        self._waiting: deque[tuple[VirtualMachineService, Notice, datetime]] = deque()
+        self._waiting_max = waiting_max
+        self._write_s = write_s
+        self._wake = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be written."""
+        return len(self._waiting)
+
+    def tell(self, about: VirtualMachineService, notice: Notice) -> None:
+        """Have this written soon. Does not wait."""
+        if len(self._waiting) == self._waiting_max:
+            self._waiting.popleft()
+            self.counts["dropped"] += 1
+        self._waiting.append((about, notice, datetime.now(UTC)))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled. Never fails."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                written = await self._write(*self._waiting[0])
+                self.counts["written" if written else "dropped"] += 1
+                self._waiting.popleft()
+
+    async def _write(self, about: VirtualMachineService, notice: Notice, at: datetime) -> bool:
+        if not self._may_write():
+            return False
+        path = f"/apis/events.k8s.io/v1/namespaces/{about.key.namespace}/events"
+        try:
+            async with asyncio.timeout(self._write_s):
+                await self._api.request("POST", path, body=self._event(about, notice, at))
+        except (ApiServerError, TimeoutError) as error:
+            # Its namespace may be going, or the quota of events be used up.
+            _log.info(
+                "no event for %s (%s): %s", about.key, notice.reason, str(error) or "no answer"
+            )
+            return False
+        return True
+
+    def _event(self, about: VirtualMachineService, notice: Notice, at: datetime) -> dict[str, Any]:
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{about.key.name}.{secrets.token_hex(8)}",
+                "namespace": about.key.namespace,
+            },
+            "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance,
+            "type": "Warning" if notice.warning else "Normal",
+            "action": notice.action,
+            "reason": notice.reason,
+            "note": _cut(notice.note),
+            "regarding": {
+                "apiVersion": about.api_version,
+                "kind": about.kind.value,
+                "namespace": about.key.namespace,
+                "name": about.key.name,
+                "uid": about.meta.uid,
+                "resourceVersion": about.meta.resource_version,
+            },
+        }
+
+
+def _cut(note: str) -> str:
+    """The note, as much of it as an event may hold."""
+    if len(note.encode()) <= _NOTE_BYTES_MAX:
+        return note
+    return note.encode()[: _NOTE_BYTES_MAX - 3].decode(errors="ignore") + "..."

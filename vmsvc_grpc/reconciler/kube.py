@@ -1,0 +1,195 @@
+"""An API server as the place where objects are held: the only writes there.
+
+Each is one request that names the resource version it was planned from, so nothing is
+overwritten that was not seen. An update sends what differs and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from vmsvc_grpc.apiserver import JSON, MERGE_PATCH, ApiServer, ApiServerError
+from vmsvc_grpc.model.objects import Kind, VirtualMachineService
+from vmsvc_grpc.model.parse import ParseError, parse_json
+from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Gone, NotWriting
+from vmsvc_grpc.reconciler.manifest import manifest
+from vmsvc_grpc.reconciler.patch import merge_patch
+from vmsvc_grpc.reconciler.plan import Change, Held, Verb
+from vmsvc_grpc.resources import VERSIONS, newest_served, path_of
+
+# Answers with which an API server says "later", by status or by reason: nothing is wrong
+# with what was asked.
+_PASSING = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+# So an API server says that an object is not there; without it, not even its kind is.
+_OBJECT_NOT_FOUND = "NotFound"
+
+_PASSING_REASONS = frozenset({"ServerTimeout", "Timeout", "TooManyRequests", "ServiceUnavailable"})
+
+
+class KubeStore:
+    """Holds the objects of VMServices, and what these say, on an API server."""
+
+    kinds = frozenset({Kind.VIRTUAL_MACHINE_SERVICE, Kind.SERVICE, Kind.ENDPOINTS})
+    """What it writes."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        *,
+        may_write: Callable[[], bool] = lambda: True,
+        write_s: float = 4.0,
+    ) -> None:
+        """`may_write` is asked right before each write.
+
+        A change is given up after `write_s`, which must be less than the time for which
+        nobody else writes once `may_write` says no (a lease's margin).
+        """
+        self._api = api
+        self._may_write = may_write
+        self._write_s = write_s
+        # The version in which VMServices are read; empty: to be found out.
+        self._served = ""
+
+    async def apply(self, change: Change) -> Held | None:
+        """Make one change. Raises Conflict, Gone, ChangeError and NotWriting.
+
+        A Service or Endpoints is deleted only if the VMService that controls it is gone or
+        going, by a look at the API server: those watched may be older than their objects.
+        """
+        try:
+            async with asyncio.timeout(self._write_s):
+                match change.verb:
+                    case Verb.CREATE:
+                        return await self._create(change)
+                    case Verb.UPDATE:
+                        return await self._update(change)
+                    case Verb.DELETE:
+                        return await self._delete(change)
+        except ApiServerError as error:
+            raise _translation(change, error) from error
+        except TimeoutError as error:
+            message = f"cannot {change}: no answer within {self._write_s:g} s"
+            raise ChangeError("NoAnswer", message, passing=True) from error
+
+    async def _create(self, change: Change) -> Held | None:
+        wanted = change.object
+        path = path_of(change.kind, _version(wanted), change.key.namespace)
+        return self._held(change, await self._write("POST", path, manifest(wanted)))
+
+    async def _update(self, change: Change) -> Held | None:
+        before, after = change.before, change.after
+        assert before is not None
+        assert after is not None
+        patch = merge_patch(_with_status(before), _with_status(after))
+        # A status is written by itself; the loop finds out what is left to write then.
+        status = patch.pop("status", None)
+        path = _path(after)
+        if not patch:
+            path, patch = f"{path}/status", {"status": status}
+        patch.setdefault("metadata", {})["resourceVersion"] = before.meta.resource_version
+        return self._held(change, await self._write("PATCH", path, patch, MERGE_PATCH))
+
+    async def _delete(self, change: Change) -> Held | None:
+        held = change.object
+        assert isinstance(held, Child), "a VMService is its user's"
+        await self._check_owner(held)
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {
+                "uid": held.meta.uid,
+                "resourceVersion": held.meta.resource_version,
+            },
+        }
+        raw = await self._write("DELETE", _path(held), options)
+        # One with finalizers stays until they are gone; else the answer is a Status.
+        stays = msgspec.json.decode(raw, type=_Answer).metadata.finalizers
+        return self._held(change, raw) if stays else None
+
+    async def _check_owner(self, child: Child) -> None:
+        """Raises Conflict if the VMService that controls the child is there to stay."""
+        owner = child.meta.controller
+        assert owner is not None, "only what a VMService controls is deleted"
+        kind = Kind.VIRTUAL_MACHINE_SERVICE
+        try:
+            if not self._served:
+                self._served = await newest_served(self._api, kind)
+            path = path_of(kind, self._served, child.key.namespace, owner.name)
+            found = parse_json(kind, await self._api.request("GET", path))
+        except ApiServerError as error:
+            if error.status == HTTPStatus.NOT_FOUND and error.reason == _OBJECT_NOT_FOUND:
+                return
+            self._served = ""
+            message = f"whether VirtualMachineService {child.key} exists cannot be read: {error}"
+            raise ChangeError("VirtualMachineServiceUnread", message, passing=True) from error
+        assert isinstance(found, VirtualMachineService)
+        if found.meta.uid == owner.uid and not found.meta.deleting:
+            raise Conflict(found)
+
+    async def _write(self, method: str, path: str, body: Any, content_type: str = JSON) -> bytes:
+        if not self._may_write():
+            raise NotWriting
+        return await self._api.request(method, path, body=body, content_type=content_type)
+
+    def _held(self, change: Change, raw: bytes) -> Held | None:
+        """The object that was answered; None if it went with its last finalizer."""
+        try:
+            held = parse_json(change.kind, raw)
+        except ParseError as error:
+            message = f"cannot read the answer to {change}: {error.problem}"
+            raise ChangeError("AnswerUnreadable", message) from error
+        assert isinstance(held, Held)
+        return None if held.meta.deleting and not held.meta.finalizers else held
+
+
+class _AnswerMeta(msgspec.Struct):
+    finalizers: list[str] = []
+
+
+class _Answer(msgspec.Struct):
+    metadata: _AnswerMeta
+
+
+def _version(held: Held) -> str:
+    """The version to write it in: a VMService in the one that it was read in."""
+    if isinstance(held, VirtualMachineService):
+        return held.api_version.rpartition("/")[2]
+    return VERSIONS[held.kind]
+
+
+def _with_status(held: Held) -> dict[str, Any]:
+    """Its manifest; with a status, so that of two the parts are compared, not the whole."""
+    return {"status": {}, **manifest(held)}
+
+
+def _path(held: Held) -> str:
+    return path_of(held.kind, _version(held), held.key.namespace, held.key.name)
+
+
+def _translation(change: Change, error: ApiServerError) -> Exception:
+    """What a refused write means."""
+    if error.status == HTTPStatus.CONFLICT:
+        return Conflict()
+    if error.status == HTTPStatus.NOT_FOUND and change.verb is not Verb.CREATE:
+        # If it is the version that is gone, the VMService may well exist: the watch tells.
+        return Conflict() if change.kind is Kind.VIRTUAL_MACHINE_SERVICE else Gone()
+    passing = error.status == 0 or error.status in _PASSING or error.reason in _PASSING_REASONS
+    return ChangeError(
+        f"{change.verb.name.title()}{change.kind.value}Failed",
+        f"cannot {change}: {error.message}",
+        passing=passing,
+        retry_after_s=error.retry_after_s,
+    )

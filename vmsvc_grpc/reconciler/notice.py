@@ -1,0 +1,55 @@
+"""What a person is told of a VMService, as events of Kubernetes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vmsvc_grpc.model.objects import Kind, StoredEndpoints, VirtualMachineService
+from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.plan import Change, Verb
+
+# What Kubernetes' endpointslicemirroring-controller takes of a subset, by default.
+_MIRRORED_MAX = 1000
+
+
+class Notice(NamedTuple):
+    """One thing to tell. `action` is what was done or tried, `note` a sentence."""
+
+    warning: bool
+    action: str
+    reason: str
+    note: str
+
+
+OnNotice = Callable[[VirtualMachineService, Notice], None]
+"""Told of each notice once. Must not wait."""
+
+
+def of_change(change: Change) -> Notice | None:
+    """What to tell of a change that was made: that of a Service, in VM Operator's words."""
+    if change.kind is not Kind.SERVICE:
+        return None
+    word = _WORDS[change.verb]
+    return Notice(False, f"{word}Service", f"{word}K8sServiceSuccess", f"{word}K8sService success")
+
+
+_WORDS = {Verb.CREATE: "Create", Verb.UPDATE: "Update", Verb.DELETE: "Delete"}
+
+
+def of_failure(failure: Failure) -> Notice:
+    """What to tell of a refusal, or of something that cannot be done."""
+    return Notice(True, "Reconcile", failure.reason, failure.message)
+
+
+def of_size(endpoints: StoredEndpoints | None) -> Notice | None:
+    """What to tell where Endpoints hold more addresses than Kubernetes mirrors to slices."""
+    subsets = endpoints.subsets if endpoints else ()
+    most = max((len(s.addresses) + len(s.not_ready_addresses) for s in subsets), default=0)
+    if most <= _MIRRORED_MAX:
+        return None
+    note = (
+        f"Endpoints hold more than {_MIRRORED_MAX} addresses, of which Kubernetes mirrors "
+        f"{_MIRRORED_MAX} to EndpointSlices; --endpoint-slices=direct writes slices that hold all"
+    )
+    return Notice(True, "MirrorEndpoints", "TooManyAddressesToMirror", note)
