@@ -55,16 +55,17 @@ def claimed(
 def released(vmservice: VirtualMachineService) -> VirtualMachineService:
     """The VMService without our finalizer, by either name: nothing of it is left to delete."""
     meta = vmservice.meta
-    return replace(vmservice, meta=replace(meta, finalizers=_without_ours(meta.finalizers)))
+    return replace(vmservice, meta=replace(meta, finalizers=without_ours(meta.finalizers)))
 
 
 def _with_ours(finalizers: tuple[str, ...]) -> tuple[str, ...]:
     if FINALIZER in finalizers and FORMER_FINALIZER not in finalizers:
         return finalizers
-    return (*_without_ours(finalizers), FINALIZER)
+    return (*without_ours(finalizers), FINALIZER)
 
 
-def _without_ours(finalizers: tuple[str, ...]) -> tuple[str, ...]:
+def without_ours(finalizers: tuple[str, ...]) -> tuple[str, ...]:
+    """The finalizers of others, in their order."""
     return tuple(f for f in finalizers if f not in (FINALIZER, FORMER_FINALIZER))
 
 
