@@ -151,12 +151,13 @@ def _yaml_documents(text: str) -> Iterator[Document | None]:
 class _Open:
     """A mapping or list whose end has not come yet."""
 
-    __slots__ = ("anchor", "key", "merged", "value", "weight")
+    __slots__ = ("anchor", "key", "merged", "merging", "value", "weight")
 
     def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
         self.value = value
         self.anchor = anchor
         self.key: str | None = None
+        self.merging = False
         self.merged: list[dict[str, Any]] = []
         self.weight = 1
 
@@ -207,9 +208,11 @@ class _Builder:
 
     def _key(self, key: str, event: yaml.Event) -> None:
         inner = self._open[-1]
-        if key in inner.value or (key == _MERGE and inner.merged):
+        # Quoted, it is a key as any other.
+        merging = key == _MERGE and isinstance(event, yaml.ScalarEvent) and event.implicit[0]
+        if inner.merged if merging else key in inner.value:
             raise _error(event, f"the key {key!r} occurs twice in one mapping; remove one of them")
-        inner.key = key
+        inner.key, inner.merging = key, merging
 
     def _begin(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         if self._expects_key():
@@ -262,7 +265,7 @@ class _Builder:
             return
         key, inner.key = inner.key, None
         assert key is not None, "a mapping's value comes after its key"
-        if key == _MERGE:
+        if inner.merging:
             inner.merged = _merged(value, event)
         else:
             inner.value[key] = value

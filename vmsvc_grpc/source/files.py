@@ -21,7 +21,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
@@ -74,12 +74,13 @@ class _Held:
 class _Unsettled:
     """A file that looks other than what is held of it, and since when it looks so.
 
-    `whole`: it was put in place as it is, so there is nothing to wait for.
+    `whole`: it was put in place as it is, so there is nothing to wait for. None as long
+    as no notice has told how it got there.
     """
 
     signature: Signature | None
     since: float
-    whole: bool
+    whole: bool | None
 
 
 class FilesSource:
@@ -286,7 +287,7 @@ class FilesSource:
                 case tree.File(path, linked):
                     found.add(path)
                     self._linked |= linked
-                    self._look(path, whole=links_swapped and linked)
+                    self._look(path, whole=(links_swapped and linked) or None)
                 case tree.Unlisted():
                     unlisted.append(step)
         self._directories = directories
@@ -308,25 +309,27 @@ class FilesSource:
         elif not any(path.startswith(f"{u.path}/") for u in unlisted):
             self._forget(path)
 
-    def _look(self, path: str, *, whole: bool = False) -> None:
+    def _look(self, path: str, *, whole: bool | None = None) -> None:
         """See whether the file is as it was when it was last looked at.
 
-        `whole`: if it is another one now, it was put there as it is.
+        `whole`: whether another one than before was put there as it is, if that is known.
         """
+        now = self._clock()
         try:
             found = tree.signature(self._root / path)
         except OSError:
             # Reading it tells why.
-            self._unsettled[path] = _Unsettled(None, self._clock(), whole=True)
+            self._unsettled[path] = _Unsettled(None, now, whole=True)
             return
         if found is None:
             self._forget(path)
             return
-        known = self._unsettled.get(path) or self._held.get(path)
-        before = known.signature if known else None
-        if found != before:
-            another = before is not None and found.inode != before.inode
-            self._unsettled[path] = _Unsettled(found, self._clock(), whole=whole and another)
+        held, unsettled = self._held.get(path), self._unsettled.get(path)
+        known = unsettled or held
+        if known is None or found != known.signature:
+            self._unsettled[path] = _Unsettled(found, now, _if_another(whole, known, found))
+        elif unsettled and unsettled.whole is None and whole is not None:
+            self._unsettled[path] = replace(unsettled, whole=_if_another(whole, held, found))
 
     def _forget(self, path: str) -> None:
         self._held.pop(path, None)
@@ -443,6 +446,14 @@ class FilesSource:
             )
             self._problems.put(path, problems)
         self._touched.clear()
+
+
+def _if_another(
+    whole: bool | None, before: _Held | _Unsettled | None, found: Signature
+) -> bool | None:
+    """`whole`, but never of what is still the file from before, or the first of all."""
+    same = before is None or before.signature is None or before.signature.inode == found.inode
+    return whole and not same
 
 
 def _problem(path: str, error: ManifestError) -> FileProblem:

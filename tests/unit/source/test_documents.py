@@ -92,6 +92,7 @@ def values(text: str) -> list[Any]:
             ],
             id="merged keys yield to those that are there, and to those merged before",
         ),
+        pytest.param("'<<': 1\n", [(1, 1, {"<<": 1})], id="a quoted merge is a key"),
         pytest.param(
             "[" * DEPTH_MAX + "]" * DEPTH_MAX,
             [(1, 1, json.loads("[" * DEPTH_MAX + "]" * DEPTH_MAX))],
