@@ -271,6 +271,10 @@ class TestChanges:
             await told.until(lambda: any("\\xfe.yaml: line" in text for text in told.standing))
             (tmp_path / "b.yaml").write_text(vm("b"))
             await told.until(lambda: "b" in told.vms)
+            # watchfiles gives up at a notice of such a name, and is begun anew.
+            failures = [one for one in told.reports if "cannot be watched" in one.message]
+            assert [one.resolved for one in failures] == [False, True] * (len(failures) // 2)
+            assert not any(one.hides_objects for one in failures)
 
     async def test_what_no_watch_tells_is_seen_later(self, tmp_path: Path) -> None:
         """A link to a file elsewhere: its directory is not watched."""
