@@ -228,14 +228,14 @@ class ApiServer:
 
     async def _fresh_access(self) -> Access:
         access = self._known_access
-        if access.fresh_s is not None and self._age_s() > access.fresh_s:
+        if access.fresh_s is not None and self._age_s() >= access.fresh_s:
             await self._reloaded(access)
         return self._known_access
 
     async def _reloaded(self, refused: Access) -> bool:
         """Whether there is other access than `refused`, read now or by somebody meanwhile."""
         async with self._loading:
-            if self._access is refused and self._age_s() > self._bounds.reload_s:
+            if self._access is refused and self._age_s() >= self._bounds.reload_s:
                 # What cannot be read now is perhaps being written; it is tried again.
                 with contextlib.suppress(NoApiServer):
                     await self._load()

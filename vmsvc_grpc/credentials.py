@@ -130,7 +130,9 @@ class Kubeconfig:
                 proxy=configuration.proxy or None,
             )
         except (ConfigException, OSError, yaml.YAMLError) as error:
-            raise NoApiServer(f"{self} cannot be used: {error}") from error
+            # A YAML error has several lines.
+            text = " ".join(str(error).split())
+            raise NoApiServer(f"{self} cannot be used: {text}") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             # What the loader raises for a file of another shape than it expects.
             raise NoApiServer(
