@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import uuid
 from collections.abc import Iterable
 
 from vmsvc_grpc.apiserver import ApiServer
@@ -12,13 +14,20 @@ from vmsvc_grpc.config import Config
 from vmsvc_grpc.credentials import Credentials
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.reconciler.loop import Reconciler
+from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
+from vmsvc_grpc.reconciler.events import EventRecorder
+from vmsvc_grpc.reconciler.kube import KubeStore
+from vmsvc_grpc.reconciler.leader import Leader, LeaseSettings
+from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.kube import KubeSource, Trouble
 
 _log = logging.getLogger(__name__)
 
 CLUSTER_KINDS = frozenset(Kind)
+
+LEASE = "vmsvc-grpc"
+"""The Lease of the replica that writes, in the namespace of the pods."""
 
 
 class ClusterPlace:
@@ -57,7 +66,61 @@ class ClusterPlace:
             )
             self._source = source
             _bind_source(self._metrics, source)
-            await source.run(emit)
+            if self._config.reconcile:
+                await self._run_both(api, source, emit)
+            else:
+                await source.run(emit)
+
+    async def _run_both(self, api: ApiServer, source: KubeSource, emit: Emit) -> None:
+        """Read, and write while leading; the lease is given back once nothing is written."""
+        identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        leader = self._leader(api, identity)
+        recorder = EventRecorder(api, instance=identity, may_write=lambda: leader.leads)
+        self._reconciler = self._writer(api, leader, recorder)
+        bind_reconciler(self._metrics, self._reconciler)
+        self._metrics.bind_one(Metric.LEADS, lambda: leader.leads)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for job in (source.run(emit), leader.run(), recorder.run(), self._reconciler.run()):
+                    tasks.create_task(job)
+        finally:
+            await leader.release()
+
+    def _leader(self, api: ApiServer, identity: str) -> Leader:
+        duration_s = self._config.lease_duration_s
+
+        def changed(leads: bool) -> None:
+            _log.info("%s", f"leading as {identity}" if leads else "not leading any more")
+            if leads and self._reconciler is not None:
+                # What changed while nobody led was told to nobody who writes.
+                self._reconciler.enqueue_all()
+
+        return Leader(
+            api,
+            namespace=api.namespace,
+            name=LEASE,
+            identity=identity,
+            # Parts as Kubernetes' own components have them: 15 s, of which 10 to renew in.
+            settings=LeaseSettings(
+                duration_s=duration_s, margin_s=duration_s / 3, renew_s=duration_s * 2 / 15
+            ),
+            on_change=changed,
+        )
+
+    def _writer(self, api: ApiServer, leader: Leader, recorder: EventRecorder) -> Reconciler:
+        config = self._config
+        store = KubeStore(
+            api, may_write=lambda: leader.leads, write_s=config.lease_duration_s / 3 * 0.8
+        )
+        return Reconciler(
+            self._cache,
+            store,
+            settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
+            load_balancer_provider=config.load_balancer_provider,
+            on_failure=log_failure,
+            on_notice=recorder.tell,
+            may_write=lambda: leader.leads,
+        )
 
     def changed(self, services: Iterable[Key]) -> None:
         """Hand them to the reconciler, if there is one."""
