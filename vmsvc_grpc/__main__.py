@@ -30,6 +30,13 @@ exit status:
   2  a wrong flag or setting
 """
 
+_RELEASE_EPILOG = """\
+exit status:
+  0  every VirtualMachineService is free of it
+  1  the API server cannot be asked, or refuses; what was done stays done, so try again
+  2  a wrong flag or setting
+"""
+
 _RENDER_EPILOG = """\
 exit status:
   0  everything could be rendered
@@ -66,6 +73,15 @@ def parser() -> argparse.ArgumentParser:
         "path", metavar="FILE|DIR|-", help="manifests: a file, a directory, or - for standard input"
     )
     flags.add(render, flags.RULES)
+    release = commands.add_parser(
+        "release",
+        help="take our finalizer off every VirtualMachineService, for an uninstall",
+        description="Take our finalizer off every VirtualMachineService, so that deleting them "
+        "waits for nobody. For an uninstall, once no replica runs and VM Operator does not.",
+        epilog=_RELEASE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags.add(release, flags.CLUSTER)
     return whole
 
 
@@ -136,12 +152,22 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     )
 
 
+def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    given = flags.settings(flags.CLUSTER, arguments, environment)
+    found = _credentials(given, environment)
+    from vmsvc_grpc import app  # noqa: PLC0415
+
+    return app.release(found, given.get("namespace", ()), sys.stdout, sys.stderr)
+
+
+_COMMANDS = {"serve": _serve, "render": _render, "release": _release}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. Usage errors end with 2 and one line."""
     arguments = parser().parse_args(argv)
-    command = _serve if arguments.command == "serve" else _render
     try:
-        return command(arguments, os.environ)
+        return _COMMANDS[arguments.command](arguments, os.environ)
     except ConfigError as error:
         print(f"vmsvc-grpc {arguments.command}: {error}", file=sys.stderr)
         return EXIT_USAGE

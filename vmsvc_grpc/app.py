@@ -7,14 +7,16 @@ import logging
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 import uvloop
 
 from vmsvc_grpc import __version__
+from vmsvc_grpc.apiserver import ApiServer, ApiServerError
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.credentials import NoApiServer
+from vmsvc_grpc.credentials import Credentials, NoApiServer
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem
@@ -22,6 +24,8 @@ from vmsvc_grpc.place import Place
 from vmsvc_grpc.place.cluster import CLUSTER_KINDS, ClusterPlace
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.loop import ChangeError
+from vmsvc_grpc.reconciler.release import Counts
+from vmsvc_grpc.reconciler.release import release as take_off
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.source.files import SourceError
@@ -41,6 +45,22 @@ def main(config: Config) -> int:
         for error in group.exceptions:
             _log.error("%s", error)  # One line, and no traceback: it says what to do.
     return status
+
+
+def release(found: Credentials, namespaces: Sequence[str], out: TextIO, err: TextIO) -> int:
+    """Take our finalizer off every VMService; the exit status. Says what was done, or why not."""
+
+    async def run() -> Counts:
+        async with ApiServer(found) as api:
+            return await take_off(api, namespaces)
+
+    try:
+        counts = asyncio.run(run())
+    except (NoApiServer, ApiServerError) as error:
+        print(f"vmsvc-grpc release: {error}", file=err)
+        return EXIT_FAILED
+    print(f"released {counts.released} VirtualMachineServices; {counts.free} were free", file=out)
+    return 0
 
 
 class App:
