@@ -7,22 +7,29 @@ from http import HTTPStatus
 import msgspec
 
 from vmsvc_grpc.apiserver import ApiServer, ApiServerError
-from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Kind
+from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, MANAGED_BY, MANAGED_BY_LABEL, Kind
 
 _RESOURCES = {
     Kind.VIRTUAL_MACHINE: "virtualmachines",
     Kind.VIRTUAL_MACHINE_SERVICE: "virtualmachineservices",
     Kind.SERVICE: "services",
     Kind.ENDPOINTS: "endpoints",
+    Kind.ENDPOINT_SLICE: "endpointslices",
 }
 
-VERSIONS = {Kind.SERVICE: "v1", Kind.ENDPOINTS: "v1"}
+_GROUPS = {Kind.SERVICE: "", Kind.ENDPOINTS: "", Kind.ENDPOINT_SLICE: "discovery.k8s.io"}
+
+VERSIONS = dict.fromkeys(_GROUPS, "v1")
 """The version of each kind that every API server serves in one version alone."""
+
+LABEL_SELECTORS = {Kind.ENDPOINT_SLICE: f"{MANAGED_BY_LABEL}={MANAGED_BY}"}
+"""What to ask for of a kind, where not for all: of EndpointSlices, only ours matter."""
 
 
 def path_of(kind: Kind, version: str, namespace: str | None = None, name: str = "") -> str:
     """The path of one object, or of all of a kind in a namespace or everywhere."""
-    root = f"/api/{version}" if kind in VERSIONS else f"/apis/{GROUP}/{version}"
+    group = _GROUPS.get(kind, GROUP)
+    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
     scope = f"/namespaces/{namespace}" if namespace else ""
     return f"{root}{scope}/{_RESOURCES[kind]}{name and f'/{name}'}"
 

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Protocol
 
 from vmsvc_grpc.cache.freshness import Freshness
-from vmsvc_grpc.cache.index import SelectorIndex, VirtualMachineIndex
+from vmsvc_grpc.cache.index import SelectorIndex, SliceIndex, VirtualMachineIndex
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Subscription, Topic
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass, assembled
 from vmsvc_grpc.model.events import Answer, Apply, Delete, Event, Init, InitDone, Malformed
@@ -20,6 +20,7 @@ from vmsvc_grpc.model.objects import (
     Problem,
     ServiceSpec,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredService,
     VirtualMachine,
     VirtualMachineService,
@@ -107,6 +108,7 @@ class Cache:
         self.services: dict[Key, Service] = {}
         self.stored_services: dict[Key, StoredService] = {}
         self.stored_endpoints: dict[Key, StoredEndpoints] = {}
+        self.stored_slices = SliceIndex()
         self.problems: dict[tuple[Kind, Key], tuple[Problem, ...]] = {}
         self._selectors = SelectorIndex()
         self._topics: dict[tuple[Key, FilterClass], Topic] = {}
@@ -132,6 +134,11 @@ class Cache:
     def service_keys(self, namespace: str | None = None) -> list[Key]:
         """Names of the services of a namespace, or of all, sorted. O(services)."""
         return sorted(k for k in self.services if namespace is None or k.namespace == namespace)
+
+    def stored_keys(self) -> set[Key]:
+        """Names of the services that objects are stored for, as a set of the caller's own."""
+        stored = set(self.stored_services) | set(self.stored_endpoints)
+        return stored | self.stored_slices.services()
 
     def state(self, service: Key, filter_class: FilterClass) -> Publication:
         """The newest publication of a service; an `Absent` one if it does not exist."""
@@ -178,6 +185,7 @@ class Cache:
             or self._topics
             or self._scopes
             or not self._freshness.idle()
+            or not self.stored_slices.empty()
             or not self.vms.empty()
             or not self._selectors.empty()
         )
@@ -254,6 +262,12 @@ class Cache:
                     return frozenset()
                 self.stored_endpoints[stored.key] = stored
                 return frozenset((stored.key,))
+            case StoredEndpointSlice() as stored:
+                old = self.stored_slices.put(stored)
+                if old == stored:
+                    return frozenset()
+                # Somebody may have given it to another service.
+                return frozenset((stored.service, old.service if old else stored.service))
 
     def _flaws(self, object_: Object) -> tuple[Problem, ...]:
         match object_:
@@ -290,6 +304,8 @@ class Cache:
                 return malformed | set(self.stored_services)
             case Kind.ENDPOINTS:
                 return malformed | set(self.stored_endpoints)
+            case Kind.ENDPOINT_SLICE:
+                return malformed | self.stored_slices.keys()
 
     def _listed(self, kind: Kind, namespace: str | None) -> frozenset[Key]:
         listed = self._listing.pop((kind, namespace), set())
@@ -312,7 +328,7 @@ class Cache:
             self._reevaluate(service)
         for watcher in list(self._scopes):
             watcher.cache_synced()
-        return set(self.services) | set(self.stored_services) | set(self.stored_endpoints)
+        return self.stored_keys() | set(self.services)
 
     def _stored_ready_uids(self, key: Key) -> frozenset[str]:
         stored = self.stored_endpoints.get(key)
@@ -339,6 +355,9 @@ class Cache:
             case Kind.ENDPOINTS:
                 gone = self.stored_endpoints.pop(key, None)
                 return frozenset((key,)) if gone else frozenset()
+            case Kind.ENDPOINT_SLICE:
+                slice_ = self.stored_slices.remove(key)
+                return frozenset((slice_.service,)) if slice_ else frozenset()
 
     def _vm_changed(self, old: VirtualMachine | None, new: VirtualMachine | None) -> frozenset[Key]:
         vm = new or old

@@ -1,10 +1,10 @@
-"""VMs and services, found by name and by label, at a cost that does not grow with either."""
+"""VMs, services and slices, found by name and by label, at a cost that does not grow with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from vmsvc_grpc.model.objects import Key, VirtualMachine
+from vmsvc_grpc.model.objects import Key, StoredEndpointSlice, VirtualMachine
 from vmsvc_grpc.model.selector import matches, nearly_matches
 
 _Pair = tuple[str, str, str]  # namespace, label key, label value
@@ -117,3 +117,50 @@ class SelectorIndex:
 
 def _pairs(namespace: str, labels: Mapping[str, str]) -> Iterable[_Pair]:
     return ((namespace, key, value) for key, value in labels.items())
+
+
+class SliceIndex:
+    """EndpointSlices by name, and by the service that each is of."""
+
+    def __init__(self) -> None:
+        """An empty index."""
+        self._by_key: dict[Key, StoredEndpointSlice] = {}
+        self._by_service: dict[Key, dict[Key, StoredEndpointSlice]] = {}
+
+    def get(self, key: Key) -> StoredEndpointSlice | None:
+        """The slice of that name, or None."""
+        return self._by_key.get(key)
+
+    def keys(self) -> set[Key]:
+        """The names of all slices, as a set of the caller's own."""
+        return set(self._by_key)
+
+    def services(self) -> set[Key]:
+        """The names of all services with slices, as a set of the caller's own."""
+        return set(self._by_service)
+
+    def of(self, service: Key) -> tuple[StoredEndpointSlice, ...]:
+        """A service's slices, sorted by name. O(slices of the service)."""
+        held = self._by_service.get(service, {})
+        return tuple(held[key] for key in sorted(held))
+
+    def put(self, slice_: StoredEndpointSlice) -> StoredEndpointSlice | None:
+        """Add or replace a slice; the one that it replaces, if any. O(1)."""
+        old = self.remove(slice_.key)
+        self._by_key[slice_.key] = slice_
+        self._by_service.setdefault(slice_.service, {})[slice_.key] = slice_
+        return old
+
+    def remove(self, key: Key) -> StoredEndpointSlice | None:
+        """Drop a slice; what it was, or None. O(1)."""
+        old = self._by_key.pop(key, None)
+        if old is not None:
+            held = self._by_service[old.service]
+            del held[key]
+            if not held:
+                del self._by_service[old.service]
+        return old
+
+    def empty(self) -> bool:
+        """Whether nothing is held."""
+        return not self._by_key

@@ -15,7 +15,10 @@ GROUP = "vmoperator.vmware.com"
 KNOWN_VERSIONS = ("v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4", "v1alpha5", "v1alpha6")
 NEWEST_API_VERSION = f"{GROUP}/{KNOWN_VERSIONS[-1]}"
 
-NO_LABELS: Mapping[str, str] = {}
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+MANAGED_BY = "vmsvc-grpc"
+"""The value of that label on slices that we write, and nobody else does."""
 
 
 class Kind(Enum):
@@ -25,6 +28,7 @@ class Kind(Enum):
     VIRTUAL_MACHINE_SERVICE = "VirtualMachineService"
     SERVICE = "Service"
     ENDPOINTS = "Endpoints"
+    ENDPOINT_SLICE = "EndpointSlice"
 
 
 class IPFamily(Enum):
@@ -329,4 +333,50 @@ class StoredEndpoints:
         )
 
 
-Object = VirtualMachine | VirtualMachineService | StoredService | StoredEndpoints
+class SliceEndpoint(NamedTuple):
+    """One endpoint of an EndpointSlice. Of several addresses, consumers use the first."""
+
+    addresses: tuple[str, ...]
+    target_ref: TargetRef | None
+    ready: bool | None
+    serving: bool | None
+    terminating: bool | None
+    zone: str = ""
+    hostname: str = ""
+    node_name: str = ""
+
+    @property
+    def id(self) -> tuple[str, str]:
+        """Its address and the uid of its VM."""
+        address = self.addresses[0] if self.addresses else ""
+        return address, self.target_ref.uid if self.target_ref else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEndpointSlice:
+    """An EndpointSlice of ours as the API server holds it."""
+
+    kind: ClassVar[Kind] = Kind.ENDPOINT_SLICE
+
+    meta: ObjectMeta
+    address_type: str
+    endpoints: tuple[SliceEndpoint, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.meta.key
+
+    @property
+    def service(self) -> Key:
+        """The service that it is of: the VMService that controls it, or what its label says."""
+        owner = self.meta.controller
+        if owner is not None and owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value:
+            return Key(self.key.namespace, owner.name)
+        return Key(self.key.namespace, self.meta.labels.get(SERVICE_NAME_LABEL, ""))
+
+
+Object = (
+    VirtualMachine | VirtualMachineService | StoredService | StoredEndpoints | StoredEndpointSlice
+)

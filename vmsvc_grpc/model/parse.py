@@ -33,8 +33,10 @@ from vmsvc_grpc.model.objects import (
     ServicePort,
     ServiceSpec,
     ServiceType,
+    SliceEndpoint,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredPort,
     StoredService,
     Subset,
@@ -74,6 +76,8 @@ def kind_of(api_version: str, kind: str) -> Kind | None:
         return Kind(kind)
     if api_version == "v1" and kind in ("Service", "Endpoints"):
         return Kind(kind)
+    if api_version == "discovery.k8s.io/v1" and kind == "EndpointSlice":
+        return Kind.ENDPOINT_SLICE
     return None
 
 
@@ -119,6 +123,7 @@ _SHAPES: dict[Kind, type[wire.Shape]] = {
     Kind.VIRTUAL_MACHINE_SERVICE: wire.VirtualMachineService,
     Kind.SERVICE: wire.Service,
     Kind.ENDPOINTS: wire.Endpoints,
+    Kind.ENDPOINT_SLICE: wire.EndpointSlice,
 }
 _DECODERS = {kind: msgspec.json.Decoder(shape) for kind, shape in _SHAPES.items()}
 _decode_named = msgspec.json.Decoder(wire.Named).decode
@@ -137,6 +142,8 @@ def _model(kind: Kind, given: Any) -> Object:
             return _stored_service(given)
         case wire.Endpoints():
             return _stored_endpoints(given)
+        case wire.EndpointSlice():
+            return _stored_slice(given)
     raise AssertionError(f"no model for {kind}")
 
 
@@ -383,10 +390,7 @@ def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
             Subset(
                 tuple(_stored_address(a) for a in subset.addresses or ()),
                 tuple(_stored_address(a) for a in subset.not_ready_addresses or ()),
-                tuple(
-                    EndpointPort(p.name or "", p.port, p.protocol or "TCP", p.app_protocol or "")
-                    for p in subset.ports or ()
-                ),
+                tuple(_endpoint_port(p) for p in subset.ports or ()),
             )
             for subset in given.subsets or ()
         ),
@@ -394,12 +398,44 @@ def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
 
 
 def _stored_address(given: wire.Address) -> StoredAddress:
-    ref = given.target_ref
     return StoredAddress(
         ip=given.ip,
-        target_ref=TargetRef(ref.api_version, ref.kind, ref.namespace, ref.name, ref.uid)
-        if ref
-        else None,
+        target_ref=_target_ref(given.target_ref),
+        hostname=given.hostname or "",
+        node_name=given.node_name or "",
+    )
+
+
+def _target_ref(given: wire.TargetRef | None) -> TargetRef | None:
+    if given is None:
+        return None
+    return TargetRef(given.api_version, given.kind, given.namespace, given.name, given.uid)
+
+
+def _endpoint_port(given: wire.EndpointPort) -> EndpointPort:
+    return EndpointPort(
+        given.name or "", given.port, given.protocol or "TCP", given.app_protocol or ""
+    )
+
+
+def _stored_slice(given: wire.EndpointSlice) -> StoredEndpointSlice:
+    return StoredEndpointSlice(
+        meta=_object_meta(Kind.ENDPOINT_SLICE, given.metadata),
+        address_type=given.address_type,
+        endpoints=tuple(_slice_endpoint(endpoint) for endpoint in given.endpoints or ()),
+        ports=tuple(_endpoint_port(port) for port in given.ports or ()),
+    )
+
+
+def _slice_endpoint(given: wire.SliceEndpoint) -> SliceEndpoint:
+    conditions = given.conditions or wire.SliceConditions()
+    return SliceEndpoint(
+        addresses=tuple(given.addresses or ()),
+        target_ref=_target_ref(given.target_ref),
+        ready=conditions.ready,
+        serving=conditions.serving,
+        terminating=conditions.terminating,
+        zone=given.zone or "",
         hostname=given.hostname or "",
         node_name=given.node_name or "",
     )

@@ -233,6 +233,34 @@ class Endpoints(Shape):
     subsets: list[Subset] | None = None
 
 
+class SliceConditions(Shape):
+    """The `conditions` of an EndpointSlice's endpoint."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class SliceEndpoint(Shape):
+    """One of an EndpointSlice's `endpoints`."""
+
+    addresses: list[str] | None = None
+    conditions: SliceConditions | None = None
+    target_ref: TargetRef | None = None
+    zone: str | None = None
+    hostname: str | None = None
+    node_name: str | None = None
+
+
+class EndpointSlice(Shape):
+    """An EndpointSlice."""
+
+    metadata: Meta
+    address_type: str = ""
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[EndpointPort] | None = None
+
+
 class Named(Shape):
     """An object of which only `metadata` can be read."""
 

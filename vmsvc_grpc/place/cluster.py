@@ -24,7 +24,8 @@ from vmsvc_grpc.source.kube import KubeSource, Trouble
 
 _log = logging.getLogger(__name__)
 
-CLUSTER_KINDS = frozenset(Kind)
+# EndpointSlices matter to who writes them alone.
+CLUSTER_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
 
 LEASE = "vmsvc-grpc"
 """The Lease of the replica that writes, in the namespace of the pods."""

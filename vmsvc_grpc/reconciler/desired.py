@@ -26,12 +26,14 @@ from vmsvc_grpc.model.objects import (
     ServiceType,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredPort,
     StoredService,
     Subset,
     TargetRef,
     VirtualMachineService,
 )
+from vmsvc_grpc.reconciler.slices import slices
 
 NSX_T_LB = "nsx-t-lb"
 """The load balancer provider that wants marks of its own on a Service."""
@@ -54,6 +56,12 @@ _NSX_PROXY = "nsx-t"
 _NSX_HEALTH_CHECK_ANNOTATION = "ncp/healthCheckNodePort"
 _NSX_HOSTNAME_ANNOTATION = "nsx.vmware.com/hostname"
 
+SKIP_MIRROR_LABEL = "endpointslice.kubernetes.io/skip-mirror"
+"""On Endpoints: Kubernetes does not mirror them to EndpointSlices."""
+
+_SLICES_ANNOTATION = "vmsvc-grpc/endpoint-slices"
+_DIRECT = "direct"
+
 _LOCAL = "Local"
 _CLUSTER = "Cluster"
 
@@ -66,6 +74,8 @@ class Children:
 
     service: StoredService | None = None
     endpoints: StoredEndpoints | None = None
+    slices: tuple[StoredEndpointSlice, ...] = ()
+    """Those that we write ourselves, sorted by name."""
 
 
 class Failure(NamedTuple):
@@ -94,12 +104,14 @@ def desired(
     observed: Children,
     *,
     load_balancer_provider: str = "",
+    direct_slices: bool = False,
 ) -> Desired:
     """The children of an existing VMService, by its last valid `spec`.
 
     `endpoints` are all of them, ready or not, sorted. Without a valid spec everything
     stays as it is. Those of a VMService that is being deleted are gone, as far as it
-    controls them. O(endpoints). Never raises.
+    controls them. With `direct_slices`, EndpointSlices are among them, and the Endpoints
+    are marked not to be mirrored to others. O(endpoints). Never raises.
     """
     uid = vmservice.meta.uid
     if vmservice.meta.deleting:
@@ -114,18 +126,23 @@ def desired(
     service = _service(vmservice, spec, stored, load_balancer_provider)
     if not spec.selector:
         # They are the user's, or what is left of the time with a selector.
-        return Desired(Children(service=service, endpoints=held))
+        return Desired(Children(service=_mirrored(vmservice, service), endpoints=held))
     if failure := _endpoints_in_the_way(held):
-        return Desired(Children(service=service, endpoints=held), failure)
+        return Desired(replace(observed, service=service), failure)
     if held is not None and _outlived(held, uid):
         held = None
+    service = _marked(service) if direct_slices else _mirrored(vmservice, service)
     new = _endpoints(vmservice, spec, endpoints, service, held)
-    return Desired(Children(service=service, endpoints=new))
+    direct = _slices(vmservice, spec, endpoints, service, observed) if direct_slices else ()
+    return Desired(Children(service=service, endpoints=new, slices=direct))
 
 
 def abandoned(observed: Children) -> Children:
-    """What stays where there is no VMService of that name: what none such controls."""
-    return _without(observed, None)
+    """What stays where there is no VMService of that name: what none such controls.
+
+    EndpointSlices stay, too: Kubernetes collects them, by their owner.
+    """
+    return replace(_without(observed, None), slices=observed.slices)
 
 
 def refusals(vmservice: VirtualMachineService) -> tuple[Failure, ...]:
@@ -206,16 +223,19 @@ def _owners(child: Child, vmservice: VirtualMachineService) -> tuple[OwnerRefere
     Ours takes the place of any to a VMService of the name. What has no uid refers to
     nothing; an API server admits none, but somebody may cut a file short.
     """
-    uid, name = vmservice.meta.uid, vmservice.key.name
-    ours = OwnerReference(
-        NEWEST_API_VERSION, Kind.VIRTUAL_MACHINE_SERVICE.value, name, uid, True, True
-    )
+    ours = _owner(vmservice)
     owners = [
-        ours if owner.uid == uid or _is_vmservice(owner, child) else owner
+        ours if owner.uid == ours.uid or _is_vmservice(owner, child) else owner
         for owner in child.meta.owner_references
         if owner.uid
     ]
     return tuple(dict.fromkeys((*owners, ours)))
+
+
+def _owner(vmservice: VirtualMachineService) -> OwnerReference:
+    uid, name = vmservice.meta.uid, vmservice.key.name
+    kind = Kind.VIRTUAL_MACHINE_SERVICE.value
+    return OwnerReference(NEWEST_API_VERSION, kind, name, uid, True, True)
 
 
 # -- The Service. --
@@ -337,6 +357,33 @@ def _annotations(
     return {key: value for key, value in annotations.items() if key not in gone}
 
 
+def _marked(service: StoredService) -> StoredService:
+    """The Service with the label that keeps Kubernetes from mirroring its Endpoints.
+
+    They take their labels from it. The annotation tells later that the label is ours.
+    """
+    meta = service.meta
+    return replace(
+        service,
+        meta=replace(
+            meta,
+            labels={**meta.labels, SKIP_MIRROR_LABEL: "true"},
+            annotations={**meta.annotations, _SLICES_ANNOTATION: _DIRECT},
+        ),
+    )
+
+
+def _mirrored(vmservice: VirtualMachineService, service: StoredService) -> StoredService:
+    """The Service without that label, unless somebody else has put it there."""
+    meta = service.meta
+    if _SLICES_ANNOTATION not in meta.annotations:
+        return service
+    asked = SKIP_MIRROR_LABEL in vmservice.meta.labels
+    labels = {k: v for k, v in meta.labels.items() if asked or k != SKIP_MIRROR_LABEL}
+    annotations = {k: v for k, v in meta.annotations.items() if k != _SLICES_ANNOTATION}
+    return replace(service, meta=replace(meta, labels=labels, annotations=annotations))
+
+
 # -- The Endpoints. --
 
 
@@ -369,10 +416,14 @@ def _subsets(key: Key, spec: ServiceSpec, endpoints: tuple[Endpoint, ...]) -> tu
     """
     if not endpoints:
         return ()
-    ports = tuple(EndpointPort(p.name, p.target_port, p.protocol) for p in spec.ports)
+    ports = _endpoint_ports(spec)
     ready = tuple(_address(key, e) for e in endpoints if e.ready)
     not_ready = tuple(_address(key, e) for e in endpoints if not e.ready)
     return (Subset(ready, not_ready, ports),)
+
+
+def _endpoint_ports(spec: ServiceSpec) -> tuple[EndpointPort, ...]:
+    return tuple(EndpointPort(p.name, p.target_port, p.protocol) for p in spec.ports)
 
 
 def _address(key: Key, endpoint: Endpoint) -> StoredAddress:
@@ -384,3 +435,21 @@ def _address(key: Key, endpoint: Endpoint) -> StoredAddress:
         endpoint.vm_uid,
     )
     return StoredAddress(endpoint.address, target)
+
+
+def _slices(
+    vmservice: VirtualMachineService,
+    spec: ServiceSpec,
+    endpoints: tuple[Endpoint, ...],
+    service: StoredService,
+    observed: Children,
+) -> tuple[StoredEndpointSlice, ...]:
+    return slices(
+        vmservice.key,
+        _owner(vmservice),
+        _endpoint_ports(spec),
+        endpoints,
+        observed.slices,
+        families=service.ip_families,
+        headless=service.cluster_ip == "None",
+    )

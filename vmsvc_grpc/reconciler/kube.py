@@ -42,7 +42,7 @@ _PASSING_REASONS = frozenset({"ServerTimeout", "Timeout", "TooManyRequests", "Se
 class KubeStore:
     """Holds the objects of VMServices, and what these say, on an API server."""
 
-    kinds = frozenset({Kind.VIRTUAL_MACHINE_SERVICE, Kind.SERVICE, Kind.ENDPOINTS})
+    kinds = frozenset(Kind) - {Kind.VIRTUAL_MACHINE}
     """What it writes."""
 
     def __init__(
@@ -104,8 +104,9 @@ class KubeStore:
 
     async def _delete(self, change: Change) -> Held | None:
         held = change.object
-        assert isinstance(held, Child), "a VMService is its user's"
-        await self._check_owner(held)
+        assert not isinstance(held, VirtualMachineService), "it is its user's"
+        if isinstance(held, Child):
+            await self._check_owner(held)
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",

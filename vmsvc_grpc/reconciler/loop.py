@@ -137,6 +137,7 @@ class Reconciler:
         *,
         settings: Settings,
         load_balancer_provider: str = "",
+        direct_slices: bool = False,
         on_failure: OnFailure | None = None,
         on_notice: OnNotice = lambda _, __: None,
         all_listed: Callable[[], bool] = lambda: True,
@@ -148,6 +149,7 @@ class Reconciler:
 
         `all_listed` says whether every VMService that exists could be read. While not,
         objects whose VMService nobody has seen stay: it may be among the unread.
+        `direct_slices` has EndpointSlices written; without, those written before go.
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
@@ -156,6 +158,7 @@ class Reconciler:
         self._store = store
         self._settings = settings
         self._load_balancer_provider = load_balancer_provider
+        self._direct_slices = direct_slices
         self._on_failure = on_failure
         self._on_notice = on_notice
         self._all_listed = all_listed
@@ -220,8 +223,7 @@ class Reconciler:
                 await self._wait(now)
 
     def _all_keys(self) -> set[Key]:
-        cache = self._cache
-        return {*cache.services, *cache.stored_services, *cache.stored_endpoints}
+        return self._cache.stored_keys() | set(self._cache.services)
 
     def _may_take(self) -> bool:
         may_begin = self._cache.synced and self._may_write()
@@ -320,6 +322,7 @@ class Reconciler:
         observed = Children(
             service=self._cache.stored_services.get(key),
             endpoints=self._cache.stored_endpoints.get(key),
+            slices=self._cache.stored_slices.of(key),
         )
         wanted = self._desired(key, observed)
         change = self._claim(key)
@@ -339,6 +342,7 @@ class Reconciler:
                 service.endpoints,
                 observed,
                 load_balancer_provider=self._load_balancer_provider,
+                direct_slices=self._direct_slices,
             )
         wanted = abandoned(observed)
         if wanted == observed:
@@ -421,7 +425,8 @@ class Reconciler:
             return
         failures = (*refusals(service.object)[:_WARNINGS_MAX], *((failure,) if failure else ()))
         size = notice.of_size(self._cache.stored_endpoints.get(key))
-        now = (*map(notice.of_failure, failures), *((size,) if size else ()))
+        unmirrored = (size,) if size and not self._direct_slices else ()
+        now = (*map(notice.of_failure, failures), *unmirrored)
         before = self._warned.pop(key, frozenset())
         if now:
             self._warned[key] = frozenset(now)

@@ -18,11 +18,14 @@ from vmsvc_grpc.model.objects import (
     Ingress,
     ObjectMeta,
     OwnerReference,
+    SliceEndpoint,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredPort,
     StoredService,
     Subset,
+    TargetRef,
     VirtualMachineService,
 )
 from vmsvc_grpc.reconciler.plan import Held
@@ -44,6 +47,13 @@ def manifest(held: Held) -> Untyped:
             return {**_head(held), "spec": spec, **_present(status=_service_status(held))}
         case StoredEndpoints():
             return {**_head(held), "subsets": [_subset(subset) for subset in held.subsets]}
+        case StoredEndpointSlice():
+            return {
+                **_head(held, "discovery.k8s.io/v1"),
+                "addressType": held.address_type,
+                "endpoints": [_slice_endpoint(endpoint) for endpoint in held.endpoints],
+                "ports": [_endpoint_port(port) for port in held.ports],
+            }
 
 
 def _head(held: Held, api_version: str = "v1") -> Untyped:
@@ -157,15 +167,33 @@ def _subset(subset: Subset) -> Untyped:
 
 def _address(address: StoredAddress) -> Untyped:
     untyped = _present(ip=address.ip, hostname=address.hostname, nodeName=address.node_name)
-    if target := address.target_ref:
-        untyped["targetRef"] = _present(
-            apiVersion=target.api_version,
-            kind=target.kind,
-            namespace=target.namespace,
-            name=target.name,
-            uid=target.uid,
-        )
+    if address.target_ref:
+        untyped["targetRef"] = _target_ref(address.target_ref)
     return untyped
+
+
+def _target_ref(target: TargetRef) -> Untyped:
+    return _present(
+        apiVersion=target.api_version,
+        kind=target.kind,
+        namespace=target.namespace,
+        name=target.name,
+        uid=target.uid,
+    )
+
+
+def _slice_endpoint(endpoint: SliceEndpoint) -> Untyped:
+    target = endpoint.target_ref
+    return _present(
+        addresses=list(endpoint.addresses),
+        conditions=_present(
+            ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating
+        ),
+        zone=endpoint.zone,
+        hostname=endpoint.hostname,
+        nodeName=endpoint.node_name,
+        targetRef=_target_ref(target) if target else None,
+    )
 
 
 def _endpoint_port(port: EndpointPort) -> Untyped:

@@ -11,13 +11,16 @@ from vmsvc_grpc.model.objects import (
     Kind,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     Subset,
     TargetRef,
     VirtualMachineService,
 )
 from vmsvc_grpc.reconciler.desired import Child, Children
 
-Held = Child | VirtualMachineService
+_Child = Child | StoredEndpointSlice
+
+Held = _Child | VirtualMachineService
 """What is written: the children of a VMService, and what it says itself."""
 
 
@@ -74,17 +77,36 @@ class Change:
 def plan(desired: Children, observed: Children) -> tuple[Change, ...]:
     """The changes, in the order in which they are to be made; none if all is as it should be.
 
-    Deletions first, and Endpoints before the Service: nothing then points to addresses
-    that are no longer looked after. Otherwise the Service first: Endpoints take their
-    marks from it. O(endpoints), and O(endpoints log endpoints) where their order differs.
+    Deletions first, and the Service's last of them: nothing then points to addresses that
+    are no longer looked after. Otherwise the Service first: Endpoints take their marks from
+    it. Slices come before the Endpoints, and those that are too many go after them: for a
+    while an endpoint may be told twice, and at no time not at all. O(endpoints), and
+    O(endpoints log endpoints) where their order differs.
     """
     service = tuple(_changes(desired.service, observed.service))
     endpoints = tuple(_changes(desired.endpoints, observed.endpoints))
-    deletions = tuple(c for c in (*endpoints, *service) if c.after is None)
-    return (*deletions, *(c for c in (*service, *endpoints) if c.after is not None))
+    held = {slice_.key: slice_ for slice_ in observed.slices}
+    wanted = {slice_.key: slice_ for slice_ in desired.slices}
+    slices = tuple(
+        change
+        for key in sorted(held.keys() | wanted.keys())
+        for change in _changes(wanted.get(key), held.get(key))
+    )
+    too_many = _gone(slices)
+    last = (*too_many, *_gone(service)) if desired.service is None else _gone(service)
+    surplus = () if desired.service is None else too_many
+    return (*_gone(endpoints), *last, *_made(service), *_made(slices), *_made(endpoints), *surplus)
 
 
-def _changes(wanted: Child | None, held: Child | None) -> Iterator[Change]:
+def _gone(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    return tuple(change for change in changes if change.after is None)
+
+
+def _made(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    return tuple(change for change in changes if change.after is not None)
+
+
+def _changes(wanted: _Child | None, held: _Child | None) -> Iterator[Change]:
     if held is not None and (wanted is None or wanted.meta.uid != held.meta.uid):
         # One with finalizers stays for a while after its deletion; a new one must wait.
         if held.meta.deleting:
@@ -95,7 +117,7 @@ def _changes(wanted: Child | None, held: Child | None) -> Iterator[Change]:
         yield Change(held, wanted)
 
 
-def same(one: Child, other: Child | None) -> bool:
+def same(one: _Child, other: _Child | None) -> bool:
     """Whether two objects say the same: the order within Endpoints does not count.
 
     VM Operator's controller sorts ports by a hash; its order stays once it is written.

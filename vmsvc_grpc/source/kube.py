@@ -18,7 +18,7 @@ import msgspec
 from vmsvc_grpc.apiserver import ApiServer, ApiServerError
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Kind
-from vmsvc_grpc.resources import VERSIONS, newest_served, path_of
+from vmsvc_grpc.resources import LABEL_SELECTORS, VERSIONS, newest_served, path_of
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.listwatch import (
     Backoff,
@@ -135,7 +135,7 @@ class KubeSource:
             return self._failed(loop, Failure(0, message, unreadable=True))
 
     async def _page(self, loop: ListWatch, version: str, continue_token: str, emit: Emit) -> None:
-        query = {"limit": str(self._bounds.page_objects)}
+        query = {"limit": str(self._bounds.page_objects), **_selection(loop.kind)}
         if continue_token:
             query["continue"] = continue_token
         path = path_of(loop.kind, version, loop.namespace)
@@ -157,6 +157,7 @@ class KubeSource:
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(round(timeout_s)),
+            **_selection(loop.kind),
         }
         path = path_of(loop.kind, version, loop.namespace)
         async with self._api.watch(path, query, silence_s=self._bounds.silence_s) as lines:
@@ -182,6 +183,12 @@ class KubeSource:
             self._report(Trouble(before, resolved=True))
         if now:
             self._reported[loop] = now
+
+
+def _selection(kind: Kind) -> dict[str, str]:
+    """What to add to a query for objects of a kind."""
+    selector = LABEL_SELECTORS.get(kind)
+    return {"labelSelector": selector} if selector else {}
 
 
 def _emit_all(events: Iterable[Event], emit: Emit) -> None:

@@ -268,7 +268,7 @@ def stored_endpoints(*uids: str) -> StoredEndpoints:
     return StoredEndpoints(meta=ObjectMeta(key=WEB, uid="e"), subsets=(Subset(addresses, (), ()),))
 
 
-FOUR_KINDS = tuple(Kind)
+ALL_KINDS = tuple(Kind)
 
 
 def probing(ready: Readiness | None) -> object:
@@ -278,7 +278,7 @@ def probing(ready: Readiness | None) -> object:
 @pytest.mark.parametrize("endpoints_first", [True, False])
 def test_who_was_ready_is_remembered_from_the_stored_endpoints(endpoints_first: bool) -> None:
     objects = [stored_endpoints("uid-a"), service(), probing(None)]
-    cache = synced(*(objects if endpoints_first else objects[::-1]), kinds=FOUR_KINDS)
+    cache = synced(*(objects if endpoints_first else objects[::-1]), kinds=ALL_KINDS)
     assert shown(cache) == [("10.0.0.1", True)]
 
 
@@ -292,7 +292,7 @@ def test_adding_a_probe_keeps_a_ready_vm_ready_until_the_condition_comes() -> No
 
 
 def test_what_was_remembered_at_start_is_forgotten_once_worked_out() -> None:
-    cache = synced(stored_endpoints("uid-a"), service(), probing(Readiness.FALSE), kinds=FOUR_KINDS)
+    cache = synced(stored_endpoints("uid-a"), service(), probing(Readiness.FALSE), kinds=ALL_KINDS)
     cache.apply(Apply(probing(None)))  # type: ignore[arg-type]
     assert shown(cache) == [("10.0.0.1", False)]
 
@@ -302,7 +302,7 @@ def test_a_refused_service_remembers_until_it_is_valid() -> None:
         stored_endpoints("uid-a"),
         service(problems=REFUSAL),
         probing(None),
-        kinds=FOUR_KINDS,
+        kinds=ALL_KINDS,
     )
     cache.apply(Apply(service()))
     assert shown(cache) == [("10.0.0.1", True)]
@@ -312,7 +312,7 @@ def test_the_families_of_the_stored_service_decide_and_are_followed() -> None:
     def stored(*names: str) -> StoredService:
         return StoredService(meta=ObjectMeta(key=WEB, uid="s"), ip_families=names)
 
-    cache = synced(service(), stored("IPv6"), vm("a", "10.0.0.1", "2001:db8::1"), kinds=FOUR_KINDS)
+    cache = synced(service(), stored("IPv6"), vm("a", "10.0.0.1", "2001:db8::1"), kinds=ALL_KINDS)
     assert shown(cache) == [("2001:db8::1", True)]
     assert cache.apply(Apply(stored("IPv4", "IPv6"))) == {WEB}
     assert shown(cache) == [("10.0.0.1", True), ("2001:db8::1", True)]
@@ -321,7 +321,7 @@ def test_the_families_of_the_stored_service_decide_and_are_followed() -> None:
 
 
 def test_stored_objects_ask_for_work_when_they_change() -> None:
-    cache = synced(service(), kinds=FOUR_KINDS)
+    cache = synced(service(), kinds=ALL_KINDS)
     assert cache.apply(Apply(stored_endpoints("u"))) == {WEB}
     assert cache.apply(Apply(stored_endpoints("u"))) == frozenset()
     assert cache.apply(Delete(Kind.ENDPOINTS, WEB)) == {WEB}

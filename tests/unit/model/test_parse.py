@@ -19,6 +19,7 @@ from vmsvc_grpc.model.objects import (
     ReportedAddress,
     ServicePort,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredService,
     VirtualMachine,
     VirtualMachineService,
@@ -333,6 +334,8 @@ def test_a_vm_that_cannot_be_read(parts: dict[str, Any], key: bool, field: str) 
         ("v1", "Service", Kind.SERVICE),
         ("v1", "Endpoints", Kind.ENDPOINTS),
         ("v1", "Pod", None),
+        ("discovery.k8s.io/v1", "EndpointSlice", Kind.ENDPOINT_SLICE),
+        ("v1", "EndpointSlice", None),
         ("example.com/v1", "Service", None),
     ],
 )
@@ -387,6 +390,35 @@ def test_a_stored_service_and_endpoints_are_read() -> None:
     )
     assert isinstance(endpoints, StoredEndpoints)
     assert endpoints.ready_uids() == {"a"}
+
+
+def test_a_stored_slice_is_read() -> None:
+    owner = {"kind": "VirtualMachineService", "name": "web", "uid": "o", "controller": True}
+    untyped = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-0", "namespace": "shop", "uid": "s", "ownerReferences": [owner]},
+        "addressType": "IPv4",
+        "endpoints": [
+            {
+                "addresses": ["10.0.0.1"],
+                "conditions": {"ready": True, "serving": True, "terminating": False},
+                "zone": "z",
+                "targetRef": {"kind": "VirtualMachine", "uid": "a"},
+            },
+            {"addresses": ["10.0.0.2"]},
+        ],
+        "ports": [{"name": "http", "port": 80}],
+    }
+    slice_ = read(untyped)
+    assert isinstance(slice_, StoredEndpointSlice)
+    assert [e.id for e in slice_.endpoints] == [("10.0.0.1", "a"), ("10.0.0.2", "")]
+    assert [e.ready for e in slice_.endpoints] == [True, None]
+    assert slice_.ports == (("http", 80, "TCP", ""),)
+    assert slice_.service == Key("shop", "web")
+    labels = {"kubernetes.io/service-name": "db"}
+    unowned = {"name": "web-0", "namespace": "shop", "labels": labels}
+    assert read({**untyped, "metadata": unowned}).service == Key("shop", "db")
 
 
 def test_reading_does_not_change_what_is_read() -> None:

@@ -693,6 +693,87 @@ def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
     assert wanted(held=held) == wanted()
 
 
+# -- EndpointSlices --
+
+SKIP = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+MARK = {"vmsvc-grpc/endpoint-slices": "direct"}
+
+
+def direct(
+    given: ServiceSpec,
+    held: Children | None = None,
+    by: VirtualMachineService | None = None,
+    *,
+    on: bool = True,
+) -> Children:
+    got = desired(by or service(), given, (READY,), held or Children(), direct_slices=on)
+    return got.children
+
+
+def marks(children: Children) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Labels and annotations of the Service; those of the Endpoints are the same."""
+    stored, endpoints = children.service, children.endpoints
+    assert stored is not None
+    if endpoints is not None:
+        assert endpoints.meta.labels == stored.meta.labels
+        assert endpoints.meta.annotations == stored.meta.annotations
+    return stored.meta.labels, stored.meta.annotations
+
+
+def test_direct_slices_hold_the_endpoints_which_are_not_mirrored_then() -> None:
+    got = direct(spec())
+    assert [e.addresses for s in got.slices for e in s.endpoints] == [("10.0.0.1",)]
+    assert [s.meta.owner_references for s in got.slices] == [(OURS,)]
+    assert got.endpoints is not None
+    assert marks(got) == (SKIP, MARK)
+
+
+def test_they_are_told_that_the_service_is_headless() -> None:
+    (slice_,) = direct(spec(cluster_ip="None")).slices
+    assert slice_.meta.labels["service.kubernetes.io/headless"] == ""
+
+
+def test_there_is_one_for_each_family_of_the_service() -> None:
+    held = Children(service=stored_service(OURS, ip_families=("IPv6", "IPv4")))
+    assert [s.address_type for s in direct(spec(), held).slices] == ["IPv4", "IPv6"]
+
+
+@pytest.mark.parametrize("given", [spec(), spec(selector={})], ids=["selecting", "selectorless"])
+def test_they_go_with_their_marks(given: ServiceSpec) -> None:
+    """When the option is turned off, and with the selector: the Endpoints are the user's then."""
+    held = direct(spec())
+    got = direct(given, held, on=not given.selector)
+    assert got.slices == ()
+    assert (got.service and (got.service.meta.labels, got.service.meta.annotations)) == ({}, {})
+
+
+def test_a_label_that_the_vmservice_asks_for_stays() -> None:
+    by = marked(SKIP)
+    assert marks(direct(spec(), direct(spec(), by=by), by, on=False)) == (SKIP, {})
+
+
+def test_a_label_that_somebody_else_put_on_the_service_stays() -> None:
+    held = Children(service=stored_service(OURS, labels=SKIP))
+    assert marks(direct(spec(), held, on=False)) == (SKIP, {})
+
+
+def test_slices_go_with_the_vmservice() -> None:
+    assert direct(spec(), direct(spec()), service(deleting=True)) == Children()
+
+
+def test_slices_without_vmservice_are_left_to_kubernetes() -> None:
+    held = direct(spec())
+    assert abandoned(held) == Children(slices=held.slices)
+
+
+@pytest.mark.parametrize("owner", [DEPLOYMENT, OURS], ids=["another's Endpoints", "no valid spec"])
+def test_slices_stay_where_the_endpoints_do(owner: OwnerReference) -> None:
+    held = replace(direct(spec()), endpoints=stored_endpoints(owner))
+    valid = spec() if owner is DEPLOYMENT else None
+    got = desired(service(), valid, (NOT_READY,), held, direct_slices=True).children
+    assert (got.endpoints, got.slices) == (held.endpoints, held.slices)
+
+
 # -- No Service wanted --
 
 

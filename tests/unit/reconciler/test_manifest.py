@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.objects import WEB
+from tests.unit.objects import WEB, service
 from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,
     Condition,
@@ -18,16 +18,18 @@ from vmsvc_grpc.model.objects import (
     Ingress,
     ObjectMeta,
     OwnerReference,
+    SliceEndpoint,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredPort,
     StoredService,
     Subset,
     TargetRef,
 )
 from vmsvc_grpc.model.parse import parse
-from vmsvc_grpc.reconciler.desired import Child
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
+from vmsvc_grpc.reconciler.plan import Held
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
 META = ObjectMeta(
@@ -78,8 +80,8 @@ metadata:
 """
 
 
-def text(child: Child) -> str:
-    return yaml_document(manifest(child))
+def text(held: Held) -> str:
+    return yaml_document(manifest(held))
 
 
 def test_a_service_reads_well() -> None:
@@ -222,11 +224,63 @@ ENDPOINTS_OBJECTS = st.builds(
 )
 
 
-@given(SERVICES | ENDPOINTS_OBJECTS)
-def test_what_is_parsed_of_a_manifest_is_what_it_was_made_of(child: Child) -> None:
-    read = parse(child.kind, yaml.safe_load(text(child)))
-    assert isinstance(read, Child)
-    assert replace(read, meta=replace(read.meta, uid="")) == child
+FLAGS = st.sampled_from([None, True, False])
+SLICES = st.builds(
+    StoredEndpointSlice,
+    meta=METAS,
+    address_type=TEXTS,
+    endpoints=st.lists(
+        st.builds(
+            SliceEndpoint,
+            st.lists(TEXTS, max_size=2).map(tuple),
+            st.none() | st.builds(TargetRef, OPTIONAL, TEXTS, OPTIONAL, OPTIONAL, OPTIONAL),
+            FLAGS,
+            FLAGS,
+            FLAGS,
+            OPTIONAL,
+            OPTIONAL,
+            OPTIONAL,
+        ),
+        max_size=2,
+    ).map(tuple),
+    ports=st.lists(st.builds(EndpointPort, OPTIONAL, PORTS, TEXTS, OPTIONAL), max_size=2).map(
+        tuple
+    ),
+)
+
+
+@given(SERVICES | ENDPOINTS_OBJECTS | SLICES)
+def test_what_is_parsed_of_a_manifest_is_what_it_was_made_of(
+    held: StoredService | StoredEndpoints | StoredEndpointSlice,
+) -> None:
+    read = parse(held.kind, yaml.safe_load(text(held)))
+    assert isinstance(read, type(held))
+    assert replace(read, meta=replace(read.meta, uid="")) == held
+
+
+def test_of_a_vmservice_only_what_is_written_is_said() -> None:
+    condition = Condition(type="T", status="True", reason="R", last_transition_time="then")
+    told = replace(
+        service(), ingress=(Ingress("192.0.2.1", ""), Ingress("", "a.b")), conditions=(condition,)
+    )
+    assert manifest(told) == {
+        "apiVersion": NEWEST_API_VERSION,
+        "kind": "VirtualMachineService",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "status": {
+            "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "a.b"}]},
+            "conditions": [
+                {
+                    "type": "T",
+                    "status": "True",
+                    "reason": "R",
+                    "message": "",
+                    "lastTransitionTime": "then",
+                }
+            ],
+        },
+    }
+    assert "status" not in manifest(service())
 
 
 VALUES: Any = st.recursive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,14 +17,17 @@ from vmsvc_grpc.model.objects import (
     EndpointPort,
     IPFamily,
     IPFamilyPolicy,
+    Key,
     Kind,
     ObjectMeta,
     OwnerReference,
     ServicePort,
     ServiceSpec,
     ServiceType,
+    SliceEndpoint,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredPort,
     StoredService,
     Subset,
@@ -41,12 +45,20 @@ from vmsvc_grpc.reconciler.desired import (
     desired,
 )
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
-from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan, same
+from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
 
 META = ObjectMeta(key=WEB, uid="uid")
 SERVICE = StoredService(meta=META, type="ClusterIP")
 ENDPOINTS = StoredEndpoints(meta=META)
 BOTH = Children(service=SERVICE, endpoints=ENDPOINTS)
+
+
+def slice_of(number: int, **meta: Any) -> StoredEndpointSlice:
+    given = ObjectMeta(**{"key": Key("shop", f"web-ipv4-{number}"), "uid": f"uid-{number}", **meta})
+    return StoredEndpointSlice(meta=given, address_type="IPv4")
+
+
+SLICED = replace(BOTH, slices=(slice_of(0), slice_of(1)))
 NEW = ObjectMeta(key=WEB, uid="")
 GOING = replace(META, deleting=True)
 
@@ -110,6 +122,38 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             [],
             id="what replaces it waits until it is gone",
         ),
+        pytest.param(
+            replace(SLICED, slices=(slice_of(1, uid=""), slice_of(2, uid=""))),
+            Children(),
+            [
+                "create Service shop/web",
+                "create EndpointSlice shop/web-ipv4-1",
+                "create EndpointSlice shop/web-ipv4-2",
+                "create Endpoints shop/web",
+            ],
+            id="slices come before the Endpoints, which are mirrored until then",
+        ),
+        pytest.param(
+            replace(SLICED, slices=(slice_of(1, labels={"a": "b"}),)),
+            replace(SLICED, endpoints=None),
+            [
+                "update EndpointSlice shop/web-ipv4-1",
+                "create Endpoints shop/web",
+                "delete EndpointSlice shop/web-ipv4-0",
+            ],
+            id="slices that are too many go when all else is told",
+        ),
+        pytest.param(
+            Children(),
+            SLICED,
+            [
+                "delete Endpoints shop/web",
+                "delete EndpointSlice shop/web-ipv4-0",
+                "delete EndpointSlice shop/web-ipv4-1",
+                "delete Service shop/web",
+            ],
+            id="with the Service, they go before it",
+        ),
     ],
 )
 def test_changes(wanted: Children, held: Children, changes: list[str]) -> None:
@@ -122,6 +166,12 @@ def test_changes(wanted: Children, held: Children, changes: list[str]) -> None:
         pytest.param(Change(None, SERVICE), Verb.CREATE, Kind.SERVICE, id="create"),
         pytest.param(Change(ENDPOINTS, ENDPOINTS), Verb.UPDATE, Kind.ENDPOINTS, id="update"),
         pytest.param(Change(SERVICE, None), Verb.DELETE, Kind.SERVICE, id="delete"),
+        pytest.param(
+            Change(service(), service()),
+            Verb.UPDATE,
+            Kind.VIRTUAL_MACHINE_SERVICE,
+            id="of the VMService itself",
+        ),
     ],
 )
 def test_a_change_says_what_it_does(change: Change, verb: Verb, kind: Kind) -> None:
@@ -283,6 +333,33 @@ OBSERVED = st.builds(
     service=st.none() | STORED_SERVICES,
     endpoints=st.none()
     | st.builds(StoredEndpoints, meta=METAS, subsets=st.lists(SUBSETS, max_size=2).map(tuple)),
+    slices=st.lists(
+        st.builds(
+            lambda number, family, meta, endpoints, ports: StoredEndpointSlice(
+                meta=replace(meta, key=Key("shop", f"web-{family.lower()}-{number}")),
+                address_type=family,
+                endpoints=endpoints,
+                ports=ports,
+            ),
+            st.integers(0, 2),
+            st.sampled_from(["IPv4", "IPv6"]),
+            METAS,
+            st.lists(
+                st.builds(
+                    SliceEndpoint,
+                    st.sampled_from([(), ("10.0.0.1",), ("10.0.0.2", "10.0.0.1")]),
+                    st.sampled_from([None, target("a")]),
+                    st.sampled_from([None, True]),
+                    st.none(),
+                    st.none(),
+                ),
+                max_size=2,
+            ).map(tuple),
+            st.sampled_from([(), (P,)]),
+        ),
+        max_size=3,
+        unique_by=lambda slice_: slice_.key,
+    ).map(lambda held: tuple(sorted(held, key=lambda slice_: slice_.key))),
 )
 SPECS = st.builds(
     ServiceSpec,
@@ -324,32 +401,50 @@ VMSERVICES = st.builds(
 
 def applied(changes: tuple[Change, ...], observed: Children) -> Children:
     """What is held once the changes are made, as a store gives uids."""
-    held: dict[Kind, Held | None] = {
-        Kind.SERVICE: observed.service,
-        Kind.ENDPOINTS: observed.endpoints,
+    held: dict[tuple[Kind, Key], Any] = {
+        (one.kind, one.key): one
+        for one in (observed.service, observed.endpoints, *observed.slices)
+        if one is not None
     }
     for change in changes:
-        assert held[change.kind] == change.before
+        assert held.pop((change.kind, change.key), None) == change.before
         after = change.after
-        if after is not None and not after.meta.uid:
-            after = replace(after, meta=replace(after.meta, uid="uid-given"))
-        held[change.kind] = after
-    service, endpoints = held[Kind.SERVICE], held[Kind.ENDPOINTS]
-    assert service is None or isinstance(service, StoredService)
-    assert endpoints is None or isinstance(endpoints, StoredEndpoints)
-    return Children(service=service, endpoints=endpoints)
+        if after is not None:
+            meta = replace(after.meta, uid=after.meta.uid or "uid-given")
+            held[change.kind, change.key] = replace(after, meta=meta)
+    of_kind = [held[at] for at in sorted(held, key=str) if at[0] is Kind.ENDPOINT_SLICE]
+    return Children(
+        service=held.get((Kind.SERVICE, WEB)),
+        endpoints=held.get((Kind.ENDPOINTS, WEB)),
+        slices=tuple(of_kind),
+    )
 
 
-@given(VMSERVICES, st.none() | SPECS, ENDPOINT_LISTS, OBSERVED, st.sampled_from(["", NSX_T_LB]))
+@given(
+    VMSERVICES,
+    st.none() | SPECS,
+    ENDPOINT_LISTS,
+    OBSERVED,
+    st.sampled_from(["", NSX_T_LB]),
+    st.booleans(),
+)
 def test_applying_a_plan_and_planning_again_yields_nothing(
     by: VirtualMachineService,
     given_spec: ServiceSpec | None,
     endpoints: tuple[Endpoint, ...],
     observed: Children,
     provider: str,
+    direct: bool,
 ) -> None:
     def wanted(held: Children) -> Children:
-        return desired(by, given_spec, endpoints, held, load_balancer_provider=provider).children
+        return desired(
+            by,
+            given_spec,
+            endpoints,
+            held,
+            load_balancer_provider=provider,
+            direct_slices=direct,
+        ).children
 
     held = applied(plan(wanted(observed), observed), observed)
     assert described(plan(wanted(held), held)) == []
@@ -401,6 +496,8 @@ def test_cleaning_up_and_cleaning_up_again_yields_nothing(observed: Children) ->
 def test_what_another_controls_is_never_written(
     given_spec: ServiceSpec, endpoints: tuple[Endpoint, ...], observed: Children
 ) -> None:
+    """But for slices: those observed say that they are managed by us."""
+    observed = replace(observed, slices=())
     for change in plan(desired(service(), given_spec, endpoints, observed).children, observed):
         owner = change.before.meta.controller if change.before else None
         assert owner is None or owner.kind == "VirtualMachineService"

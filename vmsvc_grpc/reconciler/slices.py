@@ -1,0 +1,164 @@
+"""A service's endpoints as EndpointSlices. Pure.
+
+The limits are KEP-752's. An endpoint stays in the slice that it is in, so that a small
+change is a small write; slices are not rebalanced, nor are they by Kubernetes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import count
+
+from vmsvc_grpc.model.endpoints import Endpoint
+from vmsvc_grpc.model.objects import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    NEWEST_API_VERSION,
+    SERVICE_NAME_LABEL,
+    EndpointPort,
+    IPFamily,
+    Key,
+    Kind,
+    ObjectMeta,
+    OwnerReference,
+    SliceEndpoint,
+    StoredEndpointSlice,
+    TargetRef,
+)
+
+ENDPOINTS_MAX = 100
+"""How many endpoints a slice holds: what Kubernetes puts in one, too."""
+
+_HEADLESS_LABEL = "service.kubernetes.io/headless"
+
+_Slices = dict[str, StoredEndpointSlice]
+_Held = dict[str, list[SliceEndpoint]]
+
+
+def slices(
+    service: Key,
+    owner: OwnerReference,
+    ports: tuple[EndpointPort, ...],
+    endpoints: tuple[Endpoint, ...],
+    observed: tuple[StoredEndpointSlice, ...],
+    *,
+    families: Collection[str],
+    headless: bool,
+) -> tuple[StoredEndpointSlice, ...]:
+    """The slices that should be held, sorted by name: those observed, changed where need be.
+
+    Each holds at most 100 endpoints of one family. Each of `families`, the service's own,
+    has one, be it empty: that there are no endpoints is worth saying. A change of one
+    endpoint changes at most two slices. O(endpoints).
+    """
+    wanted = [_endpoint(service, e) for e in endpoints]
+    held: _Slices = {}
+    for family in IPFamily:
+        of_family = [e for e in wanted if _family(e) is family]
+        old = {s.key.name: s for s in observed if s.address_type == family.value}
+        if of_family or family.value in families:
+            held |= _of_family(service, family, of_family, old)
+    return tuple(
+        _completed(slice_, service, owner, ports, headless=headless)
+        for _, slice_ in sorted(held.items())
+    )
+
+
+def _endpoint(service: Key, endpoint: Endpoint) -> SliceEndpoint:
+    target = TargetRef(
+        NEWEST_API_VERSION,
+        Kind.VIRTUAL_MACHINE.value,
+        service.namespace,
+        endpoint.vm_name,
+        endpoint.vm_uid,
+    )
+    # A VM that is being deleted is no endpoint, so none is ever terminating.
+    return SliceEndpoint(
+        (endpoint.address,), target, endpoint.ready, endpoint.ready, False, endpoint.zone
+    )
+
+
+def _family(endpoint: SliceEndpoint) -> IPFamily:
+    return IPFamily.IPV6 if ":" in endpoint.addresses[0] else IPFamily.IPV4
+
+
+def _of_family(
+    service: Key, family: IPFamily, endpoints: list[SliceEndpoint], observed: _Slices
+) -> _Slices:
+    """The slices of one family, by name; at least one."""
+    held = _kept(endpoints, observed)
+    placed = {e.id for kept in held.values() for e in kept}
+    waiting = [e for e in endpoints if e.id not in placed]
+    for name, kept in held.items():
+        if tuple(kept) != observed[name].endpoints:  # It is written in any case.
+            room = ENDPOINTS_MAX - len(kept)
+            kept.extend(waiting[:room])
+            waiting = waiting[room:]
+    names = _free_names(f"{service.name}-{family.value.lower()}-", observed)
+    _place(waiting, held, names)
+    full = {name: kept for name, kept in held.items() if kept}
+    first = min(held) if held else next(names)
+    return {
+        name: _slice(Key(service.namespace, name), family, observed.get(name), tuple(kept))
+        for name, kept in (full or {first: []}).items()
+    }
+
+
+def _kept(endpoints: list[SliceEndpoint], observed: _Slices) -> _Held:
+    """The endpoints that stay in the slices that they are in, in their order there."""
+    left = {e.id: e for e in endpoints}
+    held: _Held = {}
+    for name, slice_ in sorted(observed.items()):
+        ids = list(dict.fromkeys(e.id for e in slice_.endpoints if e.id in left))
+        held[name] = [left.pop(id_) for id_ in ids[:ENDPOINTS_MAX]]
+    return held
+
+
+def _place(waiting: list[SliceEndpoint], held: _Held, names: Iterator[str]) -> None:
+    """Put those that are in no slice into as few slices as can be."""
+    while len(waiting) >= ENDPOINTS_MAX:
+        held[next(names)], waiting = waiting[:ENDPOINTS_MAX], waiting[ENDPOINTS_MAX:]
+    if waiting:
+        roomy = [n for n, kept in held.items() if len(kept) + len(waiting) <= ENDPOINTS_MAX]
+        # The fullest of them, so that the others may still be filled, or become empty.
+        name = max(roomy, key=lambda n: len(held[n])) if roomy else next(names)
+        held.setdefault(name, []).extend(waiting)
+
+
+def _free_names(prefix: str, observed: _Slices) -> Iterator[str]:
+    return (name for n in count() if (name := f"{prefix}{n}") not in observed)
+
+
+def _slice(
+    key: Key,
+    family: IPFamily,
+    observed: StoredEndpointSlice | None,
+    endpoints: tuple[SliceEndpoint, ...],
+) -> StoredEndpointSlice:
+    if observed is not None:
+        return replace(observed, endpoints=endpoints)
+    meta = ObjectMeta(key=key, uid="")
+    return StoredEndpointSlice(meta=meta, address_type=family.value, endpoints=endpoints)
+
+
+def _completed(
+    slice_: StoredEndpointSlice,
+    service: Key,
+    owner: OwnerReference,
+    ports: tuple[EndpointPort, ...],
+    *,
+    headless: bool,
+) -> StoredEndpointSlice:
+    """The slice with its ports and its marks; labels of others stay."""
+    labels = {
+        **slice_.meta.labels,
+        SERVICE_NAME_LABEL: service.name,
+        MANAGED_BY_LABEL: MANAGED_BY,
+    }
+    # kube-proxy need not look at the slices of a headless Service, and knows them by this.
+    labels.pop(_HEADLESS_LABEL, None)
+    if headless:
+        labels[_HEADLESS_LABEL] = ""
+    meta = replace(slice_.meta, labels=labels, owner_references=(owner,))
+    return replace(slice_, meta=meta, ports=ports)
