@@ -72,11 +72,11 @@ class Etcd:
         self._client_port, self._peer_port = Port(), Port()
         self.url = f"http://127.0.0.1:{self._client_port.number}"
         peer_url = f"http://127.0.0.1:{self._peer_port.number}"
-        self._data = folder / "etcd"
+        self.data = folder / "etcd"
         command = [
             str(executable),
             "--name=test",
-            f"--data-dir={self._data}",
+            f"--data-dir={self.data}",
             f"--listen-client-urls={self.url}",
             f"--advertise-client-urls={self.url}",
             f"--listen-peer-urls={peer_url}",
@@ -99,7 +99,7 @@ class Etcd:
     def close(self) -> None:
         """Kills it, and removes its data and ports."""
         self.process.kill()
-        shutil.rmtree(self._data, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
         self._client_port.close()
         self._peer_port.close()
 
@@ -112,6 +112,14 @@ class Etcd:
         revision = self._call("/v3/maintenance/status", {})["header"]["revision"]
         self._call("/v3/kv/compaction", {"revision": revision, "physical": True})
         return int(revision)
+
+    def put(self, key: str, value: object) -> None:
+        """Stores an object as JSON past the API servers, which then check nothing of it."""
+        data = json.dumps(value).encode()
+        pair = {"key": key.encode(), "value": data}
+        self._call(
+            "/v3/kv/put", {name: base64.b64encode(raw).decode() for name, raw in pair.items()}
+        )
 
     def _healthy(self) -> bool:
         response = _exchange(_connection(self.url), "GET", "/health", None, {})
@@ -189,13 +197,43 @@ class ApiServer:
 
         Raises OSError where there is none.
         """
-        token = (user or self._admin).token
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
-        data = None if body is None else json.dumps(body).encode()
-        return _exchange(_connection(self.url, self.ca_file), method, path, data, headers)
+        headers = _headers(user or self._admin, content_type)
+        connection = _connection(self.url, self.ca_file)
+        return _exchange(connection, method, path, _json(body), headers)
+
+    def session(self) -> "Session":
+        """Requests of the admin over one connection, for one who makes many of them."""
+        return Session(_connection(self.url, self.ca_file), self._admin)
 
     def _ready(self) -> bool:
         return self.request("GET", "/readyz").status == HTTPStatus.OK
+
+
+class Session:
+    """One connection to an API server that is not stopped meanwhile; for one thread at a time.
+
+    A request costs a tenth of what one over a connection of its own does.
+    """
+
+    def __init__(self, connection: http.client.HTTPConnection, user: User) -> None:
+        self._connection = connection
+        self._user = user
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        content_type: str = "application/json",
+    ) -> Response:
+        """`ApiServer.request`."""
+        headers = _headers(self._user, content_type)
+        return _answer(self._connection, method, path, _json(body), headers)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
 
 
 class Cluster:
@@ -439,6 +477,14 @@ def _connection(url: str, ca_file: Path | None = None) -> http.client.HTTPConnec
     return http.client.HTTPSConnection(address, timeout=REQUEST_TIMEOUT_S, context=trust)
 
 
+def _headers(user: User, content_type: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {user.token}", "Content-Type": content_type}
+
+
+def _json(body: object) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
+
+
 def _exchange(
     connection: http.client.HTTPConnection,
     method: str,
@@ -448,12 +494,24 @@ def _exchange(
 ) -> Response:
     """One request and its whole answer; closes the connection. Raises OSError."""
     try:
+        return _answer(connection, method, path, body, headers)
+    finally:
+        connection.close()
+
+
+def _answer(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str],
+) -> Response:
+    """One request and its whole answer. Raises OSError."""
+    try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         text = response.read().decode()
     except http.client.HTTPException as error:
         raise ConnectionError(f"no whole answer to {method} {path}") from error
-    finally:
-        connection.close()
     is_json = "json" in response.headers.get_content_type()
     return Response(response.status, json.loads(text) if is_json else text)

@@ -41,6 +41,7 @@ FLAVOURS = {
     ),
 }
 
+Clusters = Callable[[Flavour], Cluster]
 StartCluster = Callable[..., Cluster]
 StartVMOperator = Callable[..., VMOperator]
 
@@ -66,46 +67,47 @@ def find_binary(request: pytest.FixtureRequest) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def kube_clusters(
     find_binary: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Cluster]]:
-    """The session's cluster of a flavour by its name in FLAVOURS, with its CRDs served."""
+) -> Iterator[Clusters]:
+    """The session's cluster of a flavour, with its CRDs served."""
     with ExitStack() as stack:
-        started: dict[str, Cluster] = {}
+        started: dict[Flavour, Cluster] = {}
 
-        def cluster(name: str) -> Cluster:
-            if name not in started:
-                flavour = FLAVOURS[name]
-                folder = tmp_path_factory.mktemp(f"kube-{name}")
+        def cluster(flavour: Flavour) -> Cluster:
+            if flavour not in started:
+                folder = tmp_path_factory.mktemp("kube")
                 ranges = flavour.service_ranges
-                entered = Cluster(folder, service_ranges=ranges, find=find_binary)
-                started[name] = stack.enter_context(entered)
-                started[name].install_crds(*flavour.crds)
-            return started[name]
+                entered = stack.enter_context(
+                    Cluster(folder, service_ranges=ranges, find=find_binary)
+                )
+                entered.install_crds(*flavour.crds)
+                started[flavour] = entered
+            return started[flavour]
 
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def kube(kube_clusters: Callable[[str], Cluster]) -> Cluster:
+def kube(kube_clusters: Clusters) -> Cluster:
     """The published CRDs, and one address family."""
-    return kube_clusters("single-stack")
+    return kube_clusters(FLAVOURS["single-stack"])
 
 
 @pytest.fixture(scope="session")
-def kube_dual_stack(kube_clusters: Callable[[str], Cluster]) -> Cluster:
+def kube_dual_stack(kube_clusters: Clusters) -> Cluster:
     """The published CRDs, and both address families, IPv4 first."""
-    return kube_clusters("dual-stack")
+    return kube_clusters(FLAVOURS["dual-stack"])
 
 
 @pytest.fixture(scope="session")
-def kube_relaxed(kube_clusters: Callable[[str], Cluster]) -> Cluster:
+def kube_relaxed(kube_clusters: Clusters) -> Cluster:
     """VMServices that may leave out what the page's examples do."""
-    return kube_clusters("relaxed")
+    return kube_clusters(FLAVOURS["relaxed"])
 
 
 @pytest.fixture(scope="session")
-def kube_v1alpha1_storage(kube_clusters: Callable[[str], Cluster]) -> Cluster:
+def kube_v1alpha1_storage(kube_clusters: Clusters) -> Cluster:
     """VMs in v1alpha1 only, so that `status.vmIp` is kept."""
-    return kube_clusters("v1alpha1-storage")
+    return kube_clusters(FLAVOURS["v1alpha1-storage"])
 
 
 @pytest.fixture
