@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="directory of conformance cases",
     )
+    parser.addoption(
+        "--through",
+        choices=("files", "cluster", "all"),
+        default="all",
+        help="run conformance cases through files, an API server, or both (default)",
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

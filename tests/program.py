@@ -29,13 +29,15 @@ class ProgramError(Exception):
     """The program did not start, or did not end well. Holds what it said."""
 
 
-def awaited(ask: Callable[[], Answer], within_s: float = PATIENCE_S) -> Answer:
+def awaited(
+    ask: Callable[[], Answer], within_s: float = PATIENCE_S, poll_s: float = _POLL_S
+) -> Answer:
     """The first answer that is true, or the last one if none is within the time."""
     deadline = time.monotonic() + within_s
     while True:
         if (answer := ask()) or time.monotonic() > deadline:
             return answer
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,31 @@ _OBJECT_KEYS = frozenset(
     {"name", "namespace", "spec", "status", "labels", "annotations"}
     | {"ownerReferences", "finalizers", "unset"}
 )
+_NAMED_KEYS = frozenset({"apiVersion", "kind", "namespace", "name"})
+_EVENT_KEYS = _NAMED_KEYS | {"type", "reason", "message", "regarding"}
 _ENTRY_KEYS = {
     "service": _OBJECT_KEYS,
     "endpoints": _OBJECT_KEYS | {"subsets"},
-    "absent": frozenset({"apiVersion", "kind", "namespace", "name"}),
-    "rejected": frozenset({"name", "namespace", "kind", "by", "field", "optional"}),
+    "vmservice": _OBJECT_KEYS,
+    "conditions": _NAMED_KEYS | {"type", "status", "reason", "message"},
+    "events": _EVENT_KEYS,
+    "no_events": _EVENT_KEYS,
+    "absent": _NAMED_KEYS,
+    "unchanged": _NAMED_KEYS,
+    "rejected": _NAMED_KEYS | {"by", "field", "optional"},
 }
-_STEP_KEYS = frozenset({"why", "note", "apply", "patch", "delete", "expect"})
+_REQUIRED = {
+    "conditions": ("name", "type"),
+    "events": (),
+    "no_events": (),
+    "absent": ("kind", "name"),
+    "unchanged": ("kind", "name"),
+    "rejected": ("name", "by", "field"),
+}
+# For people, anywhere.
+_REMARKS = frozenset({"why", "note"})
+_THROUGH_FILES = frozenset({"service", "endpoints", "absent", "rejected"})
+_STEP_KEYS = frozenset({"apply", "patch", "delete", "expect"})
 
 
 class CaseError(Exception):
@@ -54,16 +72,22 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The object is deleted."""
+    """The object is deleted. `api_version` is how the case names it; it may be empty."""
 
     id: ObjectId
+    api_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A JSON merge patch, as the case has it."""
+    """A JSON merge patch, as the case has it: also of which object, or of its subresource."""
 
     patch: Mapping[str, Any]
+
+    @property
+    def id(self) -> ObjectId:
+        """The object that it changes."""
+        return named(self.patch, self.patch["kind"])
 
 
 Edit = Apply | Delete | Patch
@@ -77,6 +101,18 @@ class Stage:
     expect: Expect
 
 
+class Setting(NamedTuple):
+    """What a case asks of the cluster that it runs on, and of the program's flags."""
+
+    ip_families: tuple[str, ...] = ("IPv4",)
+    crd: str = ""
+    load_balancer_provider: str = ""
+
+    def __str__(self) -> str:
+        families = "+".join(self.ip_families)
+        return ", ".join(filter(None, (families, self.crd, self.load_balancer_provider)))
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One case. `id` is its file's name; the stages come one after the other."""
@@ -87,13 +123,23 @@ class Case:
     crd: str | None
     stages: tuple[Stage, ...]
 
+    @property
+    def setting(self) -> Setting:
+        """What it needs around it. Cases that need the same may run side by side."""
+        return Setting(self.ip_families, self.crd or "", self.load_balancer_provider or "")
+
 
 def load_all(directory: Path) -> tuple[Case, ...]:
     """The cases of a directory, sorted by file name. Raises CaseError; also if there is none."""
-    paths = sorted(directory.glob("*.yaml"))
+    return tuple(load(path) for path in paths_of(directory))
+
+
+def paths_of(directory: Path) -> tuple[Path, ...]:
+    """The files of the cases in a directory, sorted by name. Raises CaseError if there is none."""
+    paths = tuple(sorted(directory.glob("*.yaml")))
     if not paths:
         raise CaseError(f"{directory} holds no case (*.yaml)")
-    return tuple(load(path) for path in paths)
+    return paths
 
 
 def load(path: Path) -> Case:
@@ -136,21 +182,36 @@ def _step(index: int, untyped: Mapping[str, Any]) -> Stage:
     where = f"steps[{index}]"
     _only(where, untyped, _STEP_KEYS)
     edits: list[Edit] = [Apply(manifest) for manifest in untyped.get("apply") or ()]
-    edits += [Patch(patch) for patch in untyped.get("patch") or ()]
-    edits += [Delete(named(entry, entry["kind"])) for entry in untyped.get("delete") or ()]
+    for number, entry in enumerate(untyped.get("patch") or ()):
+        _only(f"{where}.patch[{number}]", entry, _NAMED_KEYS | {"subresource", "patch"})
+        edits.append(Patch(entry))
+    edits += [
+        Delete(named(entry, entry["kind"]), entry.get("apiVersion", ""))
+        for entry in untyped.get("delete") or ()
+    ]
     return Stage(tuple(edits), _expect(f"{where}.expect", untyped.get("expect")))
 
 
 def _expect(where: str, untyped: Mapping[str, Any] | None) -> Expect:
-    # A misspelt key would be an expectation that always holds.
-    for section, entries in (untyped or {}).items():
+    # A misspelt word would be an expectation that always holds.
+    expect = untyped or {}
+    _only(where, expect, frozenset(_ENTRY_KEYS))
+    read = {
+        # Of an event that must not occur, its reason alone may be given.
+        section: [{"reason": e} if isinstance(e, str) else e for e in entries or ()]
+        for section, entries in expect.items()
+    }
+    for section, entries in read.items():
         for index, entry in enumerate(entries):
-            _only(f"{where}.{section}[{index}]", entry, _ENTRY_KEYS.get(section, frozenset(entry)))
-    return untyped or {}
+            place = f"{where}.{section}[{index}]"
+            _only(place, entry, _ENTRY_KEYS[section])
+            if missing := [key for key in _REQUIRED.get(section, ("name",)) if key not in entry]:
+                raise CaseError(f"{place} has no {', '.join(missing)}")
+    return read
 
 
 def _only(where: str, mapping: Mapping[str, Any], known: frozenset[str]) -> None:
-    if unknown := sorted(set(mapping) - known):
+    if unknown := sorted(set(mapping) - known - _REMARKS):
         raise CaseError(f"{where} has unknown keys: {', '.join(unknown)}")
 
 
@@ -173,7 +234,7 @@ def why_api_server(case: Case) -> str | None:
     reasons = [f"has a {kind}" for kind in sorted(kinds - {VM, VM_SERVICE})]
     if any(isinstance(edit, Patch) for edit in edits):
         reasons.append("patches")
-    reasons += [f"expects {section}" for section in sorted(sections - set(_ENTRY_KEYS))]
+    reasons += [f"expects {section}" for section in sorted(sections - _THROUGH_FILES)]
     reasons += [f"expects rejection by {who}" for who in sorted(refused_by - {"validation"})]
     return ", ".join(reasons) or None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.conformance.case import VM_SERVICE, Expect, Manifest, ObjectId, id_of, named
@@ -18,13 +18,23 @@ _PATH = re.compile(r"([^.\[\]]+)|\[([^\]]+)\]")
 _OF_METADATA = ("labels", "annotations", "ownerReferences", "finalizers")
 _ABSENT = object()
 
+ACCEPTED = "VirtualMachineServiceAccepted"
+"""The condition that says why a VMService is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is there: objects, and the reason given for each that is refused."""
+    """What is there: objects, and the reason given for each that is refused.
+
+    The rest is an API server's: events.k8s.io/v1 Events; the fields that it named when it
+    would not store an object; each object's resourceVersion before the last step.
+    """
 
     objects: Mapping[ObjectId, Manifest]
     refusals: Mapping[ObjectId, str]
+    events: Sequence[Manifest] = ()
+    denied: Mapping[ObjectId, Sequence[str]] = field(default_factory=dict)
+    before: Mapping[ObjectId, str] = field(default_factory=dict)
 
 
 def without_filled_in(expect: Expect, manifests: Iterable[Manifest]) -> Expect:
@@ -76,26 +86,125 @@ def _absent(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
         yield f"{id_}: exists, and must not"
 
 
-def _rejected(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
-    kind = entry.get("kind") or VM_SERVICE
-    # An entry may leave the namespace out where the name says enough.
-    refusals = {
-        id_: reason
-        for id_, reason in observed.refusals.items()
-        if (id_.kind, id_.name) == (kind, entry["name"])
-        and id_.namespace == (entry.get("namespace") or id_.namespace)
+def _vmservice(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
+    yield from _object(named(entry, VM_SERVICE), entry, observed)
+
+
+def _condition(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
+    id_ = named(entry, VM_SERVICE)
+    held = _condition_of(observed.objects.get(id_) or {}, entry["type"])
+    if held is None:
+        yield f"{id_}: has no condition {entry['type']}"
+        return
+    for key in ("status", "reason", "message"):
+        if key in entry and entry[key] != held.get(key, ""):
+            yield (
+                f"{id_}: the {key} of its condition {entry['type']} is {held.get(key, '')!r}, "
+                f"and must be {entry[key]!r}"
+            )
+
+
+def _condition_of(manifest: Manifest, type_: str) -> Mapping[str, Any] | None:
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return next((c for c in conditions if c["type"] == type_), None)
+
+
+def _event(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
+    if not any(_is_event(entry, event) for event in observed.events):
+        yield f"no event is like {_text(entry)}; there are: {_told_of(observed.events)}"
+
+
+def _no_event(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
+    for event in observed.events:
+        if _is_event(entry, event):
+            yield f"there is an event, and must not be: {_told_of([event])}"
+
+
+def _is_event(entry: Mapping[str, Any], event: Manifest) -> bool:
+    """Whether the event is one that the entry describes; it may name what it regards itself."""
+    regarding = entry.get("regarding") or {
+        key: entry[key] for key in ("kind", "namespace", "name") if key in entry
     }
-    if not refusals and not entry.get("optional"):
-        yield f"{kind} {entry['name']}: is not refused, and must be for {entry['field']}"
+    told = {"type": "type", "reason": "reason", "message": "note"}
+    return all(entry[of] == event.get(key) for of, key in told.items() if of in entry) and not any(
+        _lacking("regarding", regarding, event.get("regarding") or {})
+    )
+
+
+def _told_of(events: Iterable[Manifest]) -> str:
+    keys = ("type", "reason", "note")
+    return "; ".join(" ".join(str(event.get(key)) for key in keys) for event in events) or "none"
+
+
+def _unchanged(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
+    id_ = named(entry, entry["kind"])
+    if id_ not in observed.before:
+        yield f"{id_}: did not exist before the last step, and must not be changed by it"
+    elif id_ not in observed.objects:
+        yield f"{id_}: does not exist, and must not be changed"
+    else:
+        before = observed.before[id_]
+        after = observed.objects[id_]["metadata"]["resourceVersion"]
+        if before != after:
+            yield f"{id_}: was written: its resourceVersion was {before}, and is {after}"
+
+
+def _rejected(entry: Mapping[str, Any], observed: Observed) -> Iterator[str]:
+    kind, wanted = entry.get("kind") or VM_SERVICE, entry["field"]
+    by_crd = entry["by"] == "crd"
+
+    def meant(id_: ObjectId) -> bool:
+        # An entry may leave the namespace out where the name says enough.
+        namespace = entry.get("namespace") or id_.namespace
+        return id_ == (kind, namespace, entry["name"])
+
+    denied = {id_: fields for id_, fields in observed.denied.items() if meant(id_)}
+    refusals = {id_: reason for id_, reason in observed.refusals.items() if meant(id_)}
+    if not (denied if by_crd else refusals) and not entry.get("optional"):
+        by = "the API server" if by_crd else "us"
+        yield f"{kind} {entry['name']}: is not refused by {by}, and must be for {wanted}"
+    for id_, fields in denied.items():
+        if by_crd and wanted not in fields:
+            yield f"{id_}: the API server names {', '.join(fields)}, and must name {wanted}"
     for id_, reason in refusals.items():
-        if not reason.startswith(f"{entry['field']}: "):
-            yield f"{id_}: is refused for {reason!r}, and must be for {entry['field']}"
+        if not by_crd and not reason.startswith(f"{wanted}: "):
+            yield f"{id_}: is refused for {reason!r}, and must be for {wanted}"
+
+
+def unsaid(observed: Observed) -> Iterator[str]:
+    """Refusals that no Warning event and no condition of the VMService tells of.
+
+    Both must name the same field as the refusal, at their beginning.
+    """
+    for id_, reason in observed.refusals.items():
+        if id_ not in observed.objects:
+            continue  # It has been deleted since.
+        name = f"{reason.partition(': ')[0]}: "
+        warning = {"type": "Warning", "regarding": {"kind": VM_SERVICE, **_place(id_)}}
+        warnings = [event for event in observed.events if _is_event(warning, event)]
+        if not any(str(event.get("note")).startswith(name) for event in warnings):
+            yield f"{id_}: no Warning event begins with {name!r}; {_told_of(warnings)}"
+        condition = _condition_of(observed.objects[id_], ACCEPTED) or {}
+        if condition.get("status") != "False":
+            yield f"{id_}: is refused, but its condition {ACCEPTED} is {condition or 'not there'}"
+        elif not condition["message"].startswith(name):
+            message = condition["message"]
+            yield f"{id_}: its condition {ACCEPTED} says {message!r}, which must begin {name!r}"
+
+
+def _place(id_: ObjectId) -> Mapping[str, str]:
+    return {"namespace": id_.namespace, "name": id_.name}
 
 
 _COMPARED_BY = {
     "service": _service,
     "endpoints": _endpoints,
+    "vmservice": _vmservice,
+    "conditions": _condition,
+    "events": _event,
+    "no_events": _no_event,
     "absent": _absent,
+    "unchanged": _unchanged,
     "rejected": _rejected,
 }
 

@@ -12,6 +12,8 @@ from tests.conformance.case import (
     CaseError,
     Delete,
     ObjectId,
+    Patch,
+    Setting,
     Stage,
     applied,
     deleted,
@@ -30,7 +32,7 @@ SERVICE: dict[str, Any] = {
     "metadata": {"name": "web", "namespace": "shop", "uid": "u-web"},
 }
 CHANGED = {**VM, "status": {}}
-DELETE_VM = {"kind": "VirtualMachine", "namespace": "shop", "name": "web-1"}
+DELETE_VM = {"apiVersion": "v9", "kind": "VirtualMachine", "namespace": "shop", "name": "web-1"}
 EXISTS = {"service": [{"name": "web", "namespace": "shop"}]}
 GONE = {"absent": [{"kind": "Service", "name": "web", "namespace": "shop"}]}
 
@@ -49,7 +51,7 @@ def test_a_first_step_that_only_expects_belongs_to_the_objects(tmp_path: Path) -
     steps = [{"expect": EXISTS}, {"apply": [CHANGED], "delete": [DELETE_VM]}]
     assert case(tmp_path, steps=steps, expect=GONE).stages == (
         Stage((Apply(VM), Apply(SERVICE)), EXISTS),
-        Stage((Apply(CHANGED), Delete(ObjectId("VirtualMachine", "shop", "web-1"))), GONE),
+        Stage((Apply(CHANGED), Delete(ObjectId("VirtualMachine", "shop", "web-1"), "v9")), GONE),
     )
 
 
@@ -65,6 +67,7 @@ def test_a_last_step_that_expects_is_a_stage_before_the_final_expectation(tmp_pa
 def test_settings_have_defaults(tmp_path: Path) -> None:
     plain = case(tmp_path)
     assert (plain.ip_families, plain.load_balancer_provider, plain.crd) == (("IPv4",), None, None)
+    assert plain.setting == Setting(("IPv4",), "", "")
     set_ = case(
         tmp_path,
         cluster={"ipFamilies": ["IPv6", "IPv4"]},
@@ -76,6 +79,33 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
         "nsx-t-lb",
         "relaxed",
     )
+    assert str(set_.setting) == "IPv6+IPv4, relaxed, nsx-t-lb"
+
+
+def test_cases_that_need_the_same_around_them_have_one_setting(tmp_path: Path) -> None:
+    assert case(tmp_path, crd="relaxed").setting == case(tmp_path, crd="relaxed").setting
+    different: list[dict[str, Any]] = [
+        {},
+        {"crd": "relaxed"},
+        {"cluster": {"ipFamilies": ["IPv6"]}},
+        {"config": {"loadBalancerProvider": "nsx-t-lb"}},
+    ]
+    assert len({case(tmp_path, **untyped).setting for untyped in different}) == 4
+
+
+def test_a_patch_names_its_object(tmp_path: Path) -> None:
+    entry = {"kind": "Service", "name": "web", "subresource": "status", "patch": {"a": None}}
+    edit = case(tmp_path, steps=[{"patch": [entry]}]).stages[1].edits[0]
+    assert edit == Patch(entry)
+    assert isinstance(edit, Patch)
+    assert edit.id == ObjectId("Service", "default", "web")
+
+
+def test_of_an_event_that_must_not_occur_the_reason_is_enough(tmp_path: Path) -> None:
+    expect = {"no_events": ["Failed", {"reason": "Broken", "note": "for people"}]}
+    assert case(tmp_path, expect=expect).stages[0].expect == {
+        "no_events": [{"reason": "Failed"}, {"reason": "Broken", "note": "for people"}]
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,6 +132,26 @@ def test_settings_have_defaults(tmp_path: Path) -> None:
             id="an unknown setting",
         ),
         pytest.param({"objects": None}, "TypeError", id="no objects"),
+        pytest.param(
+            {"expect": {"services": [{"name": "web"}]}},
+            "expect has unknown keys: services",
+            id="a misspelt section",
+        ),
+        pytest.param(
+            {"steps": [{"patch": [{"kind": "Service", "name": "web", "path": {}}]}]},
+            "steps[0].patch[0] has unknown keys: path",
+            id="a misspelt key of a patch",
+        ),
+        pytest.param(
+            {"expect": {"rejected": [{"name": "web"}]}},
+            "expect.rejected[0] has no by, field",
+            id="a rejection by nobody",
+        ),
+        pytest.param(
+            {"expect": {"unchanged": [{"name": "web"}]}},
+            "expect.unchanged[0] has no kind",
+            id="what is unchanged has no kind",
+        ),
     ],
 )
 def test_what_is_no_case_is_an_error_that_names_the_place(

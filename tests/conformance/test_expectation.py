@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.case import ObjectId
-from tests.conformance.expectation import Observed, differences, without_filled_in
+from tests.conformance.expectation import ACCEPTED, Observed, differences, unsaid, without_filled_in
 
 OWNER = {
     "apiVersion": "vmoperator.vmware.com/v1alpha6",
@@ -270,3 +270,209 @@ def test_what_an_api_server_fills_in_is_compared_only_where_it_is_set(
     left = without_filled_in(expect, [manifest])
     assert set(left["service"][0]["spec"]) == compared_fields
     assert left["endpoints"] == expect["endpoints"]
+
+
+READY = "VirtualMachineServiceServiceReady"
+VM_SERVICE: dict[str, Any] = {
+    "kind": "VirtualMachineService",
+    "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"}
+    | {"finalizers": ["a/b", "c/d"]},
+    "status": {
+        "loadBalancer": {"ingress": [{"ip": "192.0.2.7"}, {"hostname": "lb.example.com"}]},
+        "conditions": [
+            {"type": "Other", "status": "True", "reason": "R", "message": "m"},
+            {"type": READY, "status": "False", "reason": "Broken", "message": "no pool"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        pytest.param({}, None, id="it exists"),
+        pytest.param({"finalizers": ["c/d", "a/b"]}, None, id="its finalizers, in any order"),
+        pytest.param({"finalizers": ["a/b"]}, "finalizers", id="a finalizer too many"),
+        pytest.param({"finalizers": ["a/b", "c/d", "e/f"]}, "finalizers", id="one missing"),
+        pytest.param({"status": {}}, None, id="any status"),
+        pytest.param(
+            {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}, {}]}}}, None, id="ingress"
+        ),
+        pytest.param(
+            {"status": {"loadBalancer": {"ingress": [{}, {"ip": "192.0.2.7"}]}}},
+            "status.loadBalancer.ingress[1].ip is not set",
+            id="ingress in another order",
+        ),
+        pytest.param(
+            {"status": {"loadBalancer": {"ingress": [{}]}}}, "ingress", id="an ingress too many"
+        ),
+        pytest.param({"unset": ["status.loadBalancer.ingress[2]"]}, None, id="a path unset"),
+        pytest.param({"unset": ["status.loadBalancer"]}, "must not be set", id="a path set"),
+        pytest.param({"labels": {"a": "b"}}, "labels.a is not set", id="a label missing"),
+    ],
+)
+def test_a_vmservice_is_compared_as_a_service_is(entry: dict[str, Any], says: str | None) -> None:
+    found = compared("vmservice", entry, VM_SERVICE)
+    assert [says in line for line in found if says] == ([True] if says else [])
+    assert compared("vmservice", entry, None) != []
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        pytest.param({"status": "False"}, None, id="the status"),
+        pytest.param({"reason": "Broken", "message": "no pool"}, None, id="the rest"),
+        pytest.param({"status": "True"}, "the status", id="another status"),
+        pytest.param({"status": False}, "the status", id="a flag for a text"),
+        pytest.param({"reason": "Any"}, "the reason", id="another reason"),
+        pytest.param({"message": ""}, "the message", id="a message, and none expected"),
+        pytest.param({"message": "no"}, "the message", id="the beginning of a message only"),
+        pytest.param({"type": "Ready"}, "has no condition", id="another type"),
+    ],
+)
+def test_a_condition_is_compared_by_its_type(entry: dict[str, Any], says: str | None) -> None:
+    found = compared("conditions", {"type": READY, **entry}, VM_SERVICE)
+    assert [says in line for line in found if says] == ([True] if says else [])
+    assert bool(found) is bool(says)
+
+
+def test_a_vmservice_that_does_not_exist_has_no_condition() -> None:
+    assert compared("conditions", {"type": READY}, None) != []
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    regarding = {"kind": "VirtualMachineService", "namespace": "shop", "name": "web", "uid": "u"}
+    base = {"type": "Normal", "reason": "CreateDone", "note": "done", "regarding": regarding}
+    return {**base, **changes}
+
+
+EVENT = {
+    "type": "Normal",
+    "reason": "CreateDone",
+    "message": "done",
+    "regarding": {"kind": "VirtualMachineService", "namespace": "shop", "name": "web"},
+}
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        pytest.param([event()], True, id="the same"),
+        pytest.param([event(note="other"), event()], True, id="one of two"),
+        pytest.param([], False, id="none"),
+        pytest.param([event(type="Warning")], False, id="another type"),
+        pytest.param([event(reason="CreateFailed")], False, id="another reason"),
+        pytest.param([event(note="done so far")], False, id="another note"),
+        pytest.param(
+            [event(regarding={**event()["regarding"], "name": "x"})], False, id="another object"
+        ),
+        pytest.param(
+            [event(regarding={**event()["regarding"], "kind": "Service"})], False, id="another kind"
+        ),
+        pytest.param([event(regarding={})], False, id="no object"),
+        pytest.param([event(type="Warning"), event(reason="x")], False, id="two that are it half"),
+    ],
+)
+def test_one_event_must_be_as_expected_in_all(events: list[Any], found: bool) -> None:
+    observed = Observed({}, {}, events=events)
+    assert (differences({"events": [EVENT]}, observed) == []) is found
+    assert (differences({"no_events": [EVENT]}, observed) == []) is not found
+
+
+def test_what_an_event_regards_may_be_named_in_short() -> None:
+    observed = Observed({}, {}, events=[event()])
+    assert differences({"events": [{"reason": "CreateDone", "name": "web"}]}, observed) == []
+    assert differences({"events": [{"reason": "CreateDone", "name": "api"}]}, observed) != []
+    assert differences({"no_events": [{"reason": "CreateDone"}]}, observed) != []
+    assert differences({"no_events": [{"reason": "CreateFailed"}]}, observed) == []
+
+
+ID = ObjectId("VirtualMachineService", "shop", "web")
+UNCHANGED = {"kind": "VirtualMachineService", "name": "web", "namespace": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("before", "objects", "says"),
+    [
+        pytest.param({ID: "7"}, {ID: VM_SERVICE}, None, id="not written"),
+        pytest.param({ID: "6"}, {ID: VM_SERVICE}, "was 6, and is 7", id="written"),
+        pytest.param({}, {ID: VM_SERVICE}, "did not exist before", id="created"),
+        pytest.param({ID: "7"}, {}, "does not exist", id="deleted"),
+    ],
+)
+def test_what_is_unchanged_was_not_written(before: Any, objects: Any, says: str | None) -> None:
+    found = differences({"unchanged": [UNCHANGED]}, Observed(objects, {}, before=before))
+    assert [says in line for line in found if says] == ([True] if says else [])
+    assert bool(found) is bool(says)
+
+
+@pytest.mark.parametrize(
+    ("entry", "denied", "says"),
+    [
+        pytest.param({}, ["spec.type", "spec.ports[0].name"], None, id="one of the fields named"),
+        pytest.param({}, ["spec.ports"], "must name spec.type", id="another field"),
+        pytest.param({}, ["spec.type.x"], "must name spec.type", id="a field below it"),
+        pytest.param({}, None, "is not refused by the API server", id="stored"),
+        pytest.param({"optional": True}, None, None, id="stored, and may be"),
+        pytest.param({"optional": True}, ["x"], "must name", id="may be, but not so"),
+        pytest.param({"by": "validation"}, ["spec.type"], "not refused by us", id="not by us"),
+        pytest.param({"namespace": "other"}, ["spec.type"], "not refused", id="another object"),
+    ],
+)
+def test_what_the_api_server_refuses_it_refuses_for_the_field(
+    entry: dict[str, Any], denied: list[str] | None, says: str | None
+) -> None:
+    expected = {"name": "web", "by": "crd", "field": "spec.type", **entry}
+    observed = Observed({}, {}, denied={} if denied is None else {ID: denied})
+    found = differences({"rejected": [expected]}, observed)
+    assert [says in line for line in found if says] == ([True] if says else [])
+    assert bool(found) is bool(says)
+
+
+def test_what_we_refuse_is_not_refused_by_the_api_server() -> None:
+    expected = {"name": "web", "by": "crd", "field": "spec.type"}
+    observed = Observed({}, {ID: "spec.type: no"})
+    assert len(differences({"rejected": [expected]}, observed)) == 1
+
+
+REASON = "spec.type: NodePort is not supported"
+WARNING = event(type="Warning", reason="Invalid", note=REASON)
+
+
+def refused(**changes: Any) -> dict[str, Any]:
+    condition = {"type": ACCEPTED, "status": "False", "message": REASON, **changes}
+    return {**VM_SERVICE, "status": {"conditions": [condition]}}
+
+
+@pytest.mark.parametrize(
+    ("events", "manifest", "says"),
+    [
+        pytest.param([event(), WARNING], refused(), [], id="said by both"),
+        pytest.param([], refused(), ["no Warning event"], id="no event"),
+        pytest.param([event(note=REASON)], refused(), ["no Warning event"], id="not a warning"),
+        pytest.param(
+            [event(type="Warning", note="spec: no")], refused(), ["no Warning"], id="another field"
+        ),
+        pytest.param(
+            [{**WARNING, "regarding": {**WARNING["regarding"], "name": "api"}}],
+            refused(),
+            ["no Warning event"],
+            id="an event of another VMService",
+        ),
+        pytest.param([WARNING], VM_SERVICE, ["is not there"], id="no condition"),
+        pytest.param([WARNING], refused(status="True"), ["is refused, but"], id="accepted"),
+        pytest.param([WARNING], refused(message="spec: no"), ["must begin"], id="no such field"),
+        pytest.param([], VM_SERVICE, ["no Warning event", "is not there"], id="said by none"),
+    ],
+)
+def test_a_refusal_is_said_by_an_event_and_a_condition(
+    events: list[Any], manifest: dict[str, Any], says: list[str]
+) -> None:
+    found = list(unsaid(Observed({ID: manifest}, {ID: REASON}, events=events)))
+    assert len(found) == len(says)
+    assert all(text in line for text, line in zip(says, found, strict=True))
+
+
+def test_a_refused_vmservice_that_is_gone_need_not_say_so() -> None:
+    assert list(unsaid(Observed({}, {ID: REASON}))) == []
+    assert list(unsaid(Observed({ID: VM_SERVICE}, {}))) == []

@@ -1,9 +1,11 @@
 """A stream that says something else than the held objects fails, and so does a broken stream."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tests.conformance.expectation import ACCEPTED
 from tests.conformance.told import (
     ContractError,
     Fold,
@@ -11,7 +13,10 @@ from tests.conformance.told import (
     Told,
     ToldEndpoint,
     ToldPort,
+    content,
     disagreements,
+    disagreements_on_server,
+    ready_only,
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
@@ -220,3 +225,81 @@ def test_what_says_the_same_agrees(state: Any, service: Any, endpoints: Any) -> 
 )
 def test_what_says_something_else_does_not_agree(state: Any, service: Any, endpoints: Any) -> None:
     assert list(disagreements(state, service, endpoints)) != []
+
+
+def owned(manifest: dict[str, Any], uid: str = "u-web", **changes: Any) -> dict[str, Any]:
+    owner = {"kind": "VirtualMachineService", "name": "web", "uid": uid, "controller": True}
+    return {**manifest, "metadata": {"ownerReferences": [{**owner, **changes}]}}
+
+
+VM_SERVICE: dict[str, Any] = {"spec": {"selector": {"app": "web"}}}
+NO_SELECTOR: dict[str, Any] = {"spec": {}}
+FAILING: dict[str, Any] = {
+    **VM_SERVICE,
+    "status": {"conditions": [{"type": ACCEPTED, "status": "False"}]},
+}
+ACCEPTING: dict[str, Any] = {
+    **VM_SERVICE,
+    "status": {"conditions": [{"type": ACCEPTED, "status": "True"}]},
+}
+GONE = NotTold(None)
+FREE: dict[str, Any] = {**HELD_SERVICE, "metadata": {}}
+
+
+@pytest.mark.parametrize(
+    ("state", "vm_service", "service", "endpoints", "agrees"),
+    [
+        pytest.param(TOLD, VM_SERVICE, owned(HELD_SERVICE), owned(held()), True, id="the same"),
+        pytest.param(
+            TOLD, VM_SERVICE, owned(HELD_SERVICE), owned({"subsets": []}), False, id="not the same"
+        ),
+        pytest.param(
+            TOLD, VM_SERVICE, owned(HELD_SERVICE), owned(held(), "u-x"), False, id="others' hold it"
+        ),
+        pytest.param(
+            TOLD,
+            VM_SERVICE,
+            owned(HELD_SERVICE),
+            owned(held(), controller=False),
+            False,
+            id="owned, but not controlled",
+        ),
+        pytest.param(TOLD, VM_SERVICE, owned({"spec": {}}, "u-x"), None, True, id="in the way"),
+        pytest.param(TOLD, VM_SERVICE, FREE, owned(held()), True, id="not adopted"),
+        pytest.param(TOLD, VM_SERVICE, None, None, False, id="no Service, and nobody says why"),
+        pytest.param(TOLD, ACCEPTING, None, None, False, id="no Service, and we say it is well"),
+        pytest.param(TOLD, FAILING, None, None, True, id="no Service, and we say why"),
+        pytest.param(
+            TOLD, FAILING, owned(HELD_SERVICE), owned({}), False, id="we fail, but hold a Service"
+        ),
+        pytest.param(
+            NOTHING, NO_SELECTOR, owned(HELD_SERVICE), owned(held()), True, id="as they were"
+        ),
+        pytest.param(
+            TOLD, NO_SELECTOR, owned(HELD_SERVICE), owned(held()), False, id="nothing to select"
+        ),
+        pytest.param(GONE, None, owned(HELD_SERVICE), None, False, id="a Service left behind"),
+        pytest.param(GONE, None, None, owned(held()), False, id="an Endpoints left behind"),
+        pytest.param(GONE, None, owned(HELD_SERVICE, "u-x"), FREE, True, id="others' are left"),
+        pytest.param(GONE, None, None, None, True, id="all is gone"),
+    ],
+)
+def test_what_others_have_says_nothing_of_ours(
+    state: Any, vm_service: Any, service: Any, endpoints: Any, agrees: bool
+) -> None:
+    found = list(disagreements_on_server(state, vm_service, {"u-web"}, service, endpoints))
+    assert (found == []) is agrees
+
+
+def test_an_address_without_a_target_is_none_of_ours() -> None:
+    edited = {"subsets": [{"addresses": [{"ip": "10.0.0.1"}]}]}
+    assert list(disagreements(TOLD, HELD_SERVICE, edited)) != []
+
+
+def test_a_class_shows_its_own_part_of_the_same() -> None:
+    ready = ready_only(TOLD)
+    assert addresses(ready) == [("10.0.0.1", True)]
+    assert isinstance(ready, Told)
+    assert content(ready) == content(replace(ready, version=8, revision="s"))
+    assert content(ready) != content(TOLD)
+    assert ready_only(GONE) == content(GONE) == GONE

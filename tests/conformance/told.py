@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tests.conformance.case import Manifest
+from tests.conformance.expectation import ACCEPTED
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
 
@@ -156,6 +157,54 @@ def disagreements(
             )
 
 
+def disagreements_on_server(
+    state: Told | NotTold,
+    vm_service: Manifest | None,
+    uids: Collection[str],
+    service: Manifest | None,
+    endpoints: Manifest | None,
+) -> Iterator[str]:
+    """The same on an API server, where objects of a service's name may be somebody else's.
+
+    `uids` are those that VMServices of that name have had: who controls what is ours. An
+    Endpoints says nothing of a VMService without selector; and no object need be held
+    where somebody else's Service is in the way, or the API server will not take ours.
+    """
+    in_the_way = service is not None and _controller(service) not in uids
+    service = service if service and _controller(service) in uids else None
+    endpoints = endpoints if endpoints and _controller(endpoints) in uids else None
+    if isinstance(state, Told):
+        if in_the_way or (service is None and _is_refused(vm_service or {})):
+            return
+        if not ((vm_service or {}).get("spec") or {}).get("selector"):
+            endpoints = None
+    yield from disagreements(state, service, endpoints)
+
+
+def _is_refused(vm_service: Manifest) -> bool:
+    """Whether the VMService says that what it asks for is not held."""
+    conditions = (vm_service.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == ACCEPTED and c["status"] == "False" for c in conditions)
+
+
+def _controller(manifest: Manifest) -> str | None:
+    """The uid of the object that controls this one."""
+    references = manifest["metadata"].get("ownerReferences") or ()
+    return next((r["uid"] for r in references if r.get("controller")), None)
+
+
+def ready_only(state: Told | NotTold) -> Told | NotTold:
+    """What the class of ready endpoints would be told of the same service."""
+    if isinstance(state, NotTold):
+        return state
+    return replace(state, endpoints=frozenset(e for e in state.endpoints if e.ready))
+
+
+def content(state: Told | NotTold) -> Told | NotTold:
+    """The state without version and revision, of which each filter class has its own."""
+    return state if isinstance(state, NotTold) else replace(state, version=0, revision="")
+
+
 def _held(endpoints: Manifest) -> Mapping[ToldEndpoint, set[tuple[str, int, str]]]:
     """Each address of an Endpoints as gRPC would tell it, with its ports."""
     held: dict[ToldEndpoint, set[tuple[str, int, str]]] = {}
@@ -163,7 +212,8 @@ def _held(endpoints: Manifest) -> Mapping[ToldEndpoint, set[tuple[str, int, str]
         ports = {(p.get("name", ""), p["port"], p["protocol"]) for p in subset.get("ports") or ()}
         for ready, key in ((True, "addresses"), (False, "notReadyAddresses")):
             for address in subset.get(key) or ():
-                target = address["targetRef"]
-                endpoint = ToldEndpoint(address["ip"], target["uid"], target["name"], ready)
+                target = address.get("targetRef") or {}
+                uid, name = target.get("uid", ""), target.get("name", "")
+                endpoint = ToldEndpoint(address["ip"], uid, name, ready)
                 held.setdefault(endpoint, set()).update(ports)
     return held

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 import grpc
 
-from tests.conformance.told import ContractError, Fold, NotTold, Told, told
+from tests.conformance.told import (
+    ContractError,
+    Fold,
+    NotTold,
+    Told,
+    content,
+    ready_only,
+    told,
+)
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2_grpc as api
 
@@ -69,11 +77,20 @@ class Asker:
             raise
         return told(response.endpoint_set)
 
-    def listed(self) -> Iterator[pb.ServiceSummary]:
-        """Every service, page by page."""
+    def contradictions(self, service: str, state: Told | NotTold) -> Iterator[str]:
+        """Where look-ups do not say what the stream has told of a service: `state`."""
+        everything = self.resolved(service, pb.READINESS_ALL)
+        if everything != state:
+            yield f"{service}: the stream tells {state}, a look-up {everything}"
+        ready = self.resolved(service, pb.READINESS_READY_ONLY)
+        if content(ready) != content(ready_only(state)):
+            yield f"{service}: the stream tells {state}, a look-up of ready ones {ready}"
+
+    def listed(self, namespace: str = "") -> Iterator[pb.ServiceSummary]:
+        """Every service, of one namespace or of all, page by page."""
         token = ""
         while True:
-            request = pb.ListServicesRequest(page_size=2, page_token=token)
+            request = pb.ListServicesRequest(namespace=namespace, page_size=2, page_token=token)
             response = self._stub.ListServices(request, timeout=_CALL_S)
             yield from response.services
             if not (token := response.next_page_token):
