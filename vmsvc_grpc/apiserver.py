@@ -177,7 +177,10 @@ class ApiServer:
         )
         response = await self._open(_Request("GET", path, query, {}, None, timeout))
         async with response:
-            yield _lines(response.content, self._bounds.line_bytes_max)
+            try:
+                yield _lines(response.content, self._bounds.line_bytes_max)
+            finally:
+                _abort(response)
 
     async def _open(self, request: _Request) -> aiohttp.ClientResponse:
         """A successful answer, of which only the head has been read."""
@@ -247,6 +250,17 @@ class ApiServer:
 
     def _age_s(self) -> float:
         return asyncio.get_running_loop().time() - self._loaded
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Drop the connection of an answer that is not read to its end.
+
+    To close it would be to tell the other end, and to wait for it in the background; it may
+    have gone for ever, and so may our event loop soon.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator[bytes]:
