@@ -87,6 +87,7 @@ class Config:
     reconcile: bool = False
     endpoint_slices: str = "mirror"
     lease_duration_s: float = 15.0
+    watch_silence_s: float = 75.0
     listen: Address = _GRPC
     http_listen: Address = _HTTP
     insecure: bool = False

@@ -183,6 +183,14 @@ SERVE = [
         "15",
         "SECONDS",
     ),
+    Flag(
+        "--watch-silence-s",
+        _at_least(1, float),
+        "seconds without a word from the API server after which a watch is begun anew; it says "
+        "something once a minute",
+        "75",
+        "SECONDS",
+    ),
     Flag("--listen", address, "where gRPC listens", "127.0.0.1:50051", "HOST:PORT"),
     Flag(
         "--http-listen",

@@ -97,6 +97,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
         (["--drain-s", "-1"], {}, "--drain-s: -1 is less than 0"),
         (["--drain-s", "nan"], {}, "--drain-s: nan"),
         (["--drain-s", "soon"], {}, "--drain-s: 'soon' is not a number"),
+        (["--watch-silence-s", "0.5"], {}, "--watch-silence-s: 0.5 is less than 1"),
         ([], {"VMSVC_DRAIN_S": "soon"}, "VMSVC_DRAIN_S: 'soon' is not a number"),
         ([], {"VMSVC_INSECURE": "perhaps"}, "VMSVC_INSECURE: 'perhaps' is neither true nor false"),
         (["--streams-max", "0"], {}, "--streams-max: 0 is less than 1"),
@@ -158,6 +159,7 @@ def test_without_manifests_an_api_server_is_used_and_a_look_from_a_laptop_writes
     assert str(config.credentials) == f"kubeconfig {kubeconfig}"
     assert config.namespaces == ("b", "a")
     assert config.reconcile is False
+    assert config.watch_silence_s == 75.0
     assert settings(["--kubeconfig", str(kubeconfig), "--reconcile", "on"]).reconcile is True
 
 

@@ -20,7 +20,7 @@ from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.leader import Leader, LeaseSettings
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.source import Emit
-from vmsvc_grpc.source.kube import KubeSource, Trouble
+from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class ClusterPlace:
                 api,
                 kinds=CLUSTER_KINDS,
                 namespaces=self._config.namespaces,
+                bounds=Bounds(silence_s=self._config.watch_silence_s),
                 report=_log_trouble,
             )
             self._source = source
