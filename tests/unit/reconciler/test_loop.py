@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
-from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
     Key,
@@ -21,11 +21,20 @@ from vmsvc_grpc.model.objects import (
     Problem,
     ServiceType,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredService,
+    VirtualMachineService,
 )
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import Child, Children, Failure, desired
-from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Reconciler, Settings
+from vmsvc_grpc.reconciler.loop import (
+    ChangeError,
+    Conflict,
+    Gone,
+    Reconciler,
+    Settings,
+)
+from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
 
 DEADLINE_S = 10.0
@@ -36,6 +45,7 @@ FAST = Settings(
     cooldown_s=0.0,
     backoff_first_s=0.001,
     backoff_max_s=0.002,
+    lead_poll_s=0.01,
 )
 DEPLOYMENT = OwnerReference("apps/v1", "Deployment", "someone", "uid-someone", True)
 DB = Key("shop", "db")
@@ -54,6 +64,8 @@ class MemoryStore:
         self.writes: list[str] = []
         self.trouble: list[BaseException] = []
         self.gate: asyncio.Event | None = None
+        self.refused: Callable[[Change], ChangeError | None] = lambda _: None
+        self.dies_at: tuple[int, bool] | None = None
         self.under_way = 0
         self.most_under_way = 0
         self._given = 0
@@ -66,7 +78,15 @@ class MemoryStore:
             await (self.gate.wait() if self.gate else asyncio.sleep(0))
             if self.trouble:
                 raise self.trouble.pop(0)
-            return self._apply(change)
+            if refusal := self.refused(change):
+                raise refusal
+            if self.dies_at == (len(self.writes), False):
+                raise Crash
+            dies = self.dies_at == (len(self.writes), True)
+            held = self._apply(change)
+            if dies:
+                raise Crash
+            return held
         finally:
             self.under_way -= 1
 
@@ -84,6 +104,9 @@ class MemoryStore:
             uid=change.after.meta.uid or f"uid-given-{self._given}",
             resource_version=str(self._given),
         )
+        if meta.deleting and not meta.finalizers:
+            del self.held[at]
+            return None
         self.held[at] = replace(change.after, meta=meta)
         return self.held[at]
 
@@ -91,7 +114,12 @@ class MemoryStore:
         stored, endpoints = (self.held.get((kind, key)) for kind in (Kind.SERVICE, Kind.ENDPOINTS))
         assert stored is None or isinstance(stored, StoredService)
         assert endpoints is None or isinstance(endpoints, StoredEndpoints)
-        return Children(service=stored, endpoints=endpoints)
+        slices = [held for held in self.held.values() if isinstance(held, StoredEndpointSlice)]
+        return Children(
+            service=stored,
+            endpoints=endpoints,
+            slices=tuple(sorted((s for s in slices if s.service == key), key=lambda s: s.key)),
+        )
 
 
 class World:
@@ -101,16 +129,29 @@ class World:
         self, store: MemoryStore | None = None, settings: Settings = FAST, **options: Any
     ) -> None:
         self.store = store or MemoryStore()
+        self.direct = options.get("direct_slices", False)
         self.failures: list[tuple[Key, Failure | None]] = []
+        self.notices: list[tuple[Key, str, str]] = []
         self.cache = Cache(AddressRules(), kinds=Kind)
         self.reconciler = Reconciler(
             self.cache,
             self.store,
             settings=settings,
             on_failure=lambda key, failure: self.failures.append((key, failure)),
+            on_notice=self._noticed,
             random=lambda: 1.0,
+            now=lambda: "now",
             **options,
         )
+
+    def _noticed(self, about: VirtualMachineService, told: Notice) -> None:
+        self.notices.append((about.key, told.reason, told.note))
+
+    def put(self, *objects: Held) -> None:
+        """Somebody writes them: they are stored, and told."""
+        for one in objects:
+            self.store.held[one.kind, one.key] = one
+        self.apply(*objects)
 
     def tell(self, *events: Event) -> None:
         for event in events:
@@ -122,30 +163,35 @@ class World:
     def list(self, *objects: Any) -> None:
         """All there is: these objects, and what the store holds."""
         self.tell(*(Init(kind) for kind in Kind))
+        for one in objects:
+            if isinstance(one, VirtualMachineService) and one.kind in self.store.kinds:
+                self.store.held[one.kind, one.key] = one
         self.apply(*objects, *self.store.held.values())
         self.tell(*(InitDone(kind) for kind in Kind))
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self.reconciler.queue_depth or self.reconciler.working)
+
     async def settled(self) -> None:
         """Wait until nothing is left to do."""
-        await until(lambda: not (self.reconciler.queue_depth or self.reconciler.working))
+        await until(lambda: not self.busy)
 
     @property
     def right(self) -> bool:
         """Whether what is held is what a fresh computation gives, and the cache knows it."""
-        return all(
-            self.store.children(key) == self._cached(key)
-            and not plan(
-                desired(one.object, one.spec, one.endpoints, self._cached(key)).children,
-                self._cached(key),
-            )
-            for key, one in self.cache.services.items()
-        )
+        return all(map(self._is_right, self.cache.services.values()))
 
-    def _cached(self, key: Key) -> Children:
-        return Children(
+    def _is_right(self, one: Service) -> bool:
+        key = one.object.key
+        known = Children(
             service=self.cache.stored_services.get(key),
             endpoints=self.cache.stored_endpoints.get(key),
+            slices=self.cache.stored_slices.of(key),
         )
+        fresh = desired(one.object, one.spec, one.endpoints, known, direct_slices=self.direct)
+        return self.store.children(key) == known and not plan(fresh.children, known)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -538,3 +584,316 @@ async def test_killed_before_any_write_and_started_again_it_converges(writes: in
         assert world.right
         assert len(world.store.held) == 4
         assert len(world.store.writes) == 6 - writes
+
+
+# -- What a VMService says itself --
+
+ALL_KINDS = frozenset(Kind) - {Kind.VIRTUAL_MACHINE}
+FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
+FLAW = Problem("spec.type", "is not supported")
+
+
+class Cluster(MemoryStore):
+    """Holds VMServices, too, as an API server does and a directory does not."""
+
+    def __init__(self) -> None:
+        super().__init__(*ALL_KINDS)
+
+    def vmservice(self, key: Key = WEB) -> VirtualMachineService:
+        held = self.held[Kind.VIRTUAL_MACHINE_SERVICE, key]
+        assert isinstance(held, VirtualMachineService)
+        return held
+
+    def accepted(self, key: Key = WEB) -> tuple[str, str, str] | None:
+        for condition in self.vmservice(key).conditions:
+            if condition.type == "VirtualMachineServiceAccepted":
+                return condition.status, condition.reason, condition.message
+        return None
+
+
+CREATED = [
+    "update VirtualMachineService shop/web",
+    "create Service shop/web",
+    "create Endpoints shop/web",
+    "update VirtualMachineService shop/web",
+]
+
+
+async def test_a_vmservice_is_claimed_before_its_objects_and_reports_after_them() -> None:
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=Cluster()) as world:
+        assert world.store.writes == CREATED
+        assert isinstance(world.store, Cluster)
+        told = world.store.vmservice()
+        assert told.meta.finalizers == (FINALIZER,)
+        assert [(c.type, c.last_transition_time) for c in told.conditions] == [
+            ("VirtualMachineServiceServiceReady", "now")
+        ]
+        assert world.notices == [(WEB, "CreateK8sServiceSuccess", "CreateK8sService success")]
+        with no_writes(world):
+            world.apply(*world.store.held.values())
+            world.reconciler.enqueue_all()
+            await world.settled()
+
+
+def going(store: Cluster) -> VirtualMachineService:
+    held = store.vmservice()
+    return replace(held, meta=replace(held.meta, deleting=True))
+
+
+async def test_a_deleted_vmservice_is_let_go_when_its_objects_are_gone() -> None:
+    store = Cluster()
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=store) as world:
+        world.put(going(store))
+        await world.settled()
+        assert world.store.writes[4:] == [
+            "delete Endpoints shop/web",
+            "delete Service shop/web",
+            "update VirtualMachineService shop/web",
+        ]
+        assert store.held == {}
+        assert world.cache.services == {}
+        assert world.notices[1:] == [(WEB, "DeleteK8sServiceSuccess", "DeleteK8sService success")]
+
+
+async def test_it_is_not_let_go_while_one_cannot_be_deleted() -> None:
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+        store.trouble = [ChangeError("DeleteServiceFailed", "forbidden")] * 3
+        world.put(going(store))
+        await until(lambda: world.reconciler.counts.errors == 3)
+        assert store.vmservice().meta.finalizers == (FINALIZER,)
+        await world.settled()
+        assert store.held == {}
+        assert [reason for _, reason, _ in world.notices[1:]] == [
+            "DeleteServiceFailed",
+            "DeleteK8sServiceSuccess",
+        ]
+
+
+async def test_a_refused_vmservice_says_so_and_nothing_else_is_written() -> None:
+    store = Cluster()
+    async with reconciled(service(problems=(FLAW,)), store=store) as world:
+        assert world.store.writes == ["update VirtualMachineService shop/web"]
+        assert store.accepted() == ("False", "Invalid", str(FLAW))
+        assert store.vmservice().meta.finalizers == ()
+        assert world.notices == [(WEB, "Invalid", "spec.type: is not supported")]
+        assert world.failures == []
+        with no_writes(world):
+            world.reconciler.enqueue_all()
+            await world.settled()
+        world.put(replace(store.vmservice(), spec=spec(), problems=()))
+        await world.settled()
+        assert world.store.writes[1:] == CREATED
+        assert store.accepted() == ("True", "Accepted", "")
+        refused = replace(store.vmservice(), spec=None, problems=(FLAW,))
+        world.put(refused)
+        await world.settled()
+        assert world.store.writes[5:] == ["update VirtualMachineService shop/web"]
+        assert [reason for _, reason, _ in world.notices] == [
+            "Invalid",
+            "CreateK8sServiceSuccess",
+            "Invalid",
+        ]
+
+
+async def test_each_flaw_is_told_by_itself_up_to_a_bound() -> None:
+    flaws = tuple(Problem(f"spec.ports[{n}].port", "0 is not a port") for n in range(12))
+    store = Cluster()
+    async with reconciled(service(problems=flaws), store=store) as world:
+        assert [note for _, _, note in world.notices] == [str(flaw) for flaw in flaws[:10]]
+        accepted = store.accepted()
+        assert accepted is not None
+        assert accepted[2] == "; ".join(map(str, flaws))
+
+
+async def test_what_is_in_the_way_is_told_until_it_is_gone() -> None:
+    foreign = StoredService(meta=ObjectMeta(key=WEB, uid="f", owner_references=(DEPLOYMENT,)))
+    store = Cluster()
+    store.held[foreign.kind, foreign.key] = foreign
+    async with reconciled(service(), store=store) as world:
+        assert world.store.writes == ["update VirtualMachineService shop/web"] * 2
+        accepted = store.accepted()
+        assert accepted is not None
+        assert accepted[:2] == ("False", "ServiceNotOurs")
+        assert [reason for _, reason, _ in world.notices] == ["ServiceNotOurs"]
+        del store.held[foreign.kind, foreign.key]
+        world.tell(Delete(Kind.SERVICE, WEB))
+        await world.settled()
+        assert store.accepted() == ("True", "Accepted", "")
+
+
+async def test_a_refused_write_is_told_once_and_is_true_again_when_it_succeeds() -> None:
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+        refusal = ChangeError("UpdateServiceFailed", "Invalid value")
+        store.refused = lambda change: refusal if change.kind is Kind.SERVICE else None
+        world.put(
+            replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER)),
+        )
+        await until(lambda: world.reconciler.counts.errors > 3)
+        assert store.accepted() == ("False", "UpdateServiceFailed", "Invalid value")
+        reasons = [reason for _, reason, _ in world.notices]
+        assert reasons == ["CreateK8sServiceSuccess", "UpdateServiceFailed"]
+        store.refused = lambda change: None
+        await world.settled()
+        assert store.accepted() == ("True", "Accepted", "")
+        assert [reason for _, reason, _ in world.notices[2:]] == ["UpdateK8sServiceSuccess"]
+
+
+async def test_what_passes_is_reported_but_not_told_by_the_vmservice() -> None:
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+        store.trouble = [ChangeError("UpdateServiceFailed", "busy", passing=True)]
+        world.put(replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER)))
+        await world.settled()
+        assert [failure and failure.message for _, failure in world.failures] == ["busy", None]
+        assert store.accepted() is None
+        assert [reason for _, reason, _ in world.notices[1:]] == ["UpdateK8sServiceSuccess"]
+
+
+async def test_a_server_that_asks_for_a_pause_gets_it() -> None:
+    store = MemoryStore()
+    store.trouble = [ChangeError("CreateServiceFailed", "busy", passing=True, retry_after_s=0.2)]
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    async with reconciled(service(), store=store) as world:
+        assert clock() - began >= 0.2
+        assert world.right
+
+
+async def test_more_addresses_than_kubernetes_mirrors_are_told_of_unless_they_are_written() -> None:
+    vms = [vm(f"vm-{n}", f"10.0.{n // 250}.{n % 250}") for n in range(1001)]
+    for direct in (False, True):
+        store = Cluster()
+        async with reconciled(service(), *vms, store=store, direct_slices=direct) as world:
+            endpoints = store.held[Kind.ENDPOINTS, WEB]
+            assert isinstance(endpoints, StoredEndpoints)
+            assert len(endpoints.subsets[0].addresses) == 1001
+            told = [reason for _, reason, _ in world.notices]
+            assert told.count("TooManyAddressesToMirror") == (0 if direct else 1)
+            slices = [held for kind, held in store.held.items() if kind[0] is Kind.ENDPOINT_SLICE]
+            assert len(slices) == (11 if direct else 0)
+
+
+async def test_slices_go_when_the_option_is_turned_off() -> None:
+    store = Cluster()
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=store, direct_slices=True):
+        assert (Kind.ENDPOINT_SLICE, Key("shop", "web-ipv4-0")) in store.held
+    before = len(store.writes)
+    async with reconciled(store=store) as world:
+        assert world.right
+        assert store.writes[before:] == [
+            "update Service shop/web",
+            "update Endpoints shop/web",
+            "delete EndpointSlice shop/web-ipv4-0",
+        ]
+
+
+# -- Somebody else was first --
+
+
+async def test_what_is_gone_already_counts_as_deleted_and_is_not_told() -> None:
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+        store.trouble = [Gone(), Gone()]
+        world.put(going(store))
+        await world.settled()
+        assert store.writes[4:] == ["update VirtualMachineService shop/web"]
+        assert world.cache.stored_services == {}
+        assert len(world.notices) == 1
+
+
+async def test_what_was_found_instead_is_planned_from() -> None:
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+        edited = replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER))
+        edited = replace(edited, meta=replace(edited.meta, resource_version="99"))
+        # It is stored, and told by nobody.
+        store.held[edited.kind, edited.key] = edited
+        store.trouble = [Conflict(edited)]
+        del store.held[Kind.ENDPOINTS, WEB]
+        world.tell(Delete(Kind.ENDPOINTS, WEB))
+        await world.settled()
+        assert world.cache.services[WEB].object == edited
+        assert "update Service shop/web" in store.writes
+
+
+# -- Who may write --
+
+
+async def test_while_another_leads_nothing_is_written_and_nothing_is_forgotten() -> None:
+    """What changed while nobody led is made good by the next leader (linkerd2 #12021)."""
+    leading = False
+    world = World(Cluster(), may_write=lambda: leading)
+    async with running(world):
+        world.list(service(), vm("a", "10.0.0.1"))
+        world.apply(vm("b", "10.0.0.2"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (world.store.writes, world.reconciler.counts.reconciles) == ([], 0)
+        assert world.reconciler.queue_depth == 1
+        leading = True
+        await world.settled()
+        assert world.right
+        assert world.store.writes == CREATED
+
+
+async def test_a_turn_ends_before_its_next_write_when_the_lease_is_lost() -> None:
+    leading = True
+
+    class Losing(Cluster):
+        def _apply(self, change: Change) -> Held | None:
+            nonlocal leading
+            leading = len(self.writes) != 1
+            return super()._apply(change)
+
+    world = World(Losing(), may_write=lambda: leading)
+    async with running(world):
+        world.list(service(), vm("a", "10.0.0.1"))
+        await until(lambda: not leading and not world.reconciler.working)
+        assert world.store.writes == CREATED[:2]
+        leading = True
+        await world.settled()
+        assert world.store.writes == CREATED
+
+
+# -- Killed --
+
+
+def found(store: Cluster, *, deleting: bool) -> list[Any]:
+    """What a process that begins now finds, beside the objects of the VMService."""
+    held = store.held.get((Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+    if held is None:
+        return [vm("a", "10.0.0.1")]
+    return [replace(held, meta=replace(held.meta, deleting=deleting)), vm("a", "10.0.0.1")]
+
+
+async def survives(store: Cluster, *, deleting: bool) -> bool:
+    """Whether a process comes to rest, and is not killed before."""
+    world = World(store, direct_slices=True)
+    task = asyncio.create_task(world.reconciler.run())
+    world.list(*found(store, deleting=deleting))
+    await until(lambda: task.done() or not world.busy)
+    survived = not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return survived
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before a write", "after a write"])
+@pytest.mark.parametrize(("deleting", "writes"), [(False, 5), (True, 4)], ids=["made", "deleted"])
+async def test_killed_at_any_write_of_a_vmservice_and_started_again_it_converges(
+    deleting: bool, writes: int, after: bool
+) -> None:
+    for number in range(writes + 1):
+        store = Cluster()
+        store.held[Kind.VIRTUAL_MACHINE_SERVICE, WEB] = service()
+        if deleting:
+            assert await survives(store, deleting=False)
+        store.dies_at = (len(store.writes) + number, after)
+        assert await survives(store, deleting=deleting) == (number == writes)
+        store.dies_at = None
+        begun = found(store, deleting=deleting)
+        async with reconciled(*begun, store=store, direct_slices=True) as world:
+            assert world.right
+            assert len(store.held) == (0 if deleting else 4)

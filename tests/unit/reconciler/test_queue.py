@@ -107,6 +107,14 @@ def test_back_off(failures: int, random: float, due: float) -> None:
     assert keys.take(expected) == A
 
 
+def test_back_off_is_no_shorter_than_it_is_told_to_be() -> None:
+    keys = queue()
+    keys.add(A, 0)
+    assert taken(keys, 0) == [A]
+    keys.failed(A, 0, at_least_s=30.0)
+    assert keys.next_due() == 30.0
+
+
 def test_success_forgets_the_failures() -> None:
     keys = queue()
     for now in range(5):
