@@ -94,11 +94,16 @@ class UnaryMethod:
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
-    """A method with a stream of responses, to one request or to a stream of them."""
+    """A method with a stream of responses, to one request or to a stream of them.
+
+    A client that takes in nothing for `write_s`, while there is something to send, is
+    ended; None lets it take its time.
+    """
 
     path: str
     open: Callable[[Call, Wake], Stream]
     client_streaming: bool
+    write_s: float | None = None
 
 
 Method = UnaryMethod | StreamMethod

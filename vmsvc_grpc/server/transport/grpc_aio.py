@@ -111,7 +111,7 @@ class GrpcAio:
 
     async def _stream(self, method: StreamMethod, request: bytes | None, context: _Context) -> None:
         """Run one stream to its end. `request` is the only one, or None: the client streams."""
-        pump = _Pump(context)
+        pump = _Pump(context, method.write_s)
         code = Code.CANCELLED
         ending: RpcError | None
         try:
@@ -146,12 +146,15 @@ class _Handlers(grpc.GenericRpcHandler):
 class _Pump:
     """Moves one stream's messages to its client, each when the one before has been taken."""
 
-    def __init__(self, context: _Context) -> None:
+    def __init__(self, context: _Context, write_s: float | None) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._context = context
+        self._write_s = write_s
         self._task = task
         self._loop = asyncio.get_running_loop()
+        self._silent = True
+        self._writing = False
         self._error: RpcError | None = None
         self._idle: asyncio.Future[None] | None = None
         self._asked: asyncio.Future[None] | None = None
@@ -164,10 +167,8 @@ class _Pump:
     def end(self, error: RpcError) -> None:
         """Make `run` return `error` soon, also if the client does not read."""
         self._error = error
-        if self._idle is not None:
-            self.wake()
-        else:
-            # It is in a write, which a client that does not read would keep it in.
+        self.wake()
+        if self._writing:
             self._task.cancel()
 
     async def run(self, stream: Stream, request: bytes | None) -> RpcError | None:
@@ -192,6 +193,10 @@ class _Pump:
                 return error
             if self._asked is not None and not self._asked.done():
                 self._asked.set_result(None)
+            if self._silent:
+                await self._greet()
+                if message is None:
+                    continue  # Something may have come meanwhile.
             if message is None:
                 await self._sleep()
             else:
@@ -220,15 +225,34 @@ class _Pump:
         finally:
             self._idle = None
 
-    async def _write(self, message: bytes) -> None:
+    async def _greet(self) -> None:
+        """Send the headers: the client learns that it is heard, and has but to wait.
+
+        By themselves, and to the end: after a first write that was interrupted, gRPC
+        would send them once more with the status, and fail.
+        """
+        self._silent = False
         try:
-            await self._context.write(message)
+            await self._context.send_initial_metadata(())
+        except grpc.aio.InternalError:
+            raise _gone() from None
+
+    async def _write(self, message: bytes) -> None:
+        self._writing = True
+        try:
+            async with asyncio.timeout(self._write_s):
+                await self._context.write(message)
+        except TimeoutError:
+            text = f"the client has taken in nothing for {self._write_s:g} s; connect again"
+            self._error = RpcError(Code.UNAVAILABLE, text)
         except asyncio.CancelledError:
             if self._error is None:
                 raise
             self._task.uncancel()  # It was `end`, not the client who went away.
         except grpc.aio.InternalError:
             raise _gone() from None
+        finally:
+            self._writing = False
 
 
 def _call(context: _Context) -> Call:

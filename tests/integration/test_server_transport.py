@@ -1,0 +1,345 @@
+"""The transport by itself: methods that do what ours should never do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, until
+from vmsvc_grpc.server.admission import Admission, draining
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    EndOfStream,
+    Method,
+    RpcError,
+    StreamMethod,
+    UnaryMethod,
+    Wake,
+)
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
+
+UNARY, SERVER, BOTH = "/t.T/Unary", "/t.T/Server", "/t.T/Both"
+RETRY = error_details_pb2.RetryInfo()
+KINDS = {
+    "a fault": (ZeroDivisionError("boom"), grpc.StatusCode.INTERNAL),
+    "an error": (RpcError(Code.NOT_FOUND, "none", [RETRY]), grpc.StatusCode.NOT_FOUND),
+}
+
+
+@dataclass
+class Toy:
+    """A stream that does as told, and keeps what happened to it."""
+
+    open: Callable[[], None] = lambda: None
+    receives: Callable[[bytes], None] = lambda _: None
+    says: Callable[[], bytes | None] = lambda: None
+    happened: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    wakes: list[Wake] = field(default_factory=list)
+
+    def opened(self, call: Call, wake: Wake) -> Toy:
+        self.open()
+        self.calls.append(call)
+        self.wakes.append(wake)
+        return self
+
+    def receive(self, request: bytes) -> None:
+        self.happened.append("receive")
+        self.receives(request)
+
+    def half_close(self) -> None:
+        self.happened.append("half_close")
+
+    def next_message(self) -> bytes | None:
+        self.happened.append("ask")
+        return self.says()
+
+    def close(self) -> None:
+        self.happened.append("close")
+
+    def methods(self) -> list[Method]:
+        return [
+            UnaryMethod(UNARY, self._unary),
+            StreamMethod(SERVER, self.opened, client_streaming=False),
+            StreamMethod(BOTH, self.opened, client_streaming=True),
+        ]
+
+    def _unary(self, request: bytes, call: Call) -> bytes:
+        self.calls.append(call)
+        self.receives(request)
+        return request
+
+
+@dataclass
+class Running:
+    transport: GrpcAio
+    counts: Counts
+    channel: grpc.aio.Channel
+
+    def unary(self, request: bytes = b"", **how: object) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        method = self.channel.unary_unary(UNARY)
+        return method(request, **how)  # type: ignore[arg-type]  # as given
+
+    def server(self, request: bytes = b"") -> grpc.aio.UnaryStreamCall[bytes, bytes]:
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
+        method = self.channel.unary_stream(SERVER)
+        return method(request)
+
+    def both(self) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = self.channel.stream_stream(BOTH)
+        return method()
+
+
+@asynccontextmanager
+async def running(toy: Toy) -> AsyncIterator[Running]:
+    """The transport on a free port; in the end nothing may be left of any call."""
+    tasks = asyncio.all_tasks()
+    counts, limits = Counts(), Limits()
+    transport = GrpcAio(toy.methods(), Admission(limits, counts), limits, counts)
+    port = transport.bind("127.0.0.1:0")
+    await transport.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=SMALL_WINDOW) as channel:
+            yield Running(transport, counts, channel)
+            await until(lambda: not transport.streams_open)
+    finally:
+        await transport.stop(0)
+    await until(lambda: not asyncio.all_tasks() - tasks - {asyncio.current_task()})
+    assert toy.happened.count("close") == len(toy.wakes)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+async def ending(call: grpc.aio.Call) -> grpc.StatusCode:
+    async with asyncio.timeout(PATIENCE_S):
+        return await call.code()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_unary_call_that_fails_harms_no_other(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    error, code = KINDS[kind]
+    toy = Toy(receives=lambda request: raising(error)() if request else None)
+    async with running(toy) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await server.unary(b"fail")
+        assert failure.value.code() is code
+        assert await server.unary() == b""
+        assert server.counts.calls == {(UNARY, Code(code.value[0])): 1, (UNARY, Code.OK): 1}
+    if kind == "a fault":
+        (record,) = caplog.records
+        assert record.exc_info is not None
+        assert record.levelno == logging.ERROR
+        assert "boom" not in (failure.value.details() or ""), "it is not the client's business"
+    else:
+        assert not caplog.records
+        detail(failure.value, error_details_pb2.RetryInfo)
+
+
+@pytest.mark.parametrize("where", ["open", "receives", "says"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_a_stream_that_fails_anywhere_ends_and_is_closed(
+    where: str, kind: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    error, code = KINDS[kind]
+    toy = Toy(**{where: raising(error)})  # type: ignore[arg-type]  # one of its fields
+    async with running(toy) as server:
+        if method == "both":
+            call = server.both()
+            if where == "receives":
+                await call.write(b"x")
+            assert await ending(call) is code
+        else:
+            assert await ending(server.server(b"x")) is code
+    assert len([r for r in caplog.records if r.exc_info]) == (kind == "a fault")
+
+
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_a_stream_that_has_said_all_ends_well(method: str) -> None:
+    def says() -> bytes | None:
+        if not said:
+            raise EndOfStream
+        return said.pop()
+
+    said = [b"2", b"1"]
+    async with running(Toy(says=says)) as server:
+        call = server.both() if method == "both" else server.server()
+        assert [message async for message in call] == [b"1", b"2"]
+        assert await ending(call) is grpc.StatusCode.OK
+    assert {code for _, code in server.counts.calls} == {Code.OK}
+
+
+async def test_a_call_knows_its_peer_and_metadata() -> None:
+    toy = Toy()
+    async with running(toy) as server:
+        await server.unary(metadata=(("key", "value"), ("key-bin", b"\x00")))
+    (call,) = toy.calls
+    assert call.peer.startswith("ipv4:127.0.0.1:")
+    assert (call.metadata["key"], call.metadata["key-bin"]) == ("value", b"\x00")
+
+
+async def test_a_message_without_end_still_reaches_the_client() -> None:
+    """Clients refuse headers of more than 8 KiB, and the code with them."""
+    toy = Toy(receives=raising(RpcError(Code.NOT_FOUND, "wéb " * 10_000)))
+    async with running(toy) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await server.unary()
+    assert failure.value.code() is grpc.StatusCode.NOT_FOUND
+    assert (failure.value.details() or "").startswith("wéb wéb")
+
+
+async def test_a_wake_is_never_lost_and_never_asks_twice() -> None:
+    def says() -> bytes | None:
+        return ready.pop(0) if ready else None
+
+    ready: list[bytes] = []
+    toy = Toy(says=says)
+    async with running(toy) as server:
+        call = server.server()
+        await until(lambda: "ask" in toy.happened)
+        for number in range(100):
+            ready.append(b"%d" % number)
+            for _ in range(3):
+                toy.wakes[0]()
+            assert await call.read() == b"%d" % number
+        # Once for each message, and once more where the stream then had nothing to say.
+        assert 100 < toy.happened.count("ask") <= 202
+        call.cancel()
+        await until(lambda: "close" in toy.happened)
+        toy.wakes[0]()
+
+
+async def test_a_client_that_asks_and_does_not_read_piles_nothing_up() -> None:
+    """Requests are taken one for each time that the stream was asked for a message."""
+    answers: list[bytes] = []
+    toy = Toy(
+        receives=lambda _: answers.append(b"x" * 20_000),
+        says=lambda: answers.pop(0) if answers else None,
+    )
+    most = 0
+    async with running(toy) as server:
+        call = server.both()
+        written = 0
+        try:
+            async with asyncio.timeout(0.5):
+                for _ in range(10_000):
+                    await call.write(b"r" * 1000)
+                    written += 1
+                    most = max(most, len(answers))
+        except TimeoutError:
+            pass
+        assert most <= 1
+        received = toy.happened.count("receive")
+        assert 0 < received < 100, "it stops reading soon after the client does"
+        call.cancel()
+
+
+WHEN = ["before it is accepted", "before it is asked", "idle", "in a write", "as it ends"]
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_a_client_that_goes_away_leaves_nothing(
+    when: str, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """linkerd2 #14621, #14693: deadlock of stop and send, leaked tasks."""
+
+    def says() -> bytes | None:
+        if when == "as it ends":
+            raise RpcError(Code.NOT_FOUND, "none")
+        return b"x" * 30_000 if when == "in a write" else None
+
+    def asked() -> int:
+        return toy.happened.count("ask")
+
+    def reached(count: int) -> bool:
+        return asked() >= count
+
+    toy = Toy(says=says)
+
+    async with running(toy) as server:
+        idle = len(asyncio.all_tasks())
+        for _ in range(20):
+            enough = asked() + (3 if when == "in a write" else 1)
+            call = server.both() if method == "both" else server.server()
+            if when == "before it is asked":
+                await call.wait_for_connection()
+            elif when != "before it is accepted":
+                await until(partial(reached, enough))
+            call.cancel()
+            await asyncio.wait((asyncio.ensure_future(call.code()),))
+        await until(lambda: not server.transport.streams_open)
+        await until(lambda: len(asyncio.all_tasks()) <= idle)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("stalled", [False, True], ids=["idle", "stalled in a write"])
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_streams_are_ended_by_us_also_where_the_client_does_not_read(
+    stalled: bool, method: str
+) -> None:
+    toy = Toy(says=lambda: b"x" * 30_000 if stalled else None)
+    async with running(toy) as server:
+        calls = []
+        for number in range(3):
+            calls.append(server.both() if method == "both" else server.server())
+            await until(partial(_is_open, server, number + 1))
+        if stalled:
+            await until(_steady(lambda: toy.happened.count("ask")))
+        server.transport.end_streams(2, draining())
+        assert server.transport.streams_open == 1
+        await until(lambda: toy.happened.count("close") == 2)
+        for call in calls[:2]:
+            in_flight = [message async for message in _read_on(call)]
+            assert len(in_flight) < 20
+            assert await ending(call) is grpc.StatusCode.UNAVAILABLE
+        assert not calls[2].done(), "the oldest end first"
+        server.transport.end_streams(5, draining())
+        async for _ in _read_on(calls[2]):
+            pass
+        assert server.counts.calls.total() == 3
+
+
+def _is_open(server: Running, count: int) -> bool:
+    return server.transport.streams_open == count
+
+
+def _steady(count: Callable[[], int]) -> Callable[[], bool]:
+    """Whether a count has not risen for 100 looks at it."""
+    seen: list[int] = []
+
+    def steady() -> bool:
+        seen.append(count())
+        return seen[-100:].count(seen[-1]) == 100
+
+    return steady
+
+
+async def _read_on(
+    call: grpc.aio.UnaryStreamCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes],
+) -> AsyncIterator[bytes]:
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError:
+        return
