@@ -21,7 +21,7 @@ from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem
 from vmsvc_grpc.place import Place
-from vmsvc_grpc.place.cluster import CLUSTER_KINDS, ClusterPlace
+from vmsvc_grpc.place.cluster import ClusterPlace, cluster_kinds
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.release import Counts
@@ -162,7 +162,7 @@ class App:
 
 def _kinds(config: Config) -> frozenset[Kind]:
     if config.manifests is None:
-        return CLUSTER_KINDS
+        return cluster_kinds(config)
     return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
 
 
@@ -211,6 +211,7 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
             (Kind.VIRTUAL_MACHINE_SERVICE.value,): len(cache.services),
             (Kind.SERVICE.value,): len(cache.stored_services),
             (Kind.ENDPOINTS.value,): len(cache.stored_endpoints),
+            (Kind.ENDPOINT_SLICE.value,): len(cache.stored_slices.keys()),
         },
     )
     metrics.bind(

@@ -24,11 +24,15 @@ from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
 
 _log = logging.getLogger(__name__)
 
-# EndpointSlices matter to who writes them alone.
-CLUSTER_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
+_SERVED_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
 
 LEASE = "vmsvc-grpc"
 """The Lease of the replica that writes, in the namespace of the pods."""
+
+
+def cluster_kinds(config: Config) -> frozenset[Kind]:
+    """The kinds to read: EndpointSlices matter to who writes them alone."""
+    return frozenset(Kind) if config.reconcile else _SERVED_KINDS
 
 
 class ClusterPlace:
@@ -61,7 +65,7 @@ class ClusterPlace:
         async with ApiServer(self._credentials) as api:
             source = KubeSource(
                 api,
-                kinds=CLUSTER_KINDS,
+                kinds=cluster_kinds(self._config),
                 namespaces=self._config.namespaces,
                 bounds=Bounds(silence_s=self._config.watch_silence_s),
                 report=_log_trouble,
@@ -119,6 +123,7 @@ class ClusterPlace:
             store,
             settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
             load_balancer_provider=config.load_balancer_provider,
+            direct_slices=config.endpoint_slices == "direct",
             on_failure=log_failure,
             on_notice=recorder.tell,
             may_write=lambda: leader.leads,
