@@ -67,7 +67,11 @@ class Stream(Protocol):
     """One stream's state. The transport calls, one at a time and never again after `close`."""
 
     def receive(self, request: bytes) -> None:
-        """Take in the client's next message. Raises RpcError to end the stream."""
+        """Take in the client's next message. Raises RpcError to end the stream.
+
+        After each the stream is asked for a message before the next is handed in, so a
+        client that asks and does not read has no answers piled up for it.
+        """
 
     def half_close(self) -> None:
         """The client will send no more. A server stream goes on."""
