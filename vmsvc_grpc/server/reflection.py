@@ -30,14 +30,21 @@ _V1 = "grpc.reflection.v1"
 SERVICES = (f"{_V1}.ServerReflection", f"{_ALPHA}.ServerReflection")
 
 
-def with_imports(file: FileDescriptor) -> Iterator[FileDescriptorProto]:
-    """A file and those that it imports, itself last. One may come more than once."""
-    for imported in file.dependencies:
-        yield from with_imports(imported)
-    described = FileDescriptorProto.FromString(file.serialized_pb)
-    for message in described.message_type:
-        _add_json_names(message)
-    yield described
+def with_imports(*files: FileDescriptor) -> Iterator[FileDescriptorProto]:
+    """Files and those that they import, each once, and after those that it imports."""
+    yield from _with_imports(files, set())
+
+
+def _with_imports(files: Iterable[FileDescriptor], seen: set[str]) -> Iterator[FileDescriptorProto]:
+    for file in files:
+        if file.name in seen:
+            continue
+        seen.add(file.name)
+        yield from _with_imports(file.dependencies, seen)
+        described = FileDescriptorProto.FromString(file.serialized_pb)
+        for message in described.message_type:
+            _add_json_names(message)
+        yield described
 
 
 class Reflection:
