@@ -24,5 +24,20 @@ class Counts:
     messages: Counter[str] = field(default_factory=Counter)
     """Messages that watches gave to the transport, by kind: those, and synced."""
 
+    xds_encodings: Counter[str] = field(default_factory=Counter)
+    """Resources of xDS that were made, by type (Cluster, ClusterLoadAssignment, ...)."""
+
+    xds_resources_sent: Counter[str] = field(default_factory=Counter)
+    """Resources that were put into responses, by type; removals among them."""
+
+    xds_resources_skipped: Counter[str] = field(default_factory=Counter)
+    """Resources that were looked at for a stream and held nothing new for it, by type."""
+
+    xds_acks: Counter[str] = field(default_factory=Counter)
+    """Responses that clients took, by type."""
+
+    xds_nacks: Counter[str] = field(default_factory=Counter)
+    """Responses that clients refused, by type."""
+
     drained: int = 0
     """Streams that were ended because the server stops."""

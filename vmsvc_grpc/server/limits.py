@@ -21,6 +21,10 @@ class Limits:
     message_bytes_max: int = 64 * 1024 * 1024
     """The largest request. A client that resumes lists every service it holds."""
 
+    response_bytes_max: int = 4 * 1024 * 1024 - 64 * 1024
+    """The largest response of xDS that can be split. Clients take no more than 4 MiB, and
+    a larger one makes them connect again for ever."""
+
     pending_calls_max: int = 50_000
     """Calls that wait to be accepted. gRPC's own bound (1,000) cancels the calls of
     5,000 clients that reconnect at once."""
@@ -44,6 +48,14 @@ class Limits:
 
     connection_age_grace_s: float = 60.0
     """How long the calls of a connection that is closed for its age may go on."""
+
+    xds_stream_age_s: float = 1_500.0
+    """A stream of xDS is ended at this age or up to a fifth before, so that not all come
+    back at once. Below `connection_age_s`, which ends it less gently."""
+
+    xds_write_s: float = 60.0
+    """A client of xDS that takes in nothing for this long, while there is something to
+    send, is ended."""
 
     retry_delay_s: float = 1.0
     """When to try again while the cache is not filled yet (RetryInfo)."""

@@ -1,0 +1,79 @@
+"""Names of xDS resources, as a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmsvc_grpc.model.objects import Key, ServicePort
+from vmsvc_grpc.server.xds_names import Reference, canonical_names, port_of, reference
+
+HTTP = ServicePort("http", "TCP", 80, 9376)
+DNS_TCP = ServicePort("dns-tcp", "TCP", 53, 5353)
+DNS_UDP = ServicePort("dns", "UDP", 53, 5354)
+NTP = ServicePort("ntp", "UDP", 123, 123)
+SCTP = ServicePort("sig", "SCTP", 2905, 2905)
+EIGHTY = ServicePort("80", "TCP", 8080, 8080)
+
+WEB = Key("shop", "web")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        pytest.param("web.shop:80", Reference(WEB, "80"), id="name, namespace, number"),
+        pytest.param("web.shop:http", Reference(WEB, "http"), id="a port by its name"),
+        pytest.param("web.shop", Reference(WEB, ""), id="no port"),
+        pytest.param("web.shop.svc:80", Reference(WEB, "80"), id="as in DNS, in short"),
+        pytest.param("web.shop.svc.cluster.local:80", Reference(WEB, "80"), id="as in DNS"),
+        pytest.param("web.svc:80", Reference(Key("svc", "web"), "80"), id="a namespace named svc"),
+        pytest.param("web", None, id="no namespace"),
+        pytest.param("web.", None, id="an empty namespace"),
+        pytest.param(".shop:80", None, id="an empty name"),
+        pytest.param("web.shop:", None, id="an empty port"),
+        pytest.param("web.shop.svc.cluster:80", None, id="half a suffix"),
+        pytest.param("web.shop.example.com:80", None, id="another suffix"),
+        pytest.param("xdstp://shop/envoy.config.cluster.v3.Cluster/web", None, id="xdstp"),
+        pytest.param("", None, id="nothing"),
+        pytest.param("*", None, id="the wildcard is no name"),
+    ],
+)
+def test_a_name_means_a_service_and_a_port_or_nothing(name: str, meant: Reference | None) -> None:
+    assert reference(name) == meant
+
+
+@pytest.mark.parametrize(
+    ("ports", "text", "port"),
+    [
+        pytest.param((HTTP, NTP), "80", HTTP, id="by number"),
+        pytest.param((HTTP, NTP), "http", HTTP, id="by name"),
+        pytest.param((HTTP,), "", HTTP, id="the only one"),
+        pytest.param((HTTP, NTP), "", None, id="none said, of two"),
+        pytest.param((HTTP,), "81", None, id="no such number"),
+        pytest.param((HTTP,), "https", None, id="no such name"),
+        pytest.param((HTTP,), "080", None, id="a number written otherwise"),
+        pytest.param((DNS_UDP, DNS_TCP), "53", DNS_TCP, id="a number of two is TCP's"),
+        pytest.param((DNS_UDP, DNS_TCP), "dns", DNS_UDP, id="UDP's then has its name"),
+        pytest.param((NTP,), "123", NTP, id="UDP alone has its number"),
+        pytest.param((EIGHTY, HTTP), "80", HTTP, id="a number comes before a name"),
+        pytest.param((SCTP,), "2905", None, id="SCTP has no name"),
+        pytest.param((SCTP, HTTP), "", HTTP, id="SCTP does not count"),
+        pytest.param((), "", None, id="a headless service without ports"),
+    ],
+)
+def test_a_port_is_found(
+    ports: tuple[ServicePort, ...], text: str, port: ServicePort | None
+) -> None:
+    assert port_of(ports, text) == port
+
+
+@pytest.mark.parametrize(
+    ("ports", "names"),
+    [
+        pytest.param((HTTP, NTP), ["web.shop:80", "web.shop:123"], id="one for each port"),
+        pytest.param((DNS_UDP, DNS_TCP), ["web.shop:53"], id="a shared number once"),
+        pytest.param((SCTP,), [], id="none for SCTP"),
+        pytest.param((), [], id="none without ports"),
+    ],
+)
+def test_canonical_names(ports: tuple[ServicePort, ...], names: list[str]) -> None:
+    assert list(canonical_names(WEB, ports)) == names

@@ -1,0 +1,168 @@
+"""Resources of xDS: what is in them, and how often they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy.config.core.v3.health_check_pb2 import HealthStatus
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm,
+)
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+
+from tests.unit.objects import WEB, service, spec, vm
+from tests.unit.server.watching import synced_cache
+from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, addresses, unpacked
+from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import ServicePort
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.xds_resources import Resources, load_assignment
+
+NAME = "web.shop:80"
+HTTP = ServicePort("http", "TCP", 80, 9376)
+UDP = ServicePort("dns", "UDP", 53, 5353)
+
+
+def endpoint(address: str, uid: str = "", *, ready: bool = True, zone: str = "") -> Endpoint:
+    return Endpoint(address, uid or f"uid-{address}", ready, "vm", zone)
+
+
+def assignment(*endpoints: Endpoint, port: ServicePort = HTTP) -> Any:
+    return load_assignment(NAME, port, sorted(endpoints))
+
+
+def resource(type_url: Any) -> Any:
+    packed = pb.DiscoveryResponse.FromString(Resources(Counts()).static(type_url, NAME).sotw)
+    return unpacked(packed.resources[0])[1]
+
+
+def test_a_listener_has_its_routes_by_ads_and_the_router_last() -> None:
+    manager = hcm.HttpConnectionManager()
+    assert resource(LDS).api_listener.api_listener.Unpack(manager)
+    assert manager.rds.route_config_name == NAME
+    assert manager.rds.config_source.HasField("ads")
+    assert manager.http_filters[-1].typed_config.Is(Router.DESCRIPTOR)
+    assert len({f.name for f in manager.http_filters}) == len(manager.http_filters)
+
+
+def test_routes_send_everything_of_the_authority_to_the_cluster() -> None:
+    (host,) = resource(RDS).virtual_hosts
+    assert NAME in host.domains
+    (route,) = host.routes
+    assert route.match.WhichOneof("path_specifier") == "prefix"
+    assert route.match.prefix == ""
+    assert route.route.cluster == NAME
+
+
+def test_a_cluster_has_its_endpoints_by_ads() -> None:
+    cluster = resource(CDS)
+    assert cluster.type == cluster.EDS
+    assert cluster.lb_policy == cluster.ROUND_ROBIN
+    assert cluster.eds_cluster_config.eds_config.HasField("ads")
+    assert cluster.eds_cluster_config.eds_config.resource_api_version == 2
+
+
+def test_a_zone_is_a_locality_that_weighs_as_much_as_its_endpoints() -> None:
+    made = assignment(
+        endpoint("10.0.0.1", zone="b"),
+        endpoint("10.0.0.2", zone="a"),
+        endpoint("10.0.0.3", zone="b"),
+    )
+    shown = [(e.locality.zone, e.load_balancing_weight.value, e.priority) for e in made.endpoints]
+    assert shown == [("a", 1, 0), ("b", 2, 0)]
+    assert all(e.HasField("locality") for e in assignment(endpoint("10.0.0.1")).endpoints)
+
+
+def test_one_that_is_not_ready_is_unhealthy_and_its_locality_keeps_a_weight() -> None:
+    (locality,) = assignment(endpoint("10.0.0.1", ready=False)).endpoints
+    assert locality.lb_endpoints[0].health_status == HealthStatus.UNHEALTHY
+    assert locality.load_balancing_weight.value == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "kept"),
+    [
+        pytest.param(
+            [endpoint("10.0.0.1", "a", ready=False), endpoint("10.0.0.1", "b")],
+            [("10.0.0.1:9376", HealthStatus.HEALTHY)],
+            id="ready over not ready",
+        ),
+        pytest.param(
+            [endpoint("10.0.0.1", "a"), endpoint("10.0.0.1", "b", ready=False)],
+            [("10.0.0.1:9376", HealthStatus.HEALTHY)],
+            id="ready over not ready, the other way",
+        ),
+        pytest.param(
+            [endpoint("10.0.0.1", "b", zone="b"), endpoint("10.0.0.1", "a", zone="a")],
+            [("10.0.0.1:9376", HealthStatus.HEALTHY)],
+            id="once, in two zones too",
+        ),
+    ],
+)
+def test_an_address_comes_once(endpoints: list[Endpoint], kept: list[tuple[str, int]]) -> None:
+    made = assignment(*endpoints)
+    members = [member for locality in made.endpoints for member in locality.lb_endpoints]
+    healths = [member.health_status for member in members]
+    assert list(zip(addresses(made), healths, strict=True)) == kept
+
+
+def test_a_dual_stack_vm_is_one_endpoint_with_an_additional_address() -> None:
+    made = assignment(endpoint("10.0.0.1", "a"), endpoint("2001:db8::1", "a"))
+    ((member,),) = (locality.lb_endpoints for locality in made.endpoints)
+    assert member.endpoint.address.socket_address.address == "10.0.0.1"
+    (other,) = member.endpoint.additional_addresses
+    assert other.address.socket_address.address == "2001:db8::1"
+    assert other.address.socket_address.port_value == 9376
+
+
+def test_an_additional_address_comes_once_too() -> None:
+    made = assignment(
+        endpoint("10.0.0.1", "a"), endpoint("2001:db8::1", "a"), endpoint("2001:db8::1", "b")
+    )
+    ((member,),) = (locality.lb_endpoints for locality in made.endpoints)
+    assert len(member.endpoint.additional_addresses) == 1
+
+
+def test_udp_is_said() -> None:
+    ((member,),) = (e.lb_endpoints for e in assignment(endpoint("10.0.0.1"), port=UDP).endpoints)
+    assert member.endpoint.address.socket_address.protocol == 1
+    assert member.endpoint.address.socket_address.port_value == 5353
+
+
+def test_without_endpoints_there_is_an_empty_assignment() -> None:
+    made = assignment()
+    assert made.cluster_name == NAME
+    assert not made.endpoints
+
+
+def test_each_is_made_once_and_versions_follow_content() -> None:
+    counts = Counts()
+    resources = Resources(counts)
+    cache = synced_cache(service(WEB, spec()), vm("a", "10.0.0.1"))
+
+    def now() -> Any:
+        return resources.endpoints(cache.state(WEB, FilterClass.READY_ONLY), NAME)
+
+    first = now()
+    assert now() == first
+    assert resources.static(CDS, NAME) is resources.static(CDS, NAME)
+    assert counts.xds_encodings == {EDS.label: 1, CDS.label: 1}
+    cache.apply(Apply(vm("a", "10.0.0.2")))
+    assert now().version != first.version
+    cache.apply(Apply(vm("a", "10.0.0.1")))
+    assert now() == first
+    other = synced_cache(vm("a", "10.0.0.1"), service(WEB, spec()))
+    again = Resources(Counts()).endpoints(other.state(WEB, FilterClass.READY_ONLY), NAME)
+    assert again == first
+
+
+def test_the_parts_of_several_are_one_response() -> None:
+    resources = Resources(Counts())
+    parts = [resources.static(CDS, name) for name in ("a.b:1", "c.d:2")]
+    head = pb.DeltaDiscoveryResponse(nonce="7").SerializeToString()
+    response = pb.DeltaDiscoveryResponse.FromString(b"".join([head, *(p.delta for p in parts)]))
+    assert response.nonce == "7"
+    assert [(r.name, r.version) for r in response.resources] == [(p.name, p.version) for p in parts]
