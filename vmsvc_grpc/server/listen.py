@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.server import health, lookup, reflection
+from vmsvc_grpc.server import health, lookup, reflection, xds
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import Counts
@@ -24,6 +24,7 @@ from vmsvc_grpc.server.lookup import Lookup
 from vmsvc_grpc.server.reflection import Reflection
 from vmsvc_grpc.server.transport.grpc_aio import CHANNELZ, GrpcAio
 from vmsvc_grpc.server.watch import WatchStream
+from vmsvc_grpc.server.xds_stream import XdsScope
 
 # Described by reflection. The last two are what the details of our errors are made of.
 _FILES = (
@@ -45,21 +46,29 @@ class ListenError(Exception):
 
 
 class Server:
-    """Answers from a cache on one address: vmsvc.v1, health, reflection and channelz.
+    """Answers from a cache on one address: vmsvc.v1, xDS, health, reflection and channelz.
 
     Life: `start`, then `drain` or `stop`. One event loop owns it and the cache.
     `counts` tell what it does.
     """
 
-    def __init__(self, cache: Cache, address: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        address: str,
+        limits: Limits | None = None,
+        *,
+        xds_scope: XdsScope = XdsScope.ALL,
+    ) -> None:
         """`address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one."""
         self.counts = Counts()
         self._cache = cache
         self._address = address
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
+        self._xds = xds.Xds(cache, xds_scope, self._limits, self.counts)
         services = [service for file in _FILES for service in file.services_by_name.values()]
-        names = [service.full_name for service in services]
+        names = [service.full_name for service in (*services, *xds.services())]
         self._health = health.Health(cache, (*names, *reflection.SERVICES))
         self._reflection = Reflection(names, _described())
         self._admission = Admission(
@@ -115,6 +124,7 @@ class Server:
         return (
             *Lookup(self._cache, self._encoder, self._limits).methods(),
             StreamMethod(f"/{lookup.SERVICE}/WatchEndpoints", self._watch, client_streaming=False),
+            *self._xds.methods(),
             *self._health.methods(),
             *self._reflection.methods(),
         )
@@ -127,8 +137,7 @@ def _described() -> Iterator[FileDescriptorProto]:
     # The stubs hold no comments, and those are our API's documentation.
     commented = resources.files(vmsvc.v1).joinpath("descriptor_set.binpb").read_bytes()
     yield from FileDescriptorSet.FromString(commented).file
-    for file in _FILES:
-        yield from reflection.with_imports(file)
+    yield from reflection.with_imports(*_FILES, *xds.files())
 
 
 def slope(streams: int, steps: int) -> Iterator[int]:

@@ -1,0 +1,288 @@
+"""A client of xDS as the protocol asks for it, in both forms, over a stream without a server."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.service.discovery.v3 import discovery_pb2 as pb
+
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server import xds_resources
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_names import port_of, reference
+from vmsvc_grpc.server.xds_resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsScope, XdsShared, XdsStream
+
+CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
+WHOLE = (CDS, LDS)
+
+Told = tuple[str, ...]
+"""A response in short: its type's short name, resources, and `-name` for what is removed."""
+
+_KINDS = {
+    CDS: Cluster,
+    EDS: ClusterLoadAssignment,
+    LDS: Listener,
+    RDS: RouteConfiguration,
+}
+
+
+def node(user_agent: str = "gRPC Python", node_id: str = "n1", **metadata: str) -> Any:
+    """A Node as a client sends it."""
+    message = pb.DiscoveryRequest().node
+    message.id = node_id
+    message.user_agent_name = user_agent
+    for key, value in metadata.items():
+        message.metadata[key] = value
+    return message
+
+
+@dataclass
+class Asked:
+    """What the client wants of one type, and what it holds of it."""
+
+    names: set[str] = field(default_factory=set)
+    wildcard: bool = False
+    named: bool = False
+    held: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    version: str = ""
+    nonce: str = ""
+
+    def wants(self, name: str) -> bool:
+        return self.wildcard or name in self.names
+
+
+class XdsClient:
+    """One stream, and what its client holds. Responses wait in `flying` until they are read."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        form: Form = Form.SOTW,
+        *,
+        who: Any = None,
+        implied: TypeUrl | None = None,
+        scope: XdsScope = XdsScope.ALL,
+        limits: Limits | None = None,
+        resources: Resources | None = None,
+    ) -> None:
+        self.cache = cache
+        self.form = form
+        self.who = who or node()
+        self.counts = Counts()
+        self.refusals: list[Refusal] = []
+        self.wakes = 0
+        self.types: dict[TypeUrl, Asked] = {}
+        self.flying: deque[bytes] = deque()
+        self.sizes: list[int] = []
+        resources = resources or Resources(self.counts)
+        limits = limits or Limits()
+        self._implied = implied
+        self._shared = XdsShared(cache, resources, scope, limits, self.counts, self.refusals.append)
+        self.connect()
+
+    def connect(self) -> None:
+        """Open a stream; what was held stays held."""
+        self.stream = XdsStream(self.form, self._implied, self._shared, self._wake)
+        self.flying.clear()
+        self._first = True
+        for asked in self.types.values():
+            asked.nonce = ""
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    # -- Asking --
+
+    def asked(self, type_url: TypeUrl) -> Asked:
+        return self.types.setdefault(type_url, Asked())
+
+    def ask(self, type_url: TypeUrl, *names: str, **fields: Any) -> XdsClient:
+        """State-of-the-world: from now on want these names of a type."""
+        asked = self.asked(type_url)
+        asked.named = asked.named or bool(names)
+        asked.wildcard = "*" in names or not asked.named
+        asked.names = set(names) - {"*"}
+        for name in [name for name in asked.held if not asked.wants(name)]:
+            del asked.held[name]
+        self._send_sotw(type_url, names, **fields)
+        return self
+
+    def _send_sotw(self, type_url: TypeUrl, names: Iterable[str], **fields: Any) -> None:
+        asked = self.asked(type_url)
+        given = {"version_info": asked.version, "response_nonce": asked.nonce, **fields}
+        url = "" if self._implied else type_url.value
+        self._send(pb.DiscoveryRequest(type_url=url, resource_names=names, **given))
+
+    def change(
+        self,
+        type_url: TypeUrl,
+        subscribe: Iterable[str] = (),
+        unsubscribe: Iterable[str] = (),
+        held: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> XdsClient:
+        """Delta: want these names too, and those no more."""
+        asked = self.asked(type_url)
+        if not (asked.names or asked.named):
+            asked.wildcard = not subscribe
+        asked.named = True
+        for name in subscribe:
+            if name == "*":
+                asked.wildcard = True
+            else:
+                asked.names.add(name)
+        for name in unsubscribe:
+            if name == "*":
+                asked.wildcard = False
+            asked.names.discard(name)
+        for name in [name for name in asked.held if not asked.wants(name)]:
+            del asked.held[name], asked.versions[name]
+        self._send(
+            pb.DeltaDiscoveryRequest(
+                type_url=type_url.value,
+                resource_names_subscribe=subscribe,
+                resource_names_unsubscribe=unsubscribe,
+                initial_resource_versions=held or {},
+                **fields,
+            )
+        )
+        return self
+
+    def reconnect(self) -> None:
+        """Close the stream and ask on another for all that is wanted, as held from before."""
+        self.stream.close()
+        self.connect()
+        for type_url, asked in self.types.items():
+            wanted = [*sorted(asked.names), *(["*"] if asked.wildcard else [])]
+            if not wanted:
+                continue
+            if self.form is Form.SOTW:
+                legacy = wanted == ["*"] and not asked.named
+                self._send_sotw(type_url, [] if legacy else wanted)
+            else:
+                self._send(
+                    pb.DeltaDiscoveryRequest(
+                        type_url=type_url.value,
+                        resource_names_subscribe=wanted,
+                        initial_resource_versions=asked.versions,
+                    )
+                )
+
+    def _send(self, request: Any) -> None:
+        if self._first:
+            request.node.CopyFrom(self.who)
+            self._first = False
+        self.stream.receive(request.SerializeToString())
+
+    # -- Reading --
+
+    def pump(self) -> bool:
+        """Take one message from the stream into what flies; whether there was one."""
+        message = self.stream.next_message()
+        if message is not None:
+            self.sizes.append(len(message))
+            self.flying.append(message)
+        return message is not None
+
+    def read(self, refuse: str = "") -> Told | None:
+        """Read one message and answer it, with a NACK if told to; None if there is none."""
+        if not self.flying and not self.pump():
+            return None
+        raw = self.flying.popleft()
+        return self._sotw(raw, refuse) if self.form is Form.SOTW else self._delta(raw, refuse)
+
+    def read_all(self) -> list[Told]:
+        """Read until there is nothing more to say."""
+        return list(iter(self.read, None))
+
+    def _sotw(self, raw: bytes, refuse: str) -> Told:
+        response = pb.DiscoveryResponse.FromString(raw)
+        type_url = TypeUrl(response.type_url)
+        asked = self.asked(type_url)
+        got = {name: m for name, m in map(unpacked, response.resources) if asked.wants(name)}
+        asked.nonce = response.nonce
+        names = [*sorted(asked.names), *(["*"] if asked.wildcard and asked.named else [])]
+        if refuse:
+            self._send_sotw(type_url, names, error_detail={"message": refuse})
+        else:
+            if type_url in WHOLE:
+                asked.held.clear()
+            asked.held.update(got)
+            asked.version = response.version_info
+            self._send_sotw(type_url, names)
+        return (type_url.label, *sorted(unpacked(r)[0] for r in response.resources))
+
+    def _delta(self, raw: bytes, refuse: str) -> Told:
+        response = pb.DeltaDiscoveryResponse.FromString(raw)
+        type_url = TypeUrl(response.type_url)
+        asked = self.asked(type_url)
+        answer = pb.DeltaDiscoveryRequest(type_url=type_url.value, response_nonce=response.nonce)
+        if refuse:
+            answer.error_detail.message = refuse
+        else:
+            for resource in response.resources:
+                name, message = unpacked(resource.resource)
+                assert name == resource.name
+                if asked.wants(name):
+                    asked.held[name], asked.versions[name] = message, resource.version
+            for name in response.removed_resources:
+                asked.held.pop(name, None)
+                asked.versions.pop(name, None)
+        self._send(answer)
+        removed = (f"-{name}" for name in sorted(response.removed_resources))
+        return (type_url.label, *sorted(r.name for r in response.resources), *removed)
+
+    def held(self, type_url: TypeUrl) -> dict[str, Any]:
+        """What it holds of a type."""
+        return self.asked(type_url).held
+
+
+def unpacked(packed: Any) -> tuple[str, Any]:
+    """A resource's name and message."""
+    message = _KINDS[TypeUrl(packed.type_url)]()
+    assert packed.Unpack(message)
+    return getattr(message, "name", "") or message.cluster_name, message
+
+
+def truth(
+    cache: Cache, type_url: TypeUrl, name: str, filter_class: FilterClass = FilterClass.READY_ONLY
+) -> Any:
+    """What a client that knows everything holds of a name, for gRPC; None if it does not exist."""
+    asked = reference(name)
+    state = cache.state(asked.service, filter_class).state if asked else None
+    if asked is None or not isinstance(state, EndpointSet):
+        return None
+    port = port_of(state.ports, asked.port)
+    if port is None:
+        return None
+    if type_url is EDS:
+        return xds_resources.load_assignment(name, port, state.endpoints)
+    return xds_resources._STATIC[type_url](name)
+
+
+def addresses(assignment: Any) -> list[str]:
+    """The addresses of a load assignment, `address:port`, in its order."""
+    return [
+        f"{e.endpoint.address.socket_address.address}:{e.endpoint.address.socket_address.port_value}"
+        for locality in assignment.endpoints
+        for e in locality.lb_endpoints
+    ]
+
+
+def key(name: str) -> Key:
+    """The service of a resource's name."""
+    asked = reference(name)
+    assert asked is not None
+    return asked.service

@@ -1,0 +1,123 @@
+"""The services of xDS v3: aggregated, one for each type, and the status of clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
+
+from envoy.service.cluster.v3 import cds_pb2
+from envoy.service.discovery.v3 import ads_pb2
+from envoy.service.endpoint.v3 import eds_pb2
+from envoy.service.listener.v3 import lds_pb2
+from envoy.service.route.v3 import rds_pb2
+from envoy.service.status.v3 import csds_pb2
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.server import xds_resources
+from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds_status import ClientStatus
+from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsScope, XdsShared, XdsStream
+
+_log = logging.getLogger(__name__)
+
+_SERVICES = (
+    (ads_pb2, "AggregatedDiscoveryService", None, "AggregatedResources"),
+    (cds_pb2, "ClusterDiscoveryService", TypeUrl.CLUSTER, "Clusters"),
+    (eds_pb2, "EndpointDiscoveryService", TypeUrl.ENDPOINT, "Endpoints"),
+    (lds_pb2, "ListenerDiscoveryService", TypeUrl.LISTENER, "Listeners"),
+    (rds_pb2, "RouteDiscoveryService", TypeUrl.ROUTE, "Routes"),
+)
+
+# Most refusals are one content that many clients refuse.
+_REFUSALS_REMEMBERED = 1_000
+_SHOWN_MAX = 1_000  # Of a client's words, in the log.
+
+# Streams end this much of their age early at most, so that they do not come back at once.
+_AGE_SPREAD = 0.2
+
+
+def services() -> Iterator[ServiceDescriptor]:
+    """The services that `Xds` has methods of."""
+    for module, name, _, _ in _SERVICES:
+        yield module.DESCRIPTOR.services_by_name[name]
+    yield csds_pb2.DESCRIPTOR.services_by_name["ClientStatusDiscoveryService"]
+
+
+def files() -> Iterator[FileDescriptor]:
+    """The files of those services, and of the resources, for reflection."""
+    yield from (service.file for service in services())
+    yield from xds_resources.files()
+
+
+class Xds:
+    """Opens the streams of xDS over a cache, and knows which are open."""
+
+    def __init__(self, cache: Cache, scope: XdsScope, limits: Limits, counts: Counts) -> None:
+        """Its streams need a running event loop, for their age."""
+        self._limits = limits
+        self._streams: dict[XdsStream, None] = {}
+        self._refusals: OrderedDict[Refusal, None] = OrderedDict()
+        self._shared = XdsShared(cache, Resources(counts), scope, limits, counts, self._log_refusal)
+
+    def methods(self) -> Iterator[Method]:
+        """The methods of all services; the unary Fetch ones of single types are not there."""
+        for module, name, type_url, noun in _SERVICES:
+            service = module.DESCRIPTOR.services_by_name[name].full_name
+            for verb, form in (("Stream", Form.SOTW), ("Delta", Form.DELTA)):
+                yield StreamMethod(
+                    f"/{service}/{verb}{noun}",
+                    partial(self._open, form, type_url),
+                    client_streaming=True,
+                    write_s=self._limits.xds_write_s,
+                )
+        yield from ClientStatus(lambda: self._streams).methods()
+
+    def _open(self, form: Form, implied: TypeUrl | None, _call: Call, wake: Wake) -> Stream:
+        stream = XdsStream(form, implied, self._shared, wake)
+        return _Aging(stream, self._streams, self._limits.xds_stream_age_s)
+
+    def _log_refusal(self, refusal: Refusal) -> None:
+        """Log a NACK, once for all clients and times that say the same of one content."""
+        content = Refusal("", refusal.type_url, refusal.version, refusal.message)
+        if content in self._refusals:
+            return
+        self._refusals[content] = None
+        if len(self._refusals) > _REFUSALS_REMEMBERED:
+            self._refusals.popitem(last=False)
+        # As Python writes texts: a client's words stay on one line.
+        _log.warning(
+            "xDS: node %r refuses %s, version %s: %r",
+            refusal.node[:_SHOWN_MAX],
+            refusal.type_url.label,
+            refusal.version,
+            refusal.message[:_SHOWN_MAX],
+        )
+
+
+class _Aging:
+    """A stream that is among the open ones until it is closed, and ends at its age."""
+
+    def __init__(
+        self, stream: XdsStream, open_streams: dict[XdsStream, None], age_s: float
+    ) -> None:
+        early = random.uniform(0, _AGE_SPREAD)  # noqa: S311 - it spreads load, and is no secret
+        self._timer = asyncio.get_running_loop().call_later(age_s * (1 - early), stream.expire)
+        self._stream = stream
+        self._open_streams = open_streams
+        open_streams[stream] = None
+        self.receive = stream.receive
+        self.half_close = stream.half_close
+        self.next_message = stream.next_message
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._open_streams.pop(self._stream, None)
+        self._stream.close()

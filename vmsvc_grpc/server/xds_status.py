@@ -1,0 +1,147 @@
+"""ClientStatusDiscoveryService: what each client of xDS was told, and what it made of it.
+
+It is our own state of ACKs; gRPC's ready-made servicer would show what this process
+takes as a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from envoy.admin.v3 import config_dump_shared_pb2 as admin
+from envoy.service.status.v3 import csds_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    EndOfStream,
+    Method,
+    RpcError,
+    Stream,
+    StreamMethod,
+    UnaryMethod,
+    Wake,
+)
+from vmsvc_grpc.server.xds_requests import Node
+from vmsvc_grpc.server.xds_stream import XdsStream
+from vmsvc_grpc.server.xds_subscription import ABSENT, XdsSubscription
+
+_Message: TypeAlias = Any
+"""A message of Envoy's API, which come without types."""
+
+SERVICE: str = pb.DESCRIPTOR.services_by_name["ClientStatusDiscoveryService"].full_name
+
+_MATCHES: dict[str, Callable[[str, str], bool]] = {
+    "exact": str.__eq__,
+    "prefix": str.startswith,
+    "suffix": str.endswith,
+    "contains": str.__contains__,
+}
+
+
+class ClientStatus:
+    """FetchClientStatus and StreamClientStatus, over the streams that are open now."""
+
+    def __init__(self, streams: Callable[[], Iterable[XdsStream]]) -> None:
+        """`streams` tells which are open; each is one ClientConfig."""
+        self._streams = streams
+
+    def methods(self) -> tuple[Method, ...]:
+        """Both methods."""
+        return (
+            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch),
+            StreamMethod(f"/{SERVICE}/StreamClientStatus", self._open, client_streaming=True),
+        )
+
+    def fetch(self, request: bytes, _call: Call) -> bytes:
+        """A ClientStatusResponse, without contents. Raises RpcError (INVALID_ARGUMENT).
+
+        Of node matchers it knows those of `node_id` that need no regular expression. O(all
+        that is told to all clients).
+        """
+        asked = pb.ClientStatusRequest()
+        try:
+            asked.ParseFromString(request)
+        except DecodeError:
+            name = asked.DESCRIPTOR.full_name
+            raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
+        wanted = [_node_test(matcher) for matcher in asked.node_matchers]
+        response = pb.ClientStatusResponse()
+        for stream in self._streams():
+            node = stream.node
+            if node is not None and (not wanted or any(test(node) for test in wanted)):
+                response.config.append(_client(node, stream))
+        return bytes(response.SerializeToString())
+
+    def _open(self, call: Call, _wake: Wake) -> Stream:
+        return _StatusStream(self, call)
+
+
+class _StatusStream:
+    """One StreamClientStatus call: an answer for each request."""
+
+    def __init__(self, status: ClientStatus, call: Call) -> None:
+        self._status = status
+        self._call = call
+        self._answer: bytes | None = None
+        self._half_closed = False
+
+    def receive(self, request: bytes) -> None:
+        self._answer = self._status.fetch(request, self._call)
+
+    def half_close(self) -> None:
+        self._half_closed = True
+
+    def next_message(self) -> bytes | None:
+        answer, self._answer = self._answer, None
+        if answer is None and self._half_closed:
+            raise EndOfStream
+        return answer
+
+    def close(self) -> None:
+        self._answer = None
+
+
+def _node_test(matcher: _Message) -> Callable[[Node], bool]:
+    kind = matcher.node_id.WhichOneof("match_pattern")
+    if matcher.node_metadatas or kind not in _MATCHES:
+        raise RpcError(
+            Code.INVALID_ARGUMENT,
+            "node_matchers: match on node_id, by exact, prefix, suffix or contains",
+        )
+    matches, wanted = _MATCHES[kind], getattr(matcher.node_id, kind)
+    return lambda node: matches(node.id, wanted)
+
+
+def _client(node: Node, stream: XdsStream) -> _Message:
+    config = pb.ClientConfig(node=node.message)
+    for subscription in stream.subscriptions.values():
+        for name in {**subscription.names, **subscription.told}:
+            config.generic_xds_configs.append(_status(subscription, name))
+    return config
+
+
+def _status(subscription: XdsSubscription, name: str) -> _Message:
+    version = subscription.told.get(name)
+    shown = pb.ClientConfig.GenericXdsConfig(
+        type_url=subscription.type_url.value, name=name, version_info=version or ""
+    )
+    if version is None:
+        shown.config_status = pb.ConfigStatus.NOT_SENT
+        shown.client_status = admin.ClientResourceStatus.REQUESTED
+    elif subscription.refusal is not None:
+        shown.config_status = pb.ConfigStatus.ERROR
+        shown.client_status = admin.ClientResourceStatus.NACKED
+        shown.error_state.details = subscription.refusal
+    elif version == ABSENT:
+        shown.config_status = pb.ConfigStatus.SYNCED
+        shown.client_status = admin.ClientResourceStatus.DOES_NOT_EXIST
+    elif subscription.acked:
+        shown.config_status = pb.ConfigStatus.SYNCED
+        shown.client_status = admin.ClientResourceStatus.ACKED
+    else:
+        shown.config_status = pb.ConfigStatus.STALE
+        shown.client_status = admin.ClientResourceStatus.REQUESTED
+    return shown
