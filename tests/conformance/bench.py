@@ -66,8 +66,13 @@ class Bench:
         self._running.close()
 
     def failures(self, case: Case) -> list[str]:
-        """What is not as a case expects, in lines. Ends what runs for cases of another setting."""
+        """What is not as a case expects, in lines. Ends what runs for cases of another setting.
+
+        Raises CaseError if the case cannot run, and ProgramError if the program, this one or
+        the one that ends here, does not do so well.
+        """
         if case.setting != self._setting:
+            self._setting = None
             self._running.close()
             self._begin(case.setting)
             self._setting = case.setting

@@ -22,9 +22,11 @@ class Fence:
     first came has been worked on when the second is through.
     """
 
-    def __init__(self, server: Server) -> None:
-        """Make the objects. Does not wait."""
+    def __init__(self, server: Server, family: str) -> None:
+        """Make the objects. `family` is the first of the cluster's. Does not wait."""
         self._server = server
+        self._address = "10.255.{}.{}" if family == "IPv4" else "2001:db8:ff::{}:{}"
+        self._field = "primaryIP4" if family == "IPv4" else "primaryIP6"
         self._used = 0
         namespace = server.cluster.create_namespace("fence")
         self._vm, self._vm_service, self._service, self._endpoints = (
@@ -45,7 +47,7 @@ class Fence:
         """Wait until everything done before has been seen, and worked on; what is missing else."""
         self._used += 1
         number = self._used
-        address = f"10.255.{number // 250}.{number % 250 + 1}"
+        address = self._address.format(number // 250 + 1, number % 250 + 1)
         self._server.patch(self._vm, {"status": self._vm_status(address)}, "status")
         self._server.patch(self._vm_service, {"metadata": {"labels": {"use": f"{number}"}}})
 
@@ -73,7 +75,7 @@ class Fence:
     def _vm_status(self, address: str) -> dict[str, Any]:
         if self._server.newest[VM].endswith("/v1alpha1"):
             return {"vmIp": address}
-        return {"network": {"primaryIP4": address}}
+        return {"network": {self._field: address}}
 
     def __str__(self) -> str:
         return str(self._vm_service)

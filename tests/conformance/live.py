@@ -56,7 +56,7 @@ class Live:
         self._kinds = dict.fromkeys(KINDS, "") | _other_kinds(case)
 
     def perform(self, edit: Edit) -> None:
-        """Make the edit. Raises LiveError."""
+        """Make the edit. Raises LiveError and CaseError."""
         try:
             match edit:
                 case Apply(manifest):
@@ -70,8 +70,6 @@ class Live:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY or id_ not in self._may_be_denied:
                 raise LiveError(f"{id_}: {error}") from None
             self.denied[id_] = error.fields
-        except LookupError as error:
-            raise LiveError(f"the API server has no such kind: {error}") from None
 
     def _apply(self, id_: ObjectId, manifest: Manifest) -> None:
         live = self.names.live(manifest)

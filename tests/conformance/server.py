@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
-from tests.conformance.case import VM, VM_SERVICE, Manifest, ObjectId
+from tests.conformance.case import VM, VM_SERVICE, CaseError, Manifest, ObjectId
 from tests.kube.apiserver import Cluster, Response
 
 _GROUP = "vmoperator.vmware.com"
@@ -49,10 +49,12 @@ class Server:
     def path(self, id_: ObjectId, api_version: str = "", subresource: str = "") -> str:
         """Where an object is, in the newest version if none is named; all of its kind if unnamed.
 
-        Raises LookupError if there is no such kind.
+        Raises CaseError if there is no such kind.
         """
         version = api_version or self.newest[id_.kind]
-        resource = self._kinds_of(version)[id_.kind]
+        resource = self._kinds_of(version).get(id_.kind)
+        if resource is None:
+            raise CaseError(f"the API server has no {id_.kind} of {version}")
         path = f"{_root(version)}/namespaces/{id_.namespace}/{resource}"
         return "/".join(filter(None, (path, id_.name, subresource)))
 

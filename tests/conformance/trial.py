@@ -30,7 +30,7 @@ class Trial:
         self._program = program
         self._asker = asker
         self._live = Live(server, case)
-        self._fence = Fence(server)
+        self._fence = Fence(server, case.ip_families[0])
         # As it was before the last step.
         self._before: Mapping[ObjectId, str] = {}
 
