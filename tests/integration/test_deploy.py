@@ -17,7 +17,8 @@ from tests.kube.apiserver import Cluster, KubectlError, User
 from tests.kube.plugin import FLAVOURS
 from tests.kube.vm_operator import VMOperator
 from tests.program import PATIENCE_S, awaited
-from vmsvc_grpc.__main__ import main
+from vmsvc_grpc import flags
+from vmsvc_grpc.__main__ import parser
 from vmsvc_grpc.config import address
 from vmsvc_grpc.server.limits import Limits
 
@@ -85,9 +86,9 @@ def cluster(
     find_binary: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
     """One of its own, as the names are fixed; it asks more of owner references than most."""
-    flags = ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
+    plugins = ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
     folder = tmp_path_factory.mktemp("kube-deploy")
-    with Cluster(folder, flags=flags, find=find_binary) as started:
+    with Cluster(folder, flags=plugins, find=find_binary) as started:
         started.install_crds(*FLAVOURS["single-stack"].crds)
         started.kubectl("create", "namespace", SERVED)
         yield started
@@ -123,9 +124,9 @@ def container() -> Object:
 
 def arguments() -> dict[str, str]:
     """The Deployment's flags and their values, empty where a flag takes none."""
-    command, *flags = container()["args"]
+    command, *given = container()["args"]
     assert command == "serve"
-    return {flag.partition("=")[0]: flag.partition("=")[2] for flag in flags}
+    return {flag.partition("=")[0]: flag.partition("=")[2] for flag in given}
 
 
 def union(*tables: Mapping[str, str]) -> Rights:
@@ -169,11 +170,17 @@ def test_base_lists_each_file_and_each_file_holds_one_object() -> None:
         assert len(list(yaml.safe_load_all((BASE / name).read_text()))) == 1, name
 
 
-def test_every_flag_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["serve", "--help"])
-    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    assert set(arguments()) <= known
+def test_every_flag_and_variable_of_a_variant_is_a_setting_with_a_value_that_is_taken(
+    installed: Installed,
+) -> None:
+    (one,) = (m for m in installed.manifests if m["kind"] == "Deployment")
+    (only,) = one["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value", "") for entry in only.get("env", ())}
+    assert environment.keys() <= {flag.variable for flag in flags.SERVE}
+    given = flags.settings(flags.SERVE, parser().parse_args(only["args"]), environment)
+    assert given["insecure"] is True
+    assert ("reconcile" in given) is (installed.variant == "serve-only")
+    assert ("namespace" in given) is (installed.variant == "one-namespace")
 
 
 def test_the_image_is_ours_of_this_version_and_its_user() -> None:
@@ -186,21 +193,17 @@ def test_the_image_is_ours_of_this_version_and_its_user() -> None:
 
 def test_the_ports_are_those_that_the_arguments_name() -> None:
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
-    flags = arguments()
-    listening = {"grpc": flags["--listen"], "http": flags["--http-listen"]}
+    given = arguments()
+    listening = {"grpc": given["--listen"], "http": given["--http-listen"]}
     assert ports == {name: address(where).port for name, where in listening.items()}
     probes = [container()[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
     assert probes == [{"path": "/livez", "port": "http"}, {"path": "/readyz", "port": "http"}]
 
 
-def test_it_may_drain_before_it_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["serve", "--help"])
-    told = re.search(r"--drain-s .*?\(default: (\d+)\)", capsys.readouterr().out, re.DOTALL)
-    assert told
-    drain_s = float(arguments().get("--drain-s", told[1]))
+def test_it_may_drain_before_it_is_killed() -> None:
+    given = flags.settings(flags.SERVE, parser().parse_args(container()["args"]), {})
     grace_s = deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace_s > drain_s + Limits().stop_grace_s
+    assert grace_s > given["drain_s"] + Limits().stop_grace_s
 
 
 def test_what_selects_pods_selects_ours() -> None:
