@@ -1,4 +1,4 @@
-"""One replica's reading and writing, in process, on a real API server; and a person's hands there."""
+"""A replica that reads and writes, in process, on a real API server; and a person there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.apiserver import Cluster, User
-from vmsvc_grpc.apiserver import ApiServer
+from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.credentials import Kubeconfig
 from vmsvc_grpc.model.events import Event
@@ -57,9 +57,7 @@ class Desk:
         return Key(self.namespace, name)
 
     async def request(self, *arguments: Any, **options: Any) -> Any:
-        return await asyncio.to_thread(
-            self.kube.request, *arguments, user=self._user, **options
-        )
+        return await asyncio.to_thread(self.kube.request, *arguments, user=self._user, **options)
 
     def path(self, resource: str, name: str = "") -> str:
         root = "/api/v1"
@@ -116,11 +114,6 @@ class Desk:
         status = {"network": {field: ip}, "conditions": conditions}
         await self.patch("virtualmachines", name, {"status": status}, "/status")
         return str(uid)
-
-    async def move(self, name: str, ip: str) -> None:
-        """Give a VM another address."""
-        status = {"network": {"primaryIP4": ip}}
-        await self.patch("virtualmachines", name, {"status": status}, "/status")
 
     async def vmservice(self, name: str = "web", meta: Object | None = None, **spec: Any) -> Object:
         """Make a VMService; what is stored."""
@@ -196,6 +189,7 @@ class Replica:
         **options: Any,
     ) -> None:
         self.desk = desk
+        self.api = api
         self.failures: list[tuple[Key, Failure | None]] = []
         namespaces = (desk.namespace,)
         kinds = tuple(Kind)
@@ -228,6 +222,12 @@ class Replica:
     def writes(self) -> int:
         """How many writes of objects were made."""
         return self.reconciler.counts.writes.total()
+
+    async def move(self, name: str, ip: str) -> None:
+        """Give a VM another address, by a connection that is there already."""
+        path = self.desk.path("virtualmachines", name) + "/status"
+        status = {"status": {"network": {"primaryIP4": ip}}}
+        await self.api.request("PATCH", path, body=status, content_type=MERGE_PATCH)
 
     async def settled(self) -> None:
         """Return once everything that is stored is known, and nothing is left to do."""
