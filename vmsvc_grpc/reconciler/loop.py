@@ -10,9 +10,9 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.events import Answer, Delete, Event
@@ -88,15 +88,16 @@ class Store(Protocol):
 class Settings:
     """Bounds of the reconciler.
 
-    `cooldown_s` is how long a service rests after a write; `writes_per_object_max` is how
-    often one object may be written in a row. `lead_poll_s` is how often it is looked
-    whether writing is allowed again, where it is not.
+    `cooldown_s` is how long a service rests after a write. An object that is not as it was
+    just written is reported when it was found so for `repeats_max` times in a row.
+    `lead_poll_s` is how often it is looked whether writing is allowed again, where it is
+    not.
     """
 
     workers: int = 4
     writes_per_s: float = 50.0
     writes_burst: int = 200
-    writes_per_object_max: int = 8
+    repeats_max: int = 3
     cooldown_s: float = 0.2
     backoff_first_s: float = 0.1
     backoff_max_s: float = 60.0
@@ -121,6 +122,35 @@ OnFailure = Callable[[Key, Failure | None], None]
 
 Not told of what is wrong with the VMService itself: that the cache tells.
 """
+
+
+class _Done(NamedTuple):
+    """How a turn ended: whether it wrote, and whether there is more to do after a rest."""
+
+    wrote: bool
+    more: bool
+    failure: Failure | None
+
+
+_Target = tuple[Kind, Key, str]
+
+
+def _target(change: Change) -> _Target:
+    """What a change is about. The status of a VMService is a thing of its own."""
+    before, after = change.before, change.after
+    if after is None:
+        return change.kind, change.key, "deletion"
+    own = isinstance(after, VirtualMachineService)
+    only_status = own and before is not None and before.meta == after.meta
+    return change.kind, change.key, "status" if only_status else "object"
+
+
+def _content(change: Change) -> Held | None:
+    """What a change wants an object to say, without what its store says of it."""
+    if change.after is None:
+        return None
+    meta = replace(change.after.meta, uid="", resource_version="", generation=0)
+    return replace(change.after, meta=meta)
 
 
 def _now() -> str:
@@ -167,6 +197,8 @@ class Reconciler:
         self._failures: dict[Key, Failure] = {}
         # Warnings that hold now, and of which has been told.
         self._warned: dict[Key, frozenset[Notice]] = {}
+        # How often in a row an object was not as it had just been written.
+        self._repeats: dict[Key, int] = {}
         # Services whose VMService existed in the life of this process and that hold objects.
         self._seen: set[Key] = set()
         self._queue = Queue(
@@ -246,7 +278,7 @@ class Reconciler:
         clock = asyncio.get_running_loop().time
         self.counts.reconciles += 1
         try:
-            wrote, failure = await self._reconcile(key)
+            done = await self._reconcile(key)
         except Conflict as conflict:
             self.counts.conflicts += 1
             if conflict.found is not None:
@@ -264,14 +296,16 @@ class Reconciler:
             self._queue.abandoned(key, clock())
             raise
         else:
-            self._note(key, failure)
-            self._warn(key, failure)
-            self._queue.succeeded(key, clock(), wrote=wrote)
+            self._note(key, done.failure)
+            self._warn(key, done.failure)
+            self._queue.succeeded(key, clock(), wrote=done.wrote)
+            if done.more:
+                self._queue.add(key, clock())
         finally:
             self._wake.set()
 
-    async def _reconcile(self, key: Key) -> tuple[bool, Failure | None]:
-        """Bring everything of a key in line; whether anything was written, and what is wrong."""
+    async def _reconcile(self, key: Key) -> _Done:
+        """Bring everything of a key in line."""
         try:
             return await self._work(key, self._next_change)
         except ChangeError as error:
@@ -281,27 +315,39 @@ class Reconciler:
 
     async def _work(
         self, key: Key, next_change: Callable[[Key], tuple[Change | None, Failure | None]]
-    ) -> tuple[bool, Failure | None]:
-        """Make one change and plan anew, until there is none to make; whether there was any.
+    ) -> _Done:
+        """Make one change and plan anew, until there is none to make.
 
-        So no change is made from an observation that an earlier one has outdated, and
-        none after another object turned out to be in the way.
+        So no change is made from an observation that an earlier one has outdated, and none
+        after another object turned out to be in the way. What has changed again by then
+        waits for the next turn, so that many changes become few writes.
         """
-        writes: Counter[tuple[Kind, Key]] = Counter()
+        written: dict[_Target, Change] = {}
         while True:
             change, failure = next_change(key)
             if change is not None and await self._waited_for_token():
                 change, failure = next_change(key)
             if change is None:
-                return bool(writes), failure
-            times = writes[change.kind, change.key] = writes[change.kind, change.key] + 1
-            if times > self._settings.writes_per_object_max:
-                raise ChangeError(
-                    "ChangesDoNotStay",
-                    f"{change.kind.value} {change.key} is not as it was written "
-                    f"{self._settings.writes_per_object_max} times; somebody else changes it",
-                )
+                self._repeats.pop(key, None)
+                return _Done(wrote=bool(written), more=False, failure=failure)
+            if (before := written.get(_target(change))) is not None:
+                self._note_repeat(key, before, change)
+                return _Done(wrote=True, more=True, failure=failure)
             await self._make(key, change)
+            written[_target(change)] = change
+
+    def _note_repeat(self, key: Key, written: Change, wanted: Change) -> None:
+        """Raises ChangeError if an object is not as it was written, again and again."""
+        if _content(written) != _content(wanted):
+            self._repeats.pop(key, None)
+            return
+        self._repeats[key] = self._repeats.get(key, 0) + 1
+        if self._repeats[key] >= self._settings.repeats_max:
+            raise ChangeError(
+                "ChangesDoNotStay",
+                f"{wanted.kind.value} {wanted.key} is not as it was written "
+                f"{self._repeats[key]} times in a row; somebody else changes it",
+            )
 
     async def _tell_of(self, key: Key, failure: Failure) -> None:
         """Have the VMService say why its objects cannot be as they should be.

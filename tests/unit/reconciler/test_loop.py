@@ -484,6 +484,27 @@ async def test_objects_that_do_not_stay_as_written_are_reported() -> None:
         assert (key, failure and failure.reason) == (WEB, "ChangesDoNotStay")
 
 
+async def test_what_changes_during_each_write_is_no_trouble_and_waits_for_a_rest() -> None:
+    class Churning(MemoryStore):
+        """A store that is slow: by the time it answers, another VM has come."""
+
+        def _apply(self, change: Change) -> Held | None:
+            number = len(self.writes)
+            if number < 20:
+                world.apply(vm(f"vm-{number}", f"10.0.0.{number}"))
+            return super()._apply(change)
+
+    world = World(Churning())
+    async with running(world):
+        world.list(service())
+        await until(lambda: len(world.store.writes) >= 20)
+        await world.settled()
+        assert world.right
+        assert world.failures == []
+        # The first turn writes two objects, each other one.
+        assert world.reconciler.counts.reconciles >= len(world.store.writes) - 1
+
+
 # -- How much at once --
 
 

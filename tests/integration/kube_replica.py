@@ -1,0 +1,275 @@
+"""A replica that reads and writes, in process, on a real API server; and a person there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.kube.apiserver import Cluster, User
+from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.credentials import Kubeconfig
+from vmsvc_grpc.model.events import Event
+from vmsvc_grpc.model.objects import IPFamily, Key, Kind
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.events import EventRecorder
+from vmsvc_grpc.reconciler.kube import KubeStore
+from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.source.kube import KubeSource
+
+DEADLINE_S = 60.0
+GROUP = "vmoperator.vmware.com"
+SELECTOR = {"app": "web"}
+HTTP = {"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}
+PROBE = {"tcpSocket": {"port": 22}}
+
+Object = dict[str, Any]
+
+
+async def until(true: Callable[[], object], what: str = "") -> None:
+    """Return once it is true; it may be a plain function or one to await."""
+    async with asyncio.timeout(DEADLINE_S) as deadline:
+        while True:
+            found = true()
+            if isinstance(found, Awaitable):
+                found = await found
+            if found:
+                return
+            await asyncio.sleep(0.01)
+    assert not deadline.expired(), what
+
+
+class Desk:
+    """A namespace of the test's own, and what somebody does and sees there."""
+
+    def __init__(self, kube: Cluster, *, version: str = "v1alpha6", user: User | None = None):
+        self.kube = kube
+        self.namespace = kube.create_namespace()
+        self._version = version
+        self._user = user
+
+    def key(self, name: str = "web") -> Key:
+        return Key(self.namespace, name)
+
+    async def request(self, *arguments: Any, **options: Any) -> Any:
+        return await asyncio.to_thread(self.kube.request, *arguments, user=self._user, **options)
+
+    def path(self, resource: str, name: str = "") -> str:
+        root = "/api/v1"
+        if resource.startswith("virtual"):
+            root = f"/apis/{GROUP}/{self._version}"
+        elif resource == "endpointslices":
+            root = "/apis/discovery.k8s.io/v1"
+        elif resource == "events":
+            root = "/apis/events.k8s.io/v1"
+        return f"{root}/namespaces/{self.namespace}/{resource}" + (f"/{name}" if name else "")
+
+    async def create(self, resource: str, body: Object) -> Object:
+        response = await self.request("POST", self.path(resource), body)
+        assert response.status == 201, response
+        created: Object = response.body
+        return created
+
+    async def patch(self, resource: str, name: str, body: Object, part: str = "") -> Object:
+        merge = "application/merge-patch+json"
+        path = self.path(resource, name) + part
+        response = await self.request("PATCH", path, body, content_type=merge)
+        assert response.status == 200, response
+        patched: Object = response.body
+        return patched
+
+    async def delete(self, resource: str, name: str = "web") -> None:
+        response = await self.request("DELETE", self.path(resource, name))
+        assert response.status in (200, 202), response
+
+    async def get(self, resource: str, name: str = "web") -> Object | None:
+        """The object, or None where there is none."""
+        response = await self.request("GET", self.path(resource, name))
+        assert response.status in (200, 404), response
+        return response.body if response.status == 200 else None
+
+    async def list(self, resource: str) -> list[Object]:
+        response = await self.request("GET", self.path(resource))
+        assert response.status == 200, response
+        items: list[Object] = response.body["items"]
+        return items
+
+    async def vm(self, name: str, ip: str, **options: Any) -> str:
+        """Make a VM with a status; its uid."""
+        conditions = options.pop("conditions", [])
+        labels = options.pop("labels", SELECTOR)
+        body = {
+            "apiVersion": f"{GROUP}/{self._version}",
+            "kind": "VirtualMachine",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"className": "small", "imageName": "vmi-0a0044d7c690bcbea", **options},
+        }
+        uid = (await self.create("virtualmachines", body))["metadata"]["uid"]
+        field = "primaryIP6" if ":" in ip else "primaryIP4"
+        status = {"network": {field: ip}, "conditions": conditions}
+        await self.patch("virtualmachines", name, {"status": status}, "/status")
+        return str(uid)
+
+    async def vmservice(self, name: str = "web", meta: Object | None = None, **spec: Any) -> Object:
+        """Make a VMService; what is stored."""
+        body = {
+            "apiVersion": f"{GROUP}/{self._version}",
+            "kind": "VirtualMachineService",
+            "metadata": {"name": name, **(meta or {})},
+            "spec": {"type": "ClusterIP", "selector": SELECTOR, "ports": [HTTP], **spec},
+        }
+        return await self.create("virtualmachineservices", body)
+
+    async def addresses(self, name: str = "web") -> list[str] | None:
+        """The ready addresses that the stored Endpoints hold; None where there are none."""
+        stored = await self.get("endpoints", name)
+        if stored is None:
+            return None
+        return [a["ip"] for s in stored.get("subsets", []) for a in s.get("addresses", [])]
+
+    async def holds(self, *addresses: str, name: str = "web") -> None:
+        """Return once the stored Endpoints hold these, ready."""
+        wanted = sorted(addresses)
+
+        async def held() -> bool:
+            return await self.addresses(name) == wanted
+
+        await until(held)
+
+    async def gone(self, resource: str, name: str = "web") -> None:
+        """Return once there is no such object."""
+
+        async def is_gone() -> bool:
+            return await self.get(resource, name) is None
+
+        await until(is_gone)
+
+    async def told(self, name: str = "web") -> Counter[tuple[str, str, str]]:
+        """The events about a VMService: type, reason and note, and how many of each."""
+        events = await self.list("events")
+        mine = [e for e in events if e["regarding"]["name"] == name]
+        assert all(e["regarding"]["kind"] == "VirtualMachineService" for e in mine)
+        return Counter((e["type"], e["reason"], e["note"]) for e in mine)
+
+    async def condition(self, type_: str, name: str = "web") -> Object | None:
+        """A condition of the VMService; None where it has none of that type."""
+        stored = await self.get("virtualmachineservices", name)
+        assert stored is not None
+        conditions = stored.get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == type_), None)
+
+    async def versions(self, *resources: str) -> Mapping[tuple[str, str], str]:
+        """The resource versions of everything there is of these resources."""
+        return {
+            (resource, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
+            for resource in resources or ("virtualmachineservices", "services", "endpoints")
+            for item in await self.list(resource)
+        }
+
+
+FAST = Settings(cooldown_s=0.05, backoff_first_s=0.02, backoff_max_s=0.2, lead_poll_s=0.05)
+
+
+class Replica:
+    """Source, cache, reconciler and recorder of one process, for one namespace."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        api: ApiServer,
+        *,
+        settings: Settings = FAST,
+        families: Sequence[IPFamily] = (IPFamily.IPV4,),
+        may_write: Callable[[], bool] = lambda: True,
+        **options: Any,
+    ) -> None:
+        self.desk = desk
+        self.api = api
+        self.failures: list[tuple[Key, Failure | None]] = []
+        namespaces = (desk.namespace,)
+        kinds = tuple(Kind)
+        self.cache = Cache(
+            AddressRules(cluster_families=tuple(families)), kinds=kinds, namespaces=namespaces
+        )
+        self.source = KubeSource(api, kinds=kinds, namespaces=namespaces)
+        self.store = KubeStore(api, may_write=may_write)
+        self.recorder = EventRecorder(api, instance="test", may_write=may_write)
+        self.reconciler = Reconciler(
+            self.cache,
+            self.store,
+            settings=settings,
+            on_failure=lambda key, failure: self.failures.append((key, failure)),
+            on_notice=self.recorder.tell,
+            may_write=may_write,
+            **options,
+        )
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.source.run(self._emit))
+            tasks.create_task(self.recorder.run())
+            tasks.create_task(self.reconciler.run())
+
+    def _emit(self, event: Event) -> None:
+        self.reconciler.enqueue(self.cache.apply(event))
+
+    @property
+    def writes(self) -> int:
+        """How many writes of objects were made."""
+        return self.reconciler.counts.writes.total()
+
+    async def move(self, name: str, ip: str) -> None:
+        """Give a VM another address, by a connection that is there already."""
+        path = self.desk.path("virtualmachines", name) + "/status"
+        status = {"status": {"network": {"primaryIP4": ip}}}
+        await self.api.request("PATCH", path, body=status, content_type=MERGE_PATCH)
+
+    async def settled(self) -> None:
+        """Return once everything that is stored is known, and nothing is left to do."""
+        await until(self._is_settled)
+
+    async def _is_settled(self) -> bool:
+        stored = await self.desk.versions()
+        work = self.reconciler.queue_depth + self.reconciler.working + self.recorder.waiting
+        return self.cache.synced and self._known() == stored and not work
+
+    def _known(self) -> Mapping[tuple[str, str], str]:
+        cache = self.cache
+        objects = (
+            *(service.object for service in cache.services.values()),
+            *cache.stored_services.values(),
+            *cache.stored_endpoints.values(),
+        )
+        return {(_RESOURCES[o.kind], o.key.name): o.meta.resource_version for o in objects}
+
+
+_RESOURCES = {
+    Kind.VIRTUAL_MACHINE_SERVICE: "virtualmachineservices",
+    Kind.SERVICE: "services",
+    Kind.ENDPOINTS: "endpoints",
+}
+
+MakeApi = Callable[[Kubeconfig], ApiServer]
+
+
+@asynccontextmanager
+async def replica(
+    desk: Desk, folder: Path, *, api: MakeApi = ApiServer, **options: Any
+) -> AsyncIterator[Replica]:
+    """A replica that runs until the block ends."""
+    kubeconfig = desk.kube.kubeconfig(folder / "replica.kubeconfig")
+    async with api(Kubeconfig(str(kubeconfig))) as server:
+        made = Replica(desk, server, **options)
+        task = asyncio.create_task(made.run())
+        try:
+            yield made
+            if task.done():
+                await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
