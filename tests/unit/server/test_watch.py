@@ -403,6 +403,19 @@ def test_a_closed_stream_leaves_nothing(
     assert cache.idle()
 
 
+def test_cycles_of_create_subscribe_and_delete_leave_nothing() -> None:
+    """linkerd2 #8270: subscription keys leaked."""
+    cache = synced_cache()
+    for number in range(10_000):
+        name = f"shop/s{number}"
+        watcher = watch(cache, name)
+        cache.apply(Apply(service(key(name))))
+        assert watcher.read_all() == [("snapshot", name), SYNCED]
+        cache.apply(gone(key(name)))
+        watcher.stream.close()
+    assert cache.idle()
+
+
 @pytest.mark.parametrize("fields", [{"all_services": True}, {"namespaces": ["shop"]}])
 def test_a_stream_of_all_services_holds_nothing_for_those_that_are_gone(
     fields: dict[str, object],

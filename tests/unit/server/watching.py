@@ -40,10 +40,10 @@ def synced_cache(*objects: Object) -> Cache:
 
 def emptied(cache: Cache) -> None:
     """Delete every object of the cache."""
-    for key in sorted(cache.vms.keys()):
-        cache.apply(Delete(Kind.VIRTUAL_MACHINE, key))
     for key in cache.service_keys():
         cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, key))
+    for key in sorted(cache.vms.keys()):
+        cache.apply(Delete(Kind.VIRTUAL_MACHINE, key))
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,13 @@ class Reader:
     revisions: dict[str, str] = field(default_factory=dict)
     """Revisions that the request named: what a `current` may speak of."""
     synced: int = 0
+    taken: int = 0
+    """How many messages were taken in."""
     versions: dict[str, int] = field(default_factory=dict)
 
     def take(self, raw: bytes) -> Told:
         """Take in the next message; what it was, in short."""
+        self.taken += 1
         message = pb.WatchEndpointsResponse.FromString(raw)
         event = message.WhichOneof("event")
         match event:
