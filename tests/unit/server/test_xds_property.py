@@ -1,0 +1,194 @@
+"""Whatever happens in whatever order: a client of xDS ends with what the cache holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.unit.objects import service, spec, vm
+from tests.unit.server.test_watch_property import events
+from tests.unit.server.watching import KINDS, emptied, listed
+from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, XdsClient, node, truth
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
+from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_names import canonical_names
+from vmsvc_grpc.server.xds_resources import TypeUrl
+from vmsvc_grpc.server.xds_stream import Form
+
+NAMES = ["s1.n1:80", "s1.n1:81", "s1.n1", "s2.n1:80", "s2.n1.svc:p", "s1.n2:80", "xdstp://x"]
+CLASSES = {"": FilterClass.READY_ONLY, "all": FilterClass.ALL}
+
+types = st.sampled_from([CDS, EDS, LDS, RDS])
+names = st.lists(st.sampled_from([*NAMES, "*"]), unique=True, max_size=4)
+seldom = st.integers(0, 5).map(lambda number: number == 5)
+
+
+class Client:
+    """One client, and whether it has refused something since it last connected."""
+
+    def __init__(self, cache: Cache, form: Form, agent: str, readiness: str, limit: int) -> None:
+        who = node(agent, readiness=readiness)
+        limits = Limits(response_bytes_max=limit)
+        self.xds = XdsClient(cache, form, who=who, limits=limits)
+        self.envoy = agent == "envoy"
+        self.filter_class = CLASSES[readiness]
+        self.tainted = False
+
+    def truth(self, cache: Cache, type_url: TypeUrl) -> dict[str, Any]:
+        """What it should hold of a type."""
+        asked = self.xds.asked(type_url)
+        wanted = set(asked.names)
+        if asked.wildcard:
+            for key in cache.services:
+                state = cache.state(key, self.filter_class).state
+                if isinstance(state, EndpointSet):
+                    wanted.update(canonical_names(key, state.ports))
+        if self.envoy and type_url is LDS:
+            return {}
+        known = {name: truth(cache, type_url, name, self.filter_class) for name in wanted}
+        return {name: message for name, message in known.items() if message is not None}
+
+    def holds(self, cache: Cache, type_url: TypeUrl) -> None:
+        """Fail unless it holds what it should."""
+        held, expected = dict(self.xds.held(type_url)), self.truth(cache, type_url)
+        if self.xds.form is Form.SOTW and type_url in (EDS, RDS):
+            # No response says that one is gone; an assignment is emptied instead.
+            for name in [name for name in held if name not in expected]:
+                gone = held.pop(name)
+                assert type_url is RDS or not gone.endpoints
+        assert held == expected
+
+
+class Following(RuleBasedStateMachine):
+    """Objects come and go; clients ask, acknowledge, refuse, lag, leave and come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = Cache(AddressRules())
+        self.clients: list[Client] = []
+
+    @initialize(
+        unsynced=seldom,
+        agents=st.lists(
+            st.tuples(
+                st.sampled_from(list(Form)),
+                st.sampled_from(["envoy", "gRPC Go"]),
+                st.sampled_from(sorted(CLASSES)),
+                st.sampled_from([1, 400, 4_000_000]),
+            ),
+            min_size=2,
+            max_size=3,
+        ),
+    )
+    def begin(self, unsynced: bool, agents: list[tuple[Form, str, str, int]]) -> None:
+        if not unsynced:
+            keys = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]
+            members = [vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})]
+            listed(self.cache, *(service(key, spec({"app": "x"})) for key in keys), *members)
+        self.clients = [Client(self.cache, *agent) for agent in agents]
+
+    @rule(changes=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
+    def change(self, changes: list[tuple[Event, int]]) -> None:
+        """After each event some clients read what there is (a bit for each), others wait."""
+        for event, keen in changes:
+            self.cache.apply(event)
+            for number, client in enumerate(self.clients):
+                if keen & 1 << number:
+                    client.xds.read_all()
+
+    @rule(number=st.integers(0, 2), type_url=types, wanted=names)
+    def ask(self, number: int, type_url: TypeUrl, wanted: list[str]) -> None:
+        xds = self.clients[number % len(self.clients)].xds
+        asked = xds.asked(type_url)
+        if xds.form is Form.SOTW:
+            if not set(wanted) >= asked.names or asked.wildcard:
+                # A state of the world that takes a name back and gives it again before the
+                # server sees either cannot be told from one that does neither.
+                xds.read_all()
+            xds.ask(type_url, *wanted)
+        else:
+            xds.change(type_url, wanted)
+
+    @rule(number=st.integers(0, 2), type_url=types, unwanted=names)
+    def unsubscribe(self, number: int, type_url: TypeUrl, unwanted: list[str]) -> None:
+        xds = self.clients[number % len(self.clients)].xds
+        if xds.form is Form.DELTA and type_url in xds.types:
+            xds.change(type_url, [], unwanted)
+
+    @rule(number=st.integers(0, 2), count=st.integers(1, 3))
+    def pump(self, number: int, count: int) -> None:
+        """Responses leave the server, and are not read yet."""
+        for _ in range(count):
+            self.clients[number % len(self.clients)].xds.pump()
+
+    @rule(number=st.integers(0, 2), count=st.integers(1, 3))
+    def read(self, number: int, count: int) -> None:
+        for _ in range(count):
+            self.clients[number % len(self.clients)].xds.read()
+
+    @rule(number=st.integers(0, 2), agent=st.integers(0, 3))
+    def refuse_a_change(self, number: int, agent: int) -> None:
+        """A NACK is followed by silence, until something changes."""
+        client = self.clients[number % len(self.clients)]
+        client.xds.read_all()
+        self.cache.apply(_moved(agent))
+        if client.xds.read(refuse="no") is not None:
+            client.tainted = True
+            client.xds.read_all()
+            assert client.xds.read() is None
+
+    @rule(number=st.integers(0, 2), type_url=types, wanted=names)
+    def send_a_stale_nonce(self, number: int, type_url: TypeUrl, wanted: list[str]) -> None:
+        xds = self.clients[number % len(self.clients)].xds
+        if xds.form is Form.SOTW and xds.asked(type_url).nonce:
+            xds._send_sotw(type_url, wanted, response_nonce="stale")
+
+    @rule(number=st.integers(0, 2))
+    def reconnect(self, number: int) -> None:
+        client = self.clients[number % len(self.clients)]
+        client.xds.reconnect()
+        client.tainted = False
+
+    @precondition(lambda self: self.cache.synced)
+    @invariant()
+    def marks_are_bounded(self) -> None:
+        for client in self.clients:
+            for subscription in client.xds.stream.subscriptions.values():
+                assert len(subscription.pending) <= 40
+
+    @rule()
+    def everybody_catches_up(self) -> None:
+        for client in self.clients:
+            if client.tainted:
+                client.xds.reconnect()
+                client.tainted = False
+            client.xds.read_all()
+            assert client.xds.read_all() == []
+            for type_url in client.xds.types:
+                if self.cache.synced:
+                    client.holds(self.cache, type_url)
+
+    def teardown(self) -> None:
+        self.everybody_catches_up()
+        for client in self.clients:
+            client.xds.stream.close()
+        emptied(self.cache)
+        for kind in KINDS:
+            self.cache.apply(Init(kind))
+            self.cache.apply(InitDone(kind))
+        assert self.cache.idle()
+
+
+def _moved(number: int) -> Event:
+    return Apply(vm("a", f"10.0.0.{number}", namespace="n1", labels={"app": "x"}))
+
+
+TestFollowing = Following.TestCase
+TestFollowing.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
