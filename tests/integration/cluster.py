@@ -491,9 +491,17 @@ class World:
             found += fresh.differences(replica.listener)
         return found
 
-    def writes(self, since: int = 0) -> list[Write]:
-        """The writes of our replicas in the order of their ends, without those of Leases."""
-        return [w for w in map(_write, self.audit.read_text().splitlines()[since:]) if w.by]
+    def mark(self) -> int:
+        """Where the log of writes ends now."""
+        return self.audit.stat().st_size
+
+    def writes(self, since: int) -> list[Write]:
+        """The writes of our replicas after a mark, by their ends; without those of Leases."""
+        with self.audit.open() as log:
+            log.seek(since)
+            # The last line may not be whole yet.
+            lines = [line for line in log if line.endswith("\n")]
+        return [write for write in map(_write, lines) if write.by]
 
     def versions(self, namespace: str) -> dict[tuple[str, str], str]:
         """The resource versions of what is written in a namespace."""
