@@ -1,0 +1,181 @@
+"""A real Envoy follows VMs by xDS: over ADS in both forms, and for endpoints alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines
+from tests.integration.serving import PATIENCE_S, Serving, serving, until
+from tests.unit.objects import WEB, service, spec, vm
+from tests.unit.server.watching import listed
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply, Delete
+from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.listen import Server
+
+ADS = ("GRPC", "DELTA_GRPC")
+MODES = pytest.mark.parametrize("mode", [*ADS, "EDS"])
+BOTH_FORMS = pytest.mark.parametrize("mode", ADS)
+
+
+class Traffic:
+    """Requests, one after the other, until told to stop; who answered, or what went wrong."""
+
+    def __init__(self, running: Envoy) -> None:
+        self.seen: Counter[str] = Counter()
+        self._envoy = running
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.seen[await self._envoy.call()] += 1
+            await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+class World:
+    """Machines, a cache that says they are VMs of `web`, our server, and an Envoy."""
+
+    def __init__(self, machines: Machines, running: Serving) -> None:
+        self.machines = machines
+        self.running = running
+
+    def vm(self, name: str, address_of: str = "", **fields: Any) -> None:
+        address = self.machines.addresses[address_of or name]
+        self.running.apply(Apply(vm(name, address, **fields)))
+
+    def gone(self, name: str) -> None:
+        self.running.apply(Delete(Kind.VIRTUAL_MACHINE, Key("shop", name)))
+
+    def serve(self, port: int = 80) -> None:
+        ports = (ServicePort("http", "TCP", port, self.machines.port),)
+        self.running.apply(Apply(service(WEB, spec(ports=ports))))
+
+    def withdraw(self) -> None:
+        self.running.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    cache = Cache(AddressRules(allow_loopback=True))
+    listed(cache)
+    async with machines("a", "b", "c") as local, serving(cache=cache) as running:
+        made = World(local, running)
+        made.serve()
+        made.vm("a")
+        made.vm("b")
+        yield made
+
+
+@MODES
+async def test_traffic_follows_the_vms(mode: str, tmp_path: Path) -> None:
+    async with world() as here, envoy(bootstrap([here.running.address], mode), tmp_path) as proxy:
+        await proxy.answers("a", "b")
+        traffic = Traffic(proxy)
+        here.vm("c")
+        await proxy.answers("a", "b", "c")
+        here.gone("a")
+        await proxy.answers("b", "c")
+        here.vm("b", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)
+        await proxy.answers("c")
+        here.vm("c", address_of="a")
+        await proxy.answers("a")
+        await traffic.stop()
+        assert set(traffic.seen) == {"a", "b", "c"}, "no request failed"
+
+
+@MODES
+async def test_a_service_is_deleted_and_created(mode: str, tmp_path: Path) -> None:
+    async with world() as here, envoy(bootstrap([here.running.address], mode), tmp_path) as proxy:
+        await proxy.answers("a", "b")
+        here.withdraw()
+        await proxy.answers("503")
+        here.serve()
+        await proxy.answers("a", "b")
+        here.withdraw()
+        here.serve()
+        await proxy.answers("a", "b")
+        await clean(proxy)
+
+
+@BOTH_FORMS
+async def test_a_port_is_changed_and_no_cluster_waits(mode: str, tmp_path: Path) -> None:
+    async with world() as here, envoy(bootstrap([here.running.address], mode), tmp_path) as proxy:
+        await proxy.answers("a", "b")
+        for port in (81, 80, 81):
+            here.serve(port)
+            # Well below the 15 s after which Envoy takes a cluster without its endpoints.
+            async with asyncio.timeout(10):
+                await proxy.answers("a", "b", cluster=f"web.shop:{port}")
+            assert list(await proxy.clusters()) == [f"web.shop:{port}"]
+        await clean(proxy)
+
+
+async def clean(proxy: Envoy) -> None:
+    """Nothing waits, and nothing was refused."""
+    assert await proxy.warming() == []
+    assert await proxy.stat("cluster_manager.cds.update_rejected") == 0
+    assert await proxy.stat("cluster.web.shop_80.update_rejected") == 0
+    assert await proxy.stat("cluster.web.shop_80.init_fetch_timeout") == 0
+
+
+@MODES
+async def test_envoy_takes_what_changed_while_the_server_was_away(
+    mode: str, tmp_path: Path
+) -> None:
+    async with world() as here:
+        first = Server(here.running.cache, "127.0.0.1:0")
+        address = await first.start()
+        async with envoy(bootstrap([address], mode), tmp_path) as proxy:
+            await proxy.answers("a", "b")
+            await first.stop()
+            here.vm("c")
+            here.gone("a")
+            await proxy.answers("a", "b")
+            second = Server(here.running.cache, address)
+            assert await second.start() == address
+            await proxy.answers("b", "c")
+            await clean(proxy)
+        await until(lambda: not second.counts.streams_open.total())
+        await second.stop()
+
+
+@MODES
+async def test_one_of_two_replicas_is_killed(mode: str, tmp_path: Path) -> None:
+    async with world() as here:
+        replicas = [Server(here.running.cache, "127.0.0.1:0") for _ in range(2)]
+        addresses = [await replica.start() for replica in replicas]
+        async with envoy(bootstrap(addresses, mode), tmp_path) as proxy:
+            await proxy.answers("a", "b")
+            used = next(r for r in replicas if r.counts.streams_open.total())
+            traffic = Traffic(proxy)
+            await used.stop()
+            here.vm("c")
+            async with asyncio.timeout(PATIENCE_S):
+                await proxy.answers("a", "b", "c")
+            await traffic.stop()
+            assert set(traffic.seen) <= {"a", "b", "c"}
+        for replica in replicas:
+            await replica.stop()
+
+
+async def test_an_envoy_can_have_those_that_are_not_ready_too(tmp_path: Path) -> None:
+    async with world() as here:
+        here.vm("b", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)
+        config = bootstrap([here.running.address], "GRPC", readiness="all")
+        async with envoy(config, tmp_path) as proxy:
+            await proxy.answers("a")
+            shown = await proxy.ask("/clusters")
+            address = f"{here.machines.addresses['b']}:{here.machines.port}"
+            assert f"{address}::health_flags::/failed_eds_health" in shown
