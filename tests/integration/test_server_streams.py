@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 
 from tests.integration.serving import detail, serving, until
 from tests.unit.objects import service, vm
-from tests.unit.server.watching import key, listed, request, truth
+from tests.unit.server.watching import key, listed, request, synced_cache, truth
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -135,3 +137,35 @@ async def test_a_message_beyond_the_limit_is_refused() -> None:
         error = await running.watch(asked).ending()
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await running.watch(request("shop/web")).until_synced()
+
+
+@pytest.mark.parametrize("is_synced", [True, False], ids=["synced", "not synced"])
+async def test_a_client_that_goes_away_at_any_moment_leaves_nothing(
+    is_synced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """linkerd2 #14621, #14693: deadlock of stop and send, leaked tasks."""
+    cache = synced_cache(service(), A) if is_synced else Cache(AddressRules())
+    async with serving(cache=cache) as running:
+        channel = running.channel()
+        await channel.channel_ready()
+        tasks = len(asyncio.all_tasks())
+        for turns in range(60):
+            watch = running.watch(request("shop/none", all_services=True), channel)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                running.apply(Apply(vm("a", f"10.0.0.{turns + 1}")))
+            watch.call.cancel()
+        await until(lambda: not running.streams_open)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+    assert not caplog.records
+
+
+async def test_a_connection_that_is_old_is_closed_and_its_client_resumes() -> None:
+    limits = Limits(connection_age_s=0.3, connection_age_grace_s=0.1)
+    async with serving(service(), A, limits=limits) as running:
+        watch = running.watch(request("shop/web"))
+        await watch.until_synced()
+        assert (await watch.ending()).code() is grpc.StatusCode.UNAVAILABLE
+        revision = watch.reader.held["shop/web"].revision
+        again = running.watch(request(("shop/web", revision)))
+        assert await again.until_synced() == [("current", "shop/web"), ("synced", "")]
