@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -411,9 +412,9 @@ class Write:
     """A request that may have changed something, as the API server's audit log has it."""
 
     by: str
-    """The id of the token it was made with."""
-    at: str
-    """When it arrived: RFC 3339 with microseconds, in UTC."""
+    """The id of the token it was made with; empty for the administrator's."""
+    at: datetime
+    """When it arrived."""
     verb: str
     resource: str
     name: str
@@ -445,10 +446,10 @@ class World:
         with closing(Wire(port)) as wire:
             yield wire
 
-    def kubeconfig(self, user: User, wire: Wire | None = None) -> Path:
-        """A kubeconfig of a user, by way of a wire if there is one."""
+    def kubeconfig(self, user: User, wire: Wire | None = None, namespace: str = INSTALLED) -> Path:
+        """A kubeconfig of a user, by way of a wire if there is one; the Lease's namespace."""
         file = self.folder / f"{next(self._names)}.kubeconfig"
-        self.cluster.kubeconfig(file, user=user, namespace=INSTALLED)
+        self.cluster.kubeconfig(file, user=user, namespace=namespace)
         if wire is not None:
             config = json.loads(file.read_text())
             config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{wire.proxy.port}"
@@ -456,12 +457,21 @@ class World:
         return file
 
     @contextmanager
-    def replica(self, *flags: str, steady: Sequence[str] = ()) -> Iterator[Replica]:
-        """A replica with deploy's rights, that writes if it leads; synced, with a listener."""
-        user = self.account()
+    def replica(
+        self,
+        *flags: str,
+        steady: Sequence[str] = (),
+        user: User | None = None,
+        namespace: str = INSTALLED,
+    ) -> Iterator[Replica]:
+        """A replica that writes if it holds the Lease in a namespace, with a listener.
+
+        It has the rights of deploy/base, unless a user is given who has others.
+        """
+        user = user or self.account()
         with ExitStack() as stack:
             wire = stack.enter_context(self.wired())
-            arguments: list[str | Path] = ["--kubeconfig", self.kubeconfig(user, wire)]
+            arguments: list[str | Path] = ["--kubeconfig", self.kubeconfig(user, wire, namespace)]
             arguments += ["--reconcile", "on", "--lease-duration-s", f"{LEASE_S:g}"]
             arguments += ["--drain-s", "0", *flags]
             log = self.folder / f"{next(self._names)}.log"
@@ -469,23 +479,24 @@ class World:
             listener = stack.enter_context(closing(Listener(program.grpc, steady)))
             yield Replica(program, listener, wire, _token_id(user.token))
 
-    def agrees(self, *replicas: Replica) -> None:
+    def agrees(self, *replicas: Replica, namespace: str = "") -> None:
         """Returns once streams, look-ups and objects are all what a fresh computation says.
 
+        Of one namespace, or of all.
         Fails with the differences if they do not come to be, or if a listener noted something.
         """
-        wrong = self._differences(replicas)
+        wrong = self._differences(replicas, namespace)
         deadline = time.monotonic() + PATIENCE_S
         while wrong and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-            wrong = self._differences(replicas)
+            wrong = self._differences(replicas, namespace)
         said = "\n".join(r.program.said()[-3000:] for r in replicas) if wrong else ""
         assert not wrong, "\n".join([*wrong, said])
         for replica in replicas:
             assert replica.listener.wrong == []
 
-    def _differences(self, replicas: Sequence[Replica]) -> list[str]:
-        fresh = Fresh.read(self.hands)
+    def _differences(self, replicas: Sequence[Replica], namespace: str) -> list[str]:
+        fresh = Fresh.read(self.hands, namespace)
         found = list(fresh.orphans())
         for replica in replicas:
             found += fresh.differences(replica.listener)
@@ -495,13 +506,16 @@ class World:
         """Where the log of writes ends now."""
         return self.audit.stat().st_size
 
-    def writes(self, since: int) -> list[Write]:
-        """The writes of our replicas after a mark, by their ends; without those of Leases."""
+    def log(self, since: int) -> list[Write]:
+        """All writes after a mark, by their ends; without those of Leases."""
         with self.audit.open() as log:
             log.seek(since)
             # The last line may not be whole yet.
-            lines = [line for line in log if line.endswith("\n")]
-        return [write for write in map(_write, lines) if write.by]
+            return [_write(line) for line in log if line.endswith("\n")]
+
+    def writes(self, since: int) -> list[Write]:
+        """Those of our replicas."""
+        return [write for write in self.log(since) if write.by]
 
     def versions(self, namespace: str) -> dict[tuple[str, str], str]:
         """The resource versions of what is written in a namespace."""
@@ -523,7 +537,7 @@ def _write(line: str) -> Write:
     extra, about = entry["user"].get("extra", {}), entry.get("objectRef", {})
     return Write(
         by=next(iter(extra.get("authentication.kubernetes.io/credential-id", ())), ""),
-        at=entry["requestReceivedTimestamp"],
+        at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
         verb=entry["verb"],
         resource=about.get("resource", ""),
         name=f"{about.get('namespace', '')}/{about.get('name', '')}",
@@ -541,17 +555,20 @@ class Fresh:
     endpoints: dict[str, Object]
 
     @classmethod
-    def read(cls, hands: Hands) -> Fresh:
-        vms = [parse(Kind.VIRTUAL_MACHINE, item) for item in hands.listed("virtualmachines")]
+    def read(cls, hands: Hands, namespace: str) -> Fresh:
+        """What is in one namespace, or in all."""
+        vms = [
+            parse(Kind.VIRTUAL_MACHINE, item) for item in hands.listed("virtualmachines", namespace)
+        ]
         vm_services = [
             parse(Kind.VIRTUAL_MACHINE_SERVICE, item)
-            for item in hands.listed("virtualmachineservices")
+            for item in hands.listed("virtualmachineservices", namespace)
         ]
         return cls(
             [v for v in vms if isinstance(v, VirtualMachine)],
             {str(s.key): s for s in vm_services if isinstance(s, VirtualMachineService)},
-            _by_name(hands.listed("services")),
-            _by_name(hands.listed("endpoints")),
+            _by_name(hands.listed("services", namespace)),
+            _by_name(hands.listed("endpoints", namespace)),
         )
 
     def endpoints_of(self, name: str) -> frozenset[ToldEndpoint]:
@@ -583,6 +600,8 @@ class Fresh:
                     yield f"{name} does not exist, and is told: {state}"
                 continue
             yield from (f"{name}: {line}" for line in disagreements(state, *held))
+            if stored.problems and isinstance(state, NotTold) and state.refused:
+                continue
             if not isinstance(state, Told):
                 yield f"{name} exists, and is told to be {state}"
             elif state.endpoints != (wanted := self.endpoints_of(name)):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
-from contextlib import ExitStack
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
+import yaml
 
 from tests.integration.cluster import (
+    DEPLOY,
+    INSTALLED,
     LEASE_S,
     Replica,
     World,
@@ -54,18 +63,28 @@ def test_two_that_start_at_once(world: World) -> None:
 def test_a_leader_that_is_killed(world: World) -> None:
     """Changes made while nobody led are not lost (linkerd2 #12021)."""
     site = world.site()
-    with ExitStack() as stack:
-        stack.enter_context(pytest.raises(ProgramError, match="ended with -9"))
-        first = stack.enter_context(world.replica())
+    with doomed(world) as first:
         eventually(lambda: first.leads, "leading")
         with world.replica(steady=[site.steady]) as second:
             world.agrees(first, second)
             with churn(site):
                 assert not second.leads
-                first.program.process.kill()
-                first.program.process.wait()
+                kill(first)
                 within(LEASE_S + SLACK_S, lambda: second.leads, "led by the other")
             world.agrees(second)
+
+
+@contextmanager
+def doomed(world: World) -> Iterator[Replica]:
+    """A replica that is killed before the block ends."""
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(ProgramError, match="ended with -9"))
+        yield stack.enter_context(world.replica())
+
+
+def kill(replica: Replica) -> None:
+    replica.program.process.kill()
+    replica.program.process.wait()
 
 
 def test_a_leader_that_is_paused_past_its_lease_starts_no_write_until_it_leads_again(
@@ -90,7 +109,7 @@ def test_a_leader_that_is_paused_past_its_lease_starts_no_write_until_it_leads_a
             eventually(lambda: len(world.writes(after)) > count + 30, "at work again")
             # What it had sent before it slept may still arrive, but nothing that it begins.
             late = [w for w in world.writes(after) if w.by == first.token_id]
-            assert [w for w in late if datetime.fromisoformat(w.at) > woken] == []
+            assert [w for w in late if w.at > woken] == []
             assert not first.leads
         world.agrees(one, other)
 
@@ -111,3 +130,77 @@ def test_a_leader_that_ends_hands_over_at_once(world: World) -> None:
                 # It looks every 8 s, and need not wait for a lease of 60 s to end.
                 within(8 + SLACK_S, lambda: third.leads, "led by the other")
             world.agrees(third)
+
+
+def test_one_that_is_killed_again_and_again_while_things_are_deleted_and_created(
+    world: World,
+) -> None:
+    """Wherever it was in writing or deleting several objects, the next one finishes it."""
+    site = world.site()
+    with churn(site):
+        for writes in (1, 4, 9, 15):
+            with doomed(world) as replica:
+                start = world.mark()
+                eventually(partial(wrote, world, start, replica, writes), "writing")
+                kill(replica)
+    with world.replica(steady=[site.steady]) as last:
+        world.agrees(last)
+
+
+def wrote(world: World, since: int, replica: Replica, count: int) -> bool:
+    return len([w for w in world.writes(since) if w.by == replica.token_id]) >= count
+
+
+def test_one_namespace_needs_rights_there_and_nowhere_else(world: World) -> None:
+    """With the very rules of the overlay, for an account that has no others."""
+    site, other = world.site(), world.site()
+    account = world.cluster.service_account(site.namespace, "narrow")
+    overlay = DEPLOY / "overlays" / "one-namespace"
+    manifests = yaml.safe_load_all(world.cluster.kubectl("kustomize", str(overlay)))
+    for manifest in manifests:
+        if manifest["kind"] in ("Role", "RoleBinding"):
+            manifest["metadata"]["namespace"] = site.namespace
+            for subject in manifest.get("subjects", ()):
+                subject |= {"name": "narrow", "namespace": site.namespace}
+            world.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+    flags = ["--namespace", site.namespace]
+    with world.replica(
+        *flags, steady=[site.steady], user=account, namespace=site.namespace
+    ) as replica:
+        world.agrees(replica, namespace=site.namespace)
+        with churn(site), churn(other):
+            replica.wire.do(replica.wire.proxy.cut())
+            seen = replica.listener.messages
+            eventually(partial(more_messages, replica, seen + 50), "told")
+        world.agrees(replica, namespace=site.namespace)
+        assert {name.split("/")[0] for name in replica.listener.told()} == {site.namespace}
+        assert "forbidden" not in replica.program.said()
+    assert world.hands.listed("endpoints", other.namespace) == []
+
+
+def more_messages(replica: Replica, than: int) -> bool:
+    return replica.listener.messages > than
+
+
+def test_an_uninstall_leaves_nothing_that_blocks_a_deletion(world: World) -> None:
+    """As deploy/README.md says it, where VM Operator does not run and VMServices stay."""
+    site = world.site()
+    # They note who owns what while they run; later nobody could tell them.
+    world.cluster.start_controllers("garbage-collector-controller", "namespace-controller")
+    with world.replica() as one, world.replica() as other:
+        world.agrees(one, other)
+    kubectl = world.cluster.kubectl
+    command = [sys.executable, "-m", "vmsvc_grpc", "release"]
+    admin = world.kubeconfig(world.cluster.admin)
+    done = subprocess.run(
+        [*command, "--kubeconfig", str(admin)], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"released \d+ VirtualMachineServices; 0 were free\n", done.stdout)
+    kubectl("delete", "--kustomize", str(DEPLOY / "base"), "--wait=false")
+    kubectl("delete", "vmservice", "steady", "-n", site.namespace, "--timeout=10s")
+    for kind in ("virtualmachines", "virtualmachineservices"):
+        kubectl("delete", "crd", f"{kind}.vmoperator.vmware.com", "--timeout=60s")
+    eventually(lambda: not world.hands.listed("endpoints", site.namespace), "collected")
+    eventually(lambda: not world.hands.listed("services", site.namespace), "collected")
+    namespace = f"/api/v1/namespaces/{INSTALLED}"
+    eventually(lambda: world.hands.ask("GET", namespace).status == 404, "gone")
