@@ -12,7 +12,7 @@ from typing import Any
 from tests.kube.apiserver import Cluster, User
 from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.credentials import Kubeconfig
+from vmsvc_grpc.credentials import Credentials, Kubeconfig
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules
@@ -102,18 +102,22 @@ class Desk:
     async def vm(self, name: str, ip: str, **options: Any) -> str:
         """Make a VM with a status; its uid."""
         conditions = options.pop("conditions", [])
+        made = await self.create("virtualmachines", self.vm_body(name, **options))
+        uid = made["metadata"]["uid"]
+        field = "primaryIP6" if ":" in ip else "primaryIP4"
+        status = {"network": {field: ip}, "conditions": conditions}
+        await self.patch("virtualmachines", name, {"status": status}, "/status")
+        return str(uid)
+
+    def vm_body(self, name: str, **options: Any) -> Object:
+        """A VM as one makes it."""
         labels = options.pop("labels", SELECTOR)
-        body = {
+        return {
             "apiVersion": f"{GROUP}/{self._version}",
             "kind": "VirtualMachine",
             "metadata": {"name": name, "labels": labels},
             "spec": {"className": "small", "imageName": "vmi-0a0044d7c690bcbea", **options},
         }
-        uid = (await self.create("virtualmachines", body))["metadata"]["uid"]
-        field = "primaryIP6" if ":" in ip else "primaryIP4"
-        status = {"network": {field: ip}, "conditions": conditions}
-        await self.patch("virtualmachines", name, {"status": status}, "/status")
-        return str(uid)
 
     async def vmservice(self, name: str = "web", meta: Object | None = None, **spec: Any) -> Object:
         """Make a VMService; what is stored."""
@@ -165,11 +169,18 @@ class Desk:
 
     async def versions(self, *resources: str) -> Mapping[tuple[str, str], str]:
         """The resource versions of everything there is of these resources."""
+        kept = ("virtualmachineservices", "services", "endpoints")
         return {
             (resource, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
-            for resource in resources or ("virtualmachineservices", "services", "endpoints")
+            for resource in resources or kept
             for item in await self.list(resource)
+            if resource != "endpointslices" or _is_ours(item)
         }
+
+
+def _is_ours(slice_: Object) -> bool:
+    manager = slice_["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"]
+    return bool(manager == "vmsvc-grpc")
 
 
 FAST = Settings(cooldown_s=0.05, backoff_first_s=0.02, backoff_max_s=0.2, lead_poll_s=0.05)
@@ -188,6 +199,7 @@ class Replica:
         may_write: Callable[[], bool] = lambda: True,
         **options: Any,
     ) -> None:
+        self.task: asyncio.Task[None]
         self.desk = desk
         self.api = api
         self.failures: list[tuple[Key, Failure | None]] = []
@@ -229,12 +241,20 @@ class Replica:
         status = {"status": {"network": {"primaryIP4": ip}}}
         await self.api.request("PATCH", path, body=status, content_type=MERGE_PATCH)
 
+    async def rested_or_dead(self) -> None:
+        """Return once it has died, or settled."""
+
+        async def is_so() -> bool:
+            return self.task.done() or await self._is_settled()
+
+        await until(is_so)
+
     async def settled(self) -> None:
         """Return once everything that is stored is known, and nothing is left to do."""
         await until(self._is_settled)
 
     async def _is_settled(self) -> bool:
-        stored = await self.desk.versions()
+        stored = await self.desk.versions(*_RESOURCES.values())
         work = self.reconciler.queue_depth + self.reconciler.working + self.recorder.waiting
         return self.cache.synced and self._known() == stored and not work
 
@@ -244,6 +264,7 @@ class Replica:
             *(service.object for service in cache.services.values()),
             *cache.stored_services.values(),
             *cache.stored_endpoints.values(),
+            *(s for key in cache.stored_slices.services() for s in cache.stored_slices.of(key)),
         )
         return {(_RESOURCES[o.kind], o.key.name): o.meta.resource_version for o in objects}
 
@@ -252,24 +273,36 @@ _RESOURCES = {
     Kind.VIRTUAL_MACHINE_SERVICE: "virtualmachineservices",
     Kind.SERVICE: "services",
     Kind.ENDPOINTS: "endpoints",
+    Kind.ENDPOINT_SLICE: "endpointslices",
 }
 
-MakeApi = Callable[[Kubeconfig], ApiServer]
+MakeApi = Callable[[Credentials], ApiServer]
+
+
+@asynccontextmanager
+async def access(
+    desk: Desk, folder: Path, *, user: User | None = None, api: MakeApi = ApiServer
+) -> AsyncIterator[ApiServer]:
+    """A connection of the admin, or of `user`, to the API server."""
+    path = folder / f"{desk.namespace}.kubeconfig"
+    kubeconfig = await asyncio.to_thread(desk.kube.kubeconfig, path, user=user)
+    async with api(Kubeconfig(str(kubeconfig))) as connected:
+        yield connected
 
 
 @asynccontextmanager
 async def replica(
-    desk: Desk, folder: Path, *, api: MakeApi = ApiServer, **options: Any
+    desk: Desk, folder: Path, *, user: User | None = None, api: MakeApi = ApiServer, **options: Any
 ) -> AsyncIterator[Replica]:
-    """A replica that runs until the block ends."""
-    kubeconfig = desk.kube.kubeconfig(folder / "replica.kubeconfig")
-    async with api(Kubeconfig(str(kubeconfig))) as server:
-        made = Replica(desk, server, **options)
-        task = asyncio.create_task(made.run())
+    """A replica that runs until the block ends. If it dies before, so does the block."""
+    async with access(desk, folder, user=user, api=api) as connected:
+        made = Replica(desk, connected, **options)
+        made.task = asyncio.create_task(made.run())
         try:
             yield made
-            if task.done():
-                await task
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            died = made.task.done()
+            made.task.cancel()
+            await asyncio.gather(made.task, return_exceptions=True)
+        if died:
+            await made.task

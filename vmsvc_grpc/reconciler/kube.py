@@ -33,6 +33,9 @@ _PASSING = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
+# How it refuses to create what exists: one with a cluster address, for want of that address.
+_PERHAPS_THERE = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
+
 # So an API server says that an object is not there; without it, not even its kind is.
 _OBJECT_NOT_FOUND = "NotFound"
 
@@ -87,7 +90,22 @@ class KubeStore:
     async def _create(self, change: Change) -> Held | None:
         wanted = change.object
         path = path_of(change.kind, _version(wanted), change.key.namespace)
-        return self._held(change, await self._write("POST", path, manifest(wanted)))
+        try:
+            raw = await self._write("POST", path, manifest(wanted))
+        except ApiServerError as error:
+            if error.status in _PERHAPS_THERE and (found := await self._found(change)):
+                raise Conflict(found) from error
+            raise
+        return self._held(change, raw)
+
+    async def _found(self, change: Change) -> Held | None:
+        """The object that is there already, though the watch has not told of it yet."""
+        try:
+            return self._held(change, await self._api.request("GET", _path(change.object)))
+        except ApiServerError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     async def _update(self, change: Change) -> Held | None:
         before, after = change.before, change.after

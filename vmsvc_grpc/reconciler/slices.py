@@ -91,7 +91,8 @@ def _of_family(
     placed = {e.id for kept in held.values() for e in kept}
     waiting = [e for e in endpoints if e.id not in placed]
     for name, kept in held.items():
-        if tuple(kept) != observed[name].endpoints:  # It is written in any case.
+        # It is written in any case; an empty one would be deleted.
+        if tuple(kept) != observed[name].endpoints or not kept:
             room = ENDPOINTS_MAX - len(kept)
             kept.extend(waiting[:room])
             waiting = waiting[room:]

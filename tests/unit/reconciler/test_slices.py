@@ -155,6 +155,11 @@ def test_a_family_that_is_not_the_services_any_more_loses_its_slices() -> None:
     assert held_by(wanted([at(1)], both, families=["IPv4"])) == {"web-ipv4-0": [at(1).address]}
 
 
+def test_a_slice_that_somebody_emptied_is_filled_again() -> None:
+    emptied = (replace(THREE[0], endpoints=()), *THREE[1:])
+    assert changes(emptied, wanted(map(at, range(250)), emptied)) == 1
+
+
 def test_names_that_are_free_again_are_used_again() -> None:
     kept = tuple(s for s in THREE if s.key.name != "web-ipv4-0")
     after = wanted(map(at, range(250)), kept)

@@ -1,0 +1,504 @@
+"""Writing on a real API server: what is refused, who else writes, where it may be broken off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.kube_replica import (
+    Desk,
+    Replica,
+    access,
+    replica,
+    until,
+)
+from tests.kube.apiserver import Cluster
+from tests.kube.plugin import StartVMOperator
+from tests.kube.vm_operator import VMOperator
+from vmsvc_grpc.apiserver import ApiServer
+from vmsvc_grpc.credentials import Credentials
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.reconciler.events import EventRecorder
+from vmsvc_grpc.reconciler.kube import KubeStore
+from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Gone, NotWriting
+from vmsvc_grpc.reconciler.notice import Notice
+from vmsvc_grpc.reconciler.plan import Change
+from vmsvc_grpc.reconciler.release import Counts as Released
+from vmsvc_grpc.reconciler.release import release
+
+FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
+ACCEPTED = "VirtualMachineServiceAccepted"
+WRITES = frozenset({"POST", "PATCH", "DELETE"})
+
+
+@pytest.fixture
+def desk(kube: Cluster) -> Desk:
+    return Desk(kube)
+
+
+# -- What the store does with what somebody else has done --
+
+
+async def test_what_was_changed_meanwhile_is_not_overwritten(desk: Desk, tmp_path: Path) -> None:
+    await desk.vmservice()
+    async with replica(desk, tmp_path) as one:
+        await desk.holds()
+        await one.settled()
+        service = one.cache.stored_services[desk.key()]
+        endpoints = one.cache.stored_endpoints[desk.key()]
+        vmservice = one.cache.services[desk.key()].object
+    await desk.patch("services", "web", {"metadata": {"labels": {"theirs": "yes"}}})
+    balanced = replace(service, type="LoadBalancer")
+    async with access(desk, tmp_path) as api:
+        store = KubeStore(api)
+        with pytest.raises(Conflict):
+            await store.apply(Change(service, balanced))
+        # The API server says only that the address is not free.
+        for unknown in (service, replace(service, cluster_ip="", cluster_ips=())):
+            with pytest.raises(Conflict) as conflict:
+                await store.apply(Change(None, unknown))
+            assert conflict.value.found is not None
+            assert conflict.value.found.meta.labels == {"theirs": "yes"}
+        with pytest.raises(Conflict) as conflict:
+            await store.apply(Change(service, None))
+        # Its VMService lives; so it is not deleted, whatever was thought.
+        assert conflict.value.found == vmservice
+        await desk.patch("virtualmachineservices", "web", {"metadata": {"finalizers": None}})
+        await desk.delete("virtualmachineservices")
+        with pytest.raises(Conflict) as conflict:
+            await store.apply(Change(service, None))
+        assert conflict.value.found is None  # What was changed may be somebody else's by now.
+        assert await store.apply(Change(endpoints, None)) is None
+        with pytest.raises(Gone):
+            await store.apply(Change(endpoints, None))
+        with pytest.raises(Gone):
+            await store.apply(Change(endpoints, replace(endpoints, subsets=())))
+        marked = replace(vmservice, meta=replace(vmservice.meta, finalizers=("a/b",)))
+        with pytest.raises(Conflict):
+            await store.apply(Change(vmservice, marked))
+
+
+async def test_an_object_with_finalizers_stays_and_is_known_to_be_going(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.vmservice(type="LoadBalancer")
+    async with replica(desk, tmp_path) as one:
+        await desk.holds()
+        cleanup = {"finalizers": ["service.kubernetes.io/load-balancer-cleanup"]}
+        await desk.patch("services", "web", {"metadata": cleanup})
+        await one.settled()
+        await desk.delete("virtualmachineservices")
+        await desk.gone("virtualmachineservices")
+        await one.settled()
+        assert one.cache.stored_services[desk.key()].meta.deleting
+        # One that takes the name waits until the former one's Service is gone.
+        await desk.vmservice()
+        await one.settled()
+        await desk.patch("services", "web", {"metadata": {"finalizers": None}})
+
+        async def is_new() -> bool:
+            found = await desk.get("services")
+            return found is not None and found["spec"]["type"] == "ClusterIP"
+
+        await until(is_new)
+        await one.settled()
+
+
+async def test_nothing_is_written_by_who_may_not(desk: Desk, tmp_path: Path) -> None:
+    await desk.vmservice()
+    async with replica(desk, tmp_path, may_write=lambda: False) as one:
+        await until(lambda: one.cache.synced)
+        vmservice = one.cache.services[desk.key()].object
+        with pytest.raises(NotWriting):
+            await one.store.apply(Change(vmservice, vmservice))
+        one.recorder.tell(vmservice, Notice(True, "Try", "Tried", "nothing"))
+        await until(lambda: one.recorder.counts["dropped"])
+        assert await desk.list("events") == []
+
+
+async def test_without_an_answer_a_write_is_tried_again(desk: Desk, tmp_path: Path) -> None:
+    await desk.vmservice()
+    async with replica(desk, tmp_path, may_write=lambda: False) as one:
+        await until(lambda: one.cache.synced)
+        vmservice = one.cache.services[desk.key()].object
+        store = KubeStore(one.api, write_s=1e-6)
+        with pytest.raises(ChangeError, match="no answer within") as error:
+            await store.apply(Change(vmservice, replace(vmservice, ingress=())))
+        assert error.value.passing
+
+
+# -- Rights --
+
+
+async def test_a_right_that_is_missing_is_told_and_used_once_it_is_given(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.vm("a", "10.20.0.11")
+    await desk.vmservice()
+    user = await asyncio.to_thread(desk.kube.service_account, desk.namespace, "writer")
+    everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}
+    own = {
+        "apiGroups": ["vmoperator.vmware.com", "events.k8s.io"],
+        "resources": ["*"],
+        "verbs": ["create", "patch", "update"],
+    }
+    objects = {
+        "apiGroups": [""],
+        "resources": ["services", "endpoints"],
+        "verbs": ["create", "patch", "delete"],
+    }
+    subject = {"kind": "ServiceAccount", "name": "writer", "namespace": desk.namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "writer"}
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{desk.namespace}"
+    role = {"metadata": {"name": "writer"}, "rules": [everything, own]}
+    await desk.request("POST", f"{rbac}/roles", role)
+    binding = {"metadata": {"name": "writer"}, "subjects": [subject], "roleRef": reference}
+    await desk.request("POST", f"{rbac}/rolebindings", binding)
+    async with replica(desk, tmp_path, user=user) as one:
+
+        async def told() -> bool:
+            condition = await desk.condition(ACCEPTED)
+            return condition is not None and condition["status"] == "False"
+
+        await until(told)
+        condition = await desk.condition(ACCEPTED)
+        assert condition is not None
+        assert condition["reason"] == "CreateServiceFailed"
+        assert "forbidden" in condition["message"]
+        role["rules"] = [everything, own, objects]
+        await desk.request("PUT", f"{rbac}/roles/writer", role)
+        await desk.holds("10.20.0.11")
+        await one.settled()
+        condition = await desk.condition(ACCEPTED)
+        assert condition is not None
+        assert condition["status"] == "True"
+
+
+# -- Events --
+
+
+async def test_events_are_cut_to_what_is_admitted_and_lost_where_there_is_no_place(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.vmservice()
+    async with replica(desk, tmp_path, may_write=lambda: False) as one:
+        await until(lambda: one.cache.synced)
+        about = one.cache.services[desk.key()].object
+    nowhere = replace(about, meta=replace(about.meta, key=Key("no-such-namespace", "web")))
+    async with access(desk, tmp_path) as api:
+        recorder = EventRecorder(api, instance="test", waiting_max=3)
+        task = asyncio.create_task(recorder.run())
+        recorder.tell(about, Notice(True, "Drop", "Dropped", "there is no room for it"))
+        recorder.tell(nowhere, Notice(True, "Lose", "Lost", "there is no such place"))
+        recorder.tell(about, Notice(True, "Cut", "Cut", "é" * 1000))
+        recorder.tell(about, Notice(False, "Say", "Said", "done"))
+        await until(lambda: not recorder.waiting)
+        assert recorder.counts == {"written": 2, "dropped": 2}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    told = await desk.told()
+    assert [(type_, reason) for type_, reason, _ in sorted(told)] == [
+        ("Normal", "Said"),
+        ("Warning", "Cut"),
+    ]
+    assert [len(note.encode()) for _, reason, note in told if reason == "Cut"] == [1023]
+    described = await asyncio.to_thread(
+        desk.kube.kubectl, "describe", "vmservice", "web", "-n", desk.namespace
+    )
+    assert "done" in described
+
+
+# -- Uninstalling --
+
+
+async def test_releasing_lets_every_vmservice_go(desk: Desk, tmp_path: Path) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER, "others.example.com/stays"]})
+    await desk.vmservice("b", meta={"finalizers": ["virtualmachineservice.vmoperator.vmware.com"]})
+    await desk.vmservice("c")
+    await desk.vmservice("going", meta={"finalizers": [FINALIZER]})
+    await desk.delete("virtualmachineservices", "going")
+    async with access(desk, tmp_path) as api:
+        assert await release(api, [desk.namespace]) == Released(released=3, free=1)
+        assert await release(api, [desk.namespace]) == Released(released=0, free=3)
+    held = await desk.list("virtualmachineservices")
+    assert {o["metadata"]["name"]: o["metadata"].get("finalizers") for o in held} == {
+        "a": ["others.example.com/stays"],
+        "b": None,
+        "c": None,
+    }
+
+
+# -- Slices --
+
+
+async def sliced(desk: Desk) -> dict[str, list[str]]:
+    """The addresses in each EndpointSlice of the namespace, by who manages it and its name."""
+    managed_by = "endpointslice.kubernetes.io/managed-by"
+    return {
+        f"{item['metadata']['labels'][managed_by]}/{item['metadata']['name']}": sorted(
+            a for endpoint in item["endpoints"] or [] for a in endpoint["addresses"]
+        )
+        for item in await desk.list("endpointslices")
+    }
+
+
+async def test_slices_are_written_instead_of_mirrored_and_go_again(
+    desk: Desk, tmp_path: Path
+) -> None:
+    controllers = await asyncio.to_thread(
+        desk.kube.start_controllers, "endpointslice-mirroring-controller"
+    )
+    try:
+        await desk.vm("a", "10.20.0.11", labels={"app": "web", "topology.kubernetes.io/zone": "z"})
+        await desk.vmservice()
+        mirrored = {"endpointslicemirroring-controller.k8s.io": ["10.20.0.11"]}
+
+        async def by_manager() -> dict[str, list[str]]:
+            return {name.partition("/")[0]: held for name, held in (await sliced(desk)).items()}
+
+        async def holds(wanted: dict[str, list[str]]) -> None:
+            async def held() -> bool:
+                return await by_manager() == wanted
+
+            await until(held)
+
+        async with replica(desk, tmp_path):
+            await holds(mirrored)
+        async with replica(desk, tmp_path, direct_slices=True) as one:
+            await holds({"vmsvc-grpc": ["10.20.0.11"]})
+            await one.settled()
+            (slice_,) = await desk.list("endpointslices")
+            (endpoint,) = slice_["endpoints"]
+            assert endpoint["zone"] == "z"
+            assert endpoint["conditions"] == {"ready": True, "serving": True, "terminating": False}
+            assert endpoint["targetRef"]["name"] == "a"
+            assert slice_["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+            assert await desk.addresses() == ["10.20.0.11"]
+        async with replica(desk, tmp_path) as one:
+            await holds(mirrored)
+            await one.settled()
+            for resource in ("services", "endpoints"):
+                found = await desk.get(resource)
+                assert found is not None
+                assert not {"labels", "annotations"} & set(found["metadata"])
+    finally:
+        await asyncio.to_thread(controllers.kill)
+
+
+async def test_a_small_change_of_many_endpoints_writes_one_slice(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.vmservice()
+    async with replica(desk, tmp_path, direct_slices=True) as one:
+
+        async def make(number: int) -> None:
+            await one.api.request(
+                "POST", desk.path("virtualmachines"), body=desk.vm_body(f"vm-{number}")
+            )
+            await one.move(f"vm-{number}", f"10.30.0.{number + 1}")
+
+        for first in range(0, 150, 25):
+            await asyncio.gather(*(make(number) for number in range(first, first + 25)))
+
+        async def held() -> int:
+            return sum(map(len, (await sliced(desk)).values()))
+
+        async def all_held() -> bool:
+            return await held() == 150 and len(await desk.addresses() or ()) == 150
+
+        await until(all_held)
+        await one.settled()
+        before = await desk.versions("endpointslices", "endpoints", "services")
+        assert len(await sliced(desk)) == 2
+        await one.move("vm-7", "10.40.0.1")
+
+        async def moved() -> bool:
+            return any("10.40.0.1" in held for held in (await sliced(desk)).values())
+
+        await until(moved)
+        await one.settled()
+        after = await desk.versions("endpointslices", "endpoints", "services")
+        changed = [name for (_, name), version in after.items() if before[_, name] != version]
+        assert len(changed) == 2  # One slice, and the Endpoints.
+        slice_name = next(name for name in changed if name != "web")
+        await desk.patch("endpointslices", slice_name, {"endpoints": []})
+        await desk.delete("endpointslices", "web-ipv4-0")
+        await until(all_held)
+        await desk.delete("virtualmachineservices")
+        await desk.gone("virtualmachineservices")
+        assert await desk.list("endpointslices") == []
+
+
+# -- Beside VM Operator --
+
+
+@pytest.mark.parametrize("ours_first", [True, False], ids=["we came first", "it came first"])
+async def test_beside_vm_operator_neither_undoes_what_the_other_writes(
+    ours_first: bool, desk: Desk, tmp_path: Path, start_vm_operator: StartVMOperator
+) -> None:
+    for number in range(4):
+        await desk.vm(f"vm-{number}", f"10.20.0.{number + 1}")
+    second_port = {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 5353}
+    http = {"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}
+    meta = {"labels": {"team": "blue"}}
+    await desk.vmservice(ports=[http, second_port], type="LoadBalancer", meta=meta)
+    ready = [f"10.20.0.{number + 1}" for number in range(4)]
+
+    if ours_first:
+        async with replica(desk, tmp_path) as one:
+            await desk.holds(*ready)
+            await one.settled()
+    double: VMOperator = await asyncio.to_thread(
+        start_vm_operator, desk.kube, namespace=desk.namespace
+    )
+    await desk.holds(*ready)
+    await told(desk)
+    async with replica(desk, tmp_path) as one:
+        await one.settled()
+        assert one.writes == 0
+        await at_rest(desk, double, one)
+
+        made = one.writes
+        for turn in range(1, 11):
+            await one.move("vm-0", f"10.20.{turn}.1")
+            await desk.holds(f"10.20.{turn}.1", *ready[1:])
+            assert one.writes - made <= turn
+        probe = {"spec": {"readinessProbe": {"tcpSocket": {"port": 22}}}}
+        await desk.patch("virtualmachines", "vm-1", probe)
+        ingress = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+        await desk.patch("services", "web", ingress, "/status")
+        await desk.patch("services", "web", {"metadata": {"labels": {"theirs": "yes"}}})
+        await desk.patch("virtualmachineservices", "web", {"spec": {"type": "ClusterIP"}})
+        await at_rest(desk, double, one)
+        assert one.failures == []
+        await desk.delete("virtualmachineservices")
+        await desk.gone("virtualmachineservices")
+        assert await desk.get("services") is None
+        assert await desk.get("endpoints") is None
+    assert double.process.running
+
+
+async def told(desk: Desk, name: str = "web") -> None:
+    """Return once a VMService's status has been written."""
+
+    async def has_status() -> bool:
+        found = await desk.get("virtualmachineservices", name)
+        return bool(found and found.get("status"))
+
+    await until(has_status)
+
+
+async def at_rest(desk: Desk, double: VMOperator, one: Replica) -> None:
+    """Return once both have done what there was; and neither finds more to do."""
+    before: dict[tuple[str, str], str] = {}
+
+    async def quiet() -> bool:
+        nonlocal before
+        # VM Operator takes key by key, so it has seen what was there before this.
+        name = f"barrier-{len(await desk.list('virtualmachineservices'))}"
+        await desk.vmservice(name, selector={"app": name})
+        await told(desk, name)
+        await one.settled()
+        stored = await desk.versions("virtualmachineservices", "services", "endpoints")
+        now = {at: version for at, version in stored.items() if at[1] == "web"}
+        same, before = now == before, now
+        return same
+
+    await until(quiet)
+    writes, theirs = one.writes, double.writes()
+    one.reconciler.enqueue_all()
+    await one.settled()
+    assert one.writes == writes
+    assert double.writes() == theirs
+
+
+# -- Killed --
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+class MortalApi(ApiServer):
+    """Dies before, or after, one of its writes of objects."""
+
+    def __init__(self, credentials: Credentials, *, at: int, after: bool) -> None:
+        super().__init__(credentials)
+        self.writes = 0
+        self._at = at
+        self._after = after
+
+    async def request(self, method: str, path: str, **options: Any) -> bytes:
+        if method not in WRITES or "/events" in path:
+            return await super().request(method, path, **options)
+        self.writes += 1
+        if self.writes == self._at and not self._after:
+            raise Crash
+        answer = await super().request(method, path, **options)
+        if self.writes == self._at:
+            raise Crash
+        return answer
+
+
+async def dies(desk: Desk, folder: Path, at: int, *, after: bool) -> bool:
+    """Whether a replica is killed at a write, or comes to rest before it."""
+
+    def mortal(credentials: Credentials) -> ApiServer:
+        return MortalApi(credentials, at=at, after=after)
+
+    dead = False
+    try:
+        async with replica(desk, folder, api=mortal, direct_slices=True) as one:
+            await one.rested_or_dead()
+    except* Crash:
+        dead = True
+    return dead
+
+
+async def killed(desk: Desk, folder: Path, at: int, *, after: bool) -> bool:
+    """Run a replica that is killed at a write, and another one then; whether the first was."""
+    dead = await dies(desk, folder, at, after=after)
+    async with replica(desk, folder, direct_slices=True) as one:
+        await one.settled()
+        writes = one.writes
+        one.reconciler.enqueue_all()
+        await one.settled()
+        assert one.writes == writes
+    return dead
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before a write", "after a write"])
+async def test_killed_at_any_write_and_started_again_it_converges(
+    after: bool, kube: Cluster, tmp_path: Path
+) -> None:
+    died = Counter(created=0, changed=0, deleted=0)
+    for at in range(1, 6):
+        desk = Desk(kube)
+        await desk.vm("a", "10.20.0.11")
+        await desk.vmservice(type="LoadBalancer")
+        died["created"] += await killed(desk, tmp_path, at, after=after)
+        assert await desk.addresses() == ["10.20.0.11"]
+        assert await sliced(desk) == {"vmsvc-grpc/web-ipv4-0": ["10.20.0.11"]}
+
+        ports = [{"name": "x", "protocol": "TCP", "port": 1, "targetPort": 2}]
+        spec = {"type": "ClusterIP", "ports": ports}
+        await desk.patch("virtualmachineservices", "web", {"spec": spec})
+        died["changed"] += await killed(desk, tmp_path, at, after=after)
+        service, endpoints = await desk.get("services"), await desk.get("endpoints")
+        assert service is not None
+        assert endpoints is not None
+        assert (service["spec"]["type"], service["spec"]["ports"][0]["port"]) == ("ClusterIP", 1)
+        assert endpoints["subsets"][0]["ports"][0]["port"] == 2
+
+        await desk.delete("virtualmachineservices")
+        died["deleted"] += await killed(desk, tmp_path, at, after=after)
+        assert await desk.versions() == {}
+        assert await sliced(desk) == {}
+    # Finalizer, Service, slice, Endpoints, status; Service, slice, Endpoints; Endpoints,
+    # slice, Service, finalizer.
+    assert died == {"created": 5, "changed": 3, "deleted": 4}
