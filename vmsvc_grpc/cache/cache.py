@@ -58,9 +58,29 @@ class Service:
     remembered: frozenset[str] = frozenset()
     """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
 
+    _ready_uids: frozenset[str] | None = None
+    """Whom `remembers` knows, once somebody has asked since `endpoints` changed."""
+
     def remembers(self, uid: str) -> bool:
         """Whether the VM of this uid is among the ready endpoints now."""
-        return uid in self.remembered or any(e.vm_uid == uid and e.ready for e in self.endpoints)
+        if self._ready_uids is None:
+            self._ready_uids = self.remembered.union(e.vm_uid for e in self.endpoints if e.ready)
+        return uid in self._ready_uids
+
+    def remember(self, uids: frozenset[str]) -> None:
+        """These were ready before this process knew of the service."""
+        self.remembered = uids
+        self._ready_uids = None
+
+    def reassemble(self) -> bool:
+        """Bring `endpoints` in line with `contributions`; whether they changed."""
+        endpoints = assembled(self.contributions.values())
+        changed = endpoints != self.endpoints
+        self.endpoints = endpoints
+        if self.spec is not None:
+            self.remembered = frozenset()  # From here on, `endpoints` remembers.
+        self._ready_uids = None
+        return changed
 
     @property
     def served(self) -> ServiceSpec | None:
@@ -324,7 +344,7 @@ class Cache:
         # Who was ready is known only now, as the stored Endpoints may come last; so
         # nothing has been worked out yet.
         for key, service in self.services.items():
-            service.remembered = self._stored_ready_uids(key)
+            service.remember(self._stored_ready_uids(key))
             self._reevaluate(service)
         for watcher in list(self._scopes):
             watcher.cache_synced()
@@ -389,11 +409,7 @@ class Cache:
         return contribution(service.spec, service.families, vm, service.remembers, self.rules)
 
     def _reassemble(self, service: Service) -> bool:
-        endpoints = assembled(service.contributions.values())
-        changed = endpoints != service.endpoints
-        service.endpoints = endpoints
-        if service.spec is not None:
-            service.remembered = frozenset()  # From here on, `endpoints` remembers.
+        changed = service.reassemble()
         self._publish(service)
         return changed
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from tests.unit.objects import APP_WEB, HTTP, WEB, service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Topic
-from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import (
     Key,
@@ -289,6 +289,25 @@ def test_adding_a_probe_keeps_a_ready_vm_ready_until_the_condition_comes() -> No
     cache.apply(Apply(probing(Readiness.FALSE)))  # type: ignore[arg-type]
     cache.apply(Apply(probing(None)))  # type: ignore[arg-type]
     assert shown(cache) == [("10.0.0.1", False)]
+
+
+def test_who_was_ready_is_looked_up_once_for_all_vms_of_a_service() -> None:
+    """A scan for each VM made a change of a service with 4,000 of them take seconds."""
+
+    class Counted(tuple[Endpoint, ...]):
+        __slots__ = ()
+        scans = 0
+
+        def __iter__(self) -> Iterator[Endpoint]:
+            Counted.scans += 1
+            return super().__iter__()
+
+    probing_vms = [vm(f"v{i}", f"10.0.0.{i}", probe=Probe.TCP_SOCKET) for i in range(200)]
+    cache = synced(service(), *probing_vms)
+    cache.services[WEB].endpoints = Counted(cache.services[WEB].endpoints)
+    cache.services[WEB].remember(frozenset())
+    cache.apply(Apply(service(given=spec(ports=(HTTP._replace(port=81),)))))
+    assert 1 <= Counted.scans <= 2
 
 
 def test_what_was_remembered_at_start_is_forgotten_once_worked_out() -> None:
