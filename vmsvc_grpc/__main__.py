@@ -19,6 +19,7 @@ _CLUSTER = ("kubeconfig", "context", "namespace")
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 _SERVE_EPILOG = """\
 Every flag has an environment variable: VMSVC_ and its name, as in VMSVC_DRAIN_S for --drain-s;
@@ -171,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"vmsvc-grpc {arguments.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        # While serving, SIGINT drains; before that, and in the other commands, it ends at once.
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone. What is still buffered must not fail at exit, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

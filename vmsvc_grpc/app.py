@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import sys
@@ -121,7 +122,7 @@ class App:
             bound = await self._http.start(host, port)
         except OSError as error:
             raise ListenError(
-                f"cannot listen on {self._config.http_listen} for HTTP: {error.strerror}; "
+                f"cannot listen on {self._config.http_listen} for HTTP: {_reason(error)}; "
                 "choose another with --http-listen"
             ) from error
         return str(self._config.http_listen._replace(port=bound))
@@ -160,6 +161,11 @@ class App:
         print(text, file=self._out, flush=True)
 
 
+def _reason(error: OSError) -> str:
+    # asyncio's own text repeats the address.
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
 def _kinds(config: Config) -> frozenset[Kind]:
     if config.manifests is None:
         return cluster_kinds(config)
@@ -168,13 +174,15 @@ def _kinds(config: Config) -> frozenset[Kind]:
 
 def _announcement(cache: Cache, grpc: str, place: Place) -> str:
     """What is served now, and how to ask for it."""
-    refused = [key for key, service in cache.services.items() if service.object.problems]
-    services, vms = len(cache.services) - len(refused), len(cache.vms)
+    objects = {key: service.object for key, service in cache.services.items()}
+    refused = [key for key, object_ in objects.items() if object_.problems]
+    served = [key for key in sorted(objects) if cache.services[key].served is not None]
+    services, vms = len(served), len(cache.vms)
     lines = [f"serving {services} services and {vms} virtual machines from {place}"]
     if refused:
         names = ", ".join(map(str, sorted(refused)))
         lines.append(f"refused: {names} (why: vmsvc explain NAME)")
-    if shown := next((key for key in cache.service_keys() if key not in refused), None):
+    if shown := next(iter(served), None):
         server = "" if grpc.endswith(":50051") else f"--server {grpc} "
         request = f'\'{{"service":"{shown}"}}\''
         method = "vmsvc.v1.EndpointService/ResolveEndpoints"
@@ -186,7 +194,7 @@ def _announcement(cache: Cache, grpc: str, place: Place) -> str:
 
 def _log_problems(kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
     if not problems:
-        _log.info("%s %s: nothing is wrong with it any more", kind.value, key)
+        _log.info("%s %s: mended, or gone", kind.value, key)
     elif kind is Kind.VIRTUAL_MACHINE_SERVICE:
         _log.warning("%s %s is refused: %s", kind.value, key, "; ".join(map(str, problems)))
     else:

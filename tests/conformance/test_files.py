@@ -125,12 +125,21 @@ class Trial:
     ) -> Iterator[str]:
         """Where stream, look-up, list and held objects do not say the same of a service."""
         id_ = _id(service)
-        stored = (observed.objects.get(id_._replace(kind=k)) for k in ("Service", "Endpoints"))
-        for line in disagreements(state, *stored):
+        held, endpoints = (
+            observed.objects.get(id_._replace(kind=kind)) for kind in ("Service", "Endpoints")
+        )
+        if isinstance(state, Told) and self._selects_nothing(id_, observed):
+            # What is left of the time with a selector stays, and nothing tells of it.
+            endpoints = None
+        for line in disagreements(state, held, endpoints):
             yield f"{service}: {line}"
         yield from self._asker.contradictions(service, state)
         if isinstance(state, NotTold) and state.refused != observed.refusals.get(id_):
             yield f"{service}: the stream tells {state}, a list {observed.refusals.get(id_)}"
+
+    def _selects_nothing(self, id_: ObjectId, observed: Observed) -> bool:
+        spec = self.manifests.objects.get(id_, {}).get("spec") or {}
+        return not spec.get("selector") and id_ not in observed.refusals
 
 
 def _id(service: str) -> ObjectId:

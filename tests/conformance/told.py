@@ -145,7 +145,6 @@ def disagreements(
         if ports != state.ports:
             yield f"gRPC tells the ports {state.ports}, the Service has {ports}"
     held_endpoints = _held(endpoints or {})
-    # A service without selector has no Endpoints of ours, and nothing to tell.
     if held_endpoints.keys() != state.endpoints:
         yield f"gRPC tells {sorted(state.endpoints)}, the Endpoints has {sorted(held_endpoints)}"
     target_ports = {(p.name, p.target_port, p.protocol) for p in state.ports}

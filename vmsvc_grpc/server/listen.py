@@ -74,7 +74,8 @@ class Server:
         self._admission = Admission(
             self._limits,
             self.counts,
-            while_draining=frozenset((health.CHECK_PATH, health.LIST_PATH)),
+            # grpcurl asks for the description of health before it asks for health.
+            while_draining=frozenset((health.CHECK_PATH, health.LIST_PATH, *reflection.PATHS)),
         )
         self._transport: GrpcAio | None = None
 

@@ -28,6 +28,7 @@ _ALPHA = "grpc.reflection.v1alpha"
 _V1 = "grpc.reflection.v1"
 
 SERVICES = (f"{_V1}.ServerReflection", f"{_ALPHA}.ServerReflection")
+PATHS = tuple(f"/{service}/ServerReflectionInfo" for service in SERVICES)
 
 
 def with_imports(*files: FileDescriptor) -> Iterator[FileDescriptorProto]:
@@ -66,10 +67,7 @@ class Reflection:
 
     def methods(self) -> tuple[Method, ...]:
         """ServerReflectionInfo of both versions."""
-        return tuple(
-            StreamMethod(f"/{service}/ServerReflectionInfo", self._open, client_streaming=True)
-            for service in SERVICES
-        )
+        return tuple(StreamMethod(path, self._open, client_streaming=True) for path in PATHS)
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """The response to one request; what is not found is an `error_response`."""

@@ -80,6 +80,10 @@ def explanation_text(explanation: Explanation) -> str:
     lines += [f"Problem:   {problem.field}: {problem.message}" for problem in explanation.problems]
     if explanation.serving_last_valid:
         lines.append("Serving:   its last valid specification, not the one that stands now")
+    # Of a refused service that has never been valid, the server tells only why.
+    unread = bool(explanation.problems) and not explanation.serving_last_valid and not selector
+    if unread:
+        return "\n".join(map(printable, lines)) + "\n"
     lines.append(f"Selector:  {selector or '<none>, so it selects no VM'}")
     lines.append(f"Families:  {','.join(explanation.ip_families) or _NONE}")
     text = "\n".join(map(printable, lines)) + "\n\n"

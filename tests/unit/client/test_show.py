@@ -113,6 +113,12 @@ def test_explanation_of_a_service_that_selects_nothing() -> None:
     )
 
 
+def test_of_a_service_that_was_never_valid_only_the_reason_is_told() -> None:
+    problem = Problem("spec.type", "NodePort is not supported")
+    text = explanation_text(Explanation("shop/web", {}, (), (problem,), (), False))
+    assert text == "Service:   shop/web\nProblem:   spec.type: NodePort is not supported\n"
+
+
 @pytest.mark.parametrize("verdict", Verdict)
 def test_every_verdict_has_its_word(verdict: Verdict) -> None:
     vm = VirtualMachineExplanation("vm", "uid", verdict, (), ())
