@@ -1,0 +1,1 @@
+"""Clients of other languages' xDS, which tests build, run and compare."""
