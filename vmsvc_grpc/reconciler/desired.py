@@ -8,6 +8,7 @@ Knows no I/O, and not how a change is carried out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -105,25 +106,28 @@ def desired(
     *,
     load_balancer_provider: str = "",
     direct_slices: bool = False,
+    api_version: str = NEWEST_API_VERSION,
 ) -> Desired:
     """The children of an existing VMService, by its last valid `spec`.
 
     `endpoints` are all of them, ready or not, sorted. Without a valid spec everything
     stays as it is. Those of a VMService that is being deleted are gone, as far as it
     controls them. With `direct_slices`, EndpointSlices are among them, and the Endpoints
-    are marked not to be mirrored to others. O(endpoints). Never raises.
+    are marked not to be mirrored to others. `api_version` is the newest one that is served,
+    for references to VM Operator's objects. O(endpoints). Never raises.
     """
     uid = vmservice.meta.uid
     if vmservice.meta.deleting:
         return Desired(_without(observed, uid))
     if spec is None:
         return Desired(observed)
+    owner = _owner(vmservice, observed, api_version)
     stored, held = observed.service, observed.endpoints
     if failure := _service_in_the_way(stored, uid):
         return Desired(observed, failure)
     if stored is not None and _outlived(stored, uid):
         stored = None
-    service = _service(vmservice, spec, stored, load_balancer_provider)
+    service = _service(vmservice, spec, stored, owner, load_balancer_provider)
     if not spec.selector:
         # They are the user's, or what is left of the time with a selector.
         return Desired(Children(service=_mirrored(vmservice, service), endpoints=held))
@@ -132,8 +136,8 @@ def desired(
     if held is not None and _outlived(held, uid):
         held = None
     service = _marked(service) if direct_slices else _mirrored(vmservice, service)
-    new = _endpoints(vmservice, spec, endpoints, service, held)
-    direct = _slices(vmservice, spec, endpoints, service, observed) if direct_slices else ()
+    new = _endpoints(owner, spec, endpoints, service, held)
+    direct = _slices(owner, spec, endpoints, service, observed) if direct_slices else ()
     return Desired(Children(service=service, endpoints=new, slices=direct))
 
 
@@ -217,13 +221,12 @@ def _endpoints_in_the_way(stored: StoredEndpoints | None) -> Failure | None:
     return Failure("EndpointsNotOurs", message)
 
 
-def _owners(child: Child, vmservice: VirtualMachineService) -> tuple[OwnerReference, ...]:
+def _owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
     """The owner references that are there, in their order, with ours as it should be.
 
     Ours takes the place of any to a VMService of the name. What has no uid refers to
     nothing; an API server admits none, but somebody may cut a file short.
     """
-    ours = _owner(vmservice)
     owners = [
         ours if owner.uid == ours.uid or _is_vmservice(owner, child) else owner
         for owner in child.meta.owner_references
@@ -232,10 +235,35 @@ def _owners(child: Child, vmservice: VirtualMachineService) -> tuple[OwnerRefere
     return tuple(dict.fromkeys((*owners, ours)))
 
 
-def _owner(vmservice: VirtualMachineService) -> OwnerReference:
+def _owner(
+    vmservice: VirtualMachineService, observed: Children, api_version: str
+) -> OwnerReference:
+    """The reference to the VMService, by the newest version.
+
+    That may be one that we do not know: a VM Operator that is newer than we are puts its
+    own into every reference, and would do so again after each of our writes.
+    """
     uid, name = vmservice.meta.uid, vmservice.key.name
     kind = Kind.VIRTUAL_MACHINE_SERVICE.value
-    return OwnerReference(NEWEST_API_VERSION, kind, name, uid, True, True)
+    written = (
+        owner.api_version
+        for child in (observed.service, observed.endpoints)
+        for owner in (child.meta.owner_references if child else ())
+        if owner.uid == uid and owner.kind == kind and owner.api_version.startswith(f"{GROUP}/")
+    )
+    newest = max((api_version, *written), key=_age)
+    return OwnerReference(newest, kind, name, uid, True, True)
+
+
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+
+def _age(api_version: str) -> tuple[bool, str, int, int]:
+    """Sorts as Kubernetes does: alpha, beta, stable; what is no version comes first."""
+    found = _VERSION.fullmatch(api_version.rpartition("/")[2])
+    if found is None:
+        return False, "", 0, 0
+    return True, found[2] or "stable", int(found[1]), int(found[3] or 0)
 
 
 # -- The Service. --
@@ -245,6 +273,7 @@ def _service(
     vmservice: VirtualMachineService,
     spec: ServiceSpec,
     stored: StoredService | None,
+    owner: OwnerReference,
     load_balancer_provider: str,
 ) -> StoredService:
     """The Service, from what is stored: what is not ours stays as it is there."""
@@ -259,7 +288,7 @@ def _service(
             base.meta,
             labels=_labels(vmservice, base, labels, load_balancer_provider),
             annotations=_annotations(vmservice, base, annotations, load_balancer_provider),
-            owner_references=_owners(base, vmservice),
+            owner_references=_owners(base, owner),
         ),
         type=spec.type.value,
         selector={},
@@ -388,27 +417,29 @@ def _mirrored(vmservice: VirtualMachineService, service: StoredService) -> Store
 
 
 def _endpoints(
-    vmservice: VirtualMachineService,
+    owner: OwnerReference,
     spec: ServiceSpec,
     endpoints: tuple[Endpoint, ...],
     service: StoredService,
     stored: StoredEndpoints | None,
 ) -> StoredEndpoints:
     """The Endpoints, with the marks of the Service and no others."""
-    base = stored or StoredEndpoints(meta=ObjectMeta(key=vmservice.key, uid=""))
+    base = stored or StoredEndpoints(meta=ObjectMeta(key=service.key, uid=""))
     return replace(
         base,
         meta=replace(
             base.meta,
             labels=service.meta.labels,
             annotations=service.meta.annotations,
-            owner_references=_owners(base, vmservice),
+            owner_references=_owners(base, owner),
         ),
-        subsets=_subsets(vmservice.key, spec, endpoints),
+        subsets=_subsets(owner, service.key, spec, endpoints),
     )
 
 
-def _subsets(key: Key, spec: ServiceSpec, endpoints: tuple[Endpoint, ...]) -> tuple[Subset, ...]:
+def _subsets(
+    owner: OwnerReference, key: Key, spec: ServiceSpec, endpoints: tuple[Endpoint, ...]
+) -> tuple[Subset, ...]:
     """The endpoints as Kubernetes packs them (its `RepackSubsets`).
 
     It groups addresses by equal ports, and every VM has all ports of the service: so
@@ -417,8 +448,8 @@ def _subsets(key: Key, spec: ServiceSpec, endpoints: tuple[Endpoint, ...]) -> tu
     if not endpoints:
         return ()
     ports = _endpoint_ports(spec)
-    ready = tuple(_address(key, e) for e in endpoints if e.ready)
-    not_ready = tuple(_address(key, e) for e in endpoints if not e.ready)
+    ready = tuple(_address(owner, key, e) for e in endpoints if e.ready)
+    not_ready = tuple(_address(owner, key, e) for e in endpoints if not e.ready)
     return (Subset(ready, not_ready, ports),)
 
 
@@ -426,9 +457,9 @@ def _endpoint_ports(spec: ServiceSpec) -> tuple[EndpointPort, ...]:
     return tuple(EndpointPort(p.name, p.target_port, p.protocol) for p in spec.ports)
 
 
-def _address(key: Key, endpoint: Endpoint) -> StoredAddress:
+def _address(owner: OwnerReference, key: Key, endpoint: Endpoint) -> StoredAddress:
     target = TargetRef(
-        NEWEST_API_VERSION,
+        owner.api_version,
         Kind.VIRTUAL_MACHINE.value,
         key.namespace,
         endpoint.vm_name,
@@ -438,15 +469,15 @@ def _address(key: Key, endpoint: Endpoint) -> StoredAddress:
 
 
 def _slices(
-    vmservice: VirtualMachineService,
+    owner: OwnerReference,
     spec: ServiceSpec,
     endpoints: tuple[Endpoint, ...],
     service: StoredService,
     observed: Children,
 ) -> tuple[StoredEndpointSlice, ...]:
     return slices(
-        vmservice.key,
-        _owner(vmservice),
+        service.key,
+        owner,
         _endpoint_ports(spec),
         endpoints,
         observed.slices,

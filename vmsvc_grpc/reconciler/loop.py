@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.events import Answer, Delete, Event
-from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
+from vmsvc_grpc.model.objects import NEWEST_API_VERSION, Key, Kind, VirtualMachineService
 from vmsvc_grpc.reconciler import notice
 from vmsvc_grpc.reconciler.desired import (
     Children,
@@ -195,8 +195,8 @@ class Reconciler:
         self._may_write = may_write
         self._now = now
         self._failures: dict[Key, Failure] = {}
-        # Warnings that hold now, and of which has been told.
-        self._warned: dict[Key, frozenset[Notice]] = {}
+        # Warnings that hold now, and have been told, of the VMService of a uid.
+        self._warned: dict[Key, tuple[str, frozenset[Notice]]] = {}
         # How often in a row an object was not as it had just been written.
         self._repeats: dict[Key, int] = {}
         # Services whose VMService existed in the life of this process and that hold objects.
@@ -382,6 +382,8 @@ class Reconciler:
         service = self._cache.services.get(key)
         if service is not None:
             self._seen.add(key)
+            # Where VMServices are written, they are read as the newest version there is.
+            written = Kind.VIRTUAL_MACHINE_SERVICE in self._store.kinds
             return desired(
                 service.object,
                 service.spec,
@@ -389,6 +391,7 @@ class Reconciler:
                 observed,
                 load_balancer_provider=self._load_balancer_provider,
                 direct_slices=self._direct_slices,
+                api_version=service.object.api_version if written else NEWEST_API_VERSION,
             )
         wanted = abandoned(observed)
         if wanted == observed:
@@ -473,11 +476,12 @@ class Reconciler:
         size = notice.of_size(self._cache.stored_endpoints.get(key))
         unmirrored = (size,) if size and not self._direct_slices else ()
         now = (*map(notice.of_failure, failures), *unmirrored)
-        before = self._warned.pop(key, frozenset())
+        uid = service.object.meta.uid
+        about, before = self._warned.pop(key, ("", frozenset()))
         if now:
-            self._warned[key] = frozenset(now)
+            self._warned[key] = uid, frozenset(now)
         for warning in now:
-            if warning not in before:
+            if about != uid or warning not in before:
                 self._on_notice(service.object, warning)
 
 

@@ -14,7 +14,6 @@ from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import (
     MANAGED_BY,
     MANAGED_BY_LABEL,
-    NEWEST_API_VERSION,
     SERVICE_NAME_LABEL,
     EndpointPort,
     IPFamily,
@@ -48,11 +47,12 @@ def slices(
 ) -> tuple[StoredEndpointSlice, ...]:
     """The slices that should be held, sorted by name: those observed, changed where need be.
 
+    `owner` refers to the VMService, by the version that VMs are referred to as well.
     Each holds at most 100 endpoints of one family. Each of `families`, the service's own,
     has one, be it empty: that there are no endpoints is worth saying. A change of one
     endpoint changes at most two slices. O(endpoints).
     """
-    wanted = [_endpoint(service, e) for e in endpoints]
+    wanted = [_endpoint(service, owner.api_version, e) for e in endpoints]
     held: _Slices = {}
     for family in IPFamily:
         of_family = [e for e in wanted if _family(e) is family]
@@ -65,9 +65,9 @@ def slices(
     )
 
 
-def _endpoint(service: Key, endpoint: Endpoint) -> SliceEndpoint:
+def _endpoint(service: Key, api_version: str, endpoint: Endpoint) -> SliceEndpoint:
     target = TargetRef(
-        NEWEST_API_VERSION,
+        api_version,
         Kind.VIRTUAL_MACHINE.value,
         service.namespace,
         endpoint.vm_name,

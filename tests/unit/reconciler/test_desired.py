@@ -358,6 +358,43 @@ def test_there_is_one_reference_to_the_vmservice(owners: tuple[OwnerReference, .
     assert endpoints_of(got).meta.owner_references == (OURS,)
 
 
+V6, V5 = NEWEST_API_VERSION, "vmoperator.vmware.com/v1alpha5"
+
+
+@pytest.mark.parametrize(
+    ("stored", "served", "written"),
+    [
+        pytest.param(None, V6, V6, id="the newest"),
+        pytest.param(None, V5, V5, id="the newest that is served there"),
+        pytest.param(V5, V6, V6, id="not an older one that is there"),
+        pytest.param(
+            "vmoperator.vmware.com/v1alpha10",
+            V6,
+            "vmoperator.vmware.com/v1alpha10",
+            id="one that only a newer VM Operator knows",
+        ),
+        pytest.param(
+            "vmoperator.vmware.com/v1beta1", V6, "vmoperator.vmware.com/v1beta1", id="a beta"
+        ),
+        pytest.param("vmoperator.vmware.com/v1", V6, "vmoperator.vmware.com/v1", id="a stable one"),
+        pytest.param("vmoperator.vmware.com/new", V6, V6, id="no version"),
+    ],
+)
+def test_references_are_by_the_newest_version(
+    stored: str | None, served: str, written: str
+) -> None:
+    owners = (OURS._replace(api_version=stored),) if stored else ()
+    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    got = desired(service(), spec(), (READY,), held, api_version=served, direct_slices=True)
+    endpoints = got.children.endpoints
+    assert endpoints is not None
+    assert service_of(got).meta.owner_references == (OURS._replace(api_version=written),)
+    assert endpoints.meta.owner_references == (OURS._replace(api_version=written),)
+    targets = [address.target_ref for subset in endpoints.subsets for address in subset.addresses]
+    targets += [endpoint.target_ref for s in got.children.slices for endpoint in s.endpoints]
+    assert [target and target.api_version for target in targets] == [written] * 2
+
+
 # -- Traffic policy and the marks of a provider --
 
 
