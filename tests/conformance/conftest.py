@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,12 +62,11 @@ def bench(
     request: pytest.FixtureRequest,
     kube_clusters: Clusters,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Bench]:
-    """Runs the selected cases. Its program works in all namespaces, so it ends with the module."""
+) -> Bench:
+    """Runs the selected cases."""
     selected = (_param(item) for item in request.session.items)
     cases = [case for name, case in selected if name == "cluster_case" and isinstance(case, Case)]
-    with Bench(kube_clusters, cases, tmp_path_factory.mktemp("bench")) as started:
-        yield started
+    return Bench(kube_clusters, cases, tmp_path_factory.mktemp("bench"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from typing import NamedTuple
 
 from tests.conformance.case import VM_SERVICE, Case, Expect, Manifest, ObjectId, Stage
 from tests.conformance.expectation import Observed, differences, unsaid
@@ -21,36 +22,67 @@ _POLL_S = 0.1
 _ROUNDS_MAX = 10
 
 
+class Running(NamedTuple):
+    """A process of the program, and a watch of all that it tells."""
+
+    program: Program
+    asker: Asker
+
+
 class Trial:
     """A case, the namespaces it has, and what it sees there."""
 
-    def __init__(self, case: Case, server: Server, program: Program, asker: Asker) -> None:
-        """Make the namespaces. `run` does this, and the rest."""
+    def __init__(self, case: Case, server: Server, running: Running) -> None:
+        """Make the namespaces. `begun` does this, and the rest."""
         self._case = case
-        self._program = program
-        self._asker = asker
+        self._server = server
+        self._running = running
+        self._restarted = False
         self._live = Live(server, case)
         self._fence = Fence(server, case.ip_families[0])
         # As it was before the last step.
         self._before: Mapping[ObjectId, str] = {}
+        self._before_restart: Mapping[ObjectId, str] = {}
+        self._found: list[str] = []
 
     @classmethod
-    def run(cls, case: Case, cluster: Cluster, program: Program, asker: Asker) -> list[str]:
-        """Run a case, and leave nothing of it behind; what is not as expected, in lines."""
-        with closing(Server(cluster)) as server:
-            return cls(case, server, program, asker)._failures()
-
-    def _failures(self) -> list[str]:
-        for number, stage in enumerate(self._case.stages, 1):
+    def begun(cls, case: Case, cluster: Cluster, running: Running) -> Trial:
+        """A case that has run to its end; what it has made is there still. Raises CaseError."""
+        trial = cls(case, Server(cluster), running)
+        for number, stage in enumerate(case.stages, 1):
             try:
-                found = self._take(stage, first=number == 1)
+                found = trial._take(stage, first=number == 1)
             except LiveError as error:
                 found = [str(error)]
             if found:
-                self._live.end()
-                return [f"stage {number}:", *(f"  {line}" for line in found)]
-        left = self._live.end()
-        return [left] if left else []
+                trial._found = [f"stage {number}:", *(f"  {line}" for line in found)]
+                return trial
+        trial._before_restart = trial._versions()
+        return trial
+
+    def ended(self, running: Running) -> list[str]:
+        """What was not as expected, or is not when another process has taken over, in lines.
+
+        Leaves nothing of the case behind.
+        """
+        with closing(self._server):
+            if not self._found:
+                self._found = self._taken_over(running)
+            left = self._live.end()
+            if left and not self._found:
+                self._found = [left]
+            return self._found
+
+    def _taken_over(self, running: Running) -> list[str]:
+        """What the new process does not see as the old one did; it has nothing to write."""
+        self._running, self._restarted = running, True
+        if missing := self._fence.passed():
+            return [missing]
+        expect = self._case.stages[-1].expect
+        awaited(lambda: self._broken() or not self._wrong(expect), poll_s=_POLL_S)
+        written = _changed(self._before_restart, self._versions())
+        lines = [*self._wrong(expect), *(f"{id_}: was written" for id_ in written)]
+        return [f"after a restart of the program: {line}" for line in lines]
 
     def _take(self, stage: Stage, *, first: bool) -> list[str]:
         """Make the edits, wait until all is as expected, and until it stays so."""
@@ -78,9 +110,9 @@ class Trial:
             if missing := self._fence.passed():
                 return [missing]
             after = self._versions()
-            if after == before:
+            changed = _changed(before, after)
+            if not changed:
                 return []
-            changed = sorted(k for k in before | after if before.get(k) != after.get(k))
             before = after
         return [f"{id_}: is written again and again" for id_ in changed]
 
@@ -107,9 +139,9 @@ class Trial:
 
     def _broken(self) -> str | None:
         """What makes all waiting vain, if something does."""
-        if self._program.process.poll() is not None:
-            return f"the program has ended. It said:\n{self._program.said()}"
-        return self._asker.failure()
+        if self._running.program.process.poll() is not None:
+            return f"the program has ended. It said:\n{self._running.program.said()}"
+        return self._running.asker.failure()
 
     def _refusals(self) -> dict[ObjectId, str]:
         """The VMServices that are listed as refused, and why, in the case's words."""
@@ -117,13 +149,13 @@ class Trial:
         return {
             _id(listed.service)._replace(namespace=of_case): names.as_in_case(listed.refused_reason)
             for of_case, namespace in names.namespaces.items()
-            for listed in self._asker.listed(namespace)
+            for listed in self._running.asker.listed(namespace)
             if listed.refused
         }
 
     def _states(self) -> Iterator[tuple[ObjectId, Told | NotTold]]:
         """What the stream tells of each of the case's services; absent ones included."""
-        watched = self._asker.watched()
+        watched = self._running.asker.watched()
         of_case = {live: name for name, live in self._live.names.namespaces.items()}
         ids = {id_ for id_ in self._live.uids if id_.kind == VM_SERVICE}
         told = (_id(service) for service in watched)
@@ -148,11 +180,19 @@ class Trial:
             objects.get(id_._replace(kind=kind)) for kind in (VM_SERVICE, "Service", "Endpoints")
         )
         uids = self._live.uids.get(id_, set())
-        for line in disagreements_on_server(state, vm_service, uids, service, endpoints):
-            yield f"{id_}: {line}"
-        yield from self._asker.contradictions(self._service(id_), state)
+        # A process that has seen no valid spec tells of nothing, and leaves what there is.
+        left_alone = self._restarted and isinstance(state, NotTold) and state.refused
+        if not left_alone:
+            for line in disagreements_on_server(state, vm_service, uids, service, endpoints):
+                yield f"{id_}: {line}"
+        yield from self._running.asker.contradictions(self._service(id_), state)
         if isinstance(state, NotTold) and self._live.names.as_in_case(state.refused) != refusal:
             yield f"{id_}: the stream tells {state}, a list {refusal}"
+
+
+def _changed(before: Mapping[ObjectId, str], after: Mapping[ObjectId, str]) -> list[ObjectId]:
+    """What was written, made or deleted between two looks at the resourceVersions."""
+    return sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
 
 
 def _id(service: str) -> ObjectId:
