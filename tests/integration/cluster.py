@@ -27,6 +27,7 @@ import yaml
 from tests.conformance.told import Fold, NotTold, Told, ToldEndpoint, content, disagreements
 from tests.conformance.told import told as told_of
 from tests.kube.apiserver import Cluster, Response, Session, User
+from tests.kube.binaries import binary
 from tests.kube.plugin import FLAVOURS
 from tests.kube.proxy import Proxy
 from tests.program import Program, awaited, serving
@@ -636,17 +637,23 @@ def eventually(condition: Callable[[], object], what: str) -> None:
     within(PATIENCE_S, condition, what)
 
 
+@contextmanager
+def opened(folder: Path, find: Callable[[str], Path] = binary) -> Iterator[World]:
+    """A cluster with the CRDs and with deploy/base, until the block ends; logs go to the folder."""
+    policy, audit = folder / "audit.yaml", folder / "audit.log"
+    policy.write_text(yaml.safe_dump(_AUDIT))
+    flags = [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]
+    with Cluster(folder, flags=flags, find=find) as cluster:
+        cluster.install_crds(*FLAVOURS["single-stack"].crds)
+        cluster.kubectl("apply", "--server-side", "--kustomize", str(DEPLOY / "base"))
+        with closing(Hands(cluster)) as hands:
+            yield World(cluster, folder, hands, audit)
+
+
 @pytest.fixture(scope="module")
 def world(
     find_binary: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     """A cluster of the module's own: what is done to it is nothing to others."""
-    folder = tmp_path_factory.mktemp("world")
-    policy, audit = folder / "audit.yaml", folder / "audit.log"
-    policy.write_text(yaml.safe_dump(_AUDIT))
-    flags = [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]
-    with Cluster(folder, flags=flags, find=find_binary) as cluster:
-        cluster.install_crds(*FLAVOURS["single-stack"].crds)
-        cluster.kubectl("apply", "--server-side", "--kustomize", str(DEPLOY / "base"))
-        with closing(Hands(cluster)) as hands:
-            yield World(cluster, folder, hands, audit)
+    with opened(tmp_path_factory.mktemp("world"), find_binary) as entered:
+        yield entered
