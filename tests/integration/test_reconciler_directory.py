@@ -29,6 +29,7 @@ from vmsvc_grpc.source.files import FilesSource
 
 DEADLINE_S = 20.0
 SETTLE_S = 0.05
+HELD_KINDS = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
 TOLD_KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 SERVICE, ENDPOINTS = "shop/web.service.yaml", "shop/web.endpoints.yaml"
 
@@ -39,10 +40,8 @@ class Program:
     def __init__(self, output: Path, cooldown_s: float) -> None:
         self.output = output
         self.failures: list[tuple[Key, Failure | None]] = []
-        self.cache = Cache(AddressRules(), kinds=Kind)
-        self._held = FilesSource(
-            output, {Kind.SERVICE, Kind.ENDPOINTS}, settle_s=SETTLE_S, shared=True
-        )
+        self.cache = Cache(AddressRules(), kinds=(*TOLD_KINDS, *HELD_KINDS))
+        self._held = FilesSource(output, HELD_KINDS, settle_s=SETTLE_S, shared=True)
         self.store = DirectoryStore(output, on_write=self._held.written)
         self.reconciler = Reconciler(
             self.cache,
@@ -261,6 +260,15 @@ async def test_a_deleted_file_is_written_anew(restarted: bool, out: Path) -> Non
         async with serving(out, *objects) as program:
             assert program.files == before
             assert program.writes == 1
+
+
+async def test_a_removed_directory_is_made_and_filled_anew(out: Path) -> None:
+    other = Key("data", "db")
+    async with serving(out, service(), service(other), vm("a", "10.0.0.1")) as program:
+        before = program.files
+        assert len(before) == 4
+        shutil.rmtree(out)
+        await until(lambda: program.files == before)
 
 
 async def test_labels_that_others_put_on_the_service_stay_and_reach_the_endpoints(

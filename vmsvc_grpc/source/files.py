@@ -18,6 +18,7 @@ When a change is taken:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -202,6 +203,10 @@ class FilesSource:
 
     def _directory_is_there(self) -> bool:
         """Note whether the directory is away; whether it is the same one as before."""
+        if self._shared:
+            # Who removes it removes what is held in it; that is to be seen, and put right.
+            with contextlib.suppress(OSError):
+                self._root.mkdir(parents=True, exist_ok=True)
         try:
             with os.scandir(self._root):
                 status = self._root.stat()
