@@ -1,0 +1,48 @@
+"""In which order a process does what an event asks for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.unit.objects import WEB, service, vm
+from vmsvc_grpc.app import App
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.topic import Topic
+from vmsvc_grpc.config import Config
+from vmsvc_grpc.model.endpoints import FilterClass
+from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
+from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.source import Emit
+
+
+class Witness:
+    """A place to write, and a client that watches a service there: what each hears, in order."""
+
+    troubles: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def run(self, emit: Emit) -> None:
+        """Nothing comes of itself."""
+
+    def changed(self, services: Iterable[Key]) -> None:
+        self.heard += [f"write {key}" for key in services]
+
+    def wake(self, topic: Topic) -> None:
+        self.heard.append(f"tell {topic.service}")
+
+
+async def test_clients_are_told_before_a_write_is_queued(tmp_path: Path) -> None:
+    """Of the event that completes the cache, and of each after it."""
+    app, witness = App(Config(manifests=tmp_path), io.StringIO()), Witness()
+    cache: Cache = app._cache
+    app._place = witness
+    cache.subscribe(WEB, FilterClass.ALL, witness)
+    kinds = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
+    events: list[Event] = [*map(Init, kinds), Apply(service()), *map(InitDone, kinds)]
+    for event in (*events, Apply(vm("vm-1", "10.0.0.1"))):
+        app._emit(event)
+    assert witness.heard == [f"tell {WEB}", f"write {WEB}"] * 2
