@@ -307,11 +307,14 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> _Done:
         """Bring everything of a key in line."""
         try:
-            return await self._work(key, self._next_change)
+            done = await self._work(key, self._next_change)
         except ChangeError as error:
             if not error.passing:
                 await self._tell_of(key, error.failure)
             raise
+        if not done.more:
+            self._repeats.pop(key, None)
+        return done
 
     async def _work(
         self, key: Key, next_change: Callable[[Key], tuple[Change | None, Failure | None]]
@@ -328,7 +331,6 @@ class Reconciler:
             if change is not None and await self._waited_for_token():
                 change, failure = next_change(key)
             if change is None:
-                self._repeats.pop(key, None)
                 return _Done(wrote=bool(written), more=False, failure=failure)
             if (before := written.get(_target(change))) is not None:
                 self._note_repeat(key, before, change)
@@ -345,8 +347,8 @@ class Reconciler:
         if self._repeats[key] >= self._settings.repeats_max:
             raise ChangeError(
                 "ChangesDoNotStay",
-                f"{wanted.kind.value} {wanted.key} is not as it was written "
-                f"{self._repeats[key]} times in a row; somebody else changes it",
+                f"{wanted.kind.value} {wanted.key} is not as it was written, "
+                f"{self._settings.repeats_max} times in a row; somebody else changes it",
             )
 
     async def _tell_of(self, key: Key, failure: Failure) -> None:

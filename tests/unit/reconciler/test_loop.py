@@ -122,6 +122,29 @@ class MemoryStore:
         )
 
 
+ALL_KINDS = frozenset(Kind) - {Kind.VIRTUAL_MACHINE}
+FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
+FLAW = Problem("spec.type", "is not supported")
+
+
+class Cluster(MemoryStore):
+    """Holds VMServices, too, as an API server does and a directory does not."""
+
+    def __init__(self) -> None:
+        super().__init__(*ALL_KINDS)
+
+    def vmservice(self, key: Key = WEB) -> VirtualMachineService:
+        held = self.held[Kind.VIRTUAL_MACHINE_SERVICE, key]
+        assert isinstance(held, VirtualMachineService)
+        return held
+
+    def accepted(self, key: Key = WEB) -> tuple[str, str, str] | None:
+        for condition in self.vmservice(key).conditions:
+            if condition.type == "VirtualMachineServiceAccepted":
+                return condition.status, condition.reason, condition.message
+        return None
+
+
 class World:
     """A cache, a store and a reconciler, wired as the program wires them."""
 
@@ -465,23 +488,38 @@ async def test_a_conflict_is_observed_again_and_not_reported() -> None:
         assert (world.reconciler.counts.conflicts, world.failures) == (2, [])
 
 
-async def test_objects_that_do_not_stay_as_written_are_reported() -> None:
-    class Stubborn(MemoryStore):
-        """A store that empties every Endpoints that is written."""
+class Stubborn(Cluster):
+    """A store that empties every Endpoints that is written, for as long as it says so."""
 
-        def _apply(self, change: Change) -> Held | None:
-            held = super()._apply(change)
-            if isinstance(held, StoredEndpoints):
-                held = replace(held, subsets=())
-                self.held[change.kind, change.key] = held
-            return held
+    stubborn = True
 
-    world = World(Stubborn())
+    def _apply(self, change: Change) -> Held | None:
+        held = super()._apply(change)
+        if self.stubborn and isinstance(held, StoredEndpoints):
+            held = replace(held, subsets=())
+            self.held[change.kind, change.key] = held
+        return held
+
+
+async def test_objects_that_do_not_stay_as_written_are_reported_until_they_do() -> None:
+    store = Stubborn()
+    world = World(store)
     async with running(world):
         world.list(service(), vm("a", "10.0.0.1"))
-        await until(lambda: bool(world.failures))
-        key, failure = world.failures[0]
-        assert (key, failure and failure.reason) == (WEB, "ChangesDoNotStay")
+        await until(lambda: world.reconciler.counts.errors > 5)
+        assert [(key, failure and failure.reason) for key, failure in world.failures][:1] == [
+            (WEB, "ChangesDoNotStay")
+        ]
+        assert None not in [failure for _, failure in world.failures]
+        accepted = store.accepted()
+        assert accepted is not None
+        assert accepted[:2] == ("False", "ChangesDoNotStay")
+        assert [reason for _, reason, _ in world.notices].count("ChangesDoNotStay") == 1
+        store.stubborn = False
+        await world.settled()
+        assert world.right
+        assert store.accepted() == ("True", "Accepted", "")
+        assert world.failures[-1] == (WEB, None)
 
 
 async def test_what_changes_during_each_write_is_no_trouble_and_waits_for_a_rest() -> None:
@@ -608,29 +646,6 @@ async def test_killed_before_any_write_and_started_again_it_converges(writes: in
 
 
 # -- What a VMService says itself --
-
-ALL_KINDS = frozenset(Kind) - {Kind.VIRTUAL_MACHINE}
-FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
-FLAW = Problem("spec.type", "is not supported")
-
-
-class Cluster(MemoryStore):
-    """Holds VMServices, too, as an API server does and a directory does not."""
-
-    def __init__(self) -> None:
-        super().__init__(*ALL_KINDS)
-
-    def vmservice(self, key: Key = WEB) -> VirtualMachineService:
-        held = self.held[Kind.VIRTUAL_MACHINE_SERVICE, key]
-        assert isinstance(held, VirtualMachineService)
-        return held
-
-    def accepted(self, key: Key = WEB) -> tuple[str, str, str] | None:
-        for condition in self.vmservice(key).conditions:
-            if condition.type == "VirtualMachineServiceAccepted":
-                return condition.status, condition.reason, condition.message
-        return None
-
 
 CREATED = [
     "update VirtualMachineService shop/web",
