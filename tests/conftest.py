@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.kube.plugin"]
+
+# How long an example takes depends on the machine. CI looks at the same ones each time, so
+# that what it says of a commit does not change; people's machines look further.
+settings.register_profile("ours", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("ours")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
