@@ -156,9 +156,13 @@ class Desk:
     async def told(self, name: str = "web") -> Counter[tuple[str, str, str]]:
         """The events about a VMService: type, reason and note, and how many of each."""
         events = await self.list("events")
-        mine = [e for e in events if e["regarding"]["name"] == name]
-        assert all(e["regarding"]["kind"] == "VirtualMachineService" for e in mine)
-        return Counter((e["type"], e["reason"], e["note"]) for e in mine)
+        # Kubernetes tells of the Service of that name, now and then.
+        about = {"kind": "VirtualMachineService", "namespace": self.namespace, "name": name}
+        return Counter(
+            (event["type"], event["reason"], event["note"])
+            for event in events
+            if about.items() <= event["regarding"].items()
+        )
 
     async def condition(self, type_: str, name: str = "web") -> Object | None:
         """A condition of the VMService; None where it has none of that type."""
