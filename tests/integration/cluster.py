@@ -480,6 +480,17 @@ class World:
             listener = stack.enter_context(closing(Listener(program.grpc, steady)))
             yield Replica(program, listener, wire, _token_id(user.token))
 
+    @contextmanager
+    def looking(self, user: User) -> Iterator[Replica]:
+        """A program that is not told what to read, and runs as the user if it finds out."""
+        log = self.folder / f"{next(self._names)}.log"
+        with (
+            self.wired() as wire,
+            serving(["--drain-s", "0"], log) as program,
+            closing(Listener(program.grpc)) as listener,
+        ):
+            yield Replica(program, listener, wire, _token_id(user.token))
+
     def agrees(self, *replicas: Replica, namespace: str = "") -> None:
         """Returns once streams, look-ups and objects are all what a fresh computation says.
 

@@ -159,3 +159,23 @@ def test_what_kubectl_shows(world: World, replica: Replica, namespace: str) -> N
     assert "VirtualMachineServiceAccepted" in text
     assert text.count("NodePort is not supported") >= 2, "the condition and the event say why"
     assert "TargetPort:               8080" in described("svc/web").replace("/TCP", "")
+
+
+def test_a_look_from_a_laptop_says_what_it_reads_and_writes_nothing(
+    world: World, replica: Replica, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a flag the kubeconfig of the shell is used, as kubectl does; it writes not at all."""
+    user = world.account()
+    file = world.kubeconfig(user)
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    start = world.mark()
+    with world.looking(user) as laptop:
+        assert f"reading from kubeconfig {file}" in laptop.program.said()
+        whole = f"from kubeconfig {file}, context test, only reading"
+        eventually(lambda: whole in laptop.program.said(), "told which context that is")
+        make_vm(world.hands, namespace, "vm-1", "10.9.0.1")
+        make_service(world.hands, namespace)
+        world.agrees(replica, laptop)
+        assert world.writes(start)
+        assert [w for w in world.writes(start) if w.by == laptop.token_id] == []

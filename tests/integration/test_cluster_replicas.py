@@ -1,4 +1,8 @@
-"""Several replicas on one API server: every one serves, one writes, whatever becomes of it."""
+"""Several replicas on one API server: every one serves, one writes, whatever becomes of it.
+
+Clocks that jump are not here: nobody compares wall clocks, and the property of the election
+(`tests/unit/reconciler/test_leader.py`) has every candidate on a clock of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,14 @@ from tests.integration.cluster import (
     INSTALLED,
     LEASE_S,
     Replica,
+    Site,
     World,
     churn,
     eventually,
     within,
     world,
 )
+from tests.kube.plugin import StartVMOperator
 from tests.program import ProgramError
 
 __all__ = ["world"]
@@ -180,6 +186,29 @@ def test_one_namespace_needs_rights_there_and_nowhere_else(world: World) -> None
 
 def more_messages(replica: Replica, than: int) -> bool:
     return replica.listener.messages > than
+
+
+def test_beside_vm_operator(world: World, start_vm_operator: StartVMOperator) -> None:
+    """Under changes both write; at rest neither does, whoever wrote last."""
+    site, other = world.site(), world.site()
+    operator = start_vm_operator(world.cluster, namespace=site.namespace)
+    with world.replica(steady=[site.steady]) as replica:
+        with churn(site):
+            eventually(partial(more_messages, replica, 150), "told")
+        world.agrees(replica)
+        # While others change, what was left to do here is done.
+        pass_by(replica, other)
+        before, writes = world.versions(site.namespace), operator.writes()
+        pass_by(replica, other)
+        assert world.versions(site.namespace) == before
+        assert operator.writes() == writes
+        world.agrees(replica)
+
+
+def pass_by(replica: Replica, site: Site) -> None:
+    """Have changes happen at a site, until the replica has told of a good many."""
+    with churn(site):
+        eventually(partial(more_messages, replica, replica.listener.messages + 100), "told")
 
 
 def test_an_uninstall_leaves_nothing_that_blocks_a_deletion(world: World) -> None:
