@@ -65,14 +65,17 @@ class Program:
 def serving(arguments: Sequence[str | Path], log: Path) -> Iterator[Program]:
     """`vmsvc-grpc serve` with these arguments, until the block ends; ended by SIGTERM then.
 
-    `log` is the file that its output goes to. Raises ProgramError where it does not
-    start, or where it ends with another code than 0.
+    With manifests it has read them when the block begins. `log` is the file that its
+    output goes to. Raises ProgramError where it does not start, or where it ends with
+    another code than 0.
     """
     process = _start(arguments, log)
     try:
         found = awaited(lambda: _listening(log) or process.poll() is not None)
         if not isinstance(found, tuple):
             raise ProgramError(f"it does not listen. It said:\n{log.read_text()}")
+        if "--manifests" in arguments:
+            awaited(lambda: "\nserving " in log.read_text() or process.poll() is not None)
         yield Program(process, *found, log)
         process.send_signal(signal.SIGTERM)
         code = process.wait(PATIENCE_S)
