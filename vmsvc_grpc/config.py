@@ -96,7 +96,7 @@ class Config:
     drain_s: float = 10.0
     settle_s: float = 0.2
     workers: int = 4
-    writes_per_s: float = 50.0
+    writes_per_s: float = 200.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -135,6 +135,8 @@ class Config:
             raise ConfigError(f"--manifests: {manifests} is not a directory")
         if self.output is None:
             return
+        if self.output.exists() and not self.output.is_dir():
+            raise ConfigError(f"--output: {self.output} is a file; name a directory")
         read, held = manifests.resolve(), self.output.resolve()
         if read == held or read in held.parents or held in read.parents:
             raise ConfigError(

@@ -64,6 +64,13 @@ def test_output_and_manifests_must_not_lie_in_one_another(tmp_path: Path, output
         Config(manifests=tmp_path, output=tmp_path / output)
 
 
+def test_output_must_not_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match="is a file; name a directory"):
+        Config(manifests=tmp_path / "manifests", output=tmp_path / "out")
+
+
 def test_manifests_must_be_a_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a directory"):
         Config(manifests=tmp_path / "none")
