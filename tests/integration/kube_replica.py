@@ -20,6 +20,7 @@ from vmsvc_grpc.reconciler.desired import Failure
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.plan import Held
 from vmsvc_grpc.source.kube import KubeSource
 
 DEADLINE_S = 60.0
@@ -31,9 +32,9 @@ PROBE = {"tcpSocket": {"port": 22}}
 Object = dict[str, Any]
 
 
-async def until(true: Callable[[], object], what: str = "") -> None:
+async def until(true: Callable[[], object]) -> None:
     """Return once it is true; it may be a plain function or one to await."""
-    async with asyncio.timeout(DEADLINE_S) as deadline:
+    async with asyncio.timeout(DEADLINE_S):
         while True:
             found = true()
             if isinstance(found, Awaitable):
@@ -41,7 +42,6 @@ async def until(true: Callable[[], object], what: str = "") -> None:
             if found:
                 return
             await asyncio.sleep(0.01)
-    assert not deadline.expired(), what
 
 
 class Desk:
@@ -93,7 +93,7 @@ class Desk:
         assert response.status in (200, 404), response
         return response.body if response.status == 200 else None
 
-    async def list(self, resource: str) -> list[Object]:
+    async def listed(self, resource: str) -> list[Object]:
         response = await self.request("GET", self.path(resource))
         assert response.status == 200, response
         items: list[Object] = response.body["items"]
@@ -155,7 +155,7 @@ class Desk:
 
     async def told(self, name: str = "web") -> Counter[tuple[str, str, str]]:
         """The events about a VMService: type, reason and note, and how many of each."""
-        events = await self.list("events")
+        events = await self.listed("events")
         # Kubernetes tells of the Service of that name, now and then.
         about = {"kind": "VirtualMachineService", "namespace": self.namespace, "name": name}
         return Counter(
@@ -177,7 +177,7 @@ class Desk:
         return {
             (resource, item["metadata"]["name"]): item["metadata"]["resourceVersion"]
             for resource in resources or kept
-            for item in await self.list(resource)
+            for item in await self.listed(resource)
             if resource != "endpointslices" or _is_ours(item)
         }
 
@@ -264,7 +264,7 @@ class Replica:
 
     def _known(self) -> Mapping[tuple[str, str], str]:
         cache = self.cache
-        objects = (
+        objects: tuple[Held, ...] = (
             *(service.object for service in cache.services.values()),
             *cache.stored_services.values(),
             *cache.stored_endpoints.values(),

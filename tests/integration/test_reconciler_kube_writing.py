@@ -118,7 +118,7 @@ async def test_nothing_is_written_by_who_may_not(desk: Desk, tmp_path: Path) -> 
             await one.store.apply(Change(vmservice, vmservice))
         one.recorder.tell(vmservice, Notice(True, "Try", "Tried", "nothing"))
         await until(lambda: one.recorder.counts["dropped"])
-        assert await desk.list("events") == []
+        assert await desk.listed("events") == []
 
 
 async def test_without_an_answer_a_write_is_tried_again(desk: Desk, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_releasing_lets_every_vmservice_go(desk: Desk, tmp_path: Path) -> 
     async with access(desk, tmp_path) as api:
         assert await release(api, [desk.namespace]) == Released(released=3, free=1)
         assert await release(api, [desk.namespace]) == Released(released=0, free=3)
-    held = await desk.list("virtualmachineservices")
+    held = await desk.listed("virtualmachineservices")
     assert {o["metadata"]["name"]: o["metadata"].get("finalizers") for o in held} == {
         "a": ["others.example.com/stays"],
         "b": None,
@@ -243,7 +243,7 @@ async def sliced(desk: Desk) -> dict[str, list[str]]:
         f"{item['metadata']['labels'][managed_by]}/{item['metadata']['name']}": sorted(
             a for endpoint in item["endpoints"] or [] for a in endpoint["addresses"]
         )
-        for item in await desk.list("endpointslices")
+        for item in await desk.listed("endpointslices")
     }
 
 
@@ -272,7 +272,7 @@ async def test_slices_are_written_instead_of_mirrored_and_go_again(
         async with replica(desk, tmp_path, direct_slices=True) as one:
             await holds({"vmsvc-grpc": ["10.20.0.11"]})
             await one.settled()
-            (slice_,) = await desk.list("endpointslices")
+            (slice_,) = await desk.listed("endpointslices")
             (endpoint,) = slice_["endpoints"]
             assert endpoint["zone"] == "z"
             assert endpoint["conditions"] == {"ready": True, "serving": True, "terminating": False}
@@ -331,7 +331,7 @@ async def test_a_small_change_of_many_endpoints_writes_one_slice(
         await until(all_held)
         await desk.delete("virtualmachineservices")
         await desk.gone("virtualmachineservices")
-        assert await desk.list("endpointslices") == []
+        assert await desk.listed("endpointslices") == []
 
 
 # -- Beside VM Operator --
@@ -404,7 +404,7 @@ async def at_rest(desk: Desk, double: VMOperator, one: Replica) -> None:
     async def quiet() -> bool:
         nonlocal before
         # VM Operator takes key by key, so it has seen what was there before this.
-        name = f"barrier-{len(await desk.list('virtualmachineservices'))}"
+        name = f"barrier-{len(await desk.listed('virtualmachineservices'))}"
         await desk.vmservice(name, selector={"app": name})
         await told(desk, name)
         await one.settled()
