@@ -42,8 +42,9 @@ from vmsvc_grpc.server.xds_names import port_of, reference
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
 
-# A name's static resources are some 1 KB: 16 MB at most, and those not asked for go.
-_STATIC_RESOURCES_MAX = 16_384
+# Four for each of 20,000 services, as a wildcard's response has all of a type each time. At
+# some 1 KB each that is 80 MB, of those that are asked for.
+_STATIC_RESOURCES_MAX = 80_000
 
 _SOCKET_PROTOCOLS = {"TCP": SocketAddress.TCP, "UDP": SocketAddress.UDP}
 

@@ -188,7 +188,7 @@ class XdsStream:
 
     def created(self, service: Key) -> None:
         """Note a service that exists now, if a wildcard may cover it."""
-        if any(subscription.wildcard for subscription in self._subscriptions.values()):
+        if self._has_wildcard():
             if len(self._noted) < self._limits.services_per_stream_max:
                 self._note(service)
             else:
