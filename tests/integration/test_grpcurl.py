@@ -111,6 +111,16 @@ def test_a_look_up_gives_the_ready_endpoints(grpcurl: str, program: Program) -> 
     ]
 
 
+def test_xds_is_asked_for_and_shown(grpcurl: str, program: Program) -> None:
+    kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    method = "envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+    node = {"id": "a person"}
+    found = called(grpcurl, program, method, node=node, typeUrl=kind, resourceNames=["web.shop:80"])
+    (assignment,) = found["resources"]
+    assert (assignment["@type"], assignment["clusterName"]) == (kind, "web.shop:80")
+    assert [e["locality"]["zone"] for e in assignment["endpoints"]] == ["zone-a", "zone-b"]
+
+
 @pytest.mark.parametrize(
     ("service", "code", "says"),
     [

@@ -20,6 +20,7 @@ from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.xds_stream import XdsScope
 
 ADS = ("GRPC", "DELTA_GRPC")
 MODES = pytest.mark.parametrize("mode", [*ADS, "EDS"])
@@ -168,6 +169,24 @@ async def test_one_of_two_replicas_is_killed(mode: str, tmp_path: Path) -> None:
             assert set(traffic.seen) <= {"a", "b", "c"}
         for replica in replicas:
             await replica.stop()
+
+
+@BOTH_FORMS
+async def test_a_scope_shows_the_namespace_of_the_node_alone(mode: str, tmp_path: Path) -> None:
+    async with world() as here:
+        here.running.apply(Apply(service(Key("lab", "web"))))
+        server = Server(here.running.cache, "127.0.0.1:0", xds_scope=XdsScope.NAMESPACE)
+        config = bootstrap([await server.start()], mode, namespace="shop")
+        async with envoy(config, tmp_path) as proxy:
+            await proxy.answers("a", "b")
+            here.running.apply(
+                Apply(service(Key("lab", "new"))), Apply(service(Key("shop", "new")))
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                while "new.shop:80" not in await proxy.clusters():  # noqa: ASYNC110 - in Envoy
+                    await asyncio.sleep(0.01)
+            assert sorted(await proxy.clusters()) == ["new.shop:80", "web.shop:80"]
+        await server.stop()
 
 
 async def test_an_envoy_can_have_those_that_are_not_ready_too(tmp_path: Path) -> None:
