@@ -219,7 +219,9 @@ SERVE = [
         "0.2",
         "SECONDS",
     ),
-    Flag("--writes-per-s", _at_least(0.1, float), "writes of objects a second, at most", "200", "N"),
+    Flag(
+        "--writes-per-s", _at_least(0.1, float), "writes of objects a second, at most", "200", "N"
+    ),
     Flag(
         "--workers", _at_least(1, int), "services whose objects are written side by side", "4", "N"
     ),
