@@ -226,10 +226,10 @@ def test_an_uninstall_leaves_nothing_that_blocks_a_deletion(world: World) -> Non
     )
     assert re.fullmatch(r"released \d+ VirtualMachineServices; 0 were free\n", done.stdout)
     kubectl("delete", "--kustomize", str(DEPLOY / "base"), "--wait=false")
-    kubectl("delete", "vmservice", "steady", "-n", site.namespace, "--timeout=10s")
-    for kind in ("virtualmachines", "virtualmachineservices"):
-        kubectl("delete", "crd", f"{kind}.vmoperator.vmware.com", "--timeout=60s")
+    kubectl("delete", "vmservice", "--all", "--all-namespaces", "--timeout=30s")
     eventually(lambda: not world.hands.listed("endpoints", site.namespace), "collected")
     eventually(lambda: not world.hands.listed("services", site.namespace), "collected")
+    for kind in ("virtualmachines", "virtualmachineservices"):
+        kubectl("delete", "crd", f"{kind}.vmoperator.vmware.com", "--timeout=60s")
     namespace = f"/api/v1/namespaces/{INSTALLED}"
     eventually(lambda: world.hands.ask("GET", namespace).status == 404, "gone")
