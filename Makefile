@@ -35,7 +35,7 @@ test: .venv $(VMSVC_TEST_GRPCURL) kube ## Run every test (pytest's options: ARGS
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: conformance
-conformance: .venv ## Run the conformance cases of a directory: CASES=DIR
+conformance: .venv ## Run the cases of CASES=DIR, through files and an API server
 	$(BIN)/pytest tests/conformance --cases $(CASES) $(ARGS)
 
 .PHONY: check

@@ -74,11 +74,14 @@ class Live:
     def _apply(self, id_: ObjectId, manifest: Manifest) -> None:
         live = self.names.live(manifest)
         live["metadata"] = {**live["metadata"], "namespace": self.names.live_id(id_).namespace}
+        may_exist = id_ in self.uids
         for _ in range(_TRIES_MAX):
-            stored = self._server.get(self.names.live_id(id_), live["apiVersion"])
+            live_id, version = self.names.live_id(id_), live["apiVersion"]
+            stored = self._server.get(live_id, version) if may_exist else None
             new = created(live) if stored is None else replaced(stored, live)
             written = self._server.replace(new) if stored else self._server.create(new)
             if written is None:
+                may_exist = True
                 continue
             self._made(id_, manifest["metadata"].get("uid"), written["metadata"]["uid"])
             if (status := status_of(live, stored)) is not None:

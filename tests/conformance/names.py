@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from tests.conformance.case import CaseError, ObjectId
+
+# What a namespace and a uid are made of, between what ends them in a text.
+_WORD = re.compile(r"[A-Za-z0-9-]+")
 
 
 class Names:
@@ -49,6 +53,5 @@ class Names:
         if isinstance(value, list):
             return [self.as_in_case(part) for part in value]
         if isinstance(value, str):
-            for live, of_case in self._texts.items():
-                value = value.replace(live, of_case)
+            return _WORD.sub(lambda word: self._texts.get(word[0], word[0]), value)
         return value
