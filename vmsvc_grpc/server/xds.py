@@ -38,7 +38,7 @@ _SERVICES = (
 
 # Most refusals are one content that many clients refuse.
 _REFUSALS_REMEMBERED = 1_000
-_SHOWN_MAX = 1_000  # Of a client's words, in the log.
+_NODE_MAX = 200  # Of a node's id, in the log.
 
 # Streams end this much of their age early at most, so that they do not come back at once.
 _AGE_SPREAD = 0.2
@@ -95,10 +95,10 @@ class Xds:
         # As Python writes texts: a client's words stay on one line.
         _log.warning(
             "xDS: node %r refuses %s, version %s: %r",
-            refusal.node[:_SHOWN_MAX],
+            refusal.node[:_NODE_MAX],
             refusal.type_url.label,
             refusal.version,
-            refusal.message[:_SHOWN_MAX],
+            refusal.message,
         )
 
 

@@ -17,6 +17,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 WILDCARD = "*"
 
 _DNS_SUFFIXES = ((), ("svc",), ("svc", "cluster", "local"))
+_NAME_MAX = 3 * 63 + len("..svc.cluster.local:")  # Service, namespace and port are labels.
 _PROTOCOLS = ("TCP", "UDP")  # Where both have a number, its name is the first one's.
 
 
@@ -27,10 +28,14 @@ class Reference(NamedTuple):
     port: str
 
 
-# A change of a service looks at the same few names on each stream.
-@lru_cache(maxsize=65_536)
 def reference(name: str) -> Reference | None:
     """What a resource's name refers to; None if it is not of the form that services have."""
+    return _parsed(name) if len(name) <= _NAME_MAX else None
+
+
+# A change of a service looks at the same few names on each stream.
+@lru_cache(maxsize=65_536)
+def _parsed(name: str) -> Reference | None:
     host, colon, port = name.partition(":")
     service, _, rest = host.partition(".")
     namespace, *suffix = rest.split(".")

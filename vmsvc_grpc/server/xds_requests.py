@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
@@ -15,10 +16,12 @@ from vmsvc_grpc.server.call import Code, RpcError
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
 
+_REFUSAL_MAX = 1_000  # Of a client's words: it may send as much as a request may hold.
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Who asks. `message` is the Node as it came, for showing it again."""
+    """Who asks. `message` is the Node as it came, for showing it again, but for extensions."""
 
     id: str
     message: _Message = field(compare=False, repr=False)
@@ -32,9 +35,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What both forms have in common. `refusal` is the client's words if it is a NACK.
+    """What both forms have in common.
 
-    `node` is for sure only in a stream's first request.
+    `node` is for sure only in a stream's first request. `refusal` is the client's words if it
+    is a NACK, cut off where they are long.
     """
 
     node: Node
@@ -98,7 +102,7 @@ def _common(message: _Message) -> tuple[Node, str, str, str | None]:
         _node(message.node),
         message.type_url,
         message.response_nonce,
-        message.error_detail.message if refused else None,
+        message.error_detail.message[:_REFUSAL_MAX] if refused else None,
     )
 
 
@@ -108,9 +112,14 @@ def _node(message: _Message) -> Node:
     def text(key: str) -> str:
         return str(metadata[key].string_value) if key in metadata else ""
 
+    # A copy, as a part of a message keeps all of it alive; an Envoy lists some hundred KB of
+    # extensions.
+    kept = base_pb2.Node()
+    kept.CopyFrom(message)
+    kept.ClearField("extensions")
     return Node(
         id=message.id,
-        message=message,
+        message=kept,
         envoy=message.user_agent_name.lower().startswith("envoy"),
         namespace=text("namespace"),
         filter_class=FilterClass.ALL if text("readiness") == "all" else FilterClass.READY_ONLY,

@@ -250,7 +250,8 @@ class XdsStream:
             if asked.version and subscription.type_url is TypeUrl.ENDPOINT:
                 # What it holds from before may have gone, and no response could say so.
                 for name in names:
-                    subscription.claim(name, "")
+                    if reference(name) is not None:
+                        subscription.claim(name, "")
         if wildcard:
             self._set_wildcard(subscription, True)
         for name in [name for name in subscription.names if name not in names]:
@@ -480,7 +481,7 @@ class XdsStream:
             removed.append(name)
             size += len(name.encode()) + _NAME_BYTES
             if self._form is Form.SOTW and subscription.type_url is TypeUrl.ENDPOINT:
-                empty = self._resources.static(subscription.type_url, name)
+                empty = self._empty(name)
                 subscription.tell(name, empty.version)
                 parts.append(empty.sotw)
                 size += len(empty.sotw)
@@ -510,8 +511,7 @@ class XdsStream:
         elif self._is_whole(subscription):
             due = told is not None
         elif subscription.type_url is TypeUrl.ENDPOINT:
-            empty = self._resources.static(subscription.type_url, name).version
-            due = claimed or told not in (None, empty)
+            due = claimed or (told is not None and told != self._empty(name).version)
         else:
             due = keeps = False  # No response could say so. Its listener goes, and with it this.
         if due:
@@ -524,6 +524,10 @@ class XdsStream:
         subscription = self._subscriptions.get(TypeUrl.ENDPOINT)
         if subscription and (name in subscription.names or name in subscription.told):
             subscription.note(name, forced=True)
+
+    def _empty(self, name: str) -> Resource:
+        """The load assignment that says, in the state of the world, that there is none."""
+        return self._resources.static(TypeUrl.ENDPOINT, name)
 
     def _is_whole(self, subscription: XdsSubscription) -> bool:
         return self._form is Form.SOTW and subscription.type_url in _WHOLE

@@ -34,6 +34,7 @@ WEB = Key("shop", "web")
         pytest.param("web.shop.example.com:80", None, id="another suffix"),
         pytest.param("xdstp://shop/envoy.config.cluster.v3.Cluster/web", None, id="xdstp"),
         pytest.param("", None, id="nothing"),
+        pytest.param("web.shop:" + "x" * 300, None, id="longer than any"),
         pytest.param("*", None, id="the wildcard is no name"),
     ],
 )

@@ -171,6 +171,16 @@ def test_a_wrong_type_ends_the_stream(implied: TypeUrl | None, type_url: str) ->
     assert error.value.code is Code.INVALID_ARGUMENT
 
 
+def test_what_is_kept_of_a_client_is_bounded() -> None:
+    who = node("envoy")
+    who.extensions.add(name="x" * 1_000)
+    client = XdsClient(cache(), who=who).ask(EDS, NAME)
+    client.read(refuse="no" * 1_000)
+    assert client.stream.node is not None
+    assert client.stream.node.message.ByteSize() < 100
+    assert [len(refusal.message) for refusal in client.refusals] == [1_000]
+
+
 def test_what_is_no_request_ends_the_stream() -> None:
     with pytest.raises(RpcError, match="is not a envoy"):
         XdsClient(cache()).stream.receive(b"\xff")
