@@ -180,7 +180,7 @@ class ApiServer:
             try:
                 yield _lines(response.content, self._bounds.line_bytes_max)
             finally:
-                _abort(response)
+                await _abort(response)
 
     async def _open(self, request: _Request) -> aiohttp.ClientResponse:
         """A successful answer, of which only the head has been read."""
@@ -252,15 +252,19 @@ class ApiServer:
         return asyncio.get_running_loop().time() - self._loaded
 
 
-def _abort(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of an answer that is not read to its end.
+async def _abort(response: aiohttp.ClientResponse) -> None:
+    """Drop the connection of an answer that is not read to its end; it is gone then.
 
     To close it would be to tell the other end, and to wait for it in the background; it may
     have gone for ever, and so may our event loop soon.
     """
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
+    protocol = response.connection.protocol if response.connection else None
+    if protocol is not None:
+        closed = protocol.closed
+        protocol.abort()
+        if closed is not None:
+            with contextlib.suppress(aiohttp.ClientError):
+                await closed
 
 
 async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator[bytes]:

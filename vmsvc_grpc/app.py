@@ -22,7 +22,7 @@ from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem
 from vmsvc_grpc.place import Place
-from vmsvc_grpc.place.cluster import ClusterPlace, cluster_kinds
+from vmsvc_grpc.place.cluster import SERVED_KINDS, ClusterPlace, cluster_kinds
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.release import Counts
@@ -167,9 +167,11 @@ def _reason(error: OSError) -> str:
 
 
 def _kinds(config: Config) -> frozenset[Kind]:
-    if config.manifests is None:
-        return cluster_kinds(config)
-    return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
+    """The kinds without which nothing can be answered."""
+    if config.manifests is not None:
+        return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
+    # Slices that are only to be taken away must not hold up an answer.
+    return SERVED_KINDS if config.endpoint_slices == "mirror" else cluster_kinds(config)
 
 
 def _announcement(cache: Cache, grpc: str, place: Place) -> str:

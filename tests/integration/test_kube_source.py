@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.integration.following import (
@@ -18,11 +21,14 @@ from tests.integration.following import (
     following,
     lists,
     through,
+    vm_object,
     vm_path,
     vmservice_object,
 )
 from tests.kube.apiserver import Cluster
 from tests.kube.proxy import Network, Proxy
+from vmsvc_grpc.apiserver import ApiServer
+from vmsvc_grpc.credentials import Kubeconfig
 from vmsvc_grpc.model.objects import GROUP, Key, Kind
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -189,6 +195,34 @@ async def test_an_object_that_cannot_be_read(
         await admin.delete_vm("bad", namespace)
         await followed.until(lambda: followed.vms == {"good"}, "rid of the bad one")
         assert known not in followed.cache.problems
+
+
+async def test_a_vm_nested_as_deep_as_the_api_server_takes_it(
+    admin: Admin, kubeconfig: Path, namespace: str
+) -> None:
+    """Where the schema leaves a field open, anybody who may create a VM may do that."""
+
+    async def create(api: ApiServer, name: str) -> None:
+        flat = json.dumps(vm_object(name, namespace, spec=deep_spec("@")))
+        body = flat.replace('"@"', "[" * 9_000 + "]" * 9_000).encode()
+        await api.request("POST", vm_path("", namespace).rstrip("/"), body=msgspec.Raw(body))
+
+    async with (
+        ApiServer(Kubeconfig(str(kubeconfig))) as api,
+        following(kubeconfig, [namespace]) as followed,
+    ):
+        await followed.watching()
+        await create(api, "deep")
+        await followed.knows("deep")
+        async with following(kubeconfig, [namespace]) as another:
+            await another.synced()
+            assert another.vms == {"deep"}
+
+
+def deep_spec(commands: str) -> dict[str, Any]:
+    cloud_init = {"cloudConfig": {"runcmd": commands}}
+    spec: dict[str, Any] = vm_object("", "")["spec"]
+    return spec | {"bootstrap": {"cloudInit": cloud_init}}
 
 
 # -- On the way. --

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -304,3 +305,48 @@ async def test_the_newest_version_that_is_served_is_read(
         assert lists(followed.since(start), VMSERVICE) == 2
         assert lists(followed.since(start), VM) == 0
         assert deletions(followed.events) == []
+
+
+# -- Many. --
+
+
+async def test_5000_vms_and_500_services(
+    admin: Admin, cluster: Cluster, kubeconfig: Path, namespace: str
+) -> None:
+    """All come over a watch, in a burst, and then again as a list; nobody else waits long."""
+    objects = {
+        f"/registry/{GROUP}/{plural(one)}/{namespace}/{one['metadata']['name']}": one
+        for one in [
+            *(stored(vm_object(f"vm-{n}", namespace), f"svc-{n % 500}") for n in range(5_000)),
+            *(stored(vmservice_object(f"svc-{n}", namespace), "any") for n in range(500)),
+        ]
+    }
+    bounds = replace(BOUNDS, page_objects=500)
+    async with following(kubeconfig, kinds=(VM, VMSERVICE), bounds=bounds) as watched:
+        await watched.watching()
+        start = len(watched.events)
+        await asyncio.to_thread(cluster.etcd.put_all, objects)
+        await watched.until(
+            lambda: len(watched.cache.vms) >= 5_000 and len(watched.cache.services) >= 500, "all"
+        )
+        assert lists(watched.since(start), VM) == 0
+        async with following(kubeconfig, kinds=(VM, VMSERVICE), bounds=bounds) as listed:
+            await listed.synced()
+            assert listed.vms == watched.vms
+            assert set(listed.cache.services) == set(watched.cache.services)
+            assert listed.loop(VM).counts.watches <= 1
+
+
+def plural(object_: dict[str, Any]) -> str:
+    return f"{object_['kind'].lower()}s"
+
+
+def stored(object_: dict[str, Any], app: str) -> dict[str, Any]:
+    """The object as the API server would store it, as far as it matters."""
+    name = object_["metadata"]["name"]
+    made = {
+        "uid": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {"app": app},
+    }
+    return object_ | {"metadata": object_["metadata"] | made}

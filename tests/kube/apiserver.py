@@ -9,6 +9,7 @@ Plain blocking calls, usable from any thread: a test with an event loop of its o
 """
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -16,7 +17,7 @@ import secrets
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -115,11 +116,17 @@ class Etcd:
 
     def put(self, key: str, value: object) -> None:
         """Stores an object as JSON past the API servers, which then check nothing of it."""
-        data = json.dumps(value).encode()
-        pair = {"key": key.encode(), "value": data}
-        self._call(
-            "/v3/kv/put", {name: base64.b64encode(raw).decode() for name, raw in pair.items()}
-        )
+        self.put_all({key: value})
+
+    def put_all(self, objects: Mapping[str, object]) -> None:
+        """Stores objects by key; each in a revision of its own, as API servers do it."""
+        connection = _connection(self.url)
+        with contextlib.closing(connection):
+            for key, value in objects.items():
+                put = {"key": _base64(key), "value": _base64(json.dumps(value))}
+                body = json.dumps(put).encode()
+                response = _answer(connection, "POST", "/v3/kv/put", body, {})
+                assert response.status == HTTPStatus.OK, f"etcd answers {response}"
 
     def _healthy(self) -> bool:
         response = _exchange(_connection(self.url), "GET", "/health", None, {})
@@ -475,6 +482,10 @@ def _connection(url: str, ca_file: Path | None = None) -> http.client.HTTPConnec
         return http.client.HTTPConnection(address, timeout=REQUEST_TIMEOUT_S)
     trust = ssl.create_default_context(cafile=ca_file)
     return http.client.HTTPSConnection(address, timeout=REQUEST_TIMEOUT_S, context=trust)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _headers(user: User, content_type: str) -> dict[str, str]:

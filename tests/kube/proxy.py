@@ -77,35 +77,32 @@ class Proxy:
         await asyncio.gather(*ending.values(), return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._network is Network.DOWN:
-            writer.transport.abort()
-            return
         task = asyncio.current_task()
         assert task is not None
         self._connections[writer] = task
         try:
-            await self._forward(reader, writer)
+            if self._network is Network.UP:
+                await self._forward(reader, writer)
+            elif self._network is Network.BLACK_HOLE:
+                await _swallow(reader)
         except (OSError, asyncio.CancelledError):
             pass  # Whoever broke it off knows.
         finally:
             del self._connections[writer]
-            writer.transport.abort()
+            await _reset(writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._network is Network.BLACK_HOLE:
-            await _swallow(reader)
-            return
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        with contextlib.closing(there_writer):
-            ways = [(reader, there_writer), (there_reader, writer)]
-            tasks = [asyncio.create_task(self._pump(*way)) for way in ways]
-            try:
-                # Either end may close; then the other is closed, too.
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        ways = [(reader, there_writer), (there_reader, writer)]
+        tasks = [asyncio.create_task(self._pump(*way)) for way in ways]
+        try:
+            # Either end may close; then the other is closed, too.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await _reset(there_writer)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
@@ -115,6 +112,13 @@ class Proxy:
                 await asyncio.Event().wait()
             writer.write(data)
             await writer.drain()
+
+
+async def _reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection at once; it is gone when this returns."""
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _swallow(reader: asyncio.StreamReader) -> None:

@@ -7,11 +7,13 @@ skipped. An object is read by the version that it names.
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from vmsvc_grpc.model import validate, wire
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import (
     GROUP,
     KNOWN_VERSIONS,
@@ -44,6 +46,8 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
+
+T = TypeVar("T")
 
 DEFAULT_NAMESPACE = "default"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -91,16 +95,16 @@ def parse(kind: Kind, untyped: Any) -> Object:
     try:
         given = msgspec.convert(untyped, _SHAPES[kind])
     except msgspec.ValidationError as error:
-        return _unreadable(kind, untyped, error)
+        return _unreadable(kind, partial(msgspec.convert, untyped), error)
     return _model(kind, given)
 
 
 def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
     """The same for an object's bytes in JSON. Raises ParseError."""
     try:
-        given = _DECODERS[kind].decode(raw)
+        given = _DECODERS[kind](raw)
     except msgspec.ValidationError as error:
-        return _unreadable(kind, msgspec.json.decode(raw), error)
+        return _unreadable(kind, lambda shape: decoder(shape)(raw), error)
     except msgspec.DecodeError as error:
         raise ParseError(kind, None, Problem("(document)", str(error))) from error
     return _model(kind, given)
@@ -111,7 +115,7 @@ def parse_meta(kind: Kind, raw: bytes | msgspec.Raw) -> ObjectMeta:
     try:
         given = _decode_named(raw)
     except msgspec.ValidationError as error:
-        meta = _readable_meta(kind, msgspec.json.decode(raw), error)
+        meta = _readable_meta(kind, lambda shape: decoder(shape)(raw), error)
         raise ParseError(kind, _key(kind, meta), _shape_problem(error)) from error
     except msgspec.DecodeError as error:
         raise ParseError(kind, None, Problem("(document)", str(error))) from error
@@ -125,8 +129,8 @@ _SHAPES: dict[Kind, type[wire.Shape]] = {
     Kind.ENDPOINTS: wire.Endpoints,
     Kind.ENDPOINT_SLICE: wire.EndpointSlice,
 }
-_DECODERS = {kind: msgspec.json.Decoder(shape) for kind, shape in _SHAPES.items()}
-_decode_named = msgspec.json.Decoder(wire.Named).decode
+_DECODERS = {kind: decoder(shape) for kind, shape in _SHAPES.items()}
+_decode_named = decoder(wire.Named)
 
 
 # -- From the wire's shapes to the model's. --
@@ -444,16 +448,22 @@ def _slice_endpoint(given: wire.SliceEndpoint) -> SliceEndpoint:
 # -- Objects of the wrong shape. --
 
 
-def _unreadable(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> Object:
+class _Convert(Protocol):
+    """Reads the object as another shape. Raises msgspec.DecodeError."""
+
+    def __call__(self, shape: type[T]) -> T: ...
+
+
+def _unreadable(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -> Object:
     """A VMService of the wrong shape, refused; for other kinds raises ParseError."""
-    meta = _readable_meta(kind, untyped, error)
+    meta = _readable_meta(kind, convert, error)
     problem = _shape_problem(error)
     key = _key(kind, meta)
     if kind is not Kind.VIRTUAL_MACHINE_SERVICE:
         raise ParseError(kind, key, problem) from error
     try:
-        outline = msgspec.convert(untyped, wire.VirtualMachineServiceOutline)
-    except msgspec.ValidationError:
+        outline = convert(wire.VirtualMachineServiceOutline)
+    except msgspec.DecodeError:
         outline = wire.VirtualMachineServiceOutline()
     status = outline.status or wire.Status()
     return VirtualMachineService(
@@ -467,17 +477,17 @@ def _unreadable(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> Obj
     )
 
 
-def _readable_meta(kind: Kind, untyped: Any, error: msgspec.ValidationError) -> wire.Meta:
+def _readable_meta(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -> wire.Meta:
     """The metadata, or else its name and namespace, of an object of the wrong shape.
 
     Raises ParseError if not even those can be read.
     """
     try:
-        return msgspec.convert(untyped, wire.Named).metadata
-    except msgspec.ValidationError:
+        return convert(wire.Named).metadata
+    except msgspec.DecodeError:
         try:
-            bare = msgspec.convert(untyped, wire.BarelyNamed).metadata
-        except msgspec.ValidationError:
+            bare = convert(wire.BarelyNamed).metadata
+        except msgspec.DecodeError:
             raise ParseError(kind, None, _shape_problem(error)) from error
         return wire.Meta(name=bare.name, namespace=bare.namespace)
 

@@ -24,7 +24,8 @@ from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
 
 _log = logging.getLogger(__name__)
 
-_SERVED_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
+SERVED_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
+"""The kinds that answers follow from."""
 
 LEASE = "vmsvc-grpc"
 """The Lease of the replica that writes, in the namespace of the pods."""
@@ -32,7 +33,7 @@ LEASE = "vmsvc-grpc"
 
 def cluster_kinds(config: Config) -> frozenset[Kind]:
     """The kinds to read: EndpointSlices matter to who writes them alone."""
-    return frozenset(Kind) if config.reconcile else _SERVED_KINDS
+    return frozenset(Kind) if config.reconcile else SERVED_KINDS
 
 
 class ClusterPlace:

@@ -15,6 +15,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.parse import ParseError
@@ -131,10 +132,10 @@ class _Status(msgspec.Struct):
     reason: str = ""
 
 
-_decode_list = msgspec.json.Decoder(_List).decode
-_decode_line = msgspec.json.Decoder(_WatchLine).decode
-_decode_named = msgspec.json.Decoder(_Named).decode
-_decode_status = msgspec.json.Decoder(_Status).decode
+_decode_list = decoder(_List)
+_decode_line = decoder(_WatchLine)
+_decode_named = decoder(_Named)
+_decode_status = decoder(_Status)
 
 
 class _Phase(Enum):

@@ -147,6 +147,19 @@ def test_a_line_is_an_event_and_moves_us_on(
     assert machine.request() == Watch(V6, resumed_at)
 
 
+def test_a_vm_nested_as_deep_as_an_api_server_takes_it() -> None:
+    """One such VM made every list of VMs unreadable, and the process end."""
+    commands: list[Any] = []
+    for _ in range(500):
+        commands = [commands]
+    shallower = json.dumps(vm("deep", 11, spec={"bootstrap": commands})).encode()
+    raw = shallower.replace(b"[]", b"[" * 9_000 + b"]" * 9_000)
+    machine = watching()
+    assert told(machine.line(b'{"type": "ADDED", "object": %s}' % raw, 0.0)) == ["+shop/deep"]
+    list_of_it = b'{"metadata": {"resourceVersion": "12"}, "items": [%s]}' % raw
+    assert told(list(listing().page(list_of_it, 0.0))) == ["Init", "+shop/deep", "InitDone"]
+
+
 def test_an_object_without_a_name_is_counted() -> None:
     machine = watching()
     machine.line(line("ADDED", vm("")), 0.0)

@@ -1,0 +1,65 @@
+"""Decoders of JSON that stand whatever comes.
+
+An API server takes 10,000 levels of nesting, where a schema leaves a field open (the
+commands of a VM's cloud-init, say); msgspec goes as deep as Python's calls may go, some
+1,000, also through what it skips. So one VM would make the list of all VMs unreadable, for
+ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+LEVELS_MAX = 100
+"""How many levels are kept of what is too deep. What we read is within 20."""
+
+# A string, which may hold brackets, or a bracket. Possessive: no text makes it go back.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+
+
+def decoder(shape: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
+    """Decodes JSON as `shape`, what is too deep only as far as LEVELS_MAX.
+
+    What it returns raises msgspec.DecodeError; if the shape is another, its subclass
+    ValidationError.
+    """
+    decode = msgspec.json.Decoder(shape).decode
+
+    def decoded(raw: bytes | msgspec.Raw) -> T:
+        try:
+            return decode(raw)
+        except RecursionError:
+            return decode(shallow(bytes(raw)))
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(str(error)) from error
+
+    return decoded
+
+
+def shallow(raw: bytes) -> bytes:
+    """The same JSON, with null for each list or object beyond LEVELS_MAX. O(bytes).
+
+    What is no JSON stays none.
+    """
+    kept: list[bytes] = []
+    level, start = 0, 0
+    for token in _TOKENS.finditer(raw):
+        match token[0]:
+            case b"[" | b"{":
+                level += 1
+                if level == LEVELS_MAX + 1:
+                    kept.append(raw[start : token.start()])
+            case b"]" | b"}":
+                if level == LEVELS_MAX + 1:
+                    kept.append(b"null")
+                    start = token.end()
+                level -= 1
+    if level <= LEVELS_MAX:
+        kept.append(raw[start:])
+    return b"".join(kept)
