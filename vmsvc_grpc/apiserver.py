@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import aiohttp
 import msgspec
+import uvloop
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.credentials import Access, Credentials, NoApiServer
@@ -106,9 +109,13 @@ class ApiServer:
     async def __aenter__(self) -> Self:
         """Read the credentials. Raises NoApiServer; does not connect."""
         await self._load()
+        on_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
         self._session = aiohttp.ClientSession(
-            # Each watch holds a connection; who writes bounds how much goes on at once.
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(
+                # Each watch holds a connection; who writes bounds how much goes on at once.
+                limit=0,
+                socket_factory=_noted_socket if on_uvloop else None,
+            ),
             headers={
                 "Accept": JSON,
                 # To unpack a list would hold up the event loop for longer than to read it.
@@ -205,7 +212,7 @@ class ApiServer:
         """One request. Raises ApiServerError, and ClientSSLError as it is."""
         assert self._session is not None, "use it as a context manager"
         authorization = {"Authorization": access.authorization} if access.authorization else {}
-        with _translated(aiohttp.ClientSSLError):
+        with _translated(aiohttp.ClientSSLError), _sockets_handed_over():
             response = await self._session.request(
                 request.method,
                 access.host + request.path,
@@ -285,6 +292,35 @@ async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator
         held += len(parts[-1])
         if held > bytes_max:
             raise ApiServerError(0, f"a line of the watch is longer than {bytes_max} bytes")
+
+
+_sockets: ContextVar[list[socket.socket]] = ContextVar("_sockets")
+
+
+def _noted_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, type_, protocol, *_ = address
+    made = socket.socket(family, type_, protocol)
+    _sockets.get().append(made)
+    return made
+
+
+@contextlib.contextmanager
+def _sockets_handed_over() -> Iterator[None]:
+    """Lets go of the sockets that are made within: from then on they are the event loop's.
+
+    aiohttp gives sockets of Python's to uvloop, which closes them. If the other end resets a
+    connection at once, uvloop does so before it has taken note of Python's socket, which then
+    closes the same number a second time, whoever it belongs to by then: another connection,
+    or the event loop itself. (uvloop 0.23; its issue 738 is of this kind.)
+    """
+    made: list[socket.socket] = []
+    token = _sockets.set(made)
+    try:
+        yield
+    finally:
+        _sockets.reset(token)
+        for each in made:
+            each.detach()
 
 
 @contextlib.contextmanager

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+import struct
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -217,6 +221,41 @@ async def test_nobody_there() -> None:
             await kube.request("GET", "/x")
         assert caught.value.status == 0
         assert not caught.value.silent
+
+
+@contextlib.contextmanager
+def resetting() -> Iterator[str]:
+    """A server that resets each connection at once, as a load balancer without servers may."""
+    linger_s = struct.pack("ii", 1, 0)
+
+    def reset_all() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_s)
+                connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=reset_all, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+async def test_connections_that_are_reset_at_once_leave_no_socket_behind() -> None:
+    """On uvloop, such sockets closed other connections later, or ended the process."""
+
+    async def ask(kube: ApiServer) -> None:
+        for _ in range(100):
+            with pytest.raises(ApiServerError):
+                await kube.request("GET", "/x")
+
+    with resetting() as host:
+        async with ApiServer(Rotating([Access(host=host, tls=TLS)]), QUICK) as kube:
+            await asyncio.gather(*(ask(kube) for _ in range(8)))
+            # What was left behind would be found, and warned of, now.
+            gc.collect()
 
 
 async def test_no_answer_in_time() -> None:
