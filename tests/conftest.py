@@ -1,6 +1,7 @@
 """What holds for every test: its options, and that CI skips none."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,10 @@ pytest_plugins = ["tests.kube.plugin"]
 # that what it says of a commit does not change; people's machines look further.
 settings.register_profile("ours", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ours")
+
+# What a shell starts in the background, CI's run too, ignores SIGINT, and passes that on to
+# each program that a test starts, where it means something else.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -383,6 +383,26 @@ def test_interrupting_a_call_that_waits_is_quiet() -> None:
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
+def test_in_the_background_of_a_script_it_hears_sigterm_and_no_interrupt(server: Program) -> None:
+    """A shell has what it starts with `&` ignore SIGINT, which is meant for the foreground."""
+    command = f"trap '' INT; exec {VMSVC[0]} --server {server.grpc} watch shop/web"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        assert addresses(json.loads(_line(process.stdout))) == ["10.0.0.1"]
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
+            assert process.returncode == 143
+        finally:
+            process.kill()
+
+
 # -- watch in a terminal --
 
 

@@ -23,8 +23,14 @@ def main() -> int:
         # Not the default, which would leave the terminal without its cursor.
         nonlocal terminated
         terminated = True
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         signal.raise_signal(signal.SIGINT)
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what it runs in the background. It stays deaf to SIGINT, but
+        # SIGTERM needs it: only of SIGINT does asyncio make an end in good order.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
     try:
         return _run()
