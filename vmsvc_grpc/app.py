@@ -8,7 +8,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TextIO
 
 import uvloop
@@ -18,7 +19,7 @@ from vmsvc_grpc.apiserver import ApiServer, ApiServerError
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.credentials import Credentials, NoApiServer
-from vmsvc_grpc.metrics import Metric, Metrics
+from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem
 from vmsvc_grpc.place import Place
@@ -29,6 +30,8 @@ from vmsvc_grpc.reconciler.release import Counts
 from vmsvc_grpc.reconciler.release import release as take_off
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
+from vmsvc_grpc.server.xds_resources import TypeUrl
+from vmsvc_grpc.server.xds_stream import XdsScope
 from vmsvc_grpc.source.files import SourceError
 
 _log = logging.getLogger("vmsvc_grpc")
@@ -77,7 +80,8 @@ class App:
             namespaces=config.namespaces,
             on_problems=_log_problems,
         )
-        self._server = Server(self._cache, str(config.listen), config.limits)
+        scope = XdsScope(config.xds_scope)
+        self._server = Server(self._cache, str(config.listen), config.limits, xds_scope=scope)
         self._metrics = Metrics()
         self._http = HttpServer(self._not_ready, self._metrics.page)
         self._place: Place | None = None
@@ -241,3 +245,16 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
     metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
     metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
     metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})
+    for metric, by_type in (
+        (Metric.XDS_ENCODINGS, counts.xds_encodings),
+        (Metric.XDS_SENT, counts.xds_resources_sent),
+        (Metric.XDS_SKIPPED, counts.xds_resources_skipped),
+        (Metric.XDS_ACKS, counts.xds_acks),
+        (Metric.XDS_NACKS, counts.xds_nacks),
+    ):
+        metrics.bind(metric, partial(_by_type, by_type))
+
+
+def _by_type(counted: Mapping[str, int]) -> Values:
+    """Numbers by the type of an xDS resource; each type is there, also before its first."""
+    return {(type_url.label,): counted.get(type_url.label, 0) for type_url in TypeUrl}

@@ -93,6 +93,7 @@ class Config:
     insecure: bool = False
     rules: AddressRules = field(default_factory=AddressRules)
     load_balancer_provider: str = ""
+    xds_scope: str = "all"
     drain_s: float = 10.0
     settle_s: float = 0.2
     workers: int = 4

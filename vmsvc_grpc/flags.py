@@ -204,6 +204,14 @@ SERVE = [
         _boolean,
         "allow --listen on an address that other machines can reach, without TLS",
     ),
+    Flag(
+        "--xds-scope",
+        _one_of("all", "namespace"),
+        "what an xDS client may see: all services; or, with namespace, those of the namespace that "
+        "its node's metadata names",
+        "all",
+        "all|namespace",
+    ),
     *RULES,
     Flag(
         "--drain-s",

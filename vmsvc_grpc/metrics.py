@@ -52,6 +52,27 @@ class Metric(Enum):
     DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())
     MESSAGES = ("vmsvc_watch_messages_total", "Messages sent to watches.", ("event",))
     ENCODINGS = ("vmsvc_watch_encodings_total", "Messages made; many share one.", ("event",))
+    XDS_ENCODINGS = (
+        "vmsvc_xds_encodings_total",
+        "xDS resources made; all streams share each.",
+        ("type",),
+    )
+    XDS_SENT = (
+        "vmsvc_xds_resources_sent_total",
+        "xDS resources put into responses, removals among them.",
+        ("type",),
+    )
+    XDS_SKIPPED = (
+        "vmsvc_xds_resources_skipped_total",
+        "xDS resources looked at for a stream that held nothing new for it.",
+        ("type",),
+    )
+    XDS_ACKS = ("vmsvc_xds_acks_total", "xDS responses that clients took.", ("type",))
+    XDS_NACKS = (
+        "vmsvc_xds_nacks_total",
+        "xDS responses that clients refused; the log has their words.",
+        ("type",),
+    )
     RECONCILES = ("vmsvc_reconciles_total", "Services whose objects were looked at.", ())
     WRITES = ("vmsvc_writes_total", "Writes of objects.", ("kind", "verb"))
     CONFLICTS = ("vmsvc_write_conflicts_total", "Writes that met a newer object.", ())

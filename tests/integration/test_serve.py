@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import signal
 import socket
 import subprocess
@@ -12,9 +13,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
+from envoy.service.endpoint.v3 import eds_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.program import PATIENCE_S, Program, awaited, serving
@@ -69,6 +73,39 @@ def test_it_says_what_it_serves_and_how_to_ask(program: Program) -> None:
     assert 'grpcurl -plaintext -d \'{"service":"shop/web"}\'' in said
     assert http(program, "/readyz") == (200, "ok\n")
     assert "vmsvc_synced 1.0" in http(program, "/metrics")[1]
+
+
+@pytest.mark.parametrize(("scope", "shown"), [("all", 2), ("namespace", 1)])
+def test_xds_has_a_scope_and_is_counted(
+    manifests: Path, tmp_path: Path, scope: str, shown: int
+) -> None:
+    (manifests / "lab.yaml").write_text(SERVICE.replace("shop", "lab"))
+    arguments = ["--manifests", str(manifests), "--drain-s", "0", "--xds-scope", scope]
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with (
+        serving(arguments, tmp_path / "log") as program,
+        grpc.insecure_channel(program.grpc) as channel,
+    ):
+        call = eds_pb2_grpc.EndpointDiscoveryServiceStub(channel).StreamEndpoints(
+            iter(requests.get, None)
+        )
+        requests.put(DiscoveryRequest(node={"id": "n", "metadata": {"namespace": "lab"}}))
+        response = next(call)
+        assert len(response.resources) == shown
+        words = {"message": "no such zone"}
+        requests.put(DiscoveryRequest(response_nonce=response.nonce, error_detail=words))
+        kind = '{type="ClusterLoadAssignment"}'
+        assert awaited(lambda: program.metric(f"vmsvc_xds_nacks_total{kind}")) == 1
+        assert program.metric(f"vmsvc_xds_acks_total{kind}") == 0
+        assert program.metric(f"vmsvc_xds_encodings_total{kind}") == shown
+        assert program.metric(f"vmsvc_xds_resources_sent_total{kind}") == shown
+        assert program.metric(f"vmsvc_xds_resources_skipped_total{kind}") == 0
+        method = "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+        assert program.metric(f'vmsvc_grpc_streams_open{{method="{method}"}}') == 1
+        assert "xDS: node 'n' refuses ClusterLoadAssignment" in program.said()
+        assert "'no such zone'" in program.said()
+        requests.put(None)
+        call.cancel()
 
 
 async def _drained(program: Program) -> tuple[list[grpc.StatusCode], list[float], float]:

@@ -113,6 +113,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
         ([], {"VMSVC_RECONCILE": "on"}, "--reconcile is for an API server, not for --manifests"),
         (["--reconcile", "yes"], {}, "--reconcile: 'yes' is not known; use on or off"),
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
+        ([], {"VMSVC_XDS_SCOPE": "lab"}, "VMSVC_XDS_SCOPE: 'lab' is not known; use all or namespa"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(
