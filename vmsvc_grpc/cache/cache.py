@@ -384,11 +384,9 @@ class Cache:
         assert vm is not None
         if old == new or not self.synced:
             return frozenset()
-        affected: dict[Key, None] = {}
-        for state in (old, new):
-            if state is not None:
-                selecting = self._selectors.selecting(vm.key.namespace, state.labels)
-                affected.update(dict.fromkeys(selecting))
+        affected = dict.fromkeys(self._selectors.selecting(vm.key.namespace, vm.labels))
+        if old is not None and old.labels != vm.labels:
+            affected |= dict.fromkeys(self._selectors.selecting(vm.key.namespace, old.labels))
         return frozenset(key for key in affected if self._contribute(key, vm.key, new))
 
     def _contribute(self, key: Key, vm_key: Key, vm: VirtualMachine | None) -> bool:

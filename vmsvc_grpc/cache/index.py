@@ -16,7 +16,8 @@ class VirtualMachineIndex:
     def __init__(self) -> None:
         """An empty index."""
         self._by_namespace: dict[str, dict[Key, VirtualMachine]] = {}
-        self._by_pair: dict[_Pair, dict[Key, VirtualMachine]] = {}
+        # Names, not VMs: a VM that changes and keeps its labels is where it was.
+        self._by_pair: dict[_Pair, dict[Key, None]] = {}
 
     def __len__(self) -> int:
         """How many VMs there are."""
@@ -32,10 +33,12 @@ class VirtualMachineIndex:
 
     def put(self, vm: VirtualMachine) -> VirtualMachine | None:
         """Add or replace a VM; the one that it replaces, if any. O(labels)."""
-        old = self.remove(vm.key)
+        old = self.get(vm.key)
+        if old is None or old.labels != vm.labels:
+            self.remove(vm.key)
+            for pair in _pairs(vm.key.namespace, vm.labels):
+                self._by_pair.setdefault(pair, {})[vm.key] = None
         self._by_namespace.setdefault(vm.key.namespace, {})[vm.key] = vm
-        for pair in _pairs(vm.key.namespace, vm.labels):
-            self._by_pair.setdefault(pair, {})[vm.key] = vm
         return old
 
     def remove(self, key: Key) -> VirtualMachine | None:
@@ -56,8 +59,9 @@ class VirtualMachineIndex:
     def matching(self, namespace: str, selector: Mapping[str, str]) -> Iterator[VirtualMachine]:
         """VMs of the namespace that a selector matches. O(VMs with its rarest pair)."""
         buckets = [self._by_pair.get(pair, {}) for pair in _pairs(namespace, selector)]
-        smallest: Mapping[Key, VirtualMachine] = min(buckets, key=len, default={})
-        return (vm for vm in smallest.values() if matches(selector, vm.labels))
+        smallest: Mapping[Key, None] = min(buckets, key=len, default={})
+        vms = self._by_namespace.get(namespace, {})
+        return (vm for key in smallest if matches(selector, (vm := vms[key]).labels))
 
     def nearly_matching(
         self, namespace: str, selector: Mapping[str, str]
