@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -138,6 +139,7 @@ class App:
         if self._cache.synced and not self._announced:
             self._announced = True
             self._say(_announcement(self._cache, self._grpc, self._place))
+            calm_collector()
 
     async def _drain(self) -> None:
         streams = sum(self._server.counts.streams_open.values())
@@ -163,6 +165,20 @@ class App:
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
+
+
+def calm_collector() -> None:
+    """Have Python's garbage collector pass over what there is by now, and look at the rest seldom.
+
+    Most of it is the cache's, which has no cycles. To look through it takes 4 µs a VM, all at
+    once, while nobody is served; and what replaces it ends up there again. With 50,000 VMs,
+    an event cost 95 µs with Python's defaults, and 50 µs so.
+    """
+    gc.collect()
+    gc.freeze()
+    # Objects made less those freed: at rest, a change frees as many as it makes. So what is
+    # left to wait for is garbage with cycles, of some MB at most.
+    gc.set_threshold(20_000, 10, 100)
 
 
 def _reason(error: OSError) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.unit.objects import WEB, service, vm
 from vmsvc_grpc.app import App
@@ -35,6 +38,15 @@ class Witness:
         self.heard.append(f"tell {topic.service}")
 
 
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """A process that is synced changes its collector; this one has other tests to run."""
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
 async def test_clients_are_told_before_a_write_is_queued(tmp_path: Path) -> None:
     """Of the event that completes the cache, and of each after it."""
     app, witness = App(Config(manifests=tmp_path), io.StringIO()), Witness()
@@ -46,3 +58,16 @@ async def test_clients_are_told_before_a_write_is_queued(tmp_path: Path) -> None
     for event in (*events, Apply(vm("vm-1", "10.0.0.1"))):
         app._emit(event)
     assert witness.heard == [f"tell {WEB}", f"write {WEB}"] * 2
+
+
+async def test_what_is_there_at_first_is_kept_out_of_collections(tmp_path: Path) -> None:
+    """Once it is complete: before, it would be but a part."""
+    app = App(Config(manifests=tmp_path), io.StringIO())
+    app._place = Witness()
+    kinds = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
+    events: list[Event] = [*map(Init, kinds), Apply(service()), InitDone(kinds[0])]
+    for event in events:
+        app._emit(event)
+    assert gc.get_freeze_count() == 0
+    app._emit(InitDone(kinds[1]))
+    assert gc.get_freeze_count() > 0
