@@ -38,6 +38,14 @@ test: .venv $(VMSVC_TEST_GRPCURL) kube ## Run every test (pytest's options: ARGS
 conformance: .venv ## Run the cases of CASES=DIR, through files and an API server
 	$(BIN)/pytest tests/conformance --cases $(CASES) $(ARGS)
 
+.PHONY: bench
+bench: .venv bench-tools ## Measure the streams, into bench/reports (ARGS='--only c,e')
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: .venv bench-tools ## The same smaller, in 3 minutes, into out/bench
+	$(BIN)/python -m bench --quick --into out/bench $(ARGS)
+
 .PHONY: check
 check: check-style check-types check-imports check-proto check-gen check-locks ## Run every check but the tests
 

@@ -1,0 +1,1 @@
+"""Benchmarks: what the streams cost, beside what they cost with others' libraries."""

@@ -1,0 +1,112 @@
+"""A run's results as Markdown: what a person reads, and the targets' verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import starmap
+from pathlib import Path
+
+from bench.results import Outcome, Results
+from bench.targets import Target, verdicts
+
+_STREAM_COLUMNS = {
+    "cpu_us_a_message": "CPU a message, µs",
+    "delivery_p50_ms": "p50, ms",
+    "delivery_p99_ms": "p99, ms",
+    "last_stream_p50_ms": "last stream p50, ms",
+    "last_stream_p99_ms": "p99, ms",
+    "rss_kib_a_stream": "RSS a stream, KiB",
+    "rss_mib": "RSS, MiB",
+    "connect_s": "connected in, s",
+    "deliveries": "delivered",
+    "skipped": "skipped",
+}
+_RECONNECT_COLUMNS = {
+    "anew_s": "anew: all in, s",
+    "anew_p99_ms": "p99, ms",
+    "anew_cpu_us_a_stream": "CPU a stream, µs",
+    "anew_bytes": "bytes",
+    "anew_failures": "failures",
+    "resumed_s": "resumed: all in, s",
+    "resumed_p99_ms": "p99, ms",
+    "resumed_cpu_us_a_stream": "CPU a stream, µs",
+    "resumed_bytes": "bytes",
+    "resumed_failures": "failures",
+}
+_EVENT_COLUMNS = {"us": "CPU an event, µs", "evaluations": "services evaluated"}
+
+_WRONG = ("connect_failures", "behind", "out_of_order", "wrong_state", "ended")
+
+
+def markdown(results: Results, plots: Iterable[Path]) -> str:
+    """The whole report; `plots` are named relative to it."""
+    lines = ["# What the streams cost", ""]
+    lines += [f"- {name}: {value}" for name, value in results.machine.items()]
+    lines += ["", _HOW, "", "## Targets", ""]
+    lines += _table(("what", "target", "measured", ""), starmap(_verdict_row, verdicts(results)))
+    for plot in plots:
+        lines += ["", f"![{plot.stem}]({plot.name})"]
+    for key, outcome in results.outcomes.items():
+        lines += ["", f"## {key}: {outcome.title}", ""]
+        lines += _outcome_table(outcome)
+        lines += _wrong(outcome)
+    return "\n".join(lines) + "\n"
+
+
+_HOW = """\
+Server and load client share the machine. Each number is the median of its repeats, which took turns
+with the others' (in parentheses the least and the most). CPU is user and system time of the
+server's process between the first change and the last delivery, over the messages that were
+delivered. A latency is from just before a change is made to when a stream's reader has the message;
+*last stream* is when the last of them has. RSS a stream is what connecting added, over the streams.
+*Skipped* counts changes that a stream was not told one by one, as it got a newer state instead."""
+
+
+def _verdict_row(target: Target, measured: float) -> tuple[str, ...]:
+    met = {True: "met", False: "**missed**", None: ""}[target.met(measured)]
+    what = f"{target.scenario}: {target.what}"
+    return (what, target.bound, f"{number(measured)} {target.unit}", met)
+
+
+def _outcome_table(outcome: Outcome) -> list[str]:
+    columns = next(
+        columns
+        for columns in (_STREAM_COLUMNS, _RECONNECT_COLUMNS, _EVENT_COLUMNS)
+        if any(outcome.spread(name, next(iter(columns))) for name in outcome.measured)
+    )
+    rows = (
+        (name, *(_cell(outcome, name, metric) for metric in columns)) for name in outcome.measured
+    )
+    return _table(("", *columns.values()), rows)
+
+
+def _cell(outcome: Outcome, contender: str, metric: str) -> str:
+    spread = outcome.spread(contender, metric)
+    if spread is None:
+        return ""
+    if spread.least == spread.most:
+        return number(spread.median)
+    least, most = number(spread.least), number(spread.most)
+    return f"{number(spread.median)} ({least} to {most})"
+
+
+def number(value: float) -> str:
+    """A number as a person reads it: three digits, or all of those before the point."""
+    digits = len(f"{abs(value):.0f}")
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.{max(0, 3 - digits)}f}"
+
+
+def _wrong(outcome: Outcome) -> list[str]:
+    """A line for each thing that was not as it must be."""
+    lines = []
+    for name in outcome.measured:
+        for metric in _WRONG:
+            spread = outcome.spread(name, metric)
+            if spread and spread.most:
+                lines.append(f"- {name}: {metric.replace('_', ' ')}: up to {spread.most:.0f}")
+    return ["", *lines] if lines else []
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [head, ("---",) * len(head), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]

@@ -1,0 +1,82 @@
+"""What the Python servers under test have in common: their flags, and their commands.
+
+BENCH protocol, a JSON object a line. It says where it serves, then it does what standard
+input tells it: make changes on a fixed schedule, or end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.dataset import DataSet
+
+Change = Callable[[int], None]
+"""Makes the change of this sequence number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Where to listen, as `host:port`, and what to serve."""
+
+    listen: str
+    data: DataSet
+
+
+def flags(description: str) -> Flags:
+    """The flags of this process."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--listen", default="127.0.0.1:0")
+    parser.add_argument("--services", type=int, required=True)
+    parser.add_argument("--endpoints", type=int, required=True)
+    given = parser.parse_args()
+    return Flags(given.listen, DataSet(given.services, given.endpoints))
+
+
+def allow_connections() -> None:
+    """Raise the soft limit of open files to the hard one, as each connection takes a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def obey(address: str, data: DataSet, change: Change) -> None:
+    """Say that it serves at `address`, then do what is asked, until told to quit."""
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
+    )
+    _say({"event": "serving", "address": address, "pid": os.getpid()})
+    seq = data.first_seq
+    while line := await commands.readline():
+        command = json.loads(line)
+        if command["do"] == "quit":
+            return
+        assert command["do"] == "change", command
+        applied_ns = await _changed(change, seq, command["count"], command["rate"])
+        _say({"event": "changed", "first_seq": seq, "applied_ns": applied_ns})
+        seq += command["count"]
+
+
+async def _changed(change: Change, first_seq: int, count: int, rate: float) -> list[int]:
+    """When each change was made, in ns since the epoch. At rate 0 only others' turns delay them."""
+    applied_ns = []
+    start = time.perf_counter()
+    for number in range(count):
+        due_s = start + number / rate - time.perf_counter() if rate else 0.0
+        await asyncio.sleep(max(0.0, due_s))
+        applied_ns.append(time.time_ns())
+        change(first_seq + number)
+    return applied_ns
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,121 @@
+"""Scenarios a to j: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from bench import servers
+from bench.dataset import DataSet
+from bench.servers import Load, Server
+from bench.trial import Changes, Measured, reconnected, streamed
+
+_OWN = (servers.OURS, servers.BARE, servers.GRPC_GO)
+_XDS = (
+    servers.OURS,
+    servers.OURS_DELTA,
+    servers.OURS_SOTW,
+    servers.CONTROL_PLANE_DELTA,
+    servers.CONTROL_PLANE_SOTW,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who is measured in a scenario, by the name that the report gives it, and how."""
+
+    name: str
+    measure: Callable[[], Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is measured, who takes part, and how often each is measured, in turns."""
+
+    key: str
+    title: str
+    contenders: tuple[Contender, ...]
+    repeats: int = 3
+
+
+def scenarios() -> list[Scenario]:
+    """All of them, in the order of their letters. 20 minutes on 2 cores."""
+    return list(_all(seconds=6.0))
+
+
+def quick() -> list[Scenario]:
+    """The smaller ones, once and for a shorter time. 3 minutes on 2 cores."""
+    wanted = ("a", "b", "c", "d", "g", "h", "i-c", "j")
+    return [replace(s, repeats=1) for s in _all(seconds=3.0) if s.key in wanted]
+
+
+def _all(seconds: float) -> Iterator[Scenario]:
+    one = _Shape(DataSet(1, 100), Load(1, 1), Changes(round(20 * seconds), 20.0))
+    b = _Shape(DataSet(1, 100), Load(100, 10), Changes(round(10 * seconds), 10.0))
+    c = _Shape(DataSet(1, 100), Load(1_000, 100), Changes(round(5 * seconds), 5.0))
+    d = _Shape(DataSet(200, 20), Load(1_000, 1_000), Changes(round(50 * seconds), 50.0))
+    e = _Shape(DataSet(1, 100), Load(10_000, 1_000), Changes(round(seconds), 1.0))
+    many = "100 endpoints"
+    yield Scenario("a", f"1 stream, {many}, 20 changes/s", one.by(_OWN))
+    yield Scenario("b", f"100 streams on 10 connections, {many}, 10 changes/s", b.by(_OWN))
+    yield Scenario("c", f"1,000 streams on 100 connections, {many}, 5 changes/s", c.by(_OWN))
+    title = "1,000 streams on 1,000 connections, 200 services of 20, 50 changes/s"
+    yield Scenario("d", title, d.by(_OWN))
+    yield Scenario("e", f"10,000 streams on 1,000 connections, {many}, 1 change/s", e.by(_OWN))
+    yield Scenario("f", "5,000 clients connect at once, and again", _reconnects())
+    yield Scenario("g", "c, and 10 streams that never read", _stalled(c))
+    flat_out = replace(c, changes=Changes(round(200 * seconds), 200.0))
+    title = "c with more changes than can be delivered: 200/s"
+    yield Scenario("h", title, flat_out.by((servers.OURS, servers.GRPC_GO)))
+    yield Scenario("i-b", "b by xDS", b.by(_XDS))
+    yield Scenario("i-c", "c by xDS", c.by(_XDS))
+    yield Scenario("i-e", "e by xDS", e.by(_XDS), repeats=2)
+    yield Scenario("j", "one VM's event, from bytes to published", tuple(_events()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    data: DataSet
+    load: Load
+    changes: Changes
+
+    def by(self, contenders: Sequence[Server]) -> tuple[Contender, ...]:
+        return tuple(
+            Contender(s.name, partial(streamed, s, self.data, self.load, self.changes))
+            for s in contenders
+        )
+
+
+def _reconnects() -> tuple[Contender, ...]:
+    data, load = DataSet(1, 100), Load(5_000, 5_000)
+    return tuple(
+        Contender(s.name, partial(reconnected, s, data, load))
+        for s in (servers.OURS, servers.GRPC_GO)
+    )
+
+
+def _stalled(shape: _Shape) -> tuple[Contender, ...]:
+    [without] = shape.by((servers.OURS,))
+    [with_stalled] = replace(shape, load=replace(shape.load, stalled=10)).by((servers.OURS,))
+    return (
+        replace(without, name="none stalled"),
+        replace(with_stalled, name="10 stalled"),
+    )
+
+
+def _events() -> Iterator[Contender]:
+    for count in (10, 1_000, 10_000):
+        yield Contender(f"{count:,} services", partial(_event, count))
+
+
+def _event(count: int) -> Measured:
+    command = [sys.executable, "-m", "bench.events", f"--services={count}"]
+    done = subprocess.run(
+        [*command, "--endpoints=5", "--events=20000"], stdout=subprocess.PIPE, check=True
+    )
+    measured: Measured = json.loads(done.stdout)
+    return measured

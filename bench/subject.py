@@ -1,0 +1,56 @@
+"""Ours, under test: the real cache and server, told of VMs as the bytes of an API server."""
+
+from __future__ import annotations
+
+import uvloop
+
+from bench import dataset
+from bench.serving import allow_connections, flags, obey
+from vmsvc_grpc.app import calm_collector
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply, Init, InitDone
+from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.model.parse import parse_json
+from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.listen import Server
+
+# All clients here come from one address, and each says so that it is many.
+_LIMITS = Limits(streams_per_client_max=20_000)
+
+
+def filled(data: dataset.DataSet) -> Cache:
+    """A cache that has been told of everything, and is synced; as the program has it then."""
+    cache = Cache(AddressRules())
+    for kind in (Kind.VIRTUAL_MACHINE_SERVICE, Kind.VIRTUAL_MACHINE):
+        cache.apply(Init(kind))
+    for service in range(data.services):
+        raw = dataset.service_json(service)
+        cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE_SERVICE, raw)))
+    for seq in data.initial():
+        cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, dataset.vm_json(*data.place(seq), seq))))
+    for kind in (Kind.VIRTUAL_MACHINE_SERVICE, Kind.VIRTUAL_MACHINE):
+        cache.apply(InitDone(kind))
+    assert cache.synced
+    calm_collector()
+    return cache
+
+
+async def _serve() -> None:
+    given = flags(__doc__ or "")
+    cache = filled(given.data)
+
+    def change(seq: int) -> None:
+        raw = dataset.vm_json(*given.data.place(seq), seq)
+        cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
+
+    server = Server(cache, given.listen, _LIMITS)
+    try:
+        await obey(await server.start(), given.data, change)
+    finally:
+        await server.stop()
+
+
+if __name__ == "__main__":
+    allow_connections()
+    uvloop.run(_serve())
