@@ -115,6 +115,13 @@ grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache
 kube: .venv ## Build the kube-apiserver, etcd and kubectl that tests run, into the cache
 	@$(BIN)/python -m tests.kube.binaries
 
+# Always asked, as Go itself knows what has changed.
+.PHONY: bench-tools
+bench-tools: ## Build the benchmark's client and peers, in Go, into the cache
+	@mkdir -p $(CACHE)/bin
+	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-load ./load
+	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-broadcast ./broadcast
+
 # Go 1.21 is the first that fetches the newer Go a module asks for, and knows this variable.
 $(GRPCURL): tests/tools/go.mod tests/tools/go.sum
 	@test -n "$$(go env GOTOOLCHAIN 2>/dev/null)" || { echo 'make test builds grpcurl with Go 1.21 or newer, and finds none: apt-get install golang-go (Debian 12: add -t bookworm-backports), or set VMSVC_TEST_GRPCURL to a grpcurl.' >&2; exit 1; }

@@ -1,0 +1,116 @@
+// Load is the benchmark's client: thousands of streams on many connections, each of which
+// follows one service of the data set, by our own API or by xDS.
+//
+// It is cheap on purpose, so that what is measured is the server: messages are bytes, each
+// different one is decoded once for all streams, and when it came is noted before anything
+// else. It is exact too: every stream holds a copy of its state, and everything that it is
+// told is checked against the data set. gRPC's defaults are kept, flow control above all.
+//
+// It is led by commands on standard input; bench/README.md tells them.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"vmsvc-grpc/bench/go/internal/api"
+	"vmsvc-grpc/bench/go/internal/commands"
+	"vmsvc-grpc/bench/go/internal/dataset"
+)
+
+func main() {
+	c, err := fromFlags()
+	if err == nil {
+		err = commands.Follow(c.do)
+	}
+	if err != nil {
+		commands.Fail(err)
+	}
+}
+
+func fromFlags() (*client, error) {
+	c := &client{resumed: make(chan struct{})}
+	var streams, stalled int
+	flag.StringVar(&c.target, "target", "", "`HOST:PORT` of the server")
+	flag.IntVar(&c.connections, "connections", 1, "how many connections there are")
+	flag.IntVar(&streams, "streams", 1, "how many streams there are: stream n is on connection "+
+		"n mod connections, and follows service n mod services")
+	flag.IntVar(&stalled, "stalled", 0, "how many of the first streams stop to read")
+	flag.IntVar(&c.set.Services, "services", 1, "how many services there are")
+	flag.IntVar(&c.set.Endpoints, "endpoints", 100, "how many endpoints each service has")
+	flag.DurationVar(&c.openTimeout, "open-timeout", time.Minute, "how long streams may take to open")
+	name := flag.String("api", "vmsvc", "what is spoken: vmsvc, xds-delta or xds-sotw")
+	descriptor := flag.String("descriptor", "",
+		"`FILE` that describes our API (descriptor_set.binpb); what differs from it is an error")
+	flag.Parse()
+	if flag.NArg() > 0 || c.target == "" || min(streams, c.connections, c.set.Services, c.set.Endpoints) < 1 {
+		return nil, errors.New("needs --target, and at least one of everything else")
+	}
+	if *descriptor != "" {
+		if err := check(*descriptor); err != nil {
+			return nil, err
+		}
+	}
+	for n := range streams {
+		c.streams = append(c.streams, &stream{service: n % c.set.Services, stalls: n < stalled})
+	}
+	var err error
+	c.protocol, err = protocolOf(*name, c.set)
+	return c, err
+}
+
+func check(descriptor string) error {
+	content, err := os.ReadFile(descriptor)
+	if err == nil {
+		err = api.Check(content)
+	}
+	return err
+}
+
+func protocolOf(name string, set dataset.Set) (protocol, error) {
+	switch name {
+	case "vmsvc":
+		return newVMSVC(set), nil
+	default:
+		return nil, fmt.Errorf("--api %s is not known", name)
+	}
+}
+
+// do follows one command.
+func (c *client) do(command string, arguments json.RawMessage) (any, error) {
+	var args struct {
+		Revision bool
+		LastSeq  []uint32 `json:"last_seq"`
+		TimeoutS float64  `json:"timeout_s"`
+		FirstSeq uint32   `json:"first_seq"`
+		Applied  []int64  `json:"applied_ns"`
+	}
+	if err := json.Unmarshal(arguments, &args); err != nil {
+		return nil, err
+	}
+	switch command {
+	case "open":
+		return c.open()
+	case "reopen":
+		return c.reopen(args.Revision)
+	case "mark":
+		c.mark()
+		return event("marked"), nil
+	case "settle":
+		return c.settle(args.LastSeq, time.Duration(args.TimeoutS*float64(time.Second)))
+	case "report":
+		return c.report(args.FirstSeq, args.Applied)
+	case "resume":
+		return event("resumed"), c.resume()
+	default:
+		return nil, errors.New("not known")
+	}
+}
+
+func event(name string) map[string]string {
+	return map[string]string{"event": name}
+}
