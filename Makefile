@@ -121,6 +121,7 @@ bench-tools: ## Build the benchmark's client and peers, in Go, into the cache
 	@mkdir -p $(CACHE)/bin
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-load ./load
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-broadcast ./broadcast
+	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-controlplane ./controlplane
 
 # Go 1.21 is the first that fetches the newer Go a module asks for, and knows this variable.
 $(GRPCURL): tests/tools/go.mod tests/tools/go.sum

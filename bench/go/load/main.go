@@ -75,6 +75,10 @@ func protocolOf(name string, set dataset.Set) (protocol, error) {
 	switch name {
 	case "vmsvc":
 		return newVMSVC(set), nil
+	case "xds-delta":
+		return xdsDelta{newAssignments(set)}, nil
+	case "xds-sotw":
+		return xdsSotW{newAssignments(set)}, nil
 	default:
 		return nil, fmt.Errorf("--api %s is not known", name)
 	}

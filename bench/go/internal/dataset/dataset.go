@@ -26,6 +26,9 @@ const (
 	Protocol   = "TCP"
 )
 
+// TypeURL is the type of resource of xDS that the data is.
+const TypeURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+
 // SeqMax is how many addresses there are.
 const SeqMax = 1 << 24
 
