@@ -24,7 +24,7 @@ protoc = $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: serve
 serve: .venv ## Serve examples/ and hold their objects in out/ (flags: ARGS=)
@@ -45,6 +45,10 @@ bench: .venv bench-tools ## Measure the streams, into bench/reports (ARGS='--onl
 .PHONY: bench-quick
 bench-quick: .venv bench-tools ## The same smaller, in 3 minutes, into out/bench
 	$(BIN)/python -m bench --quick --into out/bench $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: .venv kube ## Measure on a real API server, into bench/reports (ARGS='--only k,m')
+	$(BIN)/python -m bench.cluster $(ARGS)
 
 .PHONY: check
 check: check-style check-types check-imports check-proto check-gen check-locks ## Run every check but the tests

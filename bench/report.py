@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
 
 from bench.results import Outcome, Results
-from bench.targets import Target, verdicts
+from bench.targets import STREAMS, Target, verdicts
 
 _STREAM_COLUMNS = {
     "cpu_us_a_message": "CPU a message, µs",
@@ -43,7 +43,7 @@ def markdown(results: Results, plots: Iterable[Path]) -> str:
     lines = ["# What the streams cost", ""]
     lines += [f"- {name}: {value}" for name, value in results.machine.items()]
     lines += ["", _HOW, "", "## Targets", ""]
-    lines += _table(("what", "target", "measured", ""), starmap(_verdict_row, verdicts(results)))
+    lines += verdict_table(results, STREAMS)
     for plot in plots:
         lines += ["", f"![{plot.stem}]({plot.name})"]
     for key, outcome in results.outcomes.items():
@@ -62,6 +62,12 @@ delivered. A latency is from just before a change is made to when a stream's rea
 *Skipped* counts changes that a stream was not told one by one, as it got a newer state instead."""
 
 
+def verdict_table(results: Results, targets: Iterable[Target]) -> list[str]:
+    """What a run says of each target."""
+    rows = starmap(_verdict_row, verdicts(results, targets))
+    return _table(("what", "target", "measured", ""), rows)
+
+
 def _verdict_row(target: Target, measured: float) -> tuple[str, ...]:
     met = {True: "met", False: "**missed**", None: ""}[target.met(measured)]
     what = f"{target.scenario}: {target.what}"
@@ -74,6 +80,11 @@ def _outcome_table(outcome: Outcome) -> list[str]:
         for columns in (_STREAM_COLUMNS, _RECONNECT_COLUMNS, _EVENT_COLUMNS)
         if any(outcome.spread(name, next(iter(columns))) for name in outcome.measured)
     )
+    return outcome_table(outcome, columns)
+
+
+def outcome_table(outcome: Outcome, columns: Mapping[str, str]) -> list[str]:
+    """A row for each contender, and a column for each of these metrics with its heading."""
     rows = (
         (name, *(_cell(outcome, name, metric) for metric in columns)) for name in outcome.measured
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,20 +40,23 @@ class Target:
         return None if self.least is None else measured >= self.least
 
 
-def verdicts(results: Results) -> Iterator[tuple[Target, float]]:
+def verdicts(results: Results, targets: Iterable[Target]) -> Iterator[tuple[Target, float]]:
     """Each target that the run can say something of, and what was measured."""
-    for target in _TARGETS:
+    for target in targets:
         if (outcome := results.outcomes.get(target.scenario)) is not None:
             measured = target.measure(outcome)
             if measured is not None:
                 yield target, measured
 
 
-def _ratio(metric: str, ours: str, theirs: str) -> Callable[[Outcome], float | None]:
+def ratio(metric: str, ours: str, theirs: str) -> Callable[[Outcome], float | None]:
+    """How many times theirs ours is, of medians."""
     return partial(Outcome.ratio, metric=metric, ours=ours, theirs=theirs)
 
 
-def _median(metric: str, name: str = _OURS) -> Callable[[Outcome], float | None]:
+def median(metric: str, name: str = _OURS) -> Callable[[Outcome], float | None]:
+    """The median of a contender's metric."""
+
     def measure(outcome: Outcome) -> float | None:
         spread = outcome.spread(name, metric)
         return spread.median if spread else None
@@ -61,7 +64,9 @@ def _median(metric: str, name: str = _OURS) -> Callable[[Outcome], float | None]
     return measure
 
 
-def _worst(metric: str, name: str = _OURS) -> Callable[[Outcome], float | None]:
+def worst(metric: str, name: str = _OURS) -> Callable[[Outcome], float | None]:
+    """The most of a contender's metric."""
+
     def measure(outcome: Outcome) -> float | None:
         spread = outcome.spread(name, metric)
         return spread.most if spread else None
@@ -80,27 +85,28 @@ _CPU = "cpu_us_a_message"
 def _targets() -> Iterator[Target]:
     for key in ("c", "e"):
         what = "CPU a message beside bare grpc.aio"
-        yield Target(key, what, _ratio(_CPU, _OURS, _BARE), most=1.15)
-        yield Target(key, "CPU a message beside grpc-go", _ratio(_CPU, _OURS, _GO))
-    yield Target("e", "RSS a stream", _median("rss_kib_a_stream"), most=28, unit="KiB")
-    yield Target("f", "failures, anew", _worst("anew_failures"), most=0, unit="")
-    yield Target("f", "failures, resumed", _worst("resumed_failures"), most=0, unit="")
+        yield Target(key, what, ratio(_CPU, _OURS, _BARE), most=1.15)
+        yield Target(key, "CPU a message beside grpc-go", ratio(_CPU, _OURS, _GO))
+    yield Target("e", "RSS a stream", median("rss_kib_a_stream"), most=28, unit="KiB")
+    yield Target("f", "failures, anew", worst("anew_failures"), most=0, unit="")
+    yield Target("f", "failures, resumed", worst("resumed_failures"), most=0, unit="")
     yield Target("f", "fewer bytes with a true revision", _fewer_bytes, least=5)
     stalled, free = "10 stalled", "none stalled"
     what = "p99 beside that without stalled ones"
-    yield Target("g", what, _ratio("delivery_p99_ms", stalled, free), most=1.2)
+    yield Target("g", what, ratio("delivery_p99_ms", stalled, free), most=1.2)
     what = "changes that the others were not told"
-    yield Target("g", what, _worst("skipped", stalled), most=0, unit="")
-    yield Target("h", "p99 lag", _median("delivery_p99_ms"), most=1_000, unit="ms")
+    yield Target("g", what, worst("skipped", stalled), most=0, unit="")
+    yield Target("h", "p99 lag", median("delivery_p99_ms"), most=1_000, unit="ms")
     what = "streams that do not end on the newest state"
-    yield Target("h", what, _worst("behind"), most=0, unit="")
+    yield Target("h", what, worst("behind"), most=0, unit="")
     for key in ("i-b", "i-c", "i-e"):
         for name in (servers.OURS_DELTA.name, servers.OURS_SOTW.name):
             what = f"CPU a message by {name.partition(', ')[2]} beside the own API"
-            yield Target(key, what, _ratio(_CPU, name, _OURS), most=1.15)
+            yield Target(key, what, ratio(_CPU, name, _OURS), most=1.15)
     few, many = "10 services", "10,000 services"
-    yield Target("j", f"an event with {many} beside {few}", _ratio("us", many, few), most=1.3)
-    yield Target("j", "CPU an event", _median("us", many), most=100, unit="µs")
+    yield Target("j", f"an event with {many} beside {few}", ratio("us", many, few), most=1.3)
+    yield Target("j", "CPU an event", median("us", many), most=100, unit="µs")
 
 
-_TARGETS = tuple(_targets())
+STREAMS = tuple(_targets())
+"""The targets of `make bench`."""

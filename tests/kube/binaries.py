@@ -2,8 +2,8 @@
 
 A binary comes from the folder that KUBEBUILDER_ASSETS names, if it is there; kubectl next from the
 PATH; else from a cache folder outside the tree, into which it is built once from the Go modules
-beside this file. Their versions stand in the two go.mod files only. The one program of our own,
-vmoperator, is built again when its source has changed.
+beside this file. Their versions stand in the two go.mod files only. The programs of our own,
+vmoperator and those of bench/kube, are built again when their source has changed.
 
     python -m tests.kube.binaries            build what the fixtures need, print where each is
     python -m tests.kube.binaries kubectl    the same for the named ones
@@ -29,6 +29,7 @@ PROGRESS_EVERY_S = 15
 BUILD_TIMEOUT_S = 45 * 60
 
 _HERE = Path(__file__).parent
+_BENCH = _HERE.parent.parent / "bench" / "kube"
 
 Report = Callable[[str], None]
 
@@ -63,7 +64,7 @@ class _Source:
         if not self.package.startswith("./"):
             return name
         digest = hashlib.sha256((self.folder / "go.mod").read_bytes())
-        for file in sorted((self.folder / self.package).glob("*.go")):
+        for file in sorted(self.folder.rglob("*.go")):
             digest.update(file.read_bytes())
         return f"{name}-{digest.hexdigest()[:12]}"
 
@@ -82,6 +83,8 @@ _SOURCES = {
     "kubectl": _kubernetes("kubectl"),
     "kube-controller-manager": _kubernetes("kube-controller-manager"),
     "vmoperator": _Source(_HERE, "k8s.io/kubernetes", "./vmoperator"),
+    "informer": _Source(_BENCH, "k8s.io/client-go", "./informer"),
+    "addresswatch": _Source(_BENCH, "k8s.io/client-go", "./addresswatch"),
 }
 
 # What every fixture needs; the others are built when a test first asks for one.
