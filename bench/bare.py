@@ -83,10 +83,10 @@ def _endpoint(service: int, number: int, seq: int) -> pb.Endpoint:
 
 
 async def _watch(topic: _Topic, context: Any) -> None:
-    await context.write(topic.snapshot)
-    await context.write(_SYNCED)
     loop = asyncio.get_running_loop()
     told = topic.version
+    await context.write(topic.snapshot)
+    await context.write(_SYNCED)
     while True:
         if topic.version == told:
             future = loop.create_future()

@@ -154,7 +154,8 @@ class _Pump:
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._silent = True
-        self._writing = False
+        self._writing_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._error: RpcError | None = None
         self._idle: asyncio.Future[None] | None = None
         self._asked: asyncio.Future[None] | None = None
@@ -168,20 +169,24 @@ class _Pump:
         """Make `run` return `error` soon, also if the client does not read."""
         self._error = error
         self.wake()
-        if self._writing:
+        if self._writing_since is not None:
             self._task.cancel()
 
     async def run(self, stream: Stream, request: bytes | None) -> RpcError | None:
         """Bring the stream to its end, and tell which; None is OK."""
-        if request is not None:
-            stream.receive(request)
-            stream.half_close()
-            return await self._send_all(stream)
-        async with asyncio.TaskGroup() as group:
-            reader = group.create_task(self._read_all(stream))
-            ending = await self._send_all(stream)
-            reader.cancel()
-        return ending
+        try:
+            if request is not None:
+                stream.receive(request)
+                stream.half_close()
+                return await self._send_all(stream)
+            async with asyncio.TaskGroup() as group:
+                reader = group.create_task(self._read_all(stream))
+                ending = await self._send_all(stream)
+                reader.cancel()
+            return ending
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _send_all(self, stream: Stream) -> RpcError | None:
         while self._error is None:
@@ -198,7 +203,8 @@ class _Pump:
                 if message is None:
                     continue  # Something may have come meanwhile.
             if message is None:
-                await self._sleep()
+                self._idle = self._loop.create_future()
+                await self._idle
             else:
                 await self._write(message)
         return self._error
@@ -218,13 +224,6 @@ class _Pump:
         stream.half_close()
         self.wake()
 
-    async def _sleep(self) -> None:
-        self._idle = self._loop.create_future()
-        try:
-            await self._idle
-        finally:
-            self._idle = None
-
     async def _greet(self) -> None:
         """Send the headers: the client learns that it is heard, and has but to wait.
 
@@ -238,13 +237,11 @@ class _Pump:
             raise _gone() from None
 
     async def _write(self, message: bytes) -> None:
-        self._writing = True
+        self._writing_since = self._loop.time()
+        if self._timer is None and self._write_s is not None:
+            self._timer = self._loop.call_later(self._write_s, self._check_write, self._write_s)
         try:
-            async with asyncio.timeout(self._write_s):
-                await self._context.write(message)
-        except TimeoutError:
-            text = f"the client has taken in nothing for {self._write_s:g} s; connect again"
-            self._error = RpcError(Code.UNAVAILABLE, text)
+            await self._context.write(message)
         except asyncio.CancelledError:
             if self._error is None:
                 raise
@@ -252,7 +249,23 @@ class _Pump:
         except grpc.aio.InternalError:
             raise _gone() from None
         finally:
-            self._writing = False
+            self._writing_since = None
+
+    def _check_write(self, write_s: float) -> None:
+        """End a stream whose client has taken in nothing for `write_s`.
+
+        A stream has one timer in all that time, as one for each message would cost more than
+        the message.
+        """
+        self._timer = None
+        if self._writing_since is None:
+            return
+        left_s = self._writing_since + write_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._check_write, write_s)
+            return
+        text = f"the client has taken in nothing for {write_s:g} s; connect again"
+        self.end(RpcError(Code.UNAVAILABLE, text))
 
 
 def _call(context: _Context) -> Call:
