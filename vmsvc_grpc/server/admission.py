@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.counts import Counts
@@ -41,28 +40,29 @@ class Admission:
         if self._draining and path not in self._while_draining:
             raise draining()
 
-    @contextmanager
-    def stream(self, path: str, peer: str) -> Iterator[None]:
-        """One open stream of `path`, counted until the block ends.
+    def enter(self, path: str, peer: str) -> str:
+        """Count one more open stream of `path`; the client, whom `leave` takes again.
 
         `peer` is the client's address as gRPC writes it (`ipv4:192.0.2.1:50000`); the
         port does not tell clients apart. Raises RpcError: UNAVAILABLE as `check` does,
         RESOURCE_EXHAUSTED at a limit.
         """
         self.check(path)
-        client = peer.rpartition(":")[0]
+        # One text for all streams of a client, as each keeps it.
+        client = sys.intern(peer.rpartition(":")[0])
         self._check_room(client)
         self._open += 1
         self._of_client[client] += 1
         self._counts.streams_open[path] += 1
-        try:
-            yield
-        finally:
-            self._counts.streams_open[path] -= 1
-            self._open -= 1
-            self._of_client[client] -= 1
-            if not self._of_client[client]:
-                del self._of_client[client]
+        return client
+
+    def leave(self, path: str, client: str) -> None:
+        """A stream that was let in is open no more."""
+        self._counts.streams_open[path] -= 1
+        self._open -= 1
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            del self._of_client[client]
 
     def _check_room(self, client: str) -> None:
         most = self._limits.streams_max

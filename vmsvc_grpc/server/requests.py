@@ -235,6 +235,10 @@ def _held(services: Iterable[pb.WatchedService], violations: _Violations) -> Map
     return held
 
 
+# One for the many streams that name none.
+_NO_NAMESPACES: frozenset[str] = frozenset()
+
+
 def _namespaces(names: Iterable[str], violations: _Violations) -> frozenset[str]:
     places: dict[str, int] = {}
     for index, name in enumerate(names):
@@ -244,7 +248,7 @@ def _namespaces(names: Iterable[str], violations: _Violations) -> frozenset[str]
         if first != index:
             text = f"{_shown(name)} is also namespaces[{first}]; name each namespace once"
             violations.add(field, text)
-    return frozenset(places)
+    return frozenset(places) if places else _NO_NAMESPACES
 
 
 def _check_namespace(field: str, name: str, violations: _Violations) -> None:

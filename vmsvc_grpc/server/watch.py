@@ -7,7 +7,7 @@ out when the transport asks, from what is newest then.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from vmsvc_grpc.cache.cache import Cache
@@ -18,6 +18,8 @@ from vmsvc_grpc.server.call import Code, RpcError, Wake
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.encode import SYNCED, Encoder
 from vmsvc_grpc.server.limits import Limits
+
+_NOTHING: Iterator[Key] = iter(())
 
 
 @dataclass(slots=True)
@@ -35,6 +37,24 @@ class WatchStream:
     To the cache it is a Subscription and a ScopeWatcher, and both only take note here.
     """
 
+    # There are many of them.
+    __slots__ = (
+        "_begun",
+        "_cache",
+        "_counts",
+        "_cursors",
+        "_encoder",
+        "_first_answers_due",
+        "_held",
+        "_limits",
+        "_noted",
+        "_request",
+        "_scan_due",
+        "_synced_told",
+        "_telling",
+        "_wake",
+    )
+
     def __init__(
         self, cache: Cache, encoder: Encoder, limits: Limits, counts: Counts, wake: Wake
     ) -> None:
@@ -50,9 +70,10 @@ class WatchStream:
         self._first_answers_due = 0
         self._held: dict[Key, str] = {}
         self._cursors: dict[Key, _Cursor] = {}
-        # In the order in which they were noted, so that no service waits for ever. Not a
-        # plain dict: taking the first of many out of that again and again is quadratic.
-        self._noted: OrderedDict[Key, None] = OrderedDict()
+        # Noted ones in order, and those being told, which come before them: so no service
+        # waits for ever, and one that has nothing to tell holds next to nothing.
+        self._noted: dict[Key, None] = {}
+        self._telling: Iterator[Key] = _NOTHING
         self._scan_due = False
 
     # -- What the transport calls --
@@ -79,9 +100,13 @@ class WatchStream:
             if not self._synced_told and not self._first_answers_due:
                 self._synced_told = True
                 return self._told("synced", SYNCED)
-            if not self._noted:
-                return None
-            key, _ = self._noted.popitem(last=False)
+            key = next(self._telling, None)
+            if key is None:
+                self._telling = _NOTHING
+                if not self._noted:
+                    return None
+                self._telling, self._noted = iter(self._noted), {}
+                continue
             # Those that the first answers are due for were noted before all others.
             self._first_answers_due = max(0, self._first_answers_due - 1)
             if (message := self._answer(self._request, key)) is not None:
@@ -93,7 +118,7 @@ class WatchStream:
         for cursor in self._cursors.values():
             self._cache.unsubscribe(cursor.topic, self)
         self._cursors.clear()
-        self._noted.clear()
+        self._noted, self._telling = {}, _NOTHING
 
     # -- What the cache calls --
 
@@ -152,9 +177,12 @@ class WatchStream:
         cursor = self._cursors.get(key)
         if cursor is None:
             topic = self._cache.subscribe(key, request.filter_class, self)
-            cursor = self._cursors[key] = _Cursor(topic)
+            # By the topic's own key, which all its streams share.
+            cursor = self._cursors[topic.service] = _Cursor(topic)
         # None if the request does not name it; that counts for the first answer only.
         held = self._held.pop(key, None)
+        if held is not None and not self._held:
+            self._held = {}  # One that was emptied takes as much as one that is full.
         publication = cursor.topic.current
         if isinstance(publication.state, Absent):
             return self._absent(cursor, publication.state, request.covers(key), held is not None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import pytest
 
 from vmsvc_grpc.server.admission import Admission
@@ -22,14 +20,12 @@ def admission(counts: Counts | None = None, **limits: int) -> Admission:
 
 def test_streams_in_all_are_limited() -> None:
     gate = admission(streams_max=2)
-    with ExitStack() as open_:
-        for number in range(2):
-            open_.enter_context(gate.stream(PATH, f"ipv4:192.0.2.{number}:1"))
-        with pytest.raises(RpcError, match="streams_max") as refusal, gate.stream(PATH, "unix:"):
-            pass
+    clients = [gate.enter(PATH, f"ipv4:192.0.2.{number}:1") for number in range(2)]
+    with pytest.raises(RpcError, match="streams_max") as refusal:
+        gate.enter(PATH, "unix:")
     assert refusal.value.code is Code.RESOURCE_EXHAUSTED
-    with gate.stream(PATH, "unix:"):
-        pass
+    gate.leave(PATH, clients[0])
+    gate.enter(PATH, "unix:")
 
 
 @pytest.mark.parametrize(
@@ -46,24 +42,23 @@ def test_streams_of_an_address_are_limited_whatever_the_port(
     first: str, second: str, same: bool
 ) -> None:
     gate = admission(streams_per_client_max=1)
-    with gate.stream(PATH, first):
-        if not same:
-            with gate.stream(PATH, second):
-                return
-        with pytest.raises(RpcError, match="streams_per_client_max") as refusal:
-            gate.stream(PATH, second).__enter__()
+    client = gate.enter(PATH, first)
+    if not same:
+        gate.enter(PATH, second)
+        return
+    with pytest.raises(RpcError, match="streams_per_client_max") as refusal:
+        gate.enter(PATH, second)
     assert refusal.value.code is Code.RESOURCE_EXHAUSTED
-    with gate.stream(PATH, second):
-        pass
+    gate.leave(PATH, client)
+    gate.enter(PATH, second)
 
 
-def test_open_streams_are_counted_by_path_however_they_end() -> None:
+def test_open_streams_are_counted_by_path() -> None:
     counts = Counts()
     gate = admission(counts)
-    with gate.stream(PATH, "unix:"):
-        assert counts.streams_open == {PATH: 1}
-    with pytest.raises(KeyError), gate.stream(PATH, "unix:"):
-        raise KeyError
+    client = gate.enter(PATH, "unix:")
+    assert counts.streams_open == {PATH: 1}
+    gate.leave(PATH, client)
     assert counts.streams_open == {PATH: 0}
     assert not gate._of_client
 
@@ -76,5 +71,5 @@ def test_while_it_drains_only_what_tells_of_that_is_let_in() -> None:
     with pytest.raises(RpcError, match="another replica") as refusal:
         gate.check(PATH)
     assert refusal.value.code is Code.UNAVAILABLE
-    with pytest.raises(RpcError), gate.stream(PATH, "unix:"):
-        pass
+    with pytest.raises(RpcError, match="another replica"):
+        gate.enter(PATH, "unix:")

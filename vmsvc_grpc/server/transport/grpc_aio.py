@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
@@ -115,14 +115,18 @@ class GrpcAio:
         code = Code.CANCELLED
         ending: RpcError | None
         try:
-            with self._admission.stream(method.path, context.peer()):
+            client = self._admission.enter(method.path, context.peer())
+            try:
                 stream = method.open(_call(context), pump.wake)
                 self._pumps[pump] = None
                 try:
                     ending = await pump.run(stream, request)
                 finally:
                     self._pumps.pop(pump, None)
+                    pump.close()
                     stream.close()
+            finally:
+                self._admission.leave(method.path, client)
             code = Code.OK if ending is None else ending.code
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             ending = _ending(method.path, error)
@@ -145,6 +149,19 @@ class _Handlers(grpc.GenericRpcHandler):
 
 class _Pump:
     """Moves one stream's messages to its client, each when the one before has been taken."""
+
+    __slots__ = (
+        "_asked",
+        "_context",
+        "_error",
+        "_idle",
+        "_loop",
+        "_silent",
+        "_task",
+        "_timer",
+        "_write_s",
+        "_writing_since",
+    )
 
     def __init__(self, context: _Context, write_s: float | None) -> None:
         task = asyncio.current_task()
@@ -172,21 +189,25 @@ class _Pump:
         if self._writing_since is not None:
             self._task.cancel()
 
-    async def run(self, stream: Stream, request: bytes | None) -> RpcError | None:
+    def run(self, stream: Stream, request: bytes | None) -> Coroutine[Any, Any, RpcError | None]:
         """Bring the stream to its end, and tell which; None is OK."""
-        try:
-            if request is not None:
-                stream.receive(request)
-                stream.half_close()
-                return await self._send_all(stream)
-            async with asyncio.TaskGroup() as group:
-                reader = group.create_task(self._read_all(stream))
-                ending = await self._send_all(stream)
-                reader.cancel()
-            return ending
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+        if request is None:
+            return self._both(stream)
+        stream.receive(request)
+        stream.half_close()
+        return self._send_all(stream)
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _both(self, stream: Stream) -> RpcError | None:
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(self._read_all(stream))
+            ending = await self._send_all(stream)
+            reader.cancel()
+        return ending
 
     async def _send_all(self, stream: Stream) -> RpcError | None:
         while self._error is None:
