@@ -257,6 +257,12 @@ FREE: dict[str, Any] = {**HELD_SERVICE, "metadata": {}}
             TOLD, VM_SERVICE, owned(HELD_SERVICE), owned(held(), "u-x"), False, id="others' hold it"
         ),
         pytest.param(
+            TOLD, FAILING, owned(HELD_SERVICE), owned(held(), "u-x"), True, id="and we say so"
+        ),
+        pytest.param(
+            TOLD, FAILING, owned({"spec": {}}), owned(held(), "u-x"), False, id="but no ports"
+        ),
+        pytest.param(
             TOLD,
             VM_SERVICE,
             owned(HELD_SERVICE),

@@ -167,14 +167,18 @@ def disagreements_on_server(
 
     `uids` are those that VMServices of that name have had: who controls what is ours. An
     Endpoints says nothing of a VMService without selector; and no object need be held
-    where somebody else's Service is in the way, or the API server will not take ours.
+    where somebody else's is in the way and we say so, or the API server will not take ours.
     """
     in_the_way = service is not None and _controller(service) not in uids
+    theirs = endpoints is not None and _controller(endpoints) not in uids
     service = service if service and _controller(service) in uids else None
-    endpoints = endpoints if endpoints and _controller(endpoints) in uids else None
+    endpoints = endpoints if endpoints and not theirs else None
     if isinstance(state, Told):
-        if in_the_way or (service is None and _is_refused(vm_service or {})):
+        refused = _is_refused(vm_service or {})
+        if in_the_way or (service is None and refused):
             return
+        if theirs and refused:
+            state = replace(state, endpoints=frozenset())
         if not ((vm_service or {}).get("spec") or {}).get("selector"):
             endpoints = None
     yield from disagreements(state, service, endpoints)

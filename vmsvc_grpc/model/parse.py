@@ -7,6 +7,7 @@ skipped. An object is read by the version that it names.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -216,7 +217,7 @@ def _virtual_machine(given: wire.VirtualMachine) -> VirtualMachine:
         addresses=_reported_addresses(version, status),
         zone=labels.get(ZONE_LABEL) or status.zone or "",
         probe=_probe(version, given.spec),
-        ready=_ready(key, status.conditions or ()),
+        ready=_ready(status.conditions or ()),
     )
 
 
@@ -247,18 +248,14 @@ def _probe(version: str, spec: wire.VirtualMachineSpec | None) -> Probe | None:
     return None
 
 
-def _ready(
-    key: Key, conditions: list[wire.Condition] | tuple[wire.Condition, ...]
-) -> Readiness | None:
-    for index, condition in enumerate(conditions):
+def _ready(conditions: Iterable[wire.Condition]) -> Readiness | None:
+    for condition in conditions:
         if condition.type == "Ready":
             try:
                 return Readiness(condition.status)
             except ValueError:
-                path = f"status.conditions[{index}].status"
-                flaw = f"{condition.status!r} is not known; it is True, False or Unknown"
-                problem = Problem(path, flaw)
-                raise ParseError(Kind.VIRTUAL_MACHINE, key, problem) from None
+                # v1alpha1's schema takes any text; what does not say True is not ready.
+                return Readiness.UNKNOWN
     return None
 
 

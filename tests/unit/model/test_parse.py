@@ -114,6 +114,8 @@ def test_probe(version: str, probe: Any, expected: Probe | None) -> None:
             Readiness.UNKNOWN,
             id="among others",
         ),
+        pytest.param([{"type": "Ready", "status": "Yes"}], Readiness.UNKNOWN, id="none of them"),
+        pytest.param([{"type": "Ready"}], Readiness.UNKNOWN, id="no status"),
     ],
 )
 def test_ready_condition(conditions: Any, expected: Readiness | None) -> None:
@@ -302,10 +304,10 @@ def test_of_a_service_with_a_broken_spec_the_status_is_read_as_it_must_not_be_ov
             id="address not a text",
         ),
         pytest.param(
-            {"status": {"conditions": [{"type": "Ready", "status": "Yes"}]}},
+            {"status": {"conditions": [{"type": "Ready", "status": True}]}},
             True,
             "status.conditions[0].status",
-            id="a condition of no known status",
+            id="the status of a condition not a text",
         ),
         pytest.param({"metadata": {}}, False, "metadata.name", id="no name"),
         pytest.param({"metadata": {"name": "A B"}}, False, "metadata.name", id="no such name"),
