@@ -99,6 +99,8 @@ class Proxy:
             # Either end may close; then the other is closed, too.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # At once: who cuts all connections now cancels the waiting below.
+            there_writer.transport.abort()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
