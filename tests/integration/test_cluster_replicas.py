@@ -36,6 +36,7 @@ from tests.program import ProgramError
 
 __all__ = ["world"]
 
+LEASE = f"{INSTALLED}/vmsvc-grpc"
 # How much later than it might a busy machine does something.
 SLACK_S = 5.0
 
@@ -64,6 +65,25 @@ def test_two_that_start_at_once(world: World) -> None:
         world.agrees(one, other)
         writers = {w.by for w in world.writes(start)}
         assert len(writers) == 1
+        first, second = (one, other) if one.leads else (other, one)
+        holder = re.search(rf"leading: Lease {LEASE} is held as (\S+)\n", first.program.said())
+        assert holder is not None
+        assert f"not leading: Lease {LEASE} is held by {holder[1]}\n" in second.program.said()
+
+
+def test_one_that_may_not_hold_the_lease_serves_and_says_why_it_does_not_write(
+    world: World,
+) -> None:
+    """Its rights are for the Lease in the namespace of the Pods, and it is told another one."""
+    site = world.site()
+    start = world.mark()
+    with world.replica(namespace=site.namespace) as replica:
+        eventually(lambda: replica.listener.addresses(site.steady), "serving")
+        trouble = f"Lease {site.namespace}/vmsvc-grpc cannot be held: 403"
+        eventually(lambda: trouble in replica.program.said(), "told why nothing is written")
+        assert replica.program.said().count("403") == 1
+        assert not replica.leads
+    assert world.writes(start) == []
 
 
 def test_a_leader_that_is_killed(world: World) -> None:

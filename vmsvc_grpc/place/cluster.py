@@ -17,7 +17,7 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
-from vmsvc_grpc.reconciler.leader import Leader, LeaseSettings
+from vmsvc_grpc.reconciler.leader import Leader, LeaseSettings, Standing
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
@@ -96,11 +96,16 @@ class ClusterPlace:
     def _leader(self, api: ApiServer, identity: str) -> Leader:
         duration_s = self._config.lease_duration_s
 
-        def changed(leads: bool) -> None:
-            _log.info("%s", f"leading as {identity}" if leads else "not leading any more")
-            if leads and self._reconciler is not None:
+        lease = f"{api.namespace}/{LEASE}"
+        before = Standing()
+
+        def changed(now: Standing) -> None:
+            nonlocal before
+            _log_standing(lease, identity, before, now)
+            if now.leads and not before.leads and self._reconciler is not None:
                 # What changed while nobody led was told to nobody who writes.
                 self._reconciler.enqueue_all()
+            before = now
 
         return Leader(
             api,
@@ -138,6 +143,21 @@ class ClusterPlace:
 
 def _log_trouble(trouble: Trouble) -> None:
     _log.log(logging.INFO if trouble.resolved else logging.WARNING, "%s", trouble)
+
+
+def _log_standing(lease: str, identity: str, before: Standing, now: Standing) -> None:
+    """Say whether this replica writes, and if not, who does, or why nobody may know."""
+    if now.trouble != before.trouble:
+        if now.trouble:
+            _log.warning("Lease %s cannot be held: %s", lease, now.trouble)
+        else:
+            _log.info("Lease %s: in order again", lease)
+    if now.leads and not before.leads:
+        _log.info("leading: Lease %s is held as %s", lease, identity)
+    elif before.leads and not now.leads:
+        _log.info("not leading any more")
+    if now.holder not in ("", identity, before.holder):
+        _log.info("not leading: Lease %s is held by %s", lease, now.holder)
 
 
 def _bind_source(metrics: Metrics, source: KubeSource) -> None:

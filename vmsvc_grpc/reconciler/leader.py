@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -106,6 +107,18 @@ class Election:
         self._leads_until = float("-inf")
 
 
+class Standing(NamedTuple):
+    """How a candidate stands: whether it leads, and who holds the Lease, as far as known.
+
+    `trouble` is a sentence that says why the Lease cannot be read or written; empty while
+    it can.
+    """
+
+    leads: bool = False
+    holder: str = ""
+    trouble: str = ""
+
+
 def boottime() -> float:
     """Seconds of a clock that never goes back, and runs on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -125,10 +138,10 @@ class Leader:
         name: str,
         identity: str,
         settings: LeaseSettings,
-        on_change: Callable[[bool], None],
+        on_change: Callable[[Standing], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
-        """`on_change` is told, on the event loop, when we begin to lead and when we end."""
+        """`on_change` is told, on the event loop, how we stand, each time that it changes."""
         self._api = api
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._namespace = namespace
@@ -137,35 +150,24 @@ class Leader:
         self._settings = settings
         self._on_change = on_change
         self._clock = clock
-        self._told = False
-        self.last_error = ""
-        """Why the Lease could not be read or written the last time; empty if it could."""
+        self._told = Standing()
 
     @property
     def leads(self) -> bool:
         """Whether a write may be begun now."""
         return self._election.leads(self._clock())
 
-    @property
-    def holder(self) -> str:
-        """Who leads, as far as known."""
-        return self._election.holder
-
     async def run(self) -> None:
         """Take the lease when it is free, and renew it; until cancelled. It is kept then.
 
         Call `release` once nothing is being written any more.
         """
+        before = ""
         while True:
-            try:
-                async with asyncio.timeout(self._settings.margin_s):
-                    await self._turn()
-                self.last_error = ""
-            except TimeoutError:
-                self.last_error = "the API server does not answer"
-            except ApiServerError as error:
-                self.last_error = str(error)
-            self._tell()
+            trouble = await self._trouble()
+            # Once may be a server that restarts, and is not worth a word.
+            self._tell(trouble if before else "")
+            before = trouble
             await asyncio.sleep(self._settings.renew_s)
 
     async def release(self) -> None:
@@ -175,16 +177,30 @@ class Leader:
         self._tell()
         if not held:
             return
-        with contextlib.suppress(ApiServerError, TimeoutError):
+        with contextlib.suppress(ApiServerError, TimeoutError, msgspec.DecodeError):
             async with asyncio.timeout(self._settings.margin_s):
                 record = await self._read()
                 if record.holder == self._election.identity:
                     await self._write(replace(record, holder=""))
 
-    def _tell(self) -> None:
-        if self._told != self.leads:
-            self._told = not self._told
-            self._on_change(self._told)
+    def _tell(self, trouble: str = "") -> None:
+        standing = Standing(self.leads, self._election.holder, trouble)
+        if standing != self._told:
+            self._told = standing
+            self._on_change(standing)
+
+    async def _trouble(self) -> str:
+        """Take a turn; why it came to nothing, or nothing."""
+        try:
+            async with asyncio.timeout(self._settings.margin_s):
+                await self._turn()
+        except TimeoutError:
+            return "the API server does not answer"
+        except ApiServerError as error:
+            return str(error)
+        except msgspec.DecodeError as error:
+            return f"the answer cannot be read: {error}"
+        return ""
 
     async def _turn(self) -> None:
         self._election.observe(await self._read(), self._clock())
