@@ -418,6 +418,8 @@ class Write:
     """When it arrived."""
     verb: str
     resource: str
+    part: str
+    """The subresource; empty where it is the object itself."""
     name: str
     code: int
 
@@ -552,6 +554,7 @@ def _write(line: str) -> Write:
         at=datetime.fromisoformat(entry["requestReceivedTimestamp"]),
         verb=entry["verb"],
         resource=about.get("resource", ""),
+        part=about.get("subresource", ""),
         name=f"{about.get('namespace', '')}/{about.get('name', '')}",
         code=entry["responseStatus"]["code"],
     )

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 
 import pytest
 import yaml
@@ -28,6 +29,7 @@ from tests.integration.cluster import (
     World,
     churn,
     eventually,
+    path,
     within,
     world,
 )
@@ -202,6 +204,32 @@ def test_one_namespace_needs_rights_there_and_nowhere_else(world: World) -> None
         assert {name.split("/")[0] for name in replica.listener.told()} == {site.namespace}
         assert "forbidden" not in replica.program.said()
     assert world.hands.listed("endpoints", other.namespace) == []
+
+
+def test_every_right_to_write_is_used(world: World) -> None:
+    """In the life of a service with slices: deploy/base grants nothing that is not needed."""
+    role = yaml.safe_load((DEPLOY / "base" / "writer.cluster-role.yaml").read_text())
+    granted = {
+        (resource, verb)
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        # Reading is not in the log; an admission plugin asks for the finalizers' right.
+        if verb not in ("get", "list", "watch") and not resource.endswith("/finalizers")
+    }
+    start = world.mark()
+    with world.replica("--endpoint-slices", "direct") as replica:
+        site = world.site()
+        world.agrees(replica)
+        with churn(site):
+            eventually(partial(more_messages, replica, 50), "told")
+        where = path("virtualmachineservices", site.namespace, "steady")
+        world.hands.patch(where, {"spec": {"type": "LoadBalancer"}})
+        world.agrees(replica)
+        world.hands.ask("DELETE", where)
+        eventually(lambda: world.hands.ask("GET", where).status == HTTPStatus.NOT_FOUND, "gone")
+        written = [w for w in world.writes(start) if w.by == replica.token_id]
+    assert {(f"{w.resource}/{w.part}".rstrip("/"), w.verb) for w in written} == granted
 
 
 def more_messages(replica: Replica, than: int) -> bool:

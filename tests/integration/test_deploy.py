@@ -39,12 +39,12 @@ READ = {
 }
 WRITE = {
     "virtualmachineservices.vmoperator.vmware.com": "patch",
-    "virtualmachineservices/status.vmoperator.vmware.com": "update patch",
+    "virtualmachineservices/status.vmoperator.vmware.com": "patch",
     "virtualmachineservices/finalizers.vmoperator.vmware.com": "update",
-    "services": "create update patch delete",
-    "endpoints": "create update patch delete",
-    "endpointslices.discovery.k8s.io": "get list watch create update patch delete",
-    "events.events.k8s.io": "create patch",
+    "services": "create patch delete",
+    "endpoints": "create patch delete",
+    "endpointslices.discovery.k8s.io": "get list watch create patch delete",
+    "events.events.k8s.io": "create",
 }
 LEAD = {
     "leases.coordination.k8s.io": "create",
