@@ -25,6 +25,9 @@ from vmsvc_grpc.credentials import Access, Credentials, NoApiServer
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
+NAMESPACE_TERMINATING = "NamespaceTerminating"
+"""The cause for which nothing is made any more in a namespace that is being deleted."""
+
 _UNAUTHORIZED = 401
 
 # An error's body is a Status of a few hundred bytes, unless somebody else answered.
@@ -51,7 +54,8 @@ class Bounds:
 class ApiServerError(Exception):
     """A request failed. `status` is the HTTP status, 0 where there was no answer.
 
-    `reason` is Kubernetes' machine-readable one (`AlreadyExists`, `Invalid`, ...) or "";
+    `reason` is Kubernetes' machine-readable one (`AlreadyExists`, `Invalid`, ...) or "", and
+    `causes` are such reasons of its parts (`NamespaceTerminating`, ...);
     `retry_after_s` is what the server asked for, or 0; `silent` is whether there was a
     connection, and nothing came over it in time.
     """
@@ -62,6 +66,7 @@ class ApiServerError(Exception):
         message: str,
         *,
         reason: str = "",
+        causes: frozenset[str] = frozenset(),
         retry_after_s: float = 0.0,
         silent: bool = False,
     ) -> None:
@@ -69,6 +74,7 @@ class ApiServerError(Exception):
         self.status = status
         self.message = message
         self.reason = reason
+        self.causes = causes
         self.retry_after_s = retry_after_s
         self.silent = silent
 
@@ -85,9 +91,18 @@ class _Request(NamedTuple):
     timeout: aiohttp.ClientTimeout
 
 
+class _Cause(msgspec.Struct):
+    reason: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] | None = None
+
+
 class _Status(msgspec.Struct):
     reason: str = ""
     message: str = ""
+    details: _Details | None = None
 
 
 class ApiServer:
@@ -367,5 +382,6 @@ async def _error(response: aiohttp.ClientResponse) -> ApiServerError:
         response.status,
         status.message or response.reason or "no reason given",
         reason=status.reason,
+        causes=frozenset(c.reason for c in (status.details or _Details()).causes or ()),
         retry_after_s=retry_after_s,
     )

@@ -199,6 +199,17 @@ async def test_an_answer_that_is_an_error(
         assert len(server.asked) == 1
 
 
+async def test_the_causes_of_a_refusal_are_told_by_their_reasons() -> None:
+    """A namespace that is going refuses what is made in it, as 403 Forbidden."""
+    causes = [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}, {}]
+    for details, expected in (({"causes": causes}, {"NamespaceTerminating", ""}), (None, set())):
+        raw = response(json.dumps({"details": details}).encode(), "403 Forbidden")
+        async with served(says(raw)) as server, api(server) as kube:
+            with pytest.raises(ApiServerError) as caught:
+                await kube.request("GET", "/x")
+            assert caught.value.causes == expected
+
+
 async def test_of_a_long_error_the_beginning_is_enough() -> None:
     async def answer(_: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(CHUNKED.replace(b"200 OK", b"500 Oh"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,33 @@ async def test_a_right_that_is_missing_is_told_and_used_once_it_is_given(
         condition = await desk.condition(ACCEPTED)
         assert condition is not None
         assert condition["status"] == "True"
+
+
+async def test_what_a_namespace_that_is_going_refuses_is_nobodys_fault(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No condition, no event and no line of the log says that something were wrong."""
+    caplog.set_level(logging.INFO, logger="vmsvc_grpc")
+    await desk.vm("a", "10.20.0.11")
+    await desk.vmservice()
+    async with replica(desk, tmp_path) as one:
+        await desk.holds("10.20.0.11")
+        await one.settled()
+        await desk.request("DELETE", f"/api/v1/namespaces/{desk.namespace}")
+        # The namespace's content is deleted kind by kind.
+        await desk.delete("endpoints")
+        await desk.delete("services")
+        await until(lambda: one.reconciler.counts.conflicts > 1)
+        about = one.cache.services[desk.key()].object
+        one.recorder.tell(about, Notice(False, "Say", "Said", "done"))
+        await until(lambda: one.recorder.counts["dropped"])
+        assert one.failures == []
+        assert await desk.condition(ACCEPTED) is None
+        await desk.delete("virtualmachineservices")
+        await desk.gone("virtualmachineservices")
+        await one.settled()
+    assert one.failures == []
+    assert caplog.messages == []
 
 
 # -- Events --

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.apiserver import NAMESPACE_TERMINATING, ApiServer, ApiServerError
 from vmsvc_grpc.model.objects import VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice
 
@@ -78,11 +78,13 @@ class EventRecorder:
         try:
             async with asyncio.timeout(self._write_s):
                 await self._api.request("POST", path, body=self._event(about, notice, at))
-        except (ApiServerError, TimeoutError) as error:
-            # Its namespace may be going, or the quota of events be used up.
-            _log.info(
-                "no event for %s (%s): %s", about.key, notice.reason, str(error) or "no answer"
-            )
+        except TimeoutError:
+            _log.info("no event for %s (%s): no answer", about.key, notice.reason)
+            return False
+        except ApiServerError as error:
+            # Where the namespace is going, nobody will look for events.
+            if NAMESPACE_TERMINATING not in error.causes:
+                _log.info("no event for %s (%s): %s", about.key, notice.reason, error)
             return False
         return True
 

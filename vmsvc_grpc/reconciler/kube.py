@@ -13,7 +13,13 @@ from typing import Any
 
 import msgspec
 
-from vmsvc_grpc.apiserver import JSON, MERGE_PATCH, ApiServer, ApiServerError
+from vmsvc_grpc.apiserver import (
+    JSON,
+    MERGE_PATCH,
+    NAMESPACE_TERMINATING,
+    ApiServer,
+    ApiServerError,
+)
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import ParseError, parse_json
 from vmsvc_grpc.reconciler.desired import Child
@@ -200,7 +206,8 @@ def _path(held: Held) -> str:
 
 def _translation(change: Change, error: ApiServerError) -> Exception:
     """What a refused write means."""
-    if error.status == HTTPStatus.CONFLICT:
+    if error.status == HTTPStatus.CONFLICT or NAMESPACE_TERMINATING in error.causes:
+        # Where the namespace is going, so is the VMService, but we may hear of it later.
         return Conflict()
     if error.status == HTTPStatus.NOT_FOUND and change.verb is not Verb.CREATE:
         # If it is the version that is gone, the VMService may well exist: the watch tells.
