@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -131,6 +132,32 @@ async def test_without_an_answer_a_write_is_tried_again(desk: Desk, tmp_path: Pa
         with pytest.raises(ChangeError, match="no answer within") as error:
             await store.apply(Change(vmservice, replace(vmservice, ingress=())))
         assert error.value.passing
+
+
+class GarblingApi(ApiServer):
+    """Somebody on the way spoils every other answer but those to lists, by chance."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__(credentials)
+        self._random = Random(1)
+
+    async def request(self, method: str, path: str, **options: Any) -> bytes:
+        answer = await super().request(method, path, **options)
+        one = method in WRITES or path.endswith("/web")
+        return b"<html>" if one and self._random.random() < 0.5 else answer
+
+
+async def test_answers_that_cannot_be_read_end_nothing(desk: Desk, tmp_path: Path) -> None:
+    """It may have been done all the same: the watch tells, or it is tried again."""
+    await desk.vm("a", "10.20.0.11")
+    async with replica(desk, tmp_path, api=GarblingApi, direct_slices=True) as one:
+        for _ in range(2):
+            await desk.vmservice()
+            await desk.holds("10.20.0.11")
+            await desk.delete("virtualmachineservices")
+            await desk.gone("virtualmachineservices")
+        await one.settled()
+        assert await desk.versions() == {}
 
 
 # -- Rights --

@@ -92,6 +92,10 @@ class KubeStore:
         except TimeoutError as error:
             message = f"cannot {change}: no answer within {self._write_s:g} s"
             raise ChangeError("NoAnswer", message, passing=True) from error
+        except (msgspec.DecodeError, ParseError) as error:
+            # Somebody else's than the API server's, perhaps. What was done, the watch tells.
+            message = f"cannot read an answer to {change}: {error}"
+            raise ChangeError("AnswerUnreadable", message, passing=True) from error
 
     async def _create(self, change: Change) -> Held | None:
         wanted = change.object
@@ -171,11 +175,7 @@ class KubeStore:
 
     def _held(self, change: Change, raw: bytes) -> Held | None:
         """The object that was answered; None if it went with its last finalizer."""
-        try:
-            held = parse_json(change.kind, raw)
-        except ParseError as error:
-            message = f"cannot read the answer to {change}: {error.problem}"
-            raise ChangeError("AnswerUnreadable", message) from error
+        held = parse_json(change.kind, raw)
         assert isinstance(held, Held)
         return None if held.meta.deleting and not held.meta.finalizers else held
 
