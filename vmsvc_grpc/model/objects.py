@@ -20,6 +20,9 @@ MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGED_BY = "vmsvc-grpc"
 """The value of that label on slices that we write, and nobody else does."""
 
+ACCEPTED = "VirtualMachineServiceAccepted"
+"""Our condition of a VMService: whether we hold what it asks for."""
+
 
 class Kind(Enum):
     """The kinds of object that the cache holds; the value is Kubernetes' `kind`."""

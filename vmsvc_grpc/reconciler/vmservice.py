@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vmsvc_grpc.model.objects import (
+    ACCEPTED,
     NEWEST_API_VERSION,
     Condition,
     ServiceSpec,
@@ -27,9 +28,6 @@ FORMER_FINALIZER = "virtualmachineservice.vmoperator.vmware.com"
 
 SERVICE_READY = "VirtualMachineServiceServiceReady"
 """The condition that mirrors the Service's `Ready`."""
-
-ACCEPTED = "VirtualMachineServiceAccepted"
-"""The condition that says whether we hold what is asked for."""
 
 # The schema's bound on a condition's message.
 _MESSAGE_MAX = 32_768

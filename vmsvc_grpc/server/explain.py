@@ -10,7 +10,15 @@ from collections.abc import Iterable, Iterator
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.endpoints import Endpoint
-from vmsvc_grpc.model.objects import IPFamily, Key, Kind, Problem, ServiceSpec, VirtualMachine
+from vmsvc_grpc.model.objects import (
+    ACCEPTED,
+    IPFamily,
+    Key,
+    Kind,
+    Problem,
+    ServiceSpec,
+    VirtualMachine,
+)
 from vmsvc_grpc.model.resolve import Address, addresses
 from vmsvc_grpc.model.selector import matches
 from vmsvc_grpc.server.encode import endpoint_message
@@ -31,6 +39,8 @@ def explanation(cache: Cache, key: Key) -> pb.ExplainEndpointsResponse | None:
     if service.object.meta.deleting:
         text = "the service is being deleted; clients are told that it is absent"
         response.problems.add(field="metadata.deletionTimestamp", message=text)
+    elif not problems:
+        response.problems.extend(_unheld(service))
     if service.spec is None:
         return response
     response.selector.update(service.spec.selector)
@@ -49,6 +59,13 @@ def _response(key: Key, problems: Iterable[Problem]) -> pb.ExplainEndpointsRespo
         service=str(key),
         problems=(pb.Problem(field=p.field, message=p.message) for p in problems),
     )
+
+
+def _unheld(service: Service) -> Iterator[pb.Problem]:
+    """Why the service's objects are not as it asks, in the words of the replica that writes."""
+    for condition in service.object.conditions:
+        if condition.type == ACCEPTED and condition.status == "False":
+            yield pb.Problem(field=f"status.conditions[{ACCEPTED}]", message=condition.message)
 
 
 def _unreadable(cache: Cache, namespace: str) -> Iterator[pb.VirtualMachineExplanation]:

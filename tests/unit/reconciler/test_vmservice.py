@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.objects import WEB, service, spec
 from vmsvc_grpc.model.objects import (
+    ACCEPTED,
     Condition,
     Ingress,
     ObjectMeta,
@@ -24,7 +25,6 @@ from vmsvc_grpc.reconciler.desired import (
     Failure,
 )
 from vmsvc_grpc.reconciler.vmservice import (
-    ACCEPTED,
     FINALIZER,
     FORMER_FINALIZER,
     SERVICE_READY,

@@ -10,6 +10,8 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import (
+    ACCEPTED,
+    Condition,
     IPFamily,
     Key,
     Kind,
@@ -18,6 +20,7 @@ from vmsvc_grpc.model.objects import (
     Problem,
     Readiness,
     VirtualMachine,
+    VirtualMachineService,
 )
 from vmsvc_grpc.server.explain import explanation
 
@@ -221,3 +224,38 @@ def test_one_with_an_empty_selector_selects_no_vm() -> None:
 
 def test_there_is_nothing_to_explain_of_a_service_that_does_not_exist() -> None:
     assert explanation(synced_cache(), WEB) is None
+
+
+def test_that_the_objects_of_a_service_cannot_be_held_is_told_in_the_words_of_who_tried() -> None:
+    """Whichever replica that was: it says so in the VMService."""
+    said = Condition(type=ACCEPTED, status="False", reason="ServiceNotOurs", message="it stays")
+    told = explained(service(conditions=(said,)), vm("a", "10.0.0.1"))
+    (problem,) = told.problems
+    assert problem == pb.Problem(field=f"status.conditions[{ACCEPTED}]", message="it stays")
+    assert not told.serving_last_valid
+    assert [v.vm_name for v in told.virtual_machines] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(
+            service(conditions=(Condition(type=ACCEPTED, status="True", message="once"),)),
+            id="it was mended",
+        ),
+        pytest.param(
+            service(conditions=(Condition(type="Other", status="False", message="no"),)),
+            id="another condition",
+        ),
+        pytest.param(
+            service(
+                problems=(Problem("spec.type", "no"),),
+                conditions=(Condition(type=ACCEPTED, status="False", message="spec.type: no"),),
+            ),
+            id="what the object itself says is not said twice",
+        ),
+    ],
+)
+def test_a_condition_that_tells_nothing_more(made: VirtualMachineService) -> None:
+    fields = [problem.field for problem in explained(made).problems]
+    assert fields == [problem.field for problem in made.problems]
