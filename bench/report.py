@@ -35,7 +35,7 @@ _RECONNECT_COLUMNS = {
 }
 _EVENT_COLUMNS = {"us": "CPU an event, µs", "evaluations": "services evaluated"}
 
-_WRONG = ("connect_failures", "behind", "out_of_order", "wrong_state", "ended")
+_WRONG = ("connect_failures", "behind", "out_of_order", "lost", "wrong_state", "ended")
 
 
 def markdown(results: Results, plots: Iterable[Path]) -> str:

@@ -99,6 +99,7 @@ def _wrong(told: dict[str, Any], settled: dict[str, Any]) -> Measured:
     return {
         "behind": settled["behind"],
         "out_of_order": told["out_of_order"],
+        "lost": told["lost"],
         "wrong_state": told["wrong_state"],
         "ended": sum(told["ended"].values()),
     }

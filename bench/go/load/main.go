@@ -6,7 +6,24 @@
 // else. It is exact too: every stream holds a copy of its state, and everything that it is
 // told is checked against the data set. gRPC's defaults are kept, flow control above all.
 //
-// It is led by commands on standard input; bench/README.md tells them.
+// It is led by commands, one JSON object a line on standard input, each answered by one on
+// standard output:
+//
+//	{"do": "open"}                       connect everything at once, until every stream has its
+//	                                     first answers; what fails until then is tried again
+//	{"do": "reopen", "revision": true}   close streams and connections, and open them again; with
+//	                                     `revision` our API is told what each stream holds
+//	{"do": "mark"}                       forget what was measured, and not what streams hold
+//	{"do": "settle", "last_seq": [..], "timeout_s": 60}
+//	                                     wait until streams know the newest seq of each service
+//	{"do": "report", "first_seq": 100, "applied_ns": [..]}
+//	                                     what came since the mark of these changes, of which each
+//	                                     was made then
+//	{"do": "resume"}                     have streams that stalled read again
+//	{"do": "quit"}                       end, as the end of standard input does
+//
+// `opened`, `settled` and `report` are the answers. A command that makes no sense ends the
+// program with one line on standard error.
 package main
 
 import (

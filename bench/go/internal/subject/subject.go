@@ -1,5 +1,10 @@
 // Package subject is what a server under test is beside its service: its flags, and the
 // commands by which the benchmark changes its data.
+//
+//	{"do": "change", "count": 100, "rate": 5}   make the next changes, so many a second (0: as fast
+//	                                            as it can); answered when the last is made, with
+//	                                            the time just before each
+//	{"do": "quit"}                              end
 package subject
 
 import (
