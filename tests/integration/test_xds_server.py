@@ -152,7 +152,7 @@ async def test_a_refusal_is_logged_once_with_the_clients_words(
         await until(lambda number=number: running.counts.xds_nacks[EDS.label] == number)  # type: ignore[misc] # a default binds it
     (record,) = [r for r in caplog.records if "refuses" in r.message]
     assert "bad\\nweight" in record.message
-    assert "'n1' refuses ClusterLoadAssignment" in record.message
+    assert "'n1' refuses ClusterLoadAssignment 'web.shop:80', version" in record.message
 
 
 async def test_a_stream_ends_with_ok_at_its_age() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
@@ -42,7 +42,7 @@ class Publication:
     version: int
     state: EndpointSet | Absent
     base: EndpointSet | None
-    encoded: dict[str, bytes] = field(default_factory=dict)
+    encoded: dict[str, Any] = field(default_factory=dict)
 
 
 class Subscription(Protocol):

@@ -52,7 +52,7 @@ class Encoder:
         publication: Publication,
         message: Callable[[Publication], pb.WatchEndpointsResponse],
     ) -> bytes:
-        encoded = publication.encoded.get(kind)
+        encoded: bytes | None = publication.encoded.get(kind)
         if encoded is None:
             encoded = publication.encoded[kind] = message(publication).SerializeToString()
             self._counts.encodings[kind] += 1

@@ -18,6 +18,10 @@ class Limits:
     services_per_stream_max: int = 20_000
     """Services that one watch follows, those of a namespace or of all included."""
 
+    xds_resources_max: int = 80_000
+    """Resources of one type that a stream of xDS asks for, or holds: one for each port of
+    20,000 services, with four ports each."""
+
     message_bytes_max: int = 64 * 1024 * 1024
     """The largest request. A client that resumes lists every service it holds."""
 

@@ -24,7 +24,7 @@ from vmsvc_grpc.server.lookup import Lookup
 from vmsvc_grpc.server.reflection import Reflection
 from vmsvc_grpc.server.transport.grpc_aio import CHANNELZ, GrpcAio
 from vmsvc_grpc.server.watch import WatchStream
-from vmsvc_grpc.server.xds_stream import XdsScope
+from vmsvc_grpc.server.xds_following import XdsScope
 
 # Described by reflection. The last two are what the details of our errors are made of.
 _FILES = (

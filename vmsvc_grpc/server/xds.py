@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from envoy.service.cluster.v3 import cds_pb2
@@ -22,9 +22,10 @@ from vmsvc_grpc.server import xds_resources
 from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_following import XdsScope
 from vmsvc_grpc.server.xds_resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds_status import ClientStatus
-from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsScope, XdsShared, XdsStream
+from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsShared, XdsStream
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ _SERVICES = (
 # Most refusals are one content that many clients refuse.
 _REFUSALS_REMEMBERED = 1_000
 _NODE_MAX = 200  # Of a node's id, in the log.
+_NAMES_SHOWN = 3
 
 # Streams end this much of their age early at most, so that they do not come back at once.
 _AGE_SPREAD = 0.2
@@ -64,7 +66,7 @@ class Xds:
         """Its streams need a running event loop, for their age."""
         self._limits = limits
         self._streams: dict[XdsStream, None] = {}
-        self._refusals: OrderedDict[Refusal, None] = OrderedDict()
+        self._refusals: OrderedDict[tuple[TypeUrl, str, str], None] = OrderedDict()
         self._shared = XdsShared(cache, Resources(counts), scope, limits, counts, self._log_refusal)
 
     def methods(self) -> Iterator[Method]:
@@ -86,7 +88,7 @@ class Xds:
 
     def _log_refusal(self, refusal: Refusal) -> None:
         """Log a NACK, once for all clients and times that say the same of one content."""
-        content = Refusal("", refusal.type_url, refusal.version, refusal.message)
+        content = (refusal.type_url, refusal.version, refusal.message)
         if content in self._refusals:
             return
         self._refusals[content] = None
@@ -94,12 +96,19 @@ class Xds:
             self._refusals.popitem(last=False)
         # As Python writes texts: a client's words stay on one line.
         _log.warning(
-            "xDS: node %r refuses %s, version %s: %r",
+            "xDS: node %r refuses %s %s, version %s: %r",
             refusal.node[:_NODE_MAX],
             refusal.type_url.label,
+            _some(refusal.names),
             refusal.version,
             refusal.message,
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
+    left = len(names) - _NAMES_SHOWN
+    return f"{shown} and {left} more" if left > 0 else shown
 
 
 class _Aging:

@@ -8,15 +8,15 @@ from the name alone; only load assignments change with endpoints.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
-from envoy.config.core.v3.base_pb2 import Locality
 from envoy.config.core.v3.config_source_pb2 import ApiVersion, ConfigSource
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
@@ -37,7 +37,7 @@ from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.xds_names import port_of, reference
+from vmsvc_grpc.server.xds_names import canonical_names, port_of, reference
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
@@ -46,10 +46,13 @@ _Message: TypeAlias = Any
 # some 1 KB each that is 80 MB, of those that are asked for.
 _STATIC_RESOURCES_MAX = 80_000
 
+# Endpoints of VMs, and addresses, at some 300 B each. Those of 20,000 VMs at three ports each.
+_MEMBERS_MAX = 65_536
+
 _SOCKET_PROTOCOLS = {"TCP": SocketAddress.TCP, "UDP": SocketAddress.UDP}
 
 
-class TypeUrl(Enum):
+class TypeUrl(StrEnum):
     """The types of resource that we have; the value is the type URL."""
 
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -57,24 +60,58 @@ class TypeUrl(Enum):
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
-    @property
-    def label(self) -> str:
+    def __init__(self, url: str) -> None:
+        self.label = url.rpartition(".")[2]
         """Its short name, for counts and logs: `Cluster`."""
-        return self.value.rpartition(".")[2]
 
 
 class Resource(NamedTuple):
     """One resource, encoded.
 
-    `version` is a digest of the content, 32 hex digits. `sotw` and `delta` are the field
-    `resources` of a DiscoveryResponse and of a DeltaDiscoveryResponse with it alone: put
-    one after the other, after the response's other fields, they are a response with all.
+    `digest` is a number of 128 bits that follows from the content. `sotw` and `delta` are
+    the field `resources` of a DiscoveryResponse and of a DeltaDiscoveryResponse with it
+    alone: put one after the other, after the response's other fields, they are a response
+    with all.
     """
 
     name: str
-    version: str
+    digest: int
     sotw: bytes
     delta: bytes
+
+    @property
+    def version(self) -> str:
+        """The digest as clients see it."""
+        return version_text(self.digest)
+
+
+def version_text(digest: int) -> str:
+    """A digest, or a sum of digests, as the version that clients see: 32 hex digits."""
+    return f"{digest:032x}"
+
+
+# The field `type_url` of a response, which is the same one in both forms.
+_TYPES = {
+    type_url: discovery_pb2.DiscoveryResponse(type_url=type_url.value).SerializeToString()
+    for type_url in TypeUrl
+}
+
+
+def response(
+    type_url: TypeUrl, digest: int, nonce: int, parts: Sequence[bytes], removed: Sequence[str] = ()
+) -> bytes:
+    """A response of either form, encoded; `removed` is for a DeltaDiscoveryResponse alone.
+
+    Only what differs between streams is written here: version and nonce, which are the
+    fields 1 and 5 in both forms. Version, type and parts are put in front of one another
+    as they are.
+    """
+    # A field is its number and kind (1 << 3 | 2 for a text), its length, and its content.
+    head = b"\x0a\x20%032x\x2a%c%d" % (digest, len(str(nonce)), nonce)
+    if removed:
+        gone = discovery_pb2.DeltaDiscoveryResponse(removed_resources=removed).SerializeToString()
+        parts = (*parts, gone)
+    return b"".join((head, _TYPES[type_url], *parts))
 
 
 class Resources:
@@ -95,14 +132,22 @@ class Resources:
     def endpoints(self, publication: Publication, name: str) -> Resource | None:
         """The load assignment of a name of the publication's service; None if it has none."""
         kept = publication.encoded
-        if (version := kept.get(f"xds version {name}")) is None:
+        key = f"xds {name}"
+        resource: Resource | None = kept.get(key)
+        if resource is None:
             resource = self._made_endpoints(publication.state, name)
             if resource is not None:
-                kept[f"xds version {name}"] = resource.version.encode()
-                kept[f"xds sotw {name}"] = resource.sotw
-                kept[f"xds delta {name}"] = resource.delta
-            return resource
-        return Resource(name, version.decode(), kept[f"xds sotw {name}"], kept[f"xds delta {name}"])
+                kept[key] = resource
+        return resource
+
+    def names(self, publication: Publication) -> tuple[str, ...]:
+        """The names that a wildcard lists of the publication's service."""
+        kept: tuple[str, ...] | None = publication.encoded.get("xds")
+        if kept is None:
+            state = publication.state
+            ports = state.ports if isinstance(state, EndpointSet) else ()
+            kept = publication.encoded["xds"] = tuple(canonical_names(state.service, ports))
+        return kept
 
     def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
         return self._encoded(type_url, name, _STATIC[type_url](name))
@@ -119,13 +164,12 @@ class Resources:
         self._counts.xds_encodings[type_url.label] += 1
         content = message.SerializeToString(deterministic=True)
         packed = PackedMessage(type_url=type_url.value, value=content)
-        version = hashlib.blake2b(
-            packed.SerializeToString(deterministic=True), digest_size=16
-        ).hexdigest()
-        named = discovery_pb2.Resource(name=name, version=version, resource=packed)
+        hashed = hashlib.blake2b(packed.SerializeToString(deterministic=True), digest_size=16)
+        digest = int.from_bytes(hashed.digest(), "big")
+        named = discovery_pb2.Resource(name=name, version=version_text(digest), resource=packed)
         return Resource(
             name,
-            version,
+            digest,
             discovery_pb2.DiscoveryResponse(resources=[packed]).SerializeToString(),
             discovery_pb2.DeltaDiscoveryResponse(resources=[named]).SerializeToString(),
         )
@@ -172,52 +216,78 @@ def load_assignment(name: str, port: ServicePort, endpoints: Iterable[Endpoint])
     one that is not, then the lower uid. A locality weighs as much as its healthy
     endpoints, and never nothing: clients drop one without weight.
     """
-    zones: dict[str, list[_Message]] = defaultdict(list)
-    for addresses in _machines(endpoints):
-        zones[addresses[0].zone].append(_lb_endpoint(addresses, port))
-    return ClusterLoadAssignment(
-        cluster_name=name,
-        endpoints=[_locality(zone, members) for zone, members in sorted(zones.items())],
-    )
+    zones: dict[str, list[_Machine]] = defaultdict(list)
+    for machine in _machines(endpoints):
+        zones[machine.zone].append(machine)
+    assignment = ClusterLoadAssignment(cluster_name=name)
+    for zone, machines in sorted(zones.items()):
+        members = (_member(m.addresses, m.ready, port.protocol, port.target_port) for m in machines)
+        locality = assignment.endpoints.add()
+        locality.MergeFromString(b"".join(members))
+        locality.locality.zone = zone
+        locality.locality.SetInParent()  # Clients refuse one without, and a zone may be "".
+        locality.load_balancing_weight.value = max(1, sum(m.ready for m in machines))
+    return assignment
 
 
-def _machines(endpoints: Iterable[Endpoint]) -> Iterator[Sequence[Endpoint]]:
-    """The addresses of each VM, IPv4 first, every address once; in the order of addresses."""
+class _Machine(NamedTuple):
+    """A VM in a load assignment: its addresses, IPv4 first."""
+
+    addresses: tuple[str, ...]
+    ready: bool
+    zone: str
+
+
+def _machines(endpoints: Iterable[Endpoint]) -> Iterator[_Machine]:
+    """The VMs, every address once in all of them; in the order of addresses."""
     holders: dict[str, Endpoint] = {}
     for endpoint in endpoints:
-        holder = holders.setdefault(endpoint.address, endpoint)
-        if (not endpoint.ready, endpoint.vm_uid) < (not holder.ready, holder.vm_uid):
-            holders[endpoint.address] = endpoint
-    machines: dict[tuple[str, bool], list[Endpoint]] = defaultdict(list)
-    for endpoint in holders.values():
-        machines[endpoint.vm_uid, endpoint.ready].append(endpoint)
-    for addresses in machines.values():
-        yield sorted(addresses, key=lambda e: (":" in e.address, e.address))
+        address = endpoint.address
+        if ":" in address:
+            address = _compressed(address)
+        holder = holders.get(address)
+        if holder is None or _comes_before(endpoint, holder):
+            holders[address] = endpoint
+    held: dict[tuple[str, bool, str], tuple[str, ...]] = {}
+    for address, (_, uid, ready, _, zone) in holders.items():
+        machine = uid, ready, zone
+        others = held.get(machine)
+        held[machine] = (address,) if others is None else _ipv4_first(*others, address)
+    return (_Machine(addresses, ready, zone) for (_, ready, zone), addresses in held.items())
 
 
-def _lb_endpoint(addresses: Sequence[Endpoint], port: ServicePort) -> _Message:
-    first, *others = addresses
-    status = HealthStatus.HEALTHY if first.ready else HealthStatus.UNHEALTHY
-    member = LbEndpoint(health_status=status)
-    member.endpoint.address.CopyFrom(_address(first.address, port))
-    for other in others:
-        member.endpoint.additional_addresses.add().address.CopyFrom(_address(other.address, port))
-    return member
+def _comes_before(endpoint: Endpoint, other: Endpoint) -> bool:
+    return (not endpoint.ready, endpoint.vm_uid) < (not other.ready, other.vm_uid)
 
 
-def _address(address: str, port: ServicePort) -> _Message:
-    return Address(
-        socket_address=SocketAddress(
-            protocol=_SOCKET_PROTOCOLS[port.protocol], address=address, port_value=port.target_port
+def _ipv4_first(*addresses: str) -> tuple[str, ...]:
+    return tuple(sorted(addresses, key=lambda address: (":" in address, address)))
+
+
+# A change leaves most endpoints as they were, and making one costs more than all else here.
+@lru_cache(maxsize=_MEMBERS_MAX)
+def _member(addresses: Sequence[str], ready: bool, protocol: str, port: int) -> bytes:
+    """A VM as the field `lb_endpoints` of a LocalityLbEndpoints with it alone."""
+    first, *others = (
+        Address(
+            socket_address=SocketAddress(
+                protocol=_SOCKET_PROTOCOLS[protocol], address=address, port_value=port
+            )
         )
+        for address in addresses
     )
+    member = LbEndpoint(health_status=HealthStatus.HEALTHY if ready else HealthStatus.UNHEALTHY)
+    member.endpoint.address.CopyFrom(first)
+    for other in others:
+        member.endpoint.additional_addresses.add().address.CopyFrom(other)
+    encoded: bytes = LocalityLbEndpoints(lb_endpoints=[member]).SerializeToString()
+    return encoded
 
 
-def _locality(zone: str, members: Sequence[_Message]) -> _Message:
-    healthy = sum(member.health_status == HealthStatus.HEALTHY for member in members)
-    locality = LocalityLbEndpoints(locality=Locality(zone=zone), lb_endpoints=members)
-    locality.load_balancing_weight.value = max(1, healthy)
-    return locality
+@lru_cache(maxsize=_MEMBERS_MAX)
+def _compressed(address: str) -> str:
+    """An IPv6 address in one form of the many that it has, as clients compare addresses."""
+    return ipaddress.IPv6Address(address).compressed
 
 
 def _empty(name: str) -> _Message:

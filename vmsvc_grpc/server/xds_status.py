@@ -25,6 +25,7 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 from vmsvc_grpc.server.xds_requests import Node
+from vmsvc_grpc.server.xds_resources import version_text
 from vmsvc_grpc.server.xds_stream import XdsStream
 from vmsvc_grpc.server.xds_subscription import ABSENT, XdsSubscription
 
@@ -124,24 +125,25 @@ def _client(node: Node, stream: XdsStream) -> _Message:
 
 
 def _status(subscription: XdsSubscription, name: str) -> _Message:
-    version = subscription.told.get(name)
+    digest = subscription.told.get(name)
     shown = pb.ClientConfig.GenericXdsConfig(
-        type_url=subscription.type_url.value, name=name, version_info=version or ""
+        type_url=subscription.type_url.value,
+        name=name,
+        version_info=version_text(digest) if digest else "",
     )
-    if version is None:
+    if digest is None:
         shown.config_status = pb.ConfigStatus.NOT_SENT
         shown.client_status = admin.ClientResourceStatus.REQUESTED
-    elif subscription.refusal is not None:
-        shown.config_status = pb.ConfigStatus.ERROR
-        shown.client_status = admin.ClientResourceStatus.NACKED
-        shown.error_state.details = subscription.refusal
-    elif version == ABSENT:
-        shown.config_status = pb.ConfigStatus.SYNCED
-        shown.client_status = admin.ClientResourceStatus.DOES_NOT_EXIST
-    elif subscription.acked:
-        shown.config_status = pb.ConfigStatus.SYNCED
-        shown.client_status = admin.ClientResourceStatus.ACKED
-    else:
+    elif subscription.unanswered(name):
         shown.config_status = pb.ConfigStatus.STALE
         shown.client_status = admin.ClientResourceStatus.REQUESTED
+    elif name in subscription.refused:
+        shown.config_status = pb.ConfigStatus.ERROR
+        shown.client_status = admin.ClientResourceStatus.NACKED
+        shown.error_state.details = subscription.refused[name]
+    else:
+        gone = digest == ABSENT
+        status = admin.ClientResourceStatus
+        shown.config_status = pb.ConfigStatus.SYNCED
+        shown.client_status = status.DOES_NOT_EXIST if gone else status.ACKED
     return shown

@@ -7,25 +7,45 @@ from collections.abc import Iterable
 
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.xds_names import reference
-from vmsvc_grpc.server.xds_resources import TypeUrl
+from vmsvc_grpc.server.xds_resources import Resource, TypeUrl
 
-ABSENT = ""
+ABSENT = 0
 """In `told`: the client knows that there is no resource of that name."""
 
 _SUM_BITS = 128
+_NONCE_DIGITS_MAX = 20
 
 
 class XdsSubscription:
     """Names and versions, and the marks of what there may be to tell. Knows no messages.
 
     `names` are those asked for one by one, `wildcard` asks for all beside them. `told`
-    has the version of each that the client holds by what this stream sent; `claimed`,
-    until it is compared, what the client says that it holds from before.
+    has the digest of each that the client holds by what this stream sent; `claimed`,
+    until it is compared, the version that it says it holds from before.
 
-    `pending` are to be looked at, in order; `forced` of them are told even if nothing is
-    new; `leaving` are to be taken away. `answer_due`: the client waits for a response,
+    `pending` are to be looked at, in order, and `leaving` are to be taken away; True of
+    one that is told even if nothing is new. `answer_due`: the client waits for a response,
     even if there is nothing in it.
     """
+
+    __slots__ = (
+        "_of_service",
+        "_sum",
+        "_unanswered",
+        "answer_due",
+        "answered",
+        "begun",
+        "claimed",
+        "leaving",
+        "named",
+        "names",
+        "nonce",
+        "pending",
+        "refused",
+        "told",
+        "type_url",
+        "wildcard",
+    )
 
     def __init__(self, type_url: TypeUrl) -> None:
         """Nothing is asked for, and nothing told."""
@@ -34,25 +54,20 @@ class XdsSubscription:
         self.named = False
         self.names: dict[str, None] = {}
         self.wildcard = False
-        self.told: dict[str, str] = {}
+        self.told: dict[str, int] = {}
         self.claimed: dict[str, str] = {}
-        self.pending: OrderedDict[str, None] = OrderedDict()
-        self.forced: set[str] = set()
-        self.leaving: dict[str, None] = {}
+        # Taking the first of a plain dict again and again is quadratic.
+        self.pending: OrderedDict[str, bool] = OrderedDict()
+        self.leaving: OrderedDict[str, bool] = OrderedDict()
         self.answer_due = False
-        self.nonce = ""
-        self.acked = False
-        self.refusal: str | None = None
+        self.nonce = 0
+        self.answered = 0
+        self.refused: dict[str, str] = {}
+        self._unanswered: dict[str, int] = {}
         self._of_service: dict[Key, dict[str, None]] = {}
         self._sum = 0
 
-    @property
-    def version(self) -> str:
-        """A digest of all that is told: the same on each stream and replica that tells it.
-
-        It is the sum of the resources' own, so that a change costs no more than itself.
-        """
-        return f"{self._sum:032x}"
+    # -- What the client asks for --
 
     def names_of(self, service: Key) -> Iterable[str]:
         """The names of a service that this client has asked for, or holds."""
@@ -67,56 +82,100 @@ class XdsSubscription:
         self.names[name] = None
         self._index(name)
 
-    def claim(self, name: str, version: str) -> None:
-        """The client says that it holds a resource; "" if it does not say in which version."""
-        self.claimed[name] = version
-        self._index(name)
-
-    def tell(self, name: str, version: str) -> None:
-        """The client is told a version of a resource, or knows it; ABSENT, that it is gone."""
-        self._count(name, version)
-        self.told[name] = version
-        self._index(name)
-
-    def note(self, name: str, *, forced: bool = False) -> None:
-        """There may be something to tell of a name."""
-        self.pending[name] = None
-        if forced:
-            self.forced.add(name)
-
     def drop(self, name: str) -> None:
         """The client does not ask for a name any more, by name; what it holds is as it was."""
         self.names.pop(name, None)
         self._unindex(name)
 
+    # -- What the client holds --
+
+    @property
+    def digest(self) -> int:
+        """A digest of all that is told: the same on each stream and replica that tells it.
+
+        It is the sum of the resources' own, so that a change costs no more than itself.
+        """
+        return self._sum
+
+    def digest_of(self, names: Iterable[str]) -> int:
+        """The same of some names alone."""
+        return sum(self.told.get(name, ABSENT) for name in names) % (1 << _SUM_BITS)
+
+    def claim(self, name: str, version: str) -> None:
+        """The client says that it holds a resource; "" if it does not say in which version."""
+        self.claimed[name] = version
+        self._index(name)
+
+    def tell(self, name: str, digest: int) -> None:
+        """The client is told a resource, or knows it; ABSENT, that it is gone."""
+        before = self.told.get(name)
+        self.told[name] = digest
+        self._sum = (self._sum + digest - (before or ABSENT)) % (1 << _SUM_BITS)
+        if before is None:
+            self._index(name)
+
     def forget(self, name: str) -> None:
         """The client holds nothing of a name, and wants to hear nothing of it now."""
-        self._count(name, ABSENT)
-        self.told.pop(name, None)
-        self.claimed.pop(name, None)
-        self.pending.pop(name, None)
-        self.forced.discard(name)
-        self.leaving.pop(name, None)
+        self._sum = (self._sum - self.told.pop(name, ABSENT)) % (1 << _SUM_BITS)
+        for noted in (self.claimed, self.pending, self.leaving, self.refused, self._unanswered):
+            noted.pop(name, None)
         self._unindex(name)
 
-    def owes(self, name: str, version: str) -> bool:
-        """Whether the client must be told this version; what it claimed is settled by that."""
-        claimed = self.claimed.pop(name, None)
-        if name in self.forced:
-            self.forced.discard(name)
+    # -- What there may be to tell --
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there are marks left to look at."""
+        return bool(self.pending or self.leaving)
+
+    def note(self, name: str, *, forced: bool = False) -> None:
+        """There may be something to tell of a name."""
+        self.pending[name] = forced or self.pending.get(name, False)
+
+    def owes(self, resource: Resource, *, forced: bool) -> bool:
+        """Whether the client must be told a resource; what it claimed is settled by that."""
+        name, digest = resource.name, resource.digest
+        claimed = self.claimed.pop(name, None) if self.claimed else None
+        if forced:
             return True
-        if claimed == version:
-            self.tell(name, version)
-        return self.told.get(name) != version
+        if claimed is not None and claimed == resource.version:
+            self.tell(name, digest)
+        return self.told.get(name) != digest
 
-    def services(self) -> list[Key]:
-        """The services that it concerns."""
-        return list(self._of_service)
+    # -- What the client has said to what it was told --
 
-    def _count(self, name: str, version: str) -> None:
-        before, after = self.told.get(name, ABSENT), version
-        change = int(after or "0", 16) - int(before or "0", 16)
-        self._sum = (self._sum + change) % (1 << _SUM_BITS)
+    def sent(self, nonce: int, names: Iterable[str]) -> None:
+        """A response with these has gone out; the client has not said what it makes of them."""
+        self.nonce = nonce
+        for name in names:
+            self._unanswered[name] = nonce
+
+    def unanswered(self, name: str) -> bool:
+        """Whether the client has yet to say what it makes of what it was told of a name."""
+        return name in self._unanswered
+
+    def heard(self, text: str, refusal: str | None) -> list[str] | None:
+        """Take note of an ACK or NACK by its nonce; the names that it is about.
+
+        None if it says nothing new: its nonce is of another stream, or already answered.
+        Who answers a response has taken in those before it.
+        """
+        if not (text.isdecimal() and len(text) <= _NONCE_DIGITS_MAX):
+            return None
+        nonce = int(text)
+        if not self.answered < nonce <= self.nonce:
+            return None
+        self.answered = nonce
+        names = [name for name, number in self._unanswered.items() if number <= nonce]
+        about = [name for name in names if self._unanswered[name] == nonce]
+        for name in names:
+            del self._unanswered[name]
+            self.refused.pop(name, None)
+        if refusal is not None:
+            self.refused.update(dict.fromkeys(about, refusal))
+        return about
+
+    # -- Names by service --
 
     def _index(self, name: str) -> None:
         if (asked := reference(name)) is not None:

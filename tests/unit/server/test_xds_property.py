@@ -11,13 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.test_watch_property import events
 from tests.unit.server.watching import KINDS, emptied, listed
-from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, XdsClient, node, truth
+from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, Told, XdsClient, node, truth
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_following import XdsScope
 from vmsvc_grpc.server.xds_names import canonical_names
 from vmsvc_grpc.server.xds_resources import TypeUrl
 from vmsvc_grpc.server.xds_stream import Form
@@ -33,10 +34,13 @@ seldom = st.integers(0, 5).map(lambda number: number == 5)
 class Client:
     """One client, and whether it has refused something since it last connected."""
 
-    def __init__(self, cache: Cache, form: Form, agent: str, readiness: str, limit: int) -> None:
-        who = node(agent, readiness=readiness)
+    def __init__(
+        self, cache: Cache, form: Form, agent: str, readiness: str, scope: XdsScope, limit: int
+    ) -> None:
+        who = node(agent, readiness=readiness, namespace="n1")
         limits = Limits(response_bytes_max=limit)
-        self.xds = XdsClient(cache, form, who=who, limits=limits)
+        self.xds = XdsClient(cache, form, who=who, scope=scope, limits=limits)
+        self.scope = scope
         self.envoy = agent == "envoy"
         self.filter_class = CLASSES[readiness]
         self.tainted = False
@@ -52,7 +56,8 @@ class Client:
                     wanted.update(canonical_names(key, state.ports))
         if self.envoy and type_url is LDS:
             return {}
-        known = {name: truth(cache, type_url, name, self.filter_class) for name in wanted}
+        seen = (name for name in wanted if self.scope is XdsScope.ALL or ".n2" not in name)
+        known = {name: truth(cache, type_url, name, self.filter_class) for name in seen}
         return {name: message for name, message in known.items() if message is not None}
 
     def holds(self, cache: Cache, type_url: TypeUrl) -> None:
@@ -66,8 +71,16 @@ class Client:
         assert held == expected
 
 
+def told(responses: list[Told], type_url: TypeUrl) -> set[str]:
+    """The names that these tell of, be it that they are gone."""
+    names = (name for label, *names in responses if label == type_url.label for name in names)
+    return {name.removeprefix("-") for name in names}
+
+
 class Following(RuleBasedStateMachine):
     """Objects come and go; clients ask, acknowledge, refuse, lag, leave and come back."""
+
+    form: Form
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,21 +91,21 @@ class Following(RuleBasedStateMachine):
         unsynced=seldom,
         agents=st.lists(
             st.tuples(
-                st.sampled_from(list(Form)),
                 st.sampled_from(["envoy", "gRPC Go"]),
                 st.sampled_from(sorted(CLASSES)),
+                st.sampled_from(list(XdsScope)),
                 st.sampled_from([1, 400, 4_000_000]),
             ),
             min_size=2,
             max_size=3,
         ),
     )
-    def begin(self, unsynced: bool, agents: list[tuple[Form, str, str, int]]) -> None:
+    def begin(self, unsynced: bool, agents: list[tuple[str, str, XdsScope, int]]) -> None:
         if not unsynced:
             keys = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]
             members = [vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})]
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in keys), *members)
-        self.clients = [Client(self.cache, *agent) for agent in agents]
+        self.clients = [Client(self.cache, self.form, *agent) for agent in agents]
 
     @rule(changes=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
     def change(self, changes: list[tuple[Event, int]]) -> None:
@@ -115,6 +128,24 @@ class Following(RuleBasedStateMachine):
             xds.ask(type_url, *wanted)
         else:
             xds.change(type_url, wanted)
+
+    @precondition(lambda self: self.cache.synced)
+    @rule(number=st.integers(0, 2), type_url=types, wanted=names)
+    def what_is_newly_asked_for_is_answered(
+        self, number: int, type_url: TypeUrl, wanted: list[str]
+    ) -> None:
+        """Delta: whatever is named. State of the world: what is new in it, if it exists."""
+        client = self.clients[number % len(self.clients)]
+        client.xds.read_all()
+        new, by_name = set(wanted) - {"*"}, set(client.xds.asked(type_url).names)
+        if self.form is Form.SOTW:
+            client.xds.ask(type_url, *wanted)
+            new = (new - by_name) & client.truth(self.cache, type_url).keys()
+        else:
+            client.xds.change(type_url, wanted)
+            if "*" in wanted:
+                new |= client.truth(self.cache, type_url).keys() - by_name
+        assert told(client.xds.read_all(), type_url) >= new
 
     @rule(number=st.integers(0, 2), type_url=types, unwanted=names)
     def unsubscribe(self, number: int, type_url: TypeUrl, unwanted: list[str]) -> None:
@@ -147,7 +178,9 @@ class Following(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2), type_url=types, wanted=names)
     def send_a_stale_nonce(self, number: int, type_url: TypeUrl, wanted: list[str]) -> None:
         xds = self.clients[number % len(self.clients)].xds
-        if xds.form is Form.SOTW and xds.asked(type_url).nonce:
+        if xds.form is Form.DELTA:
+            xds.change(type_url, wanted, response_nonce="7")  # It counts all the same.
+        elif xds.asked(type_url).nonce:
             xds._send_sotw(type_url, wanted, response_nonce="stale")
 
     @rule(number=st.integers(0, 2))
@@ -190,5 +223,14 @@ def _moved(number: int) -> Event:
     return Apply(vm("a", f"10.0.0.{number}", namespace="n1", labels={"app": "x"}))
 
 
-TestFollowing = Following.TestCase
-TestFollowing.settings = settings(max_examples=200, stateful_step_count=20, deadline=None)
+class FollowingSotw(Following):
+    form = Form.SOTW
+
+
+class FollowingDelta(Following):
+    form = Form.DELTA
+
+
+TestSotw, TestDelta = FollowingSotw.TestCase, FollowingDelta.TestCase
+TestSotw.settings = settings(max_examples=150, stateful_step_count=20, deadline=None)
+TestDelta.settings = TestSotw.settings

@@ -19,7 +19,7 @@ from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.xds_resources import Resources, load_assignment
+from vmsvc_grpc.server.xds_resources import Resources, load_assignment, response
 
 NAME = "web.shop:80"
 HTTP = ServicePort("http", "TCP", 80, 9376)
@@ -100,6 +100,11 @@ def test_one_that_is_not_ready_is_unhealthy_and_its_locality_keeps_a_weight() ->
             [("10.0.0.1:9376", HealthStatus.HEALTHY)],
             id="once, in two zones too",
         ),
+        pytest.param(
+            [endpoint("2001:DB8:0:0::1", "a"), endpoint("2001:db8::1", "b")],
+            [("2001:db8::1:9376", HealthStatus.HEALTHY)],
+            id="once, written in two ways too",
+        ),
     ],
 )
 def test_an_address_comes_once(endpoints: list[Endpoint], kept: list[tuple[str, int]]) -> None:
@@ -159,10 +164,25 @@ def test_each_is_made_once_and_versions_follow_content() -> None:
     assert again == first
 
 
-def test_the_parts_of_several_are_one_response() -> None:
+@pytest.mark.parametrize("nonce", [1, 9, 10, 12_345_678_901])
+def test_the_parts_of_several_are_one_response(nonce: int) -> None:
     resources = Resources(Counts())
     parts = [resources.static(CDS, name) for name in ("a.b:1", "c.d:2")]
-    head = pb.DeltaDiscoveryResponse(nonce="7").SerializeToString()
-    response = pb.DeltaDiscoveryResponse.FromString(b"".join([head, *(p.delta for p in parts)]))
-    assert response.nonce == "7"
-    assert [(r.name, r.version) for r in response.resources] == [(p.name, p.version) for p in parts]
+    sotw = pb.DiscoveryResponse(
+        version_info="80000000000000000000000000000005", type_url=CDS.value, nonce=str(nonce)
+    )
+    delta = pb.DeltaDiscoveryResponse(
+        system_version_info="0" * 32,
+        type_url=CDS.value,
+        nonce=str(nonce),
+        removed_resources=["e.f:3", "g.h:4"],
+    )
+    for part in parts:
+        sotw.MergeFromString(part.sotw)
+        delta.MergeFromString(part.delta)
+    assert [unpacked(packed)[0] for packed in sotw.resources] == ["a.b:1", "c.d:2"]
+    assert [(r.name, r.version) for r in delta.resources] == [(p.name, p.version) for p in parts]
+    made = response(CDS, 2**127 + 5, nonce, [part.sotw for part in parts])
+    assert pb.DiscoveryResponse.FromString(made) == sotw
+    made = response(CDS, 0, nonce, [part.delta for part in parts], ["e.f:3", "g.h:4"])
+    assert pb.DeltaDiscoveryResponse.FromString(made) == delta

@@ -19,46 +19,31 @@ from tests.unit.server.xds_client import (
     node,
     truth,
 )
+from tests.unit.server.xds_world import (
+    API,
+    BOTH,
+    ENVOY,
+    NAME,
+    OTHER,
+    C,
+    E,
+    L,
+    R,
+    ask,
+    cache,
+    move,
+    ports,
+    remove,
+)
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.events import Apply, Delete
-from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import Key, Probe, Problem, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.server.call import Code, EndOfStream, RpcError
+from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_following import XdsScope
 from vmsvc_grpc.server.xds_resources import TypeUrl
-from vmsvc_grpc.server.xds_stream import Form, XdsScope
-
-NAME = "web.shop:80"
-API = Key("shop", "api")
-OTHER = Key("lab", "web")
-ENVOY = node("envoy")
-
-C, E, L, R = (type_url.label for type_url in (CDS, EDS, LDS, RDS))
-BOTH = pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
-
-
-def cache(*others: Any) -> Cache:
-    return synced_cache(service(), vm("a", "10.0.0.1"), *others)
-
-
-def ask(client: XdsClient, type_url: TypeUrl, *names: str) -> XdsClient:
-    """Ask for names in the client's form."""
-    if client.form is Form.SOTW:
-        return client.ask(type_url, *names)
-    return client.change(type_url, names)
-
-
-def move(served: Cache, address: str) -> None:
-    served.apply(Apply(vm("a", address)))
-
-
-def remove(served: Cache, key: Key = WEB) -> None:
-    served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, key))
-
-
-def ports(*numbers: int) -> Any:
-    return spec(ports=tuple(ServicePort(f"p{n}", "TCP", n, 9000 + n) for n in numbers))
-
+from vmsvc_grpc.server.xds_stream import Form
 
 # -- What is asked for, and what is there --
 
@@ -171,16 +156,6 @@ def test_a_wrong_type_ends_the_stream(implied: TypeUrl | None, type_url: str) ->
     assert error.value.code is Code.INVALID_ARGUMENT
 
 
-def test_what_is_kept_of_a_client_is_bounded() -> None:
-    who = node("envoy")
-    who.extensions.add(name="x" * 1_000)
-    client = XdsClient(cache(), who=who).ask(EDS, NAME)
-    client.read(refuse="no" * 1_000)
-    assert client.stream.node is not None
-    assert client.stream.node.message.ByteSize() < 100
-    assert [len(refusal.message) for refusal in client.refusals] == [1_000]
-
-
 def test_what_is_no_request_ends_the_stream() -> None:
     with pytest.raises(RpcError, match="is not a envoy"):
         XdsClient(cache()).stream.receive(b"\xff")
@@ -188,78 +163,6 @@ def test_what_is_no_request_ends_the_stream() -> None:
 
 def test_a_stream_of_one_type_has_it_without_saying_so() -> None:
     assert XdsClient(cache(), implied=EDS).ask(EDS, NAME).read_all() == [(E, NAME)]
-
-
-def test_a_stream_that_asks_for_too_much_is_ended() -> None:
-    client = XdsClient(cache(), limits=Limits(services_per_stream_max=2))
-    with pytest.raises(RpcError) as error:
-        client.ask(EDS, "a.b:1", "a.b:2", "a.b:3")
-    assert error.value.code is Code.RESOURCE_EXHAUSTED
-
-
-# -- ACK, NACK, nonces --
-
-
-@BOTH
-def test_a_change_is_told_once_and_nothing_when_nothing_changed(form: Form) -> None:
-    served = cache()
-    client = ask(XdsClient(served, form), EDS, NAME)
-    client.read_all()
-    move(served, "10.0.0.2")
-    assert client.read_all() == [(E, NAME)]
-    move(served, "10.0.0.3")
-    move(served, "10.0.0.2")
-    served.apply(Apply(vm("z", "10.9.9.9", labels={})))
-    assert client.read_all() == []
-    assert client.counts.xds_resources_skipped[E] == 1
-
-
-@BOTH
-def test_a_nack_is_not_answered_until_the_content_changes(form: Form) -> None:
-    """go-control-plane #962: a NACK was answered with the same again, and so for ever."""
-    served = cache()
-    client = ask(XdsClient(served, form), EDS, NAME)
-    assert client.read(refuse="no good") == (E, NAME)
-    assert client.read_all() == []
-    assert [refusal.message for refusal in client.refusals] == ["no good"]
-    move(served, "10.0.0.2")
-    assert client.read_all() == [(E, NAME)]
-    assert (client.counts.xds_nacks[E], client.counts.xds_acks[E]) == (1, 1)
-
-
-@BOTH
-def test_going_back_after_a_nack_is_told(form: Form) -> None:
-    """go-control-plane #564."""
-    served = cache()
-    client = ask(XdsClient(served, form), EDS, NAME)
-    client.read_all()
-    move(served, "10.0.0.2")
-    client.read(refuse="not that")
-    move(served, "10.0.0.1")
-    assert client.read_all() == [(E, NAME)]
-
-
-def test_a_nack_is_what_has_an_error_whatever_its_version() -> None:
-    client = XdsClient(cache()).ask(EDS, NAME)
-    client.read()
-    client.ask(EDS, NAME, version_info="", response_nonce="1")
-    assert (client.counts.xds_acks[E], client.counts.xds_nacks[E]) == (2, 0)
-
-
-def test_a_stale_request_is_not_answered_nor_taken() -> None:
-    client = XdsClient(cache(service(API))).ask(EDS, NAME)
-    client.read()
-    client.ask(EDS, "api.shop:80", response_nonce="0")
-    assert client.read_all() == []
-    client.ask(EDS, NAME, "api.shop:80")
-    assert client.read_all() == [(E, "api.shop:80")]
-
-
-def test_a_stale_change_of_a_delta_subscription_counts() -> None:
-    client = XdsClient(cache(service(API)), Form.DELTA).change(EDS, [NAME])
-    client.read_all()
-    client.change(EDS, ["api.shop:80"], response_nonce="0")
-    assert client.read_all() == [(E, "api.shop:80")]
 
 
 # -- State of the world --
@@ -345,16 +248,36 @@ def test_something_missing_is_not_answered_until_it_is_there() -> None:
     assert client.read_all() == [(E, NAME)]
 
 
-def test_a_wildcard_that_is_given_up_for_a_name_keeps_what_is_told() -> None:
+def test_a_wildcard_that_is_given_up_for_a_name_is_told_of_that_name_again() -> None:
+    """It is newly asked for: the client may not have kept what it got without asking."""
     served = cache(service(API))
     client = XdsClient(served).ask(CDS)
     client.read_all()
     client.ask(CDS, NAME)
-    assert client.read_all() == []
+    assert client.read_all() == [(C, NAME)]
     remove(served, API)
     assert client.read_all() == []
     remove(served)
     assert client.read_all() == [(C,)]
+
+
+@pytest.mark.parametrize("type_url", TypeUrl, ids=lambda type_url: type_url.label)
+def test_a_name_beside_a_wildcard_that_has_had_it_is_told_again(type_url: TypeUrl) -> None:
+    client = XdsClient(cache()).ask(type_url)
+    client.read_all()
+    client.ask(type_url, "*", NAME)
+    assert client.read_all() == [(type_url.label, NAME)]
+    assert client.read_all() == []
+
+
+def test_a_star_ends_the_legacy_form_so_that_an_empty_list_means_nothing() -> None:
+    served = cache()
+    client = XdsClient(served).ask(CDS)
+    client.read_all()
+    client.ask(CDS, "*")
+    client.ask(CDS)
+    served.apply(Apply(service(API)))
+    assert client.read_all() == []
 
 
 # -- Delta --
@@ -414,6 +337,36 @@ def test_unsubscribing_what_a_wildcard_covers_sends_it() -> None:
     assert client.read_all() == [(C, NAME), (C, "-gone.shop:80", "-web.shop")]
 
 
+def test_a_wildcard_that_is_subscribed_to_again_is_told_in_full() -> None:
+    """As any name: the client may have let go of all of it."""
+    client = XdsClient(cache(service(API)), Form.DELTA).change(CDS)
+    client.read_all()
+    client.change(CDS, ["*"])
+    assert client.read_all() == [(C, "api.shop:80", NAME)]
+    client.change(CDS, ["*", NAME])
+    assert client.read_all() == [(C, "api.shop:80", NAME)]
+    assert client.read_all() == []
+
+
+def test_unsubscribing_everything_at_once_is_silent() -> None:
+    client = XdsClient(cache(), Form.DELTA).change(CDS, ["*", NAME])
+    client.read_all()
+    client.change(CDS, [], [NAME, "*"])
+    assert client.read_all() == []
+
+
+def test_a_resubscription_is_answered_even_if_it_comes_and_goes_meanwhile() -> None:
+    served = cache(service(API))
+    client = XdsClient(served, Form.DELTA, limits=Limits(response_bytes_max=1))
+    client.change(EDS, [NAME, "api.shop:80"])
+    client.read_all()
+    remove(served)
+    client.change(EDS, ["api.shop:80", NAME])
+    assert client.read() == (E, "api.shop:80")  # By now it has seen that the other is gone.
+    served.apply(Apply(service()))
+    assert client.read_all() == [(E, NAME)]
+
+
 def test_a_wildcard_can_be_unsubscribed() -> None:
     served = cache(service(API))
     client = XdsClient(served, Form.DELTA).change(CDS, ["*", NAME])
@@ -465,6 +418,79 @@ def test_versions_agree_between_streams_and_replicas() -> None:
     assert one.asked(EDS).version != other.asked(EDS).version
 
 
+def test_what_is_held_and_not_asked_for_is_taken_away() -> None:
+    client = XdsClient(cache(), Form.DELTA).change(
+        EDS, [NAME], held={"gone.shop:80": "1", "api.shop:80": "x" * 100, "xdstp://x": ""}
+    )
+    assert client.read_all() == [(E, NAME), (E, "-api.shop:80", "-gone.shop:80", "-xdstp://x")]
+
+
+def test_what_is_held_is_not_taken_away_before_the_cache_is_synced() -> None:
+    served = Cache(AddressRules())
+    before = XdsClient(cache(), Form.DELTA, who=ENVOY).change(CDS)
+    before.read_all()
+    held = before.asked(CDS).versions
+    client = XdsClient(served, Form.DELTA, who=ENVOY).change(CDS, held=held | {"api.shop:80": "x"})
+    assert client.read_all() == []
+    listed(served, service())
+    assert client.read_all() == [(C, "-api.shop:80")]
+
+
+# -- Services of all kinds --
+
+
+@BOTH
+def test_tcp_has_the_number_that_udp_shares(form: Form) -> None:
+    dns = (ServicePort("dns", "UDP", 53, 5354), ServicePort("dns-tcp", "TCP", 53, 5353))
+    served = synced_cache(service(given=spec(ports=dns)), vm("a", "10.0.0.1"))
+    names = ["web.shop:53", "web.shop:dns", "web.shop:dns-tcp"]
+    client = ask(XdsClient(served, form), EDS, *names)
+    client.read_all()
+    shown = {name: addresses(client.held(EDS)[name]) for name in names}
+    told = (["10.0.0.1:5353"], ["10.0.0.1:5354"], ["10.0.0.1:5353"])
+    assert shown == dict(zip(names, told, strict=True))
+    assert ask(XdsClient(served, form), CDS).read_all() == [(C, "web.shop:53")]
+
+
+@BOTH
+def test_a_headless_service_has_a_name_for_each_port_and_none_without(form: Form) -> None:
+    headless = service(given=spec(ports=(), cluster_ip="None"))
+    client = ask(XdsClient(served := synced_cache(headless), form), CDS)
+    assert client.read_all() == [(C,)]
+    served.apply(Apply(service(given=spec(cluster_ip="None"))))
+    assert client.read_all() == [(C, NAME)]
+
+
+@BOTH
+def test_a_refused_service_is_as_it_was_or_not_there(form: Form) -> None:
+    """A process that has seen a valid spec goes on by it; another says that there is none."""
+    refused = service(problems=(Problem("spec.type", "NodePort is not supported"),))
+    for served, told in ((cache(), [(C, NAME)]), (synced_cache(), [(C,)])):
+        served.apply(Apply(refused))
+        client = ask(XdsClient(served, form, who=ENVOY), CDS)
+        assert client.read_all() == told
+        served.apply(Apply(service()))
+        client.read_all()
+        assert sorted(client.held(CDS)) == [NAME]
+
+
+@BOTH
+def test_a_change_of_one_endpoint_leaves_the_others(form: Form) -> None:
+    """kuberesolver #66: the slice that changed last was taken for all there is."""
+    served = cache(*(vm(f"v{number}", f"10.1.0.{number}") for number in range(249)))
+    client = ask(XdsClient(served, form), EDS, NAME)
+    client.read_all()
+    move(served, "10.0.0.2")
+    client.read_all()
+    assert len(addresses(client.held(EDS)[NAME])) == 250
+
+
+def test_who_does_not_say_who_it_is_is_answered_as_far_as_it_may_see() -> None:
+    for scope, told in ((XdsScope.ALL, [(E, NAME)]), (XdsScope.NAMESPACE, [])):
+        client = XdsClient(cache(), who=pb.DiscoveryRequest().node, scope=scope).ask(EDS, NAME)
+        assert client.read_all() == told
+
+
 # -- Order --
 
 
@@ -502,72 +528,3 @@ def test_a_changed_cluster_has_its_endpoints_sent_again(form: Form) -> None:
     told = client.read_all()
     assert (E, NAME) in told[1:]
     assert told[0][0] == C
-
-
-# -- Bounds --
-
-
-@BOTH
-def test_responses_are_split(form: Form) -> None:
-    keys = [Key("shop", f"s{number:02}") for number in range(20)]
-    served = cache(*map(service, keys))
-    names = [f"{key.name}.shop:80" for key in keys]
-    size = 1_000
-    client = ask(XdsClient(served, form, limits=Limits(response_bytes_max=size)), EDS, *names)
-    told = client.read_all()
-    assert len(told) > 2
-    assert sorted(name for one in told for name in one[1:]) == names
-    assert max(client.sizes) < size + 300
-
-
-def test_a_stalled_stream_holds_marks_and_no_messages() -> None:
-    served = cache()
-    client = XdsClient(served).ask(EDS, NAME)
-    for number in range(100):
-        move(served, f"10.0.1.{number}")
-    assert client.counts.xds_encodings[E] == 0
-    assert client.read_all() == [(E, NAME)]
-    assert addresses(client.held(EDS)[NAME]) == ["10.0.1.99:9376"]
-
-
-def test_an_old_stream_ends_with_ok() -> None:
-    client = XdsClient(cache()).ask(EDS, NAME)
-    client.stream.expire()
-    with pytest.raises(EndOfStream):
-        client.stream.next_message()
-
-
-def test_a_client_that_only_listens_gets_its_answer_and_the_end() -> None:
-    """As grpcurl does."""
-    client = XdsClient(cache()).ask(EDS, NAME)
-    client.stream.half_close()
-    assert client.stream.next_message() is not None
-    with pytest.raises(EndOfStream):
-        client.stream.next_message()
-
-
-@BOTH
-def test_nothing_is_left_of_a_stream(form: Form) -> None:
-    served = cache(service(API))
-    client = XdsClient(served, form)
-    ask(client, CDS)
-    ask(client, EDS, NAME, "gone.shop:80")
-    client.read_all()
-    client.stream.close()
-    emptied(served)
-    assert served.idle()
-
-
-@BOTH
-def test_services_that_come_and_go_leave_nothing_in_a_wildcard_stream(form: Form) -> None:
-    served = cache()
-    client = ask(XdsClient(served, form, who=ENVOY), CDS)
-    for number in range(50):
-        key = Key("shop", f"s{number}")
-        served.apply(Apply(service(key)))
-        client.read_all()
-        remove(served, key)
-        client.read_all()
-    assert served.topic_count == 2
-    assert client.stream._topics.keys() == {WEB}
-    assert sorted(client.held(CDS)) == [NAME]

@@ -19,9 +19,10 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server import xds_resources
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_following import XdsScope
 from vmsvc_grpc.server.xds_names import port_of, reference
 from vmsvc_grpc.server.xds_resources import Resources, TypeUrl
-from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsScope, XdsShared, XdsStream
+from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsShared, XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
 WHOLE = (CDS, LDS)
@@ -169,6 +170,11 @@ class XdsClient:
             if not wanted:
                 continue
             if self.form is Form.SOTW:
+                if type_url not in WHOLE:
+                    # Nothing could say that one has gone which it does not name.
+                    asked.held = {
+                        name: asked.held[name] for name in asked.held.keys() & asked.names
+                    }
                 legacy = wanted == ["*"] and not asked.named
                 self._send_sotw(type_url, [] if legacy else wanted)
             else:
@@ -211,6 +217,7 @@ class XdsClient:
         response = pb.DiscoveryResponse.FromString(raw)
         type_url = TypeUrl(response.type_url)
         asked = self.asked(type_url)
+        once(unpacked(resource)[0] for resource in response.resources)
         got = {name: m for name, m in map(unpacked, response.resources) if asked.wants(name)}
         asked.nonce = response.nonce
         names = [*sorted(asked.names), *(["*"] if asked.wildcard and asked.named else [])]
@@ -228,6 +235,7 @@ class XdsClient:
         response = pb.DeltaDiscoveryResponse.FromString(raw)
         type_url = TypeUrl(response.type_url)
         asked = self.asked(type_url)
+        once([*(resource.name for resource in response.resources), *response.removed_resources])
         answer = pb.DeltaDiscoveryRequest(type_url=type_url.value, response_nonce=response.nonce)
         if refuse:
             answer.error_detail.message = refuse
@@ -247,6 +255,12 @@ class XdsClient:
     def held(self, type_url: TypeUrl) -> dict[str, Any]:
         """What it holds of a type."""
         return self.asked(type_url).held
+
+
+def once(names: Iterable[str]) -> None:
+    """Fail if a name comes twice in one response: clients refuse that."""
+    told = list(names)
+    assert len(told) == len(set(told))
 
 
 def unpacked(packed: Any) -> tuple[str, Any]:

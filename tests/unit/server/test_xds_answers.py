@@ -1,0 +1,214 @@
+"""ACKs, NACKs and nonces of xDS, and what the status of clients shows of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.admin.v3 import config_dump_shared_pb2
+from envoy.service.status.v3 import csds_pb2
+
+from tests.unit.objects import service, spec, vm
+from tests.unit.server.xds_client import CDS, EDS, XdsClient
+from tests.unit.server.xds_world import (
+    API,
+    BOTH,
+    NAME,
+    C,
+    E,
+    ask,
+    cache,
+    move,
+)
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.server.call import Call
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds_status import ClientStatus
+from vmsvc_grpc.server.xds_stream import Form
+
+
+@BOTH
+def test_a_change_is_told_once_and_nothing_when_nothing_changed(form: Form) -> None:
+    served = cache()
+    client = ask(XdsClient(served, form), EDS, NAME)
+    client.read_all()
+    move(served, "10.0.0.2")
+    assert client.read_all() == [(E, NAME)]
+    move(served, "10.0.0.3")
+    move(served, "10.0.0.2")
+    served.apply(Apply(vm("z", "10.9.9.9", labels={})))
+    assert client.read_all() == []
+    assert client.counts.xds_resources_skipped[E] == 1
+
+
+@BOTH
+def test_a_nack_is_not_answered_until_the_content_changes(form: Form) -> None:
+    """go-control-plane #962: a NACK was answered with the same again, and so for ever."""
+    served = cache()
+    client = ask(XdsClient(served, form), EDS, NAME)
+    assert client.read(refuse="no good") == (E, NAME)
+    assert client.read_all() == []
+    assert [refusal.message for refusal in client.refusals] == ["no good"]
+    move(served, "10.0.0.2")
+    assert client.read_all() == [(E, NAME)]
+    assert (client.counts.xds_nacks[E], client.counts.xds_acks[E]) == (1, 1)
+
+
+@BOTH
+def test_going_back_after_a_nack_is_told(form: Form) -> None:
+    """go-control-plane #564."""
+    served = cache()
+    client = ask(XdsClient(served, form), EDS, NAME)
+    client.read_all()
+    move(served, "10.0.0.2")
+    client.read(refuse="not that")
+    move(served, "10.0.0.1")
+    assert client.read_all() == [(E, NAME)]
+
+
+def test_a_nack_is_what_has_an_error_whatever_its_version() -> None:
+    for fields, counted in (({}, (1, 0)), ({"error_detail": {"message": ""}}, (0, 1))):
+        client = XdsClient(cache()).ask(EDS, NAME)
+        client.pump()
+        client.ask(EDS, NAME, version_info="another", response_nonce="1", **fields)
+        assert (client.counts.xds_acks[E], client.counts.xds_nacks[E]) == counted
+
+
+@BOTH
+def test_a_nack_outlives_what_comes_and_goes_unseen_and_not_what_is_new(form: Form) -> None:
+    served = cache()
+    client = ask(XdsClient(served, form), EDS, NAME)
+    client.read(refuse="no good")
+    move(served, "10.0.0.2")
+    move(served, "10.0.0.1")
+    assert client.read_all() == []
+    move(served, "10.0.0.2")
+    assert client.read_all() == [(E, NAME)]
+
+
+@BOTH
+def test_each_response_is_answered_once(form: Form) -> None:
+    client = ask(XdsClient(cache(), form), EDS, NAME)
+    client.read()
+    for nonce in ("1", "1", "2", "99999999999999999999", "9" * 5_000, "one", "-1", "\u0661"):
+        answer: dict[str, Any] = {"response_nonce": nonce, "error_detail": {"message": "late"}}
+        if form is Form.SOTW:
+            client.ask(EDS, NAME, **answer)
+        else:
+            client.change(EDS, **answer)
+    assert (client.counts.xds_acks[E], client.counts.xds_nacks[E]) == (1, 0)
+    assert client.refusals == []
+    assert client.read_all() == []
+
+
+def test_a_nonce_of_an_earlier_stream_says_nothing() -> None:
+    served = cache()
+    client = XdsClient(served).ask(EDS, NAME, response_nonce="7", error_detail={"message": "old"})
+    assert (client.counts.xds_nacks[E], client.refusals) == (0, [])
+    assert client.read_all() == [(E, NAME)]
+
+
+@BOTH
+def test_types_have_their_own_nonces_on_one_stream(form: Form) -> None:
+    served = cache()
+    client = XdsClient(served, form)
+    for type_url in (CDS, EDS):
+        ask(client, type_url, NAME)
+    client.pump()
+    client.pump()
+    client.read(refuse="a cluster")  # By now a response of another type has gone out.
+    client.read()
+    assert [refusal.type_url for refusal in client.refusals] == [CDS]
+    assert (client.counts.xds_nacks[C], client.counts.xds_acks[E]) == (1, 1)
+    move(served, "10.0.0.2")
+    assert client.read_all() == [(E, NAME)]
+
+
+def test_a_stale_request_is_not_answered_nor_taken() -> None:
+    client = XdsClient(cache(service(API))).ask(EDS, NAME)
+    client.read()
+    client.ask(EDS, "api.shop:80", response_nonce="0")
+    assert client.read_all() == []
+    client.ask(EDS, NAME, "api.shop:80")
+    assert client.read_all() == [(E, "api.shop:80")]
+
+
+def test_a_stale_change_of_a_delta_subscription_counts() -> None:
+    client = XdsClient(cache(service(API)), Form.DELTA).change(EDS, [NAME])
+    client.read_all()
+    client.change(EDS, ["api.shop:80"], response_nonce="0")
+    assert client.read_all() == [(E, "api.shop:80")]
+
+
+# -- What the status of clients shows --
+
+
+def status(client: XdsClient) -> dict[str, tuple[str, str, str]]:
+    """Of each name: config status, client status, and the error."""
+    shown = ClientStatus(lambda: [client.stream]).fetch(b"", Call("ipv4:127.0.0.1:1"))
+    (config,) = csds_pb2.ClientStatusResponse.FromString(shown).config
+    return {
+        one.name: (
+            csds_pb2.ConfigStatus.Name(one.config_status),
+            config_dump_shared_pb2.ClientResourceStatus.Name(one.client_status),
+            one.error_state.details,
+        )
+        for one in config.generic_xds_configs
+    }
+
+
+SYNCED = ("SYNCED", "ACKED", "")
+STALE = ("STALE", "REQUESTED", "")
+
+
+@BOTH
+def test_a_status_is_that_of_the_resource_and_not_of_its_type(form: Form) -> None:
+    served = cache(service(API, spec({"app": "api"})))
+    api = "api.shop:80"
+    client = ask(XdsClient(served, form), EDS, NAME, api)
+    client.pump()
+    assert status(client) == {NAME: STALE, api: STALE}
+    client.read()
+    assert status(client) == {NAME: SYNCED, api: SYNCED}
+    move(served, "10.0.0.2")
+    client.read(refuse="no good")
+    assert status(client) == {NAME: ("ERROR", "NACKED", "no good"), api: SYNCED}
+    served.apply(Apply(vm("b", "10.0.0.9", labels={"app": "api"})))
+    client.read()
+    assert status(client) == {NAME: ("ERROR", "NACKED", "no good"), api: SYNCED}
+    move(served, "10.0.0.3")
+    client.read()
+    assert status(client) == {NAME: SYNCED, api: SYNCED}
+
+
+@BOTH
+def test_two_responses_are_answered_each_for_itself(form: Form) -> None:
+    served = cache(service(API))
+    client = XdsClient(served, form, limits=Limits(response_bytes_max=1))
+    ask(client, EDS, NAME, "api.shop:80")
+    assert client.pump()
+    assert client.pump()
+    client.read(refuse="the first")
+    client.read()
+    assert status(client) == {NAME: ("ERROR", "NACKED", "the first"), "api.shop:80": SYNCED}
+    (refusal,) = client.refusals
+    assert list(refusal.names) == [NAME]
+
+
+@BOTH
+def test_what_does_not_exist_is_shown_as_far_as_it_can_be_told(form: Form) -> None:
+    client = ask(XdsClient(cache(), form), EDS, "gone.shop:80")
+    client.read_all()
+    sotw, delta = ("NOT_SENT", "REQUESTED", ""), ("SYNCED", "DOES_NOT_EXIST", "")
+    assert status(client) == {"gone.shop:80": sotw if form is Form.SOTW else delta}
+
+
+@BOTH
+def test_a_refusal_is_of_the_same_content_whoever_refuses(form: Form) -> None:
+    served = cache(service(API))
+    first = ask(XdsClient(served, form), EDS, NAME)
+    second = ask(XdsClient(served, form), EDS, "api.shop:80")
+    second.read_all()
+    ask(second, EDS, *([NAME, "api.shop:80"] if form is Form.SOTW else [NAME]))
+    for client in (first, second):
+        client.read(refuse="no good")
+    assert first.refusals == second.refusals
