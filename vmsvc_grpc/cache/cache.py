@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Protocol
@@ -55,6 +55,8 @@ class Service:
     families: tuple[IPFamily, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
+    """What each VM gives that the selector matches and that is not being deleted, be it nothing."""
+
     remembered: frozenset[str] = frozenset()
     """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
 
@@ -392,16 +394,13 @@ class Cache:
     def _contribute(self, key: Key, vm_key: Key, vm: VirtualMachine | None) -> bool:
         """Hold one VM against one service; whether the service's endpoints changed."""
         service = self.services[key]
-        given = self._evaluated(service, vm) if vm else ()
-        if given == service.contributions.get(vm_key, ()):
-            return False
-        if given:
+        before = service.contributions.pop(vm_key, None)
+        given = self._evaluated(service, vm) if vm else None
+        if given is not None:
             service.contributions[vm_key] = given
-        else:
-            del service.contributions[vm_key]
-        return self._reassemble(service)
+        return (given or ()) != (before or ()) and self._reassemble(service)
 
-    def _evaluated(self, service: Service, vm: VirtualMachine) -> tuple[Endpoint, ...]:
+    def _evaluated(self, service: Service, vm: VirtualMachine) -> tuple[Endpoint, ...] | None:
         assert service.spec is not None, "only a service with a valid spec has a selector"
         self.counts.evaluations += 1
         return contribution(service.spec, service.families, vm, service.remembers, self.rules)
@@ -418,7 +417,7 @@ class Cache:
             key = service.object.key
             service.families = self._families(key, service.spec)
             for vm in self.vms.matching(key.namespace, service.spec.selector):
-                if given := self._evaluated(service, vm):
+                if (given := self._evaluated(service, vm)) is not None:
                     service.contributions[vm.key] = given
         return self._reassemble(service)
 
@@ -532,13 +531,6 @@ class Cache:
 
     def _first(self, absent: Absent) -> Publication:
         return Publication(self._next_version(), absent, None)
-
-    def matching(self, service: Service) -> Iterator[VirtualMachine]:
-        """VMs that the service's selector matches and that are not being deleted."""
-        if service.spec is None:
-            return iter(())
-        selected = self.vms.matching(service.object.key.namespace, service.spec.selector)
-        return (vm for vm in selected if not vm.deleting)
 
 
 def _not_found(key: Key) -> Absent:

@@ -143,14 +143,14 @@ def contribution(
     vm: VirtualMachine,
     remembers: Remembers,
     rules: AddressRules,
-) -> tuple[Endpoint, ...]:
+) -> tuple[Endpoint, ...] | None:
     """The endpoints that one VM gives to a service: at most one for each wanted family.
 
-    None if the selector does not match it, if it is being deleted, or if it has no
-    address that may be used. Never raises.
+    Empty if it has no address that may be used; None if it is none of the service's VMs,
+    as the selector does not match it, or it is being deleted. Never raises.
     """
     if vm.deleting or not matches(spec.selector, vm.labels):
-        return ()
+        return None
     usable = [a for a in addresses(vm, rules) if a.family in wanted]
     if not usable:
         return ()
@@ -170,4 +170,4 @@ def resolved(
     `vms` are of the service's namespace; those that do not match give nothing. The
     cache does the same one VM at a time; this is what it must equal.
     """
-    return assembled(contribution(spec, wanted, vm, remembers, rules) for vm in vms)
+    return assembled(contribution(spec, wanted, vm, remembers, rules) or () for vm in vms)

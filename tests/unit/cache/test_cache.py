@@ -424,9 +424,20 @@ def test_deleting_one_of_two_leaves_the_other() -> None:
     assert shown(cache) == [("10.0.0.2", True)]
 
 
-def test_matching_counts_vms_without_address_and_not_those_being_deleted() -> None:
+def test_vms_without_address_are_the_services_too_and_those_being_deleted_are_not() -> None:
+    def vms() -> set[str]:
+        return {key.name for key in cache.services[WEB].contributions}
+
     cache = synced(service(), vm("a"), vm("b", "10.0.0.2"), vm("c", "10.0.0.3", deleting=True))
-    assert {v.key.name for v in cache.matching(cache.services[WEB])} == {"a", "b"}
+    assert vms() == {"a", "b"}
+    # None of these changes an endpoint.
+    for change in (Apply(vm("d")), Apply(vm("a", deleting=True)), Delete(VMS, Key("shop", "c"))):
+        assert cache.apply(change) == frozenset()
+    assert vms() == {"b", "d"}
+    cache.apply(Apply(vm("b", labels={"app": "api"})))
+    cache.apply(Apply(vm("d", "10.0.0.4")))
+    assert vms() == {"d"}
+    assert shown(cache) == [("10.0.0.4", True)]
 
 
 def test_a_port_change_is_published_without_a_vm_being_looked_at_again_for_others() -> None:

@@ -23,6 +23,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
 )
 from vmsvc_grpc.model.resolve import AddressRules, families, resolved
+from vmsvc_grpc.model.selector import matches
 
 RULES = AddressRules()
 REFUSAL = (Problem("spec.type", "no"),)
@@ -70,6 +71,16 @@ class CacheMachine(RuleBasedStateMachine):
         there = [v for v in self.vms.values() if v.key.namespace == key.namespace]
         wanted = families(given, (), RULES.cluster_families)
         return resolved(given, wanted, there, self.ready.get(key, set()).__contains__, RULES)
+
+    def selected(self, key: Key) -> set[Key]:
+        """The VMs that are the service's, with an address or without."""
+        return {
+            one.key
+            for one in self.vms.values()
+            if one.key.namespace == key.namespace
+            and not one.deleting
+            and matches(self.specs[key].selector, one.labels)
+        }
 
     @rule(one=vms, generation=st.integers(1, 2))
     def put_vm(self, one: VirtualMachine, generation: int) -> None:
@@ -126,6 +137,7 @@ class CacheMachine(RuleBasedStateMachine):
                     assert isinstance(state, Absent)
                     continue
                 assert not isinstance(state, Absent)
+                assert set(self.cache.services[key].contributions) == self.selected(key)
                 assert state.version == publication.version
                 assert state.endpoints == tuple(
                     e for e in self.expected(key) if filter_class is FilterClass.ALL or e.ready
