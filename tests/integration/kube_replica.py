@@ -222,6 +222,7 @@ class Replica:
             on_failure=lambda key, failure: self.failures.append((key, failure)),
             on_notice=self.recorder.tell,
             may_write=may_write,
+            mirrored=self.store.mirrored,
             **options,
         )
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -302,6 +306,37 @@ async def sliced(desk: Desk) -> dict[str, list[str]]:
     }
 
 
+async def unmarked(desk: Desk) -> None:
+    """Fails if Service or Endpoints have marks of ours."""
+    for resource in ("services", "endpoints"):
+        found = await desk.get(resource)
+        assert found is not None
+        assert not {"labels", "annotations"} & set(found["metadata"])
+
+
+@asynccontextmanager
+async def without_a_gap(desk: Desk, api: ApiServer) -> AsyncIterator[None]:
+    """Fails if at any moment in the block no EndpointSlice of the namespace has an endpoint."""
+    sizes: dict[str, int] = {}
+
+    async def follow() -> None:
+        query = {"watch": "1"}
+        async with api.watch(desk.path("endpointslices"), query, silence_s=60.0) as lines:
+            async for line in lines:
+                event = json.loads(line)
+                gone = event["type"] == "DELETED"
+                name = event["object"]["metadata"]["name"]
+                sizes[name] = 0 if gone else len(event["object"]["endpoints"] or ())
+                assert any(sizes.values()), event
+
+    task = asyncio.create_task(follow())
+    await until(lambda: task.done() or sizes)
+    yield
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 async def test_slices_are_written_instead_of_mirrored_and_go_again(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -334,13 +369,21 @@ async def test_slices_are_written_instead_of_mirrored_and_go_again(
             assert endpoint["targetRef"]["name"] == "a"
             assert slice_["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
             assert await desk.addresses() == ["10.20.0.11"]
-        async with replica(desk, tmp_path) as one:
+        async with replica(desk, tmp_path) as one, without_a_gap(desk, one.api):
             await holds(mirrored)
             await one.settled()
-            for resource in ("services", "endpoints"):
-                found = await desk.get(resource)
-                assert found is not None
-                assert not {"labels", "annotations"} & set(found["metadata"])
+            await unmarked(desk)
+        async with replica(desk, tmp_path, direct_slices=True) as one:
+            await holds({"vmsvc-grpc": ["10.20.0.11"]})
+            await one.settled()
+            async with without_a_gap(desk, one.api):
+                # The Endpoints stay, and are the user's; so Kubernetes mirrors them.
+                none = {"spec": {"selector": None}}
+                await desk.patch("virtualmachineservices", "web", none)
+                await holds(mirrored)
+                await one.settled()
+                await unmarked(desk)
+                assert await desk.addresses() == ["10.20.0.11"]
     finally:
         await asyncio.to_thread(controllers.kill)
 

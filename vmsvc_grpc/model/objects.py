@@ -326,6 +326,14 @@ class StoredEndpoints:
         """Namespace and name."""
         return self.meta.key
 
+    def address_types(self) -> frozenset[str]:
+        """The families of its addresses, ready or not, as EndpointSlices call them."""
+        return frozenset(
+            (IPFamily.IPV6 if ":" in address.ip else IPFamily.IPV4).value
+            for subset in self.subsets
+            for address in (*subset.addresses, *subset.not_ready_addresses)
+        )
+
     def ready_uids(self) -> frozenset[str]:
         """Uids of the VMs that it lists as ready: what a new process remembers."""
         return frozenset(

@@ -130,6 +130,7 @@ class ClusterPlace:
             settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
             load_balancer_provider=config.load_balancer_provider,
             direct_slices=config.endpoint_slices == "direct",
+            mirrored=store.mirrored,
             on_failure=log_failure,
             on_notice=recorder.tell,
             may_write=lambda: leader.leads,

@@ -106,6 +106,7 @@ def desired(
     *,
     load_balancer_provider: str = "",
     direct_slices: bool = False,
+    handed_over: bool = True,
     api_version: str = NEWEST_API_VERSION,
 ) -> Desired:
     """The children of an existing VMService, by its last valid `spec`.
@@ -129,15 +130,20 @@ def desired(
         stored = None
     service = _service(vmservice, spec, stored, owner, load_balancer_provider)
     if not spec.selector:
-        # They are the user's, or what is left of the time with a selector.
-        return Desired(Children(service=_mirrored(vmservice, service), endpoints=held))
+        # They are the user's, or what is left of the time with a selector; so are slices.
+        left = _freed(vmservice, held)
+        slices_left = () if handed_over else observed.slices
+        return Desired(
+            Children(service=_mirrored(vmservice, service), endpoints=left, slices=slices_left)
+        )
     if failure := _endpoints_in_the_way(held):
         return Desired(replace(observed, service=service), failure)
     if held is not None and _outlived(held, uid):
         held = None
     service = _marked(service) if direct_slices else _mirrored(vmservice, service)
     new = _endpoints(owner, spec, endpoints, service, held)
-    direct = _slices(owner, spec, endpoints, service, observed) if direct_slices else ()
+    keeps_slices = direct_slices or (observed.slices and not handed_over)
+    direct = _slices(owner, spec, endpoints, service, observed) if keeps_slices else ()
     return Desired(Children(service=service, endpoints=new, slices=direct))
 
 
@@ -404,13 +410,25 @@ def _marked(service: StoredService) -> StoredService:
 
 def _mirrored(vmservice: VirtualMachineService, service: StoredService) -> StoredService:
     """The Service without that label, unless somebody else has put it there."""
-    meta = service.meta
+    return replace(service, meta=_unmarked(vmservice, service.meta))
+
+
+def _freed(
+    vmservice: VirtualMachineService, endpoints: StoredEndpoints | None
+) -> StoredEndpoints | None:
+    """Endpoints that are the user's now, without the marks that the Service gave them."""
+    if endpoints is None or not controlled(endpoints, vmservice.meta.uid):
+        return endpoints
+    return replace(endpoints, meta=_unmarked(vmservice, endpoints.meta))
+
+
+def _unmarked(vmservice: VirtualMachineService, meta: ObjectMeta) -> ObjectMeta:
     if _SLICES_ANNOTATION not in meta.annotations:
-        return service
+        return meta
     asked = SKIP_MIRROR_LABEL in vmservice.meta.labels
     labels = {k: v for k, v in meta.labels.items() if asked or k != SKIP_MIRROR_LABEL}
     annotations = {k: v for k, v in meta.annotations.items() if k != _SLICES_ANNOTATION}
-    return replace(service, meta=replace(meta, labels=labels, annotations=annotations))
+    return replace(meta, labels=labels, annotations=annotations)
 
 
 # -- The Endpoints. --

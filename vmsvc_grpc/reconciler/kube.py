@@ -20,7 +20,13 @@ from vmsvc_grpc.apiserver import (
     ApiServer,
     ApiServerError,
 )
-from vmsvc_grpc.model.objects import Kind, VirtualMachineService
+from vmsvc_grpc.model.objects import (
+    MANAGED_BY_LABEL,
+    SERVICE_NAME_LABEL,
+    Key,
+    Kind,
+    VirtualMachineService,
+)
 from vmsvc_grpc.model.parse import ParseError, parse_json
 from vmsvc_grpc.reconciler.desired import Child
 from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Gone, NotWriting
@@ -44,6 +50,8 @@ _PERHAPS_THERE = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY
 
 # So an API server says that an object is not there; without it, not even its kind is.
 _OBJECT_NOT_FOUND = "NotFound"
+
+_MIRRORED_BY = "endpointslicemirroring-controller.k8s.io"
 
 _PASSING_REASONS = frozenset({"ServerTimeout", "Timeout", "TooManyRequests", "ServiceUnavailable"})
 
@@ -96,6 +104,21 @@ class KubeStore:
             # Somebody else's than the API server's, perhaps. What was done, the watch tells.
             message = f"cannot read an answer to {change}: {error}"
             raise ChangeError("AnswerUnreadable", message, passing=True) from error
+
+    async def mirrored(self, service: Key) -> frozenset[str]:
+        """The address types of the slices that Kubernetes has mirrored. Raises ChangeError."""
+        selector = f"{SERVICE_NAME_LABEL}={service.name},{MANAGED_BY_LABEL}={_MIRRORED_BY}"
+        # From the API server's memory: it may lag, but hardly by as much as we do.
+        query = {"labelSelector": selector, "resourceVersion": "0"}
+        path = path_of(Kind.ENDPOINT_SLICE, VERSIONS[Kind.ENDPOINT_SLICE], service.namespace)
+        try:
+            async with asyncio.timeout(self._write_s):
+                raw = await self._api.request("GET", path, query=query)
+            found = msgspec.json.decode(raw, type=_Slices)
+        except (ApiServerError, TimeoutError, msgspec.DecodeError) as error:
+            message = f"whether Endpoints {service} are mirrored cannot be read: {error}"
+            raise ChangeError("EndpointSlicesUnread", message, passing=True) from error
+        return frozenset(slice_.address_type for slice_ in found.items if slice_.endpoints)
 
     async def _create(self, change: Change) -> Held | None:
         wanted = change.object
@@ -186,6 +209,15 @@ class _AnswerMeta(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     metadata: _AnswerMeta
+
+
+class _Slice(msgspec.Struct, rename="camel"):
+    address_type: str
+    endpoints: list[msgspec.Raw] | None = None
+
+
+class _Slices(msgspec.Struct):
+    items: list[_Slice]
 
 
 def _version(held: Held) -> str:

@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.events import Answer, Delete, Event
-from vmsvc_grpc.model.objects import NEWEST_API_VERSION, Key, Kind, VirtualMachineService
+from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
+    IPFamily,
+    Key,
+    Kind,
+    VirtualMachineService,
+)
 from vmsvc_grpc.reconciler import notice
 from vmsvc_grpc.reconciler.desired import (
     Children,
@@ -27,6 +33,7 @@ from vmsvc_grpc.reconciler.desired import (
     desired,
     refusals,
 )
+from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.notice import Notice, OnNotice
 from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
@@ -91,7 +98,8 @@ class Settings:
     `cooldown_s` is how long a service rests after a write. An object that is not as it was
     just written is reported when it was found so for `repeats_max` times in a row.
     `lead_poll_s` is how often it is looked whether writing is allowed again, where it is
-    not.
+    not. `hand_over_s` is how long Kubernetes may take to mirror the next service of those
+    whose EndpointSlices are ours still and shall not be.
     """
 
     workers: int = 4
@@ -102,6 +110,7 @@ class Settings:
     backoff_first_s: float = 0.1
     backoff_max_s: float = 60.0
     lead_poll_s: float = 0.5
+    hand_over_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -124,12 +133,27 @@ Not told of what is wrong with the VMService itself: that the cache tells.
 """
 
 
+Mirrored = Callable[[Key], Awaitable[frozenset[str]]]
+"""The address types of the EndpointSlices that Kubernetes has mirrored for a service.
+
+Raises ChangeError.
+"""
+
+
+async def _all_mirrored(_: Key) -> frozenset[str]:
+    return frozenset(family.value for family in IPFamily)
+
+
 class _Done(NamedTuple):
-    """How a turn ended: whether it wrote, and whether there is more to do after a rest."""
+    """How a turn ended: whether it wrote, and whether there is more to do after a rest.
+
+    `waits`: for Kubernetes, which is looked at again after a while.
+    """
 
     wrote: bool
     more: bool
     failure: Failure | None
+    waits: bool = False
 
 
 _Target = tuple[Kind, Key, str]
@@ -168,6 +192,7 @@ class Reconciler:
         settings: Settings,
         load_balancer_provider: str = "",
         direct_slices: bool = False,
+        mirrored: Mirrored = _all_mirrored,
         on_failure: OnFailure | None = None,
         on_notice: OnNotice = lambda _, __: None,
         all_listed: Callable[[], bool] = lambda: True,
@@ -179,7 +204,8 @@ class Reconciler:
 
         `all_listed` says whether every VMService that exists could be read. While not,
         objects whose VMService nobody has seen stay: it may be among the unread.
-        `direct_slices` has EndpointSlices written; without, those written before go.
+        `direct_slices` has EndpointSlices written; without, those written before go, once
+        `mirrored` tells of others.
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
@@ -189,6 +215,8 @@ class Reconciler:
         self._settings = settings
         self._load_balancer_provider = load_balancer_provider
         self._direct_slices = direct_slices
+        self._mirrored = mirrored
+        self._hand_over = HandOver(patience_s=settings.hand_over_s)
         self._on_failure = on_failure
         self._on_notice = on_notice
         self._all_listed = all_listed
@@ -298,7 +326,10 @@ class Reconciler:
         else:
             self._note(key, done.failure)
             self._warn(key, done.failure)
-            self._queue.succeeded(key, clock(), wrote=done.wrote)
+            if done.waits:
+                self._queue.failed(key, clock())
+            else:
+                self._queue.succeeded(key, clock(), wrote=done.wrote)
             if done.more:
                 self._queue.add(key, clock())
         finally:
@@ -308,6 +339,10 @@ class Reconciler:
         """Bring everything of a key in line."""
         try:
             done = await self._work(key, self._next_change)
+            if not done.more and done.failure is None and self._leaves_slices(key):
+                if not await self._handed_over(key):
+                    return done._replace(waits=True)
+                done = await self._work(key, self._next_change)
         except ChangeError as error:
             if not error.passing:
                 await self._tell_of(key, error.failure)
@@ -315,6 +350,22 @@ class Reconciler:
         if not done.more:
             self._repeats.pop(key, None)
         return done
+
+    def _leaves_slices(self, key: Key) -> bool:
+        """Whether there are slices of ours that Kubernetes is to have others for."""
+        service = self._cache.services.get(key)
+        if not self._cache.stored_slices.of(key) or service is None or service.spec is None:
+            self._hand_over.forget(key)
+            return False
+        direct = self._direct_slices and service.spec.selector
+        return not (direct or service.object.meta.deleting or self._hand_over.over(key))
+
+    async def _handed_over(self, key: Key) -> bool:
+        """Whether slices of ours may go: what the Endpoints hold is in others."""
+        stored = self._cache.stored_endpoints.get(key)
+        held = stored.address_types() if stored else frozenset()
+        mirrored = not held or held <= await self._mirrored(key)
+        return self._hand_over.asked(key, asyncio.get_running_loop().time(), mirrored=mirrored)
 
     async def _work(
         self, key: Key, next_change: Callable[[Key], tuple[Change | None, Failure | None]]
@@ -393,6 +444,7 @@ class Reconciler:
                 observed,
                 load_balancer_provider=self._load_balancer_provider,
                 direct_slices=self._direct_slices,
+                handed_over=self._hand_over.over(key),
                 api_version=service.object.api_version if written else NEWEST_API_VERSION,
             )
         wanted = abandoned(observed)

@@ -784,6 +784,35 @@ def test_they_go_with_their_marks(given: ServiceSpec) -> None:
     assert (got.service and (got.service.meta.labels, got.service.meta.annotations)) == ({}, {})
 
 
+def test_they_are_kept_right_without_their_marks_until_kubernetes_has_taken_over() -> None:
+    held = direct(spec())
+    got = desired(service(), spec(), (READY, NOT_READY), held, handed_over=False).children
+    assert [e.addresses for s in got.slices for e in s.endpoints] == [("10.0.0.1",), ("10.0.0.2",)]
+    assert marks(got) == ({}, {})
+    # Where there are none, none are made.
+    held = replace(held, slices=())
+    assert desired(service(), spec(), (READY,), held, handed_over=False).children.slices == ()
+
+
+def test_with_the_selector_gone_they_stay_as_they_were_until_then() -> None:
+    held = direct(spec())
+    for on in (False, True):
+        got = desired(
+            service(), spec(selector={}), (), held, direct_slices=on, handed_over=False
+        ).children
+        assert got.slices == held.slices
+        assert got.endpoints is not None
+        assert held.endpoints is not None
+        assert got.endpoints.subsets == held.endpoints.subsets
+        assert marks(got) == ({}, {})
+
+
+def test_marks_on_endpoints_that_are_another_s_stay() -> None:
+    theirs = StoredEndpoints(meta=meta(DEPLOYMENT, labels=SKIP, annotations=MARK))
+    held = Children(service=stored_service(OURS), endpoints=theirs)
+    assert desired(service(), spec(selector={}), (), held).children.endpoints == theirs
+
+
 def test_a_label_that_the_vmservice_asks_for_stays() -> None:
     by = marked(SKIP)
     assert marks(direct(spec(), direct(spec(), by=by), by, on=False)) == (SKIP, {})

@@ -14,6 +14,7 @@ from tests.unit.objects import APP_WEB, WEB, service, spec, vm
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
+    IPFamily,
     Key,
     Kind,
     ObjectMeta,
@@ -823,6 +824,72 @@ async def test_slices_go_when_the_option_is_turned_off() -> None:
             "update Endpoints shop/web",
             "delete EndpointSlice shop/web-ipv4-0",
         ]
+
+
+class Mirror:
+    """Kubernetes, which mirrors a service's Endpoints when the test says so."""
+
+    def __init__(self) -> None:
+        self.address_types: frozenset[str] = frozenset()
+        self.asked = 0
+        self.trouble: list[ChangeError] = []
+
+    async def __call__(self, service: Key) -> frozenset[str]:
+        assert service == WEB
+        self.asked += 1
+        if self.trouble:
+            raise self.trouble.pop()
+        return self.address_types
+
+
+async def test_slices_are_kept_right_until_kubernetes_mirrors_what_they_hold() -> None:
+    """Otherwise the service would have none for as long as that takes, many seconds perhaps."""
+    store, mirror = Cluster(), Mirror()
+    dual = spec(ip_families=(IPFamily.IPV4, IPFamily.IPV6))
+    vms = [vm("a", "10.0.0.1", "2001:db8::1"), vm("b", "10.0.0.2")]
+    async with reconciled(service(given=dual), *vms, store=store, direct_slices=True):
+        pass
+    world = World(store, mirrored=mirror)
+    async with running(world):
+        world.list(*vms)
+        await until(lambda: mirror.asked > 1)
+        mirror.address_types = frozenset(["IPv4"])
+        asked = mirror.asked
+        world.apply(vm("b", "10.0.0.3"))
+        await until(lambda: mirror.asked > asked + 1)
+        assert [s.address_type for s in store.children(WEB).slices] == ["IPv4", "IPv6"]
+        first = store.children(WEB).slices[0]
+        assert [e.addresses[0] for e in first.endpoints] == ["10.0.0.1", "10.0.0.3"]
+        mirror.trouble = [ChangeError("EndpointSlicesUnread", "busy", passing=True)]
+        mirror.address_types = frozenset(["IPv4", "IPv6"])
+        await world.settled()
+        assert world.right
+        assert store.children(WEB).slices == ()
+    assert [failure and failure.reason for _, failure in world.failures] == [
+        "EndpointSlicesUnread",
+        None,
+    ]
+
+
+async def test_slices_do_not_wait_for_what_nobody_will_mirror() -> None:
+    """Where nobody mirrors at all, and where there is nothing to be mirrored."""
+    for vms, hand_over_s in (([], 1e6), ([vm("a", "10.0.0.1")], 0.01)):
+        store, mirror = Cluster(), Mirror()
+        async with reconciled(service(), *vms, store=store, direct_slices=True):
+            pass
+        options = {"settings": replace(FAST, hand_over_s=hand_over_s), "mirrored": mirror}
+        async with reconciled(*vms, store=store, **options) as world:
+            assert world.right
+            assert store.children(WEB).slices == ()
+
+
+async def test_slices_are_kept_where_the_option_is_turned_on_again() -> None:
+    store = Cluster()
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=store, direct_slices=True):
+        pass
+    async with reconciled(vm("a", "10.0.0.1"), store=store, direct_slices=True) as world:
+        assert world.right
+        assert len(store.children(WEB).slices) == 1
 
 
 # -- Somebody else was first --
