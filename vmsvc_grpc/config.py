@@ -132,6 +132,11 @@ class Config:
             raise ConfigError(
                 f"--{flag} is for an API server, not for --manifests; use one of them"
             )
+        if self.endpoint_slices != "mirror":
+            raise ConfigError(
+                f"--endpoint-slices={self.endpoint_slices} is for an API server, not for "
+                "--manifests; use one of them"
+            )
         if not manifests.is_dir():
             raise ConfigError(f"--manifests: {manifests} is not a directory")
         if self.output is None:

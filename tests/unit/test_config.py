@@ -110,6 +110,11 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
         (["--streams-max", "0"], {}, "--streams-max: 0 is less than 1"),
         (["--namespace", "Shop"], {}, "--namespace: 'Shop' cannot be a namespace"),
         (["--namespace", "shop"], {}, "--namespace is for an API server, not for --manifests"),
+        (
+            ["--endpoint-slices", "direct"],
+            {},
+            "--endpoint-slices=direct is for an API server, not for --manifests",
+        ),
         ([], {"VMSVC_RECONCILE": "on"}, "--reconcile is for an API server, not for --manifests"),
         (["--reconcile", "yes"], {}, "--reconcile: 'yes' is not known; use on or off"),
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
