@@ -65,6 +65,11 @@ class Proxy:
         """New connections work. Those that went through a black hole stay dead, and open."""
         self._network = Network.UP
 
+    async def lead_to(self, target_port: int) -> None:
+        """Resets all connections; new ones lead to another server."""
+        self._target_port = target_port
+        await self._end_connections()
+
     async def cut(self) -> None:
         """Resets all connections; new ones work."""
         await self._end_connections()
