@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +29,7 @@ from tests.kube.plugin import StartVMOperator
 from tests.kube.vm_operator import VMOperator
 from vmsvc_grpc.apiserver import ApiServer
 from vmsvc_grpc.credentials import Credentials
-from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.objects import IPFamily, Key
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Gone, NotWriting
@@ -386,6 +387,33 @@ async def test_slices_are_written_instead_of_mirrored_and_go_again(
                 assert await desk.addresses() == ["10.20.0.11"]
     finally:
         await asyncio.to_thread(controllers.kill)
+
+
+async def test_slices_take_whatever_addresses_endpoints_take(
+    kube_dual_stack: Cluster, tmp_path: Path
+) -> None:
+    """One that is refused would keep all others of its service from being written."""
+    desk = Desk(kube_dual_stack)
+    odd = ["255.255.255.254", "0.0.0.1", "240.0.0.1", "10.20.0.1"]
+    odd += [
+        "2001:DB8:0:0::1",
+        "2001:db8:0:1:1:1:1:1",
+        "::2",
+        "::10.1.2.3",
+        "64:ff9b::10.1.2.3",
+        "fc00::",
+    ]
+    for number, address in enumerate(odd):
+        await desk.vm(f"vm-{number}", address)
+    await desk.vm("again", "10.20.0.1")
+    await desk.vmservice(ipFamilyPolicy="RequireDualStack")
+    families = (IPFamily.IPV4, IPFamily.IPV6)
+    async with replica(desk, tmp_path, direct_slices=True, families=families) as one:
+        await desk.holds(*odd, "10.20.0.1")
+        await one.settled()
+        assert one.failures == []
+        held = [ip_address(a) for addresses in (await sliced(desk)).values() for a in addresses]
+        assert Counter(held) == Counter(map(ip_address, [*odd, "10.20.0.1"]))
 
 
 async def test_a_small_change_of_many_endpoints_writes_one_slice(

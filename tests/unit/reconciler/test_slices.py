@@ -174,6 +174,14 @@ def test_two_vms_of_one_address_are_two_endpoints() -> None:
     assert wanted(twice, stored(got)) == stored(got)
 
 
+def test_an_address_is_written_as_slices_want_it_and_stays_where_it_is() -> None:
+    """An API server takes others in Endpoints, where they are as the VM reports them."""
+    one = Endpoint("2001:DB8:0:0::1", "uid-a", True, "a", "")
+    held = stored(wanted([one], families=["IPv6"]))
+    assert held_by(held) == {"web-ipv6-0": ["2001:db8::1"]}
+    assert wanted([one], held, families=["IPv6"]) == held
+
+
 def test_ports_of_every_slice_are_the_services() -> None:
     after = wanted(map(at, range(250)), THREE, ports=())
     assert [s.ports for s in after] == [(), (), ()]
