@@ -66,6 +66,9 @@ _DIRECT = "direct"
 _LOCAL = "Local"
 _CLUSTER = "Cluster"
 
+# Nobody owns it and it selects nothing, so it looks like one to adopt.
+_API_SERVER = Key("default", "kubernetes")
+
 Child = StoredService | StoredEndpoints
 
 
@@ -200,6 +203,12 @@ def _foreign_controller(child: Child) -> OwnerReference | None:
 def _service_in_the_way(stored: StoredService | None, uid: str) -> Failure | None:
     if stored is None:
         return None
+    if stored.key == _API_SERVER:
+        message = (
+            f"Service {stored.key} is the API server's own and stays as it is; "
+            "give the VirtualMachineService another name"
+        )
+        return Failure("ServiceNotOurs", message)
     if owner := _foreign_controller(stored):
         message = (
             f"Service {stored.key} is controlled by {owner.kind} {owner.name} and stays as it is; "

@@ -343,6 +343,7 @@ class Reconciler:
                 if not await self._handed_over(key):
                     return done._replace(waits=True)
                 done = await self._work(key, self._next_change)
+                self._hand_over.forget(key)
         except ChangeError as error:
             if not error.passing:
                 await self._tell_of(key, error.failure)

@@ -720,6 +720,19 @@ def test_a_service_that_is_not_ours_stays_and_no_endpoints_are_written(
         assert "shop/web" in got.failure.message
 
 
+def test_the_api_servers_own_service_is_not_taken_over() -> None:
+    """It has neither owner nor selector; who takes it receives what is meant for the API server."""
+    key = Key("default", "kubernetes")
+    held = StoredService(meta=ObjectMeta(key=key, uid="uid-stored"))
+    endpoints = StoredEndpoints(meta=ObjectMeta(key=key, uid="uid-stored"))
+    observed = Children(service=held, endpoints=endpoints)
+    got = wanted(spec(), READY, by=service(key), held=observed)
+    assert got.children == observed
+    assert got.failure is not None
+    assert got.failure.reason == "ServiceNotOurs"
+    assert "API server" in got.failure.message
+
+
 def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
     held = Children(
         service=stored_service(

@@ -865,6 +865,12 @@ async def test_slices_are_kept_right_until_kubernetes_mirrors_what_they_hold() -
         await world.settled()
         assert world.right
         assert store.children(WEB).slices == ()
+        # Another leader writes them again: they are handed over like any.
+        mirror.address_types = frozenset()
+        asked = mirror.asked
+        world.put(first)
+        await until(lambda: mirror.asked > asked + 1)
+        assert [s.key for s in store.children(WEB).slices] == [first.key]
     assert [failure and failure.reason for _, failure in world.failures] == [
         "EndpointSlicesUnread",
         None,
