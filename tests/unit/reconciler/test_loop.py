@@ -870,7 +870,7 @@ async def test_slices_are_kept_right_until_kubernetes_mirrors_what_they_hold() -
         asked = mirror.asked
         world.put(first)
         await until(lambda: mirror.asked > asked + 1)
-        assert [s.key for s in store.children(WEB).slices] == [first.key]
+        assert [s.address_type for s in store.children(WEB).slices] == ["IPv4", "IPv6"]
     assert [failure and failure.reason for _, failure in world.failures] == [
         "EndpointSlicesUnread",
         None,
