@@ -38,18 +38,20 @@ def binary() -> Path:
 
 
 def bootstrap(servers: Sequence[str], mode: str, **metadata: str) -> dict[str, Any]:
-    """Envoy's configuration. `mode`: GRPC or DELTA_GRPC for ADS, EDS for endpoints alone.
+    """Envoy's configuration. `mode`: GRPC or DELTA_GRPC for ADS, or EDS for endpoints alone.
+
+    DELTA_EDS is that as deltas.
 
     A request goes to the cluster that its header `x-cluster` names.
     """
     api = {
-        "api_type": "DELTA_GRPC" if mode == "DELTA_GRPC" else "GRPC",
+        "api_type": "DELTA_GRPC" if mode.startswith("DELTA_") else "GRPC",
         "transport_api_version": "V3",
         "grpc_services": [{"envoy_grpc": {"cluster_name": "vmsvc"}}],
     }
     clusters = [_static("vmsvc", servers)]
     dynamic: dict[str, Any] = {}
-    if mode == "EDS":
+    if mode.endswith("EDS"):
         source = {"api_config_source": api, **V3}
         eds = {"eds_config": source}
         clusters.append({"name": "web.shop:80", "type": "EDS", "eds_cluster_config": eds})

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import program
 from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines
 from tests.integration.serving import PATIENCE_S, Serving, serving, until
+from tests.program import Program
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.watching import listed
 from vmsvc_grpc.cache.cache import Cache
@@ -23,7 +27,7 @@ from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.xds_following import XdsScope
 
 ADS = ("GRPC", "DELTA_GRPC")
-MODES = pytest.mark.parametrize("mode", [*ADS, "EDS"])
+MODES = pytest.mark.parametrize("mode", [*ADS, "EDS", "DELTA_EDS"])
 BOTH_FORMS = pytest.mark.parametrize("mode", ADS)
 
 
@@ -154,22 +158,90 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
 
 
 @MODES
-async def test_one_of_two_replicas_is_killed(mode: str, tmp_path: Path) -> None:
+async def test_what_is_deleted_while_the_server_is_away_goes_once_it_knows_all(
+    mode: str, tmp_path: Path
+) -> None:
+    """A server that starts says nothing before it knows all, and Envoy keeps what it has."""
     async with world() as here:
-        replicas = [Server(here.running.cache, "127.0.0.1:0") for _ in range(2)]
-        addresses = [await replica.start() for replica in replicas]
-        async with envoy(bootstrap(addresses, mode), tmp_path) as proxy:
+        first = Server(here.running.cache, "127.0.0.1:0")
+        address = await first.start()
+        async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
-            used = next(r for r in replicas if r.counts.streams_open.total())
+            await first.stop()
+            anew = Cache(AddressRules(allow_loopback=True))
+            second = Server(anew, address)
+            assert await second.start() == address
+            await until(second.counts.streams_open.total)
+            await proxy.answers("a", "b")
+            listed(anew)
+            await proxy.answers("503")
+        await until(lambda: not second.counts.streams_open.total())
+        await second.stop()
+
+
+@MODES
+async def test_one_of_two_replicas_is_killed(mode: str, tmp_path: Path) -> None:
+    """Two processes with the same manifests, of which the one that is used dies at once."""
+    async with machines("a", "b", "c") as local:
+        manifests = tmp_path / "manifests"
+        manifests.mkdir()
+        (manifests / "web.yaml").write_text(
+            _service(local.port) + _vm("a", local) + _vm("b", local)
+        )
+        arguments = ["--manifests", str(manifests), "--allow-loopback", "--drain-s", "0"]
+        async with AsyncExitStack() as stack:
+            replicas = [
+                await stack.enter_async_context(_program(arguments, tmp_path / f"log{number}"))
+                for number in range(2)
+            ]
+            addresses = [replica.grpc for replica in replicas]
+            proxy = await stack.enter_async_context(envoy(bootstrap(addresses, mode), tmp_path))
+            await proxy.answers("a", "b")
             traffic = Traffic(proxy)
-            await used.stop()
-            here.vm("c")
-            async with asyncio.timeout(PATIENCE_S):
-                await proxy.answers("a", "b", "c")
+            used = next(replica for replica in replicas if _is_used(replica))
+            used.process.kill()
+            (tmp_path / "c").write_text(_vm("c", local))
+            (tmp_path / "c").rename(manifests / "c.yaml")
+            await proxy.answers("a", "b", "c")
             await traffic.stop()
-            assert set(traffic.seen) <= {"a", "b", "c"}
-        for replica in replicas:
-            await replica.stop()
+            assert traffic.seen.keys() <= {"a", "b", "c"}, "no request failed"
+
+
+@asynccontextmanager
+async def _program(arguments: list[str], log: Path) -> AsyncIterator[Program]:
+    """The real program, in a thread's care; it may have been killed when the block ends."""
+    stack = ExitStack()
+    try:
+        yield await asyncio.to_thread(stack.enter_context, program.serving(arguments, log))
+    finally:
+        with suppress(program.ProgramError):
+            await asyncio.to_thread(stack.close)
+
+
+def _is_used(replica: Program) -> bool:
+    """Whether a stream of xDS is open there."""
+    with urllib.request.urlopen(f"http://{replica.http}/metrics") as page:
+        text = page.read().decode()
+    return bool(re.search(r'vmsvc_grpc_streams_open\{method="/envoy[^}]*\} [1-9]', text))
+
+
+def _service(port: int) -> str:
+    return f"""\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata: {{name: web, namespace: shop}}
+spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: {port}}}]}}
+"""
+
+
+def _vm(name: str, local: Machines) -> str:
+    return f"""\
+---
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachine
+metadata: {{name: {name}, namespace: shop, labels: {{app: web}}}}
+status: {{network: {{primaryIP4: {local.addresses[name]}}}}}
+"""
 
 
 @BOTH_FORMS

@@ -23,7 +23,7 @@ from vmsvc_grpc.server.xds_following import Following, XdsScope
 from vmsvc_grpc.server.xds_names import WILDCARD, port_of, reference
 from vmsvc_grpc.server.xds_requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds_resources import Resource, Resources, TypeUrl, response, version_text
-from vmsvc_grpc.server.xds_subscription import ABSENT, XdsSubscription
+from vmsvc_grpc.server.xds_subscription import ABSENT, UNKNOWN, XdsSubscription
 
 
 class Form(Enum):
@@ -392,50 +392,71 @@ class XdsStream:
 
     def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | None:
         """A response that takes away what is gone of a type."""
+        endpoints = subscription.type_url is TypeUrl.ENDPOINT
+        if endpoints and (message := self._emptied(node, subscription)) is not None:
+            return message
         size = 0
         removed: list[str] = []
-        parts: list[bytes] = []
         while subscription.leaving and size < self._shared.limits.response_bytes_max:
             name, forced = subscription.leaving.popitem(last=False)
             if self._resource(node, subscription, name) is not None:
                 subscription.note(name, forced=forced)  # It has come back.
                 continue
+            if name not in subscription.names:
+                self._forget(subscription, name)
+            elif self._form is Form.DELTA:
+                subscription.tell(name, ABSENT)
+            elif self._is_whole(subscription):
+                self._forget(subscription, name)
             removed.append(name)
             size += len(name.encode()) + _NAME_BYTES
-            if self._form is Form.SOTW and subscription.type_url is TypeUrl.ENDPOINT:
-                empty = self._empty(name)
-                subscription.tell(name, empty.digest)
-                parts.append(empty.sotw)
-                size += len(empty.sotw)
-            elif self._form is Form.DELTA and name in subscription.names:
-                subscription.tell(name, ABSENT)
-            else:
-                self._forget(subscription, name)
-        if not removed:
+        if not removed or (endpoints and self._form is Form.SOTW):
             return None
         if self._is_whole(subscription):
             return self._whole(subscription)
-        if self._form is Form.SOTW:
-            return self._response(subscription, removed, parts)
         return self._response(subscription, removed, (), removed)
+
+    def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
+        """A response that empties load assignments that are gone, where the client holds more.
+
+        In the state of the world nothing else says that they are gone. As deltas, those that
+        are asked for by name are removed after it: an Envoy goes on with the endpoints of one
+        that is only removed.
+        """
+        names: list[str] = []
+        parts: list[bytes] = []
+        size = 0
+        asked = subscription.names if self._form is Form.DELTA else subscription.told
+        for name in subscription.leaving:
+            told = subscription.told.get(name)
+            if not told or name not in asked or size >= self._shared.limits.response_bytes_max:
+                continue
+            empty = self._empty(name)
+            if told != empty.digest and self._resource(node, subscription, name) is None:
+                subscription.tell(name, empty.digest)
+                part = empty.sotw if self._form is Form.SOTW else empty.delta
+                names.append(name)
+                parts.append(part)
+                size += len(part)
+        return self._response(subscription, names, parts) if names else None
 
     def _gone(self, subscription: XdsSubscription, name: str, forced: bool) -> None:
         """There is no such resource: note that the client must be told, or that it need not."""
+        if subscription.claimed.pop(name, None) is not None:
+            forced = True
+            if reference(name) is not None:  # What has none is not from here.
+                subscription.tell(name, UNKNOWN)
         told = subscription.told.get(name)
-        claimed = subscription.claimed.pop(name, None) is not None
-        keeps = True  # That it is gone is something told, and not to be told again.
         if self._form is Form.DELTA:
-            unknown = name in subscription.names and told is None
-            due = bool(told) or claimed or forced or unknown
-        elif self._is_whole(subscription):
-            due = told is not None
+            due = bool(told) or forced or (told is None and name in subscription.names)
         elif subscription.type_url is TypeUrl.ENDPOINT:
-            due = claimed or (told is not None and told != self._empty(name).digest)
+            due = bool(told) and told != self._empty(name).digest
         else:
-            due = keeps = False  # No response could say so. Its listener goes, and with it this.
+            # No response could say so of a route. Its listener goes, and with it this.
+            due = bool(told) and subscription.type_url is not TypeUrl.ROUTE
         if due:
             subscription.leaving[name] = forced
-        elif told is None or not (name in subscription.names and keeps):
+        elif name not in subscription.names or subscription.type_url is TypeUrl.ROUTE:
             self._forget(subscription, name)
 
     def _cluster_told(self, clusters: XdsSubscription, cluster: Resource) -> None:
@@ -447,7 +468,7 @@ class XdsStream:
             assignments.note(name, forced=True)
 
     def _empty(self, name: str) -> Resource:
-        """The load assignment that says, in the state of the world, that there is none."""
+        """The load assignment that says that there are no endpoints (any more)."""
         return self._shared.resources.static(TypeUrl.ENDPOINT, name)
 
     def _is_whole(self, subscription: XdsSubscription) -> bool:

@@ -12,6 +12,9 @@ from vmsvc_grpc.server.xds_resources import Resource, TypeUrl
 ABSENT = 0
 """In `told`: the client knows that there is no resource of that name."""
 
+UNKNOWN = 1
+"""In `told`: the client holds a resource of that name, which this stream has not told."""
+
 _SUM_BITS = 128
 _NONCE_DIGITS_MAX = 20
 

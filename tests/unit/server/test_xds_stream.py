@@ -305,6 +305,25 @@ def test_what_does_not_exist_is_said_and_told_when_it_does() -> None:
     assert client.read_all() == [(E, f"-{NAME}")]
 
 
+def test_a_load_assignment_is_emptied_before_it_is_removed() -> None:
+    """An Envoy that is told endpoints alone goes on with those of one that is only removed."""
+    served = cache()
+    client = XdsClient(served, Form.DELTA).change(EDS, [NAME])
+    client.read_all()
+    remove(served)
+    assert client.read() == (E, NAME)
+    assert not client.held(EDS)[NAME].endpoints
+    assert client.read_all() == [(E, f"-{NAME}")]
+    served.apply(Apply(service()))
+    client.read_all()
+    move(served, "10.0.0.2")
+    remove(served)
+    assert client.read() == (E, NAME)
+    served.apply(Apply(service()))
+    assert client.read_all() == [(E, NAME)]
+    assert client.held(EDS)[NAME].endpoints
+
+
 def test_first_versions_are_compared() -> None:
     """istio #41494: what was deleted while the client was away stayed for ever."""
     served = cache(service(API), service(OTHER, spec({"app": "other"})))
@@ -315,7 +334,8 @@ def test_first_versions_are_compared() -> None:
     served.apply(Apply(vm("b", "10.0.0.2", namespace="lab", labels={"app": "other"})))
     remove(served, API)
     client = XdsClient(served, Form.DELTA).change(EDS, names, held=held)
-    assert client.read_all() == [(E, "web.lab:80"), (E, "-api.shop:80")]
+    emptied_and_gone = [(E, "api.shop:80"), (E, "-api.shop:80")]
+    assert client.read_all() == [(E, "web.lab:80"), *emptied_and_gone]
 
 
 def test_a_wildcard_is_compared_too_and_what_is_the_same_costs_nothing() -> None:
@@ -506,7 +526,7 @@ def test_what_others_refer_to_comes_first_and_goes_last(form: Form) -> None:
     remove(served)
     told = client.read_all()
     if form is Form.DELTA:
-        gone = [(label, f"-{NAME}") for label in (L, R, C, E)]
+        gone = [(L, f"-{NAME}"), (R, f"-{NAME}"), (C, f"-{NAME}"), (E, NAME), (E, f"-{NAME}")]
         assert told == [*((label, "api.shop:80") for label in (C, E, L, R)), *gone]
     else:
         assert [one[0] for one in told] == [C, E, L, R, L, C, E]
