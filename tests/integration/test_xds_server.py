@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds_resources import TypeUrl
+from vmsvc_grpc.server.xds_stream import Form
 
 NAME = "web.shop:80"
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -165,6 +167,30 @@ async def test_a_stream_ends_with_ok_at_its_age() -> None:
         assert await stream.call.code() is grpc.StatusCode.OK
 
 
+async def test_streams_do_not_end_together() -> None:
+    """Else all would come back at once."""
+    limits = Limits(xds_stream_age_s=1.0)
+    async with serving(service(), limits=limits) as running:
+        streams = [ads(running) for _ in range(40)]
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+
+        async def age(stream: Stream) -> float:
+            await stream.ask(EDS, NAME)
+            assert await stream.read() is not None
+            assert await stream.read() is None
+            assert await stream.call.code() is grpc.StatusCode.OK
+            return loop.time() - began
+
+        ages = sorted(await asyncio.gather(*map(age, streams)))
+        assert ages[0] > 0.75
+        assert ages[-1] - ages[0] > 0.05
+
+
+def test_streams_end_before_their_connection_does() -> None:
+    """gRPC ends a connection up to a tenth before its age, and its streams not with OK."""
+    assert Limits().xds_stream_age_s < 0.9 * Limits().connection_age_s
+
+
 async def test_a_client_that_takes_in_nothing_is_ended_and_delays_nobody() -> None:
     key = Key("shop", "big")
     vms = [vm(f"v{n}", f"10.1.{n // 250}.{n % 250}", labels={"app": "big"}) for n in range(2_000)]
@@ -176,51 +202,78 @@ async def test_a_client_that_takes_in_nothing_is_ended_and_delays_nobody() -> No
         reader = ads(running)
         await reader.ask(EDS, NAME)
         await reader.read()
-        made = running.counts.xds_encodings[EDS.label]
-        number = 0
+        sent = running.counts.xds_resources_sent
+        told, changes = 1, 0
         async with asyncio.timeout(PATIENCE_S):
             while running.streams_open == 2:
-                number += 1
-                running.apply(Apply(vm("v0", f"10.2.0.{number % 250}", labels={"app": "big"})))
-                running.apply(Apply(vm("a", f"10.3.0.{number % 250}")))
+                changes += 1
+                running.apply(Apply(vm("v0", f"10.2.0.{changes % 250}", labels={"app": "big"})))
+                running.apply(Apply(vm("a", f"10.3.0.{changes % 250}")))
                 response = await reader.read()
+                told += 1
                 await reader.ask(EDS, NAME, response_nonce=response.nonce)
-        assert number < 10_000
-        assert running.counts.xds_encodings[EDS.label] - made <= 2 * number + 1
+        handed = sent[EDS.label] - told
+        assert 0 < handed < changes / 2, "what is not read is not made either"
+        assert running.counts.xds_encodings[EDS.label] <= told + handed
         ended = f"/{ADS}/StreamAggregatedResources"
         (code,) = [code for path, code in running.counts.calls if path == ended]
         assert code.name == "UNAVAILABLE"
 
 
+KEYS = [Key("shop", f"s{number}") for number in range(500)]
+NAMES = sorted(f"{key.name}.shop:80" for key in KEYS)
+MANY_VMS = [
+    vm(f"s{n}-{m}", f"10.{n // 250}.{n % 250}.{m}", labels={"app": f"s{n}"})
+    for n in range(500)
+    for m in range(20)
+]
+BYTES_MAX = 4 * 1024 * 1024
+
+
+class Holder:
+    """A client that asks for clusters and load assignments, and counts what it is told."""
+
+    def __init__(self, stream: Stream, form: Form, who: Any) -> None:
+        self._stream = stream
+        self._form = form
+        self._who = who
+        self.held = Counter[TypeUrl]()
+
+    async def ask(self, type_url: TypeUrl, names: list[str]) -> None:
+        url = type_url.value
+        if self._form is Form.SOTW:
+            request = pb.DiscoveryRequest(node=self._who, type_url=url, resource_names=names)
+        else:
+            request = pb.DeltaDiscoveryRequest(
+                node=self._who, type_url=url, resource_names_subscribe=names
+            )
+        await self._stream.send(request)
+
+    async def hold(self, type_url: TypeUrl, count: int) -> None:
+        while self.held[type_url] < count:
+            response = await self._stream.read()
+            assert response.ByteSize() < BYTES_MAX
+            self.held[TypeUrl(response.type_url)] += len(response.resources)
+
+
 @pytest.mark.parametrize("envoy", [False, True], ids=["gRPC", "Envoy"])
-async def test_500_services_to_200_streams(envoy: bool) -> None:
+@pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
+async def test_500_services_to_200_streams(form: Form, envoy: bool) -> None:
     """Complete, below 4 MiB each, and every resource made once."""
-    keys = [Key("shop", f"s{number}") for number in range(500)]
-    vms = [
-        vm(f"s{n}-{m}", f"10.{n // 250}.{n % 250}.{m}", labels={"app": f"s{n}"})
-        for n in range(500)
-        for m in range(20)
-    ]
-    services = [service(key, spec({"app": key.name})) for key in keys]
-    names = sorted(f"{key.name}.shop:80" for key in keys)
-    async with serving(*services, *vms) as running:
+    services = [service(key, spec({"app": key.name})) for key in KEYS]
+    async with serving(*services, *MANY_VMS) as running:
         channels = [running.channel() for _ in range(10)]
 
         async def client(number: int) -> None:
-            stream = Stream(channels[number % 10], f"/{ADS}/StreamAggregatedResources")
+            verb = "Stream" if form is Form.SOTW else "Delta"
+            stream = Stream(channels[number % 10], f"/{ADS}/{verb}AggregatedResources")
             who = node("envoy" if envoy else "gRPC Go", f"n{number}")
-            asked = [] if envoy else names
-            await stream.send(
-                pb.DiscoveryRequest(node=who, type_url=CDS.value, resource_names=asked)
-            )
-            clusters = await stream.read()
-            assert len(clusters.resources) == 500
-            await stream.ask(EDS, *names)
-            held = 0
-            while held < 500:
-                response = await stream.read()
-                assert response.ByteSize() < 4 * 1024 * 1024
-                held += len(response.resources)
+            holder = Holder(stream, form, who)
+            await holder.ask(CDS, [] if envoy else NAMES)
+            await holder.hold(CDS, 500)
+            await holder.ask(EDS, NAMES)
+            await holder.hold(EDS, 500)
+            assert holder.held == {CDS: 500, EDS: 500}
             stream.call.cancel()
 
         async with asyncio.TaskGroup() as group:
