@@ -13,6 +13,7 @@ _STREAM_COLUMNS = {
     "cpu_us_a_message": "CPU a message, µs",
     "delivery_p50_ms": "p50, ms",
     "delivery_p99_ms": "p99, ms",
+    "lag_p99_ms": "lag p99, ms",
     "last_stream_p50_ms": "last stream p50, ms",
     "last_stream_p99_ms": "p99, ms",
     "rss_kib_a_stream": "RSS a stream, KiB",
@@ -58,7 +59,8 @@ Server and load client share the machine. Each number is the median of its repea
 with the others' (in parentheses the least and the most). CPU is user and system time of the
 server's process between the first change and the last delivery, over the messages that were
 delivered. A latency is from just before a change is made to when a stream's reader has the message;
-*last stream* is when the last of them has. RSS a stream is what connecting added, over the streams.
+*lag* counts from the first of the changes that the message covers, so it tells how old was what the
+stream held; *last stream* is when the last of them has it. RSS a stream is what connecting added, over the streams.
 *Skipped* counts changes that a stream was not told one by one, as it got a newer state instead."""
 
 

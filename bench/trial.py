@@ -58,6 +58,7 @@ def streamed(server: Server, data: DataSet, load: Load, changes: Changes) -> Mea
         "bytes_a_message": told["bytes"] / told["messages"],
         "delivery_p50_ms": told["delivery_ms"]["p50"],
         "delivery_p99_ms": told["delivery_ms"]["p99"],
+        "lag_p99_ms": told["lag_ms"]["p99"],
         "last_stream_p50_ms": told["last_stream_ms"]["p50"],
         "last_stream_p99_ms": told["last_stream_ms"]["p99"],
         "skipped": told["skipped"],
