@@ -60,8 +60,9 @@ with the others' (in parentheses the least and the most). CPU is user and system
 server's process between the first change and the last delivery, over the messages that were
 delivered. A latency is from just before a change is made to when a stream's reader has the message;
 *lag* counts from the first of the changes that the message covers, so it tells how old was what the
-stream held; *last stream* is when the last of them has it. RSS a stream is what connecting added, over the streams.
-*Skipped* counts changes that a stream was not told one by one, as it got a newer state instead."""
+stream held; *last stream* is when the last of them has it. RSS a stream is what connecting added,
+over the streams. *Skipped* counts changes that a stream was not told one by one, as it got a newer
+state instead."""
 
 
 def verdict_table(results: Results, targets: Iterable[Target]) -> list[str]:
