@@ -254,6 +254,22 @@ async def test_a_client_that_asks_and_does_not_read_piles_nothing_up() -> None:
         call.cancel()
 
 
+async def test_an_answer_without_a_byte_is_one_too() -> None:
+    """As a message is of which all fields are unset; also to a request on an idle stream."""
+    answers: list[bytes] = []
+    toy = Toy(
+        receives=lambda _: answers.append(b""),
+        says=lambda: answers.pop(0) if answers else None,
+    )
+    async with running(toy) as server:
+        call = server.both()
+        for _ in range(3):
+            await call.write(b"r")
+            assert await call.read() == b""
+        await call.done_writing()
+        call.cancel()
+
+
 WHEN = ["before it is accepted", "before it is asked", "idle", "in a write", "as it ends"]
 
 

@@ -156,6 +156,7 @@ class _Pump:
         "_error",
         "_idle",
         "_loop",
+        "_said",
         "_silent",
         "_task",
         "_timer",
@@ -176,6 +177,7 @@ class _Pump:
         self._error: RpcError | None = None
         self._idle: asyncio.Future[None] | None = None
         self._asked: asyncio.Future[None] | None = None
+        self._said: bytes | RpcError | EndOfStream | None = None
 
     def wake(self) -> None:
         """Ask the stream again, if it had nothing to say."""
@@ -211,24 +213,30 @@ class _Pump:
 
     async def _send_all(self, stream: Stream) -> RpcError | None:
         while self._error is None:
-            try:
-                message = stream.next_message()
-            except EndOfStream:
-                return None
-            except RpcError as error:
-                return error
+            said, self._said = self._said, None
+            if said is None:
+                said = self._ask(stream)
+            if isinstance(said, Exception):
+                return said if isinstance(said, RpcError) else None
             if self._asked is not None and not self._asked.done():
                 self._asked.set_result(None)
             if self._silent:
                 await self._greet()
-                if message is None:
+                if said is None:
                     continue  # Something may have come meanwhile.
-            if message is None:
+            if said is None:
                 self._idle = self._loop.create_future()
                 await self._idle
             else:
-                await self._write(message)
+                await self._write(said)
         return self._error
+
+    def _ask(self, stream: Stream) -> bytes | RpcError | EndOfStream | None:
+        """What the stream says now: a message, nothing, or how it ends."""
+        try:
+            return stream.next_message()
+        except (EndOfStream, RpcError) as ending:
+            return ending
 
     async def _read_all(self, stream: Stream) -> None:
         while (request := await self._context.read()) is not grpc.aio.EOF:
@@ -237,6 +245,12 @@ class _Pump:
             except RpcError as error:
                 self.end(error)
                 return
+            if self._idle is not None and not self._idle.done():
+                # Most requests only acknowledge. For those, to wake who sends would cost more
+                # than all else about them.
+                self._said = self._ask(stream)
+                if self._said is None:
+                    continue
             # The next request waits until this one's answer has been asked for, so that a
             # client which asks and does not read has nothing piled up for it.
             self._asked = self._loop.create_future()
