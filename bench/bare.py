@@ -19,13 +19,13 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 
 _SYNCED = pb.WatchEndpointsResponse(synced=pb.Synced()).SerializeToString()
 
-# Those of our server without which 10,000 streams would not even connect.
-_OPTIONS = [
+OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 4_000),
     ("grpc.server.max_pending_requests", 50_000),
     ("grpc.server.max_pending_requests_hard_limit", 50_000),
 ]
+"""Those of our server without which 10,000 streams would not even connect."""
 
 
 @dataclass
@@ -114,7 +114,7 @@ async def _serve() -> None:
         service, number = data.place(seq)
         topics[service].change(number, _endpoint(service, number, seq))
 
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(options=OPTIONS)
     handler: Any = grpc.unary_stream_rpc_method_handler(watch)
     name = "vmsvc.v1.EndpointService"
     server.add_generic_rpc_handlers(

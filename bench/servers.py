@@ -34,6 +34,7 @@ BARE = Server("bare grpc.aio", "bench.bare")
 GRPC_GO = Server("grpc-go", "vmsvc-broadcast")
 OURS_DELTA = Server("vmsvc-grpc, xDS delta", "bench.subject", "xds-delta")
 OURS_SOTW = Server("vmsvc-grpc, xDS SotW", "bench.subject", "xds-sotw")
+BARE_DELTA = Server("bare grpc.aio, xDS delta", "bench.bare_xds", "xds-delta")
 CONTROL_PLANE_DELTA = Server("go-control-plane, delta", "vmsvc-controlplane", "xds-delta")
 CONTROL_PLANE_SOTW = Server("go-control-plane, SotW", "vmsvc-controlplane", "xds-sotw")
 

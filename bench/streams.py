@@ -19,6 +19,7 @@ _XDS = (
     servers.OURS,
     servers.OURS_DELTA,
     servers.OURS_SOTW,
+    servers.BARE_DELTA,
     servers.CONTROL_PLANE_DELTA,
     servers.CONTROL_PLANE_SOTW,
 )

@@ -103,6 +103,8 @@ def _targets() -> Iterator[Target]:
         for name in (servers.OURS_DELTA.name, servers.OURS_SOTW.name):
             what = f"CPU a message by {name.partition(', ')[2]} beside the own API"
             yield Target(key, what, ratio(_CPU, name, _OURS), most=1.15)
+        what = "CPU a message by xDS delta beside bare grpc.aio that reads ACKs"
+        yield Target(key, what, ratio(_CPU, servers.OURS_DELTA.name, servers.BARE_DELTA.name))
     few, many = "10 services", "10,000 services"
     yield Target("j", f"an event with {many} beside {few}", ratio("us", many, few), most=1.3)
     yield Target("j", "CPU an event", median("us", many), most=100, unit="µs")
