@@ -19,6 +19,7 @@ from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, node
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds import stream_age_s
 from vmsvc_grpc.server.xds_resources import TypeUrl
 from vmsvc_grpc.server.xds_stream import Form
 
@@ -188,7 +189,8 @@ async def test_streams_do_not_end_together() -> None:
 
 def test_streams_end_before_their_connection_does() -> None:
     """gRPC ends a connection up to a tenth before its age, and its streams not with OK."""
-    assert Limits().xds_stream_age_s < 0.9 * Limits().connection_age_s
+    assert stream_age_s(Limits()) == Limits().xds_stream_age_s == 1_500
+    assert stream_age_s(Limits(connection_age_s=600)) == 540
 
 
 async def test_a_client_that_takes_in_nothing_is_ended_and_delays_nobody() -> None:

@@ -55,7 +55,7 @@ class Limits:
 
     xds_stream_age_s: float = 1_500.0
     """A stream of xDS is ended at this age or up to a fifth before, so that not all come
-    back at once. Below `connection_age_s`, which ends it less gently."""
+    back at once; and before nine tenths of `connection_age_s`, which ends it less gently."""
 
     xds_write_s: float = 60.0
     """A client of xDS that takes in nothing for this long, while there is something to

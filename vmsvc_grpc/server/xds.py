@@ -45,6 +45,9 @@ _NAMES_SHOWN = 3
 # Streams end this much of their age early at most, so that they do not come back at once.
 _AGE_SPREAD = 0.2
 
+# gRPC ends a connection up to a tenth before its age, and its streams less gently than we do.
+_OF_CONNECTION_AGE = 0.9
+
 
 def services() -> Iterator[ServiceDescriptor]:
     """The services that `Xds` has methods of."""
@@ -57,6 +60,11 @@ def files() -> Iterator[FileDescriptor]:
     """The files of those services, and of the resources, for reflection."""
     yield from (service.file for service in services())
     yield from xds_resources.files()
+
+
+def stream_age_s(limits: Limits) -> float:
+    """When a stream ends at the latest: before its connection does, if it came with that."""
+    return min(limits.xds_stream_age_s, _OF_CONNECTION_AGE * limits.connection_age_s)
 
 
 class Xds:
@@ -84,7 +92,7 @@ class Xds:
 
     def _open(self, form: Form, implied: TypeUrl | None, _call: Call, wake: Wake) -> Stream:
         stream = XdsStream(form, implied, self._shared, wake)
-        return _Aging(stream, self._streams, self._limits.xds_stream_age_s)
+        return _Aging(stream, self._streams, stream_age_s(self._limits))
 
     def _log_refusal(self, refusal: Refusal) -> None:
         """Log a NACK, once for all clients and times that say the same of one content."""
