@@ -40,20 +40,22 @@ def free_port() -> int:
         return port
 
 
-def test_the_envoy_example_balances_and_follows(tmp_path: Path) -> None:
-    """On free ports; otherwise as it stands."""
-    script = (EXAMPLES / "envoy" / "try.sh").read_text()
-    bootstrap = (EXAMPLES / "envoy" / "bootstrap.conf").read_text()
-    ours, web, entrance, machine = (str(free_port()) for _ in range(4))
-    for known, free in (("10000", entrance), ("9376", machine)):
-        assert known in script
-        script = script.replace(known, free)
-    listen = f"serve --listen 127.0.0.1:{ours} --http-listen 127.0.0.1:{web}"
-    (tmp_path / "try.sh").write_text(script.replace("serve --manifests", f"{listen} --manifests"))
-    written = bootstrap.replace("50051", ours).replace("10000", entrance)
-    (tmp_path / "bootstrap.conf").write_text(written)
-    done = subprocess.run(
-        ["sh", tmp_path / "try.sh"],
+def on_free_ports(folder: Path) -> dict[str, str]:
+    """Copy the examples with free ports, and otherwise as they stand; the ports, by theirs."""
+    ports = {known: str(free_port()) for known in ("50051", "8080", "9376", "10000")}
+    listen = f"serve --listen 127.0.0.1:{ports['50051']} --http-listen 127.0.0.1:{ports['8080']}"
+    shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        text = path.read_text()
+        for known, free in {"serve --manifests": f"{listen} --manifests", **ports}.items():
+            text = text.replace(known, free)
+        path.write_text(text)
+    return ports
+
+
+def tried(example: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", example / "try.sh"],
         cwd=ROOT,
         env={**os.environ, "BIN": str(Path(sys.executable).parent)},
         capture_output=True,
@@ -61,6 +63,12 @@ def test_the_envoy_example_balances_and_follows(tmp_path: Path) -> None:
         timeout=RUN_S,
         check=False,
     )
+
+
+@pytest.mark.parametrize("example", ["envoy", "grpc"])
+def test_an_example_balances_and_follows(example: str, tmp_path: Path) -> None:
+    on_free_ports(tmp_path)
+    done = tried(tmp_path / example)
     assert done.returncode == 0, done.stdout + done.stderr
     both = "answered by: vm-2 vm-3 "
     assert done.stdout.splitlines() == [
@@ -70,6 +78,16 @@ def test_the_envoy_example_balances_and_follows(tmp_path: Path) -> None:
         "vm-3 is created",
         both,
     ]
+
+
+@pytest.mark.parametrize("example", ["envoy", "grpc"])
+def test_an_example_that_cannot_run_says_why(example: str, tmp_path: Path) -> None:
+    ports = on_free_ports(tmp_path)
+    with socket.create_server(("127.0.0.2", int(ports["9376"]))):
+        done = tried(tmp_path / example)
+    assert done.returncode == 1
+    assert "a program has ended" in done.stderr
+    assert "Address already in use" in done.stderr or ports["9376"] in done.stderr
 
 
 def go_command(folder: Path) -> list[str]:
