@@ -291,3 +291,17 @@ def test_the_rights_are_enough_for_a_writer(installed: Installed, tmp_path: Path
             assert kube.request("GET", endpoints).status == 404
             assert "forbidden" not in log.read_text()
     kube.request("DELETE", stored)
+
+
+def test_the_sidecar_is_valid_and_meets_the_restricted_level(cluster: Cluster) -> None:
+    where = "sidecars"
+    cluster.kubectl("create", "namespace", where)
+    level = "pod-security.kubernetes.io/enforce=restricted"
+    cluster.kubectl("label", "namespace", where, level)
+    text = cluster.kubectl("kustomize", str(ROOT / "deploy" / "sidecar"))
+    apply = ("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-")
+    said = cluster.kubectl(*apply, "-n", where, stdin=text)
+    assert said.splitlines() == [
+        "configmap/vmsvc-envoy serverside-applied (server dry run)",
+        "pod/vmsvc-sidecar serverside-applied (server dry run)",
+    ]

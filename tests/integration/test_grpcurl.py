@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from tests.program import Program, awaited, serving
 
@@ -119,6 +122,52 @@ def test_xds_is_asked_for_and_shown(grpcurl: str, program: Program) -> None:
     (assignment,) = found["resources"]
     assert (assignment["@type"], assignment["clusterName"]) == (kind, "web.shop:80")
     assert [e["locality"]["zone"] for e in assignment["endpoints"]] == ["zone-a", "zone-b"]
+
+
+def test_a_service_of_xds_needs_no_type(grpcurl: str, program: Program) -> None:
+    method = "envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+    (assignment,) = called(grpcurl, program, method, resource_names=["web.shop:http"])["resources"]
+    assert assignment["clusterName"] == "web.shop:http"
+    none = json.dumps({"resource_names": ["none.shop:80"]})
+    assert asked(grpcurl, "-d", none, program.grpc, method) == ""
+
+
+def test_xds_as_deltas_says_what_there_is_not(
+    grpcurl: str, program: Program, tmp_path: Path
+) -> None:
+    method = "envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints"
+    names = ["web.shop:80", "none.shop:80"]
+    with streaming(grpcurl, program, method, tmp_path / "x", resource_names_subscribe=names) as log:
+        assert awaited(lambda: len(messages(log)) > 1)
+        first, second = messages(log)
+    assert [resource["name"] for resource in first["resources"]] == ["web.shop:80"]
+    assert second["removedResources"] == ["none.shop:80"]
+
+
+def test_the_packed_parts_of_a_listener_are_shown(grpcurl: str, program: Program) -> None:
+    method = "envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners"
+    (listener,) = called(grpcurl, program, method, resource_names=["web.shop:80"])["resources"]
+    manager = listener["apiListener"]["apiListener"]
+    assert manager["rds"]["routeConfigName"] == "web.shop:80"
+    assert manager["httpFilters"][0]["typedConfig"]["@type"].endswith(".Router")
+
+
+def test_who_holds_what_is_told(grpcurl: str, program: Program) -> None:
+    method = "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
+    status = "envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus"
+    with grpc.insecure_channel(program.grpc) as channel:
+        request = DiscoveryRequest(node={"id": "a client"}, resource_names=["web.shop:80"])
+        requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        open_stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+        call = open_stream(iter(requests.get, None))
+        requests.put(request.SerializeToString())
+        next(call)
+        (config,) = called(grpcurl, program, status)["config"]
+        assert config["node"]["id"] == "a client"
+        (shown,) = config["genericXdsConfigs"]
+        assert (shown["name"], shown["configStatus"]) == ("web.shop:80", "STALE")
+        requests.put(None)
+        call.cancel()
 
 
 @pytest.mark.parametrize(

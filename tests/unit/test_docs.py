@@ -13,7 +13,13 @@ from vmsvc_grpc.__main__ import main
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
-    for path in chain(ROOT.glob("*.md"), ROOT.glob("docs/**/*.md"), ROOT.glob("tests/**/*.md"))
+    for path in chain(
+        ROOT.glob("*.md"),
+        ROOT.glob("deploy/**/*.md"),
+        ROOT.glob("docs/**/*.md"),
+        ROOT.glob("examples/**/*.md"),
+        ROOT.glob("tests/**/*.md"),
+    )
 )
 
 
