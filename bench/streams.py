@@ -72,8 +72,8 @@ def _all(seconds: float) -> Iterator[Scenario]:
     flat_out = replace(c, changes=Changes(round(200 * seconds), 200.0))
     title = "c with more changes than can be delivered: 200/s"
     yield Scenario("h", title, flat_out.by((servers.OURS, servers.GRPC_GO)))
-    yield Scenario("i-b", "b by xDS", b.by(_XDS))
-    yield Scenario("i-c", "c by xDS", c.by(_XDS))
+    yield Scenario("i-b", "b by xDS", b.by(_XDS), repeats=2)
+    yield Scenario("i-c", "c by xDS", c.by(_XDS), repeats=2)
     yield Scenario("i-e", "e by xDS", e.by(_XDS), repeats=2)
     yield Scenario("j", "one VM's event, from bytes to published", tuple(_events()))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
 from vmsvc_grpc.app import App
 from vmsvc_grpc.cache.cache import Cache
@@ -18,6 +19,8 @@ from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.source import Emit
+
+__all__ = ["unchanged_collector"]
 
 
 class Witness:
@@ -38,13 +41,7 @@ class Witness:
         self.heard.append(f"tell {topic.service}")
 
 
-@pytest.fixture(autouse=True)
-def collector() -> Iterator[None]:
-    """A process that is synced changes its collector; this one has other tests to run."""
-    thresholds = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*thresholds)
+pytestmark = pytest.mark.usefixtures("unchanged_collector")
 
 
 async def test_clients_are_told_before_a_write_is_queued(tmp_path: Path) -> None:
