@@ -1,7 +1,7 @@
 """VMs and VMServices as they are in a cluster where VM Operator has been at work.
 
-A VM is 5 KB of JSON, of which half is what nobody here reads: its specification, and who
-wrote which field of it when. Everything in it is in the CRD.
+A VM is 5 KB of JSON, of which most is what nobody here reads: its specification, details of its
+status, and who wrote which field of it when. Everything in it is in the CRD.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ class Population:
     """VMs and services: so many, in these namespaces; each service has as many VMs.
 
     Addresses are counted from `first_address` on, so that no two populations share any.
+    `bare` VMs have nothing that nobody reads: one's change costs the API server 2 ms of CPU
+    instead of 12.
     """
 
     vms: int
     services: int
     namespaces: tuple[str, ...]
     first_address: int = 1
+    bare: bool = False
 
     def vm_key(self, number: int) -> tuple[str, str]:
         """Namespace and name of a VM. Those of the first `services` numbers are of one each."""
@@ -49,7 +52,8 @@ class Population:
         """All VMs, with their first addresses."""
         for number in range(self.vms):
             _, service = self.service_key(number % self.services)
-            yield vm(*self.vm_key(number), service, self.address(number))
+            made = vm(*self.vm_key(number), service, self.address(number))
+            yield bare(made) if self.bare else made
 
     def objects(self) -> Iterator[Object]:
         """All VMs and VMServices."""
@@ -103,6 +107,19 @@ def vm(namespace: str, name: str, app: str, address: str) -> Object:
         "metadata": metadata,
         "spec": spec,
         "status": status,
+    }
+
+
+def bare(whole: Object) -> Object:
+    """A VM without what nobody reads of it."""
+    kept = ("name", "namespace", "uid", "creationTimestamp", "labels")
+    return whole | {
+        "metadata": {key: whole["metadata"][key] for key in kept},
+        "spec": {"readinessProbe": whole["spec"]["readinessProbe"]},
+        "status": {
+            "network": {"primaryIP4": whole["status"]["network"]["primaryIP4"]},
+            "conditions": whole["status"]["conditions"][:1],
+        },
     }
 
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from bench.cluster_latency import latency
-from bench.cluster_objects import Population, vm, vm_service
+from bench.cluster_objects import Population, bare, vm, vm_service
 from bench.cluster_reconcile import reconciling
 from bench.cluster_report import (
     ANSWER,
@@ -32,15 +32,18 @@ __all__ = ["world"]
 FindBinary = Callable[[str], Path]
 
 
-def in_namespaces(world: World, vms: int, services: int, first_address: int) -> Population:
+def in_namespaces(
+    world: World, vms: int, services: int, first_address: int, *, bare: bool = False
+) -> Population:
     namespaces = tuple(world.cluster.create_namespace("bench") for _ in range(2))
-    return Population(vms, services, namespaces, first_address)
+    return Population(vms, services, namespaces, first_address, bare)
 
 
 def test_its_objects_are_what_the_crds_allow(world: World) -> None:
     namespace = world.cluster.create_namespace("bench")
     for resource, made in (
         ("virtualmachines", vm(namespace, "a", "app", "10.0.0.7")),
+        ("virtualmachines", bare(vm(namespace, "b", "app", "10.0.0.8"))),
         ("virtualmachineservices", vm_service(namespace, "app")),
     ):
         del made["metadata"]["uid"]
@@ -66,7 +69,8 @@ def test_cold_start(world: World, find_binary: FindBinary) -> None:
 
 
 def test_reconciling(world: World) -> None:
-    outcome = reconciling(world, in_namespaces(world, 12, 3, 0x2000), over_s=0.5, repeats=1)
+    population = in_namespaces(world, 12, 3, 0x2000, bare=True)
+    outcome = reconciling(world, population, over_s=0.5, repeats=1)
     (burst,) = outcome.measured[OURS]
     assert 3 <= burst["writes"] <= 12
     assert 1 <= burst["writes_in_1s"] <= 4

@@ -95,18 +95,19 @@ class Store(Protocol):
 class Settings:
     """Bounds of the reconciler.
 
-    `cooldown_s` is how long a service rests after a write. An object that is not as it was
-    just written is reported when it was found so for `repeats_max` times in a row.
-    `lead_poll_s` is how often it is looked whether writing is allowed again, where it is
-    not. `hand_over_s` is how long Kubernetes may take to mirror the next service of those
-    whose EndpointSlices are ours still and shall not be.
+    `cooldown_s` is how long a service rests after a write: each is read whole by the
+    controller that mirrors Endpoints, and its slices by every node. Streams do not wait. An
+    object that is not as it was just written is reported when it was found so for
+    `repeats_max` times in a row. `lead_poll_s` is how often it is looked whether writing is
+    allowed again, where it is not. `hand_over_s` is how long Kubernetes may take to mirror
+    the next service of those whose EndpointSlices are ours still and shall not be.
     """
 
     workers: int = 4
     writes_per_s: float = 50.0
     writes_burst: int = 200
     repeats_max: int = 3
-    cooldown_s: float = 0.2
+    cooldown_s: float = 1.0
     backoff_first_s: float = 0.1
     backoff_max_s: float = 60.0
     lead_poll_s: float = 0.5
