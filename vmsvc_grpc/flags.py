@@ -75,6 +75,7 @@ _LIMITS = {
     "xds_resources_max": "resources of one type that an xDS stream may ask for, or hold, at most",
     "message_bytes_max": "bytes of one request, at most",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",
+    "status_bytes_max": "bytes of one status of xDS clients, at most",
     "xds_stream_age_s": "seconds after which an xDS stream ends, so that clients spread anew",
     "xds_write_s": "seconds after which an xDS client that takes nothing in is ended",
     "pending_calls_max": "calls that wait to be accepted, at most",

@@ -25,9 +25,13 @@ class Limits:
     message_bytes_max: int = 64 * 1024 * 1024
     """The largest request. A client that resumes lists every service it holds."""
 
-    response_bytes_max: int = 4 * 1024 * 1024 - 64 * 1024
+    response_bytes_max: int = 1024 * 1024
     """The largest response of xDS that can be split. Clients take no more than 4 MiB, and
-    a larger one makes them connect again for ever."""
+    a larger one makes them connect again for ever. Smaller yet, as making one holds up all
+    other streams, and each client that does not read has one waiting for it."""
+
+    status_bytes_max: int = 4 * 1024 * 1024 - 64 * 1024
+    """The largest status of xDS clients; who wants more asks for some clients at a time."""
 
     pending_calls_max: int = 50_000
     """Calls that wait to be accepted. gRPC's own bound (1,000) cancels the calls of

@@ -88,7 +88,7 @@ class Xds:
                     client_streaming=True,
                     write_s=self._limits.xds_write_s,
                 )
-        yield from ClientStatus(lambda: self._streams).methods()
+        yield from ClientStatus(lambda: self._streams, self._limits).methods()
 
     def _open(self, form: Form, implied: TypeUrl | None, _call: Call, wake: Wake) -> Stream:
         stream = XdsStream(form, implied, self._shared, wake)

@@ -24,6 +24,7 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
     Wake,
 )
+from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds_requests import Node
 from vmsvc_grpc.server.xds_resources import version_text
 from vmsvc_grpc.server.xds_stream import XdsStream
@@ -45,9 +46,10 @@ _MATCHES: dict[str, Callable[[str, str], bool]] = {
 class ClientStatus:
     """FetchClientStatus and StreamClientStatus, over the streams that are open now."""
 
-    def __init__(self, streams: Callable[[], Iterable[XdsStream]]) -> None:
+    def __init__(self, streams: Callable[[], Iterable[XdsStream]], limits: Limits) -> None:
         """`streams` tells which are open; each is one ClientConfig."""
         self._streams = streams
+        self._bytes_max = limits.status_bytes_max
 
     def methods(self) -> tuple[Method, ...]:
         """Both methods."""
@@ -57,10 +59,10 @@ class ClientStatus:
         )
 
     def fetch(self, request: bytes, _call: Call) -> bytes:
-        """A ClientStatusResponse, without contents. Raises RpcError (INVALID_ARGUMENT).
+        """A ClientStatusResponse, without contents.
 
-        Of node matchers it knows those of `node_id` that need no regular expression. O(all
-        that is told to all clients).
+        Of node matchers it knows those of `node_id` that need no regular expression. Raises
+        RpcError: INVALID_ARGUMENT, and RESOURCE_EXHAUSTED where a client could not take it.
         """
         asked = pb.ClientStatusRequest()
         try:
@@ -69,12 +71,22 @@ class ClientStatus:
             name = asked.DESCRIPTOR.full_name
             raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
         wanted = [_node_test(matcher) for matcher in asked.node_matchers]
-        response = pb.ClientStatusResponse()
+        parts: list[bytes] = []
+        size = 0
         for stream in self._streams():
             node = stream.node
             if node is not None and (not wanted or any(test(node) for test in wanted)):
-                response.config.append(_client(node, stream))
-        return bytes(response.SerializeToString())
+                # One after the other they are a response with all.
+                config = pb.ClientStatusResponse(config=[_client(node, stream)])
+                parts.append(config.SerializeToString())
+                size += len(parts[-1])
+                if size > self._bytes_max:
+                    raise RpcError(
+                        Code.RESOURCE_EXHAUSTED,
+                        f"the status is more than {self._bytes_max} bytes (status_bytes_max); ask "
+                        "for some clients, by node_matchers on node_id",
+                    )
+        return b"".join(parts)
 
     def _open(self, call: Call, _wake: Wake) -> Stream:
         return _StatusStream(self, call)

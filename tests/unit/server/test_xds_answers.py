@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.status.v3 import csds_pb2
 
@@ -20,7 +21,7 @@ from tests.unit.server.xds_world import (
     move,
 )
 from vmsvc_grpc.model.events import Apply
-from vmsvc_grpc.server.call import Call
+from vmsvc_grpc.server.call import Call, Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds_status import ClientStatus
 from vmsvc_grpc.server.xds_stream import Form
@@ -144,7 +145,7 @@ def test_a_stale_change_of_a_delta_subscription_counts() -> None:
 
 def status(client: XdsClient) -> dict[str, tuple[str, str, str]]:
     """Of each name: config status, client status, and the error."""
-    shown = ClientStatus(lambda: [client.stream]).fetch(b"", Call("ipv4:127.0.0.1:1"))
+    shown = ClientStatus(lambda: [client.stream], Limits()).fetch(b"", Call("ipv4:127.0.0.1:1"))
     (config,) = csds_pb2.ClientStatusResponse.FromString(shown).config
     return {
         one.name: (
@@ -212,3 +213,14 @@ def test_a_refusal_is_of_the_same_content_whoever_refuses(form: Form) -> None:
     for client in (first, second):
         client.read(refuse="no good")
     assert first.refusals == second.refusals
+
+
+def test_a_status_that_no_client_could_take_is_refused() -> None:
+    client = XdsClient(cache()).ask(EDS, NAME)
+    status = ClientStatus(lambda: [client.stream] * 10, Limits(status_bytes_max=500))
+    with pytest.raises(RpcError, match="by node_matchers on node_id") as error:
+        status.fetch(b"", Call("ipv4:127.0.0.1:1"))
+    assert error.value.code is Code.RESOURCE_EXHAUSTED
+    request = csds_pb2.ClientStatusRequest()
+    request.node_matchers.add().node_id.exact = "another"
+    assert status.fetch(request.SerializeToString(), Call("ipv4:127.0.0.1:1")) == b""
