@@ -50,14 +50,15 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. It leaves flags as texts, unset ones as None."""
     whole = argparse.ArgumentParser(
         prog="vmsvc-grpc",
-        description="Serves the endpoints of VM Operator's VirtualMachineServices over gRPC.",
+        description="Serves the endpoints of VM Operator's VirtualMachineServices over gRPC "
+        "and xDS.",
     )
     whole.add_argument("--version", action="version", version=f"vmsvc-grpc {__version__}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
         help="serve endpoints, and hold the objects that go with them",
-        description="Serve endpoints over gRPC, and hold the objects that go with them.",
+        description="Serve endpoints over gRPC and xDS, and hold the objects that go with them.",
         epilog=_SERVE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -125,6 +125,8 @@ def _node_test(matcher: _Message) -> Callable[[Node], bool]:
             "node_matchers: match on node_id, by exact, prefix, suffix or contains",
         )
     matches, wanted = _MATCHES[kind], getattr(matcher.node_id, kind)
+    if matcher.node_id.ignore_case:
+        return lambda node: matches(node.id.lower(), wanted.lower())
     return lambda node: matches(node.id, wanted)
 
 

@@ -9,7 +9,7 @@ from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.status.v3 import csds_pb2
 
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.xds_client import CDS, EDS, XdsClient
+from tests.unit.server.xds_client import CDS, EDS, XdsClient, node
 from tests.unit.server.xds_world import (
     API,
     BOTH,
@@ -224,3 +224,22 @@ def test_a_status_that_no_client_could_take_is_refused() -> None:
     request = csds_pb2.ClientStatusRequest()
     request.node_matchers.add().node_id.exact = "another"
     assert status.fetch(request.SerializeToString(), Call("ipv4:127.0.0.1:1")) == b""
+
+
+@pytest.mark.parametrize(
+    ("matcher", "shown"),
+    [
+        pytest.param({"exact": "Pod-1"}, True, id="exact"),
+        pytest.param({"exact": "pod-1"}, False, id="exact, but for its case"),
+        pytest.param({"exact": "pod-1", "ignore_case": True}, True, id="in any case"),
+        pytest.param({"prefix": "Pod"}, True, id="a prefix"),
+        pytest.param({"suffix": "-2"}, False, id="another suffix"),
+        pytest.param({"contains": "D-", "ignore_case": True}, True, id="a part, in any case"),
+    ],
+)
+def test_a_status_can_be_of_some_clients(matcher: dict[str, Any], shown: bool) -> None:
+    client = XdsClient(cache(), who=node(node_id="Pod-1")).ask(EDS, NAME)
+    request = csds_pb2.ClientStatusRequest(node_matchers=[{"node_id": matcher}])
+    status = ClientStatus(lambda: [client.stream], Limits())
+    told = status.fetch(request.SerializeToString(), Call("ipv4:127.0.0.1:1"))
+    assert bool(csds_pb2.ClientStatusResponse.FromString(told).config) is shown
