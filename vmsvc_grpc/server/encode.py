@@ -98,6 +98,7 @@ def _delta(publication: Publication) -> pb.WatchEndpointsResponse:
     state, base = _endpoint_set(publication), publication.base
     assert base is not None
     change = diff(base, state)
+    state.follow(base, change)
     message = pb.Delta(
         service=str(state.service),
         version=state.version,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +39,19 @@ def test_a_diff_leads_from_one_to_the_other(old: EndpointSet, new: EndpointSet) 
 @given(endpoint_set)
 def test_nothing_leads_from_a_set_to_itself(given_set: EndpointSet) -> None:
     change = diff(given_set, given_set)
-    assert (change.removed, change.upserted, change.ports) == ((), (), None)
+    assert (change.gone, change.removed, change.upserted, change.ports) == ((), (), (), None)
+
+
+@given(endpoint_set, endpoint_set, st.booleans())
+def test_a_set_that_follows_another_has_the_digest_of_its_own_content(
+    old: EndpointSet, new: EndpointSet, same_objects: bool
+) -> None:
+    if same_objects:
+        known = {endpoint: endpoint for endpoint in old.endpoints}
+        new = replace(new, endpoints=tuple(known.get(e, e) for e in new.endpoints))
+    new.follow(old, diff(old, new))
+    fresh = replace(new)
+    assert (new.digest, new.revision) == (fresh.digest, fresh.revision)
 
 
 @given(endpoint_set, endpoint_set)
