@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -67,8 +67,8 @@ class DeltaRequest(NamedTuple):
     type_url: str
     nonce: str
     refusal: str | None
-    subscribe: tuple[str, ...]
-    unsubscribe: tuple[str, ...]
+    subscribe: Sequence[str]
+    unsubscribe: Sequence[str]
     held: Mapping[str, str]
 
 
@@ -76,7 +76,8 @@ def sotw(request: bytes, names_max: int) -> SotwRequest:
     """A state-of-the-world request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
     message = _parsed(discovery_pb2.DiscoveryRequest, request)
     names = tuple(message.resource_names)
-    _check(message, names, names_max)
+    if names:
+        _check(message, names, names_max)
     return SotwRequest(
         message,
         message.type_url,
@@ -90,11 +91,12 @@ def sotw(request: bytes, names_max: int) -> SotwRequest:
 def delta(request: bytes, names_max: int) -> DeltaRequest:
     """A delta request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
     message = _parsed(discovery_pb2.DeltaDiscoveryRequest, request)
-    subscribe = tuple(message.resource_names_subscribe)
-    unsubscribe = tuple(message.resource_names_unsubscribe)
+    subscribe, unsubscribe = message.resource_names_subscribe, message.resource_names_unsubscribe
     held = message.initial_resource_versions
-    for names in (subscribe, unsubscribe, held):
-        _check(message, names, names_max)
+    if subscribe or unsubscribe or held:  # An ACK has none of them.
+        for names in filter(None, (subscribe, unsubscribe, held)):
+            _check(message, names, names_max)
+        held = {name: version[:_VERSION_MAX] for name, version in held.items()}
     return DeltaRequest(
         message,
         message.type_url,
@@ -102,7 +104,7 @@ def delta(request: bytes, names_max: int) -> DeltaRequest:
         _refusal(message),
         subscribe,
         unsubscribe,
-        {name: version[:_VERSION_MAX] for name, version in held.items()} if held else {},
+        held,
     )
 
 
@@ -116,8 +118,6 @@ def too_many(names_max: int, type_url: str) -> RpcError:
 
 
 def _check(message: _Message, names: Collection[str], names_max: int) -> None:
-    if not names:
-        return
     if len(names) > names_max:
         raise too_many(names_max, message.type_url)
     if max(map(len, names)) > _NAME_MAX:

@@ -225,7 +225,7 @@ class XdsStream:
                 for name in filter(reference, names):
                     subscription.claim(name, "")
         elif names.keys() == subscription.names.keys() and wildcard == subscription.wildcard:
-            return  # As in every ACK.
+            return  # As every ACK.
         if wildcard:
             self._set_wildcard(subscription, True)
         for name in [name for name in subscription.names if name not in names]:
@@ -239,6 +239,8 @@ class XdsStream:
             self._set_wildcard(subscription, False)
 
     def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> None:
+        if subscription.begun and not (asked.subscribe or asked.unsubscribe):
+            return  # As every ACK.
         if not subscription.begun:
             for name, version in asked.held.items():
                 subscription.claim(name, version)

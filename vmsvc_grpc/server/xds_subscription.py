@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.xds_names import reference
@@ -157,8 +157,8 @@ class XdsSubscription:
         """Whether the client has yet to say what it makes of what it was told of a name."""
         return name in self._unanswered
 
-    def heard(self, text: str, refusal: str | None) -> list[str] | None:
-        """Take note of an ACK or NACK by its nonce; the names that it is about.
+    def heard(self, text: str, refusal: str | None) -> Sequence[str] | None:
+        """Take note of an ACK or NACK by its nonce; the names that a NACK is about.
 
         None if it says nothing new: its nonce is of another stream, or already answered.
         Who answers a response has taken in those before it.
@@ -169,13 +169,15 @@ class XdsSubscription:
         if not self.answered < nonce <= self.nonce:
             return None
         self.answered = nonce
-        names = [name for name, number in self._unanswered.items() if number <= nonce]
-        about = [name for name in names if self._unanswered[name] == nonce]
-        for name in names:
-            del self._unanswered[name]
-            self.refused.pop(name, None)
-        if refusal is not None:
-            self.refused.update(dict.fromkeys(about, refusal))
+        told = self._unanswered
+        self._unanswered = {name: number for name, number in told.items() if number > nonce}
+        if self.refused:
+            for name in told.keys() - self._unanswered.keys():
+                self.refused.pop(name, None)
+        if refusal is None:
+            return ()
+        about = [name for name, number in told.items() if number == nonce]
+        self.refused.update(dict.fromkeys(about, refusal))
         return about
 
     # -- Names by service --
