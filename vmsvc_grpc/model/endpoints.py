@@ -113,7 +113,8 @@ def _differing(
 
 def _alike(some: Iterable[Endpoint], others: Iterable[Endpoint]) -> int:
     """How many endpoints both begin with that are the same objects."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], zip(some, others)))
+    pairs = zip(some, others, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
 
 
 _DIGESTS = 1 << 128
