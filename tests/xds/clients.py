@@ -52,6 +52,11 @@ def _digest(sources: Path) -> str:
 
 
 def _run(folder: Path, *arguments: str) -> None:
+    if shutil.which(arguments[0]) is None:
+        raise FileNotFoundError(
+            f"tests run gRPC's own xDS clients, and build this one with {arguments[0]}, which is "
+            "not on the PATH: apt-get install golang-go maven npm"
+        )
     done = subprocess.run(
         arguments, cwd=folder, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S, check=False
     )
