@@ -133,6 +133,18 @@ async def ending(call: grpc.aio.Call) -> grpc.StatusCode:
         return await call.code()
 
 
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_once_it_has_stopped_no_stream_is_left(method: str) -> None:
+    """What the event loop would cancel when it ends, gRPC logs as a fault, with its traceback."""
+    toy = Toy(says=lambda: None)
+    async with running(toy) as there:
+        calls = [there.server() if method == "server" else there.both() for _ in range(300)]
+        await until(lambda: len(toy.wakes) == len(calls))
+        await there.transport.stop(0)
+        assert toy.happened.count("close") == len(calls)
+        await asyncio.gather(*map(ending, calls))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_unary_call_that_fails_harms_no_other(
     kind: str, caplog: pytest.LogCaptureFixture

@@ -42,6 +42,9 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _LOGGER = logging.getLogger(__name__)
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+# How long streams may take to notice that the server has stopped: they have nothing to wait for.
+_LEAVING_S = 5.0
+
 # It travels as a header, and clients refuse headers of more than 8 KiB.
 _MESSAGE_MAX = 1000
 
@@ -76,6 +79,10 @@ class GrpcAio:
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and end those that have not ended within `grace_s`."""
         await self._server.stop(grace_s)
+        # gRPC has only told them so by now. What the end of the event loop would cancel, it
+        # logs as a fault.
+        if left := [pump.task for pump in self._pumps]:
+            await asyncio.wait(left, timeout=_LEAVING_S)
 
     @property
     def streams_open(self) -> int:
@@ -158,10 +165,10 @@ class _Pump:
         "_loop",
         "_said",
         "_silent",
-        "_task",
         "_timer",
         "_write_s",
         "_writing_since",
+        "task",
     )
 
     def __init__(self, context: _Context, write_s: float | None) -> None:
@@ -169,7 +176,7 @@ class _Pump:
         assert task is not None
         self._context = context
         self._write_s = write_s
-        self._task = task
+        self.task = task
         self._loop = asyncio.get_running_loop()
         self._silent = True
         self._writing_since: float | None = None
@@ -189,7 +196,7 @@ class _Pump:
         self._error = error
         self.wake()
         if self._writing_since is not None:
-            self._task.cancel()
+            self.task.cancel()
 
     def run(self, stream: Stream, request: bytes | None) -> Coroutine[Any, Any, RpcError | None]:
         """Bring the stream to its end, and tell which; None is OK."""
@@ -280,7 +287,7 @@ class _Pump:
         except asyncio.CancelledError:
             if self._error is None:
                 raise
-            self._task.uncancel()  # It was `end`, not the client who went away.
+            self.task.uncancel()  # It was `end`, not the client who went away.
         except grpc.aio.InternalError:
             raise _gone() from None
         finally:
