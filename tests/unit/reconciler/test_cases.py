@@ -64,7 +64,7 @@ class World:
                 self._put(id_, deleted(self.manifests[id_]))
             case Patch(patch):
                 id_ = named(patch, patch["kind"])
-                self._put(id_, merged(self.manifests[id_], patch["patch"]))
+                self._put(id_, let_go(merged(self.manifests[id_], patch["patch"])))
 
     def settle(self) -> list[str]:
         """Make the changes that are due until there are none; which they were."""
@@ -118,10 +118,16 @@ class World:
 
 def with_target_ports(given: Manifest) -> Manifest:
     """The manifest with what an API server fills in, as far as the cases look at it."""
-    if given["kind"] != "Service":
+    if given["kind"] != "Service" or "ports" not in given["spec"]:
         return given
     ports = [{"targetPort": port["port"], **port} for port in given["spec"]["ports"]]
     return {**given, "spec": {**given["spec"], "ports": ports}}
+
+
+def let_go(given: Manifest) -> Manifest | None:
+    """The manifest; None if it is being deleted, and nothing holds it any more."""
+    meta = given["metadata"]
+    return None if "deletionTimestamp" in meta and not meta.get("finalizers") else given
 
 
 def merged(stored: Any, patch: Any) -> Any:
