@@ -12,12 +12,14 @@ import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import aiohttp
 import msgspec
 import uvloop
+from aiohttp.client_proto import ResponseHandler
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.credentials import Access, Credentials, NoApiServer
@@ -29,6 +31,10 @@ NAMESPACE_TERMINATING = "NamespaceTerminating"
 """The cause for which nothing is made any more in a namespace that is being deleted."""
 
 _UNAUTHORIZED = 401
+
+# A connection that is dropped is lost a turn or two of the event loop later. uvloop does not
+# tell of one that it closed while it was made.
+_LOST_S = 1.0
 
 # An error's body is a Status of a few hundred bytes, unless somebody else answered.
 _ERROR_BYTES_MAX = 64 * 1024
@@ -126,7 +132,7 @@ class ApiServer:
         await self._load()
         on_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 # Each watch holds a connection; who writes bounds how much goes on at once.
                 limit=0,
                 socket_factory=_noted_socket if on_uvloop else None,
@@ -272,6 +278,56 @@ class ApiServer:
 
     def _age_s(self) -> float:
         return asyncio.get_running_loop().time() - self._loaded
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Knows each connection until it is lost, so that none is left behind at the end.
+
+    aiohttp ends one of which the answer was not read in order, as TLS has it: in the
+    background, waiting for the other end, which may have vanished; and uvloop one whose
+    handshake was just complete when it was cancelled.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # aiohttp has no other way to tell of a connection; a test holds that this is one.
+        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, self))
+        self._transports: dict[_Protocol, asyncio.Transport] = {}
+        self._lost = asyncio.Event()
+
+    def made(self, protocol: _Protocol, transport: asyncio.BaseTransport) -> None:
+        # uvloop's is none by its class.
+        self._transports[protocol] = cast("asyncio.Transport", transport)
+
+    def lost(self, protocol: _Protocol) -> None:
+        self._transports.pop(protocol, None)
+        self._lost.set()
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        await super().close(abort_ssl=abort_ssl)
+        for transport in self._transports.values():
+            transport.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOST_S):
+                while self._transports:
+                    self._lost.clear()
+                    await self._lost.wait()
+
+
+class _Protocol(ResponseHandler):
+    """A connection that its connector is told of."""
+
+    def __init__(self, connector: _Connector) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self._connector = connector
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connector.made(self, transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._connector.lost(self)
 
 
 async def _abort(response: aiohttp.ClientResponse) -> None:

@@ -259,3 +259,26 @@ async def test_a_black_hole_is_noticed(
         await proxy.mend()
         await followed.until(lambda: followed.vms == {"vm", "new"}, "told of the new one")
         assert followed.labels(namespace, "vm")["is"] == "unheard"
+
+
+async def test_a_request_that_is_broken_off_in_a_black_hole_leaves_no_connection(
+    kubeconfig: Path, proxy: Proxy
+) -> None:
+    """To end TLS in order is to wait for the other end, and our event loop ends before that."""
+    async with ApiServer(Kubeconfig(str(kubeconfig))) as api:
+        await api.request("GET", "/version")
+        await proxy.break_off(Network.BLACK_HOLE)
+        task = asyncio.create_task(api.request("GET", "/version"))
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        assert connected_to(proxy.port) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert connected_to(proxy.port) == 0
+
+
+def connected_to(port: int) -> int:
+    """How many connections of this machine to a port of it are open (proc(5), tcp)."""
+    established = "01"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum((row[2][-4:], row[3]) == (f"{port:04X}", established) for row in rows)
