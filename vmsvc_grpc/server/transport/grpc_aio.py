@@ -118,7 +118,7 @@ class GrpcAio:
 
     async def _stream(self, method: StreamMethod, request: bytes | None, context: _Context) -> None:
         """Run one stream to its end. `request` is the only one, or None: the client streams."""
-        pump = _Pump(context, method.write_s)
+        pump = _Pump(context, method)
         code = Code.CANCELLED
         ending: RpcError | None
         try:
@@ -163,19 +163,19 @@ class _Pump:
         "_error",
         "_idle",
         "_loop",
+        "_method",
         "_said",
         "_silent",
         "_timer",
-        "_write_s",
         "_writing_since",
         "task",
     )
 
-    def __init__(self, context: _Context, write_s: float | None) -> None:
+    def __init__(self, context: _Context, method: StreamMethod) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._context = context
-        self._write_s = write_s
+        self._method = method
         self.task = task
         self._loop = asyncio.get_running_loop()
         self._silent = True
@@ -249,8 +249,10 @@ class _Pump:
         while (request := await self._context.read()) is not grpc.aio.EOF:
             try:
                 stream.receive(request)
-            except RpcError as error:
-                self.end(error)
+            except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+                # Raised here, it would cancel who sends, perhaps in the midst of the headers;
+                # and gRPC cannot send a status after half of those.
+                self.end(_ending(self._method.path, error))
                 return
             if self._idle is not None and not self._idle.done():
                 # Most requests only acknowledge. For those, to wake who sends would cost more
@@ -280,8 +282,9 @@ class _Pump:
 
     async def _write(self, message: bytes) -> None:
         self._writing_since = self._loop.time()
-        if self._timer is None and self._write_s is not None:
-            self._timer = self._loop.call_later(self._write_s, self._check_write, self._write_s)
+        write_s = self._method.write_s
+        if self._timer is None and write_s is not None:
+            self._timer = self._loop.call_later(write_s, self._check_write, write_s)
         try:
             await self._context.write(message)
         except asyncio.CancelledError:
