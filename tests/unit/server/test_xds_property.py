@@ -32,7 +32,7 @@ seldom = st.integers(0, 5).map(lambda number: number == 5)
 
 
 class Client:
-    """One client, and whether it has refused something since it last connected."""
+    """One client, and what it should hold."""
 
     def __init__(
         self, cache: Cache, form: Form, agent: str, readiness: str, scope: XdsScope, limit: int
@@ -43,7 +43,6 @@ class Client:
         self.scope = scope
         self.envoy = agent == "envoy"
         self.filter_class = CLASSES[readiness]
-        self.tainted = False
 
     def truth(self, cache: Cache, type_url: TypeUrl) -> dict[str, Any]:
         """What it should hold of a type."""
@@ -61,8 +60,11 @@ class Client:
         return {name: message for name, message in known.items() if message is not None}
 
     def holds(self, cache: Cache, type_url: TypeUrl) -> None:
-        """Fail unless it holds what it should."""
+        """Fail unless it holds what it should, but for what it has refused itself."""
         held, expected = dict(self.xds.held(type_url)), self.truth(cache, type_url)
+        for name in self.xds.asked(type_url).refused:
+            held.pop(name, None)
+            expected.pop(name, None)
         if self.xds.form is Form.SOTW and type_url in (EDS, RDS):
             # No response says that one is gone; an assignment is emptied instead.
             for name in [name for name in held if name not in expected]:
@@ -159,10 +161,10 @@ class Following(RuleBasedStateMachine):
         for _ in range(count):
             self.clients[number % len(self.clients)].xds.pump()
 
-    @rule(number=st.integers(0, 2), count=st.integers(1, 3))
-    def read(self, number: int, count: int) -> None:
-        for _ in range(count):
-            self.clients[number % len(self.clients)].xds.read()
+    @rule(number=st.integers(0, 2), refuse=st.lists(seldom, min_size=1, max_size=3))
+    def read(self, number: int, refuse: list[bool]) -> None:
+        for refused in refuse:
+            self.clients[number % len(self.clients)].xds.read("no" if refused else "")
 
     @rule(number=st.integers(0, 2), agent=st.integers(0, 3))
     def refuse_a_change(self, number: int, agent: int) -> None:
@@ -171,7 +173,6 @@ class Following(RuleBasedStateMachine):
         client.xds.read_all()
         self.cache.apply(_moved(agent))
         if client.xds.read(refuse="no") is not None:
-            client.tainted = True
             client.xds.read_all()
             assert client.xds.read() is None
 
@@ -185,9 +186,7 @@ class Following(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2))
     def reconnect(self, number: int) -> None:
-        client = self.clients[number % len(self.clients)]
-        client.xds.reconnect()
-        client.tainted = False
+        self.clients[number % len(self.clients)].xds.reconnect()
 
     @precondition(lambda self: self.cache.synced)
     @invariant()
@@ -199,9 +198,6 @@ class Following(RuleBasedStateMachine):
     @rule()
     def everybody_catches_up(self) -> None:
         for client in self.clients:
-            if client.tainted:
-                client.xds.reconnect()
-                client.tainted = False
             client.xds.read_all()
             assert client.xds.read_all() == []
             for type_url in client.xds.types:

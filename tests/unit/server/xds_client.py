@@ -59,6 +59,8 @@ class Asked:
     versions: dict[str, str] = field(default_factory=dict)
     version: str = ""
     nonce: str = ""
+    refused: set[str] = field(default_factory=set)
+    """Names whose newest state it has refused, and so does not hold."""
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
@@ -100,6 +102,7 @@ class XdsClient:
         self._first = True
         for asked in self.types.values():
             asked.nonce = ""
+            asked.refused.clear()
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -222,11 +225,15 @@ class XdsClient:
         asked.nonce = response.nonce
         names = [*sorted(asked.names), *(["*"] if asked.wildcard and asked.named else [])]
         if refuse:
+            gone = asked.held.keys() if type_url in WHOLE else ()
+            asked.refused.update(got, gone)
             self._send_sotw(type_url, names, error_detail={"message": refuse})
         else:
             if type_url in WHOLE:
                 asked.held.clear()
+                asked.refused.clear()
             asked.held.update(got)
+            asked.refused -= got.keys()
             asked.version = response.version_info
             self._send_sotw(type_url, names)
         return (type_url.label, *sorted(unpacked(r)[0] for r in response.resources))
@@ -237,7 +244,9 @@ class XdsClient:
         asked = self.asked(type_url)
         once([*(resource.name for resource in response.resources), *response.removed_resources])
         answer = pb.DeltaDiscoveryRequest(type_url=type_url.value, response_nonce=response.nonce)
+        names = {*(resource.name for resource in response.resources), *response.removed_resources}
         if refuse:
+            asked.refused |= names
             answer.error_detail.message = refuse
         else:
             for resource in response.resources:
@@ -248,6 +257,7 @@ class XdsClient:
             for name in response.removed_resources:
                 asked.held.pop(name, None)
                 asked.versions.pop(name, None)
+            asked.refused -= names
         self._send(answer)
         removed = (f"-{name}" for name in sorted(response.removed_resources))
         return (type_url.label, *sorted(r.name for r in response.resources), *removed)
