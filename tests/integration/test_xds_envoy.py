@@ -262,6 +262,18 @@ async def test_a_scope_shows_the_namespace_of_the_node_alone(mode: str, tmp_path
         await server.stop()
 
 
+@BOTH_FORMS
+async def test_a_vm_of_two_families_is_one_host(mode: str, tmp_path: Path) -> None:
+    async with world() as here, envoy(bootstrap([here.running.address], mode), tmp_path) as proxy:
+        ports = (ServicePort("http", "TCP", 80, here.machines.port),)
+        here.running.apply(Apply(service(WEB, spec(ports=ports, cluster_ip="None"))))
+        here.running.apply(Apply(vm("a", here.machines.addresses["a"], "::1")))
+        here.vm("c")
+        await proxy.answers("a", "b", "c")
+        assert len((await proxy.clusters())["web.shop:80"]) == 3
+        await clean(proxy)
+
+
 async def test_an_envoy_can_have_those_that_are_not_ready_too(tmp_path: Path) -> None:
     async with world() as here:
         here.vm("b", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)

@@ -171,6 +171,21 @@ async def test_a_service_that_does_not_exist_yet(language: str, tmp_path: Path) 
         assert running.counts.xds_nacks.total() == 0
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_vm_of_two_families_is_one_endpoint(language: str, tmp_path: Path) -> None:
+    """A headless service has both; a client takes the second address as one more of the same."""
+    async with (
+        world() as (running, port),
+        client(language, running.address, tmp_path) as calls,
+    ):
+        ports = (ServicePort("grpc", "TCP", 80, port),)
+        running.apply(Apply(vm("a", NAMES["a"], "::1")), Apply(vm("c", NAMES["c"], "::1")))
+        running.apply(Apply(service(WEB, spec(ports=ports, cluster_ip="None"))))
+        await calls.answers("a", "b", "c")
+        assert calls.failures() == []
+        assert running.counts.xds_nacks.total() == 0
+
+
 async def test_fifty_targets_of_one_process(tmp_path: Path) -> None:
     keys = [Key("shop", f"s{number}") for number in range(50)]
     targets = [f"xds:///{key.name}.{key.namespace}:80" for key in keys]
