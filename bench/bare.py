@@ -14,18 +14,18 @@ import grpc
 import uvloop
 
 from bench import dataset
-from bench.serving import allow_connections, flags, obey
+from bench.serving import Change, Flags, allow_connections, flags, obey
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
 _SYNCED = pb.WatchEndpointsResponse(synced=pb.Synced()).SerializeToString()
 
-OPTIONS = [
+# Those of our server without which 10,000 streams would not even connect.
+_OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 4_000),
     ("grpc.server.max_pending_requests", 50_000),
     ("grpc.server.max_pending_requests_hard_limit", 50_000),
 ]
-"""Those of our server without which 10,000 streams would not even connect."""
 
 
 @dataclass
@@ -114,16 +114,18 @@ async def _serve() -> None:
         service, number = data.place(seq)
         topics[service].change(number, _endpoint(service, number, seq))
 
-    server = grpc.aio.server(options=OPTIONS)
     handler: Any = grpc.unary_stream_rpc_method_handler(watch)
-    name = "vmsvc.v1.EndpointService"
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(name, {"WatchEndpoints": handler}),)
-    )
+    await broadcast(given, "vmsvc.v1.EndpointService", {"WatchEndpoints": handler}, change)
+
+
+async def broadcast(given: Flags, service: str, handlers: dict[str, Any], change: Change) -> None:
+    """Serve one service on a bare grpc.aio, and make the changes that are asked for."""
+    server = grpc.aio.server(options=_OPTIONS)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     port = server.add_insecure_port(given.listen)
     await server.start()
     try:
-        await obey(f"127.0.0.1:{port}", data, change)
+        await obey(f"127.0.0.1:{port}", given.data, change)
     finally:
         await server.stop(0)
 

@@ -15,8 +15,8 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from bench import dataset
-from bench.bare import OPTIONS
-from bench.serving import allow_connections, flags, obey
+from bench.bare import broadcast
+from bench.serving import allow_connections, flags
 
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _TYPE = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -94,16 +94,8 @@ async def _serve() -> None:
         service, number = data.place(seq)
         topics[service].change(number, dataset.address(seq))
 
-    server = grpc.aio.server(options=OPTIONS)
     handler: Any = grpc.stream_stream_rpc_method_handler(follow)
-    handlers = {"DeltaAggregatedResources": handler}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
-    port = server.add_insecure_port(given.listen)
-    await server.start()
-    try:
-        await obey(f"127.0.0.1:{port}", data, change)
-    finally:
-        await server.stop(0)
+    await broadcast(given, _SERVICE, {"DeltaAggregatedResources": handler}, change)
 
 
 if __name__ == "__main__":
