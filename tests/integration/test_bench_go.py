@@ -61,9 +61,10 @@ def _run(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_the_go_code_is_formatted_and_vetted() -> None:
-    assert _run("gofmt", "-l", ".", folder=_GO) == ""
-    _run("go", "vet", "./...", folder=_GO)
+@pytest.mark.parametrize("folder", [_GO, _ROOT / "bench" / "kube"], ids=lambda folder: folder.name)
+def test_the_go_code_is_formatted_and_vetted(folder: Path) -> None:
+    assert _run("gofmt", "-l", ".", folder=folder) == ""
+    _run("go", "vet", "./...", folder=folder)
 
 
 def test_the_go_code_passes_its_own_tests() -> None:
