@@ -272,7 +272,9 @@ class XdsStream:
         else:
             for name in [name for name in subscription.told if name not in subscription.names]:
                 self._forget(subscription, name)
-        self._following.cover(any(s.wildcard for s in self._subscriptions.values()))
+        everything = any(s.wildcard for s in self._subscriptions.values())
+        if wildcard or not everything:
+            self._following.cover(everything)
 
     def _subscribe_to_all(self, subscription: XdsSubscription) -> None:
         """Delta: all is told again, as with any name that is subscribed to once more."""
