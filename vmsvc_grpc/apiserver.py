@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +86,10 @@ class ApiServerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.status} {self.message}" if self.status else self.message
+
+
+class NotSent(Exception):  # noqa: N818 - not an error: it was not to be sent.
+    """`may_send` said no once there was a connection; nothing was sent over it."""
 
 
 class _Request(NamedTuple):
@@ -174,11 +178,13 @@ class ApiServer:
         query: Mapping[str, str] | None = None,
         body: object | None = None,
         content_type: str = JSON,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> bytes:
-        """The body of a successful answer. Raises ApiServerError.
+        """The body of a successful answer. Raises ApiServerError, and NotSent.
 
-        `path` begins with a slash; `body` is encoded as JSON. If cancelled, a write may or
-        may not have been made.
+        `path` begins with a slash; `body` is encoded as JSON. `may_send` is asked right
+        before it is sent, when there is a connection: to get one may take long, or we may be
+        stopped meanwhile. If cancelled, a write may or may not have been made.
         """
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if data is None else {"Content-Type": content_type}
@@ -186,7 +192,12 @@ class ApiServer:
         timeout = aiohttp.ClientTimeout(
             total=bounds.request_s, connect=bounds.connect_s, sock_read=bounds.silence_s
         )
-        response = await self._open(_Request(method, path, query, headers, data, timeout))
+        request = _Request(method, path, query, headers, data, timeout)
+        token = _may_send.set(may_send)
+        try:
+            response = await self._open(request)
+        finally:
+            _may_send.reset(token)
         async with response:
             with _translated():
                 return await response.read()
@@ -280,8 +291,13 @@ class ApiServer:
         return asyncio.get_running_loop().time() - self._loaded
 
 
+_may_send: ContextVar[Callable[[], bool]] = ContextVar("_may_send")
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Knows each connection until it is lost, so that none is left behind at the end.
+    """Asks whether what it connects for is still wanted.
+
+    Knows each connection until it is lost, so that none is left behind at the end.
 
     aiohttp ends one of which the answer was not read in order, as TLS has it: in the
     background, waiting for the other end, which may have vanished; and uvloop one whose
@@ -294,6 +310,18 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = cast("partial[ResponseHandler]", partial(_Protocol, self))
         self._transports: dict[_Protocol, asyncio.Transport] = {}
         self._lost = asyncio.Event()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[aiohttp.tracing.Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        if not _may_send.get(lambda: True)():
+            connection.close()
+            raise NotSent
+        return connection
 
     def made(self, protocol: _Protocol, transport: asyncio.BaseTransport) -> None:
         # uvloop's is none by its class.

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer, ApiServerError, Bounds
+from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer, ApiServerError, Bounds, NotSent
 from vmsvc_grpc.credentials import Access, NoApiServer
 
 DEADLINE_S = 20
@@ -307,6 +307,18 @@ async def test_a_request_that_is_cancelled_leaves_no_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await server.left()
+
+
+async def test_a_request_that_may_not_be_sent_any_more_is_not() -> None:
+    """It is asked when there is a connection, however long that took: we may have slept."""
+    async with served(says(response(b"ok"))) as server, api(server) as kube:
+        for first_connection in (True, False):
+            with pytest.raises(NotSent):
+                await kube.request("GET", "/not", may_send=lambda: False)
+            if first_connection:
+                await server.left()
+            assert await kube.request("GET", "/x", may_send=lambda: True) == b"ok"
+        assert [asked.line for asked in server.asked] == ["GET /x HTTP/1.1"] * 2
 
 
 # -- Credentials. --

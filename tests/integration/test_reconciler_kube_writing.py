@@ -128,6 +128,33 @@ async def test_nothing_is_written_by_who_may_not(desk: Desk, tmp_path: Path) -> 
         assert await desk.listed("events") == []
 
 
+async def test_nothing_is_sent_by_who_may_not_any_more_once_there_is_a_connection(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """As a leader that sleeps past its lease while it connects."""
+    await desk.vmservice()
+    async with replica(desk, tmp_path, may_write=lambda: False) as one:
+        await until(lambda: one.cache.synced)
+        vmservice = one.cache.services[desk.key()].object
+    marked = replace(vmservice, meta=replace(vmservice.meta, finalizers=("a.example.com/b",)))
+    asked = 0
+
+    def may_write() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 1
+
+    async with access(desk, tmp_path) as api:
+        store = KubeStore(api, may_write=may_write)
+        await store.apply(Change(vmservice, marked))
+        with pytest.raises(NotWriting):
+            await store.apply(Change(vmservice, vmservice))
+    stored = await desk.get("virtualmachineservices")
+    assert stored is not None
+    assert stored["metadata"]["finalizers"] == ["a.example.com/b"]
+    assert asked == 2
+
+
 async def test_without_an_answer_a_write_is_tried_again(desk: Desk, tmp_path: Path) -> None:
     await desk.vmservice()
     async with replica(desk, tmp_path, may_write=lambda: False) as one:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from vmsvc_grpc.apiserver import NAMESPACE_TERMINATING, ApiServer, ApiServerError
+from vmsvc_grpc.apiserver import NAMESPACE_TERMINATING, ApiServer, ApiServerError, NotSent
 from vmsvc_grpc.model.objects import VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice
 
@@ -72,12 +72,13 @@ class EventRecorder:
                 self._waiting.popleft()
 
     async def _write(self, about: VirtualMachineService, notice: Notice, at: datetime) -> bool:
-        if not self._may_write():
-            return False
         path = f"/apis/events.k8s.io/v1/namespaces/{about.key.namespace}/events"
         try:
             async with asyncio.timeout(self._write_s):
-                await self._api.request("POST", path, body=self._event(about, notice, at))
+                event = self._event(about, notice, at)
+                await self._api.request("POST", path, body=event, may_send=self._may_write)
+        except NotSent:
+            return False
         except TimeoutError:
             _log.info("no event for %s (%s): no answer", about.key, notice.reason)
             return False

@@ -19,6 +19,7 @@ from vmsvc_grpc.apiserver import (
     NAMESPACE_TERMINATING,
     ApiServer,
     ApiServerError,
+    NotSent,
 )
 from vmsvc_grpc.model.objects import (
     MANAGED_BY_LABEL,
@@ -69,7 +70,7 @@ class KubeStore:
         may_write: Callable[[], bool] = lambda: True,
         write_s: float = 4.0,
     ) -> None:
-        """`may_write` is asked right before each write.
+        """`may_write` is asked right before each write is sent.
 
         A change is given up after `write_s`, which must be less than the time for which
         nobody else writes once `may_write` says no (a lease's margin).
@@ -192,9 +193,12 @@ class KubeStore:
             raise Conflict(found)
 
     async def _write(self, method: str, path: str, body: Any, content_type: str = JSON) -> bytes:
-        if not self._may_write():
-            raise NotWriting
-        return await self._api.request(method, path, body=body, content_type=content_type)
+        try:
+            return await self._api.request(
+                method, path, body=body, content_type=content_type, may_send=self._may_write
+            )
+        except NotSent:
+            raise NotWriting from None
 
     def _held(self, change: Change, raw: bytes) -> Held | None:
         """The object that was answered; None if it went with its last finalizer."""
