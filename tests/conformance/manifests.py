@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -76,10 +77,11 @@ def held_path(output: Path, id_: ObjectId) -> Path:
 def held(output: Path) -> dict[ObjectId, Manifest]:
     """The objects that the program holds now."""
     objects = {}
-    for path in output.glob("*/*.yaml"):
-        try:
-            manifest = yaml.safe_load(path.read_bytes())
-        except FileNotFoundError:
-            continue  # It has been taken away since it was listed.
-        objects[id_of(manifest)] = manifest
+    for namespace in output.iterdir():
+        # A file, or a namespace with its last one, may be taken away while we look.
+        with suppress(FileNotFoundError):
+            for path in list(namespace.glob("*.yaml")):
+                with suppress(FileNotFoundError):
+                    manifest = yaml.safe_load(path.read_bytes())
+                    objects[id_of(manifest)] = manifest
     return objects
