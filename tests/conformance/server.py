@@ -43,7 +43,7 @@ class Server:
         }
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; the next request makes another."""
         self._session.close()
 
     def path(self, id_: ObjectId, api_version: str = "", subresource: str = "") -> str:

@@ -48,16 +48,19 @@ class Trial:
     @classmethod
     def begun(cls, case: Case, cluster: Cluster, running: Running) -> Trial:
         """A case that has run to its end; what it has made is there still. Raises CaseError."""
-        trial = cls(case, Server(cluster), running)
-        for number, stage in enumerate(case.stages, 1):
-            try:
-                found = trial._take(stage, first=number == 1)
-            except LiveError as error:
-                found = [str(error)]
-            if found:
-                trial._found = [f"stage {number}:", *(f"  {line}" for line in found)]
-                return trial
-        trial._before_restart = trial._versions()
+        server = Server(cluster)
+        # Until `ended` others take their turns, for longer than a server keeps a connection.
+        with closing(server):
+            trial = cls(case, server, running)
+            for number, stage in enumerate(case.stages, 1):
+                try:
+                    found = trial._take(stage, first=number == 1)
+                except LiveError as error:
+                    found = [str(error)]
+                if found:
+                    trial._found = [f"stage {number}:", *(f"  {line}" for line in found)]
+                    return trial
+            trial._before_restart = trial._versions()
         return trial
 
     def ended(self, running: Running) -> list[str]:

@@ -239,7 +239,7 @@ class Session:
         return _answer(self._connection, method, path, _json(body), headers)
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection; the next request makes another."""
         self._connection.close()
 
 

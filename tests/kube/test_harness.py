@@ -118,6 +118,13 @@ def test_v1alpha1_storage_keeps_the_address(kube_v1alpha1_storage: Cluster) -> N
     assert kube_v1alpha1_storage.request("GET", f"{API}/v1alpha2/virtualmachines").status == 404
 
 
+def test_a_session_that_was_closed_connects_anew(kube: Cluster) -> None:
+    session = kube.server.session()
+    for _ in range(2):
+        assert session.request("GET", "/version").status == 200
+        session.close()
+
+
 def test_rbac_denies_a_user_until_a_rule_grants(kube: Cluster) -> None:
     namespace = kube.create_namespace()
     account = kube.service_account(namespace, "reader")
