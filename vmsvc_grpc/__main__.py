@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from vmsvc_grpc import __version__, credentials, flags
+from vmsvc_grpc import __version__, flags
 from vmsvc_grpc.config import Config, ConfigError
+from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
 

@@ -16,10 +16,10 @@ from typing import TextIO
 import uvloop
 
 from vmsvc_grpc import __version__
-from vmsvc_grpc.apiserver import ApiServer, ApiServerError
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.credentials import Credentials, NoApiServer
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, Problem

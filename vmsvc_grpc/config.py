@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vmsvc_grpc.credentials import Credentials
+from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.validate import is_dns_1123_label

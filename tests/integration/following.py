@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.apiserver import Cluster, Response
-from vmsvc_grpc.apiserver import ApiServer
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.credentials import Credentials, Kubeconfig
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
 from vmsvc_grpc.model.events import Delete, Event, InitDone
 from vmsvc_grpc.model.objects import GROUP, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.apiserver import Cluster, User
-from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.credentials import Credentials, Kubeconfig
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer
+from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules

@@ -27,8 +27,8 @@ from tests.integration.following import (
 )
 from tests.kube.apiserver import Cluster
 from tests.kube.proxy import Network, Proxy
-from vmsvc_grpc.apiserver import ApiServer
-from vmsvc_grpc.credentials import Kubeconfig
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.credentials import Kubeconfig
 from vmsvc_grpc.model.objects import GROUP, Key, Kind
 
 MERGE_PATCH = "application/merge-patch+json"

@@ -27,8 +27,8 @@ from tests.integration.kube_replica import (
 from tests.kube.apiserver import Cluster
 from tests.kube.plugin import StartVMOperator
 from tests.kube.vm_operator import VMOperator
-from vmsvc_grpc.apiserver import ApiServer
-from vmsvc_grpc.credentials import Credentials
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily, Key
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore

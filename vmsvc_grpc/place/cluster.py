@@ -8,10 +8,10 @@ import socket
 import uuid
 from collections.abc import Iterable
 
-from vmsvc_grpc.apiserver import ApiServer
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.credentials import Credentials
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from vmsvc_grpc.apiserver import NAMESPACE_TERMINATING, ApiServer, ApiServerError, NotSent
+from vmsvc_grpc.kube.client import NAMESPACE_TERMINATING, ApiServer, ApiServerError, NotSent
 from vmsvc_grpc.model.objects import VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice
 

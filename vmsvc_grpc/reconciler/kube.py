@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from vmsvc_grpc.apiserver import (
+from vmsvc_grpc.kube.client import (
     JSON,
     MERGE_PATCH,
     NAMESPACE_TERMINATING,
@@ -21,6 +21,7 @@ from vmsvc_grpc.apiserver import (
     ApiServerError,
     NotSent,
 )
+from vmsvc_grpc.kube.resources import VERSIONS, newest_served, path_of
 from vmsvc_grpc.model.objects import (
     MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL,
@@ -34,7 +35,6 @@ from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Gone, NotWriting
 from vmsvc_grpc.reconciler.manifest import manifest
 from vmsvc_grpc.reconciler.patch import merge_patch
 from vmsvc_grpc.reconciler.plan import Change, Held, Verb
-from vmsvc_grpc.resources import VERSIONS, newest_served, path_of
 
 # Answers with which an API server says "later", by status or by reason: nothing is wrong
 # with what was asked.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 
 _CONFLICT = 409
 _NOT_FOUND = 404

@@ -8,10 +8,10 @@ from http import HTTPStatus
 
 import msgspec
 
-from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
+from vmsvc_grpc.kube.resources import newest_served, path_of
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.reconciler.vmservice import without_ours
-from vmsvc_grpc.resources import newest_served, path_of
 
 _KIND = Kind.VIRTUAL_MACHINE_SERVICE
 _PAGE_OBJECTS = 500

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.resources import LABEL_SELECTORS, VERSIONS, newest_served, path_of
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Kind
-from vmsvc_grpc.resources import LABEL_SELECTORS, VERSIONS, newest_served, path_of
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.listwatch import (
     Backoff,

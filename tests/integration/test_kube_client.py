@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-from vmsvc_grpc.apiserver import MERGE_PATCH, ApiServer, ApiServerError, Bounds, NotSent
-from vmsvc_grpc.credentials import Access, NoApiServer
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError, Bounds, NotSent
+from vmsvc_grpc.kube.credentials import Access, NoApiServer
 
 DEADLINE_S = 20
 QUICK = Bounds(silence_s=0.3, reload_s=0.0)

@@ -22,7 +22,7 @@ import uvloop
 from aiohttp.client_proto import ResponseHandler
 
 from vmsvc_grpc import __version__
-from vmsvc_grpc.credentials import Access, Credentials, NoApiServer
+from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"

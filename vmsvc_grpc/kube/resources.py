@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from vmsvc_grpc.apiserver import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, MANAGED_BY, MANAGED_BY_LABEL, Kind
 
 _RESOURCES = {

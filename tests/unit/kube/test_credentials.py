@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vmsvc_grpc.credentials import InCluster, Kubeconfig, NoApiServer, find
+from vmsvc_grpc.kube.credentials import InCluster, Kubeconfig, NoApiServer, find
 
 # A certificate of nobody's; its key was thrown away.
 CA = """\
