@@ -32,11 +32,11 @@ from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily, Key
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
-from vmsvc_grpc.reconciler.loop import ChangeError, Conflict, Gone, NotWriting
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change
 from vmsvc_grpc.reconciler.release import Counts as Released
 from vmsvc_grpc.reconciler.release import release
+from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
 ACCEPTED = "VirtualMachineServiceAccepted"

@@ -25,9 +25,9 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.reconciler.desired import Child
-from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
+from vmsvc_grpc.reconciler.store import ChangeError
 
 _SUFFIXES = {Kind.SERVICE: ".service.yaml", Kind.ENDPOINTS: ".endpoints.yaml"}
 _OUR_LINE = b"# Held by vmsvc-grpc"

@@ -17,17 +17,17 @@ from vmsvc_grpc.model.objects import (
     Kind,
     ObjectMeta,
     OwnerReference,
-    Problem,
     StoredEndpoints,
     StoredPort,
     StoredService,
 )
 from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.reconciler.desired import Child
 from vmsvc_grpc.reconciler.directory import DirectoryStore
-from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
+from vmsvc_grpc.reconciler.store import ChangeError
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
 META = ObjectMeta(key=WEB, uid="", labels={"team": "blue"}, owner_references=(OURS,))

@@ -19,24 +19,19 @@ from vmsvc_grpc.model.objects import (
     Kind,
     ObjectMeta,
     OwnerReference,
-    Problem,
     ServiceType,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredService,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import Child, Children, Failure, desired
-from vmsvc_grpc.reconciler.loop import (
-    ChangeError,
-    Conflict,
-    Gone,
-    Reconciler,
-    Settings,
-)
+from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
+from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone
 
 DEADLINE_S = 10.0
 FAST = Settings(

@@ -1,0 +1,60 @@
+"""Where objects are held, as the loop sees it: what makes a change, and how that may fail."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.plan import Change, Held
+
+
+class ChangeError(Exception):
+    """A change cannot be made now; the message says which and why. It is tried again later."""
+
+    def __init__(
+        self, reason: str, message: str, *, passing: bool = False, retry_after_s: float = 0.0
+    ) -> None:
+        """`reason` is a word in camel case, `message` a sentence for who runs this.
+
+        `passing`: nothing is wrong with the change, so the VMService need not tell of it.
+        It is tried again no sooner than in `retry_after_s`.
+        """
+        super().__init__(message)
+        self.failure = Failure(reason, message)
+        self.passing = passing
+        self.retry_after_s = retry_after_s
+
+
+class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first.
+    """The object is no longer what was observed: observe it again, and plan anew.
+
+    `found` is what it is instead, if the store has looked.
+    """
+
+    def __init__(self, found: Held | None = None) -> None:
+        super().__init__()
+        self.found = found
+
+
+class Gone(Exception):  # noqa: N818 - not an error: somebody else was first.
+    """The object that was to be changed or deleted does not exist any more."""
+
+
+class NotWriting(Exception):  # noqa: N818 - not an error: another replica writes.
+    """This process may not begin a write now."""
+
+
+class Store(Protocol):
+    """Where objects are held. The only thing that writes."""
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of object that it holds; it is asked for changes of no others."""
+
+    async def apply(self, change: Change) -> Held | None:
+        """Make one change; the object as it is held now, or None if it is gone.
+
+        Raises Conflict, Gone, ChangeError or NotWriting, and has then changed nothing. If
+        cancelled, it may or may not have.
+        """
