@@ -22,13 +22,14 @@ from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
-from vmsvc_grpc.model.objects import Key, Kind, Problem
+from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.place import Place
 from vmsvc_grpc.place.cluster import SERVED_KINDS, ClusterPlace, cluster_kinds
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
-from vmsvc_grpc.reconciler.loop import ChangeError
 from vmsvc_grpc.reconciler.release import Counts
 from vmsvc_grpc.reconciler.release import release as take_off
+from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.server.xds_following import XdsScope

@@ -13,7 +13,8 @@ from typing import TextIO
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
-from vmsvc_grpc.model.objects import Key, Kind, Problem, VirtualMachineService
+from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import Children, desired
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document

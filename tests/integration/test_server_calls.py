@@ -17,7 +17,7 @@ from tests.unit.objects import service, vm
 from tests.unit.server.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.objects import Problem
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import ListenError, Server

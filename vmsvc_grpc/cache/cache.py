@@ -17,7 +17,6 @@ from vmsvc_grpc.model.objects import (
     Key,
     Kind,
     Object,
-    Problem,
     ServiceSpec,
     StoredEndpoints,
     StoredEndpointSlice,
@@ -25,6 +24,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules, addresses, contribution, families
 
 OnProblems = Callable[[Kind, Key, tuple[Problem, ...]], None]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vmsvc_grpc.model.objects import Key, Kind, Object, Problem
+from vmsvc_grpc.model.objects import Key, Kind, Object
+from vmsvc_grpc.model.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

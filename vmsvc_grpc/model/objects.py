@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
+from vmsvc_grpc.model.problem import Problem
+
 GROUP = "vmoperator.vmware.com"
 KNOWN_VERSIONS = ("v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4", "v1alpha5", "v1alpha6")
 NEWEST_API_VERSION = f"{GROUP}/{KNOWN_VERSIONS[-1]}"
@@ -49,20 +51,6 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
-
-
-class Problem(NamedTuple):
-    """What is wrong with an object.
-
-    `field` is a path as Kubernetes writes it (`spec.ports[0].port`); `message` says
-    what is wrong and what to do, and does not repeat the field.
-    """
-
-    field: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
 
 
 class OwnerReference(NamedTuple):

@@ -30,7 +30,6 @@ from vmsvc_grpc.model.objects import (
     ObjectMeta,
     OwnerReference,
     Probe,
-    Problem,
     Readiness,
     ReportedAddress,
     ServicePort,
@@ -47,6 +46,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 
 T = TypeVar("T")
 

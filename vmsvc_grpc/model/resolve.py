@@ -16,11 +16,11 @@ from vmsvc_grpc.model.endpoints import Endpoint, assembled
 from vmsvc_grpc.model.objects import (
     IPFamily,
     IPFamilyPolicy,
-    Problem,
     Readiness,
     ServiceSpec,
     VirtualMachine,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.selector import matches
 
 Remembers = Callable[[str], bool]

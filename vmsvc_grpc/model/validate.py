@@ -11,7 +11,8 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, Problem, ServicePort, ServiceType
+from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, ServicePort, ServiceType
+from vmsvc_grpc.model.problem import Problem
 
 _DNS_1035_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")

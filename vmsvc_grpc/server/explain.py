@@ -10,15 +10,8 @@ from collections.abc import Iterable, Iterator
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.endpoints import Endpoint
-from vmsvc_grpc.model.objects import (
-    ACCEPTED,
-    IPFamily,
-    Key,
-    Kind,
-    Problem,
-    ServiceSpec,
-    VirtualMachine,
-)
+from vmsvc_grpc.model.objects import ACCEPTED, IPFamily, Key, Kind, ServiceSpec, VirtualMachine
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import Address, addresses
 from vmsvc_grpc.model.selector import matches
 from vmsvc_grpc.server.encode import endpoint_message

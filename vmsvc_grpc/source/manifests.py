@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
-from vmsvc_grpc.model.objects import Key, Kind, Problem
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.parse import ParseError, kind_of, parse
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.source.documents import document_steps
 
 ObjectId = tuple[Kind, Key]

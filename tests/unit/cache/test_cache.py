@@ -16,7 +16,6 @@ from vmsvc_grpc.model.objects import (
     Kind,
     ObjectMeta,
     Probe,
-    Problem,
     Readiness,
     StoredAddress,
     StoredEndpoints,
@@ -25,6 +24,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 
 ALL, READY = FilterClass.ALL, FilterClass.READY_ONLY

@@ -13,15 +13,8 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absent
 from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Init, InitDone
-from vmsvc_grpc.model.objects import (
-    Key,
-    Kind,
-    Probe,
-    Problem,
-    Readiness,
-    ServiceSpec,
-    VirtualMachine,
-)
+from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServiceSpec, VirtualMachine
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules, families, resolved
 from vmsvc_grpc.model.selector import matches
 

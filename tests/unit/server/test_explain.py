@@ -17,11 +17,11 @@ from vmsvc_grpc.model.objects import (
     Kind,
     Object,
     Probe,
-    Problem,
     Readiness,
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.server.explain import explanation
 
 _Of = pb.VirtualMachineExplanation

@@ -19,11 +19,11 @@ from vmsvc_grpc.model.objects import (
     ObjectMeta,
     OwnerReference,
     Probe,
-    Problem,
     Readiness,
     ServiceType,
     StoredService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Call, Code, RpcError
 from vmsvc_grpc.server.counts import Counts

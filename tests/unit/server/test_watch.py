@@ -26,12 +26,12 @@ from vmsvc_grpc.model.objects import (
     Key,
     Kind,
     Probe,
-    Problem,
     Readiness,
     ServicePort,
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits

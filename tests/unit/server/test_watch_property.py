@@ -19,12 +19,12 @@ from vmsvc_grpc.model.objects import (
     Kind,
     Object,
     Probe,
-    Problem,
     Readiness,
     ServicePort,
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 
 NAMES = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]

@@ -37,7 +37,8 @@ from tests.unit.server.xds_world import (
 )
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
-from vmsvc_grpc.model.objects import Key, Probe, Problem, Readiness, ServicePort
+from vmsvc_grpc.model.objects import Key, Probe, Readiness, ServicePort
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits

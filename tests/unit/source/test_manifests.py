@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vmsvc_grpc.model.events import Apply, Malformed
-from vmsvc_grpc.model.objects import Key, Kind, Problem, VirtualMachine, VirtualMachineService
+from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine, VirtualMachineService
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, read_objects, reading
 
