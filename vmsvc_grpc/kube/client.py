@@ -23,6 +23,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
+from vmsvc_grpc.model.problem import escaped
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -60,6 +61,7 @@ class Bounds:
 class ApiServerError(Exception):
     """A request failed. `status` is the HTTP status, 0 where there was no answer.
 
+    `message` is one line, cut and escaped: an answer may quote objects, or be somebody else's.
     `reason` is Kubernetes' machine-readable one (`AlreadyExists`, `Invalid`, ...) or "", and
     `causes` are such reasons of its parts (`NamespaceTerminating`, ...);
     `retry_after_s` is what the server asked for, or 0; `silent` is whether there was a
@@ -76,9 +78,9 @@ class ApiServerError(Exception):
         retry_after_s: float = 0.0,
         silent: bool = False,
     ) -> None:
-        super().__init__(message)
+        self.message = escaped(message)
+        super().__init__(self.message)
         self.status = status
-        self.message = message
         self.reason = reason
         self.causes = causes
         self.retry_after_s = retry_after_s

@@ -200,7 +200,7 @@ class Condition:
 class VirtualMachineService:
     """A VMService. `spec` is None exactly if `problems` (why it is refused) is not empty.
 
-    `declared_type` is `spec.type` as written, for showing a refused one.
+    `declared_type` is `spec.type` as written, cut and escaped, for showing a refused one.
     """
 
     kind: ClassVar[Kind] = Kind.VIRTUAL_MACHINE_SERVICE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -46,7 +47,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
-from vmsvc_grpc.model.problem import Problem
+from vmsvc_grpc.model.problem import Problem, bounded, escaped, quoted
 
 T = TypeVar("T")
 
@@ -162,7 +163,7 @@ def _key(kind: Kind, meta: wire.Meta) -> Key:
 
 
 def _name_flaw(name: str) -> str:
-    return f"{name!r} is not a name that Kubernetes takes" if name else "is missing; name it"
+    return f"{quoted(name)} is not a name that Kubernetes takes" if name else "is missing; name it"
 
 
 def _uid(kind: Kind, key: Key, meta: wire.Meta) -> str:
@@ -198,7 +199,7 @@ def _version(kind: Kind, key: Key, api_version: str) -> str:
     version = api_version.rpartition("/")[2]
     if version not in KNOWN_VERSIONS:
         known = f"{KNOWN_VERSIONS[0]} to {KNOWN_VERSIONS[-1]}"
-        problem = Problem("apiVersion", f"{api_version!r} is not known; use {GROUP}/{known}")
+        problem = Problem("apiVersion", f"{quoted(api_version)} is not known; use {GROUP}/{known}")
         raise ParseError(kind, key, problem)
     return version
 
@@ -263,7 +264,7 @@ def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachin
     kind = Kind.VIRTUAL_MACHINE_SERVICE
     meta = _object_meta(kind, given.metadata)
     status = given.status or wire.Status()
-    declared = (given.spec or wire.VirtualMachineServiceSpec()).type or ServiceType.CLUSTER_IP.value
+    declared = escaped((given.spec and given.spec.type) or ServiceType.CLUSTER_IP.value)
     try:
         version = _version(kind, meta.key, given.api_version)
     except ParseError as error:
@@ -300,13 +301,15 @@ def _service_spec(
     newest = version == KNOWN_VERSIONS[-1]
     family_texts = tuple(given.ip_families or ()) if newest else ()
     policy_text = (given.ip_family_policy or "") if newest else ""
-    problems = (
-        *name_problems,
-        *validate.port_problems(ports, headless=cluster_ip == "None"),
-        *validate.cluster_ip_problems(cluster_ip, type_text),
-        *validate.source_range_problems(ranges, type_text),
-        *validate.selector_problems(selector),
-        *validate.family_problems(family_texts, policy_text),
+    problems = bounded(
+        chain(
+            name_problems,
+            validate.port_problems(ports, headless=cluster_ip == "None"),
+            validate.cluster_ip_problems(cluster_ip, type_text),
+            validate.source_range_problems(ranges, type_text),
+            validate.selector_problems(selector),
+            validate.family_problems(family_texts, policy_text),
+        )
     )
     if problems:
         return None, problems

@@ -20,7 +20,7 @@ from vmsvc_grpc.model.objects import (
     ServiceSpec,
     VirtualMachine,
 )
-from vmsvc_grpc.model.problem import Problem
+from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.selector import matches
 
 Remembers = Callable[[str], bool]
@@ -89,7 +89,7 @@ def addresses(vm: VirtualMachine, rules: AddressRules) -> tuple[Address, ...]:
 def _judged(field: str, text: str, wanted: IPFamily | None, rules: AddressRules) -> Address:
     family, flaw = _flaw(text, wanted, rules.allow_loopback)
     if flaw:
-        return Address(text, None, Problem(field, f"{text!r} {flaw}"))
+        return Address(text, None, Problem(field, f"{quoted(text)} {flaw}"))
     return Address(text, family, None)
 
 

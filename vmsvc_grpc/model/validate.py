@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, ServicePort, ServiceType
-from vmsvc_grpc.model.problem import Problem
+from vmsvc_grpc.model.problem import Problem, quoted
 
 _DNS_1035_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -55,7 +55,7 @@ def name_problems(name: str) -> Iterator[Problem]:
     if not is_dns_1035_label(name):
         yield Problem(
             "metadata.name",
-            f"{name!r} cannot name a Service; use at most 63 lower-case letters, digits "
+            f"{quoted(name)} cannot name a Service; use at most 63 lower-case letters, digits "
             "and '-', beginning with a letter and not ending with '-'",
         )
 
@@ -64,7 +64,7 @@ def type_problems(text: str) -> Iterator[Problem]:
     """What is wrong with `spec.type`."""
     if text not in {known.value for known in ServiceType}:
         sentence = _TYPE_SENTENCES.get(
-            text, f"{text!r} is not supported; use ClusterIP or LoadBalancer"
+            text, f"{quoted(text)} is not supported; use ClusterIP or LoadBalancer"
         )
         yield Problem("spec.type", sentence)
 
@@ -83,15 +83,15 @@ def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[P
             yield from _number_problems(f"{path}.targetPort", port.target_port)
         if port.protocol not in PROTOCOLS:
             yield Problem(
-                f"{path}.protocol", f"{port.protocol!r} is not known; use TCP, UDP or SCTP"
+                f"{path}.protocol", f"{quoted(port.protocol)} is not known; use TCP, UDP or SCTP"
             )
         names.setdefault(port.name, index)
         first = numbers.setdefault((port.protocol, port.port), index)
         if first != index:
             yield Problem(
                 path,
-                f"{port.protocol} port {port.port} is the same as that of spec.ports[{first}]; "
-                "a pair of protocol and port may occur once",
+                f"port {quoted(port.port)} and protocol {quoted(port.protocol)} are those of "
+                f"spec.ports[{first}]; such a pair may occur once",
             )
 
 
@@ -104,16 +104,16 @@ def _port_name_problems(
     elif not is_dns_1123_label(name):
         yield Problem(
             path,
-            f"{name!r} is not a DNS label; use at most 63 lower-case letters, digits and '-', "
-            "not beginning or ending with '-'",
+            f"{quoted(name)} is not a DNS label; use at most 63 lower-case letters, digits and "
+            "'-', not beginning or ending with '-'",
         )
     elif name in names:
-        yield Problem(path, f"{name!r} is also the name of spec.ports[{names[name]}]")
+        yield Problem(path, f"{quoted(name)} is also the name of spec.ports[{names[name]}]")
 
 
 def _number_problems(path: str, number: int) -> Iterator[Problem]:
     if not 1 <= number <= _PORT_MAX:
-        yield Problem(path, f"{number} is not a port; use 1 to {_PORT_MAX}")
+        yield Problem(path, f"{quoted(number)} is not a port; use 1 to {_PORT_MAX}")
 
 
 def cluster_ip_problems(text: str, type_text: str) -> Iterator[Problem]:
@@ -124,7 +124,7 @@ def cluster_ip_problems(text: str, type_text: str) -> Iterator[Problem]:
     elif text and not _is_address(text):
         yield Problem(
             "spec.clusterIp",
-            f"{text!r} is not an IP address; use None, an address, or leave it out",
+            f"{quoted(text)} is not an IP address; use None, an address, or leave it out",
         )
 
 
@@ -136,7 +136,7 @@ def source_range_problems(ranges: Sequence[str], type_text: str) -> Iterator[Pro
     for index, text in enumerate(ranges):
         if not _is_cidr(text):
             yield Problem(
-                f"{path}[{index}]", f"{text!r} is not a range; write it as in 192.0.2.0/24"
+                f"{path}[{index}]", f"{quoted(text)} is not a range; write it as in 192.0.2.0/24"
             )
 
 
@@ -145,26 +145,32 @@ def selector_problems(selector: Mapping[str, str]) -> Iterator[Problem]:
     for key, value in selector.items():
         prefix, slash, name = key.rpartition("/")
         if slash and not is_dns_1123_subdomain(prefix):
-            yield Problem("spec.selector", f"key {key!r}: the part before '/' is not a DNS name")
+            yield Problem(
+                "spec.selector", f"key {quoted(key)}: the part before '/' is not a DNS name"
+            )
         if not (len(name) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(name)):
-            yield Problem("spec.selector", f"key {key!r} cannot be a label's key")
+            yield Problem("spec.selector", f"key {quoted(key)} cannot be a label's key")
         if value and not (len(value) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(value)):
-            yield Problem("spec.selector", f"value {value!r} of {key!r} cannot be a label's value")
+            yield Problem(
+                "spec.selector", f"value {quoted(value)} of {quoted(key)} cannot be a label's value"
+            )
 
 
 def family_problems(texts: Sequence[str], policy: str) -> Iterator[Problem]:
     """What is wrong with `spec.ipFamilies` and `spec.ipFamilyPolicy`."""
-    known = [family.value for family in IPFamily]
+    known = {family.value for family in IPFamily}
+    seen: set[str] = set()
     for index, text in enumerate(texts):
         path = f"spec.ipFamilies[{index}]"
         if text not in known:
-            yield Problem(path, f"{text!r} is not known; use IPv4 or IPv6")
-        elif text in texts[:index]:
-            yield Problem(path, f"{text!r} occurs twice")
+            yield Problem(path, f"{quoted(text)} is not known; use IPv4 or IPv6")
+        elif text in seen:
+            yield Problem(path, f"{quoted(text)} occurs twice")
+        seen.add(text)
     if policy and policy not in {known_policy.value for known_policy in IPFamilyPolicy}:
         yield Problem(
             "spec.ipFamilyPolicy",
-            f"{policy!r} is not known; use SingleStack, PreferDualStack or RequireDualStack",
+            f"{quoted(policy)} is not known; use SingleStack, PreferDualStack or RequireDualStack",
         )
 
 

@@ -11,7 +11,7 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ACCEPTED, IPFamily, Key, Kind, ServiceSpec, VirtualMachine
-from vmsvc_grpc.model.problem import Problem
+from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.resolve import Address, addresses
 from vmsvc_grpc.model.selector import matches
 from vmsvc_grpc.server.encode import endpoint_message
@@ -109,7 +109,7 @@ def _label_reasons(spec: ServiceSpec, vm: VirtualMachine) -> Iterator[str]:
             yield f"label {label} is missing; the service selects {label}={wanted}"
         elif vm.labels[label] != wanted:
             have = vm.labels[label]
-            yield f"label {label} is {have!r}; the service selects {label}={wanted}"
+            yield f"label {label} is {quoted(have)}; the service selects {label}={wanted}"
 
 
 def _address_reasons(service: Service, judged: Iterable[Address]) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from vmsvc_grpc.model.problem import escaped
+
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
     """Something wrong with a file, or with the directory.
 
     `path` is relative to the directory, which itself is "."; `place` is where in the
-    file, if known; `message` says what is wrong. `hides_objects` is whether objects may
+    file, if known; `message` says what is wrong. All three are cut and escaped: names of
+    files and what stands in them are others' text. `hides_objects` is whether objects may
     be there that nobody could read. `resolved` tells that it is wrong no more.
     """
 
@@ -20,6 +23,10 @@ class FileProblem:
     message: str
     hides_objects: bool = True
     resolved: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("path", "place", "message"):
+            object.__setattr__(self, name, escaped(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.place}: " if self.place else ""

@@ -77,3 +77,9 @@ def test_texts() -> None:
         "a.yaml: in order again: line 1, column 1: did not find expected key"
     )
     assert str(FileProblem(".", "", "cannot be listed")) == ".: cannot be listed"
+
+
+def test_what_others_wrote_is_made_safe_to_print() -> None:
+    problem = FileProblem("a\n\x1b[2J.yaml", "document 1\r", "the tag !<x\u202e> is not known")
+    assert str(problem) == r"a\n\x1b[2J.yaml: document 1\r: the tag !<x\u202e> is not known"
+    assert replace(problem, resolved=True).path == problem.path
