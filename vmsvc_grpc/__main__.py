@@ -13,6 +13,7 @@ from typing import Any
 from vmsvc_grpc import __version__, flags
 from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.kube import credentials
+from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
 
@@ -128,12 +129,9 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     if level is None:
         raise ConfigError(f"--log-level: {given['log_level'].lower()!r} is not known")
     checked = config(given, environment)
-    logging.basicConfig(
-        level=level,
-        stream=sys.stderr,
-        format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
     # It tells of each batch of hints, of which most are our own writes.
     logging.getLogger("watchfiles").setLevel(max(level, logging.WARNING))
     # Only serving needs the event loop and gRPC; --help and render answer without them.
