@@ -16,7 +16,8 @@ from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.reconciler.desired import Children, desired
+from vmsvc_grpc.reconciler.desired import desired
+from vmsvc_grpc.reconciler.held import Children
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.documents import ManifestError

@@ -16,11 +16,10 @@ from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.reconciler.desired import Failure
 from vmsvc_grpc.reconciler.events import EventRecorder
+from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
-from vmsvc_grpc.reconciler.plan import Held
 from vmsvc_grpc.source.kube import KubeSource
 
 DEADLINE_S = 60.0

@@ -22,8 +22,8 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.reconciler.desired import Failure
 from vmsvc_grpc.reconciler.directory import DirectoryStore
+from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.source.files import FilesSource
 

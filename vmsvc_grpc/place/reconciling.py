@@ -6,7 +6,7 @@ import logging
 
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler
 
 _log = logging.getLogger(__name__)

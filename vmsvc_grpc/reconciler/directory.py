@@ -24,7 +24,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
 )
 from vmsvc_grpc.model.parse import parse
-from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.held import Child
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
 from vmsvc_grpc.reconciler.store import ChangeError

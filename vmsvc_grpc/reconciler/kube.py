@@ -30,10 +30,10 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.parse import ParseError, parse_json
-from vmsvc_grpc.reconciler.desired import Child
+from vmsvc_grpc.reconciler.held import Child, Held
 from vmsvc_grpc.reconciler.manifest import manifest
 from vmsvc_grpc.reconciler.patch import merge_patch
-from vmsvc_grpc.reconciler.plan import Change, Held, Verb
+from vmsvc_grpc.reconciler.plan import Change, Verb
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
 # Answers with which an API server says "later", by status or by reason: nothing is wrong

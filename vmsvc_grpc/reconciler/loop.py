@@ -24,18 +24,12 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.reconciler import notice
-from vmsvc_grpc.reconciler.desired import (
-    Children,
-    Desired,
-    Failure,
-    abandoned,
-    controlled,
-    desired,
-    refusals,
-)
+from vmsvc_grpc.reconciler.desired import Desired, abandoned, desired, refusals
 from vmsvc_grpc.reconciler.handover import HandOver
+from vmsvc_grpc.reconciler.held import Children, Failure, Held
 from vmsvc_grpc.reconciler.notice import Notice, OnNotice
-from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
+from vmsvc_grpc.reconciler.owners import controlled
+from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store
 from vmsvc_grpc.reconciler.vmservice import claimed, released, reported

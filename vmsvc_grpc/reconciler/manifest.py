@@ -28,7 +28,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.plan import Held
+from vmsvc_grpc.reconciler.held import Held
 
 Untyped = dict[str, Any]
 

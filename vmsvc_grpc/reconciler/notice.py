@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vmsvc_grpc.model.objects import Kind, StoredEndpoints, VirtualMachineService
-from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.plan import Change, Verb
 
 # What Kubernetes' endpointslicemirroring-controller takes of a subset, by default.

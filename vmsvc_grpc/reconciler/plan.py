@@ -14,14 +14,10 @@ from vmsvc_grpc.model.objects import (
     StoredEndpointSlice,
     Subset,
     TargetRef,
-    VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.desired import Child, Children
+from vmsvc_grpc.reconciler.held import Child, Children, Held
 
 _Child = Child | StoredEndpointSlice
-
-Held = _Child | VirtualMachineService
-"""What is written: the children of a VMService, and what it says itself."""
 
 
 class Verb(Enum):

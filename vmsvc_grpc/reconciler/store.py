@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from vmsvc_grpc.model.objects import Kind
-from vmsvc_grpc.reconciler.desired import Failure
-from vmsvc_grpc.reconciler.plan import Change, Held
+from vmsvc_grpc.reconciler.held import Failure, Held
+from vmsvc_grpc.reconciler.plan import Change
 
 
 class ChangeError(Exception):

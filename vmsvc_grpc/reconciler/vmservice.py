@@ -18,7 +18,8 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.desired import Failure, provider_marks
+from vmsvc_grpc.reconciler.held import Failure
+from vmsvc_grpc.reconciler.service import provider_marks
 
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
 """VM Operator's own, so that either of us can let go of what the other has made."""

@@ -34,7 +34,8 @@ from vmsvc_grpc.model import events
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.reconciler.desired import Children, abandoned, desired
+from vmsvc_grpc.reconciler.desired import abandoned, desired
+from vmsvc_grpc.reconciler.held import Children
 from vmsvc_grpc.reconciler.manifest import manifest
 from vmsvc_grpc.reconciler.plan import Change, plan
 

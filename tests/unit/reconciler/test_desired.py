@@ -31,16 +31,9 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.desired import (
-    EXTERNAL_TRAFFIC_POLICY,
-    HEALTH_CHECK_NODE_PORT,
-    NSX_T_LB,
-    Child,
-    Children,
-    Desired,
-    abandoned,
-    desired,
-)
+from vmsvc_grpc.reconciler.desired import Desired, abandoned, desired
+from vmsvc_grpc.reconciler.held import Child, Children
+from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT, NSX_T_LB
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
 FORMER = OURS._replace(uid="uid-of-a-former-one")

@@ -23,8 +23,8 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.reconciler.desired import Child
 from vmsvc_grpc.reconciler.directory import DirectoryStore
+from vmsvc_grpc.reconciler.held import Child
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
 from vmsvc_grpc.reconciler.store import ChangeError

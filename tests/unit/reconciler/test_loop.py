@@ -27,10 +27,11 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.reconciler.desired import Child, Children, Failure, desired
+from vmsvc_grpc.reconciler.desired import desired
+from vmsvc_grpc.reconciler.held import Child, Children, Failure, Held
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.notice import Notice
-from vmsvc_grpc.reconciler.plan import Change, Held, Verb, plan
+from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone
 
 DEADLINE_S = 10.0

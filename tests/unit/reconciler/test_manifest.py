@@ -28,8 +28,8 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
 )
 from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.reconciler.held import Held
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
-from vmsvc_grpc.reconciler.plan import Held
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
 META = ObjectMeta(

@@ -13,7 +13,7 @@ from vmsvc_grpc.model.objects import (
     Subset,
 )
 from vmsvc_grpc.reconciler import notice
-from vmsvc_grpc.reconciler.desired import Failure
+from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change
 

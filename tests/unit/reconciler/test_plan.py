@@ -35,17 +35,11 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.parse import ParseError, parse
-from vmsvc_grpc.reconciler.desired import (
-    EXTERNAL_TRAFFIC_POLICY,
-    HEALTH_CHECK_NODE_PORT,
-    NSX_T_LB,
-    Child,
-    Children,
-    abandoned,
-    desired,
-)
+from vmsvc_grpc.reconciler.desired import abandoned, desired
+from vmsvc_grpc.reconciler.held import Child, Children
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
+from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT, NSX_T_LB
 
 META = ObjectMeta(key=WEB, uid="uid")
 SERVICE = StoredService(meta=META, type="ClusterIP")

@@ -18,12 +18,8 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.desired import (
-    EXTERNAL_TRAFFIC_POLICY,
-    HEALTH_CHECK_NODE_PORT,
-    NSX_T_LB,
-    Failure,
-)
+from vmsvc_grpc.reconciler.held import Failure
+from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT, NSX_T_LB
 from vmsvc_grpc.reconciler.vmservice import (
     FINALIZER,
     FORMER_FINALIZER,

@@ -1,0 +1,35 @@
+"""What is held for one VMService: its objects, and why one is not as it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vmsvc_grpc.model.objects import (
+    StoredEndpoints,
+    StoredEndpointSlice,
+    StoredService,
+    VirtualMachineService,
+)
+
+Child = StoredService | StoredEndpoints
+
+Held = Child | StoredEndpointSlice | VirtualMachineService
+"""What is written: the children of a VMService, and what it says itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Children:
+    """The objects held for one VMService; None is one that does not exist."""
+
+    service: StoredService | None = None
+    endpoints: StoredEndpoints | None = None
+    slices: tuple[StoredEndpointSlice, ...] = ()
+    """Those that we write ourselves, sorted by name."""
+
+
+class Failure(NamedTuple):
+    """Why something is not as it should be: a word in camel case, and a sentence."""
+
+    reason: str
+    message: str

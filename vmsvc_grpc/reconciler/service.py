@@ -1,0 +1,205 @@
+"""The Service of a VMService, as it should be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vmsvc_grpc.model.objects import (
+    IPFamilyPolicy,
+    ObjectMeta,
+    OwnerReference,
+    ServiceSpec,
+    ServiceType,
+    StoredEndpoints,
+    StoredPort,
+    StoredService,
+    VirtualMachineService,
+)
+from vmsvc_grpc.reconciler.owners import controlled, owners
+
+NSX_T_LB = "nsx-t-lb"
+"""The load balancer provider that wants marks of its own on a Service."""
+
+EXTERNAL_TRAFFIC_POLICY = (
+    "virtualmachineservice.vmoperator.vmware.com/service.externalTrafficPolicy"
+)
+HEALTH_CHECK_NODE_PORT = "virtualmachineservice.vmoperator.vmware.com/service.healthCheckNodePort"
+
+# They leave the Service when they leave the VMService; other keys that leave it stay.
+_MANAGED_ANNOTATIONS = (EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT)
+
+# They tell of the VMService itself, and would be false on another object.
+_NEVER_COPIED = frozenset(
+    {"kubectl.kubernetes.io/last-applied-configuration", "vmoperator.vmware.com/conversion"}
+)
+
+_NSX_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
+_NSX_PROXY = "nsx-t"
+_NSX_HEALTH_CHECK_ANNOTATION = "ncp/healthCheckNodePort"
+_NSX_HOSTNAME_ANNOTATION = "nsx.vmware.com/hostname"
+
+SKIP_MIRROR_LABEL = "endpointslice.kubernetes.io/skip-mirror"
+"""On Endpoints: Kubernetes does not mirror them to EndpointSlices."""
+
+_SLICES_ANNOTATION = "vmsvc-grpc/endpoint-slices"
+_DIRECT = "direct"
+
+_LOCAL = "Local"
+_CLUSTER = "Cluster"
+
+
+def service_of(
+    vmservice: VirtualMachineService,
+    spec: ServiceSpec,
+    stored: StoredService | None,
+    owner: OwnerReference,
+    load_balancer_provider: str,
+) -> StoredService:
+    """The Service, from what is stored: what is not ours stays as it is there."""
+    base = stored or StoredService(meta=ObjectMeta(key=vmservice.key, uid=""))
+    balanced = spec.type is ServiceType.LOAD_BALANCER
+    labels, annotations = provider_marks(vmservice, spec, load_balancer_provider)
+    policy = _traffic_policy(vmservice, base, balanced=balanced)
+    family_policy = spec.ip_family_policy.value if spec.ip_family_policy else base.ip_family_policy
+    return replace(
+        base,
+        meta=replace(
+            base.meta,
+            labels=_labels(vmservice, base, labels, load_balancer_provider),
+            annotations=_annotations(vmservice, base, annotations, load_balancer_provider),
+            owner_references=owners(base, owner),
+        ),
+        type=spec.type.value,
+        selector={},
+        ports=_ports(spec, base, balanced=balanced),
+        # It can be chosen only at creation; later, the stored one stays.
+        cluster_ip=base.cluster_ip if stored else spec.cluster_ip,
+        ip_families=_families(spec, base.ip_families, family_policy),
+        ip_family_policy=family_policy,
+        load_balancer_ip=spec.load_balancer_ip,
+        load_balancer_source_ranges=spec.load_balancer_source_ranges,
+        load_balancer_class=base.load_balancer_class if balanced else "",
+        allocate_load_balancer_node_ports=False if balanced else None,
+        external_traffic_policy=policy,
+        external_name="",
+        # The API server chooses it, where the policy is Local.
+        health_check_node_port=base.health_check_node_port if policy == _LOCAL else 0,
+        ingress=base.ingress if balanced else (),
+    )
+
+
+def _ports(spec: ServiceSpec, base: StoredService, *, balanced: bool) -> tuple[StoredPort, ...]:
+    """The ports. Node ports are never asked for; taking one away would only get another."""
+    node_ports = {port.name: port.node_port for port in base.ports} if balanced else {}
+    return tuple(
+        StoredPort(p.name, p.protocol, p.port, p.target_port, node_ports.get(p.name, 0))
+        for p in spec.ports
+    )
+
+
+def _families(spec: ServiceSpec, stored: tuple[str, ...], policy: str) -> tuple[str, ...]:
+    """The families asked for, with the second one that the API server adds to the first."""
+    asked = tuple(family.value for family in spec.ip_families)
+    single = policy == IPFamilyPolicy.SINGLE_STACK.value
+    if not asked:
+        return stored[:1] if single else stored
+    completed = bool(policy) and not single and stored[: len(asked)] == asked
+    return stored if completed else asked
+
+
+def _traffic_policy(
+    vmservice: VirtualMachineService, base: StoredService, *, balanced: bool
+) -> str:
+    if balanced:
+        wanted = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
+        return _LOCAL if wanted == _LOCAL else _CLUSTER
+    # One with external IPs, somebody else's doing, is given a policy by the API server.
+    of_cluster_ip = base.type == ServiceType.CLUSTER_IP.value
+    return base.external_traffic_policy if of_cluster_ip else ""
+
+
+def provider_marks(
+    vmservice: VirtualMachineService, spec: ServiceSpec, load_balancer_provider: str
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Labels and annotations that a provider asks for, on the Service and on the VMService."""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    asked = vmservice.meta.annotations
+    if load_balancer_provider == NSX_T_LB and spec.type is ServiceType.LOAD_BALANCER:
+        if asked.get(EXTERNAL_TRAFFIC_POLICY) == _LOCAL:
+            # kube-proxy leaves such a Service to NSX, which keeps the client's address.
+            labels[_NSX_PROXY_LABEL] = _NSX_PROXY
+        if HEALTH_CHECK_NODE_PORT in asked:
+            annotations[_NSX_HEALTH_CHECK_ANNOTATION] = asked[HEALTH_CHECK_NODE_PORT]
+    return labels, annotations
+
+
+def _labels(
+    vmservice: VirtualMachineService,
+    base: StoredService,
+    marks: Mapping[str, str],
+    load_balancer_provider: str,
+) -> Mapping[str, str]:
+    labels = {**base.meta.labels, **vmservice.meta.labels}
+    policy = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
+    if load_balancer_provider == NSX_T_LB and policy != _LOCAL:
+        labels.pop(_NSX_PROXY_LABEL, None)
+    return {**labels, **marks}
+
+
+def _annotations(
+    vmservice: VirtualMachineService,
+    base: StoredService,
+    marks: Mapping[str, str],
+    load_balancer_provider: str,
+) -> Mapping[str, str]:
+    wanted = vmservice.meta.annotations
+    copied = {key: value for key, value in wanted.items() if key not in _NEVER_COPIED}
+    annotations = {**base.meta.annotations, **copied, **marks}
+    gone = {key for key in _MANAGED_ANNOTATIONS if key not in wanted}
+    if load_balancer_provider == NSX_T_LB:
+        if HEALTH_CHECK_NODE_PORT not in wanted:
+            gone.add(_NSX_HEALTH_CHECK_ANNOTATION)
+        if _NSX_HOSTNAME_ANNOTATION not in wanted:
+            gone.add(_NSX_HOSTNAME_ANNOTATION)
+    return {key: value for key, value in annotations.items() if key not in gone}
+
+
+def marked(service: StoredService) -> StoredService:
+    """The Service with the label that keeps Kubernetes from mirroring its Endpoints.
+
+    They take their labels from it. The annotation tells later that the label is ours.
+    """
+    meta = service.meta
+    return replace(
+        service,
+        meta=replace(
+            meta,
+            labels={**meta.labels, SKIP_MIRROR_LABEL: "true"},
+            annotations={**meta.annotations, _SLICES_ANNOTATION: _DIRECT},
+        ),
+    )
+
+
+def mirrored(vmservice: VirtualMachineService, service: StoredService) -> StoredService:
+    """The Service without that label, unless somebody else has put it there."""
+    return replace(service, meta=_unmarked(vmservice, service.meta))
+
+
+def freed(
+    vmservice: VirtualMachineService, endpoints: StoredEndpoints | None
+) -> StoredEndpoints | None:
+    """Endpoints that are the user's now, without the marks that the Service gave them."""
+    if endpoints is None or not controlled(endpoints, vmservice.meta.uid):
+        return endpoints
+    return replace(endpoints, meta=_unmarked(vmservice, endpoints.meta))
+
+
+def _unmarked(vmservice: VirtualMachineService, meta: ObjectMeta) -> ObjectMeta:
+    if _SLICES_ANNOTATION not in meta.annotations:
+        return meta
+    asked = SKIP_MIRROR_LABEL in vmservice.meta.labels
+    labels = {k: v for k, v in meta.labels.items() if asked or k != SKIP_MIRROR_LABEL}
+    annotations = {k: v for k, v in meta.annotations.items() if k != _SLICES_ANNOTATION}
+    return replace(meta, labels=labels, annotations=annotations)
