@@ -23,15 +23,15 @@ from vmsvc_grpc.model.objects import (
     Kind,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler import notice
 from vmsvc_grpc.reconciler.desired import Desired, abandoned, desired, refusals
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.held import Children, Failure, Held
-from vmsvc_grpc.reconciler.notice import Notice, OnNotice
+from vmsvc_grpc.reconciler.notice import OnNotice
 from vmsvc_grpc.reconciler.owners import controlled
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store
+from vmsvc_grpc.reconciler.telling import OnFailure, Telling
 from vmsvc_grpc.reconciler.vmservice import claimed, released, reported
 
 
@@ -66,16 +66,6 @@ class Counts:
     errors: int = 0
     conflicts: int = 0
     writes: Counter[tuple[Kind, Verb]] = field(default_factory=Counter)
-
-
-# Of a VMService that is wrong throughout, the first flaws say enough.
-_WARNINGS_MAX = 10
-
-OnFailure = Callable[[Key, Failure | None], None]
-"""Told why a service's objects are not right, each time that changes; None once they are.
-
-Not told of what is wrong with the VMService itself: that the cache tells.
-"""
 
 
 Mirrored = Callable[[Key], Awaitable[frozenset[str]]]
@@ -162,14 +152,10 @@ class Reconciler:
         self._direct_slices = direct_slices
         self._mirrored = mirrored
         self._hand_over = HandOver(patience_s=settings.hand_over_s)
-        self._on_failure = on_failure
-        self._on_notice = on_notice
+        self._telling = Telling(on_failure, on_notice)
         self._all_listed = all_listed
         self._may_write = may_write
         self._now = now
-        self._failures: dict[Key, Failure] = {}
-        # Warnings that hold now, and have been told, of the VMService of a uid.
-        self._warned: dict[Key, tuple[str, frozenset[Notice]]] = {}
         # How often in a row an object was not as it had just been written.
         self._repeats: dict[Key, int] = {}
         # Services whose VMService existed in the life of this process and that hold objects.
@@ -186,7 +172,7 @@ class Reconciler:
     @property
     def failures(self) -> Mapping[Key, Failure]:
         """Why a service's objects are not as they should be, of each where they are not."""
-        return self._failures
+        return self._telling.failures
 
     @property
     def queue_depth(self) -> int:
@@ -259,7 +245,7 @@ class Reconciler:
             self._queue.failed(key, clock())
         except ChangeError as error:
             self.counts.errors += 1
-            self._note(key, error.failure)
+            self._telling.fail(key, error.failure)
             if not error.passing:
                 self._warn(key, error.failure)
             self._queue.failed(key, clock(), at_least_s=error.retry_after_s)
@@ -269,7 +255,7 @@ class Reconciler:
             self._queue.abandoned(key, clock())
             raise
         else:
-            self._note(key, done.failure)
+            self._telling.fail(key, done.failure)
             self._warn(key, done.failure)
             if done.waits:
                 self._queue.failed(key, clock())
@@ -447,42 +433,17 @@ class Reconciler:
             return
         self.counts.writes[change.kind, change.verb] += 1
         service = self._cache.services.get(key)
-        told = notice.of_change(change)
-        if service is not None and told is not None:
-            self._on_notice(service.object, told)
+        self._telling.made(service.object if service else None, change)
         self._take_in(key, gone if held is None else Answer(held))
 
     def _take_in(self, key: Key, event: Event) -> None:
         # The key itself is planned anew right after this.
         self.enqueue(self._cache.apply(event) - {key})
 
-    def _note(self, key: Key, failure: Failure | None) -> None:
-        if self._failures.get(key) == failure:
-            return
-        if failure:
-            self._failures[key] = failure
-        else:
-            del self._failures[key]
-        if self._on_failure is not None:
-            self._on_failure(key, failure)
-
     def _warn(self, key: Key, failure: Failure | None) -> None:
-        """Tell of what is wrong now and was not when it was last looked."""
         service = self._cache.services.get(key)
-        if service is None:
-            self._warned.pop(key, None)
-            return
-        failures = (*refusals(service.object)[:_WARNINGS_MAX], *((failure,) if failure else ()))
-        size = notice.of_size(self._cache.stored_endpoints.get(key))
-        unmirrored = (size,) if size and not self._direct_slices else ()
-        now = (*map(notice.of_failure, failures), *unmirrored)
-        uid = service.object.meta.uid
-        about, before = self._warned.pop(key, ("", frozenset()))
-        if now:
-            self._warned[key] = uid, frozenset(now)
-        for warning in now:
-            if about != uid or warning not in before:
-                self._on_notice(service.object, warning)
+        mirrored = None if self._direct_slices else self._cache.stored_endpoints.get(key)
+        self._telling.warn(key, service.object if service else None, failure, mirrored)
 
 
 def _update(before: VirtualMachineService, after: VirtualMachineService) -> Change | None:

@@ -1,0 +1,81 @@
+"""Who is told of what: failures to the process, warnings to the VMService's user, once each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from vmsvc_grpc.model.objects import Key, StoredEndpoints, VirtualMachineService
+from vmsvc_grpc.reconciler import notice
+from vmsvc_grpc.reconciler.desired import refusals
+from vmsvc_grpc.reconciler.held import Failure
+from vmsvc_grpc.reconciler.notice import Notice, OnNotice
+from vmsvc_grpc.reconciler.plan import Change
+
+# Of a VMService that is wrong throughout, the first flaws say enough.
+_WARNINGS_MAX = 10
+
+OnFailure = Callable[[Key, Failure | None], None]
+"""Called when the reason why a service's objects are not right changes; None once they are.
+
+What is wrong with the VMService itself is not among the reasons: the cache reports that.
+"""
+
+
+class Telling:
+    """Remembers what it has told, and tells only what is new."""
+
+    def __init__(self, on_failure: OnFailure | None, on_notice: OnNotice) -> None:
+        """Nothing has been told yet."""
+        self._on_failure = on_failure
+        self._on_notice = on_notice
+        self._failures: dict[Key, Failure] = {}
+        # Warnings that hold now, and have been recorded, of the VMService of a uid.
+        self._warned: dict[Key, tuple[str, frozenset[Notice]]] = {}
+
+    @property
+    def failures(self) -> Mapping[Key, Failure]:
+        """Why a service's objects are not as they should be, of each where they are not."""
+        return self._failures
+
+    def fail(self, key: Key, failure: Failure | None) -> None:
+        """Why the objects of a service are not right now; None if they are."""
+        if self._failures.get(key) == failure:
+            return
+        if failure:
+            self._failures[key] = failure
+        else:
+            del self._failures[key]
+        if self._on_failure is not None:
+            self._on_failure(key, failure)
+
+    def warn(
+        self,
+        key: Key,
+        vmservice: VirtualMachineService | None,
+        failure: Failure | None,
+        mirrored: StoredEndpoints | None,
+    ) -> None:
+        """Warn of what is wrong now and was not at the last call.
+
+        `vmservice` is None if there is none any more; `mirrored` are the Endpoints that
+        Kubernetes is to mirror.
+        """
+        if vmservice is None:
+            self._warned.pop(key, None)
+            return
+        failures = (*refusals(vmservice)[:_WARNINGS_MAX], *((failure,) if failure else ()))
+        size = notice.of_size(mirrored)
+        now = (*map(notice.of_failure, failures), *((size,) if size else ()))
+        uid = vmservice.meta.uid
+        about, before = self._warned.pop(key, ("", frozenset()))
+        if now:
+            self._warned[key] = uid, frozenset(now)
+        for warning in now:
+            if about != uid or warning not in before:
+                self._on_notice(vmservice, warning)
+
+    def made(self, vmservice: VirtualMachineService | None, change: Change) -> None:
+        """A change was made for a VMService, if there is one still."""
+        told = notice.of_change(change)
+        if vmservice is not None and told is not None:
+            self._on_notice(vmservice, told)
