@@ -117,8 +117,7 @@ class _Reading:
 
 
 def _held(cache: Cache, provider: str) -> Iterator[dict[str, object]]:
-    for key in cache.service_keys():
-        service = cache.services[key]
+    for _, service in sorted(cache.services.items(), key=lambda item: item[0]):
         wanted = desired(
             service.object,
             service.spec,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Protocol
 
+from vmsvc_grpc.cache.collection import Collection
 from vmsvc_grpc.cache.freshness import Freshness
 from vmsvc_grpc.cache.index import SelectorIndex, SliceIndex, VirtualMachineIndex
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Subscription, Topic
@@ -128,6 +129,7 @@ class Cache:
         self.counts = Counts()
         self.vms = VirtualMachineIndex()
         self.services: dict[Key, Service] = {}
+        self.collection = Collection()
         self.stored_services: dict[Key, StoredService] = {}
         self.stored_endpoints: dict[Key, StoredEndpoints] = {}
         self.stored_slices = SliceIndex()
@@ -152,10 +154,6 @@ class Cache:
     def unlisted(self) -> frozenset[Kind]:
         """The kinds that have not been listed completely yet."""
         return frozenset(kind for kind, _ in self._unlisted)
-
-    def service_keys(self, namespace: str | None = None) -> list[Key]:
-        """Names of the services of a namespace, or of all, sorted. O(services)."""
-        return sorted(k for k in self.services if namespace is None or k.namespace == namespace)
 
     def stored_keys(self) -> set[Key]:
         """Names of the services that objects are stored for, as a set of the caller's own."""
@@ -201,6 +199,7 @@ class Cache:
         """Whether nothing is held for anybody: no object, index entry, topic or watcher."""
         return not (
             self.services
+            or self.collection
             or self.stored_services
             or self.stored_endpoints
             or self.problems
@@ -367,6 +366,7 @@ class Cache:
                 if self.services.pop(key, None) is None:
                     return frozenset()
                 self._selectors.remove(key)
+                self.collection.discard(key)
                 self._publish_absent(_not_found(key))
                 return frozenset((key,))
             case Kind.SERVICE:
@@ -435,7 +435,6 @@ class Cache:
     def _service_changed(self, object_: VirtualMachineService) -> frozenset[Key]:
         key = object_.key
         service = self.services.get(key)
-        existed = service is not None and not service.object.meta.deleting
         if service is None or service.object.meta.uid != object_.meta.uid:
             # A new object of an old name owes nothing to the one before it.
             service = Service(object_, remembered=self._stored_ready_uids(key))
@@ -449,14 +448,22 @@ class Cache:
         if spec_changed:
             service.spec = object_.spec
             self._selectors.put(key, service.spec.selector if service.spec else {})
+        created = self._collect(object_)
         if self.synced:
             if spec_changed:
                 self._reevaluate(service)
             else:
                 self._publish(service)
-            if not existed and not object_.meta.deleting:
+            if created:
                 self._announce(key)
         return frozenset((key,))
+
+    def _collect(self, service: VirtualMachineService) -> bool:
+        """Bring the collection in line with one service; whether that is new to it."""
+        if not service.meta.deleting:
+            return self.collection.add(service.key)
+        self.collection.discard(service.key)
+        return False
 
     def _announce(self, key: Key) -> None:
         for watcher, namespace in list(self._scopes.items()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
@@ -58,16 +56,10 @@ class Lookup:
         return self._encoder.snapshot(publication)
 
     def list_services(self, request: bytes, _call: Call) -> bytes:
-        """A ListServicesResponse. O(services), however many VMs they have."""
+        """A ListServicesResponse. Costs the page, however many services and VMs there are."""
         page = requests.list_page(request)
         self._check_synced()
-        listed = (
-            key
-            for key in self._cache.service_keys(page.namespace)
-            if (page.after is None or key > page.after)
-            and not self._cache.services[key].object.meta.deleting
-        )
-        keys = list(islice(listed, page.size + 1))
+        keys = self._cache.collection.page(page.namespace, page.after, page.size + 1)
         more = len(keys) > page.size
         response = pb.ListServicesResponse(
             services=(self._summary(key) for key in keys[: page.size]),

@@ -40,7 +40,7 @@ def synced_cache(*objects: Object) -> Cache:
 
 def emptied(cache: Cache) -> None:
     """Delete every object of the cache."""
-    for key in cache.service_keys():
+    for key in sorted(cache.services):
         cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, key))
     for key in sorted(cache.vms.keys()):
         cache.apply(Delete(Kind.VIRTUAL_MACHINE, key))
