@@ -25,6 +25,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules, addresses, contribution, families
 
@@ -288,7 +289,7 @@ class Cache:
                 if old == stored:
                     return frozenset()
                 # Somebody may have given it to another service.
-                return frozenset((stored.service, old.service if old else stored.service))
+                return frozenset(map(service_of_slice, (stored, old) if old else (stored,)))
 
     def _flaws(self, object_: Object) -> tuple[Problem, ...]:
         match object_:
@@ -379,7 +380,7 @@ class Cache:
                 return frozenset((key,)) if gone else frozenset()
             case Kind.ENDPOINT_SLICE:
                 slice_ = self.stored_slices.remove(key)
-                return frozenset((slice_.service,)) if slice_ else frozenset()
+                return frozenset((service_of_slice(slice_),)) if slice_ else frozenset()
 
     def _vm_changed(self, old: VirtualMachine | None, new: VirtualMachine | None) -> frozenset[Key]:
         vm = new or old

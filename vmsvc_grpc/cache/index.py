@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from vmsvc_grpc.model.objects import Key, StoredEndpointSlice, VirtualMachine
+from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.selector import matches, nearly_matches
 
 _Pair = tuple[str, str, str]  # namespace, label key, label value
@@ -152,17 +153,18 @@ class SliceIndex:
         """Add or replace a slice; the one that it replaces, if any. O(1)."""
         old = self.remove(slice_.key)
         self._by_key[slice_.key] = slice_
-        self._by_service.setdefault(slice_.service, {})[slice_.key] = slice_
+        self._by_service.setdefault(service_of_slice(slice_), {})[slice_.key] = slice_
         return old
 
     def remove(self, key: Key) -> StoredEndpointSlice | None:
         """Drop a slice; what it was, or None. O(1)."""
         old = self._by_key.pop(key, None)
         if old is not None:
-            held = self._by_service[old.service]
+            service = service_of_slice(old)
+            held = self._by_service[service]
             del held[key]
             if not held:
-                del self._by_service[old.service]
+                del self._by_service[service]
         return old
 
     def empty(self) -> bool:

@@ -367,14 +367,6 @@ class StoredEndpointSlice:
         """Namespace and name."""
         return self.meta.key
 
-    @property
-    def service(self) -> Key:
-        """The service that it is of: the VMService that controls it, or what its label says."""
-        owner = self.meta.controller
-        if owner is not None and owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value:
-            return Key(self.key.namespace, owner.name)
-        return Key(self.key.namespace, self.meta.labels.get(SERVICE_NAME_LABEL, ""))
-
 
 Object = (
     VirtualMachine | VirtualMachineService | StoredService | StoredEndpoints | StoredEndpointSlice

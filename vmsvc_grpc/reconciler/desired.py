@@ -9,6 +9,7 @@ Knows no I/O, and not how a change is carried out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import (
@@ -19,11 +20,11 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import is_controlled, is_controlled_by, is_left_behind
 from vmsvc_grpc.reconciler.endpoints import endpoint_ports, endpoints_of
 from vmsvc_grpc.reconciler.held import Children, Failure
 from vmsvc_grpc.reconciler.owners import (
     endpoints_in_the_way,
-    outlived,
     owner_of,
     service_in_the_way,
     without,
@@ -65,14 +66,14 @@ def desired(
     """
     uid = vmservice.meta.uid
     if vmservice.meta.deleting:
-        return Desired(without(observed, uid))
+        return Desired(without(observed, partial(is_controlled_by, uid=uid)))
     if spec is None:
         return Desired(observed)
     owner = owner_of(vmservice, observed, api_version)
     stored, held = observed.service, observed.endpoints
     if failure := service_in_the_way(stored, uid):
         return Desired(observed, failure)
-    if stored is not None and outlived(stored, uid):
+    if stored is not None and is_left_behind(stored.meta, uid):
         stored = None
     service = service_of(vmservice, spec, stored, owner, load_balancer_provider)
     if not spec.selector:
@@ -82,9 +83,9 @@ def desired(
         return Desired(
             Children(service=mirrored(vmservice, service), endpoints=left, slices=slices_left)
         )
-    if failure := endpoints_in_the_way(held):
+    if failure := endpoints_in_the_way(held, uid):
         return Desired(replace(observed, service=service), failure)
-    if held is not None and outlived(held, uid):
+    if held is not None and is_left_behind(held.meta, uid):
         held = None
     service = marked(service) if direct_slices else mirrored(vmservice, service)
     new = endpoints_of(owner, spec, endpoints, service, held)
@@ -98,7 +99,7 @@ def abandoned(observed: Children) -> Children:
 
     EndpointSlices stay, too: Kubernetes collects them, by their owner.
     """
-    return replace(without(observed, None), slices=observed.slices)
+    return replace(without(observed, is_controlled), slices=observed.slices)
 
 
 def refusals(vmservice: VirtualMachineService) -> tuple[Failure, ...]:

@@ -16,13 +16,13 @@ import yaml
 
 from vmsvc_grpc.model.events import Apply, Delete, Event, Malformed
 from vmsvc_grpc.model.objects import (
-    GROUP,
     Key,
     Kind,
     OwnerReference,
     StoredEndpoints,
     StoredService,
 )
+from vmsvc_grpc.model.ownership import is_owned, is_vmservice
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.reconciler.held import Child
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
@@ -105,7 +105,7 @@ class DirectoryStore:
                 path = self._path(child.kind, child.key)
                 if self._ours.get(path, _cluster_ip(child)) != _cluster_ip(child):
                     return Delete(child.kind, child.key)
-                if any(map(_is_vmservice, child.meta.owner_references)):
+                if is_owned(child.meta):
                     self._ours[path] = _cluster_ip(child)
         return event
 
@@ -130,7 +130,7 @@ class DirectoryStore:
             documents = []
         if not documents:
             return path in self._ours
-        return all(_is_owned(document) for document in documents)
+        return all(_names_owner(document) for document in documents)
 
     def _write(self, path: Path, kind: Kind, child: Child) -> Child:
         untyped = manifest(child)
@@ -166,22 +166,18 @@ def _foreign(change: Change, path: Path) -> ChangeError:
     return ChangeError(f"{kind}NotOurs", message)
 
 
-def _is_owned(document: dict[Any, Any]) -> bool:
+def _names_owner(document: dict[Any, Any]) -> bool:
+    """Whether what a file says, be it no valid object, is owned by a VMService."""
     metadata = document.get("metadata")
     owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
     return isinstance(owners, list) and any(
-        isinstance(owner, dict) and _owns(str(owner.get("apiVersion")), owner.get("kind"))
-        for owner in owners
+        isinstance(owner, dict) and is_vmservice(_owner_reference(owner)) for owner in owners
     )
 
 
-def _is_vmservice(owner: OwnerReference) -> bool:
-    return _owns(owner.api_version, owner.kind)
-
-
-def _owns(api_version: str, kind: object) -> bool:
-    """Whether this is the API version and kind of an owner that makes a file ours."""
-    return api_version.startswith(f"{GROUP}/") and kind == Kind.VIRTUAL_MACHINE_SERVICE.value
+def _owner_reference(owner: dict[Any, Any]) -> OwnerReference:
+    text = {field: str(owner.get(field, "")) for field in ("apiVersion", "kind", "name", "uid")}
+    return OwnerReference(text["apiVersion"], text["kind"], text["name"], text["uid"])
 
 
 def _reason(error: OSError) -> str:

@@ -29,6 +29,7 @@ from vmsvc_grpc.model.objects import (
     Kind,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.model.parse import ParseError, parse_json
 from vmsvc_grpc.reconciler.held import Child, Held
 from vmsvc_grpc.reconciler.manifest import manifest
@@ -189,7 +190,7 @@ class KubeStore:
             message = f"whether VirtualMachineService {child.key} exists cannot be read: {error}"
             raise ChangeError("VirtualMachineServiceUnread", message, passing=True) from error
         assert isinstance(found, VirtualMachineService)
-        if found.meta.uid == owner.uid and not found.meta.deleting:
+        if is_controlled_by(child.meta, found.meta.uid) and not found.meta.deleting:
             raise Conflict(found)
 
     async def _write(self, method: str, path: str, body: Any, content_type: str = JSON) -> bytes:

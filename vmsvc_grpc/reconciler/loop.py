@@ -23,11 +23,11 @@ from vmsvc_grpc.model.objects import (
     Kind,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.reconciler.desired import Desired, abandoned, desired, refusals
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.held import Children, Failure, Held
 from vmsvc_grpc.reconciler.notice import OnNotice
-from vmsvc_grpc.reconciler.owners import controlled
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store
@@ -405,7 +405,7 @@ class Reconciler:
         if vmservice.meta.deleting:
             return _update(vmservice, released(vmservice)) if failure is None else None
         stored = self._cache.stored_services.get(key)
-        own = stored if controlled(stored, vmservice.meta.uid) else None
+        own = stored if stored and is_controlled_by(stored.meta, vmservice.meta.uid) else None
         failures = (*refusals(vmservice), *((failure,) if failure else ()))
         return _update(vmservice, reported(vmservice, service.spec, own, failures, self._now()))
 

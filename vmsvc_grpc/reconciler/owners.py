@@ -1,95 +1,63 @@
-"""Whose an object is that is held for a VMService, and what is in the way. Pure."""
+"""The owner references of what is held for a VMService, and what is in its way. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from vmsvc_grpc.model.objects import (
-    GROUP,
-    Key,
-    Kind,
+    ObjectMeta,
     OwnerReference,
     StoredEndpoints,
     StoredService,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import Obstacle, is_of_namesake, is_vmservice, obstacle
 from vmsvc_grpc.reconciler.held import Child, Children, Failure
 
-# Nobody owns it and it selects nothing, so it looks like one to adopt.
-_API_SERVER = Key("default", "kubernetes")
 
-
-def _is_vmservice(owner: OwnerReference, child: Child) -> bool:
-    """Whether an owner is a VMService, of this uid or a former one, that has such a child."""
-    return (
-        owner.api_version.rpartition("/")[0] == GROUP
-        and owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value
-        and owner.name == child.key.name
-    )
-
-
-def controlled(child: Child | None, uid: str | None) -> bool:
-    """Whether a VMService of the child's name controls it; that of `uid`, where one is given."""
-    owner = child.meta.controller if child else None
-    if child is None or owner is None or not _is_vmservice(owner, child):
-        return False
-    return uid is None or owner.uid == uid
-
-
-def without(observed: Children, uid: str | None) -> Children:
-    """What is held but for the children that a VMService controls; that of `uid`, if given."""
+def without(observed: Children, ours: Callable[[ObjectMeta], bool]) -> Children:
+    """What is held but for the children that are ours, as a rule of `model.ownership` has it."""
+    service, endpoints = observed.service, observed.endpoints
     return Children(
-        service=None if controlled(observed.service, uid) else observed.service,
-        endpoints=None if controlled(observed.endpoints, uid) else observed.endpoints,
+        service=None if service and ours(service.meta) else service,
+        endpoints=None if endpoints and ours(endpoints.meta) else endpoints,
     )
-
-
-def outlived(child: Child, uid: str) -> bool:
-    """Whether a former VMService of that name left this child: it goes, and a new one comes."""
-    return controlled(child, None) and not controlled(child, uid)
-
-
-def _foreign_controller(child: Child) -> OwnerReference | None:
-    owner = child.meta.controller
-    return None if owner is None or _is_vmservice(owner, child) else owner
 
 
 def service_in_the_way(stored: StoredService | None, uid: str) -> Failure | None:
     """Why the Service stays as it is: it is not for the VMService of `uid`."""
-    if stored is None:
+    found = obstacle(stored, uid) if stored else None
+    if stored is None or found is None:
         return None
-    if stored.key == _API_SERVER:
-        message = (
-            f"Service {stored.key} is the API server's own and stays as it is; "
-            "give the VirtualMachineService another name"
-        )
-        return Failure("ServiceNotOurs", message)
-    if owner := _foreign_controller(stored):
-        message = (
-            f"Service {stored.key} is controlled by {owner.kind} {owner.name} and stays as it is; "
-            "delete it, or give the VirtualMachineService another name"
-        )
-        return Failure("ServiceNotOurs", message)
-    owned = any(owner.uid == uid for owner in stored.meta.owner_references)
-    if stored.selector and not owned and not controlled(stored, None):
-        message = (
-            f"Service {stored.key} has a selector and no owner, so it serves somebody's pods and "
-            "stays as it is; delete it, or give the VirtualMachineService another name"
-        )
-        return Failure("ServiceNotOurs", message)
-    return None
+    reason, remedy = "is the API server's own", ""
+    if found is Obstacle.CONTROLLER:
+        reason, remedy = f"is controlled by {_controller(stored)}", "delete it, or "
+    elif found is Obstacle.SELECTOR:
+        reason = "has a selector and no owner, so it serves somebody's pods"
+        remedy = "delete it, or "
+    message = (
+        f"Service {stored.key} {reason} and stays as it is; "
+        f"{remedy}give the VirtualMachineService another name"
+    )
+    return Failure("ServiceNotOurs", message)
 
 
-def endpoints_in_the_way(stored: StoredEndpoints | None) -> Failure | None:
-    """Why the Endpoints stay as they are: another controls them."""
-    owner = _foreign_controller(stored) if stored else None
-    if stored is None or owner is None:
+def endpoints_in_the_way(stored: StoredEndpoints | None, uid: str) -> Failure | None:
+    """Why the Endpoints stay as they are: another than the VMService of `uid` controls them."""
+    if stored is None or obstacle(stored, uid) is None:
         return None
     message = (
-        f"Endpoints {stored.key} are controlled by {owner.kind} {owner.name} and stay as they are; "
+        f"Endpoints {stored.key} are controlled by {_controller(stored)} and stay as they are; "
         "delete them, or give the VirtualMachineService another name"
     )
     return Failure("EndpointsNotOurs", message)
+
+
+def _controller(child: Child) -> str:
+    owner = child.meta.controller
+    assert owner is not None, "who controls it is in the way"
+    return f"{owner.kind} {owner.name}"
 
 
 def owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
@@ -99,7 +67,7 @@ def owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
     nothing; an API server admits none, but somebody may cut a file short.
     """
     kept = [
-        ours if owner.uid == ours.uid or _is_vmservice(owner, child) else owner
+        ours if owner.uid == ours.uid or is_of_namesake(owner, child.meta) else owner
         for owner in child.meta.owner_references
         if owner.uid
     ]
@@ -114,16 +82,15 @@ def owner_of(
     That may be one that we do not know: a VM Operator that is newer than we are puts its
     own into every reference, and would do so again after each of our writes.
     """
-    uid, name = vmservice.meta.uid, vmservice.key.name
-    kind = Kind.VIRTUAL_MACHINE_SERVICE.value
+    uid = vmservice.meta.uid
     written = (
         owner.api_version
         for child in (observed.service, observed.endpoints)
         for owner in (child.meta.owner_references if child else ())
-        if owner.uid == uid and owner.kind == kind and owner.api_version.startswith(f"{GROUP}/")
+        if owner.uid == uid and is_vmservice(owner)
     )
     newest = max((api_version, *written), key=_age)
-    return OwnerReference(newest, kind, name, uid, True, True)
+    return OwnerReference(newest, vmservice.kind.value, vmservice.key.name, uid, True, True)
 
 
 _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")

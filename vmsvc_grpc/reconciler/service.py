@@ -16,7 +16,8 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.owners import controlled, owners
+from vmsvc_grpc.model.ownership import is_controlled_by
+from vmsvc_grpc.reconciler.owners import owners
 
 NSX_T_LB = "nsx-t-lb"
 """The load balancer provider that wants marks of its own on a Service."""
@@ -191,7 +192,7 @@ def freed(
     vmservice: VirtualMachineService, endpoints: StoredEndpoints | None
 ) -> StoredEndpoints | None:
     """Endpoints that are the user's now, without the marks that the Service gave them."""
-    if endpoints is None or not controlled(endpoints, vmservice.meta.uid):
+    if endpoints is None or not is_controlled_by(endpoints.meta, vmservice.meta.uid):
         return endpoints
     return replace(endpoints, meta=_unmarked(vmservice, endpoints.meta))
 

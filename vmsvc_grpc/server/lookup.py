@@ -10,6 +10,7 @@ from vmsvc_grpc.cache.cache import Cache, Service
 from vmsvc_grpc.cache.topic import Absence, Absent
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
+from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.server import requests
 from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
 from vmsvc_grpc.server.encode import Encoder, port_message
@@ -113,8 +114,8 @@ class Lookup:
     def _stored(self, service: Service) -> StoredService | None:
         """The Service that belongs to a VMService; one of another owner tells nothing."""
         stored = self._cache.stored_services.get(service.object.key)
-        owner = stored.meta.controller if stored else None
-        return stored if owner and owner.uid == service.object.meta.uid else None
+        ours = stored is not None and is_controlled_by(stored.meta, service.object.meta.uid)
+        return stored if ours else None
 
     def _cluster_ips(self, service: Service) -> tuple[str, ...]:
         stored, spec = self._stored(service), service.spec

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 import msgspec
 
-from vmsvc_grpc.model.objects import GROUP, Kind, Object, ObjectMeta, StoredEndpoints, StoredService
+from vmsvc_grpc.model.objects import Kind, Object, ObjectMeta, StoredEndpoints, StoredService
+from vmsvc_grpc.model.ownership import is_adoptable, is_owned
 from vmsvc_grpc.model.parse import parse_json, parse_meta
 
 
@@ -25,7 +26,7 @@ def read_slim(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
     """The object that the bytes are in JSON, reduced if it is not ours. Raises ParseError."""
     if kind is Kind.ENDPOINTS:
         meta = parse_meta(kind, raw)
-        if not _ours(meta):
+        if not is_owned(meta):
             return StoredEndpoints(meta=_bare(meta))
     object_ = parse_json(kind, raw)
     if isinstance(object_, StoredService) and not _kept_whole(object_):
@@ -40,18 +41,8 @@ def read_slim(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
 
 
 def _kept_whole(service: StoredService) -> bool:
-    # One that nobody controls and that selects nothing is adopted, with what it has.
-    adoptable = service.meta.controller is None and not service.selector
-    return adoptable or _ours(service.meta)
-
-
-def _ours(meta: ObjectMeta) -> bool:
-    """Whether a VMService, whichever, is among the owners."""
-    return any(
-        owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value
-        and owner.api_version.rpartition("/")[0] == GROUP
-        for owner in meta.owner_references
-    )
+    # One that is adopted is adopted with what it has.
+    return is_adoptable(service) or is_owned(service.meta)
 
 
 def _bare(meta: ObjectMeta) -> ObjectMeta:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.objects import vm
 from vmsvc_grpc.cache.index import SelectorIndex, SliceIndex, VirtualMachineIndex
 from vmsvc_grpc.model.objects import Key, ObjectMeta, StoredEndpointSlice, VirtualMachine
+from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.selector import matches, nearly_matches
 
 namespaces = st.sampled_from(["shop", "other"])
@@ -68,9 +69,9 @@ def test_slices_by_service(made: list[tuple[str, str, str]]) -> None:
         assert index.put(slice_) == held.get(slice_.key)
         held[slice_.key] = slice_
     assert index.keys() == set(held)
-    assert index.services() == {slice_.service for slice_ in held.values()}
+    assert index.services() == {service_of_slice(slice_) for slice_ in held.values()}
     for service_key in index.services():
-        of_service = sorted(key for key in held if held[key].service == service_key)
+        of_service = sorted(key for key in held if service_of_slice(held[key]) == service_key)
         assert index.of(service_key) == tuple(held[key] for key in of_service)
     for key, slice_ in held.items():
         assert index.get(key) == slice_

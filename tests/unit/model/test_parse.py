@@ -24,6 +24,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.parse import ParseError, kind_of, parse, parse_json
 
 GROUP = "vmoperator.vmware.com"
@@ -395,7 +396,13 @@ def test_a_stored_service_and_endpoints_are_read() -> None:
 
 
 def test_a_stored_slice_is_read() -> None:
-    owner = {"kind": "VirtualMachineService", "name": "web", "uid": "o", "controller": True}
+    owner = {
+        "apiVersion": f"{GROUP}/v1alpha6",
+        "kind": "VirtualMachineService",
+        "name": "web",
+        "uid": "o",
+        "controller": True,
+    }
     untyped = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -417,10 +424,8 @@ def test_a_stored_slice_is_read() -> None:
     assert [e.id for e in slice_.endpoints] == [("10.0.0.1", "a"), ("10.0.0.2", "")]
     assert [e.ready for e in slice_.endpoints] == [True, None]
     assert slice_.ports == (("http", 80, "TCP", ""),)
-    assert slice_.service == Key("shop", "web")
-    labels = {"kubernetes.io/service-name": "db"}
-    unowned = {"name": "web-0", "namespace": "shop", "labels": labels}
-    assert read({**untyped, "metadata": unowned}).service == Key("shop", "db")
+    assert [reference.name for reference in slice_.meta.owner_references] == ["web"]
+    assert service_of_slice(slice_) == Key("shop", "web")
 
 
 def test_reading_does_not_change_what_is_read() -> None:

@@ -25,6 +25,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
@@ -115,7 +116,9 @@ class MemoryStore:
         return Children(
             service=stored,
             endpoints=endpoints,
-            slices=tuple(sorted((s for s in slices if s.service == key), key=lambda s: s.key)),
+            slices=tuple(
+                sorted((s for s in slices if service_of_slice(s) == key), key=lambda s: s.key)
+            ),
         )
 
 

@@ -14,6 +14,7 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete, Init
 from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
     Ingress,
     Kind,
     ObjectMeta,
@@ -171,7 +172,7 @@ def test_a_list_tells_counts_and_refusals_and_leaves_out_what_is_being_deleted()
 
 
 def stored(uid: str, **fields: object) -> StoredService:
-    owner = OwnerReference("v", "VirtualMachineService", "web", uid, controller=True)
+    owner = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", uid, controller=True)
     meta = ObjectMeta(key=WEB, uid="s", owner_references=(owner,))
     return StoredService(meta=meta, **fields)  # type: ignore[arg-type]  # as given
 

@@ -1,0 +1,216 @@
+"""Which stored object is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from vmsvc_grpc.model.objects import (
+    GROUP,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    NEWEST_API_VERSION,
+    SERVICE_NAME_LABEL,
+    Key,
+    ObjectMeta,
+    OwnerReference,
+    StoredEndpoints,
+    StoredEndpointSlice,
+    StoredService,
+)
+from vmsvc_grpc.model.ownership import (
+    Obstacle,
+    is_adoptable,
+    is_controlled,
+    is_controlled_by,
+    is_left_behind,
+    is_our_slice,
+    is_owned,
+    is_vmservice,
+    obstacle,
+    service_of_slice,
+)
+
+WEB = Key("shop", "web")
+UID = "u1"
+
+
+def owner(
+    uid: str = UID,
+    *,
+    api_version: str = NEWEST_API_VERSION,
+    kind: str = "VirtualMachineService",
+    name: str = "web",
+    controller: bool = True,
+) -> OwnerReference:
+    return OwnerReference(api_version, kind, name, uid, controller)
+
+
+OURS = owner()
+FORMER = owner("u0")
+OF_ANOTHER_NAME = owner(name="db")
+NOT_CONTROLLING = owner(controller=False)
+OLD_VERSION = owner(api_version=f"{GROUP}/v1alpha1")
+NEWER_THAN_KNOWN = owner(api_version=f"{GROUP}/v2")
+OTHER_GROUP = owner(api_version="example.com/v1alpha6")
+GROUP_AS_PREFIX = owner(api_version=f"{GROUP}.example.com/v1")
+NO_GROUP = owner(api_version="v1")
+OTHER_KIND = owner(kind="VirtualMachine")
+POD_SET = owner("u2", api_version="apps/v1", kind="ReplicaSet")
+
+
+def meta(*owners: OwnerReference, key: Key = WEB) -> ObjectMeta:
+    return ObjectMeta(key=key, uid="u9", owner_references=owners)
+
+
+def service(
+    *owners: OwnerReference, key: Key = WEB, selector: Mapping[str, str] | None = None
+) -> StoredService:
+    return StoredService(meta=meta(*owners, key=key), selector=selector or {})
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        pytest.param(OURS, True, id="ours"),
+        pytest.param(OLD_VERSION, True, id="an older version"),
+        pytest.param(NEWER_THAN_KNOWN, True, id="a newer version than is known"),
+        pytest.param(OF_ANOTHER_NAME, True, id="another name"),
+        pytest.param(OTHER_GROUP, False, id="another group"),
+        pytest.param(GROUP_AS_PREFIX, False, id="a group that begins like ours"),
+        pytest.param(NO_GROUP, False, id="the core group"),
+        pytest.param(OTHER_KIND, False, id="another kind of the group"),
+        pytest.param(POD_SET, False, id="something else"),
+    ],
+)
+def test_which_owner_is_a_vmservice(reference: OwnerReference, expected: bool) -> None:
+    assert is_vmservice(reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("owners", "owned", "controlled", "by_this_one", "left_behind"),
+    [
+        pytest.param((), False, False, False, False, id="nobody's"),
+        pytest.param((OURS,), True, True, True, False, id="this VMService's"),
+        pytest.param((POD_SET._replace(controller=False), OURS), True, True, True, False, id="two"),
+        pytest.param((OLD_VERSION,), True, True, True, False, id="by an older version"),
+        pytest.param((FORMER,), True, True, False, True, id="a former one's of the name"),
+        pytest.param((OF_ANOTHER_NAME,), True, False, False, False, id="another VMService's"),
+        pytest.param((NOT_CONTROLLING,), True, False, False, False, id="owned, not controlled"),
+        pytest.param((POD_SET, NOT_CONTROLLING), True, False, False, False, id="shared"),
+        pytest.param((OTHER_GROUP,), False, False, False, False, id="a namesake's"),
+        pytest.param((OTHER_KIND,), False, False, False, False, id="a VM's"),
+        pytest.param((POD_SET,), False, False, False, False, id="somebody else's"),
+    ],
+)
+def test_whose_an_object_is(
+    owners: tuple[OwnerReference, ...],
+    owned: bool,
+    controlled: bool,
+    by_this_one: bool,
+    left_behind: bool,
+) -> None:
+    held = meta(*owners)
+    assert is_owned(held) is owned
+    assert is_controlled(held) is controlled
+    assert is_controlled_by(held, UID) is by_this_one
+    assert is_left_behind(held, UID) is left_behind
+
+
+@pytest.mark.parametrize(
+    ("child", "expected"),
+    [
+        pytest.param(service(), None, id="nobody's: adopted"),
+        pytest.param(service(OURS), None, id="ours"),
+        pytest.param(service(OURS, selector={"a": "b"}), None, id="ours, given a selector"),
+        pytest.param(service(FORMER, selector={"a": "b"}), None, id="a former one's"),
+        pytest.param(
+            service(NOT_CONTROLLING, selector={"a": "b"}), None, id="owned by us, with a selector"
+        ),
+        pytest.param(
+            service(owner("u0", controller=False), selector={"a": "b"}),
+            Obstacle.SELECTOR,
+            id="owned by a former one, with a selector",
+        ),
+        pytest.param(service(selector={"a": "b"}), Obstacle.SELECTOR, id="it serves pods"),
+        pytest.param(service(POD_SET), Obstacle.CONTROLLER, id="somebody's"),
+        pytest.param(
+            service(POD_SET, NOT_CONTROLLING), Obstacle.CONTROLLER, id="somebody's, owned by us too"
+        ),
+        pytest.param(service(OF_ANOTHER_NAME), Obstacle.CONTROLLER, id="another VMService's"),
+        pytest.param(service(OTHER_GROUP), Obstacle.CONTROLLER, id="a namesake's"),
+        pytest.param(
+            service(key=Key("default", "kubernetes")),
+            Obstacle.API_SERVER,
+            id="the API server's own, though nobody controls it",
+        ),
+        pytest.param(StoredEndpoints(meta=meta()), None, id="Endpoints of nobody"),
+        pytest.param(StoredEndpoints(meta=meta(OURS)), None, id="our Endpoints"),
+        pytest.param(StoredEndpoints(meta=meta(FORMER)), None, id="a former one's Endpoints"),
+        pytest.param(
+            StoredEndpoints(meta=meta(POD_SET)), Obstacle.CONTROLLER, id="somebody's Endpoints"
+        ),
+    ],
+)
+def test_what_is_in_the_way(
+    child: StoredService | StoredEndpoints, expected: Obstacle | None
+) -> None:
+    assert obstacle(child, UID) is expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        pytest.param(service(), True, id="nobody's, with no selector"),
+        pytest.param(service(POD_SET._replace(controller=False)), True, id="owned, not controlled"),
+        pytest.param(service(selector={"a": "b"}), False, id="with a selector"),
+        pytest.param(service(POD_SET), False, id="controlled"),
+    ],
+)
+def test_which_service_may_be_adopted(stored: StoredService, expected: bool) -> None:
+    assert is_adoptable(stored) is expected
+
+
+def slice_(*owners: OwnerReference, **labels: str) -> StoredEndpointSlice:
+    given = {"name": SERVICE_NAME_LABEL, "managed_by": MANAGED_BY_LABEL}
+    held = ObjectMeta(
+        key=Key("shop", "web-ipv4-0"),
+        uid="u9",
+        labels={given[label]: value for label, value in labels.items()},
+        owner_references=owners,
+    )
+    return StoredEndpointSlice(meta=held, address_type="IPv4")
+
+
+@pytest.mark.parametrize(
+    ("held", "of", "ours"),
+    [
+        pytest.param(slice_(OURS, name="web", managed_by=MANAGED_BY), "web", True, id="ours"),
+        pytest.param(slice_(FORMER, managed_by=MANAGED_BY), "web", True, id="a former one's"),
+        pytest.param(slice_(OURS, name="db", managed_by=MANAGED_BY), "web", True, id="relabelled"),
+        pytest.param(slice_(OURS, name="web"), "web", False, id="without the managed-by label"),
+        pytest.param(
+            slice_(OURS, name="web", managed_by="somebody"), "web", False, id="managed by another"
+        ),
+        pytest.param(
+            slice_(name="web", managed_by=MANAGED_BY), "web", False, id="without a controller"
+        ),
+        pytest.param(
+            slice_(NOT_CONTROLLING, name="db", managed_by=MANAGED_BY),
+            "db",
+            False,
+            id="owned, not controlled",
+        ),
+        pytest.param(
+            slice_(POD_SET, name="db", managed_by=MANAGED_BY), "db", False, id="somebody else's"
+        ),
+        pytest.param(
+            slice_(OTHER_GROUP, name="db", managed_by=MANAGED_BY), "db", False, id="a namesake's"
+        ),
+        pytest.param(slice_(), "", False, id="of no service"),
+    ],
+)
+def test_whose_a_slice_is(held: StoredEndpointSlice, of: str, ours: bool) -> None:
+    assert service_of_slice(held) == Key("shop", of)
+    assert is_our_slice(held) is ours

@@ -1,0 +1,110 @@
+"""Which stored object is ours: the one rule, for sources, reconciler and server. Pure.
+
+The words are Kubernetes' own. An object has owners (`metadata.ownerReferences`), and at most
+one of them controls it. A Service or Endpoints is ours if the VMService of its name controls
+it; an EndpointSlice is ours if a VMService controls it and its managed-by label says so.
+
+Another sign of being ours than these (say, on objects in a directory, whose VMService may
+have no uid to refer to) belongs in `is_owned`, `is_controlled` and `is_controlled_by`, and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from vmsvc_grpc.model.objects import (
+    GROUP,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    SERVICE_NAME_LABEL,
+    Key,
+    Kind,
+    ObjectMeta,
+    OwnerReference,
+    StoredEndpoints,
+    StoredEndpointSlice,
+    StoredService,
+)
+
+# Nobody owns it and it selects nothing, so it looks like one to adopt.
+_API_SERVER = Key("default", "kubernetes")
+
+
+def is_vmservice(owner: OwnerReference) -> bool:
+    """Whether an owner reference is to a VMService, of any version, name and uid."""
+    group = owner.api_version.rpartition("/")[0]
+    return group == GROUP and owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value
+
+
+def is_owned(meta: ObjectMeta) -> bool:
+    """Whether a VMService, whichever, is among the owners. It need not be the controller."""
+    return any(map(is_vmservice, meta.owner_references))
+
+
+def is_of_namesake(owner: OwnerReference, meta: ObjectMeta) -> bool:
+    """Whether an owner is the VMService of the object's own name, now or before."""
+    return is_vmservice(owner) and owner.name == meta.key.name
+
+
+def is_controlled(meta: ObjectMeta) -> bool:
+    """Whether a VMService of the object's name controls it, be it one that is gone by now."""
+    owner = meta.controller
+    return owner is not None and is_of_namesake(owner, meta)
+
+
+def is_controlled_by(meta: ObjectMeta, uid: str) -> bool:
+    """Whether the VMService of that uid, and of the object's name, controls it."""
+    owner = meta.controller
+    return owner is not None and is_of_namesake(owner, meta) and owner.uid == uid
+
+
+def is_left_behind(meta: ObjectMeta, uid: str) -> bool:
+    """Whether a former VMService of the name controls it, and not the one of that uid."""
+    return is_controlled(meta) and not is_controlled_by(meta, uid)
+
+
+def is_adoptable(service: StoredService) -> bool:
+    """Whether a VMService of the name may become its controller: nobody is, nothing is selected."""
+    return service.meta.controller is None and not service.selector
+
+
+class Obstacle(Enum):
+    """Why an object that has the name of one of ours is not ours to write."""
+
+    API_SERVER = "it is the API server's own"
+    CONTROLLER = "another object controls it"
+    SELECTOR = "nobody owns it and it has a selector, so it serves somebody's pods"
+
+
+def obstacle(child: StoredService | StoredEndpoints, uid: str) -> Obstacle | None:
+    """Why the VMService of the object's name and of that uid may not write it; None if it may."""
+    owner = child.meta.controller
+    if isinstance(child, StoredService) and child.key == _API_SERVER:
+        return Obstacle.API_SERVER
+    if owner is not None:
+        return None if is_of_namesake(owner, child.meta) else Obstacle.CONTROLLER
+    if isinstance(child, StoredEndpoints) or not child.selector:
+        return None
+    owned = any(reference.uid == uid for reference in child.meta.owner_references)
+    return None if owned else Obstacle.SELECTOR
+
+
+def service_of_slice(slice_: StoredEndpointSlice) -> Key:
+    """The service that a slice is of: the VMService that controls it, or what its label says."""
+    owner = slice_.meta.controller
+    named = owner.name if owner is not None and is_vmservice(owner) else None
+    if named is None:
+        named = slice_.meta.labels.get(SERVICE_NAME_LABEL, "")
+    return Key(slice_.key.namespace, named)
+
+
+def is_our_slice(slice_: StoredEndpointSlice) -> bool:
+    """Whether we wrote a slice: by its controller and its managed-by label, and by no name.
+
+    One of the name that ours would have, without these, is somebody else's: it is left as
+    it is, and ours takes the next name.
+    """
+    owner = slice_.meta.controller
+    controlled = owner is not None and is_vmservice(owner)
+    return controlled and slice_.meta.labels.get(MANAGED_BY_LABEL) == MANAGED_BY
