@@ -7,7 +7,7 @@ skipped. An object is read by the version that it names.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -92,13 +92,19 @@ def parse(kind: Kind, untyped: Any) -> Object:
 
     A missing namespace is `default`; a missing uid is made from kind and name. A
     VMService that breaks a rule is returned with its problems, and so is one of the
-    wrong shape as long as its name can be read. Raises ParseError.
+    wrong shape as long as its name can be read. Raises ParseError, also for a VM whose
+    labels or annotations no API server takes.
     """
     try:
         given = msgspec.convert(untyped, _SHAPES[kind])
     except msgspec.ValidationError as error:
         return _unreadable(kind, partial(msgspec.convert, untyped), error)
-    return _model(kind, given)
+    model = _model(kind, given)
+    if isinstance(given, wire.VirtualMachine):
+        # Those that an API server gives have passed this there.
+        for problem in _metadata_problems(given.metadata):
+            raise ParseError(kind, _key(kind, given.metadata), problem)
+    return model
 
 
 def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
@@ -195,6 +201,12 @@ def _object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
     )
 
 
+def _metadata_problems(meta: wire.Meta) -> Iterator[Problem]:
+    return validate.metadata_problems(
+        meta.labels or {}, meta.annotations or {}, meta.finalizers or ()
+    )
+
+
 def _version(kind: Kind, key: Key, api_version: str) -> str:
     version = api_version.rpartition("/")[2]
     if version not in KNOWN_VERSIONS:
@@ -272,7 +284,7 @@ def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachin
             meta=meta, spec=None, problems=(error.problem,), declared_type=declared
         )
     spec, problems = _service_spec(
-        meta.key.name, version, given.spec or wire.VirtualMachineServiceSpec()
+        given.metadata, version, given.spec or wire.VirtualMachineServiceSpec()
     )
     return VirtualMachineService(
         meta=meta,
@@ -286,13 +298,13 @@ def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachin
 
 
 def _service_spec(
-    name: str, version: str, given: wire.VirtualMachineServiceSpec
+    meta: wire.Meta, version: str, given: wire.VirtualMachineServiceSpec
 ) -> tuple[ServiceSpec | None, tuple[Problem, ...]]:
     type_text = given.type or ServiceType.CLUSTER_IP.value
-    name_problems = tuple(validate.name_problems(name))
+    meta_problems = chain(validate.name_problems(meta.name), _metadata_problems(meta))
     if type_problems := tuple(validate.type_problems(type_text)):
         # Rules of other fields depend on the type, so they would only confuse.
-        return None, name_problems + type_problems
+        return None, bounded(chain(meta_problems, type_problems))
     cluster_ip = given.cluster_ip or given.cluster_ip_documented or ""
     ports = tuple(_service_port(port) for port in given.ports or ())
     ranges = tuple(text.strip() for text in given.load_balancer_source_ranges or ())
@@ -303,7 +315,7 @@ def _service_spec(
     policy_text = (given.ip_family_policy or "") if newest else ""
     problems = bounded(
         chain(
-            name_problems,
+            meta_problems,
             validate.port_problems(ports, headless=cluster_ip == "None"),
             validate.cluster_ip_problems(cluster_ip, type_text),
             validate.source_range_problems(ranges, type_text),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, ServicePort, ServiceType
 from vmsvc_grpc.model.problem import Problem, quoted
@@ -21,6 +21,9 @@ _QUALIFIED_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _LABEL_MAX = 63  # RFC 1035, and Kubernetes for label names and values
 _SUBDOMAIN_MAX = 253
 _PORT_MAX = 65535
+PORTS_MAX = 1000
+"""How many ports a VMService may have: every stream and object that shows it carries them all."""
+ANNOTATION_BYTES_MAX = 256 * 1024  # Kubernetes, for keys and values of an object together.
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 _TYPE_SENTENCES = {
@@ -70,9 +73,16 @@ def type_problems(text: str) -> Iterator[Problem]:
 
 
 def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[Problem]:
-    """What is wrong with `spec.ports`, in their order."""
+    """What is wrong with `spec.ports`, in their order; of too many ports, only that. O(ports)."""
     if not ports and not headless:
         yield Problem("spec.ports", "at least one port is required, unless clusterIP is None")
+    if len(ports) > PORTS_MAX:
+        yield Problem(
+            "spec.ports",
+            f"{len(ports)} ports are too many; use at most {PORTS_MAX}, or several "
+            "VirtualMachineServices",
+        )
+        return
     names: dict[str, int] = {}
     numbers: dict[tuple[str, int], int] = {}
     for index, port in enumerate(ports):
@@ -142,18 +152,55 @@ def source_range_problems(ranges: Sequence[str], type_text: str) -> Iterator[Pro
 
 def selector_problems(selector: Mapping[str, str]) -> Iterator[Problem]:
     """What is wrong with `spec.selector`: its pairs must be able to be labels."""
-    for key, value in selector.items():
-        prefix, slash, name = key.rpartition("/")
-        if slash and not is_dns_1123_subdomain(prefix):
+    yield from _label_problems("spec.selector", selector)
+
+
+def metadata_problems(
+    labels: Mapping[str, str], annotations: Mapping[str, str], finalizers: Iterable[str]
+) -> Iterator[Problem]:
+    """What of an object's metadata no API server takes (its `ValidateObjectMeta`)."""
+    yield from _label_problems("metadata.labels", labels)
+    for key in annotations:
+        # Capital letters are allowed before the slash, too.
+        if flaw := _key_flaw(key.lower()):
+            yield Problem("metadata.annotations", f"key {quoted(key)} {flaw}")
+    annotation_bytes = sum(len(text.encode()) for pair in annotations.items() for text in pair)
+    if annotation_bytes > ANNOTATION_BYTES_MAX:
+        yield Problem(
+            "metadata.annotations",
+            f"{annotation_bytes} bytes are too many; keys and values together may take "
+            f"{ANNOTATION_BYTES_MAX}",
+        )
+    for index, finalizer in enumerate(finalizers):
+        if flaw := _key_flaw(finalizer):
+            yield Problem(f"metadata.finalizers[{index}]", f"{quoted(finalizer)} {flaw}")
+
+
+def _label_problems(field: str, labels: Mapping[str, str]) -> Iterator[Problem]:
+    for key, value in labels.items():
+        if flaw := _key_flaw(key):
+            yield Problem(field, f"key {quoted(key)} {flaw}")
+        if value and not _is_qualified_name(value):
             yield Problem(
-                "spec.selector", f"key {quoted(key)}: the part before '/' is not a DNS name"
+                field, f"value {quoted(value)} of {quoted(key)} is not a label's value; use {_NAME}"
             )
-        if not (len(name) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(name)):
-            yield Problem("spec.selector", f"key {quoted(key)} cannot be a label's key")
-        if value and not (len(value) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(value)):
-            yield Problem(
-                "spec.selector", f"value {quoted(value)} of {quoted(key)} cannot be a label's value"
-            )
+
+
+_NAME = "at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last"
+
+
+def _is_qualified_name(text: str) -> bool:
+    return len(text) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(text) is not None
+
+
+def _key_flaw(key: str) -> str | None:
+    """What keeps a text from being the key of a label, if anything does."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and not is_dns_1123_subdomain(prefix):
+        return "has no DNS name before its '/'"
+    if not _is_qualified_name(name):
+        return f"is not a key; use {_NAME}, after a DNS name and '/' if need be"
+    return None
 
 
 def family_problems(texts: Sequence[str], policy: str) -> Iterator[Problem]:

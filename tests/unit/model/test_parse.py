@@ -243,6 +243,10 @@ LB = {"type": "LoadBalancer", "ports": [GOOD_PORT]}
         pytest.param(
             {"ports": [GOOD_PORT], "ipFamilyPolicy": "Dual"}, ["spec.ipFamilyPolicy"], id="policy"
         ),
+        pytest.param(
+            {"ports": [{"name": f"p{i}", "port": i} for i in range(1, 1001)]}, [], id="1,000 ports"
+        ),
+        pytest.param({"ports": [GOOD_PORT] * 1001}, ["spec.ports"], id="1,001 ports"),
         pytest.param({"ports": [{"port": "80"}]}, ["spec.ports[0].port"], id="a number as text"),
         pytest.param({"ports": {"port": 80}}, ["spec.ports"], id="ports not a list"),
         pytest.param(
@@ -279,6 +283,83 @@ def test_a_service_with_broken_labels_is_refused_by_name() -> None:
     assert [str(problem) for problem in service.problems] == [
         "metadata.labels[...]: expected 'str', got 'int'"
     ]
+
+
+TOO_LARGE = {"a": "x" * 200_000, "b": "y" * 70_000}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problems"),
+    [
+        pytest.param(
+            {"labels": {"a b": "c", "-/x": "y", "ok": "not ok", "example.com/": ""}},
+            [
+                "metadata.labels: key 'a b' is not a key; use at most 63 letters, digits, ",
+                "metadata.labels: key '-/x' has no DNS name before its '/'",
+                "metadata.labels: value 'not ok' of 'ok' is not a label's value; use at most 63",
+                "metadata.labels: key 'example.com/' is not a key",
+            ],
+            id="labels",
+        ),
+        pytest.param(
+            {"labels": {"a" * 64: "", "Example.com/a": "", "a": "b" * 64, "a/b/c": ""}},
+            [
+                "metadata.labels: key 'aaaa",
+                "metadata.labels: key 'Example.com/a' has no DNS name",
+                "metadata.labels: value 'bbbb",
+                "metadata.labels: key 'a/b/c' has no DNS name",
+            ],
+            id="labels that nearly are",
+        ),
+        pytest.param(
+            {"annotations": {"a b": "any text: ü", "/": "", "": ""}},
+            [
+                "metadata.annotations: key 'a b' is not",
+                "metadata.annotations: key '/' has",
+                "metadata.annotations: key '' is not",
+            ],
+            id="keys of annotations",
+        ),
+        pytest.param(
+            {"annotations": TOO_LARGE},
+            ["metadata.annotations: 270002 bytes are too many"],
+            id="annotations of more than 256 KiB",
+        ),
+        pytest.param(
+            {"finalizers": ["example.com/a", "a b"]},
+            ["metadata.finalizers[1]: 'a b' is not"],
+            id="finalizers",
+        ),
+        pytest.param(
+            {
+                "labels": {"a": "", "example.com/B_c": "D.e-f"},
+                "annotations": {"EXAMPLE.com/A": "\x00 anything", "b": "x" * (256 * 1024 - 24)},
+            },
+            [],
+            id="what an API server takes",
+        ),
+    ],
+)
+def test_metadata_that_no_api_server_takes_is_refused_with_its_key(
+    metadata: dict[str, Any], problems: list[str]
+) -> None:
+    service = parse(
+        Kind.VIRTUAL_MACHINE_SERVICE, service_object({"ports": [GOOD_PORT]}, **metadata)
+    )
+    assert isinstance(service, VirtualMachineService)
+    assert len(service.problems) == len(problems)
+    for problem, beginning in zip(service.problems, problems, strict=True):
+        assert str(problem).startswith(beginning)
+    assert (service.spec is None) is bool(problems)
+    untyped = vm_object()
+    untyped["metadata"] |= metadata
+    if problems:
+        with pytest.raises(ParseError) as caught:
+            parse(Kind.VIRTUAL_MACHINE, untyped)
+        assert caught.value.key == Key("shop", "web-1")
+        assert str(caught.value.problem).startswith(problems[0])
+    else:
+        parse(Kind.VIRTUAL_MACHINE, untyped)
 
 
 def test_of_a_service_with_a_broken_spec_the_status_is_read_as_it_must_not_be_overwritten() -> None:
