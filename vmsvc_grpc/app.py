@@ -20,6 +20,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
+from vmsvc_grpc.lag import LoopLag
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind
@@ -85,6 +86,7 @@ class App:
         scope = XdsScope(config.xds_scope)
         self._server = Server(self._cache, str(config.listen), config.limits, xds_scope=scope)
         self._metrics = Metrics()
+        self._lag = LoopLag()
         self._http = HttpServer(self._not_ready, self._metrics.page)
         self._place: Place | None = None
         self._grpc = ""
@@ -100,6 +102,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
         _bind(self._metrics, self._cache, self._server)
+        self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
         place = self._place = self._chosen_place()
         try:
             self._grpc = await self._server.start()
@@ -107,11 +110,13 @@ class App:
             self._say(f"vmsvc-grpc {__version__}\n  gRPC  on {self._grpc}\n  HTTP  on {http}")
             _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
+                measuring = tasks.create_task(self._lag.run())
                 running = tasks.create_task(place.run(self._emit))
                 await self._stop.wait()
                 self._draining = tasks.create_task(self._drain())
                 await asyncio.wait((self._draining,))
                 running.cancel()
+                measuring.cancel()
         finally:
             await self._http.stop()
             await self._server.stop()

@@ -6,15 +6,22 @@ of an event or a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 Values = Mapping[tuple[str, ...], float]
 """Values by the values of the labels, in the order of the metric's labels."""
@@ -78,6 +85,11 @@ class Metric(Enum):
     CONFLICTS = ("vmsvc_write_conflicts_total", "Writes that met a newer object.", ())
     FAILURES = ("vmsvc_reconcile_failures_total", "Reconciles that failed.", ())
     QUEUE = ("vmsvc_reconcile_queue", "Services that wait to be looked at.", ())
+    LOOP_LAG = (
+        "vmsvc_grpc_loop_lag_seconds",
+        "How much later than due the event loop called back: what everybody waited for.",
+        (),
+    )
 
     def __init__(self, metric: str, text: str, labels: tuple[str, ...]) -> None:
         self.metric = metric
@@ -85,11 +97,33 @@ class Metric(Enum):
         self.labels = labels
 
 
+class Histogram:
+    """How often a number of seconds was seen, by buckets. To observe is O(log buckets)."""
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        """`bounds_s` are the buckets' upper bounds, rising; one more, without, comes after them."""
+        self.sum_s = 0.0
+        self._bounds_s = tuple(bounds_s)
+        self._counts = [0] * (len(self._bounds_s) + 1)
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """For each bound, as Prometheus writes it, how many were at or below it; `+Inf` last."""
+        bounds = (*self._bounds_s, float("inf"))
+        totals = accumulate(self._counts)
+        return [(floatToGoString(b), n) for b, n in zip(bounds, totals, strict=True)]
+
+
 class Metrics(Collector):
     """A page of metrics. Each is bound to who knows its values; one that is not is left out."""
 
     def __init__(self) -> None:
         self._readers: dict[Metric, list[Callable[[], Values]]] = {}
+        self._histograms: dict[Metric, Histogram] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -103,6 +137,10 @@ class Metrics(Collector):
         """The same for a metric without labels."""
         self.bind(metric, lambda: {(): read()})
 
+    def bind_histogram(self, metric: Metric, histogram: Histogram) -> None:
+        """Show `histogram` as `metric`, which has no labels."""
+        self._histograms[metric] = histogram
+
     def collect(self) -> Iterator[Family]:
         """The families of all bound metrics, read now."""
         for metric, readers in self._readers.items():
@@ -113,6 +151,10 @@ class Metrics(Collector):
                 for values, number in read().items():
                     family.add_metric(list(values), number)
             yield family
+        for metric, histogram in self._histograms.items():
+            yield HistogramMetricFamily(
+                metric.metric, metric.text, buckets=histogram.buckets(), sum_value=histogram.sum_s
+            )
 
     def page(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -72,7 +72,9 @@ def test_it_says_what_it_serves_and_how_to_ask(program: Program) -> None:
     assert "serving 1 services and 1 virtual machines" in said
     assert 'grpcurl -plaintext -d \'{"service":"shop/web"}\'' in said
     assert http(program, "/readyz") == (200, "ok\n")
-    assert "vmsvc_synced 1.0" in http(program, "/metrics")[1]
+    page = http(program, "/metrics")[1]
+    assert "vmsvc_synced 1.0" in page
+    assert 'vmsvc_grpc_loop_lag_seconds_bucket{le="0.02"}' in page
 
 
 @pytest.mark.parametrize(("scope", "shown"), [("all", 2), ("namespace", 1)])
