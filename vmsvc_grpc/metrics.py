@@ -21,7 +21,6 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 Values = Mapping[tuple[str, ...], float]
 """Values by the values of the labels, in the order of the metric's labels."""
@@ -113,9 +112,8 @@ class Histogram:
 
     def buckets(self) -> list[tuple[str, float]]:
         """For each bound, as Prometheus writes it, how many were at or below it; `+Inf` last."""
-        bounds = (*self._bounds_s, float("inf"))
-        totals = accumulate(self._counts)
-        return [(floatToGoString(b), n) for b, n in zip(bounds, totals, strict=True)]
+        bounds = (*(f"{bound:g}" for bound in self._bounds_s), "+Inf")
+        return list(zip(bounds, accumulate(self._counts), strict=True))
 
 
 class Metrics(Collector):
