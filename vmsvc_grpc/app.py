@@ -33,8 +33,8 @@ from vmsvc_grpc.reconciler.release import release as take_off
 from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
-from vmsvc_grpc.server.xds_following import XdsScope
-from vmsvc_grpc.server.xds_resources import TypeUrl
+from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source.files import SourceError
 
 _log = logging.getLogger("vmsvc_grpc")

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
-from tests.unit.server.watching import Reader, Told, emptied, synced_cache
+from tests.unit.server.endpoint_service.watching import Reader, Told, emptied, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2_grpc as api
 from vmsvc_grpc.cache.cache import Cache

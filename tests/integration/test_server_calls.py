@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.serving import Serving, detail, serving, until
 from tests.unit.objects import service, vm
-from tests.unit.server.watching import key, listed, synced_cache
+from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.problem import Problem

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 
 from tests.integration.serving import SMALL_WINDOW, Serving, Watch, serving, until
 from tests.unit.objects import service, vm
-from tests.unit.server.watching import key, request
+from tests.unit.server.endpoint_service.watching import key, request
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.server.limits import Limits

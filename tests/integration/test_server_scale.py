@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.serving import SMALL_WINDOW, Serving, Watch, serving, until
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.watching import key, request, truth
+from tests.unit.server.endpoint_service.watching import key, request, truth
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Kind

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2
 
 from tests.integration.serving import detail, serving, until
 from tests.unit.objects import service, vm
-from tests.unit.server.watching import key, listed, request, synced_cache, truth
+from tests.unit.server.endpoint_service.watching import key, listed, request, synced_cache, truth
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import FilterClass

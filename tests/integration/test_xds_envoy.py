@@ -18,13 +18,13 @@ from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines
 from tests.integration.serving import PATIENCE_S, Serving, serving, until
 from tests.program import Program
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import listed
+from tests.unit.server.endpoint_service.watching import listed
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.listen import Server
-from vmsvc_grpc.server.xds_following import XdsScope
+from vmsvc_grpc.server.xds.following import XdsScope
 
 ADS = ("GRPC", "DELTA_GRPC")
 MODES = pytest.mark.parametrize("mode", [*ADS, "EDS", "DELTA_EDS"])

@@ -21,7 +21,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from tests.integration.envoy import binary
 from tests.integration.serving import serving
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import listed
+from tests.unit.server.endpoint_service.watching import listed
 from tests.xds.clients import command
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.objects import ServicePort

@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.serving import PATIENCE_S, Serving, serving
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import listed
+from tests.unit.server.endpoint_service.watching import listed
 from tests.xds.clients import LANGUAGES, command
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete

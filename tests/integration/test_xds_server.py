@@ -15,13 +15,13 @@ from envoy.service.status.v3 import csds_pb2
 
 from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, Serving, serving, until
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, node
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, node
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds import stream_age_s
-from vmsvc_grpc.server.xds_resources import TypeUrl
-from vmsvc_grpc.server.xds_stream import Form
+from vmsvc_grpc.server.xds.resources import TypeUrl
+from vmsvc_grpc.server.xds.service import stream_age_s
+from vmsvc_grpc.server.xds.stream import Form
 
 NAME = "web.shop:80"
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"

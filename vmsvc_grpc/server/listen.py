@@ -14,17 +14,19 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.server import health, lookup, reflection, xds
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.encode import Encoder
+from vmsvc_grpc.server.endpoint_service import lookup
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.lookup import Lookup
+from vmsvc_grpc.server.endpoint_service.watch import WatchStream
+from vmsvc_grpc.server.introspection import health, reflection
+from vmsvc_grpc.server.introspection.reflection import Reflection
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.lookup import Lookup
-from vmsvc_grpc.server.reflection import Reflection
 from vmsvc_grpc.server.transport.grpc_aio import CHANNELZ, GrpcAio
-from vmsvc_grpc.server.watch import WatchStream
-from vmsvc_grpc.server.xds_following import XdsScope
+from vmsvc_grpc.server.xds import service as xds
+from vmsvc_grpc.server.xds.following import XdsScope
 
 # Described by reflection. The last two are what the details of our errors are made of.
 _FILES = (

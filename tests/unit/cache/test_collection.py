@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from tests.unit.objects import WEB, service
-from tests.unit.server.watching import synced_cache
+from tests.unit.server.endpoint_service.watching import synced_cache
 from vmsvc_grpc.cache.collection import Collection
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind

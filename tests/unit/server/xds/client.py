@@ -16,13 +16,13 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server import xds_resources
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_following import XdsScope
-from vmsvc_grpc.server.xds_names import port_of, reference
-from vmsvc_grpc.server.xds_resources import Resources, TypeUrl
-from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsShared, XdsStream
+from vmsvc_grpc.server.xds import resources as xds_resources
+from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.names import port_of, reference
+from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds.stream import Form, Refusal, XdsShared, XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
 WHOLE = (CDS, LDS)

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.server.call import Call, Code, EndOfStream, RpcError, Stream, StreamMethod
-from vmsvc_grpc.server.reflection import SERVICES, Reflection, with_imports
+from vmsvc_grpc.server.introspection.reflection import SERVICES, Reflection, with_imports
 
 OURS = "vmsvc.v1.EndpointService"
 FILES = [endpoint_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR]

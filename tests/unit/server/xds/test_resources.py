@@ -13,13 +13,13 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import synced_cache
-from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, addresses, unpacked
+from tests.unit.server.endpoint_service.watching import synced_cache
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, addresses, unpacked
 from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.xds_resources import Resources, load_assignment, response
+from vmsvc_grpc.server.xds.resources import Resources, load_assignment, response
 
 NAME = "web.shop:80"
 HTTP = ServicePort("http", "TCP", 80, 9376)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmsvc_grpc.model.objects import Key, ServicePort
-from vmsvc_grpc.server.xds_names import Reference, canonical_names, port_of, reference
+from vmsvc_grpc.server.xds.names import Reference, canonical_names, port_of, reference
 
 HTTP = ServicePort("http", "TCP", 80, 9376)
 DNS_TCP = ServicePort("dns-tcp", "TCP", 53, 5353)

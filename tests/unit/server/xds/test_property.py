@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.test_watch_property import events
-from tests.unit.server.watching import KINDS, emptied, listed
-from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, Told, XdsClient, node, truth
+from tests.unit.server.endpoint_service.test_watch_property import events
+from tests.unit.server.endpoint_service.watching import KINDS, emptied, listed
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Told, XdsClient, node, truth
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_following import XdsScope
-from vmsvc_grpc.server.xds_names import canonical_names
-from vmsvc_grpc.server.xds_resources import TypeUrl
-from vmsvc_grpc.server.xds_stream import Form
+from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.names import canonical_names
+from vmsvc_grpc.server.xds.resources import TypeUrl
+from vmsvc_grpc.server.xds.stream import Form
 
 NAMES = ["s1.n1:80", "s1.n1:81", "s1.n1", "s2.n1:80", "s2.n1.svc:p", "s1.n2:80", "xdstp://x"]
 CLASSES = {"": FilterClass.READY_ONLY, "all": FilterClass.ALL}

@@ -7,7 +7,7 @@ from itertools import chain
 import pytest
 
 from tests.unit.objects import APP_WEB, HTTP, service, spec, vm
-from tests.unit.server.watching import (
+from tests.unit.server.endpoint_service.watching import (
     Told,
     Watcher,
     emptied,

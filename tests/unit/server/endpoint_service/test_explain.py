@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import synced_cache
+from tests.unit.server.endpoint_service.watching import synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Malformed
@@ -22,7 +22,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.server.explain import explanation
+from vmsvc_grpc.server.endpoint_service.explain import explanation
 
 _Of = pb.VirtualMachineExplanation
 TWO = spec({"app": "web", "tier": "front"})

@@ -37,7 +37,7 @@ from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.xds_names import canonical_names, port_of, reference
+from vmsvc_grpc.server.xds.names import canonical_names, port_of, reference
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""

@@ -18,14 +18,14 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.server import xds_resources
 from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_following import XdsScope
-from vmsvc_grpc.server.xds_resources import Resources, TypeUrl
-from vmsvc_grpc.server.xds_status import ClientStatus
-from vmsvc_grpc.server.xds_stream import Form, Refusal, XdsShared, XdsStream
+from vmsvc_grpc.server.xds import resources as xds_resources
+from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds.status import ClientStatus
+from vmsvc_grpc.server.xds.stream import Form, Refusal, XdsShared, XdsStream
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from google.rpc import error_details_pb2
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server import requests
 from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.endpoint_service import requests
 
 LIMIT = 5
 

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.xds_names import reference
-from vmsvc_grpc.server.xds_resources import Resource, TypeUrl
+from vmsvc_grpc.server.xds.names import reference
+from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
 ABSENT = 0
 """In `told`: the client knows that there is no resource of that name."""

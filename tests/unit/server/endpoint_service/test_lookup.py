@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
 from tests.unit.objects import APP_WEB, service, spec, vm
-from tests.unit.server.watching import key, listed, synced_cache
+from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete, Init
@@ -28,9 +28,9 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Call, Code, RpcError
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.lookup import Lookup
 
 CALL = Call("ipv4:192.0.2.1:1")
 WEB = key("shop/web")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Topic
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server import requests
 from vmsvc_grpc.server.call import Code, RpcError, Wake
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.encode import SYNCED, Encoder
+from vmsvc_grpc.server.endpoint_service import requests
+from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 from vmsvc_grpc.server.limits import Limits
 
 _NOTHING: Iterator[Key] = iter(())

@@ -9,8 +9,8 @@ from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.status.v3 import csds_pb2
 
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.xds_client import CDS, EDS, XdsClient, node
-from tests.unit.server.xds_world import (
+from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
+from tests.unit.server.xds.world import (
     API,
     BOTH,
     NAME,
@@ -23,8 +23,8 @@ from tests.unit.server.xds_world import (
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.server.call import Call, Code, RpcError
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_status import ClientStatus
-from vmsvc_grpc.server.xds_stream import Form
+from vmsvc_grpc.server.xds.status import ClientStatus
+from vmsvc_grpc.server.xds.stream import Form
 
 
 @BOTH

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import synced_cache
-from tests.unit.server.xds_client import CDS, EDS, LDS, RDS, XdsClient, node
+from tests.unit.server.endpoint_service.watching import synced_cache
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, XdsClient, node
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, ServicePort
-from vmsvc_grpc.server.xds_resources import TypeUrl
-from vmsvc_grpc.server.xds_stream import Form
+from vmsvc_grpc.server.xds.resources import TypeUrl
+from vmsvc_grpc.server.xds.stream import Form
 
 NAME = "web.shop:80"
 API = Key("shop", "api")

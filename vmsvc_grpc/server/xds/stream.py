@@ -15,15 +15,15 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.model.endpoints import EndpointSet
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server import xds_requests
 from vmsvc_grpc.server.call import Code, EndOfStream, RpcError, Wake
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_following import Following, XdsScope
-from vmsvc_grpc.server.xds_names import WILDCARD, port_of, reference
-from vmsvc_grpc.server.xds_requests import DeltaRequest, Node, SotwRequest
-from vmsvc_grpc.server.xds_resources import Resource, Resources, TypeUrl, response, version_text
-from vmsvc_grpc.server.xds_subscription import ABSENT, UNKNOWN, XdsSubscription
+from vmsvc_grpc.server.xds import requests as xds_requests
+from vmsvc_grpc.server.xds.following import Following, XdsScope
+from vmsvc_grpc.server.xds.names import WILDCARD, port_of, reference
+from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
+from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
+from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription
 
 
 class Form(Enum):

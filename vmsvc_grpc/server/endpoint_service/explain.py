@@ -14,7 +14,7 @@ from vmsvc_grpc.model.objects import ACCEPTED, IPFamily, Key, Kind, ServiceSpec,
 from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.resolve import Address, addresses
 from vmsvc_grpc.model.selector import matches
-from vmsvc_grpc.server.encode import endpoint_message
+from vmsvc_grpc.server.endpoint_service.encode import endpoint_message
 
 _Verdict = pb.VirtualMachineExplanation
 

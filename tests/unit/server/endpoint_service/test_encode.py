@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
-from tests.unit.server.watching import synced_cache
+from tests.unit.server.endpoint_service.watching import synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Publication, Topic
@@ -13,7 +13,7 @@ from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Probe, Readiness, ServicePort
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.encode import SYNCED, Encoder
+from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 
 A = vm("a", "10.0.0.1", zone="z1")
 B = vm("b", "10.0.0.2", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)

@@ -11,7 +11,7 @@ from vmsvc_grpc.cache.topic import Absence, Absent, Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Wake
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_requests import Node
+from vmsvc_grpc.server.xds.requests import Node
 
 
 class XdsScope(Enum):

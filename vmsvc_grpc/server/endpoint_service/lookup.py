@@ -11,10 +11,10 @@ from vmsvc_grpc.cache.topic import Absence, Absent
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
 from vmsvc_grpc.model.ownership import is_controlled_by
-from vmsvc_grpc.server import requests
 from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
-from vmsvc_grpc.server.encode import Encoder, port_message
-from vmsvc_grpc.server.explain import explanation
+from vmsvc_grpc.server.endpoint_service import requests
+from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
+from vmsvc_grpc.server.endpoint_service.explain import explanation
 from vmsvc_grpc.server.limits import Limits
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["EndpointService"].full_name

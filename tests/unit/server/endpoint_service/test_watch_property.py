@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.watching import KINDS, Held, Watcher, emptied, listed, request, truth
+from tests.unit.server.endpoint_service.watching import (
+    KINDS,
+    Held,
+    Watcher,
+    emptied,
+    listed,
+    request,
+    truth,
+)
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import FilterClass

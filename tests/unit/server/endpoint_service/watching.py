@@ -11,9 +11,9 @@ from vmsvc_grpc.model.events import Apply, Delete, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.counts import Counts
-from vmsvc_grpc.server.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.watch import WatchStream
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.watch import WatchStream
 
 KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 

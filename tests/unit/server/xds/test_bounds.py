@@ -8,15 +8,15 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.objects import WEB, service
-from tests.unit.server.watching import emptied
-from tests.unit.server.xds_client import (
+from tests.unit.server.endpoint_service.watching import emptied
+from tests.unit.server.xds.client import (
     CDS,
     EDS,
     XdsClient,
     addresses,
     node,
 )
-from tests.unit.server.xds_world import (
+from tests.unit.server.xds.world import (
     API,
     BOTH,
     ENVOY,
@@ -32,7 +32,7 @@ from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Code, EndOfStream, RpcError
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_stream import Form
+from vmsvc_grpc.server.xds.stream import Form
 
 
 @BOTH

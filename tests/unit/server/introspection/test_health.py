@@ -6,12 +6,12 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 
 from tests.unit.objects import service
-from tests.unit.server.watching import emptied, key, listed, synced_cache
+from tests.unit.server.endpoint_service.watching import emptied, key, listed, synced_cache
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Call, Code, RpcError, Stream, StreamMethod, UnaryMethod
-from vmsvc_grpc.server.health import Health
+from vmsvc_grpc.server.introspection.health import Health
 
 CALL = Call("ipv4:192.0.2.1:1")
 OURS = "vmsvc.v1.EndpointService"

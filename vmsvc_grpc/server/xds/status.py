@@ -25,10 +25,10 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_requests import Node
-from vmsvc_grpc.server.xds_resources import version_text
-from vmsvc_grpc.server.xds_stream import XdsStream
-from vmsvc_grpc.server.xds_subscription import ABSENT, XdsSubscription
+from vmsvc_grpc.server.xds.requests import Node
+from vmsvc_grpc.server.xds.resources import version_text
+from vmsvc_grpc.server.xds.stream import XdsStream
+from vmsvc_grpc.server.xds.subscription import ABSENT, XdsSubscription
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""

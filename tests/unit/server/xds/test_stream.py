@@ -8,8 +8,8 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.objects import WEB, service, spec, vm
-from tests.unit.server.watching import emptied, listed, synced_cache
-from tests.unit.server.xds_client import (
+from tests.unit.server.endpoint_service.watching import emptied, listed, synced_cache
+from tests.unit.server.xds.client import (
     CDS,
     EDS,
     LDS,
@@ -19,7 +19,7 @@ from tests.unit.server.xds_client import (
     node,
     truth,
 )
-from tests.unit.server.xds_world import (
+from tests.unit.server.xds.world import (
     API,
     BOTH,
     ENVOY,
@@ -42,9 +42,9 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds_following import XdsScope
-from vmsvc_grpc.server.xds_resources import TypeUrl
-from vmsvc_grpc.server.xds_stream import Form
+from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.resources import TypeUrl
+from vmsvc_grpc.server.xds.stream import Form
 
 # -- What is asked for, and what is there --
 

@@ -1,0 +1,1 @@
+"""What gRPC's own tools ask of any server: health and reflection."""
