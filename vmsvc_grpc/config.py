@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -42,11 +43,14 @@ _GRPC = Address("127.0.0.1", 50051)
 _HTTP = Address("127.0.0.1", 8080)
 
 
+_PORT = re.compile("[0-9]{1,5}")
+
+
 def address(text: str) -> Address:
     """The address that `HOST:PORT` or `[IPV6]:PORT` means. Raises ConfigError."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
+    if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
         raise ConfigError(f"{text!r} is not HOST:PORT; write for instance 127.0.0.1:50051")
     if host != "localhost":
         try:

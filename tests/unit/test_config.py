@@ -29,7 +29,18 @@ def test_an_address(text: str, expected: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "127.0.0.1", "127.0.0.1:", ":1", "127.0.0.1:http", "h:1", "127.0.0.1:65536"]
+    "text",
+    [
+        "",
+        "127.0.0.1",
+        "127.0.0.1:",
+        ":1",
+        "127.0.0.1:http",
+        "h:1",
+        "127.0.0.1:65536",
+        "127.0.0.1:²",
+        pytest.param("127.0.0.1:" + "9" * 5_000, id="5,000 digits"),
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ConfigError, match="is not"):

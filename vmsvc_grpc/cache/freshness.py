@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from vmsvc_grpc.model.objects import Key, Kind
 
+# As many as 64 bits have: etcd counts no further. Python refuses to read 5,000.
+_DIGITS_MAX = 20
+
 
 class Freshness:
     """Resource versions told by the source, and those answered that it has not told yet.
@@ -77,4 +80,5 @@ class Freshness:
 
 
 def _number(resource_version: str) -> int | None:
-    return int(resource_version) if resource_version.isdecimal() else None
+    counts = resource_version.isdecimal() and len(resource_version) <= _DIGITS_MAX
+    return int(resource_version) if counts else None

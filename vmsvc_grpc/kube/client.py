@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import escaped
 
 JSON = "application/json"
@@ -36,6 +38,9 @@ _UNAUTHORIZED = 401
 # A connection that is dropped is lost a turn or two of the event loop later. uvloop does not
 # tell of one that it closed while it was made.
 _LOST_S = 1.0
+
+RETRY_AFTER_MAX_S = 600.0
+"""As long as a server may ask to wait; API servers ask for some seconds."""
 
 # An error's body is a Status of a few hundred bytes, unless somebody else answered.
 _ERROR_BYTES_MAX = 64 * 1024
@@ -115,6 +120,9 @@ class _Status(msgspec.Struct):
     reason: str = ""
     message: str = ""
     details: _Details | None = None
+
+
+_decode_status = decoder(_Status)
 
 
 class ApiServer:
@@ -457,17 +465,23 @@ async def _error(response: aiohttp.ClientResponse) -> ApiServerError:
         while len(raw) < _ERROR_BYTES_MAX and (chunk := await response.content.readany()):
             raw += chunk
     try:
-        status = msgspec.json.decode(raw, type=_Status)
+        status = _decode_status(raw)
     except msgspec.DecodeError:  # Not the API server's words, but a proxy's perhaps.
         status = _Status(message=raw[:200].decode(errors="replace").strip())
-    try:
-        retry_after_s = float(response.headers.get("Retry-After", "0"))
-    except ValueError:  # A date is allowed, too, but no API server sends one.
-        retry_after_s = 0.0
     return ApiServerError(
         response.status,
         status.message or response.reason or "no reason given",
         reason=status.reason,
         causes=frozenset(c.reason for c in (status.details or _Details()).causes or ()),
-        retry_after_s=retry_after_s,
+        retry_after_s=retry_after_s(response.headers.get("Retry-After", "")),
     )
+
+
+def retry_after_s(header: str) -> float:
+    """How long a `Retry-After` asks to wait, at most RETRY_AFTER_MAX_S; 0 if it says nothing.
+
+    A date is allowed there, too, but no API server sends one.
+    """
+    if not re.fullmatch("[0-9]{1,9}", header):
+        return 0.0
+    return min(float(header), RETRY_AFTER_MAX_S)

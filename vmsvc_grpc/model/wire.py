@@ -6,9 +6,12 @@ fields that are not named here are skipped. `model.parse` makes the model of the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number as Kubernetes has them; JSON itself sets them no bound."""
 
 
 class Shape(msgspec.Struct, rename="camel", gc=False):
@@ -33,7 +36,7 @@ class Meta(Shape):
     namespace: str | None = None
     uid: str | None = None
     resource_version: str | None = None
-    generation: int | None = None
+    generation: Int64 | None = None
     deletion_timestamp: str | None = None
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
@@ -49,7 +52,7 @@ class Condition(Shape):
     reason: str | None = None
     message: str | None = None
     last_transition_time: str | None = None
-    observed_generation: int | None = None
+    observed_generation: Int64 | None = None
 
 
 class Probe(Shape):
@@ -116,8 +119,8 @@ class VirtualMachineServicePort(Shape):
 
     name: str | None = None
     protocol: str | None = None
-    port: int | None = None
-    target_port: int | None = None
+    port: Int64 | None = None
+    target_port: Int64 | None = None
 
 
 class VirtualMachineServiceSpec(Shape):
@@ -157,9 +160,9 @@ class ServicePort(Shape):
 
     name: str | None = None
     protocol: str | None = None
-    port: int = 0
-    target_port: int | str | None = None
-    node_port: int | None = None
+    port: Int64 = 0
+    target_port: Int64 | str | None = None
+    node_port: Int64 | None = None
     app_protocol: str | None = None
 
 
@@ -179,7 +182,7 @@ class ServiceSpec(Shape):
     allocate_load_balancer_node_ports: bool | None = None
     external_traffic_policy: str | None = None
     external_name: str | None = None
-    health_check_node_port: int | None = None
+    health_check_node_port: Int64 | None = None
 
 
 class Service(Shape):
@@ -213,7 +216,7 @@ class EndpointPort(Shape):
     """One port of an Endpoints' subset."""
 
     name: str | None = None
-    port: int = 0
+    port: Int64 = 0
     protocol: str | None = None
     app_protocol: str | None = None
 

@@ -93,7 +93,7 @@ def owner_of(
     return OwnerReference(newest, vmservice.kind.value, vmservice.key.name, uid, True, True)
 
 
-_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+_VERSION = re.compile(r"v([0-9]{1,9})(?:(alpha|beta)([0-9]{1,9}))?")
 
 
 def _age(api_version: str) -> tuple[bool, str, int, int]:

@@ -18,6 +18,7 @@ from vmsvc_grpc.model.resolve import AddressRules
 
 SERVICES = Kind.SERVICE
 DB = Key("shop", "db")
+ENDLESS = ObjectMeta(key=WEB, uid="u", resource_version="9" * 5_000)
 
 
 def stored(version: int, key: Key = WEB, uid: str = "u") -> StoredService:
@@ -68,6 +69,11 @@ def listed(version: int, *objects: StoredService) -> Iterator[Event]:
             [Answer(replace(stored(5), meta=ObjectMeta(key=WEB, uid="u"))), Apply(stored(4))],
             4,
             id="no resource version, no order",
+        ),
+        pytest.param(
+            [Apply(replace(stored(9), meta=ENDLESS)), Answer(stored(5))],
+            5,
+            id="5,000 digits are no resource version",
         ),
     ],
 )

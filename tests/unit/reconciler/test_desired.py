@@ -371,6 +371,9 @@ V6, V5 = NEWEST_API_VERSION, "vmoperator.vmware.com/v1alpha5"
         ),
         pytest.param("vmoperator.vmware.com/v1", V6, "vmoperator.vmware.com/v1", id="a stable one"),
         pytest.param("vmoperator.vmware.com/new", V6, V6, id="no version"),
+        pytest.param(
+            "vmoperator.vmware.com/v" + "9" * 5_000, V6, V6, id="5,000 digits are no version"
+        ),
     ],
 )
 def test_references_are_by_the_newest_version(
