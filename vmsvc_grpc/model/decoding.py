@@ -1,4 +1,6 @@
-"""Decoders of JSON that stand whatever comes.
+"""Readers of JSON and of untyped values that stand whatever comes.
+
+They read as Kubernetes does: `leniency` says where that is more than a shape's letter.
 
 An API server takes 10,000 levels of nesting, where a schema leaves a field open (the
 commands of a VM's cloud-init, say); msgspec goes as deep as Python's calls may go, some
@@ -10,9 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+
+from vmsvc_grpc.model.leniency import as_meant
 
 T = TypeVar("T")
 
@@ -35,11 +39,31 @@ def decoder(shape: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
         try:
             return decode(raw)
         except RecursionError:
-            return decode(shallow(bytes(raw)))
+            return decoded(shallow(bytes(raw)))
         except UnicodeDecodeError as error:
             raise msgspec.DecodeError(str(error)) from error
+        except msgspec.ValidationError as error:
+            return msgspec.convert(as_meant(_untyped(raw, error), shape), shape)
 
     return decoded
+
+
+def converted(untyped: Any, shape: type[T]) -> T:
+    """The same for an object given as mappings and lists. Raises msgspec.ValidationError."""
+    try:
+        return msgspec.convert(untyped, shape)
+    except msgspec.ValidationError:
+        return msgspec.convert(as_meant(untyped, shape), shape)
+
+
+def _untyped(raw: bytes | msgspec.Raw, error: msgspec.ValidationError) -> Any:
+    """What the bytes say as mappings and lists; raises `error` if not even that can be read."""
+    try:
+        return msgspec.json.decode(raw)
+    except RecursionError:
+        return _untyped(shallow(bytes(raw)), error)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise error from None
 
 
 def shallow(raw: bytes) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from vmsvc_grpc.model import validate, wire
-from vmsvc_grpc.model.decoding import decoder
+from vmsvc_grpc.model.decoding import converted, decoder
 from vmsvc_grpc.model.objects import (
     GROUP,
     KNOWN_VERSIONS,
@@ -96,9 +96,9 @@ def parse(kind: Kind, untyped: Any) -> Object:
     labels or annotations no API server takes.
     """
     try:
-        given = msgspec.convert(untyped, _SHAPES[kind])
+        given = converted(untyped, _SHAPES[kind])
     except msgspec.ValidationError as error:
-        return _unreadable(kind, partial(msgspec.convert, untyped), error)
+        return _unreadable(kind, partial(converted, untyped), error)
     model = _model(kind, given)
     if isinstance(given, wire.VirtualMachine):
         # Those that an API server gives have passed this there.

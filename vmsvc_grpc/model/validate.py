@@ -172,7 +172,8 @@ def metadata_problems(
             f"{ANNOTATION_BYTES_MAX}",
         )
     for index, finalizer in enumerate(finalizers):
-        if flaw := _key_flaw(finalizer):
+        # An empty one is what a null is read as, which kubectl takes; it holds up nothing.
+        if finalizer and (flaw := _key_flaw(finalizer)):
             yield Problem(f"metadata.finalizers[{index}]", f"{quoted(finalizer)} {flaw}")
 
 

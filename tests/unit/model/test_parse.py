@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import msgspec
@@ -407,6 +408,49 @@ def test_a_vm_that_cannot_be_read(parts: dict[str, Any], key: bool, field: str) 
     with pytest.raises(ParseError) as again:
         parse_json(Kind.VIRTUAL_MACHINE, msgspec.json.encode(untyped))
     assert again.value.problem == caught.value.problem
+
+
+def test_nulls_and_whole_numbers_mean_what_they_mean_to_kubernetes() -> None:
+    metadata: dict[str, Any] = {
+        "labels": {"app": None},
+        "annotations": {"note": None},
+        "finalizers": [None],
+        "ownerReferences": [None],
+    }
+    spec = {"selector": {"app": None}, "ports": [{"name": "a", "port": 80.0, "targetPort": 8e1}]}
+    service = read(
+        service_object(spec, "v1alpha6", **metadata) | {"status": {"conditions": [None]}}
+    )
+    assert service.problems == ()
+    assert service.spec.selector == {"app": ""}
+    assert service.spec.ports == (ServicePort("a", "TCP", 80, 80),)
+    assert service.meta.labels == {"app": ""}
+    assert service.meta.annotations == {"note": ""}
+    assert service.meta.finalizers == ("",)
+    assert len(service.meta.owner_references) == len(service.conditions) == 1
+    vm = read(vm_object() | {"metadata": {"name": "web-1", "labels": {"app": None}}})
+    assert vm.labels == {"app": ""}
+
+
+@pytest.mark.parametrize("deep", [50, 2_000])
+def test_a_null_label_beside_a_field_of_any_depth(deep: int) -> None:
+    raw = msgspec.json.encode(vm_object(metadata={"name": "web-1", "labels": {"app": None}}))
+    nested = b'{"spec":' + b'{"a":' * deep + b"1" + b"}" * deep + b","
+    vm = parse_json(Kind.VIRTUAL_MACHINE, nested + raw.removeprefix(b"{"))
+    assert isinstance(vm, VirtualMachine)
+    assert vm.labels == {"app": ""}
+
+
+@pytest.mark.parametrize("digits", [20, 400])
+def test_a_number_out_of_all_bounds_costs_its_object_only(digits: int) -> None:
+    service = read_service({"ports": [{"name": "a", "port": 80}]})
+    assert service.spec
+    huge = service_object({"ports": [{"name": "a", "port": 80}]}, generation=int("9" * digits))
+    kind = Kind.VIRTUAL_MACHINE_SERVICE
+    for model in (parse(kind, huge), parse_json(kind, json.dumps(huge).encode())):
+        assert isinstance(model, VirtualMachineService)
+        assert model.spec is None
+        assert [problem.field for problem in model.problems] == ["metadata.generation"]
 
 
 @pytest.mark.parametrize(

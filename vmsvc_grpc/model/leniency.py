@@ -1,0 +1,70 @@
+"""What Kubernetes reads where the letter of a shape would refuse it. Pure.
+
+Its decoders take a null for the zero value of a map's value, a list's item or a field, and
+kubectl writes a whole number without its point: `port: 80.0` is 80. msgspec takes neither,
+and a shape that allowed both at each field would say so a hundred times, and cost every
+object the time. So an object that does not fit is put right here, led by its shape, and
+tried once more.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from msgspec import inspect
+
+_ZEROS: dict[type[inspect.Type], Any] = {
+    inspect.StrType: "",
+    inspect.IntType: 0,
+    inspect.BoolType: False,
+    inspect.StructType: {},
+    inspect.DictType: {},
+    inspect.ListType: [],
+}
+
+
+def as_meant(untyped: Any, shape: type) -> Any:
+    """`untyped` with nulls and whole numbers as `shape` wants them; what fits stays.
+
+    The value itself is not changed; parts of it may be shared with the result. Never
+    raises: what is wrong otherwise is left for the shape to refuse.
+    """
+    return _meant(untyped, _description(shape))
+
+
+_description = cache(inspect.type_info)
+
+
+def _meant(value: Any, wanted: inspect.Type) -> Any:
+    if isinstance(wanted, inspect.UnionType):
+        return _meant_as_one(value, wanted)
+    if value is None:
+        return _ZEROS.get(type(wanted))
+    match wanted:
+        case inspect.StructType() if isinstance(value, dict):
+            return value | {
+                field.encode_name: _meant(value[field.encode_name], field.type)
+                for field in wanted.fields
+                if field.encode_name in value
+                # A field that must be there is not, if it is null.
+                and not (field.required and value[field.encode_name] is None)
+            }
+        case inspect.DictType() if isinstance(value, dict):
+            return {key: _meant(one, wanted.value_type) for key, one in value.items()}
+        case inspect.ListType() if isinstance(value, list):
+            return [_meant(one, wanted.item_type) for one in value]
+        case inspect.IntType() if isinstance(value, float) and value.is_integer():
+            return int(value)
+    return value
+
+
+def _meant_as_one(value: Any, wanted: inspect.UnionType) -> Any:
+    """What is null stays so where that is allowed: it counts as absent."""
+    if value is None and wanted.includes_none:
+        return None
+    for one in wanted.types:
+        meant = _meant(value, one)
+        if meant is not value:
+            return meant
+    return value
