@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Protocol
 
 from vmsvc_grpc.cache.collection import Collection
-from vmsvc_grpc.cache.freshness import Freshness
-from vmsvc_grpc.cache.index import SelectorIndex, SliceIndex, VirtualMachineIndex
+from vmsvc_grpc.cache.membership import SelectorIndex, Service, VirtualMachineIndex
+from vmsvc_grpc.cache.objects import Freshness, SliceIndex
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Subscription, Topic
-from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass, assembled
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Answer, Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -41,55 +41,6 @@ class ScopeWatcher(Protocol):
 
     def cache_synced(self) -> None:
         """The cache has become complete: everything may be asked for now."""
-
-
-@dataclass(slots=True)
-class Service:
-    """What the cache knows of one VMService. Read it; only the cache changes it.
-
-    `spec` is the last valid specification, which is served also while the object as
-    it stands is refused; None if there has been none. `endpoints` are all of them,
-    ready or not, sorted.
-    """
-
-    object: VirtualMachineService
-    spec: ServiceSpec | None = None
-    families: tuple[IPFamily, ...] = ()
-    endpoints: tuple[Endpoint, ...] = ()
-    contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
-    """What each VM gives that the selector matches and that is not being deleted, be it nothing."""
-
-    remembered: frozenset[str] = frozenset()
-    """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
-
-    _ready_uids: frozenset[str] | None = None
-    """Whom `remembers` knows, once somebody has asked since `endpoints` changed."""
-
-    def remembers(self, uid: str) -> bool:
-        """Whether the VM of this uid is among the ready endpoints now."""
-        if self._ready_uids is None:
-            self._ready_uids = self.remembered.union(e.vm_uid for e in self.endpoints if e.ready)
-        return uid in self._ready_uids
-
-    def remember(self, uids: frozenset[str]) -> None:
-        """These were ready before this process knew of the service."""
-        self.remembered = uids
-        self._ready_uids = None
-
-    def reassemble(self) -> bool:
-        """Bring `endpoints` in line with `contributions`; whether they changed."""
-        endpoints = assembled(self.contributions.values())
-        changed = endpoints != self.endpoints
-        self.endpoints = endpoints
-        if self.spec is not None:
-            self.remembered = frozenset()  # From here on, `endpoints` remembers.
-        self._ready_uids = None
-        return changed
-
-    @property
-    def served(self) -> ServiceSpec | None:
-        """The specification that is served now; None if the service is absent to clients."""
-        return None if self.object.meta.deleting else self.spec
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from vmsvc_grpc.cache.cache import Cache, Service
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.membership import Service
 from vmsvc_grpc.model.events import Answer, Delete, Event
 from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
-from vmsvc_grpc.cache.cache import Cache, Service
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.membership import Service
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
     IPFamily,

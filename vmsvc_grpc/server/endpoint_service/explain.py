@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
-from vmsvc_grpc.cache.cache import Cache, Service
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.membership import Service
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ACCEPTED, IPFamily, Key, Kind, ServiceSpec, VirtualMachine
 from vmsvc_grpc.model.problem import Problem, quoted

@@ -6,7 +6,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
-from vmsvc_grpc.cache.cache import Cache, Service
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.membership import Service
 from vmsvc_grpc.cache.topic import Absence, Absent
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService

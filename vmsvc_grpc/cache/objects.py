@@ -1,10 +1,11 @@
-"""Which of two tellings of one object is the newer: a watch's, or the answer to a request."""
+"""What has been listed and told: which of two tellings is the newer, and slices by service."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.objects import Key, Kind, StoredEndpointSlice
+from vmsvc_grpc.model.ownership import service_of_slice
 
 # As many as 64 bits have: etcd counts no further. Python refuses to read 5,000.
 _DIGITS_MAX = 20
@@ -82,3 +83,51 @@ class Freshness:
 def _number(resource_version: str) -> int | None:
     counts = resource_version.isdecimal() and len(resource_version) <= _DIGITS_MAX
     return int(resource_version) if counts else None
+
+
+class SliceIndex:
+    """EndpointSlices by name, and by the service that each is of."""
+
+    def __init__(self) -> None:
+        """An empty index."""
+        self._by_key: dict[Key, StoredEndpointSlice] = {}
+        self._by_service: dict[Key, dict[Key, StoredEndpointSlice]] = {}
+
+    def get(self, key: Key) -> StoredEndpointSlice | None:
+        """The slice of that name, or None."""
+        return self._by_key.get(key)
+
+    def keys(self) -> set[Key]:
+        """The names of all slices, as a set of the caller's own."""
+        return set(self._by_key)
+
+    def services(self) -> set[Key]:
+        """The names of all services with slices, as a set of the caller's own."""
+        return set(self._by_service)
+
+    def of(self, service: Key) -> tuple[StoredEndpointSlice, ...]:
+        """A service's slices, sorted by name. O(slices of the service)."""
+        held = self._by_service.get(service, {})
+        return tuple(held[key] for key in sorted(held))
+
+    def put(self, slice_: StoredEndpointSlice) -> StoredEndpointSlice | None:
+        """Add or replace a slice; the one that it replaces, if any. O(1)."""
+        old = self.remove(slice_.key)
+        self._by_key[slice_.key] = slice_
+        self._by_service.setdefault(service_of_slice(slice_), {})[slice_.key] = slice_
+        return old
+
+    def remove(self, key: Key) -> StoredEndpointSlice | None:
+        """Drop a slice; what it was, or None. O(1)."""
+        old = self._by_key.pop(key, None)
+        if old is not None:
+            service = service_of_slice(old)
+            held = self._by_service[service]
+            del held[key]
+            if not held:
+                del self._by_service[service]
+        return old
+
+    def empty(self) -> bool:
+        """Whether nothing is held."""
+        return not self._by_key

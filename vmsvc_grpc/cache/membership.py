@@ -1,12 +1,69 @@
-"""VMs, services and slices, found by name and by label, at a cost that does not grow with them."""
+"""Which VM is in which service: by label, by selector, and what each VM gives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from vmsvc_grpc.model.objects import Key, StoredEndpointSlice, VirtualMachine
-from vmsvc_grpc.model.ownership import service_of_slice
+from vmsvc_grpc.model.endpoints import Endpoint, assembled
+from vmsvc_grpc.model.objects import (
+    IPFamily,
+    Key,
+    ServiceSpec,
+    VirtualMachine,
+    VirtualMachineService,
+)
 from vmsvc_grpc.model.selector import matches, nearly_matches
+
+
+@dataclass(slots=True)
+class Service:
+    """What the cache knows of one VMService. Read it; only the cache changes it.
+
+    `spec` is the last valid specification, which is served also while the object as
+    it stands is refused; None if there has been none. `endpoints` are all of them,
+    ready or not, sorted.
+    """
+
+    object: VirtualMachineService
+    spec: ServiceSpec | None = None
+    families: tuple[IPFamily, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
+    """What each VM gives that the selector matches and that is not being deleted, be it nothing."""
+
+    remembered: frozenset[str] = frozenset()
+    """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
+
+    _ready_uids: frozenset[str] | None = None
+    """Whom `remembers` knows, once somebody has asked since `endpoints` changed."""
+
+    def remembers(self, uid: str) -> bool:
+        """Whether the VM of this uid is among the ready endpoints now."""
+        if self._ready_uids is None:
+            self._ready_uids = self.remembered.union(e.vm_uid for e in self.endpoints if e.ready)
+        return uid in self._ready_uids
+
+    def remember(self, uids: frozenset[str]) -> None:
+        """These were ready before this process knew of the service."""
+        self.remembered = uids
+        self._ready_uids = None
+
+    def reassemble(self) -> bool:
+        """Bring `endpoints` in line with `contributions`; whether they changed."""
+        endpoints = assembled(self.contributions.values())
+        changed = endpoints != self.endpoints
+        self.endpoints = endpoints
+        if self.spec is not None:
+            self.remembered = frozenset()  # From here on, `endpoints` remembers.
+        self._ready_uids = None
+        return changed
+
+    @property
+    def served(self) -> ServiceSpec | None:
+        """The specification that is served now; None if the service is absent to clients."""
+        return None if self.object.meta.deleting else self.spec
+
 
 _Pair = tuple[str, str, str]  # namespace, label key, label value
 
@@ -122,51 +179,3 @@ class SelectorIndex:
 
 def _pairs(namespace: str, labels: Mapping[str, str]) -> Iterable[_Pair]:
     return ((namespace, key, value) for key, value in labels.items())
-
-
-class SliceIndex:
-    """EndpointSlices by name, and by the service that each is of."""
-
-    def __init__(self) -> None:
-        """An empty index."""
-        self._by_key: dict[Key, StoredEndpointSlice] = {}
-        self._by_service: dict[Key, dict[Key, StoredEndpointSlice]] = {}
-
-    def get(self, key: Key) -> StoredEndpointSlice | None:
-        """The slice of that name, or None."""
-        return self._by_key.get(key)
-
-    def keys(self) -> set[Key]:
-        """The names of all slices, as a set of the caller's own."""
-        return set(self._by_key)
-
-    def services(self) -> set[Key]:
-        """The names of all services with slices, as a set of the caller's own."""
-        return set(self._by_service)
-
-    def of(self, service: Key) -> tuple[StoredEndpointSlice, ...]:
-        """A service's slices, sorted by name. O(slices of the service)."""
-        held = self._by_service.get(service, {})
-        return tuple(held[key] for key in sorted(held))
-
-    def put(self, slice_: StoredEndpointSlice) -> StoredEndpointSlice | None:
-        """Add or replace a slice; the one that it replaces, if any. O(1)."""
-        old = self.remove(slice_.key)
-        self._by_key[slice_.key] = slice_
-        self._by_service.setdefault(service_of_slice(slice_), {})[slice_.key] = slice_
-        return old
-
-    def remove(self, key: Key) -> StoredEndpointSlice | None:
-        """Drop a slice; what it was, or None. O(1)."""
-        old = self._by_key.pop(key, None)
-        if old is not None:
-            service = service_of_slice(old)
-            held = self._by_service[service]
-            del held[key]
-            if not held:
-                del self._by_service[service]
-        return old
-
-    def empty(self) -> bool:
-        """Whether nothing is held."""
-        return not self._by_key

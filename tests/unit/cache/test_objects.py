@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 
 from tests.unit.objects import WEB, service
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.objects import SliceIndex
 from vmsvc_grpc.model.events import Answer, Apply, Delete, Event, Init, InitDone
-from vmsvc_grpc.model.objects import Key, Kind, ObjectMeta, StoredService, VirtualMachineService
+from vmsvc_grpc.model.objects import (
+    Key,
+    Kind,
+    ObjectMeta,
+    StoredEndpointSlice,
+    StoredService,
+    VirtualMachineService,
+)
+from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.resolve import AddressRules
 
 SERVICES = Kind.SERVICE
@@ -162,3 +171,29 @@ def test_once_everything_is_told_the_cache_is_what_is_stored(
     for key in list(server.objects):
         cache.apply(Delete(SERVICES, key, str(server.version + 1)))
     assert cache.idle()
+
+
+namespaces = st.sampled_from(["shop", "other"])
+
+
+@given(st.lists(st.tuples(namespaces, st.sampled_from("123"), st.sampled_from("ab")), max_size=20))
+def test_slices_by_service(made: list[tuple[str, str, str]]) -> None:
+    index = SliceIndex()
+    held: dict[Key, StoredEndpointSlice] = {}
+    for namespace, name, labelled in made:
+        labels = {"kubernetes.io/service-name": labelled}
+        meta = ObjectMeta(key=Key(namespace, name), uid="u", labels=labels)
+        slice_ = StoredEndpointSlice(meta=meta, address_type="IPv4")
+        assert index.put(slice_) == held.get(slice_.key)
+        held[slice_.key] = slice_
+    assert index.keys() == set(held)
+    assert index.services() == {service_of_slice(slice_) for slice_ in held.values()}
+    for service_key in index.services():
+        of_service = sorted(key for key in held if service_of_slice(held[key]) == service_key)
+        assert index.of(service_key) == tuple(held[key] for key in of_service)
+    for key, slice_ in held.items():
+        assert index.get(key) == slice_
+        assert index.remove(key) == slice_
+        assert index.remove(key) is None
+    assert index.empty()
+    assert index.services() == set()

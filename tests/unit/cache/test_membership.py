@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.objects import vm
-from vmsvc_grpc.cache.index import SelectorIndex, SliceIndex, VirtualMachineIndex
-from vmsvc_grpc.model.objects import Key, ObjectMeta, StoredEndpointSlice, VirtualMachine
-from vmsvc_grpc.model.ownership import service_of_slice
+from vmsvc_grpc.cache.membership import SelectorIndex, VirtualMachineIndex
+from vmsvc_grpc.model.objects import Key, VirtualMachine
 from vmsvc_grpc.model.selector import matches, nearly_matches
 
 namespaces = st.sampled_from(["shop", "other"])
@@ -56,26 +55,3 @@ def test_services_by_labels(
     for key in selectors:
         index.remove(key)
     assert index.empty()
-
-
-@given(st.lists(st.tuples(namespaces, st.sampled_from("123"), st.sampled_from("ab")), max_size=20))
-def test_slices_by_service(made: list[tuple[str, str, str]]) -> None:
-    index = SliceIndex()
-    held: dict[Key, StoredEndpointSlice] = {}
-    for namespace, name, service in made:
-        labels = {"kubernetes.io/service-name": service}
-        meta = ObjectMeta(key=Key(namespace, name), uid="u", labels=labels)
-        slice_ = StoredEndpointSlice(meta=meta, address_type="IPv4")
-        assert index.put(slice_) == held.get(slice_.key)
-        held[slice_.key] = slice_
-    assert index.keys() == set(held)
-    assert index.services() == {service_of_slice(slice_) for slice_ in held.values()}
-    for service_key in index.services():
-        of_service = sorted(key for key in held if service_of_slice(held[key]) == service_key)
-        assert index.of(service_key) == tuple(held[key] for key in of_service)
-    for key, slice_ in held.items():
-        assert index.get(key) == slice_
-        assert index.remove(key) == slice_
-        assert index.remove(key) is None
-    assert index.empty()
-    assert index.services() == set()
