@@ -17,8 +17,9 @@ from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Children
+from vmsvc_grpc.reconciler.held import Objects
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.files import Bounds
@@ -119,13 +120,12 @@ class _Reading:
 def _held(cache: Cache, provider: str) -> Iterator[dict[str, object]]:
     for _, service in sorted(cache.services.items(), key=lambda item: item[0]):
         wanted = desired(
-            service.object,
+            Objects(vmservice=service.object),
             service.spec,
             service.endpoints,
-            Children(),
-            load_balancer_provider=provider,
+            Rules(load_balancer_provider=provider),
         )
         assert wanted.failure is None, "nothing is in the way where nothing is held"
-        for child in (wanted.children.service, wanted.children.endpoints):
+        for child in (wanted.objects.service, wanted.objects.endpoints):
             if child is not None:
                 yield manifest(child)

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source.kube import KubeSource
 
 DEADLINE_S = 60.0
@@ -189,6 +191,10 @@ def _is_ours(slice_: Object) -> bool:
 FAST = Settings(cooldown_s=0.05, backoff_first_s=0.02, backoff_max_s=0.2, lead_poll_s=0.05)
 
 
+RULES = Rules(vmservices_held=True)
+DIRECT = replace(RULES, direct_slices=True)
+
+
 class Replica:
     """Source, cache, reconciler and recorder of one process, for one namespace."""
 
@@ -200,6 +206,7 @@ class Replica:
         settings: Settings = FAST,
         families: Sequence[IPFamily] = (IPFamily.IPV4,),
         may_write: Callable[[], bool] = lambda: True,
+        rules: Rules = RULES,
         **options: Any,
     ) -> None:
         self.task: asyncio.Task[None]
@@ -218,6 +225,7 @@ class Replica:
             self.cache,
             self.store,
             settings=settings,
+            rules=rules,
             on_failure=lambda key, failure: self.failures.append((key, failure)),
             on_notice=self.recorder.tell,
             may_write=may_write,

@@ -25,6 +25,7 @@ from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source.files import FilesSource
 
 DEADLINE_S = 20.0
@@ -47,6 +48,7 @@ class Program:
             self.cache,
             self.store,
             settings=Settings(cooldown_s=cooldown_s, backoff_first_s=0.02, backoff_max_s=0.1),
+            rules=Rules(),
             on_failure=lambda key, failure: self.failures.append((key, failure)),
         )
 

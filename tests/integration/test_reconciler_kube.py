@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.kube_replica import Desk, replica, until
+from tests.integration.kube_replica import RULES, Desk, replica, until
 from tests.kube.apiserver import Cluster
 from vmsvc_grpc.model.objects import IPFamily, Kind
 from vmsvc_grpc.reconciler.loop import Settings
 from vmsvc_grpc.reconciler.plan import Verb
 
+NSX = replace(RULES, load_balancer_provider="nsx-t-lb")
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
 SERVICE_READY = "VirtualMachineServiceServiceReady"
 ACCEPTED = "VirtualMachineServiceAccepted"
@@ -303,7 +305,7 @@ async def test_marks_of_a_provider_are_on_both(desk: Desk, tmp_path: Path) -> No
     prefix = "virtualmachineservice.vmoperator.vmware.com/service."
     asked = {f"{prefix}externalTrafficPolicy": "Local", f"{prefix}healthCheckNodePort": "30012"}
     await desk.vmservice(type="LoadBalancer", meta={"annotations": asked})
-    async with replica(desk, tmp_path, load_balancer_provider="nsx-t-lb") as one:
+    async with replica(desk, tmp_path, rules=NSX) as one:
         await desk.holds()
         await one.settled()
         for resource in ("services", "virtualmachineservices"):

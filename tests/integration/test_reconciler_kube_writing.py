@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.integration.kube_replica import (
+    DIRECT,
     Desk,
     Replica,
     access,
@@ -182,7 +183,7 @@ class GarblingApi(ApiServer):
 async def test_answers_that_cannot_be_read_end_nothing(desk: Desk, tmp_path: Path) -> None:
     """It may have been done all the same: the watch tells, or it is tried again."""
     await desk.vm("a", "10.20.0.11")
-    async with replica(desk, tmp_path, api=GarblingApi, direct_slices=True) as one:
+    async with replica(desk, tmp_path, api=GarblingApi, rules=DIRECT) as one:
         for _ in range(2):
             await desk.vmservice()
             await desk.holds("10.20.0.11")
@@ -387,7 +388,7 @@ async def test_slices_are_written_instead_of_mirrored_and_go_again(
 
         async with replica(desk, tmp_path):
             await holds(mirrored)
-        async with replica(desk, tmp_path, direct_slices=True) as one:
+        async with replica(desk, tmp_path, rules=DIRECT) as one:
             await holds({"vmsvc-grpc": ["10.20.0.11"]})
             await one.settled()
             (slice_,) = await desk.listed("endpointslices")
@@ -401,7 +402,7 @@ async def test_slices_are_written_instead_of_mirrored_and_go_again(
             await holds(mirrored)
             await one.settled()
             await unmarked(desk)
-        async with replica(desk, tmp_path, direct_slices=True) as one:
+        async with replica(desk, tmp_path, rules=DIRECT) as one:
             await holds({"vmsvc-grpc": ["10.20.0.11"]})
             await one.settled()
             async with without_a_gap(desk, one.api):
@@ -435,7 +436,7 @@ async def test_slices_take_whatever_addresses_endpoints_take(
     await desk.vm("again", "10.20.0.1")
     await desk.vmservice(ipFamilyPolicy="RequireDualStack")
     families = (IPFamily.IPV4, IPFamily.IPV6)
-    async with replica(desk, tmp_path, direct_slices=True, families=families) as one:
+    async with replica(desk, tmp_path, rules=DIRECT, families=families) as one:
         await desk.holds(*odd, "10.20.0.1")
         await one.settled()
         assert one.failures == []
@@ -447,7 +448,7 @@ async def test_a_small_change_of_many_endpoints_writes_one_slice(
     desk: Desk, tmp_path: Path
 ) -> None:
     await desk.vmservice()
-    async with replica(desk, tmp_path, direct_slices=True) as one:
+    async with replica(desk, tmp_path, rules=DIRECT) as one:
 
         async def make(number: int) -> None:
             await one.api.request(
@@ -610,7 +611,7 @@ async def dies(desk: Desk, folder: Path, at: int, *, after: bool) -> bool:
 
     dead = False
     try:
-        async with replica(desk, folder, api=mortal, direct_slices=True) as one:
+        async with replica(desk, folder, api=mortal, rules=DIRECT) as one:
             await one.rested_or_dead()
     except* Crash:
         dead = True
@@ -620,7 +621,7 @@ async def dies(desk: Desk, folder: Path, at: int, *, after: bool) -> bool:
 async def killed(desk: Desk, folder: Path, at: int, *, after: bool) -> bool:
     """Run a replica that is killed at a write, and another one then; whether the first was."""
     dead = await dies(desk, folder, at, after=after)
-    async with replica(desk, folder, direct_slices=True) as one:
+    async with replica(desk, folder, rules=DIRECT) as one:
         await one.settled()
         writes = one.writes
         one.reconciler.enqueue_all()

@@ -19,6 +19,7 @@ from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.leader import Leader, LeaseSettings, Standing
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
 
@@ -128,8 +129,11 @@ class ClusterPlace:
             self._cache,
             store,
             settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
-            load_balancer_provider=config.load_balancer_provider,
-            direct_slices=config.endpoint_slices == "direct",
+            rules=Rules(
+                load_balancer_provider=config.load_balancer_provider,
+                direct_slices=config.endpoint_slices == "direct",
+                vmservices_held=True,
+            ),
             mirrored=store.mirrored,
             on_failure=log_failure,
             on_notice=recorder.tell,

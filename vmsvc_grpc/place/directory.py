@@ -14,6 +14,7 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.files import FilesSource
 from vmsvc_grpc.source.problems import FileProblem
@@ -42,7 +43,7 @@ class DirectoryPlace:
                 cache,
                 self._store,
                 settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
-                load_balancer_provider=config.load_balancer_provider,
+                rules=Rules(load_balancer_provider=config.load_balancer_provider),
                 on_failure=log_failure,
                 all_listed=lambda: self._manifests.all_read,
             )

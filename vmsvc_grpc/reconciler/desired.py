@@ -1,4 +1,4 @@
-"""What the Service and the Endpoints of a VMService should be. Pure.
+"""What should be held for a VMService, and what it should say itself. Pure.
 
 The rules are those of VM Operator's `virtualmachineservice_controller.go`, so that its
 controller and ours write the same and neither undoes the other's work; where ours are
@@ -22,84 +22,119 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.ownership import is_controlled, is_controlled_by, is_left_behind
 from vmsvc_grpc.reconciler.endpoints import endpoint_ports, endpoints_of
-from vmsvc_grpc.reconciler.held import Children, Failure
+from vmsvc_grpc.reconciler.held import Failure, Objects
 from vmsvc_grpc.reconciler.owners import (
     endpoints_in_the_way,
     owner_of,
     service_in_the_way,
     without,
 )
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.service import freed, marked, mirrored, service_of
 from vmsvc_grpc.reconciler.slices import slices
+from vmsvc_grpc.reconciler.vmservice import claimed, released, reported
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the children should be. One that is to be left alone is as it was observed.
+    """What the objects should be. One that is to be left alone is as it was observed.
 
     A child that replaces an observed one of a former VMService has no uid yet.
     """
 
-    children: Children
+    objects: Objects
     failure: Failure | None = None
     """What we may not do, if there is something: another's object is in the way."""
 
 
 def desired(
+    observed: Objects,
+    spec: ServiceSpec | None,
+    endpoints: tuple[Endpoint, ...],
+    rules: Rules,
+    *,
+    now: str = "",
+    handed_over: bool = True,
+) -> Desired:
+    """Everything that should be, for the VMService that is observed, by its last valid `spec`.
+
+    `endpoints` are all of them, ready or not, sorted. Without a valid spec the children stay
+    as they are. Those of a VMService that is being deleted, or that is not there, are gone,
+    as far as one controls them; so is our finalizer. `now` is RFC 3339, for a condition that
+    changes. Until `handed_over`, slices stay that Kubernetes is to have others for.
+    O(endpoints). Never raises.
+    """
+    vmservice = observed.vmservice
+    if vmservice is None:
+        # EndpointSlices stay: Kubernetes collects them, by their owner.
+        return Desired(replace(without(observed, is_controlled), slices=observed.slices))
+    if vmservice.meta.deleting:
+        left = without(observed, partial(is_controlled_by, uid=vmservice.meta.uid))
+        leaving = released(vmservice) if rules.vmservices_held else vmservice
+        return Desired(replace(left, vmservice=leaving))
+    wanted = _with_children(observed, vmservice, spec, endpoints, rules, handed_over=handed_over)
+    if not rules.vmservices_held:
+        return wanted
+    claiming = claimed(vmservice, spec, rules) if spec else vmservice
+    return _reported(wanted, claiming, spec, now)
+
+
+def undone(
+    observed: Objects, spec: ServiceSpec | None, failure: Failure, rules: Rules, *, now: str
+) -> Desired:
+    """What should be where a change failed: all is as it was, and the VMService says why."""
+    kept, vmservice = Desired(observed, failure), observed.vmservice
+    if vmservice is None or vmservice.meta.deleting or not rules.vmservices_held:
+        return kept
+    return _reported(kept, vmservice, spec, now)
+
+
+def _reported(
+    wanted: Desired, vmservice: VirtualMachineService, spec: ServiceSpec | None, now: str
+) -> Desired:
+    """The same, with what the VMService says of it."""
+    service = wanted.objects.service
+    own = service if service and is_controlled_by(service.meta, vmservice.meta.uid) else None
+    failures = (*refusals(vmservice), *((wanted.failure,) if wanted.failure else ()))
+    reporting = reported(vmservice, spec, own, failures, now)
+    return replace(wanted, objects=replace(wanted.objects, vmservice=reporting))
+
+
+def _with_children(
+    observed: Objects,
     vmservice: VirtualMachineService,
     spec: ServiceSpec | None,
     endpoints: tuple[Endpoint, ...],
-    observed: Children,
+    rules: Rules,
     *,
-    load_balancer_provider: str = "",
-    direct_slices: bool = False,
-    handed_over: bool = True,
-    api_version: str = NEWEST_API_VERSION,
+    handed_over: bool,
 ) -> Desired:
-    """The children of an existing VMService, by its last valid `spec`.
-
-    `endpoints` are all of them, ready or not, sorted. Without a valid spec everything
-    stays as it is. Those of a VMService that is being deleted are gone, as far as it
-    controls them. With `direct_slices`, EndpointSlices are among them, and the Endpoints
-    are marked not to be mirrored to others. `api_version` is the newest one that is served,
-    for references to VM Operator's objects. O(endpoints). Never raises.
-    """
-    uid = vmservice.meta.uid
-    if vmservice.meta.deleting:
-        return Desired(without(observed, partial(is_controlled_by, uid=uid)))
+    """What should be of the children of a VMService that stays."""
     if spec is None:
         return Desired(observed)
+    uid = vmservice.meta.uid
+    api_version = vmservice.api_version if rules.vmservices_held else NEWEST_API_VERSION
     owner = owner_of(vmservice, observed, api_version)
     stored, held = observed.service, observed.endpoints
     if failure := service_in_the_way(stored, uid):
         return Desired(observed, failure)
     if stored is not None and is_left_behind(stored.meta, uid):
         stored = None
-    service = service_of(vmservice, spec, stored, owner, load_balancer_provider)
+    service = service_of(vmservice, spec, stored, owner, rules)
     if not spec.selector:
         # They are the user's, or what is left of the time with a selector; so are slices.
-        left = freed(vmservice, held)
+        service, left = mirrored(vmservice, service), freed(vmservice, held)
         slices_left = () if handed_over else observed.slices
-        return Desired(
-            Children(service=mirrored(vmservice, service), endpoints=left, slices=slices_left)
-        )
+        return Desired(replace(observed, service=service, endpoints=left, slices=slices_left))
     if failure := endpoints_in_the_way(held, uid):
         return Desired(replace(observed, service=service), failure)
     if held is not None and is_left_behind(held.meta, uid):
         held = None
-    service = marked(service) if direct_slices else mirrored(vmservice, service)
+    service = marked(service) if rules.direct_slices else mirrored(vmservice, service)
     new = endpoints_of(owner, spec, endpoints, service, held)
-    keeps_slices = direct_slices or (observed.slices and not handed_over)
+    keeps_slices = rules.direct_slices or (observed.slices and not handed_over)
     direct = _slices(owner, spec, endpoints, service, observed) if keeps_slices else ()
-    return Desired(Children(service=service, endpoints=new, slices=direct))
-
-
-def abandoned(observed: Children) -> Children:
-    """What stays where there is no VMService of that name: what none such controls.
-
-    EndpointSlices stay, too: Kubernetes collects them, by their owner.
-    """
-    return replace(without(observed, is_controlled), slices=observed.slices)
+    return Desired(replace(observed, service=service, endpoints=new, slices=direct))
 
 
 def refusals(vmservice: VirtualMachineService) -> tuple[Failure, ...]:
@@ -112,7 +147,7 @@ def _slices(
     spec: ServiceSpec,
     endpoints: tuple[Endpoint, ...],
     service: StoredService,
-    observed: Children,
+    observed: Objects,
 ) -> tuple[StoredEndpointSlice, ...]:
     return slices(
         service.key,

@@ -48,9 +48,6 @@ class DirectoryStore:
     told of it is never older than what the directory's source reads.
     """
 
-    kinds = frozenset(_SUFFIXES)
-    """What it holds files of."""
-
     def __init__(self, directory: Path, *, on_write: OnWrite | None = None) -> None:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory

@@ -19,9 +19,10 @@ Held = Child | StoredEndpointSlice | VirtualMachineService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Children:
-    """The objects held for one VMService; None is one that does not exist."""
+class Objects:
+    """A VMService and the objects held for it; None is one that does not exist."""
 
+    vmservice: VirtualMachineService | None = None
     service: StoredService | None = None
     endpoints: StoredEndpoints | None = None
     slices: tuple[StoredEndpointSlice, ...] = ()

@@ -61,9 +61,6 @@ _PASSING_REASONS = frozenset({"ServerTimeout", "Timeout", "TooManyRequests", "Se
 class KubeStore:
     """Holds the objects of VMServices, and what these say, on an API server."""
 
-    kinds = frozenset(Kind) - {Kind.VIRTUAL_MACHINE}
-    """What it writes."""
-
     def __init__(
         self,
         api: ApiServer,

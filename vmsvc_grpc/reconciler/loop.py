@@ -15,25 +15,22 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.membership import Service
 from vmsvc_grpc.model.events import Answer, Delete, Event
 from vmsvc_grpc.model.objects import (
-    NEWEST_API_VERSION,
     IPFamily,
     Key,
     Kind,
     VirtualMachineService,
 )
-from vmsvc_grpc.model.ownership import is_controlled_by
-from vmsvc_grpc.reconciler.desired import Desired, abandoned, desired, refusals
+from vmsvc_grpc.reconciler.desired import Desired, desired, undone
 from vmsvc_grpc.reconciler.handover import HandOver
-from vmsvc_grpc.reconciler.held import Children, Failure, Held
+from vmsvc_grpc.reconciler.held import Failure, Held, Objects
 from vmsvc_grpc.reconciler.notice import OnNotice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store
 from vmsvc_grpc.reconciler.telling import OnFailure, Telling
-from vmsvc_grpc.reconciler.vmservice import claimed, released, reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +123,7 @@ class Reconciler:
         store: Store,
         *,
         settings: Settings,
-        load_balancer_provider: str = "",
-        direct_slices: bool = False,
+        rules: Rules,
         mirrored: Mirrored = _all_mirrored,
         on_failure: OnFailure | None = None,
         on_notice: OnNotice = lambda _, __: None,
@@ -140,8 +136,7 @@ class Reconciler:
 
         `all_listed` says whether every VMService that exists could be read. While not,
         objects whose VMService nobody has seen stay: it may be among the unread.
-        `direct_slices` has EndpointSlices written; without, those written before go, once
-        `mirrored` tells of others.
+        Without direct slices, those written before go once `mirrored` knows of others.
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
@@ -149,8 +144,7 @@ class Reconciler:
         self._cache = cache
         self._store = store
         self._settings = settings
-        self._load_balancer_provider = load_balancer_provider
-        self._direct_slices = direct_slices
+        self._rules = rules
         self._mirrored = mirrored
         self._hand_over = HandOver(patience_s=settings.hand_over_s)
         self._telling = Telling(on_failure, on_notice)
@@ -270,11 +264,11 @@ class Reconciler:
     async def _reconcile(self, key: Key) -> _Done:
         """Bring everything of a key in line."""
         try:
-            done = await self._work(key, self._next_change)
+            done = await self._work(key)
             if not done.more and done.failure is None and self._leaves_slices(key):
                 if not await self._handed_over(key):
                     return done._replace(waits=True)
-                done = await self._work(key, self._next_change)
+                done = await self._work(key)
                 self._hand_over.forget(key)
         except ChangeError as error:
             if not error.passing:
@@ -290,7 +284,7 @@ class Reconciler:
         if not self._cache.stored_slices.of(key) or service is None or service.spec is None:
             self._hand_over.forget(key)
             return False
-        direct = self._direct_slices and service.spec.selector
+        direct = self._rules.direct_slices and service.spec.selector
         return not (direct or service.object.meta.deleting or self._hand_over.over(key))
 
     async def _handed_over(self, key: Key) -> bool:
@@ -300,9 +294,7 @@ class Reconciler:
         mirrored = not held or held <= await self._mirrored(key)
         return self._hand_over.asked(key, asyncio.get_running_loop().time(), mirrored=mirrored)
 
-    async def _work(
-        self, key: Key, next_change: Callable[[Key], tuple[Change | None, Failure | None]]
-    ) -> _Done:
+    async def _work(self, key: Key, failed: Failure | None = None) -> _Done:
         """Make one change and plan anew, until there is none to make.
 
         So no change is made from an observation that an earlier one has outdated, and none
@@ -311,9 +303,9 @@ class Reconciler:
         """
         written: dict[_Target, Change] = {}
         while True:
-            change, failure = next_change(key)
+            change, failure = self._next_change(key, failed)
             if change is not None and await self._waited_for_token():
-                change, failure = next_change(key)
+                change, failure = self._next_change(key, failed)
             if change is None:
                 return _Done(wrote=bool(written), more=False, failure=failure)
             if (before := written.get(_target(change))) is not None:
@@ -341,47 +333,44 @@ class Reconciler:
         If that cannot be written either, it is not for want of trying: it will be again.
         """
         try:
-            await self._work(key, lambda key: (self._report(key, failure), None))
+            await self._work(key, failure)
         except (ChangeError, Conflict):
             self.counts.errors += 1
 
-    def _next_change(self, key: Key) -> tuple[Change | None, Failure | None]:
-        """The next change to make, in their order; and what we may not do, if there is something.
+    def _next_change(
+        self, key: Key, failed: Failure | None
+    ) -> tuple[Change | None, Failure | None]:
+        """The next change to make; and what we may not do, if there is something."""
+        observed = self._observed(key)
+        wanted = self._desired(key, observed, failed)
+        changes = plan(wanted.objects, observed)
+        return (changes[0] if changes else None), wanted.failure
 
-        The finalizer comes before the first of the objects, and goes after the last; what
-        the VMService says of them comes after them.
-        """
-        observed = Children(
+    def _observed(self, key: Key) -> Objects:
+        service = self._cache.services.get(key)
+        return Objects(
+            vmservice=service.object if service else None,
             service=self._cache.stored_services.get(key),
             endpoints=self._cache.stored_endpoints.get(key),
             slices=self._cache.stored_slices.of(key),
         )
-        wanted = self._desired(key, observed)
-        change = self._claim(key)
-        if change is None:
-            change = next(iter(plan(wanted.children, observed)), None)
-        if change is None:
-            change = self._report(key, wanted.failure)
-        return change, wanted.failure
 
-    def _desired(self, key: Key, observed: Children) -> Desired:
+    def _desired(self, key: Key, observed: Objects, failed: Failure | None) -> Desired:
         service = self._cache.services.get(key)
+        spec = service.spec if service else None
+        if failed is not None:
+            return undone(observed, spec, failed, self._rules, now=self._now())
+        wanted = desired(
+            observed,
+            spec,
+            service.endpoints if service else (),
+            self._rules,
+            now=self._now(),
+            handed_over=self._hand_over.over(key),
+        )
         if service is not None:
             self._seen.add(key)
-            # Where VMServices are written, they are read as the newest version there is.
-            written = Kind.VIRTUAL_MACHINE_SERVICE in self._store.kinds
-            return desired(
-                service.object,
-                service.spec,
-                service.endpoints,
-                observed,
-                load_balancer_provider=self._load_balancer_provider,
-                direct_slices=self._direct_slices,
-                handed_over=self._hand_over.over(key),
-                api_version=service.object.api_version if written else NEWEST_API_VERSION,
-            )
-        wanted = abandoned(observed)
-        if wanted == observed:
+        elif wanted.objects == observed:
             self._seen.discard(key)
         elif key not in self._seen and not self._all_listed():
             raise ChangeError(
@@ -389,31 +378,7 @@ class Reconciler:
                 f"the objects of {key} stay although no VirtualMachineService {key} was read: "
                 "not everything could be read, and it may be among the rest",
             )
-        return Desired(wanted)
-
-    def _claim(self, key: Key) -> Change | None:
-        service = self._written_service(key)
-        if service is None or service.object.meta.deleting or service.spec is None:
-            return None
-        wanted = claimed(service.object, service.spec, self._load_balancer_provider)
-        return _update(service.object, wanted)
-
-    def _report(self, key: Key, failure: Failure | None) -> Change | None:
-        service = self._written_service(key)
-        if service is None:
-            return None
-        vmservice = service.object
-        if vmservice.meta.deleting:
-            return _update(vmservice, released(vmservice)) if failure is None else None
-        stored = self._cache.stored_services.get(key)
-        own = stored if stored and is_controlled_by(stored.meta, vmservice.meta.uid) else None
-        failures = (*refusals(vmservice), *((failure,) if failure else ()))
-        return _update(vmservice, reported(vmservice, service.spec, own, failures, self._now()))
-
-    def _written_service(self, key: Key) -> Service | None:
-        """What the cache knows of a VMService that exists, where it may be written."""
-        written = Kind.VIRTUAL_MACHINE_SERVICE in self._store.kinds
-        return self._cache.services.get(key) if written else None
+        return wanted
 
     async def _waited_for_token(self) -> bool:
         """Wait until a write is allowed; whether that took any time."""
@@ -443,9 +408,5 @@ class Reconciler:
 
     def _warn(self, key: Key, failure: Failure | None) -> None:
         service = self._cache.services.get(key)
-        mirrored = None if self._direct_slices else self._cache.stored_endpoints.get(key)
+        mirrored = None if self._rules.direct_slices else self._cache.stored_endpoints.get(key)
         self._telling.warn(key, service.object if service else None, failure, mirrored)
-
-
-def _update(before: VirtualMachineService, after: VirtualMachineService) -> Change | None:
-    return Change(before, after) if after != before else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from vmsvc_grpc.model.objects import (
     ObjectMeta,
@@ -13,15 +14,17 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import Obstacle, is_of_namesake, is_vmservice, obstacle
-from vmsvc_grpc.reconciler.held import Child, Children, Failure
+from vmsvc_grpc.reconciler.held import Child, Failure, Objects
 
 
-def without(observed: Children, ours: Callable[[ObjectMeta], bool]) -> Children:
+def without(observed: Objects, ours: Callable[[ObjectMeta], bool]) -> Objects:
     """What is held but for the children that are ours, as a rule of `model.ownership` has it."""
     service, endpoints = observed.service, observed.endpoints
-    return Children(
+    return replace(
+        observed,
         service=None if service and ours(service.meta) else service,
         endpoints=None if endpoints and ours(endpoints.meta) else endpoints,
+        slices=(),
     )
 
 
@@ -75,7 +78,7 @@ def owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
 
 
 def owner_of(
-    vmservice: VirtualMachineService, observed: Children, api_version: str
+    vmservice: VirtualMachineService, observed: Objects, api_version: str
 ) -> OwnerReference:
     """The reference to the VMService, by the newest version.
 

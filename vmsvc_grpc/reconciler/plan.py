@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from vmsvc_grpc.model.objects import (
@@ -15,7 +15,7 @@ from vmsvc_grpc.model.objects import (
     Subset,
     TargetRef,
 )
-from vmsvc_grpc.reconciler.held import Child, Children, Held
+from vmsvc_grpc.reconciler.held import Child, Held, Objects
 
 _Child = Child | StoredEndpointSlice
 
@@ -70,14 +70,31 @@ class Change:
         return f"{self.verb.value} {self.kind.value} {self.key}"
 
 
-def plan(desired: Children, observed: Children) -> tuple[Change, ...]:
+def plan(desired: Objects, observed: Objects) -> tuple[Change, ...]:
     """The changes, in the order in which they are to be made; none if all is as it should be.
 
-    Deletions first, and the Service's last of them: nothing then points to addresses that
-    are no longer looked after. Otherwise the Service first: Endpoints take their marks from
-    it. Slices come before the Endpoints, and those that are too many go after them: for a
-    while an endpoint may be told twice, and at no time not at all. O(endpoints), and
-    O(endpoints log endpoints) where their order differs.
+    The finalizer comes before the first of the objects, and goes after the last; what the
+    VMService says of them comes at the end. O(endpoints), and O(endpoints log endpoints)
+    where their order differs.
+    """
+    children = _of_children(desired, observed)
+    held, wanted = observed.vmservice, desired.vmservice
+    if held is None or wanted is None:
+        return children
+    claimed = replace(held, meta=wanted.meta)
+    claim = (Change(held, claimed),) if claimed != held else ()
+    status = (Change(claimed, wanted),) if wanted != claimed else ()
+    if wanted.meta.deleting:
+        return (*children, *claim, *status)
+    return (*claim, *children, *status)
+
+
+def _of_children(desired: Objects, observed: Objects) -> tuple[Change, ...]:
+    """Deletions first, and the Service's last of them; otherwise the Service first.
+
+    So nothing points to addresses that are no longer looked after, and Endpoints find the
+    marks that they take from the Service. Slices come before the Endpoints, and surplus
+    ones go after them: an endpoint is briefly in two, never missing.
     """
     service = tuple(_changes(desired.service, observed.service))
     endpoints = tuple(_changes(desired.endpoints, observed.endpoints))

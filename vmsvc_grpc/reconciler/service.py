@@ -18,9 +18,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.reconciler.owners import owners
-
-NSX_T_LB = "nsx-t-lb"
-"""The load balancer provider that wants marks of its own on a Service."""
+from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
 
 EXTERNAL_TRAFFIC_POLICY = (
     "virtualmachineservice.vmoperator.vmware.com/service.externalTrafficPolicy"
@@ -55,20 +53,20 @@ def service_of(
     spec: ServiceSpec,
     stored: StoredService | None,
     owner: OwnerReference,
-    load_balancer_provider: str,
+    rules: Rules,
 ) -> StoredService:
     """The Service, from what is stored: what is not ours stays as it is there."""
     base = stored or StoredService(meta=ObjectMeta(key=vmservice.key, uid=""))
     balanced = spec.type is ServiceType.LOAD_BALANCER
-    labels, annotations = provider_marks(vmservice, spec, load_balancer_provider)
+    labels, annotations = provider_marks(vmservice, spec, rules)
     policy = _traffic_policy(vmservice, base, balanced=balanced)
     family_policy = spec.ip_family_policy.value if spec.ip_family_policy else base.ip_family_policy
     return replace(
         base,
         meta=replace(
             base.meta,
-            labels=_labels(vmservice, base, labels, load_balancer_provider),
-            annotations=_annotations(vmservice, base, annotations, load_balancer_provider),
+            labels=_labels(vmservice, base, labels, rules),
+            annotations=_annotations(vmservice, base, annotations, rules),
             owner_references=owners(base, owner),
         ),
         type=spec.type.value,
@@ -121,13 +119,13 @@ def _traffic_policy(
 
 
 def provider_marks(
-    vmservice: VirtualMachineService, spec: ServiceSpec, load_balancer_provider: str
+    vmservice: VirtualMachineService, spec: ServiceSpec, rules: Rules
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Labels and annotations that a provider asks for, on the Service and on the VMService."""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     asked = vmservice.meta.annotations
-    if load_balancer_provider == NSX_T_LB and spec.type is ServiceType.LOAD_BALANCER:
+    if rules.load_balancer_provider == NSX_T_LB and spec.type is ServiceType.LOAD_BALANCER:
         if asked.get(EXTERNAL_TRAFFIC_POLICY) == _LOCAL:
             # kube-proxy leaves such a Service to NSX, which keeps the client's address.
             labels[_NSX_PROXY_LABEL] = _NSX_PROXY
@@ -140,11 +138,11 @@ def _labels(
     vmservice: VirtualMachineService,
     base: StoredService,
     marks: Mapping[str, str],
-    load_balancer_provider: str,
+    rules: Rules,
 ) -> Mapping[str, str]:
     labels = {**base.meta.labels, **vmservice.meta.labels}
     policy = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
-    if load_balancer_provider == NSX_T_LB and policy != _LOCAL:
+    if rules.load_balancer_provider == NSX_T_LB and policy != _LOCAL:
         labels.pop(_NSX_PROXY_LABEL, None)
     return {**labels, **marks}
 
@@ -153,13 +151,13 @@ def _annotations(
     vmservice: VirtualMachineService,
     base: StoredService,
     marks: Mapping[str, str],
-    load_balancer_provider: str,
+    rules: Rules,
 ) -> Mapping[str, str]:
     wanted = vmservice.meta.annotations
     copied = {key: value for key, value in wanted.items() if key not in _NEVER_COPIED}
     annotations = {**base.meta.annotations, **copied, **marks}
     gone = {key for key in _MANAGED_ANNOTATIONS if key not in wanted}
-    if load_balancer_provider == NSX_T_LB:
+    if rules.load_balancer_provider == NSX_T_LB:
         if HEALTH_CHECK_NODE_PORT not in wanted:
             gone.add(_NSX_HEALTH_CHECK_ANNOTATION)
         if _NSX_HOSTNAME_ANNOTATION not in wanted:

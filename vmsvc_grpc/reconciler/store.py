@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.plan import Change
 
@@ -47,10 +46,6 @@ class NotWriting(Exception):  # noqa: N818 - not an error: another replica write
 
 class Store(Protocol):
     """Where objects are held. The only thing that writes."""
-
-    @property
-    def kinds(self) -> frozenset[Kind]:
-        """The kinds of object that it holds; it is asked for changes of no others."""
 
     async def apply(self, change: Change) -> Held | None:
         """Make one change; the object as it is held now, or None if it is gone.

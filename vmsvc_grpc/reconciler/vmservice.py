@@ -19,6 +19,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.reconciler.held import Failure
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.service import provider_marks
 
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
@@ -35,10 +36,10 @@ _MESSAGE_MAX = 32_768
 
 
 def claimed(
-    vmservice: VirtualMachineService, spec: ServiceSpec, load_balancer_provider: str
+    vmservice: VirtualMachineService, spec: ServiceSpec, rules: Rules
 ) -> VirtualMachineService:
     """The VMService as it should be before the first of its objects is written."""
-    labels, annotations = provider_marks(vmservice, spec, load_balancer_provider)
+    labels, annotations = provider_marks(vmservice, spec, rules)
     meta = vmservice.meta
     return replace(
         vmservice,

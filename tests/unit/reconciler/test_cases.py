@@ -34,10 +34,11 @@ from vmsvc_grpc.model import events
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.reconciler.desired import abandoned, desired
-from vmsvc_grpc.reconciler.held import Children
+from vmsvc_grpc.reconciler.desired import desired
+from vmsvc_grpc.reconciler.held import Objects
 from vmsvc_grpc.reconciler.manifest import manifest
 from vmsvc_grpc.reconciler.plan import Change, plan
+from vmsvc_grpc.reconciler.rules import Rules
 
 CASES = load_all(Path(__file__).parents[2] / "conformance" / "cases")
 SECTIONS = ("service", "endpoints", "absent", "rejected")
@@ -100,21 +101,19 @@ class World:
     def _due(self) -> Iterator[Change]:
         cache = self._cache
         for key in {*cache.services, *cache.stored_services, *cache.stored_endpoints}:
-            observed = Children(
-                service=cache.stored_services.get(key), endpoints=cache.stored_endpoints.get(key)
-            )
             service = cache.services.get(key)
-            if service is None:
-                yield from plan(abandoned(observed), observed)
-            else:
-                wanted = desired(
-                    service.object,
-                    service.spec,
-                    service.endpoints,
-                    observed,
-                    load_balancer_provider=self._provider,
-                )
-                yield from plan(wanted.children, observed)
+            observed = Objects(
+                vmservice=service.object if service else None,
+                service=cache.stored_services.get(key),
+                endpoints=cache.stored_endpoints.get(key),
+            )
+            wanted = desired(
+                observed,
+                service.spec if service else None,
+                service.endpoints if service else (),
+                Rules(load_balancer_provider=self._provider),
+            )
+            yield from plan(wanted.objects, observed)
 
 
 def with_target_ports(given: Manifest) -> Manifest:

@@ -31,9 +31,10 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
-from vmsvc_grpc.reconciler.desired import Desired, abandoned, desired
-from vmsvc_grpc.reconciler.held import Child, Children
-from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT, NSX_T_LB
+from vmsvc_grpc.reconciler.desired import Desired, desired
+from vmsvc_grpc.reconciler.held import Child, Objects
+from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
+from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
 FORMER = OURS._replace(uid="uid-of-a-former-one")
@@ -83,28 +84,27 @@ def wanted(
     given: ServiceSpec | None = None,
     *endpoints: Endpoint,
     by: VirtualMachineService | None = None,
-    held: Children | None = None,
+    held: Objects | None = None,
     provider: str = "",
 ) -> Desired:
     return desired(
-        by or service(),
+        replace(held or Objects(), vmservice=by or service()),
         given or spec(),
         endpoints,
-        held or Children(),
-        load_balancer_provider=provider,
+        Rules(load_balancer_provider=provider),
     )
 
 
 def service_of(result: Desired) -> StoredService:
     assert result.failure is None
-    assert result.children.service is not None
-    return result.children.service
+    assert result.objects.service is not None
+    return result.objects.service
 
 
 def endpoints_of(result: Desired) -> StoredEndpoints:
     assert result.failure is None
-    assert result.children.endpoints is not None
-    return result.children.endpoints
+    assert result.objects.endpoints is not None
+    return result.objects.endpoints
 
 
 # -- A new Service --
@@ -309,7 +309,7 @@ def test_fields_of_a_new_service(given: ServiceSpec, fields: dict[str, Any]) -> 
 def test_a_stored_service_is_brought_in_line(
     given: ServiceSpec, held: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    got = service_of(wanted(given, held=Children(service=stored_service(OURS, **held))))
+    got = service_of(wanted(given, held=Objects(service=stored_service(OURS, **held))))
     assert {name: getattr(got, name) for name in fields} == fields
 
 
@@ -327,7 +327,7 @@ def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> No
             owner_references=(old, other),
         ),
     )
-    got = service_of(wanted(held=Children(service=held)))
+    got = service_of(wanted(held=Objects(service=held)))
     assert got.meta == replace(held.meta, owner_references=(OURS, other))
 
 
@@ -345,7 +345,7 @@ def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> No
     ],
 )
 def test_there_is_one_reference_to_the_vmservice(owners: tuple[OwnerReference, ...]) -> None:
-    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
     got = wanted(held=held)
     assert service_of(got).meta.owner_references == (OURS,)
     assert endpoints_of(got).meta.owner_references == (OURS,)
@@ -380,14 +380,19 @@ def test_references_are_by_the_newest_version(
     stored: str | None, served: str, written: str
 ) -> None:
     owners = (OURS._replace(api_version=stored),) if stored else ()
-    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
-    got = desired(service(), spec(), (READY,), held, api_version=served, direct_slices=True)
-    endpoints = got.children.endpoints
+    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    got = desired(
+        replace(held, vmservice=replace(service(), api_version=served)),
+        spec(),
+        (READY,),
+        Rules(direct_slices=True, vmservices_held=True),
+    )
+    endpoints = got.objects.endpoints
     assert endpoints is not None
     assert service_of(got).meta.owner_references == (OURS._replace(api_version=written),)
     assert endpoints.meta.owner_references == (OURS._replace(api_version=written),)
     targets = [address.target_ref for subset in endpoints.subsets for address in subset.addresses]
-    targets += [endpoint.target_ref for s in got.children.slices for endpoint in s.endpoints]
+    targets += [endpoint.target_ref for s in got.objects.slices for endpoint in s.endpoints]
     assert [target and target.api_version for target in targets] == [written] * 2
 
 
@@ -409,7 +414,7 @@ def test_external_traffic_policy(given: ServiceSpec, annotation: str, policy: st
 
 
 def test_the_health_check_port_stays_only_while_the_policy_is_local() -> None:
-    held = Children(service=stored_service(OURS, type="LoadBalancer", health_check_node_port=30012))
+    held = Objects(service=stored_service(OURS, type="LoadBalancer", health_check_node_port=30012))
     local = marked(annotations={EXTERNAL_TRAFFIC_POLICY: "Local"})
     assert service_of(wanted(balanced(), by=local, held=held)).health_check_node_port == 30012
     assert service_of(wanted(balanced(), held=held)).health_check_node_port == 0
@@ -491,7 +496,7 @@ def test_nsx_t_lb_marks_the_service(
         wanted(
             given,
             by=marked(annotations=annotations),
-            held=Children(service=stored),
+            held=Objects(service=stored),
             provider=NSX_T_LB,
         )
     )
@@ -501,7 +506,7 @@ def test_nsx_t_lb_marks_the_service(
 def test_without_that_provider_its_marks_are_others_keys() -> None:
     marks = {PROXY_NAME: "x"}, {NCP_HEALTH_CHECK: "1", NSX_HOSTNAME: "a.example"}
     stored = stored_service(OURS, labels=marks[0], annotations=marks[1])
-    got = service_of(wanted(balanced(), held=Children(service=stored)))
+    got = service_of(wanted(balanced(), held=Objects(service=stored)))
     assert (got.meta.labels, got.meta.annotations) == marks
 
 
@@ -527,7 +532,7 @@ def test_labels_and_annotations_overlay_those_of_the_service(
     held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
 ) -> None:
     stored = stored_service(OURS, labels=held, annotations=held)
-    got = wanted(by=marked(given, given), held=Children(service=stored))
+    got = wanted(by=marked(given, given), held=Objects(service=stored))
     assert service_of(got).meta.labels == result
     assert service_of(got).meta.annotations == result
     assert endpoints_of(got).meta.labels == result
@@ -561,7 +566,7 @@ def test_annotations_with_rules_of_their_own(
     held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
 ) -> None:
     stored = stored_service(OURS, annotations=held)
-    got = service_of(wanted(by=marked(annotations=given), held=Children(service=stored)))
+    got = service_of(wanted(by=marked(annotations=given), held=Objects(service=stored)))
     assert got.meta.annotations == result
 
 
@@ -626,7 +631,7 @@ def test_subsets(
 
 def test_labels_that_are_only_on_the_endpoints_go() -> None:
     held = StoredEndpoints(meta=meta(OURS, labels={"x": "y"}, annotations={"x": "y"}))
-    got = endpoints_of(wanted(by=marked({"team": "blue"}), held=Children(endpoints=held)))
+    got = endpoints_of(wanted(by=marked({"team": "blue"}), held=Objects(endpoints=held)))
     assert got.meta == meta(OURS, labels={"team": "blue"})
 
 
@@ -640,21 +645,21 @@ def test_labels_that_are_only_on_the_endpoints_go() -> None:
     ],
 )
 def test_without_selector_endpoints_stay_as_they_are(held: StoredEndpoints | None) -> None:
-    got = wanted(spec(selector={}), READY, held=Children(endpoints=held))
-    assert got.children.endpoints == held
+    got = wanted(spec(selector={}), READY, held=Objects(endpoints=held))
+    assert got.objects.endpoints == held
     assert service_of(got).selector == {}
 
 
 def test_endpoints_without_owner_are_taken_over() -> None:
-    got = endpoints_of(wanted(held=Children(endpoints=stored_endpoints())))
+    got = endpoints_of(wanted(held=Objects(endpoints=stored_endpoints())))
     assert got.meta == meta(OURS)
 
 
 def test_endpoints_that_another_controls_stay_and_are_reported() -> None:
     held = stored_endpoints(DEPLOYMENT)
-    got = wanted(spec(), READY, held=Children(endpoints=held))
-    assert got.children.endpoints == held
-    assert got.children.service is not None
+    got = wanted(spec(), READY, held=Objects(endpoints=held))
+    assert got.objects.endpoints == held
+    assert got.objects.service is not None
     assert got.failure is not None
     assert got.failure.reason == "EndpointsNotOurs"
     assert "Deployment someone" in got.failure.message
@@ -678,7 +683,7 @@ def test_endpoints_that_another_controls_stay_and_are_reported() -> None:
     ],
 )
 def test_a_service_is_adopted(held: StoredService) -> None:
-    got = service_of(wanted(held=Children(service=held)))
+    got = service_of(wanted(held=Objects(service=held)))
     assert got.meta.uid == "uid-stored"
     assert got.meta.controller == OURS
     assert got.selector == {}
@@ -707,9 +712,9 @@ def test_a_service_that_is_not_ours_stays_and_no_endpoints_are_written(
     held: StoredService, words: str
 ) -> None:
     for endpoints in (None, stored_endpoints(OURS)):
-        observed = Children(service=held, endpoints=endpoints)
+        observed = Objects(vmservice=service(), service=held, endpoints=endpoints)
         got = wanted(spec(), READY, held=observed)
-        assert got.children == observed
+        assert got.objects == observed
         assert got.failure is not None
         assert got.failure.reason == "ServiceNotOurs"
         assert words in got.failure.message
@@ -721,16 +726,16 @@ def test_the_api_servers_own_service_is_not_taken_over() -> None:
     key = Key("default", "kubernetes")
     held = StoredService(meta=ObjectMeta(key=key, uid="uid-stored"))
     endpoints = StoredEndpoints(meta=ObjectMeta(key=key, uid="uid-stored"))
-    observed = Children(service=held, endpoints=endpoints)
+    observed = Objects(vmservice=service(key), service=held, endpoints=endpoints)
     got = wanted(spec(), READY, by=service(key), held=observed)
-    assert got.children == observed
+    assert got.objects == observed
     assert got.failure is not None
     assert got.failure.reason == "ServiceNotOurs"
     assert "API server" in got.failure.message
 
 
 def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
-    held = Children(
+    held = Objects(
         service=stored_service(
             FORMER, cluster_ip="10.96.0.1", labels={"old": "x"}, selector={"app": "pods"}
         ),
@@ -747,16 +752,16 @@ MARK = {"vmsvc-grpc/endpoint-slices": "direct"}
 
 def direct(
     given: ServiceSpec,
-    held: Children | None = None,
+    held: Objects | None = None,
     by: VirtualMachineService | None = None,
     *,
     on: bool = True,
-) -> Children:
-    got = desired(by or service(), given, (READY,), held or Children(), direct_slices=on)
-    return got.children
+) -> Objects:
+    observed = replace(held or Objects(), vmservice=by or service())
+    return desired(observed, given, (READY,), Rules(direct_slices=on)).objects
 
 
-def marks(children: Children) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def marks(children: Objects) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Labels and annotations of the Service; those of the Endpoints are the same."""
     stored, endpoints = children.service, children.endpoints
     assert stored is not None
@@ -780,7 +785,7 @@ def test_they_are_told_that_the_service_is_headless() -> None:
 
 
 def test_there_is_one_for_each_family_of_the_service() -> None:
-    held = Children(service=stored_service(OURS, ip_families=("IPv6", "IPv4")))
+    held = Objects(service=stored_service(OURS, ip_families=("IPv6", "IPv4")))
     assert [s.address_type for s in direct(spec(), held).slices] == ["IPv4", "IPv6"]
 
 
@@ -795,20 +800,19 @@ def test_they_go_with_their_marks(given: ServiceSpec) -> None:
 
 def test_they_are_kept_right_without_their_marks_until_kubernetes_has_taken_over() -> None:
     held = direct(spec())
-    got = desired(service(), spec(), (READY, NOT_READY), held, handed_over=False).children
+    got = desired(held, spec(), (READY, NOT_READY), Rules(), handed_over=False).objects
     assert [e.addresses for s in got.slices for e in s.endpoints] == [("10.0.0.1",), ("10.0.0.2",)]
     assert marks(got) == ({}, {})
     # Where there are none, none are made.
     held = replace(held, slices=())
-    assert desired(service(), spec(), (READY,), held, handed_over=False).children.slices == ()
+    assert desired(held, spec(), (READY,), Rules(), handed_over=False).objects.slices == ()
 
 
 def test_with_the_selector_gone_they_stay_as_they_were_until_then() -> None:
     held = direct(spec())
     for on in (False, True):
-        got = desired(
-            service(), spec(selector={}), (), held, direct_slices=on, handed_over=False
-        ).children
+        rules = Rules(direct_slices=on)
+        got = desired(held, spec(selector={}), (), rules, handed_over=False).objects
         assert got.slices == held.slices
         assert got.endpoints is not None
         assert held.endpoints is not None
@@ -818,8 +822,8 @@ def test_with_the_selector_gone_they_stay_as_they_were_until_then() -> None:
 
 def test_marks_on_endpoints_that_are_another_s_stay() -> None:
     theirs = StoredEndpoints(meta=meta(DEPLOYMENT, labels=SKIP, annotations=MARK))
-    held = Children(service=stored_service(OURS), endpoints=theirs)
-    assert desired(service(), spec(selector={}), (), held).children.endpoints == theirs
+    held = Objects(vmservice=service(), service=stored_service(OURS), endpoints=theirs)
+    assert desired(held, spec(selector={}), (), Rules()).objects.endpoints == theirs
 
 
 def test_a_label_that_the_vmservice_asks_for_stays() -> None:
@@ -828,24 +832,25 @@ def test_a_label_that_the_vmservice_asks_for_stays() -> None:
 
 
 def test_a_label_that_somebody_else_put_on_the_service_stays() -> None:
-    held = Children(service=stored_service(OURS, labels=SKIP))
+    held = Objects(service=stored_service(OURS, labels=SKIP))
     assert marks(direct(spec(), held, on=False)) == (SKIP, {})
 
 
 def test_slices_go_with_the_vmservice() -> None:
-    assert direct(spec(), direct(spec()), service(deleting=True)) == Children()
+    by = service(deleting=True)
+    assert direct(spec(), direct(spec()), by) == Objects(vmservice=by)
 
 
 def test_slices_without_vmservice_are_left_to_kubernetes() -> None:
-    held = direct(spec())
-    assert abandoned(held) == Children(slices=held.slices)
+    held = replace(direct(spec()), vmservice=None)
+    assert desired(held, None, (), Rules()).objects == Objects(slices=held.slices)
 
 
 @pytest.mark.parametrize("owner", [DEPLOYMENT, OURS], ids=["another's Endpoints", "no valid spec"])
 def test_slices_stay_where_the_endpoints_do(owner: OwnerReference) -> None:
     held = replace(direct(spec()), endpoints=stored_endpoints(owner))
     valid = spec() if owner is DEPLOYMENT else None
-    got = desired(service(), valid, (NOT_READY,), held, direct_slices=True).children
+    got = desired(held, valid, (NOT_READY,), Rules(direct_slices=True)).objects
     assert (got.endpoints, got.slices) == (held.endpoints, held.slices)
 
 
@@ -866,15 +871,15 @@ def test_a_vmservice_that_is_being_deleted_takes_its_own(
     owner: OwnerReference | None, goes: bool
 ) -> None:
     owners = (owner,) if owner else ()
-    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
     got = wanted(by=service(deleting=True), held=held)
-    assert got == Desired(Children() if goes else held)
+    assert replace(got.objects, vmservice=None) == (Objects() if goes else held)
 
 
 def test_it_takes_each_by_itself() -> None:
-    held = Children(service=stored_service(DEPLOYMENT), endpoints=stored_endpoints(OURS))
+    held = Objects(service=stored_service(DEPLOYMENT), endpoints=stored_endpoints(OURS))
     got = wanted(by=service(deleting=True), held=held)
-    assert got == Desired(Children(service=held.service))
+    assert replace(got.objects, vmservice=None) == Objects(service=held.service)
 
 
 @pytest.mark.parametrize(
@@ -895,31 +900,33 @@ def test_without_vmservice_what_one_controlled_goes(
     owner: OwnerReference | None, goes: bool
 ) -> None:
     owners = (owner,) if owner else ()
-    held = Children(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
-    assert abandoned(held) == (Children() if goes else held)
+    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    assert desired(held, None, (), Rules()).objects == (Objects() if goes else held)
 
 
 @pytest.mark.parametrize(
     "held",
     [
-        pytest.param(Children(), id="nothing"),
+        pytest.param(Objects(), id="nothing"),
         pytest.param(
-            Children(service=stored_service(OURS), endpoints=stored_endpoints(OURS)), id="ours"
+            Objects(service=stored_service(OURS), endpoints=stored_endpoints(OURS)), id="ours"
         ),
-        pytest.param(Children(service=stored_service(FORMER)), id="a former one's"),
+        pytest.param(Objects(service=stored_service(FORMER)), id="a former one's"),
     ],
 )
-def test_a_vmservice_that_was_never_valid_leaves_all_as_it_is(held: Children) -> None:
-    assert desired(service(), None, (READY,), held) == Desired(held)
+def test_a_vmservice_that_was_never_valid_leaves_all_as_it_is(held: Objects) -> None:
+    observed = replace(held, vmservice=service())
+    assert desired(observed, None, (READY,), Rules()) == Desired(observed)
 
 
 def test_a_refused_vmservice_is_held_by_its_last_valid_spec() -> None:
     refused = replace(service(), spec=None)
-    assert desired(refused, spec(), (READY,), Children()) == wanted(spec(), READY)
+    got = desired(Objects(vmservice=refused), spec(), (READY,), Rules())
+    assert replace(got.objects, vmservice=service()) == wanted(spec(), READY).objects
 
 
 def test_names_and_namespaces_are_those_of_the_vmservice() -> None:
     by = service(Key("bank", "ledger"))
-    got = wanted(spec(), READY, by=by).children
+    got = wanted(spec(), READY, by=by).objects
     children: list[Child | None] = [got.service, got.endpoints]
     assert [child.key for child in children if child] == [by.key, by.key]

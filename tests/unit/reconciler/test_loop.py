@@ -30,10 +30,11 @@ from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Child, Children, Failure, Held
+from vmsvc_grpc.reconciler.held import Child, Failure, Held, Objects
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone
 
 DEADLINE_S = 10.0
@@ -109,12 +110,16 @@ class MemoryStore:
         self.held[at] = replace(change.after, meta=meta)
         return self.held[at]
 
-    def children(self, key: Key) -> Children:
+    @property
+    def holds_vmservices(self) -> bool:
+        return Kind.VIRTUAL_MACHINE_SERVICE in self.kinds
+
+    def children(self, key: Key) -> Objects:
         stored, endpoints = (self.held.get((kind, key)) for kind in (Kind.SERVICE, Kind.ENDPOINTS))
         assert stored is None or isinstance(stored, StoredService)
         assert endpoints is None or isinstance(endpoints, StoredEndpoints)
         slices = [held for held in self.held.values() if isinstance(held, StoredEndpointSlice)]
-        return Children(
+        return Objects(
             service=stored,
             endpoints=endpoints,
             slices=tuple(
@@ -153,7 +158,7 @@ class World:
         self, store: MemoryStore | None = None, settings: Settings = FAST, **options: Any
     ) -> None:
         self.store = store or MemoryStore()
-        self.direct = options.get("direct_slices", False)
+        self.direct = options.pop("direct_slices", False)
         self.failures: list[tuple[Key, Failure | None]] = []
         self.notices: list[tuple[Key, str, str]] = []
         self.cache = Cache(AddressRules(), kinds=Kind)
@@ -161,6 +166,7 @@ class World:
             self.cache,
             self.store,
             settings=settings,
+            rules=Rules(direct_slices=self.direct, vmservices_held=self.store.holds_vmservices),
             on_failure=lambda key, failure: self.failures.append((key, failure)),
             on_notice=self._noticed,
             random=lambda: 1.0,
@@ -188,7 +194,7 @@ class World:
         """All there is: these objects, and what the store holds."""
         self.tell(*(Init(kind) for kind in Kind))
         for one in objects:
-            if isinstance(one, VirtualMachineService) and one.kind in self.store.kinds:
+            if isinstance(one, VirtualMachineService) and self.store.holds_vmservices:
                 self.store.held[one.kind, one.key] = one
         self.apply(*objects, *self.store.held.values())
         self.tell(*(InitDone(kind) for kind in Kind))
@@ -209,13 +215,16 @@ class World:
 
     def _is_right(self, one: Service) -> bool:
         key = one.object.key
-        known = Children(
+        known = Objects(
+            vmservice=one.object,
             service=self.cache.stored_services.get(key),
             endpoints=self.cache.stored_endpoints.get(key),
             slices=self.cache.stored_slices.of(key),
         )
-        fresh = desired(one.object, one.spec, one.endpoints, known, direct_slices=self.direct)
-        return self.store.children(key) == known and not plan(fresh.children, known)
+        rules = Rules(direct_slices=self.direct, vmservices_held=self.store.holds_vmservices)
+        fresh = desired(known, one.spec, one.endpoints, rules, now="now")
+        held = replace(self.store.children(key), vmservice=one.object)
+        return held == known and not plan(fresh.objects, known)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -283,7 +292,7 @@ async def test_nothing_happens_before_everything_is_listed() -> None:
 async def test_the_loop_begins_with_everything_there_is() -> None:
     world = World()
     world.list(service())
-    world.reconciler = Reconciler(world.cache, world.store, settings=FAST)
+    world.reconciler = Reconciler(world.cache, world.store, settings=FAST, rules=Rules())
     async with running(world):
         await until(lambda: len(world.store.writes) == 2)
 

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from tests.unit.objects import WEB, service, spec
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
 from vmsvc_grpc.model.objects import (
+    ACCEPTED,
     NEWEST_API_VERSION,
+    Condition,
     EndpointPort,
+    Ingress,
     IPFamily,
     IPFamilyPolicy,
     Key,
@@ -35,16 +38,18 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.parse import ParseError, parse
-from vmsvc_grpc.reconciler.desired import abandoned, desired
-from vmsvc_grpc.reconciler.held import Child, Children
+from vmsvc_grpc.reconciler.desired import desired
+from vmsvc_grpc.reconciler.held import Child, Objects
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
-from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT, NSX_T_LB
+from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
+from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT
+from vmsvc_grpc.reconciler.vmservice import FINALIZER, FORMER_FINALIZER, SERVICE_READY
 
 META = ObjectMeta(key=WEB, uid="uid")
 SERVICE = StoredService(meta=META, type="ClusterIP")
 ENDPOINTS = StoredEndpoints(meta=META)
-BOTH = Children(service=SERVICE, endpoints=ENDPOINTS)
+BOTH = Objects(service=SERVICE, endpoints=ENDPOINTS)
 
 
 def slice_of(number: int, **meta: Any) -> StoredEndpointSlice:
@@ -57,6 +62,14 @@ NEW = ObjectMeta(key=WEB, uid="")
 GOING = replace(META, deleting=True)
 
 
+CLAIMED = service()
+UNCLAIMED = replace(CLAIMED, meta=replace(CLAIMED.meta, finalizers=()))
+CLAIMED = replace(CLAIMED, meta=replace(CLAIMED.meta, finalizers=(FINALIZER,)))
+REPORTED = replace(CLAIMED, ingress=(Ingress("192.0.2.1", ""),))
+LEAVING = replace(CLAIMED, meta=replace(CLAIMED.meta, deleting=True))
+LET_GO = replace(LEAVING, meta=replace(LEAVING.meta, finalizers=()))
+
+
 def described(changes: tuple[Change, ...]) -> list[str]:
     return [str(change) for change in changes]
 
@@ -64,22 +77,22 @@ def described(changes: tuple[Change, ...]) -> list[str]:
 @pytest.mark.parametrize(
     ("wanted", "held", "changes"),
     [
-        pytest.param(Children(), Children(), [], id="nothing to nothing"),
+        pytest.param(Objects(), Objects(), [], id="nothing to nothing"),
         pytest.param(BOTH, BOTH, [], id="all as it should be"),
         pytest.param(
             BOTH,
-            Children(),
+            Objects(),
             ["create Service shop/web", "create Endpoints shop/web"],
             id="the Service is created first",
         ),
         pytest.param(
-            Children(),
+            Objects(),
             BOTH,
             ["delete Endpoints shop/web", "delete Service shop/web"],
             id="the Service is deleted last",
         ),
         pytest.param(
-            Children(
+            Objects(
                 service=replace(SERVICE, type="LoadBalancer"),
                 endpoints=replace(ENDPOINTS, meta=replace(META, labels={"a": "b"})),
             ),
@@ -88,13 +101,13 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="the Service is updated first",
         ),
         pytest.param(
-            Children(endpoints=ENDPOINTS),
-            Children(service=SERVICE),
+            Objects(endpoints=ENDPOINTS),
+            Objects(service=SERVICE),
             ["delete Service shop/web", "create Endpoints shop/web"],
             id="one goes, one comes",
         ),
         pytest.param(
-            Children(service=replace(SERVICE, meta=NEW), endpoints=replace(ENDPOINTS, meta=NEW)),
+            Objects(service=replace(SERVICE, meta=NEW), endpoints=replace(ENDPOINTS, meta=NEW)),
             BOTH,
             [
                 "delete Endpoints shop/web",
@@ -105,20 +118,20 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="others of the same name replace them",
         ),
         pytest.param(
-            Children(),
-            Children(service=replace(SERVICE, meta=GOING)),
+            Objects(),
+            Objects(service=replace(SERVICE, meta=GOING)),
             [],
             id="what is going is not deleted again",
         ),
         pytest.param(
-            Children(service=replace(SERVICE, meta=NEW)),
-            Children(service=replace(SERVICE, meta=GOING)),
+            Objects(service=replace(SERVICE, meta=NEW)),
+            Objects(service=replace(SERVICE, meta=GOING)),
             [],
             id="what replaces it waits until it is gone",
         ),
         pytest.param(
             replace(SLICED, slices=(slice_of(1, uid=""), slice_of(2, uid=""))),
-            Children(),
+            Objects(),
             [
                 "create Service shop/web",
                 "create EndpointSlice shop/web-ipv4-1",
@@ -138,7 +151,7 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="slices that are too many go when all else is told",
         ),
         pytest.param(
-            Children(),
+            Objects(),
             SLICED,
             [
                 "delete Endpoints shop/web",
@@ -148,9 +161,30 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             ],
             id="with the Service, they go before it",
         ),
+        pytest.param(
+            replace(BOTH, vmservice=REPORTED),
+            Objects(vmservice=UNCLAIMED),
+            [
+                "update VirtualMachineService shop/web",
+                "create Service shop/web",
+                "create Endpoints shop/web",
+                "update VirtualMachineService shop/web",
+            ],
+            id="the finalizer comes before the objects, and what is said of them after",
+        ),
+        pytest.param(
+            Objects(vmservice=LET_GO),
+            replace(BOTH, vmservice=LEAVING),
+            [
+                "delete Endpoints shop/web",
+                "delete Service shop/web",
+                "update VirtualMachineService shop/web",
+            ],
+            id="the finalizer goes after the objects",
+        ),
     ],
 )
-def test_changes(wanted: Children, held: Children, changes: list[str]) -> None:
+def test_changes(wanted: Objects, held: Objects, changes: list[str]) -> None:
     assert described(plan(wanted, held)) == changes
 
 
@@ -323,7 +357,7 @@ SUBSETS = st.builds(
     st.lists(st.sampled_from([P, Q]), max_size=2).map(tuple),
 )
 OBSERVED = st.builds(
-    Children,
+    Objects,
     service=st.none() | STORED_SERVICES,
     endpoints=st.none()
     | st.builds(StoredEndpoints, meta=METAS, subsets=st.lists(SUBSETS, max_size=2).map(tuple)),
@@ -381,23 +415,53 @@ ENDPOINT_LISTS = st.lists(
     max_size=4,
 ).map(lambda endpoints: assembled([tuple(endpoints)]))
 VMSERVICES = st.builds(
-    lambda labels, annotations, deleting: VirtualMachineService(
+    lambda labels, annotations, finalizers, deleting, ingress, conditions: VirtualMachineService(
         meta=ObjectMeta(
-            key=WEB, uid="uid-web", labels=labels, annotations=annotations, deleting=deleting
+            key=WEB,
+            uid="uid-web",
+            labels=labels,
+            annotations=annotations,
+            finalizers=finalizers,
+            deleting=deleting,
         ),
         spec=spec(),
+        ingress=ingress,
+        conditions=conditions,
     ),
     MARKS,
     MARKS,
+    st.lists(st.sampled_from([FINALIZER, FORMER_FINALIZER, "a/b"]), unique=True).map(tuple),
     st.booleans(),
+    st.sampled_from([(), (Ingress("192.0.2.1", ""),)]),
+    st.lists(
+        st.builds(
+            Condition,
+            type=st.sampled_from(["Ready", ACCEPTED, SERVICE_READY]),
+            status=st.sampled_from(["True", "False"]),
+        ),
+        unique_by=lambda condition: condition.type,
+    ).map(tuple),
 )
 
 
-def applied(changes: tuple[Change, ...], observed: Children) -> Children:
+RULES = st.builds(
+    Rules,
+    load_balancer_provider=st.sampled_from(["", NSX_T_LB]),
+    direct_slices=st.booleans(),
+    vmservices_held=st.booleans(),
+)
+
+
+def applied(changes: tuple[Change, ...], observed: Objects) -> Objects:
     """What is held once the changes are made, as a store gives uids."""
     held: dict[tuple[Kind, Key], Any] = {
         (one.kind, one.key): one
-        for one in (observed.service, observed.endpoints, *observed.slices)
+        for one in (
+            observed.vmservice,
+            observed.service,
+            observed.endpoints,
+            *observed.slices,
+        )
         if one is not None
     }
     for change in changes:
@@ -407,7 +471,8 @@ def applied(changes: tuple[Change, ...], observed: Children) -> Children:
             meta = replace(after.meta, uid=after.meta.uid or "uid-given")
             held[change.kind, change.key] = replace(after, meta=meta)
     of_kind = [held[at] for at in sorted(held, key=str) if at[0] is Kind.ENDPOINT_SLICE]
-    return Children(
+    return Objects(
+        vmservice=held.get((Kind.VIRTUAL_MACHINE_SERVICE, WEB)),
         service=held.get((Kind.SERVICE, WEB)),
         endpoints=held.get((Kind.ENDPOINTS, WEB)),
         slices=tuple(of_kind),
@@ -419,26 +484,19 @@ def applied(changes: tuple[Change, ...], observed: Children) -> Children:
     st.none() | SPECS,
     ENDPOINT_LISTS,
     OBSERVED,
-    st.sampled_from(["", NSX_T_LB]),
-    st.booleans(),
+    RULES,
 )
 def test_applying_a_plan_and_planning_again_yields_nothing(
     by: VirtualMachineService,
     given_spec: ServiceSpec | None,
     endpoints: tuple[Endpoint, ...],
-    observed: Children,
-    provider: str,
-    direct: bool,
+    observed: Objects,
+    rules: Rules,
 ) -> None:
-    def wanted(held: Children) -> Children:
-        return desired(
-            by,
-            given_spec,
-            endpoints,
-            held,
-            load_balancer_provider=provider,
-            direct_slices=direct,
-        ).children
+    observed = replace(observed, vmservice=by)
+
+    def wanted(held: Objects) -> Objects:
+        return desired(held, given_spec, endpoints, rules, now="now").objects
 
     held = applied(plan(wanted(observed), observed), observed)
     assert described(plan(wanted(held), held)) == []
@@ -447,7 +505,7 @@ def test_applying_a_plan_and_planning_again_yields_nothing(
 def test_a_manifest_that_was_cut_short_anywhere_is_put_right() -> None:
     """Whatever is left of it, as long as it is an object of that name."""
     ready = Endpoint("10.0.0.1", "uid-a", True, "a", "")
-    right = desired(service(), spec(), (ready,), Children()).children
+    right = desired(Objects(vmservice=service()), spec(), (ready,), Rules()).objects
     put_right = 0
     for child in (right.service, right.endpoints):
         assert child is not None
@@ -461,14 +519,14 @@ def test_a_manifest_that_was_cut_short_anywhere_is_put_right() -> None:
                 case _:
                     continue
             if cut.key == WEB:
-                wanted = desired(service(), spec(), (ready,), observed).children
+                wanted = desired(observed, spec(), (ready,), Rules()).objects
                 made = applied(plan(wanted, observed), observed)
                 assert text in [yaml_document(manifest(m)) for m in children(made)]
                 put_right += 1
     assert put_right > 100
 
 
-def children(held: Children) -> list[Child]:
+def children(held: Objects) -> list[Child]:
     return [child for child in (held.service, held.endpoints) if child is not None]
 
 
@@ -481,17 +539,17 @@ def read(kind: Kind, text: str) -> object:
 
 
 @given(OBSERVED)
-def test_cleaning_up_and_cleaning_up_again_yields_nothing(observed: Children) -> None:
-    held = applied(plan(abandoned(observed), observed), observed)
-    assert described(plan(abandoned(held), held)) == []
+def test_cleaning_up_and_cleaning_up_again_yields_nothing(observed: Objects) -> None:
+    held = applied(plan(desired(observed, None, (), Rules()).objects, observed), observed)
+    assert described(plan(desired(held, None, (), Rules()).objects, held)) == []
 
 
 @given(SPECS, ENDPOINT_LISTS, OBSERVED)
 def test_what_another_controls_is_never_written(
-    given_spec: ServiceSpec, endpoints: tuple[Endpoint, ...], observed: Children
+    given_spec: ServiceSpec, endpoints: tuple[Endpoint, ...], observed: Objects
 ) -> None:
     """But for slices: those observed say that they are managed by us."""
-    observed = replace(observed, slices=())
-    for change in plan(desired(service(), given_spec, endpoints, observed).children, observed):
+    observed = replace(observed, slices=(), vmservice=service())
+    for change in plan(desired(observed, given_spec, endpoints, Rules()).objects, observed):
         owner = change.before.meta.controller if change.before else None
         assert owner is None or owner.kind == "VirtualMachineService"

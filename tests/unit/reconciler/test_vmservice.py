@@ -19,7 +19,8 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.reconciler.held import Failure
-from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT, NSX_T_LB
+from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
+from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT
 from vmsvc_grpc.reconciler.vmservice import (
     FINALIZER,
     FORMER_FINALIZER,
@@ -59,8 +60,8 @@ def test_finalizers(
     held: tuple[str, ...], wanted: tuple[str, ...], let_go: tuple[str, ...]
 ) -> None:
     vmservice = having(*held)
-    assert claimed(vmservice, spec(), "") == having(*wanted)
-    assert released(claimed(vmservice, spec(), "")) == having(*let_go)
+    assert claimed(vmservice, spec(), Rules()) == having(*wanted)
+    assert released(claimed(vmservice, spec(), Rules())) == having(*let_go)
 
 
 LOCAL = {EXTERNAL_TRAFFIC_POLICY: "Local"}
@@ -88,7 +89,7 @@ def test_marks_of_a_provider(
     echoed: dict[str, str],
 ) -> None:
     vmservice = having(FINALIZER, labels={"mine": "yes"}, annotations=asked)
-    assert claimed(vmservice, given, provider) == having(
+    assert claimed(vmservice, given, Rules(load_balancer_provider=provider)) == having(
         FINALIZER, labels={"mine": "yes", **labels}, annotations={**asked, **echoed}
     )
 
