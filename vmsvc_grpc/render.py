@@ -17,8 +17,8 @@ from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Objects
-from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
+from vmsvc_grpc.reconciler.held import Child, Objects
+from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.documents import ManifestError
@@ -38,7 +38,8 @@ def render(path: str, *, rules: AddressRules, provider: str, out: TextIO, err: T
     """
     reading = _Reading(rules, err)
     reading.read(path)
-    documents = [yaml_document(one) for one in _held(reading.cache, provider)]
+    held = _held(reading.cache, provider)
+    documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in held]
     out.write("---\n".join(documents))
     return 1 if reading.refused else 0
 
@@ -117,7 +118,7 @@ class _Reading:
             print(f"{kind.value} {key}: {problem}", file=self._err)
 
 
-def _held(cache: Cache, provider: str) -> Iterator[dict[str, object]]:
+def _held(cache: Cache, provider: str) -> Iterator[Child]:
     for _, service in sorted(cache.services.items(), key=lambda item: item[0]):
         wanted = desired(
             Objects(vmservice=service.object),
@@ -128,4 +129,4 @@ def _held(cache: Cache, provider: str) -> Iterator[dict[str, object]]:
         assert wanted.failure is None, "nothing is in the way where nothing is held"
         for child in (wanted.objects.service, wanted.objects.endpoints):
             if child is not None:
-                yield manifest(child)
+                yield child

@@ -118,6 +118,19 @@ subsets:
     )
 
 
+def test_of_a_service_without_uid_no_object_refers_to_an_owner(tmp_path: Path) -> None:
+    """Kubernetes would delete them at once, as nothing has the uid that stands for it here."""
+    bare = vmservice("web").replace(", uid: uid-web", "")
+    result = rendered(written(tmp_path / "web.yaml", bare, vm("web-1")))
+    assert (result.status, result.err) == (0, "")
+    assert result.names == ["Service shop/web", "Endpoints shop/web"]
+    assert [o["metadata"].keys() for o in result.objects] == [{"name", "namespace"}] * 2
+    note = (
+        "# No owner reference: VirtualMachineService shop/web has no metadata.uid in its manifest"
+    )
+    assert [line.startswith(note) for line in result.out.splitlines()].count(True) == 2
+
+
 def test_objects_come_by_namespace_and_name_whatever_file_they_are_in(tmp_path: Path) -> None:
     written(tmp_path / "a.yaml", vmservice("web"), vmservice("api"))
     written(tmp_path / "below" / "b.yml", vmservice("ledger", "bank"))

@@ -6,6 +6,7 @@ after construction.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -51,6 +52,18 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+# Names the uids that objects without one are given, so that they are the same each time.
+_UID_NAMESPACE = uuid.UUID("7f3bd2f4-2b61-4f0c-9d2c-6c9b3c1d8a10")
+
+
+def made_uid(kind: Kind, key: Key) -> str:
+    """The uid that an object without one is told apart by: made from its kind and name.
+
+    No cluster has an object of this uid, so nothing in a manifest may refer to it.
+    """
+    return str(uuid.uuid5(_UID_NAMESPACE, f"{kind.value}/{key}"))
 
 
 class OwnerReference(NamedTuple):

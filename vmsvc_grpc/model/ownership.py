@@ -4,9 +4,9 @@ The words are Kubernetes' own. An object has owners (`metadata.ownerReferences`)
 one of them controls it. A Service or Endpoints is ours if the VMService of its name controls
 it; an EndpointSlice is ours if a VMService controls it and its managed-by label says so.
 
-Another sign of being ours than these (say, on objects in a directory, whose VMService may
-have no uid to refer to) belongs in `is_owned`, `is_controlled` and `is_controlled_by`, and
-nowhere else.
+A VMService in a manifest may have no uid to refer to. The model refers to the uid that we made
+up for it, so that the rules here are the same; no such reference is ever written
+(`is_to_nobody`), and in a directory an annotation (`HELD_FOR`) stands for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from vmsvc_grpc.model.objects import (
     StoredEndpoints,
     StoredEndpointSlice,
     StoredService,
+    made_uid,
 )
+
+HELD_FOR = "vmsvc-grpc/held-for"
+"""The annotation that names the VMService of an object in a directory, in place of a reference."""
 
 # Nobody owns it and it selects nothing, so it looks like one to adopt.
 _API_SERVER = Key("default", "kubernetes")
@@ -35,6 +39,16 @@ def is_vmservice(owner: OwnerReference) -> bool:
     """Whether an owner reference is to a VMService, of any version, name and uid."""
     group = owner.api_version.rpartition("/")[0]
     return group == GROUP and owner.kind == Kind.VIRTUAL_MACHINE_SERVICE.value
+
+
+def is_to_nobody(owner: OwnerReference, meta: ObjectMeta) -> bool:
+    """Whether an owner reference of the object is to a VMService whose uid we made up.
+
+    In a cluster it would refer to nobody, and the garbage collector would delete the object.
+    """
+    vmservice = Key(meta.key.namespace, owner.name)
+    made = made_uid(Kind.VIRTUAL_MACHINE_SERVICE, vmservice)
+    return is_vmservice(owner) and owner.uid == made
 
 
 def is_owned(meta: ObjectMeta) -> bool:

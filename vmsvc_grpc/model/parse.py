@@ -6,7 +6,6 @@ skipped. An object is read by the version that it names.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -46,6 +45,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachine,
     VirtualMachineService,
+    made_uid,
 )
 from vmsvc_grpc.model.problem import Problem, bounded, escaped, quoted
 
@@ -53,9 +53,6 @@ T = TypeVar("T")
 
 DEFAULT_NAMESPACE = "default"
 ZONE_LABEL = "topology.kubernetes.io/zone"
-
-# Names the uids that objects without one are given, so that they are the same each time.
-_UID_NAMESPACE = uuid.UUID("7f3bd2f4-2b61-4f0c-9d2c-6c9b3c1d8a10")
 
 
 class ParseError(Exception):
@@ -173,7 +170,7 @@ def _name_flaw(name: str) -> str:
 
 
 def _uid(kind: Kind, key: Key, meta: wire.Meta) -> str:
-    return meta.uid or str(uuid.uuid5(_UID_NAMESPACE, f"{kind.value}/{key}"))
+    return meta.uid or made_uid(kind, key)
 
 
 def _object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:

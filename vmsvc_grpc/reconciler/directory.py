@@ -2,13 +2,18 @@
 
 `DIR/<namespace>/<name>.service.yaml` and `<name>.endpoints.yaml`, one object in each, as
 `kubectl apply` takes them. A file is ours if it begins with our line, or if what is in it
-is owned by a VMService; what is not ours is never touched.
+is owned by a VMService or marked as held for one; what is not ours is never touched.
+
+A VMService without a uid can own nothing. The mark stands for the reference to it: it is
+put here as a file is written, and taken for the reference as the file is read, so that
+nobody else knows of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +21,18 @@ import yaml
 
 from vmsvc_grpc.model.events import Apply, Delete, Event, Malformed
 from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
     Key,
     Kind,
     OwnerReference,
     StoredEndpoints,
     StoredService,
+    made_uid,
 )
-from vmsvc_grpc.model.ownership import is_owned, is_vmservice
+from vmsvc_grpc.model.ownership import HELD_FOR, is_owned, is_to_nobody, is_vmservice
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.reconciler.held import Child
-from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
+from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
 from vmsvc_grpc.reconciler.store import ChangeError
 
@@ -74,15 +81,15 @@ class DirectoryStore:
         try:
             if not self._is_ours(path):
                 raise _foreign(change, path)
-            held = self._write(path, change.kind, wanted) if wanted else None
-            if held is None:
+            stored = self._write(path, change.kind, wanted) if wanted else None
+            if stored is None:
                 self._remove(path)
         except OSError as error:
             message = f"cannot {change}: {path}: {_reason(error)}"
             raise ChangeError("FileNotWritten", message) from error
         if self._on_write is not None:
-            self._on_write(path.relative_to(self._directory).as_posix(), change.kind, held)
-        return held
+            self._on_write(path.relative_to(self._directory).as_posix(), change.kind, stored)
+        return _referring(stored) if stored else None
 
     def observation(self, event: Event) -> Event:
         """What an event of this directory's source tells the cache; and us, what is ours.
@@ -98,12 +105,14 @@ class DirectoryStore:
                 path = self._path(kind, key)
                 if not path.exists():
                     self._ours.pop(path, None)
-            case Apply(StoredService() | StoredEndpoints() as child):
+            case Apply(StoredService() | StoredEndpoints() as stored):
+                child = _referring(stored)
                 path = self._path(child.kind, child.key)
                 if self._ours.get(path, _cluster_ip(child)) != _cluster_ip(child):
                     return Delete(child.kind, child.key)
                 if is_owned(child.meta):
                     self._ours[path] = _cluster_ip(child)
+                return Apply(child)
         return event
 
     def _path(self, kind: Kind, key: Key) -> Path:
@@ -130,17 +139,20 @@ class DirectoryStore:
         return all(_names_owner(document) for document in documents)
 
     def _write(self, path: Path, kind: Kind, child: Child) -> Child:
-        untyped = manifest(child)
+        untyped, note = manifest(child), ownerless_note(child)
+        if note:
+            annotations = untyped["metadata"].get("annotations", {})
+            untyped["metadata"]["annotations"] = {**annotations, HELD_FOR: child.key.name}
         rest = f"; edits are put right. Change VirtualMachineService {child.key}.\n"
         # Sources do not read files that begin with a dot.
         unfinished = path.with_name(f".{path.name}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(_OUR_LINE + (rest + yaml_document(untyped)).encode())
+        unfinished.write_bytes(_OUR_LINE + (rest + note + yaml_document(untyped)).encode())
         unfinished.replace(path)
         self._ours[path] = _cluster_ip(child)
-        held = parse(kind, untyped)
-        assert isinstance(held, Child), "a child's manifest is a child"
-        return held
+        stored = parse(kind, untyped)
+        assert isinstance(stored, Child), "a child's manifest is a child"
+        return stored
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
@@ -150,6 +162,23 @@ class DirectoryStore:
             path.parent.rmdir()
 
 
+def _referring(child: Child) -> Child:
+    """What a file holds, with a reference to its VMService where the mark stands for it."""
+    meta = child.meta
+    owners = tuple(o for o in meta.owner_references if not is_to_nobody(o, meta))
+    annotations = dict(meta.annotations)
+    if annotations.get(HELD_FOR) == meta.key.name:
+        del annotations[HELD_FOR]
+        owners = (*owners, _owner(meta.key))
+    return replace(child, meta=replace(meta, annotations=annotations, owner_references=owners))
+
+
+def _owner(key: Key) -> OwnerReference:
+    kind = Kind.VIRTUAL_MACHINE_SERVICE
+    uid = made_uid(kind, key)
+    return OwnerReference(NEWEST_API_VERSION, kind.value, key.name, uid, True, True)
+
+
 def _cluster_ip(child: Child) -> str:
     return child.cluster_ip if isinstance(child, StoredService) else ""
 
@@ -157,16 +186,20 @@ def _cluster_ip(child: Child) -> str:
 def _foreign(change: Change, path: Path) -> ChangeError:
     kind = change.kind.value
     message = (
-        f"cannot {change}: {path} is not ours, as no VirtualMachineService owns what is in it, "
-        "and stays as it is; move it away"
+        f"cannot {change}: {path} is not ours, as it says of no VirtualMachineService that it is "
+        "held for it, and stays as it is; move it away"
     )
     return ChangeError(f"{kind}NotOurs", message)
 
 
 def _names_owner(document: dict[Any, Any]) -> bool:
-    """Whether what a file says, be it no valid object, is owned by a VMService."""
+    """Whether what a file says, be it no valid object, is a VMService's, by owner or mark."""
     metadata = document.get("metadata")
-    owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict):
+        return False
+    owners, annotations = metadata.get("ownerReferences"), metadata.get("annotations")
+    if isinstance(annotations, dict) and annotations.get(HELD_FOR) == metadata.get("name"):
+        return True
     return isinstance(owners, list) and any(
         isinstance(owner, dict) and is_vmservice(_owner_reference(owner)) for owner in owners
     )

@@ -1,8 +1,8 @@
 """What is written, as manifests: untyped, and as YAML that a person reads. Pure.
 
 What `model.parse` makes of a manifest is the object that it was made of, but for what only
-an API server gives (uid, resource version, generation): a manifest with these could not be
-applied to another cluster.
+an API server gives (uid, resource version, generation, references to a VMService without a
+uid): a manifest with these could not be applied to a cluster.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import is_to_nobody
 from vmsvc_grpc.reconciler.held import Held
 
 Untyped = dict[str, Any]
@@ -76,7 +77,19 @@ def _metadata(meta: ObjectMeta) -> Untyped:
         labels=_sorted(meta.labels),
         annotations=_sorted(meta.annotations),
         finalizers=list(meta.finalizers),
-        ownerReferences=[_owner_reference(owner) for owner in meta.owner_references],
+        ownerReferences=[
+            _owner_reference(o) for o in meta.owner_references if not is_to_nobody(o, meta)
+        ],
+    )
+
+
+def ownerless_note(held: Held) -> str:
+    """A line of comment where the manifest has no reference to its VMService; else nothing."""
+    if not any(is_to_nobody(owner, held.meta) for owner in held.meta.owner_references):
+        return ""
+    return (
+        f"# No owner reference: VirtualMachineService {held.meta.key} has no metadata.uid in its "
+        "manifest, and Kubernetes deletes what refers to an owner that does not exist.\n"
     )
 
 

@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
-from vmsvc_grpc.model.ownership import is_controlled_by
+from vmsvc_grpc.model.ownership import HELD_FOR, is_controlled_by
 from vmsvc_grpc.reconciler.owners import owners
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
 
@@ -28,9 +28,13 @@ HEALTH_CHECK_NODE_PORT = "virtualmachineservice.vmoperator.vmware.com/service.he
 # They leave the Service when they leave the VMService; other keys that leave it stay.
 _MANAGED_ANNOTATIONS = (EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT)
 
-# They tell of the VMService itself, and would be false on another object.
+# They tell of the VMService itself, and would be false on another object; or of what is ours.
 _NEVER_COPIED = frozenset(
-    {"kubectl.kubernetes.io/last-applied-configuration", "vmoperator.vmware.com/conversion"}
+    {
+        "kubectl.kubernetes.io/last-applied-configuration",
+        "vmoperator.vmware.com/conversion",
+        HELD_FOR,
+    }
 )
 
 _NSX_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"

@@ -13,11 +13,13 @@ from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,
     SERVICE_NAME_LABEL,
     Key,
+    Kind,
     ObjectMeta,
     OwnerReference,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredService,
+    made_uid,
 )
 from vmsvc_grpc.model.ownership import (
     Obstacle,
@@ -27,6 +29,7 @@ from vmsvc_grpc.model.ownership import (
     is_left_behind,
     is_our_slice,
     is_owned,
+    is_to_nobody,
     is_vmservice,
     obstacle,
     service_of_slice,
@@ -86,6 +89,24 @@ def service(
 )
 def test_which_owner_is_a_vmservice(reference: OwnerReference, expected: bool) -> None:
     assert is_vmservice(reference) is expected
+
+
+MADE_UP = owner(made_uid(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        pytest.param(MADE_UP, True, id="by the uid that we made up"),
+        pytest.param(MADE_UP._replace(controller=False), True, id="not as the controller"),
+        pytest.param(OURS, False, id="by a uid that was given"),
+        pytest.param(OURS._replace(uid=""), False, id="by none"),
+        pytest.param(OF_ANOTHER_NAME._replace(uid=MADE_UP.uid), False, id="by another's"),
+        pytest.param(OTHER_KIND._replace(uid=MADE_UP.uid), False, id="to another kind"),
+    ],
+)
+def test_which_reference_is_to_nobody(reference: OwnerReference, expected: bool) -> None:
+    assert is_to_nobody(reference, meta(reference)) is expected
 
 
 @pytest.mark.parametrize(

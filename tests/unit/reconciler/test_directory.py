@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,9 @@ from vmsvc_grpc.model.objects import (
     StoredEndpoints,
     StoredPort,
     StoredService,
+    made_uid,
 )
+from vmsvc_grpc.model.ownership import HELD_FOR
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.reconciler.directory import DirectoryStore
@@ -134,6 +137,12 @@ def test_a_directory_that_was_removed_is_made_again(store: DirectoryStore, out: 
     ("content", "ours"),
     [
         pytest.param(text(SERVICE), True, id="an object that a VMService owns"),
+        pytest.param(
+            f"metadata: {{name: web, annotations: {{{HELD_FOR}: web}}}}", True, id="a mark"
+        ),
+        pytest.param(
+            f"metadata: {{name: db, annotations: {{{HELD_FOR}: web}}}}", False, id="another's mark"
+        ),
         pytest.param(text(SERVICE) + "spec: [", False, id="text that does not parse"),
         pytest.param("# Held by vmsvc-grpc; edits\n- [", True, id="our line, whatever follows"),
         pytest.param(text(OWNERLESS), False, id="an object without owner"),
@@ -162,6 +171,65 @@ def test_a_file_is_ours_by_its_content(
             assert error.value.failure.reason == "ServiceNotOurs"
             assert str(path) in error.value.failure.message
             assert path.read_text() == content
+
+
+# -- Of a VMService whose manifest has no uid --
+
+OF_NO_UID = OURS._replace(uid=made_uid(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+WITHOUT_UID = replace(SERVICE, meta=replace(META, owner_references=(OF_NO_UID,)))
+
+
+def test_nothing_in_a_file_refers_to_a_uid_that_we_made_up(
+    store: DirectoryStore, out: Path
+) -> None:
+    made(store, Change(None, WITHOUT_UID))
+    content = files(out)["shop/web.service.yaml"]
+    metadata = yaml.safe_load(content)["metadata"]
+    assert metadata.keys() == {"name", "namespace", "labels", "annotations"}
+    assert metadata["annotations"] == {HELD_FOR: "web"}
+    assert content.splitlines()[1].startswith(
+        "# No owner reference: VirtualMachineService shop/web"
+    )
+
+
+def test_the_mark_of_a_file_is_a_reference_to_all_others(out: Path) -> None:
+    """To the loop, to the cache after a restart, and in a file whose comments an editor took."""
+    told: list[tuple[str, Kind, Child | None]] = []
+    writer = DirectoryStore(out, on_write=lambda *write: told.append(write))
+    held = made(writer, Change(None, WITHOUT_UID))
+    assert held is not None
+    assert held.meta.owner_references == (OF_NO_UID,)
+    assert held.meta.annotations == {}
+    path = out / "shop" / "web.service.yaml"
+    found = parse(Kind.SERVICE, yaml.safe_load(path.read_text()))
+    assert found == told[0][2]
+    reader = DirectoryStore(out)
+    assert reader.observation(Apply(found)) == Apply(held)
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text())))
+    made(reader, Change(held, None))
+    assert files(out) == {}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "owners"),
+    [
+        pytest.param({"owner_references": (OF_NO_UID,)}, (), id="as earlier releases wrote it"),
+        pytest.param({"annotations": {HELD_FOR: "db"}}, (), id="for another name"),
+        pytest.param(
+            {"annotations": {HELD_FOR: "web"}, "owner_references": (DEPLOYMENT,)},
+            (DEPLOYMENT, OF_NO_UID),
+            id="beside an owner",
+        ),
+    ],
+)
+def test_what_a_file_refers_to(
+    metadata: dict[str, Any], owners: tuple[OwnerReference, ...], store: DirectoryStore
+) -> None:
+    found = replace(SERVICE, meta=replace(META, **{"owner_references": (), **metadata}))
+    observed = store.observation(Apply(found))
+    assert isinstance(observed, Apply)
+    assert isinstance(observed.object, StoredService)
+    assert observed.object.meta.owner_references == owners
 
 
 def test_a_file_that_is_not_ours_is_not_removed(store: DirectoryStore, out: Path) -> None:
