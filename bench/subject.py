@@ -14,6 +14,7 @@ from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 # All clients here come from one address, and each says so that it is many.
 _LIMITS = Limits(streams_per_client_max=20_000)
@@ -44,7 +45,7 @@ async def _serve() -> None:
         raw = dataset.vm_json(*given.data.place(seq), seq)
         cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
 
-    server = Server(cache, given.listen, _LIMITS)
+    server = Server(cache, given.listen, GrpcAio, _LIMITS)
     try:
         await obey(await server.start(), given.data, change)
     finally:

@@ -33,6 +33,7 @@ from vmsvc_grpc.reconciler.release import release as take_off
 from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
+from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source.files import SourceError
@@ -84,7 +85,9 @@ class App:
             on_problems=_log_problems,
         )
         scope = XdsScope(config.xds_scope)
-        self._server = Server(self._cache, str(config.listen), config.limits, xds_scope=scope)
+        self._server = Server(
+            self._cache, str(config.listen), GrpcAio, config.limits, xds_scope=scope
+        )
         self._metrics = Metrics()
         self._lag = LoopLag()
         self._http = HttpServer(self._not_ready, self._metrics.page)

@@ -22,6 +22,7 @@ from vmsvc_grpc.model.objects import Object
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 PATIENCE_S = 30.0
 """How long a test waits for what must come. A machine under load is slow, not wrong."""
@@ -140,7 +141,7 @@ async def serving(
     """
     tasks = asyncio.all_tasks()
     cache = synced_cache(*objects) if cache is None else cache
-    server = Server(cache, "127.0.0.1:0", limits)
+    server = Server(cache, "127.0.0.1:0", GrpcAio, limits)
     running = Serving(cache, server, await server.start())
     try:
         yield running

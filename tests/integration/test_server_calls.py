@@ -21,6 +21,7 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import ListenError, Server
+from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -192,7 +193,7 @@ async def test_a_method_that_is_not_here_is_unimplemented(running: Serving) -> N
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
-    server = Server(synced_cache(service()), f"{host}:0")
+    server = Server(synced_cache(service()), f"{host}:0", GrpcAio)
     address = await server.start()
     try:
         assert address.startswith(f"{host}:")
@@ -209,7 +210,7 @@ async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
 async def test_an_address_in_use_is_one_clear_line(
     running: Serving, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    second = Server(synced_cache(), running.address)
+    second = Server(synced_cache(), running.address, GrpcAio)
     with pytest.raises(ListenError) as error:
         await second.start()
     assert str(error.value) == (
@@ -235,7 +236,7 @@ async def test_an_address_in_use_is_one_clear_line(
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_line(
     address: str, says: str
 ) -> None:
-    server = Server(synced_cache(), address)
+    server = Server(synced_cache(), address, GrpcAio)
     with pytest.raises(ListenError, match=says) as error:
         await server.start()
     assert address in str(error.value)

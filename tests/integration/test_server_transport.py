@@ -27,6 +27,7 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 UNARY, SERVER, BOTH = "/t.T/Unary", "/t.T/Server", "/t.T/Both"
@@ -108,7 +109,8 @@ async def running(toy: Toy) -> AsyncIterator[Running]:
     """The transport on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
     counts, limits = Counts(), Limits()
-    transport = GrpcAio(toy.methods(), Admission(limits, counts), limits, counts)
+    transport = GrpcAio(Sessions(Admission(limits, counts), counts), limits)
+    transport.serve(toy.methods())
     port = transport.bind("127.0.0.1:0")
     await transport.start()
     try:

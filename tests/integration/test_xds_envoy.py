@@ -24,6 +24,7 @@ from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.xds.following import XdsScope
 
 ADS = ("GRPC", "DELTA_GRPC")
@@ -141,7 +142,7 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
     mode: str, tmp_path: Path
 ) -> None:
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0")
+        first = Server(here.running.cache, "127.0.0.1:0", GrpcAio)
         address = await first.start()
         async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
@@ -149,7 +150,7 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
             here.vm("c")
             here.gone("a")
             await proxy.answers("a", "b")
-            second = Server(here.running.cache, address)
+            second = Server(here.running.cache, address, GrpcAio)
             assert await second.start() == address
             await proxy.answers("b", "c")
             await clean(proxy)
@@ -163,13 +164,13 @@ async def test_what_is_deleted_while_the_server_is_away_goes_once_it_knows_all(
 ) -> None:
     """A server that starts says nothing before it knows all, and Envoy keeps what it has."""
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0")
+        first = Server(here.running.cache, "127.0.0.1:0", GrpcAio)
         address = await first.start()
         async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
             await first.stop()
             anew = Cache(AddressRules(allow_loopback=True))
-            second = Server(anew, address)
+            second = Server(anew, address, GrpcAio)
             assert await second.start() == address
             await until(second.counts.streams_open.total)
             await proxy.answers("a", "b")
@@ -248,7 +249,7 @@ status: {{network: {{primaryIP4: {local.addresses[name]}}}}}
 async def test_a_scope_shows_the_namespace_of_the_node_alone(mode: str, tmp_path: Path) -> None:
     async with world() as here:
         here.running.apply(Apply(service(Key("lab", "web"))))
-        server = Server(here.running.cache, "127.0.0.1:0", xds_scope=XdsScope.NAMESPACE)
+        server = Server(here.running.cache, "127.0.0.1:0", GrpcAio, xds_scope=XdsScope.NAMESPACE)
         config = bootstrap([await server.start()], mode, namespace="shop")
         async with envoy(config, tmp_path) as proxy:
             await proxy.answers("a", "b")

@@ -88,6 +88,36 @@ class Stream(Protocol):
         """Let go of everything: the call is over, however it ended."""
 
 
+class AnswerStream:
+    """A stream that answers each request with one message, and ends with the client's last."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        """`answer` gives the message for a request. Raises RpcError to end the stream."""
+        self._answer = answer
+        self._message: bytes | None = None
+        self._half_closed = False
+
+    def receive(self, request: bytes) -> None:
+        """Work out the answer."""
+        assert self._message is None, "the transport asks for a message after each request"
+        self._message = self._answer(request)
+
+    def half_close(self) -> None:
+        """The answer to come is the last."""
+        self._half_closed = True
+
+    def next_message(self) -> bytes | None:
+        """The answer, once. Raises EndOfStream after the last."""
+        message, self._message = self._message, None
+        if message is None and self._half_closed:
+            raise EndOfStream
+        return message
+
+    def close(self) -> None:
+        """Let go of an answer that nobody asked for."""
+        self._message = None
+
+
 @dataclass(frozen=True, slots=True)
 class UnaryMethod:
     """A method with one request and one response. `path` is `/package.Service/Method`."""

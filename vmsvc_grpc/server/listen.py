@@ -21,10 +21,11 @@ from vmsvc_grpc.server.endpoint_service import lookup
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
-from vmsvc_grpc.server.introspection import health, reflection
+from vmsvc_grpc.server.introspection import channelz, health, reflection
 from vmsvc_grpc.server.introspection.reflection import Reflection
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.transport.grpc_aio import CHANNELZ, GrpcAio
+from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport import MakeTransport, Transport
 from vmsvc_grpc.server.xds import service as xds
 from vmsvc_grpc.server.xds.following import XdsScope
 
@@ -32,7 +33,7 @@ from vmsvc_grpc.server.xds.following import XdsScope
 _FILES = (
     endpoint_service_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
-    CHANNELZ,
+    channelz.FILE,
     status_pb2.DESCRIPTOR,
     error_details_pb2.DESCRIPTOR,
 )
@@ -58,6 +59,7 @@ class Server:
         self,
         cache: Cache,
         address: str,
+        make_transport: MakeTransport,
         limits: Limits | None = None,
         *,
         xds_scope: XdsScope = XdsScope.ALL,
@@ -79,7 +81,8 @@ class Server:
             # grpcurl asks for the description of health before it asks for health.
             while_draining=frozenset((health.CHECK_PATH, health.LIST_PATH, *reflection.PATHS)),
         )
-        self._transport: GrpcAio | None = None
+        self._make_transport = make_transport
+        self._transport: Transport | None = None
 
     async def start(self) -> str:
         """Listen; `host:port` as bound. Raises ListenError."""
@@ -88,15 +91,17 @@ class Server:
             raise ListenError(
                 f"cannot listen on {self._address!r}: write it as host:port, as in 127.0.0.1:50051"
             )
-        self._transport = GrpcAio(self._methods(), self._admission, self._limits, self.counts)
+        sessions = Sessions(self._admission, self.counts)
+        transport = self._transport = self._make_transport(sessions, self._limits)
+        transport.serve((*self._methods(), *channelz.methods(transport.channelz)))
         try:
-            bound = self._transport.bind(self._address)
+            bound = transport.bind(self._address)
         except OSError as error:
             reason = error.strerror or str(error)
             raise ListenError(
                 f"cannot listen on {self._address}: {reason}; choose another address or port"
             ) from error
-        await self._transport.start()
+        await transport.start()
         return f"{host}:{bound}"
 
     async def drain(self, drain_s: float) -> None:

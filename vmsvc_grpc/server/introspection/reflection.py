@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from vmsvc_grpc.server.call import (
+    AnswerStream,
     Call,
     Code,
-    EndOfStream,
     Method,
     RpcError,
     Stream,
@@ -115,37 +115,15 @@ class Reflection:
         return names
 
     def _open(self, _call: Call, _wake: Wake) -> Stream:
-        return _Stream(self)
+        return AnswerStream(self._answer)
 
-
-class _Stream:
-    """One ServerReflectionInfo call: an answer for each request."""
-
-    def __init__(self, reflection: Reflection) -> None:
-        self._reflection = reflection
-        self._answer: bytes | None = None
-        self._half_closed = False
-
-    def receive(self, request: bytes) -> None:
-        assert self._answer is None, "the transport asks for a message after each request"
+    def _answer(self, request: bytes) -> bytes:
         try:
             parsed = pb.ServerReflectionRequest.FromString(request)
         except DecodeError:
             message = "the request is not a ServerReflectionRequest"
             raise RpcError(Code.INVALID_ARGUMENT, message) from None
-        self._answer = self._reflection.answer(parsed).SerializeToString()
-
-    def half_close(self) -> None:
-        self._half_closed = True
-
-    def next_message(self) -> bytes | None:
-        answer, self._answer = self._answer, None
-        if answer is None and self._half_closed:
-            raise EndOfStream
-        return answer
-
-    def close(self) -> None:
-        self._answer = None
+        return self.answer(parsed).SerializeToString()
 
 
 def _refuse(response: pb.ServerReflectionResponse, code: Code, message: str) -> None:

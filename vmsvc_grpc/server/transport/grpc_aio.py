@@ -1,68 +1,57 @@
-"""The handlers on grpc.aio: the reference transport.
+"""The calls on grpc.aio: the reference transport.
 
-Bytes go through as they are. A stream has one pump, which asks it for a message only
-when the one before has been taken, so that nothing waits here for a client that does
-not read.
+Bytes go through as they are, and what a call may do is its session's to say; left here are
+tasks, and gRPC's types. A stream has one pump, which asks for a message only when the one
+before has been taken, so that nothing waits here for a client that does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.rpc import status_pb2
-from grpc_channelz.v1 import channelz, channelz_pb2
+from google.protobuf.message import Message
+from grpc_channelz.v1 import channelz
 
-from vmsvc_grpc.server.admission import Admission
-from vmsvc_grpc.server.call import (
-    Call,
-    Code,
-    EndOfStream,
-    Method,
-    RpcError,
-    Stream,
-    StreamMethod,
-    UnaryMethod,
-)
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.call import Call, Code, Method, RpcError, StreamMethod, UnaryMethod
 from vmsvc_grpc.server.limits import Limits
-
-CHANNELZ = channelz_pb2.DESCRIPTOR
-"""The file of the service that this transport adds: what gRPC knows of its sockets."""
+from vmsvc_grpc.server.session import OK, Session, Sessions, Status
 
 # In quotes, as only the stubs know that they are generic. Requests are bytes, or EOF.
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
-_LOGGER = logging.getLogger(__name__)
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 # How long streams may take to notice that the server has stopped: they have nothing to wait for.
 _LEAVING_S = 5.0
 
-# It travels as a header, and clients refuse headers of more than 8 KiB.
-_MESSAGE_MAX = 1000
-
 
 class GrpcAio:
-    """A server of grpc.aio. Life: `bind`, `start`, then `stop`, which may come twice."""
+    """A server of grpc.aio, as `transport.Transport` describes it."""
 
-    def __init__(
-        self, methods: Iterable[Method], admission: Admission, limits: Limits, counts: Counts
-    ) -> None:
+    def __init__(self, sessions: Sessions, limits: Limits) -> None:
         """Must be made on the event loop that is to run it."""
-        self._counts = counts
-        self._admission = admission
+        self._sessions = sessions
         self._pumps: dict[_Pump, None] = {}  # In the order in which they were opened.
         self._server = grpc.aio.server(options=_options(limits))
+
+    def channelz(self, method: str, request: Message) -> Message:
+        """What gRPC's core tells of its connections. Raises RpcError."""
+        context = _Refusal()
+        answer: Message | None = getattr(channelz.ChannelzServicer, method)(request, context)
+        if answer is None:
+            raise RpcError(context.code, context.details)
+        return answer
+
+    def serve(self, methods: Iterable[Method]) -> None:
+        """These are the methods that there are. Once, before `start`."""
         handlers = {method.path: self._handler(method) for method in methods}
         self._server.add_generic_rpc_handlers((_Handlers(handlers),))
-        channelz.add_channelz_servicer(self._server)  # type: ignore[no-untyped-call] # has no types
 
     def bind(self, address: str) -> int:
         """Take `address` (`host:port`); the port, also where 0 was asked for. Raises OSError."""
@@ -103,45 +92,43 @@ class GrpcAio:
         return grpc.unary_stream_rpc_method_handler(partial(self._stream, method))
 
     async def _unary(self, method: UnaryMethod, request: bytes, context: _Context) -> bytes:
-        try:
-            self._admission.check(method.path)
-            response = method.handle(request, _call(context))
-        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            ending = _ending(method.path, error)
-            self._counts.calls[method.path, ending.code] += 1
-            await _abort(context, ending)
-        self._counts.calls[method.path, Code.OK] += 1
-        return response
+        answer = self._sessions.unary(method, request, _call(context))
+        if isinstance(answer, Status):
+            await _abort(context, answer)
+        return answer
 
     async def _both_ways(self, method: StreamMethod, _requests: Any, context: _Context) -> None:
         await self._stream(method, None, context)
 
     async def _stream(self, method: StreamMethod, request: bytes | None, context: _Context) -> None:
         """Run one stream to its end. `request` is the only one, or None: the client streams."""
-        pump = _Pump(context, method)
-        code = Code.CANCELLED
-        ending: RpcError | None
+        pump = _Pump(context)
+        opened = self._sessions.open(method, _call(context), pump.wake)
+        if isinstance(opened, Status):
+            await _abort(context, opened)
+        self._pumps[pump] = None
         try:
-            client = self._admission.enter(method.path, context.peer())
-            try:
-                stream = method.open(_call(context), pump.wake)
-                self._pumps[pump] = None
-                try:
-                    ending = await pump.run(stream, request)
-                finally:
-                    self._pumps.pop(pump, None)
-                    pump.close()
-                    stream.close()
-            finally:
-                self._admission.leave(method.path, client)
-            code = Code.OK if ending is None else ending.code
-        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            ending = _ending(method.path, error)
-            code = ending.code
+            ending = await pump.run(opened, request)
         finally:
-            self._counts.calls[method.path, code] += 1
-        if ending is not None:
+            self._pumps.pop(pump, None)
+            pump.close()
+            opened.close()
+        if ending is not OK:
             await _abort(context, ending)
+
+
+class _Refusal:
+    """What the package's channelz says of a call, in the place of gRPC's own context."""
+
+    def __init__(self) -> None:
+        self.code = Code.INTERNAL
+        self.details = ""
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.code = Code(code.value[0])
+
+    def set_details(self, details: str) -> None:
+        self.details = details
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -158,75 +145,77 @@ class _Pump:
     """Moves one stream's messages to its client, each when the one before has been taken."""
 
     __slots__ = (
-        "_asked",
+        "_answered",
         "_context",
-        "_error",
         "_idle",
         "_loop",
-        "_method",
         "_said",
+        "_session",
         "_silent",
         "_timer",
-        "_writing_since",
         "task",
     )
 
-    def __init__(self, context: _Context, method: StreamMethod) -> None:
+    _session: Session
+
+    def __init__(self, context: _Context) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._context = context
-        self._method = method
         self.task = task
         self._loop = asyncio.get_running_loop()
         self._silent = True
-        self._writing_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._error: RpcError | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._asked: asyncio.Future[None] | None = None
-        self._said: bytes | RpcError | EndOfStream | None = None
+        self._answered: asyncio.Future[None] | None = None
+        self._said: bytes | Status | None = None
 
     def wake(self) -> None:
-        """Ask the stream again, if it had nothing to say."""
+        """Ask the session again, if it had nothing to say."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     def end(self, error: RpcError) -> None:
-        """Make `run` return `error` soon, also if the client does not read."""
-        self._error = error
+        """Make `run` return soon what the session makes of `error`, be the client stalled."""
+        self._session.end(error)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Have the session asked for its ending."""
         self.wake()
-        if self._writing_since is not None:
+        if self._session.writing:
             self.task.cancel()
 
-    def run(self, stream: Stream, request: bytes | None) -> Coroutine[Any, Any, RpcError | None]:
-        """Bring the stream to its end, and tell which; None is OK."""
+    def run(self, session: Session, request: bytes | None) -> Coroutine[Any, Any, Status]:
+        """Bring the stream to its end, and tell which."""
+        self._session = session
         if request is None:
-            return self._both(stream)
-        stream.receive(request)
-        stream.half_close()
-        return self._send_all(stream)
+            return self._both()
+        session.receive(request)
+        session.half_close()
+        return self._send_all()
 
     def close(self) -> None:
         """Let go of the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _both(self, stream: Stream) -> RpcError | None:
+    async def _both(self) -> Status:
         async with asyncio.TaskGroup() as group:
-            reader = group.create_task(self._read_all(stream))
-            ending = await self._send_all(stream)
+            reader = group.create_task(self._read_all())
+            ending = await self._send_all()
             reader.cancel()
         return ending
 
-    async def _send_all(self, stream: Stream) -> RpcError | None:
-        while self._error is None:
+    async def _send_all(self) -> Status:
+        while True:
             said, self._said = self._said, None
-            if said is None:
-                said = self._ask(stream)
-            if isinstance(said, Exception):
-                return said if isinstance(said, RpcError) else None
-            if self._asked is not None and not self._asked.done():
-                self._asked.set_result(None)
+            if said is None or self._session.ending:
+                said = self._session.next()
+            if isinstance(said, Status):
+                return said
+            if self._answered is not None and not self._answered.done():
+                self._answered.set_result(None)
             if self._silent:
                 await self._greet()
                 if said is None:
@@ -236,36 +225,25 @@ class _Pump:
                 await self._idle
             else:
                 await self._write(said)
-        return self._error
 
-    def _ask(self, stream: Stream) -> bytes | RpcError | EndOfStream | None:
-        """What the stream says now: a message, nothing, or how it ends."""
-        try:
-            return stream.next_message()
-        except (EndOfStream, RpcError) as ending:
-            return ending
-
-    async def _read_all(self, stream: Stream) -> None:
+    async def _read_all(self) -> None:
+        session = self._session
         while (request := await self._context.read()) is not grpc.aio.EOF:
-            try:
-                stream.receive(request)
-            except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-                # Raised here, it would cancel who sends, perhaps in the midst of the headers;
-                # and gRPC cannot send a status after half of those.
-                self.end(_ending(self._method.path, error))
+            session.receive(request)
+            if session.ending:
+                self._leave()
                 return
             if self._idle is not None and not self._idle.done():
                 # Most requests only acknowledge. For those, to wake who sends would cost more
                 # than all else about them.
-                self._said = self._ask(stream)
+                self._said = session.next()
                 if self._said is None:
                     continue
-            # The next request waits until this one's answer has been asked for, so that a
-            # client which asks and does not read has nothing piled up for it.
-            self._asked = self._loop.create_future()
+            # The next request waits until this one's answer has been asked for.
+            self._answered = self._loop.create_future()
             self.wake()
-            await self._asked
-        stream.half_close()
+            await self._answered
+        session.half_close()
         self.wake()
 
     async def _greet(self) -> None:
@@ -281,60 +259,43 @@ class _Pump:
             raise _gone() from None
 
     async def _write(self, message: bytes) -> None:
-        self._writing_since = self._loop.time()
-        write_s = self._method.write_s
-        if self._timer is None and write_s is not None:
-            self._timer = self._loop.call_later(write_s, self._check_write, write_s)
+        session = self._session
+        session.write_began(self._loop.time())
+        if self._timer is None:
+            self._watch_write()
         try:
             await self._context.write(message)
         except asyncio.CancelledError:
-            if self._error is None:
+            if not session.ending:
                 raise
             self.task.uncancel()  # It was `end`, not the client who went away.
         except grpc.aio.InternalError:
             raise _gone() from None
         finally:
-            self._writing_since = None
+            session.write_ended()
 
-    def _check_write(self, write_s: float) -> None:
-        """End a stream whose client has taken in nothing for `write_s`.
+    def _watch_write(self) -> None:
+        """End a stream whose client takes in nothing for too long; look again when that may be.
 
         A stream has one timer in all that time, as one for each message would cost more than
         the message.
         """
         self._timer = None
-        if self._writing_since is None:
-            return
-        left_s = self._writing_since + write_s - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._check_write, write_s)
-            return
-        text = f"the client has taken in nothing for {write_s:g} s; connect again"
-        self.end(RpcError(Code.UNAVAILABLE, text))
+        left_s = self._session.write_left_s(self._loop.time())
+        if left_s:
+            self._timer = self._loop.call_later(left_s, self._watch_write)
+        elif left_s is not None:
+            self._leave()
 
 
 def _call(context: _Context) -> Call:
     return Call(context.peer(), dict(context.invocation_metadata() or ()))
 
 
-def _ending(path: str, error: Exception) -> RpcError:
-    """How a call ends that `error` came out of."""
-    if isinstance(error, RpcError):
-        return error
-    _LOGGER.error("a fault of ours in %s", path, exc_info=error)
-    return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
-
-
-async def _abort(context: _Context, error: RpcError) -> NoReturn:
-    trailing = []
-    if error.details:
-        status = status_pb2.Status(code=error.code, message=error.message)
-        for detail in error.details:
-            status.details.add().Pack(detail)
-        trailing.append(("grpc-status-details-bin", status.SerializeToString()))
-    message = error.message[:_MESSAGE_MAX]
+async def _abort(context: _Context, status: Status) -> NoReturn:
+    details = (("grpc-status-details-bin", status.details),) if status.details else ()
     try:
-        await context.abort(_STATUS_CODES[error.code], message, tuple(trailing))
+        await context.abort(_STATUS_CODES[status.code], status.message, details)
     except grpc.aio.InternalError:
         raise _gone() from None
 

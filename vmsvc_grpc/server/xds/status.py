@@ -14,9 +14,9 @@ from envoy.service.status.v3 import csds_pb2 as pb
 from google.protobuf.message import DecodeError
 
 from vmsvc_grpc.server.call import (
+    AnswerStream,
     Call,
     Code,
-    EndOfStream,
     Method,
     RpcError,
     Stream,
@@ -89,32 +89,7 @@ class ClientStatus:
         return b"".join(parts)
 
     def _open(self, call: Call, _wake: Wake) -> Stream:
-        return _StatusStream(self, call)
-
-
-class _StatusStream:
-    """One StreamClientStatus call: an answer for each request."""
-
-    def __init__(self, status: ClientStatus, call: Call) -> None:
-        self._status = status
-        self._call = call
-        self._answer: bytes | None = None
-        self._half_closed = False
-
-    def receive(self, request: bytes) -> None:
-        self._answer = self._status.fetch(request, self._call)
-
-    def half_close(self) -> None:
-        self._half_closed = True
-
-    def next_message(self) -> bytes | None:
-        answer, self._answer = self._answer, None
-        if answer is None and self._half_closed:
-            raise EndOfStream
-        return answer
-
-    def close(self) -> None:
-        self._answer = None
+        return AnswerStream(lambda request: self.fetch(request, call))
 
 
 def _node_test(matcher: _Message) -> Callable[[Node], bool]:

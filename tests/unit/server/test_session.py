@@ -1,0 +1,215 @@
+"""A call without a transport: who gets in, what is counted, and how each one ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import pytest
+from google.protobuf.any_pb2 import Any as Packed
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmsvc_grpc.server.admission import Admission
+from vmsvc_grpc.server.call import Call, Code, EndOfStream, RpcError, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.session import OK, Session, Sessions, Status, status_of
+
+CALL = Call("ipv4:192.0.2.1:50000")
+PATH = "/t.T/M"
+
+
+@dataclass
+class Toy:
+    """A stream that does as told, and keeps what happened to it."""
+
+    receives: Callable[[bytes], None] = lambda _: None
+    says: Callable[[], bytes | None] = lambda: None
+    half_closes: Callable[[], None] = lambda: None
+    happened: list[str] = field(default_factory=list)
+
+    def receive(self, request: bytes) -> None:
+        self.happened.append(f"receive {request.decode()}")
+        self.receives(request)
+
+    def half_close(self) -> None:
+        self.half_closes()
+
+    def next_message(self) -> bytes | None:
+        return self.says()
+
+    def close(self) -> None:
+        self.happened.append("close")
+
+
+@dataclass
+class World:
+    limits: Limits = field(default_factory=Limits)
+    counts: Counts = field(default_factory=Counts)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.limits, self.counts)
+        self.sessions = Sessions(self.admission, self.counts)
+
+    def opened(self, toy: Toy, write_s: float | None = None) -> Session:
+        method = StreamMethod(PATH, lambda *_: toy, client_streaming=True, write_s=write_s)
+        session = self.sessions.open(method, CALL, lambda: None)
+        assert isinstance(session, Session)
+        return session
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+REFUSAL = RpcError(Code.NOT_FOUND, "there is none")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        pytest.param(REFUSAL, Code.NOT_FOUND, "there is none", id="a refusal"),
+        pytest.param(
+            ZeroDivisionError("secret"),
+            Code.INTERNAL,
+            "a fault of the server; its log tells more",
+            id="a fault of ours",
+        ),
+    ],
+)
+class TestFaults:
+    def test_of_a_unary_call(self, error: Exception, code: Code, message: str) -> None:
+        world = World()
+        answer = world.sessions.unary(UnaryMethod(PATH, raising(error)), b"", CALL)
+        assert answer == Status(code, message)
+        assert world.counts.calls == {(PATH, code): 1}
+
+    def test_at_the_beginning(self, error: Exception, code: Code, message: str) -> None:
+        world = World()
+        method = StreamMethod(PATH, raising(error), client_streaming=True)
+        assert world.sessions.open(method, CALL, lambda: None) == Status(code, message)
+        assert world.counts.calls == {(PATH, code): 1}
+        assert world.counts.streams_open[PATH] == 0
+
+    @pytest.mark.parametrize("where", ["receive", "ask", "half-close"])
+    def test_of_a_stream(self, where: str, error: Exception, code: Code, message: str) -> None:
+        world = World()
+        toy = Toy()
+        match where:
+            case "receive":
+                toy.receives = raising(error)
+            case "ask":
+                toy.says = raising(error)
+            case _:
+                toy.half_closes = raising(error)
+        session = world.opened(toy)
+        session.receive(b"1")
+        session.half_close()
+        assert session.next() == Status(code, message)
+        session.close()
+        assert toy.happened[-1] == "close"
+        assert world.counts.calls == {(PATH, code): 1}
+        assert world.counts.streams_open[PATH] == 0
+
+
+def test_a_unary_call_is_answered_and_counted() -> None:
+    world = World()
+    method = UnaryMethod(PATH, lambda request, _: request * 2)
+    assert world.sessions.unary(method, b"ab", CALL) == b"abab"
+    assert world.counts.calls == {(PATH, Code.OK): 1}
+
+
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [
+        pytest.param(raising(EndOfStream()), Code.OK, id="it has said all"),
+        pytest.param(lambda: None, Code.CANCELLED, id="the client went away"),
+    ],
+)
+def test_a_stream_is_counted_by_how_it_ended(says: Callable[[], bytes | None], code: Code) -> None:
+    world = World()
+    session = world.opened(Toy(says=says))
+    assert world.counts.streams_open[PATH] == 1
+    ending = session.next()
+    assert (ending is OK) is (code is Code.OK)
+    session.close()
+    assert world.counts.calls == {(PATH, code): 1}
+    assert world.counts.streams_open[PATH] == 0
+
+
+def test_one_request_is_in_hand_until_its_answer_has_been_asked_for() -> None:
+    session = World().opened(Toy(says=lambda: b"answer"))
+    session.receive(b"1")
+    with pytest.raises(AssertionError, match="one request at a time"):
+        session.receive(b"2")
+    assert session.next() == b"answer"
+    session.receive(b"2")
+    assert session.in_hand
+
+
+def test_a_stream_that_is_ended_says_nothing_else() -> None:
+    session = World().opened(Toy(says=lambda: b"more"))
+    assert session.next() == b"more"
+    session.end(REFUSAL)
+    assert session.ending
+    assert session.next() == Status(Code.NOT_FOUND, "there is none")
+
+
+def test_a_client_that_takes_in_nothing_is_ended_in_time() -> None:
+    session = World().opened(Toy(says=lambda: b"more"), write_s=10.0)
+    assert session.write_left_s(0.0) is None
+    session.write_began(5.0)
+    assert session.writing
+    assert session.write_left_s(9.0) == 6.0
+    session.write_ended()
+    assert session.write_left_s(100.0) is None
+    session.write_began(100.0)
+    assert session.write_left_s(109.5) == 0.5
+    assert session.write_left_s(110.0) == 0.0
+    ending = session.next()
+    assert isinstance(ending, Status)
+    assert ending.code is Code.UNAVAILABLE
+    assert "nothing for 10 s" in ending.message
+
+
+def test_a_stream_without_a_limit_may_take_its_time() -> None:
+    session = World().opened(Toy())
+    session.write_began(0.0)
+    assert session.write_left_s(1e9) is None
+
+
+def test_while_the_server_drains_nobody_gets_in() -> None:
+    world = World()
+    world.admission.drain()
+    answer = world.sessions.unary(UnaryMethod(PATH, lambda request, _: request), b"", CALL)
+    assert isinstance(answer, Status)
+    assert answer.code is Code.UNAVAILABLE
+    method = StreamMethod(PATH, lambda *_: Toy(), client_streaming=True)
+    refused = world.sessions.open(method, CALL, lambda: None)
+    assert isinstance(refused, Status)
+    assert refused.code is Code.UNAVAILABLE
+
+
+@given(st.text(st.characters(), max_size=3000))
+def test_a_message_fits_its_header_however_it_is_written(text: str) -> None:
+    message = status_of(RpcError(Code.INTERNAL, text)).message
+    assert len(quote(message, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")) <= 1000
+    assert message.isprintable()
+
+
+def test_details_that_do_not_fit_are_left_out() -> None:
+    small = error_details_pb2.RetryInfo()
+    large = error_details_pb2.DebugInfo(detail="x" * 10_000)
+    sent = status_of(RpcError(Code.UNAVAILABLE, "later\n", [small, large, small]))
+    status = status_pb2.Status.FromString(sent.details)
+    packed = Packed()
+    packed.Pack(small)
+    assert list(status.details) == [packed, packed]
+    assert (status.code, status.message) == (Code.UNAVAILABLE, sent.message) == (14, r"later\n")

@@ -1,0 +1,35 @@
+"""grpc.channelz.v1: what a transport knows of its connections, for grpcdebug and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_channelz.v1 import channelz_pb2
+
+from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
+
+FILE = channelz_pb2.DESCRIPTOR
+"""The file that describes the service, for reflection."""
+
+Source = Callable[[str, Message], Message]
+"""Answers a method of channelz, by its name. Raises RpcError."""
+
+
+def methods(source: Source) -> Iterator[Method]:
+    """All methods of channelz, answered by `source`."""
+    service = FILE.services_by_name["Channelz"]
+    for method in service.methods:
+        yield UnaryMethod(f"/{service.full_name}/{method.name}", partial(_answer, source, method))
+
+
+def _answer(source: Source, method: MethodDescriptor, request: bytes, _call: Call) -> bytes:
+    try:
+        asked = GetMessageClass(method.input_type).FromString(request)
+    except DecodeError:
+        text = f"the request is not a {method.input_type.full_name}"
+        raise RpcError(Code.INVALID_ARGUMENT, text) from None
+    return source(method.name, asked).SerializeToString()

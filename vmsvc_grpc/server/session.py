@@ -1,0 +1,238 @@
+"""One call without a transport, as h11 is HTTP without sockets.
+
+Owns what every transport needs of a call: whether it may begin, what is counted, one request in
+hand at a time, how long a client may take in nothing, and how a fault becomes a status. Knows
+no task, timer, socket or type of gRPC: time is an argument, and the transport tells what
+happened and does what it is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from google.rpc import status_pb2
+
+from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.server.admission import Admission
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    EndOfStream,
+    RpcError,
+    Stream,
+    StreamMethod,
+    UnaryMethod,
+    Wake,
+)
+from vmsvc_grpc.server.counts import Counts
+
+_log = logging.getLogger(__name__)
+
+# Both travel as headers, and clients refuse 8 KiB of headers: gRPC's own default. The details
+# are sent in base64, which adds a third.
+_MESSAGE_BYTES_MAX = 1000
+_DETAILS_BYTES_MAX = 5120
+
+
+class Status(NamedTuple):
+    """How a call ends, as its trailers say it.
+
+    `message` fits a header once it is percent-encoded; `details` is a google.rpc.Status for
+    `grpc-status-details-bin`, empty where there is nothing to add.
+    """
+
+    code: Code
+    message: str = ""
+    details: bytes = b""
+
+
+OK = Status(Code.OK)
+
+
+class Sessions:
+    """Begins the calls of one server, by whatever transport they come."""
+
+    def __init__(self, admission: Admission, counts: Counts) -> None:
+        """`counts` are of calls that have ended; `admission` decides which may begin."""
+        self._admission = admission
+        self._counts = counts
+
+    def unary(self, method: UnaryMethod, request: bytes, call: Call) -> bytes | Status:
+        """The response, or how the call fails. Never raises, and never waits."""
+        answer: bytes | Status
+        try:
+            self._admission.check(method.path)
+            answer = method.handle(request, call)
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            answer = status_of(ending_of(method.path, error))
+        code = answer.code if isinstance(answer, Status) else Code.OK
+        self._counts.calls[method.path, code] += 1
+        return answer
+
+    def open(self, method: StreamMethod, call: Call, wake: Wake) -> Session | Status:
+        """A stream that has begun, to be closed by the transport; or why it may not begin."""
+        path = method.path
+        try:
+            client = self._admission.enter(path, call.peer)
+            try:
+                stream = method.open(call, wake)
+            except BaseException:
+                self._admission.leave(path, client)
+                raise
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            refused = status_of(ending_of(path, error))
+            self._counts.calls[path, refused.code] += 1
+            return refused
+        return Session(self, method, client, stream)
+
+    def closed(self, path: str, client: str, code: Code) -> None:
+        """A stream of `open` is over, with `code`."""
+        self._admission.leave(path, client)
+        self._counts.calls[path, code] += 1
+
+
+class Session:
+    """One open stream. The transport feeds it and asks it, one at a time, and closes it once.
+
+    `in_hand` is whether a request was taken in and nothing has been asked for since. Until
+    then the transport hands in no other, so that a client which asks and does not read has no
+    answers piled up for it.
+    """
+
+    __slots__ = (
+        "_client",
+        "_code",
+        "_ending",
+        "_method",
+        "_sessions",
+        "_stream",
+        "_writing_since",
+        "in_hand",
+    )
+
+    def __init__(
+        self, sessions: Sessions, method: StreamMethod, client: str, stream: Stream
+    ) -> None:
+        """`client` is what `Admission.enter` gave for it."""
+        self.in_hand = False
+        self._sessions = sessions
+        self._method = method
+        self._client = client
+        self._stream = stream
+        self._code = Code.CANCELLED  # Unless it comes to an end of ours.
+        self._ending: RpcError | None = None
+        self._writing_since: float | None = None
+
+    def receive(self, request: bytes) -> None:
+        """Take in the client's next message. A fault in it ends the stream: `next` tells how."""
+        assert not self.in_hand, "one request at a time"
+        self.in_hand = True
+        try:
+            self._stream.receive(request)
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            self._ending = ending_of(self._method.path, error)
+
+    def half_close(self) -> None:
+        """The client sends no more. A server stream goes on."""
+        try:
+            self._stream.half_close()
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            self._ending = ending_of(self._method.path, error)
+
+    def next(self) -> bytes | Status | None:
+        """What to send now: a message, the status to end with, or None until woken.
+
+        To be asked only when the message before has been taken by the transport.
+        """
+        self.in_hand = False
+        if self._ending is None:
+            try:
+                return self._stream.next_message()
+            except EndOfStream:
+                self._code = Code.OK
+                return OK
+            except Exception as error:  # noqa: BLE001 - as above.
+                self._ending = ending_of(self._method.path, error)
+        self._code = self._ending.code
+        return status_of(self._ending)
+
+    def end(self, error: RpcError) -> None:
+        """End with `error`: `next` says so from now on. The transport is to ask soon."""
+        self._ending = error
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is to end, and says nothing else any more."""
+        return self._ending is not None
+
+    def write_began(self, now: float) -> None:
+        """The transport waits for the client to take in a message, from `now` on (seconds)."""
+        self._writing_since = now
+
+    def write_ended(self) -> None:
+        """The message has been taken."""
+        self._writing_since = None
+
+    @property
+    def writing(self) -> bool:
+        """Whether the transport waits for the client to take in a message."""
+        return self._writing_since is not None
+
+    def write_left_s(self, now: float) -> float | None:
+        """How long the client may still take over the message under way; None: no limit runs.
+
+        At 0 the stream is ended, with a status that says so.
+        """
+        write_s = self._method.write_s
+        if self._writing_since is None or write_s is None:
+            return None
+        left_s = self._writing_since + write_s - now
+        if left_s > 0:
+            return left_s
+        text = f"the client has taken in nothing for {write_s:g} s; connect again"
+        self.end(RpcError(Code.UNAVAILABLE, text))
+        return 0.0
+
+    def close(self) -> None:
+        """The call is over, however it ended: let go of everything. Once."""
+        try:
+            self._stream.close()
+        finally:
+            self._sessions.closed(self._method.path, self._client, self._code)
+
+
+def ending_of(path: str, error: Exception) -> RpcError:
+    """How a call of `path` ends that `error` came out of."""
+    if isinstance(error, RpcError):
+        return error
+    _log.error("a fault of ours in %s", path, exc_info=error)
+    return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
+
+
+def status_of(error: RpcError) -> Status:
+    """What the trailers of a call say that ends with `error`.
+
+    The message is cut to what its header may hold; details that do not fit are left out.
+    """
+    message = _fitting(escaped(error.message))
+    if not error.details:
+        return Status(error.code, message)
+    status = status_pb2.Status(code=error.code, message=message)
+    for detail in error.details:
+        status.details.add().Pack(detail)
+        if status.ByteSize() > _DETAILS_BYTES_MAX:
+            del status.details[-1]
+    return Status(error.code, message, status.SerializeToString())
+
+
+def _fitting(message: str) -> str:
+    """As much of a message as its header may hold, percent-encoded as gRPC does it."""
+    encoded = 0
+    for index, character in enumerate(message):
+        # gRPC over HTTP/2: all but printable ASCII, and the percent sign, takes three a byte.
+        plain = " " <= character <= "~" and character != "%"
+        encoded += 1 if plain else 3 * len(character.encode())
+        if encoded > _MESSAGE_BYTES_MAX:
+            return message[:index]
+    return message
