@@ -32,17 +32,17 @@ SERVED = "shop"
 OTHER = "default"
 
 READ = {
-    "virtualmachines.vmoperator.vmware.com": "get list watch",
-    "virtualmachineservices.vmoperator.vmware.com": "get list watch",
-    "services": "get list watch",
-    "endpoints": "get list watch",
+    "virtualmachines.vmoperator.vmware.com": "list watch",
+    "virtualmachineservices.vmoperator.vmware.com": "list watch",
+    "services": "list watch",
+    "endpoints": "list watch",
 }
 WRITE = {
-    "virtualmachineservices.vmoperator.vmware.com": "patch",
+    "virtualmachineservices.vmoperator.vmware.com": "get patch",
     "virtualmachineservices/status.vmoperator.vmware.com": "patch",
     "virtualmachineservices/finalizers.vmoperator.vmware.com": "update",
-    "services": "create patch delete",
-    "endpoints": "create patch delete",
+    "services": "get create patch delete",
+    "endpoints": "get create patch delete",
     "endpointslices.discovery.k8s.io": "get list watch create patch delete",
     "events.events.k8s.io": "create",
 }
