@@ -429,7 +429,7 @@ class TestProblems:
             (unprivileged / "a.yaml").chmod(0)
             (unprivileged / "below").chmod(0)
             refused = ["a.yaml", "below"]
-            await told.until(lambda: [problem.path for problem in told.source.problems] == refused)
+            await told.until(lambda: sorted(p.path for p in told.source.problems) == refused)
             (unprivileged / "a.yaml").chmod(0o600)
             (unprivileged / "below").chmod(0o700)
             await told.until(lambda: told.standing == [])
@@ -458,27 +458,93 @@ class TestProblems:
             await told.until_vms({})
             assert told.source.ignored == 0
 
-    async def test_of_two_files_with_one_object_the_first_counts(self, tmp_path: Path) -> None:
+    async def test_of_two_files_with_one_object_the_first_counts_at_start(
+        self, tmp_path: Path
+    ) -> None:
         (tmp_path / "b.yaml").write_text(vm("a", "10.0.0.2"))
         (tmp_path / "c.yaml").write_text(vm("a", "10.0.0.3"))
         async with told_by(tmp_path) as told:
             assert told.vms == {"a": "10.0.0.2"}
-            assert told.standing == [
-                (
-                    "c.yaml: document 1 (line 1): VirtualMachine shop/a is defined in b.yaml "
-                    "already, which counts; remove one of them"
-                )
-            ]
+            loser = (
+                "c.yaml: document 1 (line 1): VirtualMachine shop/a is defined in b.yaml "
+                "already, which counts; remove one of them"
+            )
+            assert told.standing == [loser]
+            id_ = (Kind.VIRTUAL_MACHINE, Key("shop", "a"))
+            assert list(map(str, told.source.losers(*id_))) == [loser]
             assert told.source.all_read, "nothing is hidden by that"
-            (tmp_path / "a.yaml").write_text(vm("a", "10.0.0.1"))
-            await told.until_vms({"a": "10.0.0.1"})
-            await told.until(lambda: len(told.standing) == 2)
-            (tmp_path / "a.yaml").unlink()
             (tmp_path / "b.yaml").unlink()
             await told.until_vms({"a": "10.0.0.3"})
             await told.until(lambda: told.standing == [])
+            assert told.source.losers(*id_) == []
             assert "Delete" not in told.kinds()
-            assert sum(report.resolved for report in told.reports) == 2 + 1
+
+    @pytest.mark.parametrize("name", ["a-copy.yaml", "b.yaml.json", "z.yaml"])
+    async def test_a_copy_that_appears_takes_over_nothing(self, tmp_path: Path, name: str) -> None:
+        """The one that had it goes on having it, however it is saved."""
+        live, copy = tmp_path / "b.yaml", tmp_path / name
+        live.write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            shutil.copy(live, copy)
+            await told.until(lambda: len(told.standing) == 1)
+            assert told.standing[0].startswith(f"{name}: document 1")
+            assert ("after a restart this one would count" in told.standing[0]) == (copy < live)
+            copy.write_text(vm("a", "10.6.6.6"))
+            await told.until_read(3)
+            # As an editor does that keeps what was, and writes what is anew.
+            live.rename(tmp_path / "b.yaml~")
+            await asyncio.sleep(SETTLE_S / 2)
+            live.write_text(vm("a", "10.0.0.2"))
+            await told.until_vms({"a": "10.0.0.2"})
+            replace(live, vm("a", "10.0.0.3"))
+            await told.until_vms({"a": "10.0.0.3"})
+            assert told.kinds(listed) == ["Apply", "Apply"]
+            live.unlink()
+            await told.until_vms({"a": "10.6.6.6"})
+            assert told.kinds(listed) == ["Apply"] * 3
+
+    async def test_flaws_of_what_parses_hide_no_object(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        (tmp_path / "kustomization.yaml").write_text("resources: [a.yaml]\n")
+        (tmp_path / "list.yaml").write_text("[1, 2]\n")
+        (tmp_path / "text.yaml").write_text("just text\n---\n" + vm("x").replace("name: x, ", ""))
+        (tmp_path / "self.yaml").symlink_to("self.yaml")
+        (tmp_path / "loop").symlink_to("loop")
+        async with told_by(tmp_path) as told:
+            assert {problem.path for problem in told.source.problems} == {
+                "kustomization.yaml",
+                "list.yaml",
+                "text.yaml",
+                "self.yaml",
+            }
+            assert told.source.all_read
+            (tmp_path / "text.yaml").write_text("{")
+            await told.until(lambda: not told.source.all_read)
+
+    @pytest.mark.parametrize(
+        ("name", "all_read"),
+        [
+            pytest.param("below", False, id="manifests may be there"),
+            pytest.param("lost+found", True, id="nobody keeps manifests there"),
+        ],
+    )
+    async def test_a_directory_that_nobody_may_list(
+        self, unprivileged: Path, name: str, all_read: bool
+    ) -> None:
+        (unprivileged / name).mkdir(0)
+        async with told_by(unprivileged) as told:
+            assert f"{name}: cannot be listed: Permission denied" in told.standing
+            assert told.source.all_read == all_read
+
+    async def test_a_directory_copied_whole_is_reported_in_few_lines(self, tmp_path: Path) -> None:
+        text = "".join(vm(f"vm-{index}") for index in range(500))
+        (tmp_path / "a.yaml").write_text(text)
+        async with told_by(tmp_path) as told:
+            (tmp_path / "copy.yaml").write_text(text)
+            await told.until(lambda: len(told.standing) == 11)
+            assert "copy.yaml: 490 more problems; mend these first" in told.standing
+            assert len(told.reports) == 11
 
     async def test_a_directory_that_vanishes_leaves_its_last_good_state(
         self, tmp_path: Path

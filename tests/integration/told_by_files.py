@@ -113,7 +113,7 @@ class Told:
 
     @property
     def standing(self) -> list[str]:
-        return [str(problem) for problem in self.source.problems]
+        return sorted(map(str, self.source.problems))
 
 
 def kind_of(object_: Object) -> Kind:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
@@ -24,6 +26,9 @@ _log = logging.getLogger(__name__)
 MANIFEST_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 HELD_KINDS = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
 
+# A page that a person reads, and that a probe may ask for each second.
+_TROUBLES_MAX = 100
+
 
 class DirectoryPlace:
     """Reads `manifests`; holds in `output` if that is given."""
@@ -34,6 +39,7 @@ class DirectoryPlace:
         self._output = config.output
         self._settle_s = config.settle_s
         self._metrics = metrics
+        self._sources: dict[Path, FilesSource] = {}
         self._manifests = self._files(manifests, MANIFEST_KINDS, shared=False)
         self._reconciler: Reconciler | None = None
         if config.output is not None:
@@ -55,8 +61,15 @@ class DirectoryPlace:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Nothing: a file that cannot be read is told, and the rest is served."""
-        return ()
+        """What is wrong with files; the rest is served. Those of `manifests` come first."""
+        shown = list(islice(self._problems(), _TROUBLES_MAX))
+        more = sum(files.problems.count for files in self._sources.values()) - len(shown)
+        return (*shown, f"{more} more problems; the log has each") if more else tuple(shown)
+
+    def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
+        """Where a VM or VMService is defined again."""
+        losers = islice(self._manifests.losers(kind, key), PROBLEMS_MAX)
+        return (str(loser) for loser in losers)
 
     async def run(self, emit: Emit) -> None:
         """Read and hold until cancelled. Raises SourceError if there is no directory."""
@@ -72,14 +85,19 @@ class DirectoryPlace:
         if self._reconciler is not None:
             self._reconciler.enqueue(services)
 
+    def _problems(self) -> Iterator[str]:
+        for directory, files in self._sources.items():
+            yield from (f"{directory}: {problem}" for problem in files.problems)
+
     def _files(self, directory: Path, kinds: frozenset[Kind], *, shared: bool) -> FilesSource:
         def report(problem: FileProblem) -> None:
             level = logging.INFO if problem.resolved else logging.WARNING
             _log.log(level, "%s: %s", directory, problem)
 
         files = FilesSource(directory, kinds, settle_s=self._settle_s, shared=shared, report=report)
+        self._sources[directory] = files
         name = str(directory)
         self._metrics.bind(Metric.FILES, lambda: {(name,): files.files_read})
         self._metrics.bind(Metric.UNKNOWN, lambda: {(name,): files.ignored})
-        self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): len(files.problems)})
+        self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): files.problems.count})
         return files

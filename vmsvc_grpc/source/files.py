@@ -9,8 +9,9 @@ When a change is taken:
 - Every other file is taken once nobody has written to it for `settle_s`. New files too,
   since a watch does not tell one moved into place from one that is being written. A
   truncated manifest can parse, so who writes more slowly than that must rename.
-- An object that no file defines any more is deleted `settle_s` later, so that it may
-  move to another file, and a file be renamed, without being deleted in between.
+- An object that its file defines no more is deleted `settle_s` later, or given to another
+  file that defines it, so that it may move to another file, and a file be renamed or
+  written anew, without anything happening in between.
 - Until then, and for as long as a file or the directory cannot be read, what was last
   read of it stays.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -26,10 +28,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
-from vmsvc_grpc.model.objects import Kind, Object
+from vmsvc_grpc.model.objects import Key, Kind, Object
+from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
-from vmsvc_grpc.source.manifests import Contents, Entry, reading
+from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
 from vmsvc_grpc.source.problems import FileProblem, Problems, Report
 from vmsvc_grpc.source.tree import Signature, Text
 from vmsvc_grpc.source.union import Union
@@ -123,14 +126,18 @@ class FilesSource:
         self._slice_began = 0.0
 
     @property
-    def problems(self) -> tuple[FileProblem, ...]:
-        """What is wrong with files now, by path."""
-        return self._problems.standing
+    def problems(self) -> Problems:
+        """What is wrong with files now."""
+        return self._problems
 
     @property
     def all_read(self) -> bool:
         """Whether everything could be read, so that an object not told of does not exist."""
         return self._listed and not self._problems.hide_objects
+
+    def losers(self, kind: Kind, key: Key) -> list[FileProblem]:
+        """Where the object is defined too, without counting there. In path order."""
+        return [self._repeat((kind, key), path) for path in self._union.losers((kind, key))]
 
     @property
     def ignored(self) -> int:
@@ -186,7 +193,7 @@ class FilesSource:
 
     def _watch_failed(self, failure: str | None) -> None:
         late = f"cannot be watched, so changes are seen after {self._bounds.rescan_s:g} s only"
-        problem = FileProblem(".", "", f"{late}: {failure}", hides_objects=False)
+        problem = FileProblem(".", "", f"{late}: {failure}")
         self._problems.put(_WATCH, [problem] if failure else [])
 
     # -- What to do when --
@@ -213,7 +220,7 @@ class FilesSource:
         except OSError as error:
             self._away = True
             message = f"cannot be listed, what was last read stays: {tree.reason(error)}"
-            self._problems.put(_DIRECTORY, [FileProblem(".", "", message)])
+            self._problems.put(_DIRECTORY, [FileProblem(".", "", message, hides_objects=True)])
             return False
         self._problems.put(_DIRECTORY, [])
         identity = (status.st_dev, status.st_ino)
@@ -237,8 +244,8 @@ class FilesSource:
             await self._list(emit)
         for path in self._due():
             await self._take(path, emit)
-        self._tie(emit)
-        self._tell_problems()
+        await self._settle(emit)
+        await self._report()
         return where.watch_lost
 
     async def _rest(self, watch: Watch) -> None:
@@ -298,10 +305,7 @@ class FilesSource:
         self._directories = directories
         for path in (self._held.keys() | self._unsettled.keys()) - found:
             self._look_for_unfound(path, unlisted)
-        self._problems.put(
-            _SUBDIRECTORIES,
-            [FileProblem(_shown(u.path), "", f"cannot be listed: {u.message}") for u in unlisted],
-        )
+        self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._next_rescan = self._clock() + self._bounds.rescan_s
 
     def _look_for_unfound(self, path: str, unlisted: list[tree.Unlisted]) -> None:
@@ -388,7 +392,9 @@ class FilesSource:
             return _Held(self._unsettled[path].signature, b"", _problem(path, error))
         except OSError as error:
             message = f"cannot be read: {tree.reason(error)}"
-            return _Held(None, b"", FileProblem(_shown(path), "", message))
+            # A link that leads to itself leads to no file that could hold anything.
+            hides = error.errno != errno.ELOOP
+            return _Held(None, b"", FileProblem(_shown(path), "", message, hides_objects=hides))
 
     async def _parsed(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
         """What the text says, or why that cannot be known."""
@@ -423,34 +429,38 @@ class FilesSource:
             if path not in self._unsettled and await self._breathe():
                 self._look(path)
 
-    def _tie(self, emit: Emit) -> None:
-        """Tell what became of objects that files have let go of."""
-        now = self._clock()
-        for event in self._union.tie(now):
-            emit(event)
+    async def _settle(self, emit: Emit) -> None:
+        """Emit what becomes of objects that their files have let go of."""
+        self._union.tie(self._clock())
         for missing in self._union.missing:
-            if now < missing.since + self._settle_s:
+            if self._clock() < missing.since + self._settle_s:
                 continue
+            await self._breathe()
             self._look(missing.path)
             if missing.path in self._unsettled:
-                self._union.postpone(missing, now)  # It may be back, unread as yet.
-            else:
-                emit(self._union.delete(missing))
+                self._union.postpone(missing, self._clock())  # It may be back, unread as yet.
+            elif missing in self._union:
+                for event in self._union.settle(missing):
+                    emit(event)
 
-    def _tell_problems(self) -> None:
-        for path in sorted(self._touched | self._union.reshuffled()):
+    async def _report(self) -> None:
+        """Report what is wrong with the files that were read, or whose objects moved."""
+        self._touched |= self._union.reshuffled()
+        for path in sorted(self._touched):
+            await self._breathe()
+            self._touched.discard(path)
             held = self._held.get(path)
             if held and held.problem:
                 problems = [held.problem]
             else:
                 flaws = self._union.contents(path).flaws
                 problems = [FileProblem(_shown(path), *flaw) for flaw in flaws]
-            problems += (
-                FileProblem(_shown(path), *flaw, hides_objects=False)
-                for flaw in self._union.repeats(path)
-            )
-            self._problems.put(path, problems)
-        self._touched.clear()
+            repeats = self._union.repeats(path)
+            problems += (self._repeat(id_, path) for id_ in repeats[:PROBLEMS_MAX])
+            self._problems.put(path, problems, more=len(repeats[PROBLEMS_MAX:]))
+
+    def _repeat(self, id_: ObjectId, path: str) -> FileProblem:
+        return FileProblem(_shown(path), *self._union.repeat(id_, path))
 
 
 def _if_another(
@@ -462,7 +472,16 @@ def _if_another(
 
 
 def _problem(path: str, error: ManifestError) -> FileProblem:
-    return FileProblem(_shown(path), f"line {error.line}, column {error.column}", error.message)
+    place = f"line {error.line}, column {error.column}"
+    return FileProblem(_shown(path), place, error.message, hides_objects=True)
+
+
+def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
+    # Where a file system keeps what its check has found there are no manifests, and on most
+    # volumes nobody but root may look.
+    may_hold = unlisted.path.rpartition("/")[2] != "lost+found"
+    message = f"cannot be listed: {unlisted.message}"
+    return FileProblem(_shown(unlisted.path), "", message, hides_objects=may_hold)
 
 
 def _shown(path: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,14 @@ class FileProblem:
     `path` is relative to the directory, which itself is "."; `place` is where in the
     file, if known; `message` says what is wrong. All three are cut and escaped: names of
     files and what stands in them are others' text. `hides_objects` is whether objects may
-    be there that nobody could read. `resolved` tells that it is wrong no more.
+    be there that nobody could read: so it is of a text that does not parse, and not of a
+    flaw in one that does. `resolved` tells that it is wrong no more.
     """
 
     path: str
     place: str
     message: str
-    hides_objects: bool = True
+    hides_objects: bool = False
     resolved: bool = False
 
     def __post_init__(self) -> None:
@@ -43,30 +44,50 @@ class Problems:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._standing: dict[str, tuple[FileProblem, ...]] = {}
+        self._hiding: set[str] = set()
 
-    def put(self, topic: str, problems: Sequence[FileProblem]) -> None:
+    def put(self, topic: str, problems: Sequence[FileProblem], *, more: int = 0) -> None:
         """From now on the topic has these problems and no others; report what is new.
 
-        One that has only moved to another place is told anew, but not as resolved.
+        The first PROBLEMS_MAX are kept, and the others counted, with `more` that are not
+        given. One that has only moved to another place is reported anew, but not as resolved.
         """
         before = self._standing.pop(topic, ())
-        if problems:
-            self._standing[topic] = tuple(problems)
-        for problem in problems:
+        now = _bounded(problems, more)
+        if now:
+            self._standing[topic] = now
+        if any(problem.hides_objects for problem in now):
+            self._hiding.add(topic)
+        else:
+            self._hiding.discard(topic)
+        for problem in now:
             if problem not in before:
                 self._report(problem)
-        messages = {problem.message for problem in problems}
+        messages = {problem.message for problem in now}
         for problem in before:
             if problem.message not in messages:
                 self._report(replace(problem, resolved=True))
 
+    def __iter__(self) -> Iterator[FileProblem]:
+        """All that is wrong now; what was reported last comes last."""
+        return (problem for group in self._standing.values() for problem in group)
+
     @property
-    def standing(self) -> tuple[FileProblem, ...]:
-        """All that is wrong now, by path and place."""
-        problems = (problem for group in self._standing.values() for problem in group)
-        return tuple(sorted(problems, key=lambda problem: (problem.path, problem.place)))
+    def count(self) -> int:
+        """How much is wrong now. O(files with a problem)."""
+        return sum(map(len, self._standing.values()))
 
     @property
     def hide_objects(self) -> bool:
-        """Whether objects may be there that nobody could read."""
-        return any(problem.hides_objects for group in self._standing.values() for problem in group)
+        """Whether objects may be there that nobody could read. O(1)."""
+        return bool(self._hiding)
+
+
+def _bounded(problems: Sequence[FileProblem], more: int) -> tuple[FileProblem, ...]:
+    first, others = problems[:PROBLEMS_MAX], problems[PROBLEMS_MAX:]
+    more += len(others)
+    if not more:
+        return tuple(first)
+    text = f"{more} more problems; mend these first"
+    hide_objects = any(problem.hides_objects for problem in others)
+    return (*first, replace(first[0], place="", message=text, hides_objects=hide_objects))

@@ -1,7 +1,9 @@
-"""What the files of a directory say together, and what is still to be told of it.
+"""What the files of a directory say together, and which events follow from it.
 
-Pure. An object that several files define is the one of the file that is first in path
-order. Told is only what differs from what was told before.
+Pure. An object that several files define is the one of its holder: the file that defined
+it first, or the first in path order where they were all read at once, as at the start. It
+goes on holding the object for as long as it defines it, so that a copy that appears
+beside it changes nothing. Only what differs from the last event is emitted.
 """
 
 from __future__ import annotations
@@ -17,25 +19,28 @@ _NOTHING = Contents()
 
 
 class Missing(NamedTuple):
-    """An object that no file defines any more, but that nobody was told is gone."""
+    """An object that its holder defines no more. Nothing was emitted of that yet."""
 
     id: ObjectId
     path: str
-    """The file that was the last to define it."""
+    """The file that held it."""
     since: float
 
 
 class Union:
     """Contents by file, and the objects that follow from them.
 
-    Not every step leaves things told as they are: objects that a file defines no more
-    are loose until `tie` gives them to another file or declares them missing.
+    Not every step leaves each object with a holder: what a file defines no more is loose
+    until `tie` declares it missing. It stays as it was last emitted until its file defines
+    it again, or until `settle` gives it to another file or deletes it.
     """
 
     def __init__(self) -> None:
         self._contents: dict[str, Contents] = {}
+        # In path order.
         self._definers: dict[ObjectId, list[str]] = {}
-        self._told: dict[ObjectId, Apply | Malformed] = {}
+        self._holders: dict[ObjectId, str] = {}
+        self._emitted: dict[ObjectId, Apply | Malformed] = {}
         self._loose: dict[ObjectId, str] = {}
         self._missing: dict[ObjectId, Missing] = {}
         self._reshuffled: set[str] = set()
@@ -47,38 +52,48 @@ class Union:
 
     @property
     def missing(self) -> Iterable[Missing]:
-        """Objects to delete unless a file defines them again, each with its time."""
+        """Objects without a holder, each with its time."""
         return tuple(self._missing.values())
+
+    def __contains__(self, missing: Missing) -> bool:
+        """Whether the object still lacks a holder, since then."""
+        return self._missing.get(missing.id) == missing
 
     def contents(self, path: str) -> Contents:
         """What a file says, as far as is known."""
         return self._contents.get(path, _NOTHING)
 
     def put(self, path: str, contents: Contents) -> list[Apply | Malformed]:
-        """A file says this now; what to tell of the objects it defines."""
+        """A file says this now; what to emit of the objects it holds."""
         self._replace(path, contents)
-        return [event for id_ in contents.entries for event in self._news(id_)]
+        return [event for id_ in contents.entries for event in self._taken(id_, path)]
 
     def drop(self, path: str) -> None:
         """The file is gone."""
         self._replace(path, None)
 
-    def tie(self, now: float) -> list[Apply | Malformed]:
-        """Give loose objects to the files that define them now; what to tell of them."""
-        events: list[Apply | Malformed] = []
+    def tie(self, now: float) -> None:
+        """Declare missing what is loose."""
         for id_, path in self._loose.items():
-            if id_ in self._definers:
-                events += self._news(id_)
-            elif id_ in self._told and id_ not in self._missing:
+            if id_ not in self._holders:
                 self._missing[id_] = Missing(id_, path, now)
         self._loose.clear()
-        return events
 
-    def delete(self, missing: Missing) -> Delete:
-        """Nobody defines the object any more, and that is to be told."""
-        del self._missing[missing.id]
-        del self._told[missing.id]
-        return Delete(*missing.id)
+    def settle(self, missing: Missing) -> list[Apply | Malformed | Delete]:
+        """Its holder has let go for good; what to emit of the object.
+
+        The next holder is a file that says what was last emitted, as one that was renamed
+        does; else the first in path order.
+        """
+        id_ = missing.id
+        del self._missing[id_]
+        definers = self._definers.get(id_, [])
+        if not definers:
+            del self._emitted[id_]
+            return [Delete(*id_)]
+        same = (path for path in definers if self._entry(id_, path).event == self._emitted[id_])
+        self._hold(id_, next(same, definers[0]))
+        return list(self._news(id_))
 
     def postpone(self, missing: Missing, now: float) -> None:
         """The object is missing since `now` only."""
@@ -89,13 +104,22 @@ class Union:
         paths, self._reshuffled = self._reshuffled, set()
         return paths
 
-    def repeats(self, path: str) -> list[Flaw]:
-        """The flaw of each object of the file that a file before it defines already."""
-        return [
-            repeated(entry, first)
-            for entry in self.contents(path).entries.values()
-            if (first := self._definers[entry.id][0]) != path
-        ]
+    def repeats(self, path: str) -> list[ObjectId]:
+        """The objects of the file that another file holds. O(objects of the file)."""
+        return [id_ for id_ in self.contents(path).entries if self._holders.get(id_, path) != path]
+
+    def losers(self, id_: ObjectId) -> list[str]:
+        """The files that define an object which another one holds, in path order."""
+        holder = self._holders.get(id_)
+        return [path for path in self._definers.get(id_, ()) if holder not in (None, path)]
+
+    def repeat(self, id_: ObjectId, path: str) -> Flaw:
+        """The flaw of defining an object that another file holds."""
+        flaw = repeated(self._entry(id_, path), self._holders[id_])
+        if self._definers[id_][0] != path:
+            return flaw
+        after = "; after a restart this one would count, as the first in path order"
+        return flaw._replace(message=flaw.message + after)
 
     def _replace(self, path: str, contents: Contents | None) -> None:
         before = self._contents.pop(path, _NOTHING).entries
@@ -105,22 +129,39 @@ class Union:
         self._reshuffled.add(path)
         for id_ in (id_ for id_ in before if id_ not in after):
             definers = self._definers[id_]
-            self._reshuffled.update(definers)
             definers.remove(path)
             if not definers:
                 del self._definers[id_]
-            self._loose[id_] = path
+            if self._holders.get(id_) == path:
+                del self._holders[id_]
+                self._loose[id_] = path
+                self._reshuffled.update(definers)
         for id_ in (id_ for id_ in after if id_ not in before):
-            definers = self._definers.setdefault(id_, [])
-            insort(definers, path)
-            self._reshuffled.update(definers)
+            insort(self._definers.setdefault(id_, []), path)
+
+    def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
+        """What to emit of an object that the file defines now."""
+        holder = self._holders.get(id_) or self._let_go_by(id_) or path
+        if holder != path:
+            return
+        if id_ not in self._holders:
+            self._hold(id_, path)
+        yield from self._news(id_)
+
+    def _let_go_by(self, id_: ObjectId) -> str | None:
+        missing = self._missing.get(id_)
+        return missing.path if missing else self._loose.get(id_)
+
+    def _hold(self, id_: ObjectId, path: str) -> None:
+        self._holders[id_] = path
+        self._missing.pop(id_, None)
+        self._reshuffled.update(self._definers[id_])
 
     def _news(self, id_: ObjectId) -> Iterator[Apply | Malformed]:
-        event = self._entry(id_).event
-        self._missing.pop(id_, None)
-        if self._told.get(id_) != event:
-            self._told[id_] = event
+        event = self._entry(id_, self._holders[id_]).event
+        if self._emitted.get(id_) != event:
+            self._emitted[id_] = event
             yield event
 
-    def _entry(self, id_: ObjectId) -> Entry:
-        return self._contents[self._definers[id_][0]].entries[id_]
+    def _entry(self, id_: ObjectId, path: str) -> Entry:
+        return self._contents[path].entries[id_]

@@ -8,9 +8,9 @@ import pytest
 
 from vmsvc_grpc.source.problems import FileProblem, Problems
 
-BROKEN = FileProblem("a.yaml", "line 1, column 1", "did not find expected key")
+BROKEN = FileProblem("a.yaml", "line 1, column 1", "did not find expected key", hides_objects=True)
 UNNAMED = FileProblem("a.yaml", "document 2 (line 7)", "is not an object")
-REPEATED = FileProblem("b.yaml", "document 1 (line 1)", "is defined already", hides_objects=False)
+REPEATED = FileProblem("b.yaml", "document 1 (line 1)", "is defined already")
 
 
 def elsewhere(problem: FileProblem) -> FileProblem:
@@ -48,27 +48,51 @@ def test_reports(
     told.clear()
     problems.put("a.yaml", after)
     assert told == reports
-    assert sorted(problems.standing, key=str) == sorted(after, key=str)
+    assert sorted(problems, key=str) == sorted(after, key=str)
 
 
 def test_topics_do_not_touch_one_another() -> None:
     problems = Problems(lambda _: None)
     problems.put("b.yaml", [REPEATED])
     problems.put("a.yaml", [UNNAMED, BROKEN])
-    assert list(problems.standing) == [UNNAMED, BROKEN, REPEATED]
+    assert list(problems) == [REPEATED, UNNAMED, BROKEN]
     problems.put("a.yaml", [])
-    assert list(problems.standing) == [REPEATED]
+    assert list(problems) == [REPEATED]
 
 
 @pytest.mark.parametrize(
-    ("standing", "hidden"), [([], False), ([REPEATED], False), ([REPEATED, BROKEN], True)]
+    ("standing", "hidden"),
+    [
+        ([], False),
+        ([REPEATED, UNNAMED], False),
+        ([REPEATED, BROKEN], True),
+        ([REPEATED] * 20 + [BROKEN], True),
+    ],
 )
-def test_only_a_repeated_object_is_known_all_the_same(
-    standing: list[FileProblem], hidden: bool
-) -> None:
+def test_only_what_does_not_parse_hides_objects(standing: list[FileProblem], hidden: bool) -> None:
     problems = Problems(lambda _: None)
     problems.put("a.yaml", standing)
     assert problems.hide_objects is hidden
+    problems.put("b.yaml", [BROKEN])
+    problems.put("a.yaml", [])
+    assert problems.hide_objects
+    problems.put("b.yaml", [])
+    assert not problems.hide_objects
+
+
+def test_a_topic_keeps_the_first_and_counts_the_others() -> None:
+    told: list[FileProblem] = []
+    problems = Problems(told.append)
+    flaws = [FileProblem("a.yaml", f"document {n}", f"is flawed: {n}") for n in range(25)]
+    problems.put("a.yaml", flaws, more=3)
+    more = FileProblem("a.yaml", "", "18 more problems; mend these first")
+    assert told == [*flaws[:10], more]
+    assert problems.count == 11
+    problems.put("a.yaml", flaws)
+    assert told[11:] == [
+        replace(more, message="15 more problems; mend these first"),
+        gone(more),
+    ]
 
 
 def test_texts() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.objects import vm
-from vmsvc_grpc.model.events import Apply, Delete, Malformed
+from vmsvc_grpc.model.events import Apply, Delete, Event
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.source.manifests import Contents, Entry, Flaw, ObjectId
 from vmsvc_grpc.source.union import Missing, Union
@@ -29,7 +29,7 @@ def contents(addresses: Mapping[str, str], flaws: tuple[Flaw, ...] = ()) -> Cont
     )
 
 
-def told(events: list[Apply | Malformed]) -> list[str]:
+def told(events: Sequence[Event]) -> list[str]:
     """Name and address of each event."""
     texts = []
     for event in events:
@@ -39,27 +39,62 @@ def told(events: list[Apply | Malformed]) -> list[str]:
     return texts
 
 
+def missing(union: Union, now: float) -> list[Missing]:
+    """What is missing, what was loose included."""
+    union.tie(now)
+    return list(union.missing)
+
+
 def test_only_differences_are_told() -> None:
     union = Union()
     assert told(union.put("a", contents({"x": "1", "y": "1"}))) == ["x=1", "y=1"]
     assert told(union.put("a", contents({"x": "1", "y": "2"}))) == ["y=2"]
     assert told(union.put("a", contents({"x": "1", "y": "2", "z": "1"}))) == ["z=1"]
-    assert union.tie(0.0) == []
+    assert missing(union, 0.0) == []
 
 
-def test_the_first_file_counts_and_another_takes_over() -> None:
+def test_the_file_that_had_an_object_goes_on_having_it() -> None:
     union = Union()
     assert told(union.put("b", contents({"x": "b"}))) == ["x=b"]
     assert told(union.put("c", contents({"x": "c"}))) == []
-    assert told(union.put("a", contents({"x": "a"}))) == ["x=a"]
-    union.drop("a")
-    assert told(union.tie(0.0)) == ["x=b"]
+    assert told(union.put("a", contents({"x": "a"}))) == []
+    assert told(union.put("b", contents({"x": "b2"}))) == ["x=b2"]
     union.drop("b")
-    assert told(union.tie(0.0)) == ["x=c"]
-    assert list(union.missing) == []
+    assert union.put("c", contents({"x": "c2"})) == [], "it may be back yet"
+    (let_go,) = missing(union, 1.0)
+    assert told(union.settle(let_go)) == ["x=a"]
+    assert union.put("b", contents({"x": "b"})) == []
+    assert missing(union, 2.0) == []
 
 
-def test_repeats_are_told_of_every_file_but_the_first() -> None:
+def test_a_file_that_is_back_in_time_has_its_object_still() -> None:
+    union = Union()
+    union.put("b", contents({"x": "b"}))
+    union.put("a", contents({"x": "a"}))
+    union.drop("b")
+    assert union.put("b", contents({"x": "b"})) == []
+    assert missing(union, 1.0) == []
+    union.drop("b")
+    (let_go,) = missing(union, 2.0)
+    assert let_go in union
+    assert told(union.put("b", contents({"x": "b2"}))) == ["x=b2"]
+    assert missing(union, 3.0) == []
+    assert let_go not in union
+
+
+def test_one_that_says_the_same_is_the_next() -> None:
+    """As a file that was renamed does; then nothing has happened."""
+    union = Union()
+    union.put("b", contents({"x": "1"}))
+    union.put("a", contents({"x": "2"}))
+    union.drop("b")
+    union.put("c", contents({"x": "1"}))
+    (let_go,) = missing(union, 1.0)
+    assert union.settle(let_go) == []
+    assert told(union.put("c", contents({"x": "3"}))) == ["x=3"]
+
+
+def test_repeats_are_told_of_every_file_but_the_one_that_has_it() -> None:
     union = Union()
     union.put("b", contents({"w": "1", "x": "b"}))
     union.put("c", contents({"x": "c"}))
@@ -67,40 +102,35 @@ def test_repeats_are_told_of_every_file_but_the_first() -> None:
     assert union.reshuffled() == set()
     text = "VirtualMachine shop/x is defined in b already, which counts; remove one of them"
     assert union.repeats("b") == []
-    assert union.repeats("c") == [Flaw("document 1", text)]
+    assert union.repeats("c") == [id_of("x")]
+    assert union.repeat(id_of("x"), "c") == Flaw("document 1", text)
     union.put("a", contents({"x": "a"}))
-    assert union.reshuffled() == {"a", "b", "c"}
-    assert union.repeats("b") == [Flaw("document 2", text.replace("in b", "in a"))]
-    union.drop("a")
+    after = "; after a restart this one would count, as the first in path order"
+    assert union.repeat(id_of("x"), "a") == Flaw("document 1", text + after)
+    assert union.losers(id_of("x")) == ["a", "c"]
+    assert union.losers(id_of("w")) == []
     union.drop("b")
-    assert union.reshuffled() >= {"b", "c"}
-    assert union.repeats("c") == []
-    assert union.repeats("b") == []
-
-
-def test_an_object_that_moves_is_never_missing() -> None:
-    union = Union()
-    union.put("a", contents({"x": "1"}))
-    union.put("a", contents({}))
-    assert union.put("b", contents({"x": "1"})) == []
-    assert union.tie(1.0) == []
-    assert list(union.missing) == []
+    assert union.reshuffled() >= {"a", "b", "c"}
+    assert union.losers(id_of("x")) == [], "nobody has it for now"
+    for let_go in missing(union, 1.0):
+        union.settle(let_go)
+    assert union.reshuffled() >= {"a", "c"}
+    assert union.repeats("a") == []
+    assert union.repeats("c") == [id_of("x")]
 
 
 def test_what_no_file_defines_is_missing_until_it_is_deleted_or_back() -> None:
     union = Union()
     union.put("a", contents({"x": "1", "y": "1"}))
     union.drop("a")
-    assert union.tie(1.0) == []
     x, y = Missing(id_of("x"), "a", 1.0), Missing(id_of("y"), "a", 1.0)
-    assert list(union.missing) == [x, y]
+    assert missing(union, 1.0) == [x, y]
     union.postpone(x, 2.0)
     assert list(union.missing) == [x._replace(since=2.0), y]
-    assert union.put("b", contents({"x": "1"})) == []
-    assert list(union.missing) == [y]
-    assert union.delete(y) == Delete(*id_of("y"))
+    assert union.settle(y) == [Delete(*id_of("y"))]
+    assert told(union.put("b", contents({"y": "1"}))) == ["y=1"]
+    assert union.put("a", contents({"x": "1"})) == []
     assert list(union.missing) == []
-    assert told(union.put("a", contents({"y": "1"}))) == ["y=1"]
 
 
 def test_an_object_that_was_never_told_is_never_missing() -> None:
@@ -108,8 +138,7 @@ def test_an_object_that_was_never_told_is_never_missing() -> None:
     union.put("a", contents({"x": "1"}))
     union.put("b", contents({"x": "2"}))
     union.drop("b")
-    assert union.tie(1.0) == []
-    assert list(union.missing) == []
+    assert missing(union, 1.0) == []
 
 
 def test_an_object_that_was_malformed_is_told_once_it_is_good() -> None:
@@ -135,34 +164,56 @@ files = st.dictionaries(st.sampled_from("xyz"), st.sampled_from("12"), max_size=
 steps = st.lists(st.tuples(st.sampled_from("abc"), st.none() | files, st.booleans()), max_size=20)
 
 
+class Model:
+    """A union, the files that it was told of, what follows, and which file has what."""
+
+    def __init__(self) -> None:
+        self.union = Union()
+        self.held: dict[str, dict[str, str]] = {}
+        self.known: dict[str, str] = {}
+        self.holders: dict[str, str] = {}
+
+    def write(self, path: str, addresses: dict[str, str] | None) -> None:
+        if addresses is None:
+            self.held.pop(path, None)
+            self.union.drop(path)
+            return
+        self.held[path] = addresses
+        self._note(self.union.put(path, contents(addresses)))
+        for name in addresses:
+            self.holders.setdefault(name, path)
+
+    def settle(self) -> None:
+        for let_go in missing(self.union, 0.0):
+            name = let_go.id[1].name
+            said = self.known[name]
+            self._note(self.union.settle(let_go))
+            definers = [path for path in sorted(self.held) if name in self.held[path]]
+            same = [path for path in definers if self.held[path][name] == said]
+            del self.holders[name]
+            if definers:
+                self.holders[name] = (same or definers)[0]
+
+    def _note(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Delete):
+                del self.known[event.key.name]
+            else:
+                name, _, address = told([event])[0].partition("=")
+                self.known[name] = address
+
+
 @given(steps)
-def test_what_was_told_is_what_a_rebuild_says(
+def test_what_was_told_is_what_the_files_with_each_object_say(
     steps: list[tuple[str, dict[str, str] | None, bool]],
 ) -> None:
-    """Once all is tied and what is missing is deleted, whenever that is done."""
-    union, held, known = Union(), dict[str, dict[str, str]](), dict[str, str]()
-
-    def note(events: list[Apply | Malformed]) -> None:
-        for text in told(events):
-            name, _, address = text.partition("=")
-            known[name] = address
-
-    def finish() -> None:
-        note(union.tie(0.0))
-        for missing in union.missing:
-            del known[union.delete(missing).key.name]
-
-    for path, addresses, finished in steps:
-        if addresses is None:
-            held.pop(path, None)
-            union.drop(path)
-        else:
-            held[path] = addresses
-            note(union.put(path, contents(addresses)))
-        if finished:
-            finish()
-    finish()
-    rebuilt: dict[str, str] = {}
-    for path in sorted(held, reverse=True):
-        rebuilt |= held[path]
-    assert known == rebuilt
+    """Once what is missing is settled, whenever that is done; beside a naive model of it."""
+    model = Model()
+    for path, addresses, settled in steps:
+        model.write(path, addresses)
+        if settled:
+            model.settle()
+    model.settle()
+    held = model.held
+    assert model.known == {name: held[path][name] for name, path in model.holders.items()}
+    assert model.known.keys() == {name for addresses in held.values() for name in addresses}
