@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TextIO
 
@@ -86,11 +86,16 @@ class App:
         )
         scope = XdsScope(config.xds_scope)
         self._server = Server(
-            self._cache, str(config.listen), GrpcAio, config.limits, xds_scope=scope
+            self._cache,
+            str(config.listen),
+            GrpcAio,
+            config.limits,
+            xds_scope=scope,
+            remarks=self._remarks,
         )
         self._metrics = Metrics()
         self._lag = LoopLag()
-        self._http = HttpServer(self._not_ready, self._metrics.page)
+        self._http = HttpServer(self._not_ready, self._metrics.page, troubles=self._troubles)
         self._place: Place | None = None
         self._grpc = ""
         self._announced = False
@@ -169,9 +174,14 @@ class App:
             return "draining"
         if not self._cache.synced:
             kinds = ", ".join(sorted(kind.value for kind in self._cache.unlisted))
-            troubles = self._place.troubles if self._place else ()
-            return "\n".join((f"not synced: {kinds} not listed yet", *troubles))
+            return f"not synced: {kinds} not listed yet"
         return None
+
+    def _troubles(self) -> Iterable[str]:
+        return self._place.troubles if self._place else ()
+
+    def _remarks(self, kind: Kind, key: Key) -> Iterable[str]:
+        return self._place.remarks(kind, key) if self._place else ()
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)

@@ -15,6 +15,7 @@ class State:
     """What the port is told."""
 
     reason: str | None = "not synced"
+    troubles: tuple[str, ...] = ()
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ async def url(state: State) -> AsyncIterator[str]:
     metrics = Metrics()
     metrics.bind_one(Metric.SYNCED, lambda: state.reason is None)
     metrics.bind(Metric.CALLS, lambda: {("/a.B/C", "OK"): 3})
-    server = HttpServer(lambda: state.reason, metrics.page)
+    server = HttpServer(lambda: state.reason, metrics.page, troubles=lambda: state.troubles)
     port = await server.start("127.0.0.1", 0)
     yield f"http://127.0.0.1:{port}"
     await server.stop()
@@ -49,6 +50,14 @@ async def test_ready_only_while_nothing_speaks_against_it(url: str, state: State
     assert await get(f"{url}/readyz") == (200, "ok\n")
     state.reason = "draining"
     assert await get(f"{url}/readyz") == (503, "draining\n")
+
+
+async def test_says_what_is_wrong_whether_ready_or_not(url: str, state: State) -> None:
+    state.troubles = ("a.yaml: is broken", "b.yaml: is left out")
+    page = "a.yaml: is broken\nb.yaml: is left out\n"
+    assert await get(f"{url}/readyz") == (503, f"not synced\n{page}")
+    state.reason = None
+    assert await get(f"{url}/readyz") == (200, f"ok\n{page}")
 
 
 async def test_metrics_are_read_when_scraped(url: str, state: State) -> None:

@@ -31,6 +31,9 @@ class Witness:
     def __init__(self) -> None:
         self.heard: list[str] = []
 
+    def remarks(self, _kind: Kind, _key: Key) -> Iterable[str]:
+        return ()
+
     async def run(self, emit: Emit) -> None:
         """Nothing comes of itself."""
 

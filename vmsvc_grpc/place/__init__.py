@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.source import Emit
 
 
@@ -21,7 +21,13 @@ class Place(Protocol):
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Sentences that say what cannot be read now; none while all is well."""
+        """Sentences that say what cannot be read, or is left out, now; none while all is well.
+
+        Not more than some hundred, however much is wrong.
+        """
+
+    def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
+        """Sentences on an object beside what is told of it: where else it is defined."""
 
     async def run(self, emit: Emit) -> None:
         """Read, and hold, until cancelled. Raises what it cannot begin or go on with."""

@@ -62,6 +62,10 @@ class ClusterPlace:
         """What cannot be read from the API server now, and why."""
         return self._source.troubles if self._source else ()
 
+    def remarks(self, _kind: Kind, _key: Key) -> Iterable[str]:
+        """None: an API server holds an object once."""
+        return ()
+
     async def run(self, emit: Emit) -> None:
         """Read, and write while leading, until cancelled. Raises NoApiServer."""
         async with ApiServer(self._credentials) as api:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -13,12 +13,20 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class HttpServer:
     """Serves /livez, /readyz and /metrics on one address.
 
-    `not_ready` says why we are not ready, or None if we are; `metrics` gives the page
-    in Prometheus' text format. Both are called on the event loop at each request.
+    `not_ready` says why we are not ready, or None if we are; `troubles` are sentences that
+    say what is wrong whether we are or not; `metrics` gives the page in Prometheus' text
+    format. Each is called on the event loop at each request.
     """
 
-    def __init__(self, not_ready: Callable[[], str | None], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        not_ready: Callable[[], str | None],
+        metrics: Callable[[], bytes],
+        *,
+        troubles: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._not_ready = not_ready
+        self._troubles = troubles
         self._metrics = metrics
         self._runner: web.AppRunner | None = None
 
@@ -52,9 +60,10 @@ class HttpServer:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         reason = self._not_ready()
-        if reason is None:
-            return web.Response(text="ok\n")
-        return web.Response(status=503, text=f"{reason}\n")
+        lines = ("ok" if reason is None else reason, *self._troubles())
+        return web.Response(
+            status=200 if reason is None else 503, text="".join(f"{line}\n" for line in lines)
+        )
 
     async def _page(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": _METRICS_TYPE})

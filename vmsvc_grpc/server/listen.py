@@ -19,6 +19,7 @@ from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import Counts
 from vmsvc_grpc.server.endpoint_service import lookup
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.explain import Remarks, no_remarks
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
 from vmsvc_grpc.server.introspection import channelz, health, reflection
@@ -63,6 +64,7 @@ class Server:
         limits: Limits | None = None,
         *,
         xds_scope: XdsScope = XdsScope.ALL,
+        remarks: Remarks = no_remarks,
     ) -> None:
         """`address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one."""
         self.counts = Counts()
@@ -70,6 +72,7 @@ class Server:
         self._address = address
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
+        self._remarks = remarks
         self._xds = xds.Xds(cache, xds_scope, self._limits, self.counts)
         services = [service for file in _FILES for service in file.services_by_name.values()]
         names = [service.full_name for service in (*services, *xds.services())]
@@ -130,7 +133,7 @@ class Server:
 
     def _methods(self) -> tuple[Method, ...]:
         return (
-            *Lookup(self._cache, self._encoder, self._limits).methods(),
+            *Lookup(self._cache, self._encoder, self._limits, self._remarks).methods(),
             StreamMethod(f"/{lookup.SERVICE}/WatchEndpoints", self._watch, client_streaming=False),
             *self._xds.methods(),
             *self._health.methods(),

@@ -5,7 +5,7 @@ The rules are the model's; here they are only told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
@@ -19,8 +19,18 @@ from vmsvc_grpc.server.endpoint_service.encode import endpoint_message
 
 _Verdict = pb.VirtualMachineExplanation
 
+Remarks = Callable[[Kind, Key], Iterable[str]]
+"""What is known of an object beside what the cache holds: where else it is defined."""
 
-def explanation(cache: Cache, key: Key) -> pb.ExplainEndpointsResponse | None:
+
+def no_remarks(_kind: Kind, _key: Key) -> Iterable[str]:
+    """Nothing more is known of any object."""
+    return ()
+
+
+def explanation(
+    cache: Cache, key: Key, remarks: Remarks = no_remarks
+) -> pb.ExplainEndpointsResponse | None:
     """What is to be said of a service; None if there is none of that name.
 
     One that cannot be read, or is being deleted, is explained too.
@@ -35,6 +45,8 @@ def explanation(cache: Cache, key: Key) -> pb.ExplainEndpointsResponse | None:
         response.problems.add(field="metadata.deletionTimestamp", message=text)
     elif not problems:
         response.problems.extend(_unheld(service))
+    for remark in remarks(Kind.VIRTUAL_MACHINE_SERVICE, key):
+        response.problems.add(field="(file)", message=remark)
     if service.spec is None:
         return response
     response.selector.update(service.spec.selector)
@@ -42,6 +54,8 @@ def explanation(cache: Cache, key: Key) -> pb.ExplainEndpointsResponse | None:
     response.serving_last_valid = bool(problems)
     vms = cache.vms.nearly_matching(key.namespace, service.spec.selector)
     explained = [_explained(cache, service, service.spec, vm) for vm in vms]
+    for vm in explained:
+        vm.reasons.extend(remarks(Kind.VIRTUAL_MACHINE, Key(key.namespace, vm.vm_name)))
     explained += _unreadable(cache, key.namespace)
     explained.sort(key=lambda vm: vm.vm_name)
     response.virtual_machines.extend(explained)

@@ -15,7 +15,7 @@ from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
-from vmsvc_grpc.server.endpoint_service.explain import explanation
+from vmsvc_grpc.server.endpoint_service.explain import Remarks, explanation, no_remarks
 from vmsvc_grpc.server.limits import Limits
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["EndpointService"].full_name
@@ -27,11 +27,14 @@ class Lookup:
     Each raises RpcError: INVALID_ARGUMENT, and UNAVAILABLE until the cache is synced.
     """
 
-    def __init__(self, cache: Cache, encoder: Encoder, limits: Limits) -> None:
+    def __init__(
+        self, cache: Cache, encoder: Encoder, limits: Limits, remarks: Remarks = no_remarks
+    ) -> None:
         """Reads `cache`, and never changes it."""
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
+        self._remarks = remarks
 
     def methods(self) -> tuple[Method, ...]:
         """The three methods."""
@@ -75,7 +78,7 @@ class Lookup:
         """An ExplainEndpointsResponse. Raises RpcError too: NOT_FOUND. O(VMs of the namespace)."""
         key = requests.explain(request)
         self._check_synced()
-        response = explanation(self._cache, key)
+        response = explanation(self._cache, key, self._remarks)
         if response is None:
             raise _not_found(key, f"there is no VirtualMachineService {key}")
         return response.SerializeToString()

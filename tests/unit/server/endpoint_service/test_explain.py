@@ -259,3 +259,20 @@ def test_that_the_objects_of_a_service_cannot_be_held_is_told_in_the_words_of_wh
 def test_a_condition_that_tells_nothing_more(made: VirtualMachineService) -> None:
     fields = [problem.field for problem in explained(made).problems]
     assert fields == [problem.field for problem in made.problems]
+
+
+def test_says_where_else_an_object_is_defined() -> None:
+    def remarks(kind: Kind, key: Key) -> list[str]:
+        return [f"copy.yaml: {kind.value} {key} is defined already"]
+
+    found = explanation(
+        synced_cache(service(given=TWO), vm("a", "10.0.0.1", labels=FRONT)), WEB, remarks
+    )
+    assert found is not None
+    assert [(problem.field, problem.message) for problem in found.problems] == [
+        ("(file)", f"copy.yaml: VirtualMachineService {WEB} is defined already")
+    ]
+    assert list(found.virtual_machines[0].reasons) == [
+        "it has no readiness probe, so it counts as ready",
+        "copy.yaml: VirtualMachine shop/a is defined already",
+    ]
