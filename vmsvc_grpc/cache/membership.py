@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
@@ -10,10 +10,15 @@ from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
     ServiceSpec,
+    StoredEndpoints,
+    StoredService,
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.resolve import AddressRules, contribution, families
 from vmsvc_grpc.model.selector import matches, nearly_matches
+
+_Pair = tuple[str, str, str]  # namespace, label key, label value
 
 
 @dataclass(slots=True)
@@ -44,9 +49,9 @@ class Service:
             self._ready_uids = self.remembered.union(e.vm_uid for e in self.endpoints if e.ready)
         return uid in self._ready_uids
 
-    def remember(self, uids: frozenset[str]) -> None:
-        """These were ready before this process knew of the service."""
-        self.remembered = uids
+    def remember(self, stored: StoredEndpoints | None) -> None:
+        """Who is ready in the stored Endpoints was so before this process knew of the service."""
+        self.remembered = stored.ready_uids() if stored else frozenset()
         self._ready_uids = None
 
     def reassemble(self) -> bool:
@@ -65,7 +70,100 @@ class Service:
         return None if self.object.meta.deleting else self.spec
 
 
-_Pair = tuple[str, str, str]  # namespace, label key, label value
+class Membership:
+    """VMs, VMServices, and what each VM gives to the services that select it.
+
+    Only the cache changes it. Cost of a VM's change: its labels, and the services that match.
+    """
+
+    def __init__(self, rules: AddressRules) -> None:
+        """There are none yet."""
+        self.vms = VirtualMachineIndex()
+        self.services: dict[Key, Service] = {}
+        self.evaluations = 0
+        self._rules = rules
+        self._selectors = SelectorIndex()
+
+    def empty(self) -> bool:
+        """Whether nothing at all is held, entries without content included."""
+        return not self.services and self.vms.empty() and self._selectors.empty()
+
+    def vm_changed(
+        self, old: VirtualMachine | None, new: VirtualMachine | None
+    ) -> Iterator[Service]:
+        """Hold a VM, that was `old` and is `new`, against its services.
+
+        Gives those whose endpoints may have changed, each once they are worked out.
+        """
+        vm = new or old
+        assert vm is not None
+        affected = dict.fromkeys(self._selectors.selecting(vm.key.namespace, vm.labels))
+        if old is not None and old.labels != vm.labels:
+            affected |= dict.fromkeys(self._selectors.selecting(vm.key.namespace, old.labels))
+        for key in affected:
+            service = self.services[key]
+            if self._contribute(service, vm.key, new):
+                yield service
+
+    def _contribute(self, service: Service, vm_key: Key, vm: VirtualMachine | None) -> bool:
+        """Hold one VM against one service; whether it gives something else than before."""
+        before = service.contributions.pop(vm_key, None)
+        given = self._evaluated(service, vm) if vm else None
+        if given is not None:
+            service.contributions[vm_key] = given
+        return (given or ()) != (before or ())
+
+    def _evaluated(self, service: Service, vm: VirtualMachine) -> tuple[Endpoint, ...] | None:
+        assert service.spec is not None, "only a service with a valid spec has a selector"
+        self.evaluations += 1
+        return contribution(service.spec, service.families, vm, service.remembers, self._rules)
+
+    def put_service(
+        self, object_: VirtualMachineService, stored: StoredEndpoints | None
+    ) -> tuple[Service, bool] | None:
+        """A VMService is now like this; what is known of it, and whether its spec is another.
+
+        None if nothing changed. `stored` are its Endpoints, for one that was not known before.
+        """
+        key = object_.key
+        service = self.services.get(key)
+        if service is None or service.object.meta.uid != object_.meta.uid:
+            # A new object of an old name owes nothing to the one before it.
+            service = Service(object_)
+            service.remember(stored)
+            self.services[key] = service
+            self._selectors.remove(key)
+        elif service.object == object_:
+            return None
+        else:
+            service.object = object_
+        if object_.spec is None or object_.spec == service.spec:
+            return service, False
+        service.spec = object_.spec
+        self._selectors.put(key, object_.spec.selector)
+        return service, True
+
+    def remove_service(self, key: Key) -> bool:
+        """There is no such VMService any more; whether there was one."""
+        self._selectors.remove(key)
+        return self.services.pop(key, None) is not None
+
+    def families(self, service: Service, stored: StoredService | None) -> tuple[IPFamily, ...]:
+        """The address families of a service with a valid spec, `stored` being its Service."""
+        assert service.spec is not None, "a service without a spec asks for no addresses"
+        given: Sequence[str] = stored.ip_families if stored else ()
+        return families(service.spec, given, self._rules.cluster_families)
+
+    def evaluate(self, service: Service, stored: StoredService | None) -> bool:
+        """Work the service out anew from its VMs; whether its endpoints changed."""
+        service.contributions = {}
+        if service.spec is not None:
+            key = service.object.key
+            service.families = self.families(service, stored)
+            for vm in self.vms.matching(key.namespace, service.spec.selector):
+                if (given := self._evaluated(service, vm)) is not None:
+                    service.contributions[vm.key] = given
+        return service.reassemble()
 
 
 class VirtualMachineIndex:

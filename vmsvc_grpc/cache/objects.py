@@ -1,14 +1,183 @@
-"""What has been listed and told: which of two tellings is the newer, and slices by service."""
+"""What has been listed and told: lists, freshness, problems, and what is stored for services."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 
-from vmsvc_grpc.model.objects import Key, Kind, StoredEndpointSlice
+from vmsvc_grpc.model.events import Malformed
+from vmsvc_grpc.model.objects import (
+    Key,
+    Kind,
+    Object,
+    StoredEndpoints,
+    StoredEndpointSlice,
+    StoredService,
+    VirtualMachine,
+)
 from vmsvc_grpc.model.ownership import service_of_slice
+from vmsvc_grpc.model.problem import Problem
 
 # As many as 64 bits have: etcd counts no further. Python refuses to read 5,000.
 _DIGITS_MAX = 20
+
+OnProblems = Callable[[Kind, Key, tuple[Problem, ...]], None]
+"""Told what is wrong with an object, each time that changes; empty when nothing is."""
+
+_List = tuple[Kind, str | None]
+"""What one complete list covers: a kind, in one namespace or in all (None)."""
+
+Stored = StoredService | StoredEndpoints | StoredEndpointSlice
+"""What is held for a VMService."""
+
+
+class Objects:
+    """What the source told and requests were answered, as far as it counts.
+
+    VMs and VMServices themselves are kept by `membership`. Only the cache changes it.
+    """
+
+    def __init__(
+        self, kinds: Iterable[Kind], namespaces: Sequence[str], on_problems: OnProblems | None
+    ) -> None:
+        """`namespaces` are those that are listed one by one; none: all at once."""
+        self.services: dict[Key, StoredService] = {}
+        self.endpoints: dict[Key, StoredEndpoints] = {}
+        self.slices = SliceIndex()
+        self.problems: dict[tuple[Kind, Key], tuple[Problem, ...]] = {}
+        self._unlisted: set[_List] = set(product(kinds, namespaces or (None,)))
+        self._listing: dict[_List, set[Key]] = {}
+        self._freshness = Freshness(namespaces)
+        self._on_problems = on_problems
+
+    def empty(self) -> bool:
+        """Whether nothing is held of any object."""
+        stored = self.services or self.endpoints or not self.slices.empty()
+        return not (stored or self.problems) and self._freshness.idle()
+
+    @property
+    def unlisted(self) -> frozenset[Kind]:
+        """The kinds that have not been listed completely yet."""
+        return frozenset(kind for kind, _ in self._unlisted)
+
+    # -- What is told --
+
+    def list_begins(self, kind: Kind, namespace: str | None) -> None:
+        """A complete list begins."""
+        self._listing[kind, namespace] = set()
+        self._freshness.listing(kind, namespace)
+
+    def list_ends(
+        self, kind: Kind, namespace: str | None, resource_version: str, held: Iterable[Key]
+    ) -> list[Key]:
+        """A complete list ends; names of `held`, and of the malformed, that it lacked, sorted."""
+        self._freshness.listed(kind, namespace, resource_version)
+        listed = self._listing.pop((kind, namespace), set())
+        self._unlisted.discard((kind, namespace))
+        known = {key for noted, key in self.problems if noted is kind}.union(held)
+        return sorted(
+            key
+            for key in known - listed
+            if namespace in (None, key.namespace) and not self._freshness.overtaken(kind, key)
+        )
+
+    def told(self, object_: Object) -> bool:
+        """Whether what the source tells of an object is to be taken in."""
+        self._seen(object_.kind, object_.key)
+        if isinstance(object_, VirtualMachine):  # Nobody but the source tells of one.
+            return True
+        return self._freshness.told(object_.kind, object_.key, object_.meta.resource_version)
+
+    def answered(self, object_: Object) -> bool:
+        """Whether the answer to a request is to be taken in."""
+        assert not isinstance(object_, VirtualMachine), "VMs are not written"
+        return self._freshness.answered(object_.kind, object_.key, object_.meta.resource_version)
+
+    def told_malformed(self, event: Malformed) -> None:
+        """An object exists that cannot be read."""
+        self._seen(event.kind, event.key)
+        self.note(event.kind, event.key, (event.problem,))
+
+    def told_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
+        """Whether what the source tells of a deletion is to be taken in."""
+        if not self._freshness.told(kind, key, resource_version):
+            return False
+        for scope in (None, key.namespace):
+            self._listing.get((kind, scope), set()).discard(key)
+        return True
+
+    def _seen(self, kind: Kind, key: Key) -> None:
+        for scope in (None, key.namespace):
+            if (listing := self._listing.get((kind, scope))) is not None:
+                listing.add(key)
+
+    # -- What is held --
+
+    def note(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
+        """These are the problems of an object now."""
+        if self.problems.get((kind, key), ()) == problems:
+            return
+        if problems:
+            self.problems[kind, key] = problems
+        else:
+            del self.problems[kind, key]
+        if self._on_problems is not None:
+            self._on_problems(kind, key, problems)
+
+    def forget(self, kind: Kind, key: Key) -> None:
+        """There is no such object any more; what is stored under the name is for `remove`."""
+        self.note(kind, key, ())
+        self._freshness.gone(kind, key)
+
+    def keys(self) -> set[Key]:
+        """Names of the services that objects are stored for, as a set of the caller's own."""
+        return {*self.services, *self.endpoints, *self.slices.services()}
+
+    def names(self, kind: Kind) -> Iterable[Key]:
+        """Names of the stored objects of a kind."""
+        match kind:
+            case Kind.SERVICE:
+                return self.services
+            case Kind.ENDPOINTS:
+                return self.endpoints
+            case Kind.ENDPOINT_SLICE:
+                return self.slices.keys()
+        raise AssertionError(f"not stored for a service: {kind}")
+
+    def put(self, stored: Stored) -> frozenset[Key]:
+        """Add or replace a stored object; the services that it was and is for, if it changed."""
+        old: Stored | None
+        match stored:
+            case StoredService():
+                old = self.services.get(stored.key)
+                self.services[stored.key] = stored
+            case StoredEndpoints():
+                old = self.endpoints.get(stored.key)
+                self.endpoints[stored.key] = stored
+            case _:
+                old = self.slices.put(stored)
+        return frozenset() if old == stored else _services(old) | _services(stored)
+
+    def remove(self, kind: Kind, key: Key) -> frozenset[Key]:
+        """Take a stored object out; the service that it was for, if it was there."""
+        match kind:
+            case Kind.SERVICE:
+                return _services(self.services.pop(key, None))
+            case Kind.ENDPOINTS:
+                return _services(self.endpoints.pop(key, None))
+            case Kind.ENDPOINT_SLICE:
+                return _services(self.slices.remove(key))
+        raise AssertionError(f"not stored for a service: {kind}")
+
+
+def _services(stored: Stored | None) -> frozenset[Key]:
+    """The service that an object is for; somebody may give a slice to another one."""
+    match stored:
+        case None:
+            return frozenset()
+        case StoredEndpointSlice():
+            return frozenset((service_of_slice(stored),))
+    return frozenset((stored.key,))
 
 
 class Freshness:
@@ -92,10 +261,6 @@ class SliceIndex:
         """An empty index."""
         self._by_key: dict[Key, StoredEndpointSlice] = {}
         self._by_service: dict[Key, dict[Key, StoredEndpointSlice]] = {}
-
-    def get(self, key: Key) -> StoredEndpointSlice | None:
-        """The slice of that name, or None."""
-        return self._by_key.get(key)
 
     def keys(self) -> set[Key]:
         """The names of all slices, as a set of the caller's own."""

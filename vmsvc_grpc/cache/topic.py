@@ -6,12 +6,13 @@ a queue: whatever it missed is in the newest state.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
-from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
+from vmsvc_grpc.model.objects import Key, ServicePort
 
 
 class Absence(Enum):
@@ -73,3 +74,113 @@ class Topic:
         self.current = Publication(version, state, base)
         for subscription in self.subscriptions:
             subscription.wake(self)
+
+
+class Topics:
+    """The topics of all services: two for each, and those of names that are waited for."""
+
+    def __init__(self, services: Container[Key]) -> None:
+        """`services` are those that exist: the topics of others last while somebody subscribes."""
+        self.publications = 0
+        self._services = services
+        self._topics: dict[tuple[Key, FilterClass], Topic] = {}
+        self._version = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._topics)
+
+    def state(self, service: Key, filter_class: FilterClass) -> Publication:
+        """The newest publication of a service; an `Absent` one if it does not exist."""
+        topic = self._topics.get((service, filter_class))
+        return topic.current if topic else self._first(not_found(service))
+
+    def subscribe(
+        self, service: Key, filter_class: FilterClass, subscription: Subscription
+    ) -> Topic:
+        """The topic of a service, which wakes `subscription` from now on.
+
+        The service need not exist; its topic then is absent until it does.
+        """
+        topic = self._topics.get((service, filter_class))
+        if topic is None:
+            topic = Topic(service, filter_class, self._first(not_found(service)))
+            self._topics[service, filter_class] = topic
+        topic.subscriptions[subscription] = None
+        return topic
+
+    def unsubscribe(self, topic: Topic, subscription: Subscription) -> None:
+        """Do not wake `subscription` any more; also if it was not subscribed."""
+        topic.subscriptions.pop(subscription, None)
+        self._drop_if_idle(topic)
+
+    def publish(
+        self, service: Key, ports: tuple[ServicePort, ...], endpoints: tuple[Endpoint, ...]
+    ) -> None:
+        """Bring the topics of a service to this state; one that shows no change stays silent."""
+        ready = tuple(e for e in endpoints if e.ready)
+        self._publish_set(service, FilterClass.ALL, ports, endpoints)
+        self._publish_set(service, FilterClass.READY_ONLY, ports, ready)
+
+    def publish_absent(self, absent: Absent) -> None:
+        """Have the topics of a service say that there is nothing to tell of it, and why."""
+        for filter_class in FilterClass:
+            topic = self._topics.get((absent.service, filter_class))
+            if topic is None:
+                if absent.service in self._services:
+                    self._topics[absent.service, filter_class] = Topic(
+                        absent.service, filter_class, self._first(absent)
+                    )
+            else:
+                if not _same_absence(topic.current.state, absent):
+                    self.publications += 1
+                    topic.publish(self._next_version(), absent)
+                self._drop_if_idle(topic)
+
+    def _publish_set(
+        self,
+        service: Key,
+        filter_class: FilterClass,
+        ports: tuple[ServicePort, ...],
+        endpoints: tuple[Endpoint, ...],
+    ) -> None:
+        topic = self._topics.get((service, filter_class))
+        if topic is not None:
+            state = topic.current.state
+            if (
+                isinstance(state, EndpointSet)
+                and state.ports == ports
+                and state.endpoints == endpoints
+            ):
+                return
+        version = self._next_version()
+        new = EndpointSet(service, version, ports, endpoints)
+        self.publications += 1
+        if topic is None:
+            first = Publication(version, new, None)
+            self._topics[service, filter_class] = Topic(service, filter_class, first)
+        else:
+            topic.publish(version, new)
+
+    def _drop_if_idle(self, topic: Topic) -> None:
+        if not topic.subscriptions and topic.service not in self._services:
+            self._topics.pop((topic.service, topic.filter_class), None)
+
+    def _next_version(self) -> int:
+        self._version += 1
+        return self._version
+
+    def _first(self, absent: Absent) -> Publication:
+        return Publication(self._next_version(), absent, None)
+
+
+def not_found(service: Key) -> Absent:
+    """There is no service of that name."""
+    return Absent(service, Absence.NOT_FOUND, f"there is no VirtualMachineService {service}")
+
+
+def _same_absence(state: EndpointSet | Absent, absent: Absent) -> bool:
+    # First "is being deleted", then "there is none": to a client that is one event.
+    if not isinstance(state, Absent) or state.absence is not absent.absence:
+        return False
+    return absent.absence is Absence.NOT_FOUND or state == absent

@@ -305,7 +305,7 @@ def test_who_was_ready_is_looked_up_once_for_all_vms_of_a_service() -> None:
     probing_vms = [vm(f"v{i}", f"10.0.0.{i}", probe=Probe.TCP_SOCKET) for i in range(200)]
     cache = synced(service(), *probing_vms)
     cache.services[WEB].endpoints = Counted(cache.services[WEB].endpoints)
-    cache.services[WEB].remember(frozenset())
+    cache.services[WEB].remember(None)
     cache.apply(Apply(service(given=spec(ports=(HTTP._replace(port=81),)))))
     assert 1 <= Counted.scans <= 2
 

@@ -192,7 +192,6 @@ def test_slices_by_service(made: list[tuple[str, str, str]]) -> None:
         of_service = sorted(key for key in held if service_of_slice(held[key]) == service_key)
         assert index.of(service_key) == tuple(held[key] for key in of_service)
     for key, slice_ in held.items():
-        assert index.get(key) == slice_
         assert index.remove(key) == slice_
         assert index.remove(key) is None
     assert index.empty()
