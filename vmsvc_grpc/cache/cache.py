@@ -244,10 +244,11 @@ class Cache:
         if old == new or not self.synced:
             return frozenset()
         changed = []
-        for service in self._membership.vm_changed(old, new):
-            if service.reassemble():
-                changed.append(service.object.key)
-            self._publish(service)
+        for service, change in self._membership.vm_changed(old, new):
+            key = service.object.key
+            changed.append(key)
+            if service.served is not None:
+                self._topics.publish_change(key, service.endpoints, change)
         return frozenset(changed)
 
     def _service_changed(self, object_: VirtualMachineService) -> frozenset[Key]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vmsvc_grpc.model.endpoints import Endpoint, assembled
+from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointDiff
 from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
@@ -26,43 +27,61 @@ class Service:
     """What the cache knows of one VMService. Read it; only the cache changes it.
 
     `spec` is the last valid specification, which is served also while the object as
-    it stands is refused; None if there has been none. `endpoints` are all of them,
-    ready or not, sorted.
+    it stands is refused; None if there has been none.
     """
 
     object: VirtualMachineService
     spec: ServiceSpec | None = None
     families: tuple[IPFamily, ...] = ()
-    endpoints: tuple[Endpoint, ...] = ()
     contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
-    """What each VM gives that the selector matches and that is not being deleted, be it nothing."""
+    """Each selected VM's endpoints; empty if it has no usable address."""
 
     remembered: frozenset[str] = frozenset()
     """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
 
-    _ready_uids: frozenset[str] | None = None
-    """Whom `remembers` knows, once somebody has asked since `endpoints` changed."""
+    _assembly: Assembly = field(default_factory=Assembly)
+    _ready_uids: Counter[str] | None = None
+    """How many ready endpoints each VM has, from when `remembers` is first asked."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All of them, ready or not, sorted."""
+        return self._assembly.endpoints
 
     def remembers(self, uid: str) -> bool:
         """Whether the VM of this uid is among the ready endpoints now."""
         if self._ready_uids is None:
-            self._ready_uids = self.remembered.union(e.vm_uid for e in self.endpoints if e.ready)
-        return uid in self._ready_uids
+            self._ready_uids = Counter(e.vm_uid for e in self.endpoints if e.ready)
+        return uid in self._ready_uids or uid in self.remembered
 
     def remember(self, stored: StoredEndpoints | None) -> None:
         """Who is ready in the stored Endpoints was so before this process knew of the service."""
         self.remembered = stored.ready_uids() if stored else frozenset()
-        self._ready_uids = None
 
-    def reassemble(self) -> bool:
-        """Bring `endpoints` in line with `contributions`; whether they changed."""
-        endpoints = assembled(self.contributions.values())
-        changed = endpoints != self.endpoints
-        self.endpoints = endpoints
+    def give(self, vm: Key, endpoints: tuple[Endpoint, ...] | None) -> EndpointDiff | None:
+        """A VM gives these endpoints now, or is not selected (None); what changes by that.
+
+        Costs what the VM gives, and a copy of the pointers to all endpoints.
+        """
+        before = self.contributions.pop(vm, ())
+        if endpoints is not None:
+            self.contributions[vm] = endpoints
+        given = endpoints or ()
+        change = self._assembly.exchange(before, given) if given != before else None
+        if change is not None and self._ready_uids is not None:
+            self._ready_uids.subtract(e.vm_uid for e in change.gone if e.ready)
+            self._ready_uids.update(e.vm_uid for e in change.upserted if e.ready)
+            for uid in {e.vm_uid for e in change.gone if not self._ready_uids[e.vm_uid]}:
+                del self._ready_uids[uid]
+        return change
+
+    def give_all(self, contributions: dict[Key, tuple[Endpoint, ...]]) -> None:
+        """The selected VMs give these endpoints now, and nothing besides. O(endpoints)."""
+        self.contributions = contributions
+        self._assembly = Assembly(contributions.values())
+        self._ready_uids = None
         if self.spec is not None:
             self.remembered = frozenset()  # From here on, `endpoints` remembers.
-        self._ready_uids = None
-        return changed
 
     @property
     def served(self) -> ServiceSpec | None:
@@ -90,11 +109,8 @@ class Membership:
 
     def vm_changed(
         self, old: VirtualMachine | None, new: VirtualMachine | None
-    ) -> Iterator[Service]:
-        """Hold a VM, that was `old` and is `new`, against its services.
-
-        Gives those whose endpoints may have changed, each once they are worked out.
-        """
+    ) -> Iterator[tuple[Service, EndpointDiff]]:
+        """A VM that was `old` is `new`: the services whose endpoints that changes, and how."""
         vm = new or old
         assert vm is not None
         affected = dict.fromkeys(self._selectors.selecting(vm.key.namespace, vm.labels))
@@ -102,16 +118,9 @@ class Membership:
             affected |= dict.fromkeys(self._selectors.selecting(vm.key.namespace, old.labels))
         for key in affected:
             service = self.services[key]
-            if self._contribute(service, vm.key, new):
-                yield service
-
-    def _contribute(self, service: Service, vm_key: Key, vm: VirtualMachine | None) -> bool:
-        """Hold one VM against one service; whether it gives something else than before."""
-        before = service.contributions.pop(vm_key, None)
-        given = self._evaluated(service, vm) if vm else None
-        if given is not None:
-            service.contributions[vm_key] = given
-        return (given or ()) != (before or ())
+            given = self._evaluated(service, new) if new else None
+            if (change := service.give(vm.key, given)) is not None:
+                yield service, change
 
     def _evaluated(self, service: Service, vm: VirtualMachine) -> tuple[Endpoint, ...] | None:
         assert service.spec is not None, "only a service with a valid spec has a selector"
@@ -154,16 +163,16 @@ class Membership:
         given: Sequence[str] = stored.ip_families if stored else ()
         return families(service.spec, given, self._rules.cluster_families)
 
-    def evaluate(self, service: Service, stored: StoredService | None) -> bool:
-        """Work the service out anew from its VMs; whether its endpoints changed."""
-        service.contributions = {}
+    def evaluate(self, service: Service, stored: StoredService | None) -> None:
+        """Work the service out anew from its VMs. O(VMs with the rarest pair of its selector)."""
+        contributions: dict[Key, tuple[Endpoint, ...]] = {}
         if service.spec is not None:
             key = service.object.key
             service.families = self.families(service, stored)
             for vm in self.vms.matching(key.namespace, service.spec.selector):
                 if (given := self._evaluated(service, vm)) is not None:
-                    service.contributions[vm.key] = given
-        return service.reassemble()
+                    contributions[vm.key] = given
+        service.give_all(contributions)
 
 
 class VirtualMachineIndex:

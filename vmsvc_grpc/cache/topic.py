@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointDiff, EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, ServicePort
 
 
@@ -36,13 +36,15 @@ class Publication:
     """One state of a topic. Immutable but for `encoded`.
 
     `base` is the EndpointSet published just before, if it was one: what a delta
-    starts from. `encoded` is where encoders keep what they made of this publication,
+    starts from, and `change` what leads from it to this one, where that is known without
+    a look at all endpoints. `encoded` is where encoders keep what they made of this publication,
     by a name of theirs, so that it is made once for all readers.
     """
 
     version: int
     state: EndpointSet | Absent
     base: EndpointSet | None
+    change: EndpointDiff | None = None
     encoded: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,12 +68,17 @@ class Topic:
         # A dict keeps the order of subscription, so that waking is fair and repeatable.
         self.subscriptions: dict[Subscription, None] = {}
 
-    def publish(self, version: int, state: EndpointSet | Absent) -> None:
-        """Store a newer state and wake every subscription. O(subscriptions)."""
+    def publish(
+        self, version: int, state: EndpointSet | Absent, change: EndpointDiff | None = None
+    ) -> None:
+        """Store a newer state and wake every subscription. O(subscriptions).
+
+        `change` is what leads to it from the state before, if that is known.
+        """
         assert version > self.current.version, "versions of a topic only rise"
         before = self.current.state
         base = before if isinstance(before, EndpointSet) else None
-        self.current = Publication(version, state, base)
+        self.current = Publication(version, state, base, change)
         for subscription in self.subscriptions:
             subscription.wake(self)
 
@@ -121,6 +128,35 @@ class Topics:
         ready = tuple(e for e in endpoints if e.ready)
         self._publish_set(service, FilterClass.ALL, ports, endpoints)
         self._publish_set(service, FilterClass.READY_ONLY, ports, ready)
+
+    def publish_change(
+        self, service: Key, endpoints: tuple[Endpoint, ...], change: EndpointDiff
+    ) -> None:
+        """Have the topics of a service, which show its endpoints, show this change of them.
+
+        `endpoints` are what it leads to. A topic that shows none of it stays silent. Costs the
+        change, and a copy of the pointers to the ready ones.
+        """
+        self._publish_change(service, FilterClass.ALL, change, endpoints)
+        of_ready = change.of_ready()
+        if of_ready is not None:
+            self._publish_change(service, FilterClass.READY_ONLY, of_ready, None)
+
+    def _publish_change(
+        self,
+        service: Key,
+        filter_class: FilterClass,
+        change: EndpointDiff,
+        endpoints: tuple[Endpoint, ...] | None,
+    ) -> None:
+        topic = self._topics[service, filter_class]
+        base = topic.current.state
+        assert isinstance(base, EndpointSet), "a service that is served shows its endpoints"
+        if endpoints is None:
+            endpoints = change.patched(base.endpoints)
+        version = self._next_version()
+        self.publications += 1
+        topic.publish(version, base.changed(version, change, endpoints), change)
 
     def publish_absent(self, absent: Absent) -> None:
         """Have the topics of a service say that there is nothing to tell of it, and why."""

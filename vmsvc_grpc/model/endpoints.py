@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -21,6 +22,10 @@ class FilterClass(Enum):
     ALL = "all"
 
 
+EndpointId = tuple[str, str]
+"""The address and uid of an endpoint, by which it is told from others."""
+
+
 class Endpoint(NamedTuple):
     """One address of one VM. Sorts by address (bytewise), then uid."""
 
@@ -29,6 +34,11 @@ class Endpoint(NamedTuple):
     ready: bool
     vm_name: str
     zone: str
+
+    @property
+    def id(self) -> EndpointId:
+        """Its address and uid, by which it is told from others."""
+        return self[:2]
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,18 @@ class EndpointSet:
         content = repr((tuple(map(tuple, self.ports)), self.digest))
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
+    def changed(
+        self, version: int, change: EndpointDiff, endpoints: tuple[Endpoint, ...]
+    ) -> EndpointSet:
+        """The set of a later version, that `change` leads to from this one: it has `endpoints`.
+
+        If the digest of this one is known, so is that of the later one. O(change).
+        """
+        later = EndpointSet(self.service, version, self.ports, endpoints)
+        if "digest" in self.__dict__:
+            later.follow(self, change)
+        return later
+
     def follow(self, base: EndpointSet, change: EndpointDiff) -> None:
         """Know the digest from that of `base`, which `change` leads from. O(change)."""
         if "digest" not in self.__dict__:
@@ -80,22 +102,40 @@ class EndpointDiff:
     """
 
     gone: tuple[Endpoint, ...]
-    removed: tuple[tuple[str, str], ...]
+    removed: tuple[EndpointId, ...]
     upserted: tuple[Endpoint, ...]
     ports: tuple[ServicePort, ...] | None
+
+    def of_ready(self) -> EndpointDiff | None:
+        """What it changes among those that are ready; None if nothing."""
+        gone = [endpoint for endpoint in self.gone if endpoint.ready]
+        come = [endpoint for endpoint in self.upserted if endpoint.ready]
+        return _diff(gone, come, self.ports) if gone or come else None
+
+    def patched(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """What it leads to from `endpoints`, sorted as they are. A copy of the pointers to all."""
+        result = list(endpoints)
+        for endpoint in self.gone:
+            del result[bisect_left(result, endpoint)]
+        for endpoint in self.upserted:
+            insort(result, endpoint)
+        return tuple(result)
 
 
 def diff(old: EndpointSet, new: EndpointSet) -> EndpointDiff:
     """The change from `old` to `new`, each part sorted. O(endpoints)."""
-    left, come = _differing(old.endpoints, new.endpoints)
-    gone, upserted = sorted(left), sorted(come)
-    kept_keys = {endpoint[:2] for endpoint in upserted}
-    return EndpointDiff(
-        gone=tuple(gone),
-        removed=tuple(endpoint[:2] for endpoint in gone if endpoint[:2] not in kept_keys),
-        upserted=tuple(upserted),
-        ports=None if old.ports == new.ports else new.ports,
-    )
+    gone, come = _differing(old.endpoints, new.endpoints)
+    return _diff(gone, come, None if old.ports == new.ports else new.ports)
+
+
+def _diff(
+    gone: Iterable[Endpoint], come: Iterable[Endpoint], ports: tuple[ServicePort, ...] | None
+) -> EndpointDiff:
+    upserted = tuple(sorted(come))
+    there = {endpoint.id for endpoint in upserted}
+    left = tuple(sorted(gone))
+    removed = tuple(endpoint.id for endpoint in left if endpoint.id not in there)
+    return EndpointDiff(left, removed, upserted, ports)
 
 
 def _differing(
@@ -125,19 +165,80 @@ def _digest(endpoint: Endpoint) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest())
 
 
-def assembled(contributions: Iterable[tuple[Endpoint, ...]]) -> tuple[Endpoint, ...]:
-    """The endpoints of several VMs as one sorted tuple, unique by address and uid.
+class Assembly:
+    """The endpoints that several VMs give: sorted, and unique by address and uid.
 
-    Where address and uid come twice, not ready wins.
+    Where address and uid come twice, not ready wins. The other is kept aside, and shows
+    again once the first has gone.
     """
-    endpoints = sorted(chain.from_iterable(contributions))
-    addresses = [endpoint.address for endpoint in endpoints]
-    if not any(map(eq, addresses, islice(addresses, 1, None))):
-        return tuple(endpoints)
-    unique: list[Endpoint] = []
-    for endpoint in endpoints:
-        # Not ready sorts first among equals, as False < True.
-        if unique and unique[-1][:2] == endpoint[:2]:
-            continue
-        unique.append(endpoint)
-    return tuple(unique)
+
+    __slots__ = ("_aside", "endpoints")
+
+    def __init__(self, contributions: Iterable[tuple[Endpoint, ...]] = ()) -> None:
+        """What each VM gives, in any order. O(n log n)."""
+        given = sorted(chain.from_iterable(contributions))
+        self._aside: dict[EndpointId, list[Endpoint]] = {}
+        ids = [endpoint.id for endpoint in given]
+        if any(map(eq, ids, islice(ids, 1, None))):
+            given = list(self._set_aside(given))
+        self.endpoints = tuple(given)
+
+    def _set_aside(self, given: Iterable[Endpoint]) -> Iterator[Endpoint]:
+        shown: Endpoint | None = None
+        for endpoint in given:
+            # Not ready sorts first among equals, as False < True.
+            if shown is not None and shown.id == endpoint.id:
+                self._aside.setdefault(endpoint.id, []).append(endpoint)
+            else:
+                shown = endpoint
+                yield endpoint
+
+    def exchange(self, old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> EndpointDiff | None:
+        """A VM that gave `old` gives `new`; what changes by that, None if nothing does.
+
+        Costs what is exchanged, and a copy of the pointers to all.
+        """
+        gone: list[Endpoint] = []
+        come: list[Endpoint] = []
+        for id_ in {endpoint.id for endpoint in (*old, *new)}:
+            before = self._shown(id_)
+            after = self._settle(id_, before, old, new)
+            if before != after:
+                gone += filter(None, (before,))
+                come += filter(None, (after,))
+        if not gone and not come:
+            return None
+        change = _diff(gone, come, None)
+        self.endpoints = change.patched(self.endpoints)
+        return change
+
+    def _shown(self, id_: EndpointId) -> Endpoint | None:
+        # Of what begins with the same, a shorter tuple sorts before a longer one.
+        place = bisect_left(self.endpoints, id_)
+        shown = self.endpoints[place : place + 1]
+        return shown[0] if shown and shown[0].id == id_ else None
+
+    def _settle(
+        self,
+        id_: EndpointId,
+        shown: Endpoint | None,
+        old: Iterable[Endpoint],
+        new: Iterable[Endpoint],
+    ) -> Endpoint | None:
+        """Which endpoint of an address and uid is shown now; the others are set aside."""
+        candidates = self._aside.pop(id_, [])
+        if shown is not None:
+            candidates.append(shown)
+        for endpoint in old:
+            if endpoint.id == id_:
+                candidates.remove(endpoint)
+        candidates += (endpoint for endpoint in new if endpoint.id == id_)
+        candidates.sort()
+        if candidates[1:]:
+            self._aside[id_] = candidates[1:]
+        return candidates[0] if candidates else None
+
+
+def assembled(contributions: Iterable[tuple[Endpoint, ...]]) -> tuple[Endpoint, ...]:
+    """The endpoints of several VMs as one sorted tuple, unique by address and uid."""
+    return Assembly(contributions).endpoints

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,10 +24,13 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     Subset,
     TargetRef,
+    VirtualMachine,
     VirtualMachineService,
 )
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.counts import Counts as ServerCounts
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
 
 ALL, READY = FilterClass.ALL, FilterClass.READY_ONLY
 VMS, SERVICES = Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE
@@ -47,6 +52,27 @@ class Listener:
 
     def cache_synced(self) -> None:
         self.heard.append("synced")
+
+
+def revision(cache: Cache, shown: FilterClass) -> str:
+    state = cache.state(WEB, shown).state
+    assert isinstance(state, EndpointSet)
+    return state.revision
+
+
+@contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """How many calls are made meanwhile, turns of generators among them."""
+    counted = [0]
+
+    def count(_frame: object, event: str, _of: object) -> None:
+        counted[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        yield counted
+    finally:
+        sys.setprofile(None)
 
 
 def synced(*objects: object, kinds: Iterable[Kind] = (VMS, SERVICES)) -> Cache:
@@ -304,10 +330,45 @@ def test_who_was_ready_is_looked_up_once_for_all_vms_of_a_service() -> None:
 
     probing_vms = [vm(f"v{i}", f"10.0.0.{i}", probe=Probe.TCP_SOCKET) for i in range(200)]
     cache = synced(service(), *probing_vms)
-    cache.services[WEB].endpoints = Counted(cache.services[WEB].endpoints)
-    cache.services[WEB].remember(None)
+    assembly = cache.services[WEB]._assembly
+    assembly.endpoints = Counted(assembly.endpoints)
     cache.apply(Apply(service(given=spec(ports=(HTTP._replace(port=81),)))))
     assert 1 <= Counted.scans <= 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda i: vm("v7", f"10.1.0.{i}"), id="an address moves"),
+        pytest.param(
+            lambda i: vm("v7", "10.0.0.7", probe=Probe.TCP_SOCKET, ready=[*Readiness, None][i % 4]),
+            id="a VM becomes ready, and not",
+        ),
+        pytest.param(lambda i: vm("v7", labels={"app": "xy"[i % 2]}), id="a VM comes and goes"),
+    ],
+)
+def test_a_change_of_one_vm_costs_as_much_among_many_as_among_few(
+    change: Callable[[int], VirtualMachine],
+) -> None:
+    """Assembling 5,000 endpoints anew, and telling the ready ones, took 1.3 ms a change."""
+
+    def calls(vms: int) -> int:
+        cache = synced(service(), *(vm(f"v{i}", f"10.0.{i // 256}.{i % 256}") for i in range(vms)))
+        encoder = Encoder(ServerCounts())
+        for i in range(4):
+            cache.apply(Apply(change(i)))
+        for shown in FilterClass:
+            assert revision(cache, shown)
+        with counted_calls() as counted:
+            for i in range(4, 12):
+                cache.apply(Apply(change(i)))
+                for shown in FilterClass:
+                    assert revision(cache, shown)
+                    encoder.delta(cache.state(WEB, shown))
+        return counted[0]
+
+    calls(20)  # Addresses that were judged once are known.
+    assert calls(1_000) <= calls(20) + 10
 
 
 def test_what_was_remembered_at_start_is_forgotten_once_worked_out() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.objects import HTTP, WEB
-from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, assembled, diff
+from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointSet, assembled, diff
 
 endpoint = st.builds(
     Endpoint,
@@ -66,3 +66,34 @@ def test_assembled_is_sorted_unique_and_free_of_order(parts: list[tuple[Endpoint
     keys = [(e.address, e.vm_uid) for e in whole]
     assert len(set(keys)) == len(keys)
     assert whole == assembled(reversed(parts))
+
+
+given_by_vms = st.lists(
+    st.tuples(st.sampled_from("123"), st.lists(endpoint, max_size=3).map(tuple)), max_size=12
+)
+
+
+@given(given_by_vms, given_by_vms)
+def test_exchanging_what_one_vm_gives_equals_assembling_all_anew(
+    first: list[tuple[str, tuple[Endpoint, ...]]],
+    changes: list[tuple[str, tuple[Endpoint, ...]]],
+) -> None:
+    contributions = dict(first)
+    assembly = Assembly(contributions.values())
+    for vm, given_now in changes:
+        before = EndpointSet(WEB, 1, (), assembly.endpoints)
+        change = assembly.exchange(contributions.get(vm, ()), given_now)
+        contributions[vm] = given_now
+        after = EndpointSet(WEB, 2, (), assembly.endpoints)
+        assert after.endpoints == assembled(contributions.values())
+        if change is None:
+            assert after.endpoints == before.endpoints
+            continue
+        assert change == diff(before, after)
+        ready = tuple(e for e in before.endpoints if e.ready)
+        of_ready = change.of_ready()
+        assert (of_ready.patched(ready) if of_ready else ready) == tuple(
+            e for e in after.endpoints if e.ready
+        )
+        assert before.revision
+        assert before.changed(2, change, after.endpoints).digest == replace(after).digest

@@ -97,7 +97,7 @@ def _snapshot(publication: Publication) -> pb.WatchEndpointsResponse:
 def _delta(publication: Publication) -> pb.WatchEndpointsResponse:
     state, base = _endpoint_set(publication), publication.base
     assert base is not None
-    change = diff(base, state)
+    change = publication.change or diff(base, state)
     state.follow(base, change)
     message = pb.Delta(
         service=str(state.service),
