@@ -21,7 +21,7 @@ class ConfigError(Exception):
     """A setting is wrong; the message names it and says what to do."""
 
 
-class Address(NamedTuple):
+class ListenAddress(NamedTuple):
     """Where to listen. `host` is an IP address or `localhost`; port 0 is any free one."""
 
     host: str
@@ -39,14 +39,14 @@ class Address(NamedTuple):
         return ipaddress.ip_address(self.host).is_loopback
 
 
-_GRPC = Address("127.0.0.1", 50051)
-_HTTP = Address("127.0.0.1", 8080)
+_GRPC = ListenAddress("127.0.0.1", 50051)
+_HTTP = ListenAddress("127.0.0.1", 8080)
 
 
 _PORT = re.compile("[0-9]{1,5}")
 
 
-def address(text: str) -> Address:
+def address(text: str) -> ListenAddress:
     """The address that `HOST:PORT` or `[IPV6]:PORT` means. Raises ConfigError."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -57,7 +57,7 @@ def address(text: str) -> Address:
             ipaddress.ip_address(host)
         except ValueError:
             raise ConfigError(f"{host!r} in {text!r} is not an IP address to listen on") from None
-    return Address(host, int(port))
+    return ListenAddress(host, int(port))
 
 
 def ip_families(text: str) -> tuple[IPFamily, ...]:
@@ -92,8 +92,8 @@ class Config:
     endpoint_slices: str = "mirror"
     lease_duration_s: float = 15.0
     watch_silence_s: float = 75.0
-    listen: Address = _GRPC
-    http_listen: Address = _HTTP
+    listen: ListenAddress = _GRPC
+    http_listen: ListenAddress = _HTTP
     insecure: bool = False
     rules: AddressRules = field(default_factory=AddressRules)
     load_balancer_provider: str = ""

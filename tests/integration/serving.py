@@ -19,7 +19,7 @@ from vmsvc.v1 import endpoint_service_pb2_grpc as api
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Object
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
@@ -88,7 +88,7 @@ class Serving:
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> ServerCounts:
         """What the server counts."""
         return self.server.counts
 

@@ -25,7 +25,7 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
     Wake,
 )
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
@@ -85,7 +85,7 @@ class Toy:
 @dataclass
 class Running:
     transport: GrpcAio
-    counts: Counts
+    counts: ServerCounts
     channel: grpc.aio.Channel
 
     def unary(self, request: bytes = b"", **how: object) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
@@ -108,7 +108,7 @@ class Running:
 async def running(toy: Toy) -> AsyncIterator[Running]:
     """The transport on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
-    counts, limits = Counts(), Limits()
+    counts, limits = ServerCounts(), Limits()
     transport = GrpcAio(Sessions(Admission(limits, counts), counts), limits)
     transport.serve(toy.methods())
     port = transport.bind("127.0.0.1:0")

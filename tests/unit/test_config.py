@@ -9,7 +9,7 @@ import pytest
 
 from vmsvc_grpc import __main__ as command
 from vmsvc_grpc import flags
-from vmsvc_grpc.config import Address, Config, ConfigError, address, ip_families
+from vmsvc_grpc.config import Config, ConfigError, ListenAddress, address, ip_families
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.server.limits import Limits
 
@@ -17,13 +17,13 @@ from vmsvc_grpc.server.limits import Limits
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("127.0.0.1:50051", Address("127.0.0.1", 50051)),
-        ("[::1]:0", Address("::1", 0)),
-        ("localhost:80", Address("localhost", 80)),
-        ("0.0.0.0:65535", Address("0.0.0.0", 65535)),
+        ("127.0.0.1:50051", ListenAddress("127.0.0.1", 50051)),
+        ("[::1]:0", ListenAddress("::1", 0)),
+        ("localhost:80", ListenAddress("localhost", 80)),
+        ("0.0.0.0:65535", ListenAddress("0.0.0.0", 65535)),
     ],
 )
-def test_an_address(text: str, expected: Address) -> None:
+def test_an_address(text: str, expected: ListenAddress) -> None:
     assert address(text) == expected
     assert str(expected) == text
 
@@ -63,7 +63,7 @@ def test_families() -> None:
 
 
 def test_an_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) -> None:
-    everywhere = Address("0.0.0.0", 50051)
+    everywhere = ListenAddress("0.0.0.0", 50051)
     with pytest.raises(ConfigError, match="add --insecure if that is meant"):
         Config(manifests=tmp_path, listen=everywhere)
     assert Config(manifests=tmp_path, listen=everywhere, insecure=True).listen == everywhere

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Set as AbstractSet
 
 from vmsvc_grpc.server.call import Code, RpcError
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -21,7 +21,11 @@ class Admission:
     """Decides whether a call may begin. Not thread-safe: one event loop owns it."""
 
     def __init__(
-        self, limits: Limits, counts: Counts, *, while_draining: AbstractSet[str] = frozenset()
+        self,
+        limits: Limits,
+        counts: ServerCounts,
+        *,
+        while_draining: AbstractSet[str] = frozenset(),
     ) -> None:
         """Calls of the paths `while_draining` are let in to the end."""
         self._limits = limits

@@ -9,7 +9,7 @@ from vmsvc_grpc.server.call import Code
 
 
 @dataclass(slots=True)
-class Counts:
+class ServerCounts:
     """Numbers of one server. All but `streams_open` only rise."""
 
     calls: Counter[tuple[str, Code]] = field(default_factory=Counter)

@@ -16,7 +16,7 @@ from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import lookup
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.explain import Remarks, no_remarks
@@ -67,7 +67,7 @@ class Server:
         remarks: Remarks = no_remarks,
     ) -> None:
         """`address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one."""
-        self.counts = Counts()
+        self.counts = ServerCounts()
         self._cache = cache
         self._address = address
         self._limits = limits or Limits()

@@ -25,7 +25,7 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
     Wake,
 )
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ OK = Status(Code.OK)
 class Sessions:
     """Begins the calls of one server, by whatever transport they come."""
 
-    def __init__(self, admission: Admission, counts: Counts) -> None:
+    def __init__(self, admission: Admission, counts: ServerCounts) -> None:
         """`counts` are of calls that have ended; `admission` decides which may begin."""
         self._admission = admission
         self._counts = counts

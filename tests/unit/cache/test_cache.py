@@ -29,7 +29,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.server.counts import Counts as ServerCounts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 
 ALL, READY = FilterClass.ALL, FilterClass.READY_ONLY

@@ -6,15 +6,15 @@ import pytest
 
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import Code, RpcError
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 
 PATH = "/p.S/M"
 
 
-def admission(counts: Counts | None = None, **limits: int) -> Admission:
+def admission(counts: ServerCounts | None = None, **limits: int) -> Admission:
     return Admission(
-        Limits(**limits), counts or Counts(), while_draining=frozenset(("/h.H/Check",))
+        Limits(**limits), counts or ServerCounts(), while_draining=frozenset(("/h.H/Check",))
     )
 
 
@@ -54,7 +54,7 @@ def test_streams_of_an_address_are_limited_whatever_the_port(
 
 
 def test_open_streams_are_counted_by_path() -> None:
-    counts = Counts()
+    counts = ServerCounts()
     gate = admission(counts)
     client = gate.enter(PATH, "unix:")
     assert counts.streams_open == {PATH: 1}

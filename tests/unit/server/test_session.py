@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import Call, Code, EndOfStream, RpcError, StreamMethod, UnaryMethod
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status, status_of
 
@@ -49,7 +49,7 @@ class Toy:
 @dataclass
 class World:
     limits: Limits = field(default_factory=Limits)
-    counts: Counts = field(default_factory=Counts)
+    counts: ServerCounts = field(default_factory=ServerCounts)
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits, self.counts)

@@ -8,7 +8,7 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, diff
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 
 SYNCED: bytes = pb.WatchEndpointsResponse(synced=pb.Synced()).SerializeToString()
 """The message that says that every service has had its first answer."""
@@ -22,7 +22,7 @@ _REASONS = {
 class Encoder:
     """Makes each message of a publication at most once, and keeps it there."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: ServerCounts) -> None:
         """Counts what it makes in `counts.encodings`."""
         self._counts = counts
 

@@ -42,7 +42,7 @@ _Request = TypeVar("_Request", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
-class Resolve:
+class ResolveQuery:
     """Which endpoints of which service to resolve."""
 
     service: Key
@@ -50,7 +50,7 @@ class Resolve:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchQuery:
     """What to watch. `held` are the services named, each with the revision held or "".
 
     `namespaces` is empty where `all_services` is true.
@@ -67,7 +67,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class ListPage:
+class ListQuery:
     """Which page of which services. `namespace` None: all; `after` None: the first page."""
 
     namespace: str | None
@@ -103,7 +103,7 @@ class _Violations:
         raise RpcError(Code.INVALID_ARGUMENT, message, [self._found])
 
 
-def resolve(raw: bytes) -> Resolve:
+def resolve(raw: bytes) -> ResolveQuery:
     """A ResolveEndpointsRequest."""
     request = _parsed(pb.ResolveEndpointsRequest, raw)
     violations = _Violations()
@@ -111,7 +111,7 @@ def resolve(raw: bytes) -> Resolve:
     filter_class = _filter_class(request.readiness, violations)
     violations.check()
     assert service is not None
-    return Resolve(service, filter_class)
+    return ResolveQuery(service, filter_class)
 
 
 def explain(raw: bytes) -> Key:
@@ -124,7 +124,7 @@ def explain(raw: bytes) -> Key:
     return service
 
 
-def watch(raw: bytes, services_per_stream_max: int) -> Watch:
+def watch(raw: bytes, services_per_stream_max: int) -> WatchQuery:
     """A WatchEndpointsRequest that names at most that many services, or namespaces."""
     request = _parsed(pb.WatchEndpointsRequest, raw)
     violations = _Violations()
@@ -149,10 +149,10 @@ def watch(raw: bytes, services_per_stream_max: int) -> Watch:
     held = _held(request.services, violations)
     namespaces = _namespaces(request.namespaces, violations)
     violations.check()
-    return Watch(held, namespaces, request.all_services, filter_class)
+    return WatchQuery(held, namespaces, request.all_services, filter_class)
 
 
-def list_page(raw: bytes) -> ListPage:
+def list_page(raw: bytes) -> ListQuery:
     """A ListServicesRequest."""
     request = _parsed(pb.ListServicesRequest, raw)
     violations = _Violations()
@@ -172,7 +172,7 @@ def list_page(raw: bytes) -> ListPage:
             )
     violations.check()
     size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
-    return ListPage(request.namespace or None, size, after)
+    return ListQuery(request.namespace or None, size, after)
 
 
 def page_token(namespace: str | None, last: Key) -> str:

@@ -14,7 +14,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Code, RpcError, Wake
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 from vmsvc_grpc.server.limits import Limits
@@ -56,7 +56,7 @@ class WatchStream:
     )
 
     def __init__(
-        self, cache: Cache, encoder: Encoder, limits: Limits, counts: Counts, wake: Wake
+        self, cache: Cache, encoder: Encoder, limits: Limits, counts: ServerCounts, wake: Wake
     ) -> None:
         """Nothing is watched before `receive`."""
         self._cache = cache
@@ -64,7 +64,7 @@ class WatchStream:
         self._limits = limits
         self._counts = counts
         self._wake = wake
-        self._request: requests.Watch | None = None
+        self._request: requests.WatchQuery | None = None
         self._begun = False
         self._synced_told = False
         self._first_answers_due = 0
@@ -147,7 +147,7 @@ class WatchStream:
 
     # -- What to tell --
 
-    def _begin(self, request: requests.Watch) -> None:
+    def _begin(self, request: requests.WatchQuery) -> None:
         self._begun = True
         self._held = dict(request.held)
         self._request = replace(request, held={})  # Not needed any more once it is answered.
@@ -158,7 +158,7 @@ class WatchStream:
             self._cache.unwatch_scope(self)
         self._first_answers_due = len(self._noted)
 
-    def _scan(self, request: requests.Watch) -> None:
+    def _scan(self, request: requests.WatchQuery) -> None:
         """Note each service that is covered without being named, and not told yet. O(services)."""
         self._scan_due = False
         covered = [
@@ -172,7 +172,7 @@ class WatchStream:
             if key not in self._cursors:
                 self._noted[key] = None
 
-    def _answer(self, request: requests.Watch, key: Key) -> bytes | None:
+    def _answer(self, request: requests.WatchQuery, key: Key) -> bytes | None:
         """The message about one service; None if there is nothing new to the client."""
         cursor = self._cursors.get(key)
         if cursor is None:

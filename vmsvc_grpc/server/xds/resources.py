@@ -36,7 +36,7 @@ from google.protobuf.descriptor import FileDescriptor
 from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.xds.names import canonical_names, port_of, reference
 
 _Message: TypeAlias = Any
@@ -117,7 +117,7 @@ def response(
 class Resources:
     """Makes each resource at most once for each state that it shows."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: ServerCounts) -> None:
         """Counts what it makes in `counts.xds_encodings`."""
         self._counts = counts
         self._static = lru_cache(maxsize=_STATIC_RESOURCES_MAX)(self._made_static)

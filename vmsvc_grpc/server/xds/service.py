@@ -19,7 +19,7 @@ from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
@@ -70,7 +70,7 @@ def stream_age_s(limits: Limits) -> float:
 class Xds:
     """Opens the streams of xDS over a cache, and knows which are open."""
 
-    def __init__(self, cache: Cache, scope: XdsScope, limits: Limits, counts: Counts) -> None:
+    def __init__(self, cache: Cache, scope: XdsScope, limits: Limits, counts: ServerCounts) -> None:
         """Its streams need a running event loop, for their age."""
         self._limits = limits
         self._streams: dict[XdsStream, None] = {}

@@ -16,7 +16,7 @@ from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.model.endpoints import EndpointSet
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Code, EndOfStream, RpcError, Wake
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.following import Following, XdsScope
@@ -60,7 +60,7 @@ class XdsShared:
     resources: Resources
     scope: XdsScope
     limits: Limits
-    counts: Counts
+    counts: ServerCounts
     on_refusal: OnRefusal
 
 

@@ -12,7 +12,7 @@ from vmsvc_grpc.cache.topic import Publication, Topic
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Probe, Readiness, ServicePort
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 
 A = vm("a", "10.0.0.1", zone="z1")
@@ -40,7 +40,7 @@ def decoded(raw: bytes) -> pb.WatchEndpointsResponse:
 
 def test_a_snapshot_holds_everything_in_order(cache: Cache) -> None:
     now = publication(cache)
-    told = decoded(Encoder(Counts()).snapshot(now)).snapshot
+    told = decoded(Encoder(ServerCounts()).snapshot(now)).snapshot
     assert told == pb.EndpointSet(
         service="shop/web",
         version=now.version,
@@ -58,14 +58,14 @@ def test_a_snapshot_holds_everything_in_order(cache: Cache) -> None:
 
 
 def test_a_snapshot_is_a_look_ups_response_too(cache: Cache) -> None:
-    raw = Encoder(Counts()).snapshot(publication(cache))
+    raw = Encoder(ServerCounts()).snapshot(publication(cache))
     response = pb.ResolveEndpointsResponse.FromString(raw)
     assert response.endpoint_set == decoded(raw).snapshot
     assert response.SerializeToString() == raw
 
 
 def test_a_delta_says_what_went_what_came_and_ports_only_if_they_changed(cache: Cache) -> None:
-    encoder = Encoder(Counts())
+    encoder = Encoder(ServerCounts())
     cache.apply(Apply(vm("a", "10.0.0.9", zone="z1")))
     now = publication(cache)
     assert decoded(encoder.delta(now)).delta == pb.Delta(
@@ -84,7 +84,7 @@ def test_a_delta_says_what_went_what_came_and_ports_only_if_they_changed(cache: 
 
 
 def test_current_and_absent(cache: Cache) -> None:
-    encoder = Encoder(Counts())
+    encoder = Encoder(ServerCounts())
     now = publication(cache)
     revision = decoded(encoder.snapshot(now)).snapshot.revision
     current = pb.Current(service="shop/web", version=now.version, revision=revision)
@@ -99,7 +99,7 @@ def test_current_and_absent(cache: Cache) -> None:
 
 
 def test_each_message_is_made_once_for_all_readers(cache: Cache) -> None:
-    counts = Counts()
+    counts = ServerCounts()
     encoder = Encoder(counts)
     cache.apply(Apply(vm("a", "10.0.0.9")))
     for _ in range(1000):

@@ -27,7 +27,7 @@ from vmsvc_grpc.model.objects import (
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Call, Code, RpcError
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.limits import Limits
@@ -40,7 +40,7 @@ NODE_PORT = (Problem("spec.type", "NodePort is not supported"),)
 
 
 def lookup(cache: Cache) -> Lookup:
-    return Lookup(cache, Encoder(Counts()), Limits(retry_delay_s=1.5))
+    return Lookup(cache, Encoder(ServerCounts()), Limits(retry_delay_s=1.5))
 
 
 def resolved(cache: Cache, name: str, readiness: pb.Readiness) -> pb.EndpointSet:

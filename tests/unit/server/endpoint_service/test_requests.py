@@ -205,7 +205,7 @@ def test_bytes_that_are_no_message_are_refused(parse: Callable[[bytes], object])
 )
 def test_readiness_chooses_the_class(readiness: pb.Readiness, filter_class: FilterClass) -> None:
     asked = pb.ResolveEndpointsRequest(service="shop/web.x", readiness=readiness)
-    resolve = requests.Resolve(Key("shop", "web.x"), filter_class)
+    resolve = requests.ResolveQuery(Key("shop", "web.x"), filter_class)
     assert requests.resolve(asked.SerializeToString()) == resolve
 
 
@@ -225,7 +225,7 @@ def test_a_watch_keeps_names_with_revisions_and_what_it_covers() -> None:
 )
 def test_a_page_has_a_default_size_and_a_largest(page_size: int, size: int) -> None:
     asked = pb.ListServicesRequest(page_size=page_size)
-    assert requests.list_page(asked.SerializeToString()) == requests.ListPage(None, size, None)
+    assert requests.list_page(asked.SerializeToString()) == requests.ListQuery(None, size, None)
 
 
 @pytest.mark.parametrize("namespace", [None, "shop"])

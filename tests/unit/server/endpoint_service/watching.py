@@ -10,7 +10,7 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
 from vmsvc_grpc.server.limits import Limits
@@ -158,7 +158,7 @@ class Watcher:
         self, cache: Cache, request: pb.WatchEndpointsRequest, limits: Limits | None = None
     ) -> None:
         """Open the stream and send the request; nothing is read yet."""
-        self.counts = Counts()
+        self.counts = ServerCounts()
         self.wakes = 0
         self.reader = Reader(revisions={s.service: s.revision for s in request.services})
         encoder = Encoder(self.counts)

@@ -16,7 +16,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
@@ -83,7 +83,7 @@ class XdsClient:
         self.cache = cache
         self.form = form
         self.who = who or node()
-        self.counts = Counts()
+        self.counts = ServerCounts()
         self.refusals: list[Refusal] = []
         self.wakes = 0
         self.types: dict[TypeUrl, Asked] = {}

@@ -18,7 +18,7 @@ from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, addresses, unpacked
 from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.counts import Counts
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.xds.resources import Resources, load_assignment, response
 
 NAME = "web.shop:80"
@@ -35,7 +35,7 @@ def assignment(*endpoints: Endpoint, port: ServicePort = HTTP) -> Any:
 
 
 def resource(type_url: Any) -> Any:
-    packed = pb.DiscoveryResponse.FromString(Resources(Counts()).static(type_url, NAME).sotw)
+    packed = pb.DiscoveryResponse.FromString(Resources(ServerCounts()).static(type_url, NAME).sotw)
     return unpacked(packed.resources[0])[1]
 
 
@@ -144,7 +144,7 @@ def test_without_endpoints_there_is_an_empty_assignment() -> None:
 
 
 def test_each_is_made_once_and_versions_follow_content() -> None:
-    counts = Counts()
+    counts = ServerCounts()
     resources = Resources(counts)
     cache = synced_cache(service(WEB, spec()), vm("a", "10.0.0.1"))
 
@@ -160,13 +160,13 @@ def test_each_is_made_once_and_versions_follow_content() -> None:
     cache.apply(Apply(vm("a", "10.0.0.1")))
     assert now() == first
     other = synced_cache(vm("a", "10.0.0.1"), service(WEB, spec()))
-    again = Resources(Counts()).endpoints(other.state(WEB, FilterClass.READY_ONLY), NAME)
+    again = Resources(ServerCounts()).endpoints(other.state(WEB, FilterClass.READY_ONLY), NAME)
     assert again == first
 
 
 @pytest.mark.parametrize("nonce", [1, 9, 10, 12_345_678_901])
 def test_the_parts_of_several_are_one_response(nonce: int) -> None:
-    resources = Resources(Counts())
+    resources = Resources(ServerCounts())
     parts = [resources.static(CDS, name) for name in ("a.b:1", "c.d:2")]
     sotw = pb.DiscoveryResponse(
         version_info="80000000000000000000000000000005", type_url=CDS.value, nonce=str(nonce)
