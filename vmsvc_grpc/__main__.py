@@ -15,6 +15,8 @@ from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.copying import Copying
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits
 
 _CLUSTER = ("kubeconfig", "context", "namespace")
@@ -96,10 +98,26 @@ def _rules(settings: Mapping[str, Any]) -> AddressRules:
     )
 
 
+def _copying(settings: Mapping[str, Any]) -> Copying:
+    return Copying(
+        denied_labels=settings.get("deny_labels", ()),
+        denied_annotations=settings.get("deny_annotations", ()),
+    )
+
+
 def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     """The Config of `serve` for its settings. Raises ConfigError."""
     limits = {field.name: given[field.name] for field in fields(Limits)}
-    taken = {*limits, "ip_families", "allow_loopback", "log_level", *_CLUSTER, "reconcile"}
+    taken = {
+        *limits,
+        "ip_families",
+        "allow_loopback",
+        "deny_labels",
+        "deny_annotations",
+        "log_level",
+        *_CLUSTER,
+        "reconcile",
+    }
     rest = {name: value for name, value in given.items() if name not in taken}
     found = None if "manifests" in given else _credentials(given, environment)
     in_pod = isinstance(found, credentials.InCluster)
@@ -110,6 +128,7 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         namespaces=given.get("namespace", ()),
         reconcile=given.get("reconcile", in_pod),
         rules=_rules(given),
+        copying=_copying(given),
         limits=Limits(**limits),
     )
 
@@ -147,7 +166,7 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     return render.render(
         arguments.path,
         rules=_rules(given),
-        provider=given["load_balancer_provider"],
+        held=Rules(copying=_copying(given), load_balancer_provider=given["load_balancer_provider"]),
         out=sys.stdout,
         err=sys.stderr,
     )

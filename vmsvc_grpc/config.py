@@ -12,6 +12,7 @@ from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.validate import is_dns_1123_label
+from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
@@ -78,6 +79,21 @@ def namespaces(text: str) -> tuple[str, ...]:
     return names
 
 
+# What a key of a label or an annotation may have in it, and what a pattern has besides.
+_KEY_PATTERN = re.compile(r"[A-Za-z0-9._/*?\[\]!-]+")
+
+
+def key_patterns(text: str) -> tuple[str, ...]:
+    """The patterns that a list such as `example.com/*,team` names. Raises ConfigError."""
+    patterns = tuple(dict.fromkeys(pattern.strip() for pattern in text.split(",")))
+    for pattern in patterns:
+        if not _KEY_PATTERN.fullmatch(pattern):
+            raise ConfigError(
+                f"{pattern!r} matches no key; write for instance example.com/* or *.example.com/*"
+            )
+    return patterns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that `serve` may be told. Raises ConfigError if it does not fit together."""
@@ -96,6 +112,7 @@ class Config:
     http_listen: ListenAddress = _HTTP
     insecure: bool = False
     rules: AddressRules = field(default_factory=AddressRules)
+    copying: Copying = field(default_factory=Copying)
     load_balancer_provider: str = ""
     xds_scope: str = "all"
     drain_s: float = 10.0

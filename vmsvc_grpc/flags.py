@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vmsvc_grpc.config import ConfigError, address, ip_families, namespaces
+from vmsvc_grpc.config import ConfigError, address, ip_families, key_patterns, namespaces
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -122,6 +122,23 @@ RULES = [
         "mark Services for this load balancer: nsx-t-lb",
         "",
         "NAME",
+    ),
+    Flag(
+        "--deny-labels",
+        key_patterns,
+        "labels of a VirtualMachineService that its Service is not given, by their keys: "
+        "example.com/* denies all of a prefix; several times for several patterns",
+        None,
+        "PATTERN",
+        repeated=True,
+    ),
+    Flag(
+        "--deny-annotations",
+        key_patterns,
+        "annotations that are not given, in the same way",
+        None,
+        "PATTERN",
+        repeated=True,
     ),
 ]
 

@@ -28,18 +28,18 @@ from vmsvc_grpc.source.manifests import Entry, ObjectId, read_objects, repeated
 _KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 
 
-def render(path: str, *, rules: AddressRules, provider: str, out: TextIO, err: TextIO) -> int:
+def render(path: str, *, rules: AddressRules, held: Rules, out: TextIO, err: TextIO) -> int:
     """Write what would be held to `out` as YAML, and problems to `err`; the exit status.
 
-    `path` is a file, a directory, or "-" for standard input. The objects come sorted by
-    namespace and name, the Service before its Endpoints; each problem is a line. The
-    status is 1 if an object is refused or something cannot be read, else 0: an address
-    that cannot be used is a problem, and no more.
+    `path` is a file, a directory, or "-" for standard input; `held` says what is held. The
+    objects come sorted by namespace and name, the Service before its Endpoints; each problem
+    is a line. The status is 1 if an object is refused or something cannot be read, else 0:
+    an address that cannot be used is a problem, and no more.
     """
     reading = _Reading(rules, err)
     reading.read(path)
-    held = _held(reading.cache, provider)
-    documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in held]
+    children = _held(reading.cache, held)
+    documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in children]
     out.write("---\n".join(documents))
     return 1 if reading.refused else 0
 
@@ -118,13 +118,13 @@ class _Reading:
             print(f"{kind.value} {key}: {problem}", file=self._err)
 
 
-def _held(cache: Cache, provider: str) -> Iterator[Child]:
+def _held(cache: Cache, rules: Rules) -> Iterator[Child]:
     for _, service in sorted(cache.services.items(), key=lambda item: item[0]):
         wanted = desired(
             Objects(vmservice=service.object),
             service.spec,
             service.endpoints,
-            Rules(load_balancer_provider=provider),
+            rules,
         )
         assert wanted.failure is None, "nothing is in the way where nothing is held"
         for child in (wanted.objects.service, wanted.objects.endpoints):

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from envoy.service.endpoint.v3 import eds_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -228,3 +229,20 @@ def test_manifests_that_are_broken_at_the_start_are_said_and_the_rest_is_served(
         assert "VirtualMachine shop/web-2: status.network.primaryIP4: expected 'str'" in (
             program.said()
         )
+
+
+def test_a_service_is_not_given_what_is_denied(manifests: Path, tmp_path: Path) -> None:
+    marks = "{example.com/a: x, team: y}"
+    marked = SERVICE.replace("namespace: shop}", f"namespace: shop, labels: {marks}}}").replace(
+        "labels:", f"annotations: {marks}, labels:"
+    )
+    (manifests / "web.yaml").write_text(marked)
+    held = tmp_path / "out" / "shop" / "web.service.yaml"
+    denied = ["--deny-labels=team", "--deny-labels", "x", "--deny-annotations", "example.com/*"]
+    arguments: list[str | Path] = ["--manifests", manifests, "--output", tmp_path / "out", *denied]
+    with serving(arguments, tmp_path / "log"):
+        awaited(held.exists)
+        metadata = yaml.safe_load(held.read_text())["metadata"]
+    assert metadata["labels"] == {"example.com/a": "x"}
+    assert {"team": "y"}.items() <= metadata["annotations"].items()
+    assert "example.com/a" not in metadata["annotations"]

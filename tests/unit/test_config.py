@@ -11,6 +11,7 @@ from vmsvc_grpc import __main__ as command
 from vmsvc_grpc import flags
 from vmsvc_grpc.config import Config, ConfigError, ListenAddress, address, ip_families
 from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -129,6 +130,10 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
         ([], {"VMSVC_RECONCILE": "on"}, "--reconcile is for an API server, not for --manifests"),
         (["--reconcile", "yes"], {}, "--reconcile: 'yes' is not known; use on or off"),
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
+        (["--deny-labels", ""], {}, "--deny-labels: '' matches no key; write for instance"),
+        (["--deny-labels", "a", "--deny-labels", "b c"], {}, "--deny-labels: 'b c' matches no key"),
+        ([], {"VMSVC_DENY_ANNOTATIONS": "a,,b"}, "VMSVC_DENY_ANNOTATIONS: '' matches no key"),
+        (["--deny-annotations", "a=b"], {}, "--deny-annotations: 'a=b' matches no key"),
         ([], {"VMSVC_XDS_SCOPE": "lab"}, "VMSVC_XDS_SCOPE: 'lab' is not known; use all or namespa"),
     ],
 )
@@ -140,6 +145,16 @@ def test_a_wrong_setting_is_one_line_that_names_it(
         settings([*manifests, *arguments], environment)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_copied(tmp_path: Path) -> None:
+    arguments = ["--manifests", str(tmp_path)]
+    several = ["--deny-labels", "team", "--deny-labels", "*.io/*,team"]
+    given = settings([*arguments, *several], {"VMSVC_DENY_ANNOTATIONS": "a/*, b-?"})
+    assert given.copying == Copying(
+        denied_labels=("team", "*.io/*"), denied_annotations=("a/*", "b-?")
+    )
+    assert settings(arguments).copying == Copying()
 
 
 def test_every_limit_is_a_flag(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import yaml
 
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.copying import Copying
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.render import render
 
 
@@ -32,9 +34,9 @@ class Rendered(NamedTuple):
         ]
 
 
-def rendered(path: Path | str, *, provider: str = "", **rules: Any) -> Rendered:
+def rendered(path: Path | str, *, held: Rules | None = None, **rules: Any) -> Rendered:
     out, err = io.StringIO(), io.StringIO()
-    status = render(str(path), rules=AddressRules(**rules), provider=provider, out=out, err=err)
+    status = render(str(path), rules=AddressRules(**rules), held=held or Rules(), out=out, err=err)
     return Rendered(status, out.getvalue(), err.getvalue())
 
 
@@ -181,12 +183,14 @@ def test_the_settings_are_those_of_serve(tmp_path: Path) -> None:
     both = vm("web-1", "10.20.0.11, primaryIP6: '::1'")
     result = rendered(
         written(tmp_path / "a.yaml", load_balancer, both),
-        provider="nsx-t-lb",
+        held=Rules(load_balancer_provider="nsx-t-lb", copying=Copying(denied_annotations=("*",))),
         cluster_families=(IPFamily.IPV6,),
         allow_loopback=True,
     )
     service, endpoints = result.objects
     assert service["metadata"]["labels"] == {"service.kubernetes.io/service-proxy-name": "nsx-t"}
+    assert "annotations" not in service["metadata"]
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
     assert [a["ip"] for a in endpoints["subsets"][0]["addresses"]] == ["::1"]
 
 

@@ -134,6 +134,7 @@ class ClusterPlace:
             store,
             settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
             rules=Rules(
+                copying=config.copying,
                 load_balancer_provider=config.load_balancer_provider,
                 direct_slices=config.endpoint_slices == "direct",
                 vmservices_held=True,

@@ -49,7 +49,9 @@ class DirectoryPlace:
                 cache,
                 self._store,
                 settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
-                rules=Rules(load_balancer_provider=config.load_balancer_provider),
+                rules=Rules(
+                    copying=config.copying, load_balancer_provider=config.load_balancer_provider
+                ),
                 on_failure=log_failure,
                 all_listed=lambda: self._manifests.all_read,
             )

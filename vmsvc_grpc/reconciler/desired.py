@@ -123,14 +123,14 @@ def _with_children(
     service = service_of(vmservice, spec, stored, owner, rules)
     if not spec.selector:
         # They are the user's, or what is left of the time with a selector; so are slices.
-        service, left = mirrored(vmservice, service), freed(vmservice, held)
+        service, left = mirrored(vmservice, service, rules), freed(vmservice, held, rules)
         slices_left = () if handed_over else observed.slices
         return Desired(replace(observed, service=service, endpoints=left, slices=slices_left))
     if failure := endpoints_in_the_way(held, uid):
         return Desired(replace(observed, service=service), failure)
     if held is not None and is_left_behind(held.meta, uid):
         held = None
-    service = marked(service) if rules.direct_slices else mirrored(vmservice, service)
+    service = marked(service) if rules.direct_slices else mirrored(vmservice, service, rules)
     new = endpoints_of(owner, spec, endpoints, service, held)
     keeps_slices = rules.direct_slices or (observed.slices and not handed_over)
     direct = _slices(owner, spec, endpoints, service, observed) if keeps_slices else ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from vmsvc_grpc.reconciler.copying import Copying
 
 NSX_T_LB = "nsx-t-lb"
 """The load balancer provider that wants marks of its own on a Service."""
@@ -10,7 +12,7 @@ NSX_T_LB = "nsx-t-lb"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What is held beside Service and Endpoints, and for whom.
+    """What is held beside Service and Endpoints, for whom, and with which marks.
 
     `load_balancer_provider` is whose marks are put on Services, none if empty. With
     `direct_slices`, EndpointSlices are held, and the Endpoints are marked not to be
@@ -18,6 +20,7 @@ class Rules:
     too, as on an API server; there they are read by the newest version that is served.
     """
 
+    copying: Copying = field(default_factory=Copying)
     load_balancer_provider: str = ""
     direct_slices: bool = False
     vmservices_held: bool = False

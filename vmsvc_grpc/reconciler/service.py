@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
-from vmsvc_grpc.model.ownership import HELD_FOR, is_controlled_by
+from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.reconciler.owners import owners
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
 
@@ -27,15 +27,6 @@ HEALTH_CHECK_NODE_PORT = "virtualmachineservice.vmoperator.vmware.com/service.he
 
 # They leave the Service when they leave the VMService; other keys that leave it stay.
 _MANAGED_ANNOTATIONS = (EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT)
-
-# They tell of the VMService itself, and would be false on another object; or of what is ours.
-_NEVER_COPIED = frozenset(
-    {
-        "kubectl.kubernetes.io/last-applied-configuration",
-        "vmoperator.vmware.com/conversion",
-        HELD_FOR,
-    }
-)
 
 _NSX_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 _NSX_PROXY = "nsx-t"
@@ -144,7 +135,7 @@ def _labels(
     marks: Mapping[str, str],
     rules: Rules,
 ) -> Mapping[str, str]:
-    labels = {**base.meta.labels, **vmservice.meta.labels}
+    labels = {**base.meta.labels, **rules.copying.labels(vmservice.meta)}
     policy = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
     if rules.load_balancer_provider == NSX_T_LB and policy != _LOCAL:
         labels.pop(_NSX_PROXY_LABEL, None)
@@ -158,7 +149,7 @@ def _annotations(
     rules: Rules,
 ) -> Mapping[str, str]:
     wanted = vmservice.meta.annotations
-    copied = {key: value for key, value in wanted.items() if key not in _NEVER_COPIED}
+    copied = rules.copying.annotations(vmservice.meta)
     annotations = {**base.meta.annotations, **copied, **marks}
     gone = {key for key in _MANAGED_ANNOTATIONS if key not in wanted}
     if rules.load_balancer_provider == NSX_T_LB:
@@ -185,24 +176,26 @@ def marked(service: StoredService) -> StoredService:
     )
 
 
-def mirrored(vmservice: VirtualMachineService, service: StoredService) -> StoredService:
+def mirrored(
+    vmservice: VirtualMachineService, service: StoredService, rules: Rules
+) -> StoredService:
     """The Service without that label, unless somebody else has put it there."""
-    return replace(service, meta=_unmarked(vmservice, service.meta))
+    return replace(service, meta=_unmarked(vmservice, service.meta, rules))
 
 
 def freed(
-    vmservice: VirtualMachineService, endpoints: StoredEndpoints | None
+    vmservice: VirtualMachineService, endpoints: StoredEndpoints | None, rules: Rules
 ) -> StoredEndpoints | None:
     """Endpoints that are the user's now, without the marks that the Service gave them."""
     if endpoints is None or not is_controlled_by(endpoints.meta, vmservice.meta.uid):
         return endpoints
-    return replace(endpoints, meta=_unmarked(vmservice, endpoints.meta))
+    return replace(endpoints, meta=_unmarked(vmservice, endpoints.meta, rules))
 
 
-def _unmarked(vmservice: VirtualMachineService, meta: ObjectMeta) -> ObjectMeta:
+def _unmarked(vmservice: VirtualMachineService, meta: ObjectMeta, rules: Rules) -> ObjectMeta:
     if _SLICES_ANNOTATION not in meta.annotations:
         return meta
-    asked = SKIP_MIRROR_LABEL in vmservice.meta.labels
+    asked = SKIP_MIRROR_LABEL in rules.copying.labels(vmservice.meta)
     labels = {k: v for k, v in meta.labels.items() if asked or k != SKIP_MIRROR_LABEL}
     annotations = {k: v for k, v in meta.annotations.items() if k != _SLICES_ANNOTATION}
     return replace(meta, labels=labels, annotations=annotations)

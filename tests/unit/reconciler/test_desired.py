@@ -31,6 +31,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
+from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.desired import Desired, desired
 from vmsvc_grpc.reconciler.held import Child, Objects
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
@@ -86,12 +87,13 @@ def wanted(
     by: VirtualMachineService | None = None,
     held: Objects | None = None,
     provider: str = "",
+    copying: Copying | None = None,
 ) -> Desired:
     return desired(
         replace(held or Objects(), vmservice=by or service()),
         given or spec(),
         endpoints,
-        Rules(load_balancer_provider=provider),
+        Rules(load_balancer_provider=provider, copying=copying or Copying()),
     )
 
 
@@ -542,6 +544,38 @@ def test_labels_and_annotations_overlay_those_of_the_service(
 @pytest.mark.parametrize(
     ("held", "given", "result"),
     [
+        pytest.param({}, {"deny/a": "x", "b": "x"}, {"b": "x"}, id="never copied"),
+        pytest.param(
+            {"deny/a": "x"}, {"deny/a": "x"}, {"deny/a": "x"}, id="stays where it was copied before"
+        ),
+        pytest.param(
+            {"deny/a": "old"}, {"deny/a": "new"}, {"deny/a": "old"}, id="and does not follow"
+        ),
+        pytest.param({"deny/a": "x"}, {}, {"deny/a": "x"}, id="somebody's own stays"),
+    ],
+)
+def test_what_is_denied_is_not_copied_and_not_taken_away(
+    held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
+) -> None:
+    stored = stored_service(OURS, labels=held, annotations=held)
+    copying = Copying(denied_labels=("deny/*",), denied_annotations=("deny/*",))
+    got = wanted(by=marked(given, given), held=Objects(service=stored), copying=copying)
+    for child in (service_of(got), endpoints_of(got)):
+        assert child.meta.labels == result
+        assert child.meta.annotations == result
+
+
+def test_a_field_that_follows_from_an_annotation_follows_from_a_denied_one_too() -> None:
+    by = marked(annotations={EXTERNAL_TRAFFIC_POLICY: "Local"})
+    copying = Copying(denied_annotations=("virtualmachineservice.vmoperator.vmware.com/*",))
+    got = service_of(wanted(balanced(), by=by, copying=copying))
+    assert got.external_traffic_policy == "Local"
+    assert got.meta.annotations == {}
+
+
+@pytest.mark.parametrize(
+    ("held", "given", "result"),
+    [
         pytest.param(
             {EXTERNAL_TRAFFIC_POLICY: "Local", HEALTH_CHECK_NODE_PORT: "1", "keep": "me"},
             {},
@@ -829,6 +863,13 @@ def test_marks_on_endpoints_that_are_another_s_stay() -> None:
 def test_a_label_that_the_vmservice_asks_for_stays() -> None:
     by = marked(SKIP)
     assert marks(direct(spec(), direct(spec(), by=by), by, on=False)) == (SKIP, {})
+
+
+def test_a_label_that_the_vmservice_asks_for_in_vain_goes() -> None:
+    by = marked(SKIP)
+    observed = replace(direct(spec(), by=by), vmservice=by)
+    denying = Rules(copying=Copying(denied_labels=tuple(SKIP)))
+    assert marks(desired(observed, spec(), (READY,), denying).objects) == ({}, {})
 
 
 def test_a_label_that_somebody_else_put_on_the_service_stays() -> None:

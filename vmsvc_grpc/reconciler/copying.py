@@ -1,0 +1,57 @@
+"""Which labels and annotations of a VMService its Service is given. Pure.
+
+Endpoints have those of the Service, so what is not copied there is not on them either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from vmsvc_grpc.model.objects import ObjectMeta
+from vmsvc_grpc.model.ownership import HELD_FOR
+
+# They describe the VMService itself, and would be false on another object; or they are our mark.
+_NEVER_COPIED = frozenset(
+    {
+        "kubectl.kubernetes.io/last-applied-configuration",
+        "vmoperator.vmware.com/conversion",
+        HELD_FOR,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copying:
+    """Everything is copied but keys that a pattern denies, and those that never are.
+
+    Patterns are as a shell has them for file names, but `*` takes `/` in, too: `*` is any
+    text, `?` one character, `[ab]` one of these, `[!ab]` another. Upper case counts.
+
+    Denied is the copy alone. What a Service has already stays on it, as all keys do that
+    others may have put there; and a field that follows from an annotation, such as the
+    traffic policy, follows from it still. O(keys x patterns).
+    """
+
+    denied_labels: tuple[str, ...] = ()
+    denied_annotations: tuple[str, ...] = ()
+
+    def labels(self, vmservice: ObjectMeta) -> Mapping[str, str]:
+        """The labels that the Service is given."""
+        return _admitted(vmservice.labels, self.denied_labels)
+
+    def annotations(self, vmservice: ObjectMeta) -> Mapping[str, str]:
+        """The annotations that the Service is given."""
+        admitted = _admitted(vmservice.annotations, self.denied_annotations)
+        return {key: value for key, value in admitted.items() if key not in _NEVER_COPIED}
+
+
+def _admitted(given: Mapping[str, str], denied: tuple[str, ...]) -> Mapping[str, str]:
+    if not denied:
+        return given
+    return {
+        key: value
+        for key, value in given.items()
+        if not any(fnmatchcase(key, pattern) for pattern in denied)
+    }
