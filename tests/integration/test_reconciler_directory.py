@@ -7,6 +7,7 @@ real file source, as the program does it.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from tests.unit.objects import WEB, service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
-from vmsvc_grpc.model.objects import Key, Kind, ServiceType
+from vmsvc_grpc.model.objects import Key, Kind, ServiceType, made_uid
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.held import Failure
@@ -79,6 +80,7 @@ class Program:
         return {
             path.relative_to(self.output).as_posix(): path.read_text()
             for path in sorted(self.output.rglob("*.yaml"))
+            if path.is_file() and not path.is_symlink()
         }
 
     def addresses(self, name: str = ENDPOINTS) -> list[str] | None:
@@ -341,6 +343,99 @@ async def test_a_file_that_is_not_ours_stays_until_it_is_moved_away(
         await running
 
 
+def put(sort: str, path: Path, target: Path) -> None:
+    """Put something of a sort where a path leads, in the place of what is there."""
+    if path.is_dir() and sort == "a link in the place of the namespace":
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    match sort:
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a directory":
+            path.mkdir()
+        case _:
+            path.symlink_to(target)
+
+
+def link(directory: Path, links: Mapping[str, Path]) -> None:
+    directory.mkdir()
+    for name, target in links.items():
+        (directory / name).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("sort", "target"),
+    [
+        pytest.param("a link", "elsewhere/shop/web.service.yaml", id="a link to a file"),
+        pytest.param("a link", "elsewhere", id="a link to a directory"),
+        pytest.param("a link", "/dev/zero", id="a link to a device"),
+        pytest.param("a link", "nothing", id="a link to nothing"),
+        pytest.param("a FIFO", "", id="a FIFO"),
+        pytest.param("a directory", "", id="a directory"),
+        pytest.param("a link in the place of the namespace", "elsewhere/shop", id="a namespace"),
+    ],
+)
+async def test_what_is_no_file_costs_itself_only(
+    sort: str, target: str, out: Path, tmp_path: Path
+) -> None:
+    """Issue 9, point 17: a link out of the tree was written through, a FIFO ended everything."""
+    ledger = Key("bank", "ledger")
+    async with serving(tmp_path / "elsewhere", service(), vm("a", "10.0.0.9")) as program:
+        elsewhere = program.files
+    async with serving(out, service(), service(ledger), vm("a", "10.0.0.1")) as program:
+        path = out / ("shop" if sort.endswith("namespace") else SERVICE)
+        put(sort, path, tmp_path / target)
+        program.apply(service(given=spec(type=ServiceType.LOAD_BALANCER)), service(ledger))
+        await until(lambda: program.failures)
+        program.apply(vm("b", "10.0.0.2", namespace="bank"))
+        await until(lambda: program.addresses("bank/ledger.endpoints.yaml") == ["10.0.0.2"])
+        ((key, failure),) = program.failures
+        assert key == WEB
+        assert failure
+        assert str(path) in failure.message
+        assert path.is_symlink() is (sort.startswith("a link"))
+        path.rename(tmp_path / "moved")
+        await until(lambda: len(program.failures) == 2)
+        assert program.failures[1] == (WEB, None)
+        await until(lambda: program.addresses() == ["10.0.0.1"])
+    assert Program(tmp_path / "elsewhere", 0.0).files == elsewhere
+
+
+async def test_links_in_the_directory_are_not_read(out: Path, tmp_path: Path) -> None:
+    """A link to a device never ended; one to another output had its files taken for ours."""
+    async with serving(tmp_path / "elsewhere", service(Key("shop", "db"))) as program:
+        elsewhere = program.files
+    links = {
+        "zero.yaml": Path("/dev/zero"),
+        "elsewhere": tmp_path / "elsewhere",
+        "db.yaml": tmp_path / "elsewhere" / "shop" / "db.service.yaml",
+        "loop": out,
+    }
+    link(out, links)
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        await program.source_caught_up()
+        assert program.addresses() == ["10.0.0.1"]
+        assert program.cache.stored_services.keys() == {WEB}
+    assert Program(tmp_path / "elsewhere", 0.0).files == elsewhere
+
+
+async def test_a_service_without_a_uid_is_held_as_any_other(out: Path) -> None:
+    """Nothing in the files refers to it but our mark; an editor may take the comments away."""
+    uid = made_uid(Kind.VIRTUAL_MACHINE_SERVICE, WEB)
+    objects = service(uid=uid), vm("a", "10.0.0.1")
+    async with serving(out, *objects) as program:
+        before = program.files
+        assert not any("ownerReferences" in content for content in before.values())
+    async with serving(out, *objects) as program:
+        assert (program.files, program.writes) == (before, 0)
+        edited = yaml.safe_load(before[SERVICE])
+        edited["spec"]["ports"] = [{"port": 1}]
+        (out / SERVICE).write_text(yaml.safe_dump(edited))
+        await until(lambda: program.files == before)
+        program.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+        await until(lambda: not program.files)
+
+
 async def test_the_endpoints_of_a_service_without_selector_are_the_users(out: Path) -> None:
     async with serving(out, service(given=spec(selector={}))) as program:
         assert list(program.files) == [SERVICE]
@@ -383,17 +478,17 @@ async def test_killed_between_two_writes_and_started_again_it_converges(
     """The process ends in the middle of a file: a temporary one is left, the rest undone."""
     async with serving(out, service(Key("old", "gone")), service()):
         pass
-    real, done = Path.replace, 0
+    real, done = os.rename, 0
 
     class Killed(BaseException):
         """Nothing after it happens."""
 
-    def replace_or_die(self: Path, target: Path) -> Path:
+    def rename_or_die(*names: Any, **directories: Any) -> None:
         nonlocal done
         if done == writes:
             raise Killed
         done += 1
-        return real(self, target)
+        real(*names, **directories)
 
     objects = (
         service(given=spec(type=ServiceType.LOAD_BALANCER)),
@@ -404,7 +499,7 @@ async def test_killed_between_two_writes_and_started_again_it_converges(
     )
     program = Program(out, cooldown_s=0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", replace_or_die)
+        patch.setattr(os, "rename", rename_or_die)
         running = asyncio.create_task(program.run())
         program.tell(*(Init(kind) for kind in TOLD_KINDS))
         program.apply(*objects)

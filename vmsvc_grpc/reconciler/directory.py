@@ -11,33 +11,40 @@ nobody else knows of it.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import yaml
 
+from vmsvc_grpc import beneath
 from vmsvc_grpc.model.events import Apply, Delete, Event, Malformed
 from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,
     Key,
     Kind,
+    ObjectMeta,
     OwnerReference,
     StoredEndpoints,
     StoredService,
     made_uid,
 )
-from vmsvc_grpc.model.ownership import HELD_FOR, is_owned, is_to_nobody, is_vmservice
+from vmsvc_grpc.model.ownership import HELD_FOR, is_owned, is_to_nobody
 from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.model.validate import metadata_problems
+from vmsvc_grpc.reconciler.claim import BYTES_MAX, OUR_LINE, claims
 from vmsvc_grpc.reconciler.held import Child
 from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
-from vmsvc_grpc.reconciler.store import ChangeError
+from vmsvc_grpc.reconciler.store import ChangeError, Conflict
 
 _SUFFIXES = {Kind.SERVICE: ".service.yaml", Kind.ENDPOINTS: ".endpoints.yaml"}
-_OUR_LINE = b"# Held by vmsvc-grpc"
+_TRIAL = ".vmsvc-grpc.tmp"
 
 
 OnWrite = Callable[[str, Kind, Child | None], None]
@@ -53,7 +60,14 @@ class DirectoryStore:
     Each file is put in place whole. The disk is not waited for, so a write takes less than
     a millisecond (12 for 1,000 endpoints) and is done on the event loop: what the cache is
     told of it is never older than what the directory's source reads.
+
+    Others may write to the directory. No link in it is followed, only regular files are
+    read, and what is in the place of one of ours and is none stays: that is a failure of
+    one object, and of no other.
     """
+
+    kinds = frozenset(_SUFFIXES)
+    """What it holds files of."""
 
     def __init__(self, directory: Path, *, on_write: OnWrite | None = None) -> None:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
@@ -61,34 +75,31 @@ class DirectoryStore:
         self._on_write = on_write
         # Files that are ours even if nothing in them tells so any more, and the cluster
         # address in each, which is chosen once and then cannot be asked of anybody else.
-        self._ours: dict[Path, str] = {}
+        self._ours: dict[_Place, str] = {}
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            trial = directory / ".vmsvc-grpc.tmp"
-            trial.write_bytes(b"")
-            trial.unlink()
+            with beneath.directory(directory, make=True) as root:
+                beneath.create_file(_TRIAL, root, b"")
+                os.unlink(_TRIAL, dir_fd=root)
         except OSError as error:
             message = f"{directory} cannot be written to: {_reason(error)}"
             raise ChangeError("DirectoryNotWritable", message) from error
 
     async def apply(self, change: Change) -> Child | None:
-        """Write or remove one file. Raises ChangeError; never Conflict.
+        """Write or remove one file. Raises ChangeError, or Conflict if the file changes meanwhile.
 
         What somebody edited since it was observed is overwritten, as any edit is.
         """
-        path, wanted = self._path(change.kind, change.key), change.after
+        place, wanted = _Place.of(change.kind, change.key), change.after
         assert wanted is None or isinstance(wanted, Child), "no other kind is held"
         try:
-            if not self._is_ours(path):
-                raise _foreign(change, path)
-            stored = self._write(path, change.kind, wanted) if wanted else None
+            stored = await self._write(change, place, wanted) if wanted else None
             if stored is None:
-                self._remove(path)
+                await self._remove(change, place)
         except OSError as error:
-            message = f"cannot {change}: {path}: {_reason(error)}"
+            message = f"cannot {change}: {self._directory / place.path}: {_reason(error)}"
             raise ChangeError("FileNotWritten", message) from error
         if self._on_write is not None:
-            self._on_write(path.relative_to(self._directory).as_posix(), change.kind, stored)
+            self._on_write(place.path, change.kind, stored)
         return _referring(stored) if stored else None
 
     def observation(self, event: Event) -> Event:
@@ -102,64 +113,123 @@ class DirectoryStore:
                 return Delete(kind, key)
             case Delete(kind, key):
                 # What was edited until no object was left in it stays ours.
-                path = self._path(kind, key)
-                if not path.exists():
-                    self._ours.pop(path, None)
+                place = _Place.of(kind, key)
+                if not self._exists(place):
+                    self._ours.pop(place, None)
             case Apply(StoredService() | StoredEndpoints() as stored):
                 child = _referring(stored)
-                path = self._path(child.kind, child.key)
-                if self._ours.get(path, _cluster_ip(child)) != _cluster_ip(child):
+                place = _Place.of(child.kind, child.key)
+                moved = self._ours.get(place, _cluster_ip(child)) != _cluster_ip(child)
+                if moved or _is_refused(child.meta):
                     return Delete(child.kind, child.key)
                 if is_owned(child.meta):
-                    self._ours[path] = _cluster_ip(child)
+                    self._ours[place] = _cluster_ip(child)
                 return Apply(child)
         return event
 
-    def _path(self, kind: Kind, key: Key) -> Path:
-        return self._directory / key.namespace / f"{key.name}{_SUFFIXES[kind]}"
-
-    def _is_ours(self, path: Path) -> bool:
-        """Whether we may write there: nothing is there, or what is ours."""
+    def _exists(self, place: _Place) -> bool:
         try:
-            with path.open("rb") as file:
-                text = file.read(len(_OUR_LINE))
-                if text == _OUR_LINE:
-                    return True
-                text += file.read()
-        except FileNotFoundError:
-            return True
-        try:
-            documents = [d for d in yaml.safe_load_all(text) if d is not None]
-        except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
-            documents = []
-        if not all(isinstance(document, dict) for document in documents):
-            documents = []
-        if not documents:
-            return path in self._ours
-        return all(_names_owner(document) for document in documents)
+            with beneath.directory(self._directory, place.namespace) as parent:
+                return beneath.status(place.name, parent) is not None
+        except OSError:
+            return False
 
-    def _write(self, path: Path, kind: Kind, child: Child) -> Child:
+    async def _check_ours(self, change: Change, place: _Place, parent: int) -> None:
+        """Raise ChangeError if something is there, and is not ours; Conflict if it changes."""
+        found = beneath.status(place.name, parent)
+        if found is None:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            raise self._foreign(change, place, f"is {beneath.in_words(found)}")
+        with os.fdopen(beneath.open_file(place.name, parent), "rb") as file:
+            content = file.read(len(OUR_LINE))
+            if content == OUR_LINE:
+                return
+            content += file.read(BYTES_MAX)
+            claimed = await _claimed(content)
+            if claimed is None:
+                claimed = place in self._ours
+            if not claimed:
+                flaw = "says of no VirtualMachineService that it is held for it"
+                raise self._foreign(change, place, flaw)
+            now = beneath.status(place.name, parent)
+            if now is None or _identity(now) != _identity(os.fstat(file.fileno())):
+                raise Conflict
+
+    async def _write(self, change: Change, place: _Place, child: Child) -> Child:
         untyped, note = manifest(child), ownerless_note(child)
         if note:
             annotations = untyped["metadata"].get("annotations", {})
             untyped["metadata"]["annotations"] = {**annotations, HELD_FOR: child.key.name}
         rest = f"; edits are put right. Change VirtualMachineService {child.key}.\n"
+        content = OUR_LINE + (rest + note + yaml_document(untyped)).encode()
         # Sources do not read files that begin with a dot.
-        unfinished = path.with_name(f".{path.name}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(_OUR_LINE + (rest + note + yaml_document(untyped)).encode())
-        unfinished.replace(path)
-        self._ours[path] = _cluster_ip(child)
-        stored = parse(kind, untyped)
+        unfinished = f".{place.name}.tmp"
+        with beneath.directory(self._directory, place.namespace, make=True) as parent:
+            await self._check_ours(change, place, parent)
+            beneath.create_file(unfinished, parent, content)
+            os.rename(unfinished, place.name, src_dir_fd=parent, dst_dir_fd=parent)
+        self._ours[place] = _cluster_ip(child)
+        stored = parse(change.kind, untyped)
         assert isinstance(stored, Child), "a child's manifest is a child"
         return stored
 
-    def _remove(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._ours.pop(path, None)
+    async def _remove(self, change: Change, place: _Place) -> None:
+        try:
+            with beneath.directory(self._directory, place.namespace) as parent:
+                await self._check_ours(change, place, parent)
+                os.unlink(place.name, dir_fd=parent)
+        except FileNotFoundError:
+            pass  # It is gone already.
+        self._ours.pop(place, None)
         # Somebody else's files may be in it.
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
+        with suppress(OSError), beneath.directory(self._directory) as root:
+            os.rmdir(place.namespace, dir_fd=root)
+
+    def _foreign(self, change: Change, place: _Place, flaw: str) -> ChangeError:
+        path = self._directory / place.path
+        message = f"cannot {change}: {path} is not ours, as it {flaw}, and stays; move it away"
+        return ChangeError(f"{change.kind.value}NotOurs", message)
+
+
+class _Place(NamedTuple):
+    """Where in the directory an object is held."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def of(cls, kind: Kind, key: Key) -> _Place:
+        return cls(key.namespace, f"{key.name}{_SUFFIXES[kind]}")
+
+    @property
+    def path(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+async def _claimed(content: bytes) -> bool | None:
+    """Whether all that a file holds is a VMService's; None if it holds no object."""
+    if len(content) > BYTES_MAX:
+        return False
+    found: list[bool] = []
+    try:
+        for claim in claims(content.decode()):
+            if claim is None:
+                await asyncio.sleep(0)
+            else:
+                found.append(claim)
+    except (yaml.YAMLError, ValueError):
+        return None
+    return all(found) if found else None
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_refused(meta: ObjectMeta) -> bool:
+    """Whether an edit has made metadata of it that no API server takes."""
+    return any(metadata_problems(meta.labels, meta.annotations, meta.finalizers))
 
 
 def _referring(child: Child) -> Child:
@@ -181,33 +251,6 @@ def _owner(key: Key) -> OwnerReference:
 
 def _cluster_ip(child: Child) -> str:
     return child.cluster_ip if isinstance(child, StoredService) else ""
-
-
-def _foreign(change: Change, path: Path) -> ChangeError:
-    kind = change.kind.value
-    message = (
-        f"cannot {change}: {path} is not ours, as it says of no VirtualMachineService that it is "
-        "held for it, and stays as it is; move it away"
-    )
-    return ChangeError(f"{kind}NotOurs", message)
-
-
-def _names_owner(document: dict[Any, Any]) -> bool:
-    """Whether what a file says, be it no valid object, is a VMService's, by owner or mark."""
-    metadata = document.get("metadata")
-    if not isinstance(metadata, dict):
-        return False
-    owners, annotations = metadata.get("ownerReferences"), metadata.get("annotations")
-    if isinstance(annotations, dict) and annotations.get(HELD_FOR) == metadata.get("name"):
-        return True
-    return isinstance(owners, list) and any(
-        isinstance(owner, dict) and is_vmservice(_owner_reference(owner)) for owner in owners
-    )
-
-
-def _owner_reference(owner: dict[Any, Any]) -> OwnerReference:
-    text = {field: str(owner.get(field, "")) for field in ("apiVersion", "kind", "name", "uid")}
-    return OwnerReference(text["apiVersion"], text["kind"], text["name"], text["uid"])
 
 
 def _reason(error: OSError) -> str:

@@ -104,13 +104,15 @@ class FilesSource:
 
         `shared` is for a directory that somebody writes to who tells the cache himself of
         what he writes, and us by `written`. Of a file that cannot be read, he must hear
-        to put it right: its objects are told to be malformed.
+        to put it right: its objects are told to be malformed. As others may write there,
+        too, links in it are not followed.
         """
         self.files_read = 0
         self._root = directory.absolute()
         self._kinds = kinds
         self._settle_s = settle_s
         self._shared = shared
+        self._below = self._root if shared else None
         self._bounds = bounds
         self._problems = Problems(report)
         self._union = Union()
@@ -155,7 +157,7 @@ class FilesSource:
             self._forget(path)
             return
         try:
-            signature = tree.signature(self._root / path)
+            signature = tree.signature(self._root / path, below=self._below)
         except OSError:
             signature = None
         self._held[path] = _Held(signature, b"", None)
@@ -290,7 +292,7 @@ class FilesSource:
         directories: set[str] = set()
         unlisted: list[tree.Unlisted] = []
         self._linked = False
-        for step in tree.walk(self._root):
+        for step in tree.walk(self._root, links=not self._shared):
             await self._breathe()
             match step:
                 case tree.Directory(path, linked):
@@ -325,7 +327,7 @@ class FilesSource:
         """
         now = self._clock()
         try:
-            found = tree.signature(self._root / path)
+            found = tree.signature(self._root / path, below=self._below)
         except OSError:
             # Reading it tells why.
             self._unsettled[path] = _Unsettled(None, now, whole=True)
@@ -384,7 +386,7 @@ class FilesSource:
     def _opened(self, path: str) -> Text | _Held | None:
         """The text of an unsettled file, or what to hold instead; None if there is no file."""
         try:
-            return tree.read_text(self._root / path, self._bounds.file_bytes_max)
+            return tree.read_text(self._root / path, self._bounds.file_bytes_max, below=self._below)
         except (FileNotFoundError, NotADirectoryError):
             self._forget(path)
             return None

@@ -11,10 +11,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from vmsvc_grpc import beneath
 from vmsvc_grpc.source.documents import ManifestError
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -73,11 +75,12 @@ def is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
-def walk(root: Path) -> Iterator[Directory | File | Unlisted]:
+def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlisted]:
     """Everything in the tree, its files in path order.
 
-    Links are followed. A directory that several paths lead to is listed by the first,
-    so a loop of links ends. Each step lists one directory at most.
+    With `links`, links are followed; else they are passed over. A directory that several
+    paths lead to is listed by the first, so a loop of links ends. Each step lists one
+    directory at most.
     """
     visited: set[tuple[int, int]] = set()
     # What is still to come, the next at the end; directories end with a slash, as the
@@ -94,7 +97,7 @@ def walk(root: Path) -> Iterator[Directory | File | Unlisted]:
             if (status.st_dev, status.st_ino) in visited:
                 continue
             visited.add((status.st_dev, status.st_ino))
-            ahead += sorted(_entries(root, path, linked), reverse=True)
+            ahead += sorted(_entries(root, path, linked, links=links), reverse=True)
             yield Directory(path, linked)
         except FileNotFoundError as error:
             if not path:  # Any other has just been removed: there is nothing to list.
@@ -103,10 +106,10 @@ def walk(root: Path) -> Iterator[Directory | File | Unlisted]:
             yield Unlisted(path, reason(error))
 
 
-def _entries(root: Path, path: str, linked: bool) -> Iterator[tuple[str, bool]]:
+def _entries(root: Path, path: str, linked: bool, *, links: bool) -> Iterator[tuple[str, bool]]:
     with os.scandir(root / path) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or (entry.is_symlink() and not links):
                 continue
             below = f"{path}/{entry.name}" if path else entry.name
             through_link = linked or entry.is_symlink()
@@ -123,13 +126,15 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False  # A link that leads nowhere one may look: reading it tells why.
 
 
-def signature(file: Path) -> Signature | None:
+def signature(file: Path, *, below: Path | None = None) -> Signature | None:
     """What the file looks like; None if there is none, or nothing to read.
 
-    Raises OSError if that cannot be known.
+    `below`: a directory above it, from which on no link leads to it. Raises OSError if that
+    cannot be known.
     """
     try:
-        status = file.stat()
+        with _parent(file, below) as (name, parent):
+            status = os.stat(name, dir_fd=parent, follow_symlinks=below is None)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return _signature(status) if stat.S_ISREG(status.st_mode) else None
@@ -141,14 +146,26 @@ def _signature(status: os.stat_result) -> Signature:
     )
 
 
-def read_text(file: Path, bytes_max: int) -> Text:
+@contextmanager
+def _parent(file: Path, below: Path | None) -> Iterator[tuple[str | Path, int | None]]:
+    """The file as its name and the descriptor of its directory, or as its path and None."""
+    if below is None:
+        yield file, None
+        return
+    with beneath.directory(below, *file.relative_to(below).parent.parts) as parent:
+        yield file.name, parent
+
+
+def read_text(file: Path, bytes_max: int, *, below: Path | None = None) -> Text:
     """The text of a file. Blocks for as long as the disk takes.
 
-    Raises ManifestError if it is not UTF-8, and OSError if it cannot be read or holds
-    more than `bytes_max`.
+    `below`: a directory above it, from which on no link leads to it. Raises ManifestError
+    if it is not UTF-8, and OSError if it cannot be read or holds more than `bytes_max`.
     """
     # Not blocking: what was a file a moment ago may be a pipe that nobody writes to.
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if below else 0)
+    with _parent(file, below) as (name, parent):
+        descriptor = os.open(name, flags, dir_fd=parent)
     with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

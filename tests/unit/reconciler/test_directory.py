@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.held import Child
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change
-from vmsvc_grpc.reconciler.store import ChangeError
+from vmsvc_grpc.reconciler.store import ChangeError, Conflict
 
 OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True, True)
 META = ObjectMeta(key=WEB, uid="", labels={"team": "blue"}, owner_references=(OURS,))
@@ -325,6 +328,138 @@ def test_whoever_wants_to_is_told_of_each_write(out: Path) -> None:
     with pytest.raises(ChangeError):
         made(store, Change(None, SERVICE))
     assert len(told) == 2
+
+
+# -- What others put there --
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A directory that nobody should be led to, with files as ours are."""
+    path = tmp_path / "elsewhere"
+    path.mkdir()
+    for name in ("web.service.yaml", "web.endpoints.yaml"):
+        (path / name).write_text("# Held by vmsvc-grpc, they say\n")
+    return path
+
+
+def put(sort: str, path: Path, elsewhere: Path) -> None:
+    """Put something of a sort at a path."""
+    match sort:
+        case "a symbolic link":
+            path.symlink_to(elsewhere / "web.service.yaml")
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a socket":
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(path))
+        case "a directory":
+            path.mkdir()
+        case "a device":
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: it never ends.
+
+
+SORTS = ["a symbolic link", "a FIFO", "a socket", "a directory"]
+if os.geteuid() == 0:
+    SORTS.append("a device")  # Only root can make one.
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_what_is_no_file_is_left_in_our_place_and_reported(
+    sort: str, store: DirectoryStore, out: Path, elsewhere: Path
+) -> None:
+    path = out / "shop" / "web.service.yaml"
+    path.parent.mkdir()
+    put(sort, path, elsewhere)
+    before = path.lstat()
+    for change in (Change(None, SERVICE), Change(SERVICE, SERVICE), Change(SERVICE, None)):
+        with pytest.raises(ChangeError) as error:
+            made(store, change)
+        assert error.value.failure.reason == "ServiceNotOurs"
+        assert f"{path} is not ours, as it is {sort}, and stays" in error.value.failure.message
+    made(store, Change(None, ENDPOINTS))
+    assert path.lstat().st_ino == before.st_ino
+    assert elsewhere.joinpath("web.service.yaml").read_text() == "# Held by vmsvc-grpc, they say\n"
+    assert (out / "shop" / "web.endpoints.yaml").read_text().endswith(text(ENDPOINTS))
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_what_is_no_file_is_left_in_the_place_of_an_unfinished_one(
+    sort: str, store: DirectoryStore, out: Path, elsewhere: Path
+) -> None:
+    path = out / "shop" / ".web.service.yaml.tmp"
+    path.parent.mkdir()
+    put(sort, path, elsewhere)
+    with pytest.raises(ChangeError) as error:
+        made(store, Change(None, SERVICE))
+    assert error.value.failure.reason == "FileNotWritten"
+    assert error.value.failure.message.endswith(
+        f"{path.name} is {sort}, and in the way; move it away"
+    )
+    assert elsewhere.joinpath("web.service.yaml").read_text() == "# Held by vmsvc-grpc, they say\n"
+
+
+@pytest.mark.parametrize("dangling", [False, True], ids=["to a directory", "to nothing"])
+def test_a_link_in_the_place_of_a_namespace_is_not_followed(
+    dangling: bool, store: DirectoryStore, out: Path, elsewhere: Path
+) -> None:
+    (out / "shop").symlink_to(elsewhere / "nothing" if dangling else elsewhere)
+    for change in (Change(None, SERVICE), Change(SERVICE, None)):
+        with pytest.raises(ChangeError) as error:
+            made(store, change)
+        assert error.value.failure.message.endswith("shop is a symbolic link, not a directory")
+    assert (out / "shop").is_symlink()
+    assert sorted(path.name for path in elsewhere.iterdir()) == [
+        "web.endpoints.yaml",
+        "web.service.yaml",
+    ]
+
+
+def test_a_link_in_the_place_of_the_trial_at_the_start_is_not_written_to(
+    out: Path, elsewhere: Path
+) -> None:
+    out.mkdir()
+    (out / ".vmsvc-grpc.tmp").symlink_to(elsewhere / "web.service.yaml")
+    with pytest.raises(ChangeError, match=r"\.vmsvc-grpc\.tmp is a symbolic link, and in the way"):
+        DirectoryStore(out)
+    assert elsewhere.joinpath("web.service.yaml").read_text() == "# Held by vmsvc-grpc, they say\n"
+
+
+def test_a_large_file_without_our_line_is_not_ours(store: DirectoryStore, out: Path) -> None:
+    path = out / "shop" / "web.service.yaml"
+    path.parent.mkdir()
+    path.write_text(text(SERVICE) + "# padding\n" * 500_000)
+    with pytest.raises(ChangeError) as error:
+        made(store, Change(None, SERVICE))
+    assert error.value.failure.reason == "ServiceNotOurs"
+
+
+async def test_a_file_that_another_replaces_while_it_is_looked_at_is_looked_at_again(
+    store: DirectoryStore, out: Path
+) -> None:
+    path = out / "shop" / "web.service.yaml"
+    path.parent.mkdir()
+    owned = text(SERVICE) + "# padding\n" + "status: {}\n" + "x: [" + "1, " * 2000 + "1]\n"
+    path.write_text(owned)
+    writing = asyncio.create_task(store.apply(Change(SERVICE, SERVICE)))
+    await asyncio.sleep(0)
+    path.with_name("other").write_text("mine")
+    path.with_name("other").replace(path)
+    with pytest.raises(Conflict):
+        await writing
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"labels": {"a b": "c"}}, {"annotations": {"/": ""}}, {"finalizers": ("a b",)}],
+    ids=["label", "annotation", "finalizer"],
+)
+def test_an_edit_that_no_api_server_takes_is_not_held(
+    metadata: dict[str, Any], store: DirectoryStore
+) -> None:
+    edited = replace(SERVICE, meta=replace(META, **metadata))
+    assert store.observation(Apply(edited)) == Delete(Kind.SERVICE, WEB)
 
 
 # -- Trouble with the disk --
