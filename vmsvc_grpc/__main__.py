@@ -14,6 +14,7 @@ from vmsvc_grpc import __version__, flags
 from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.rules import Rules
@@ -30,7 +31,7 @@ Every flag has an environment variable: VMSVC_ and its name, as in VMSVC_DRAIN_S
 lists are separated by commas, flags without a value take true or false. The flag wins.
 
 exit status:
-  0  ended by SIGTERM or SIGINT, after draining
+  0  ended by SIGTERM, SIGINT or SIGHUP, after draining
   1  cannot start or go on: an address in use, a directory that cannot be read or written
   2  a wrong flag or setting
 """
@@ -146,7 +147,7 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     given = flags.settings(flags.SERVE, arguments, environment)
     level = logging.getLevelNamesMapping().get(given["log_level"])
     if level is None:
-        raise ConfigError(f"--log-level: {given['log_level'].lower()!r} is not known")
+        raise ConfigError(f"--log-level: {quoted(given['log_level'].lower())} is not known")
     checked = config(given, environment)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())

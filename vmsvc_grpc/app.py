@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TextIO
 
@@ -44,15 +44,24 @@ EXIT_FAILED = 1
 
 
 def main(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Errors are one line on standard error."""
+    """Serve until a signal says so; the exit status. Errors are one line on standard error."""
     status = 0
     try:
         uvloop.run(App(config, sys.stdout).run())
     except* (ListenError, SourceError, ChangeError, NoApiServer) as group:
         status = EXIT_FAILED
-        for error in group.exceptions:
-            _log.error("%s", error)  # One line, and no traceback: it says what to do.
+        for text in dict.fromkeys(map(str, _each(group))):
+            _log.error("%s", text)  # One line, and no traceback: it says what to do.
     return status
+
+
+def _each(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, and in the groups in it: parts run tasks within tasks."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _each(inner)
+    else:
+        yield error
 
 
 def release(found: Credentials, namespaces: Sequence[str], out: TextIO, err: TextIO) -> int:
@@ -107,8 +116,8 @@ class App:
         _raise_file_limit()
         calm_collector()  # Else it looks through all that was imported, as we read.
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
+        for number in _stopping_signals():
+            loop.add_signal_handler(number, self._told_to_stop, number.name)
         _bind(self._metrics, self._cache, self._server)
         self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
         place = self._place = self._chosen_place()
@@ -185,6 +194,13 @@ class App:
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)
+
+
+def _stopping_signals() -> Iterator[signal.Signals]:
+    """What ends us: SIGHUP, too, as a terminal that goes away sends it, but not under `nohup`."""
+    yield from (signal.SIGTERM, signal.SIGINT)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
 
 
 def calm_collector() -> None:

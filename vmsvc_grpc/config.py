@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.validate import is_dns_1123_label
 from vmsvc_grpc.reconciler.copying import Copying
@@ -52,12 +53,14 @@ def address(text: str) -> ListenAddress:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
-        raise ConfigError(f"{text!r} is not HOST:PORT; write for instance 127.0.0.1:50051")
+        raise ConfigError(f"{quoted(text)} is not HOST:PORT; write for instance 127.0.0.1:50051")
     if host != "localhost":
         try:
             ipaddress.ip_address(host)
         except ValueError:
-            raise ConfigError(f"{host!r} in {text!r} is not an IP address to listen on") from None
+            raise ConfigError(
+                f"{quoted(host)} in {quoted(text)} is not an IP address to listen on"
+            ) from None
     return ListenAddress(host, int(port))
 
 
@@ -66,7 +69,7 @@ def ip_families(text: str) -> tuple[IPFamily, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = [family.value for family in IPFamily]
     if not names or len(set(names)) != len(names) or not set(names) <= set(known):
-        raise ConfigError(f"{text!r} is not a list of IPv4 and IPv6, each at most once")
+        raise ConfigError(f"{quoted(text)} is not a list of IPv4 and IPv6, each at most once")
     return tuple(map(IPFamily, names))
 
 
@@ -75,7 +78,7 @@ def namespaces(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if not is_dns_1123_label(name):
-            raise ConfigError(f"{name!r} cannot be a namespace")
+            raise ConfigError(f"{quoted(name)} cannot be a namespace")
     return names
 
 
@@ -89,7 +92,8 @@ def key_patterns(text: str) -> tuple[str, ...]:
     for pattern in patterns:
         if not _KEY_PATTERN.fullmatch(pattern):
             raise ConfigError(
-                f"{pattern!r} matches no key; write for instance example.com/* or *.example.com/*"
+                f"{quoted(pattern)} matches no key; write for instance example.com/* or "
+                "*.example.com/*"
             )
     return patterns
 
@@ -134,7 +138,9 @@ class Config:
         provider = self.load_balancer_provider
         if provider and provider not in LOAD_BALANCER_PROVIDERS:
             known = ", ".join(LOAD_BALANCER_PROVIDERS)
-            raise ConfigError(f"--load-balancer-provider: {provider!r} is not known; use {known}")
+            raise ConfigError(
+                f"--load-balancer-provider: {quoted(provider)} is not known; use {known}"
+            )
 
     def _check_cluster(self) -> None:
         if self.credentials is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.config import ConfigError, address, ip_families, key_patterns, namespaces
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -39,7 +41,7 @@ def _boolean(text: str) -> bool:
     try:
         return known[text.strip().lower()]
     except KeyError:
-        raise ConfigError(f"{text!r} is neither true nor false") from None
+        raise ConfigError(f"{quoted(text)} is neither true nor false") from None
 
 
 def _on_off(text: str) -> bool:
@@ -49,23 +51,50 @@ def _on_off(text: str) -> bool:
 def _one_of(*known: str) -> Callable[[str], str]:
     def chosen(text: str) -> str:
         if text not in known:
-            raise ConfigError(f"{text!r} is not known; use {' or '.join(known)}")
+            raise ConfigError(f"{quoted(text)} is not known; use {' or '.join(known)}")
         return text
 
     return chosen
 
 
-def _at_least(minimum: float, convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    def bounded(text: str) -> Any:
-        try:
-            number = convert(text)
-        except ValueError:
-            raise ConfigError(f"{text!r} is not a number") from None
-        if not minimum <= number < float("inf"):
-            raise ConfigError(f"{text} is less than {minimum:g}, or not finite")
-        return number
+SECONDS_MAX = 1_000_000.0
+"""The longest time that may be set, 11 days: gRPC counts milliseconds in 31 bits."""
 
-    return bounded
+COUNT_MAX = 1_000_000_000
+"""The largest count that may be set: gRPC holds one in 31 bits."""
+
+# No number within these bounds needs more characters.
+_NUMBER_CHARACTERS_MAX = 20
+_WHOLE = re.compile("[0-9]+")
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+
+
+def _count(least: int = 1, most: int = COUNT_MAX) -> Callable[[str], int]:
+    """Reads a whole number within these bounds."""
+
+    def counted(text: str) -> int:
+        short = len(text) <= _NUMBER_CHARACTERS_MAX
+        if not (short and _WHOLE.fullmatch(text) and least <= int(text) <= most):
+            raise ConfigError(f"{quoted(text)} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return counted
+
+
+def _seconds(least: float, most: float = SECONDS_MAX) -> Callable[[str], float]:
+    """Reads a number of seconds within these bounds."""
+    return _decimal("number of seconds", least, most)
+
+
+def _decimal(what: str, least: float, most: float) -> Callable[[str], float]:
+    def measured(text: str) -> float:
+        short = len(text) <= _NUMBER_CHARACTERS_MAX
+        if not (short and _DECIMAL.fullmatch(text) and least <= float(text) <= most):
+            bounds = f"from {least:.9g} to {most:.9g}"
+            raise ConfigError(f"{quoted(text)} is not a {what} {bounds}")
+        return float(text)
+
+    return measured
 
 
 _LIMITS = {
@@ -94,7 +123,7 @@ def _limit_flags() -> list[Flag]:
     return [
         Flag(
             f"--{name.replace('_', '-')}",
-            _at_least(1 if isinstance(default, int) else 0.001, type(default)),
+            _count() if isinstance(default, int) else _seconds(0.001),
             _LIMITS[name],
             str(default),
             "SECONDS" if name.endswith("_s") else "N",
@@ -197,14 +226,14 @@ SERVE = [
     ),
     Flag(
         "--lease-duration-s",
-        _at_least(3, float),
+        _seconds(3, 3600),
         "seconds after which another replica may write, if the one that did has vanished",
         "15",
         "SECONDS",
     ),
     Flag(
         "--watch-silence-s",
-        _at_least(1, float),
+        _seconds(1),
         "seconds without a word from the API server after which a watch is begun anew; it says "
         "something once a minute",
         "75",
@@ -234,23 +263,27 @@ SERVE = [
     *RULES,
     Flag(
         "--drain-s",
-        _at_least(0, float),
+        _seconds(0),
         "seconds over which streams are ended at SIGTERM",
         "10",
         "SECONDS",
     ),
     Flag(
         "--settle-s",
-        _at_least(0, float),
+        _seconds(0),
         "seconds without a change after which a file written in place is read",
         "0.2",
         "SECONDS",
     ),
     Flag(
-        "--writes-per-s", _at_least(0.1, float), "writes of objects a second, at most", "200", "N"
+        "--writes-per-s",
+        _decimal("number", 0.1, 1_000_000),
+        "writes of objects a second, at most",
+        "200",
+        "N",
     ),
     Flag(
-        "--workers", _at_least(1, int), "services whose objects are written side by side", "4", "N"
+        "--workers", _count(most=1000), "services whose objects are written side by side", "4", "N"
     ),
     *_limit_flags(),
     Flag(

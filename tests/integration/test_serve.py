@@ -156,10 +156,26 @@ def test_sigterm_takes_health_down_and_ends_streams_spread_over_the_drain_time(
     assert f"draining: {STREAMS + 1} streams" in program.said()
 
 
-def test_sigint_ends_it_without_a_traceback(program: Program) -> None:
-    program.process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_it_drains_at_every_signal_that_ends_programs(
+    program: Program, number: signal.Signals
+) -> None:
+    program.process.send_signal(number)
     assert program.process.wait(PATIENCE_S) == 0
+    assert "draining: 0 streams" in program.said()
     assert "Traceback" not in program.said()
+
+
+def test_under_nohup_a_hangup_ends_nothing(manifests: Path, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving(["--manifests", manifests], tmp_path / "log") as program:
+            program.process.send_signal(signal.SIGHUP)
+            assert http(program, "/livez")[0] == 200
+            assert program.process.poll() is None
+            assert "SIGHUP" not in program.said()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_ends_it_at_once(manifests: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
-from vmsvc_grpc.app import App
+from vmsvc_grpc.app import App, main
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Topic
-from vmsvc_grpc.config import Config
+from vmsvc_grpc.config import Config, ListenAddress
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind
@@ -71,3 +71,22 @@ async def test_what_is_there_at_first_is_kept_out_of_collections(tmp_path: Path)
     assert gc.get_freeze_count() == 0
     app._emit(InitDone(kinds[1]))
     assert gc.get_freeze_count() > 0
+
+
+def test_an_error_deep_in_groups_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One raised within tasks within tasks was logged as "unhandled errors in a TaskGroup"."""
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    config = Config(
+        manifests=manifests,
+        listen=ListenAddress("127.0.0.1", 0),
+        http_listen=ListenAddress("127.0.0.1", 0),
+    )
+    manifests.rmdir()
+    assert main(config) == 1
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert str(manifests) in record.getMessage()
+    assert "TaskGroup" not in record.getMessage()
+    assert record.exc_info is None

@@ -113,13 +113,17 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
     ("arguments", "environment", "message"),
     [
         ([], {"KUBECONFIG": "none"}, "no API server to read from: this is no pod"),
-        (["--drain-s", "-1"], {}, "--drain-s: -1 is less than 0"),
-        (["--drain-s", "nan"], {}, "--drain-s: nan"),
+        (["--drain-s", "-1"], {}, "--drain-s: '-1' is not a number of seconds from 0 to 1000000"),
+        (["--drain-s", "nan"], {}, "--drain-s: 'nan' is not a number of seconds"),
         (["--drain-s", "soon"], {}, "--drain-s: 'soon' is not a number"),
-        (["--watch-silence-s", "0.5"], {}, "--watch-silence-s: 0.5 is less than 1"),
+        (["--watch-silence-s", "0.5"], {}, "--watch-silence-s: '0.5' is not a number of seconds"),
         ([], {"VMSVC_DRAIN_S": "soon"}, "VMSVC_DRAIN_S: 'soon' is not a number"),
         ([], {"VMSVC_INSECURE": "perhaps"}, "VMSVC_INSECURE: 'perhaps' is neither true nor false"),
-        (["--streams-max", "0"], {}, "--streams-max: 0 is less than 1"),
+        (
+            ["--streams-max", "0"],
+            {},
+            "--streams-max: '0' is not a whole number from 1 to 1000000000",
+        ),
         (["--namespace", "Shop"], {}, "--namespace: 'Shop' cannot be a namespace"),
         (["--namespace", "shop"], {}, "--namespace is for an API server, not for --manifests"),
         (
@@ -208,3 +212,56 @@ def test_what_does_not_go_with_an_api_server(kubeconfig: Path, tmp_path: Path) -
         settings([*common, "--output", str(tmp_path / "out")])
     with pytest.raises(ConfigError, match="refuses Endpoints with loopback"):
         settings([*common, "--allow-loopback", "--reconcile", "on"])
+
+
+EXTREME = [
+    "",
+    " ",
+    "-1",
+    "+1",
+    "1_000",
+    "1e3",
+    "1e400",
+    "0x10",
+    "nan",
+    "inf",
+    "-inf",
+    "²",
+    "\uff11\uff10",
+    "9" * 16,
+    "9" * 5000,
+    "0." + "1" * 5000,
+    "1\n2",
+    "\x1b[2J",
+]
+NUMBERS = [flag for flag in flags.SERVE if flag.metavar in ("N", "SECONDS")]
+
+
+@pytest.mark.parametrize("flag", NUMBERS, ids=lambda flag: flag.name)
+@pytest.mark.parametrize("text", EXTREME, ids=ascii)
+def test_an_extreme_number_is_refused_in_our_words(
+    flag: flags.Flag, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["serve", "--manifests", str(tmp_path), f"{flag.name}={text}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vmsvc-grpc serve: {flag.name}: ")
+    assert " is not a " in line
+    assert " from " in line
+    assert line.isprintable()
+    assert len(line) < 400
+
+
+@pytest.mark.parametrize("flag", NUMBERS, ids=lambda flag: flag.name)
+def test_every_number_has_a_largest_value_that_every_part_can_take(flag: flags.Flag) -> None:
+    most = next(n for n in (1e9, 1e6, 3600.0, 1e3) if taken(flag, f"{n:.0f}"))
+    assert not taken(flag, f"{most + 1:.0f}")
+    # gRPC counts in 31 bits, and seconds as milliseconds.
+    assert most * (1000 if flag.metavar == "SECONDS" else 1) < 2**31
+
+
+def taken(flag: flags.Flag, text: str) -> bool:
+    try:
+        flag.convert(text)
+    except ConfigError:
+        return False
+    return True

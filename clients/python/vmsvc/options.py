@@ -6,6 +6,7 @@ Imports neither gRPC nor rich, so that `--help` and a mistyped flag are answered
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ examples:
   vmsvc watch -n shop web             shop/web
   vmsvc watch --all -o json > log     all services, endpoints that are not ready too
 """
+
+
+# Eleven days. gRPC cannot wait for ever, and nobody waits longer.
+_SECONDS_MAX = 1_000_000
+_NUMBER_CHARACTERS_MAX = 20
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
 class UsageError(Exception):
@@ -140,13 +147,12 @@ def _server(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
+    number = len(text) <= _NUMBER_CHARACTERS_MAX and _DECIMAL.fullmatch(text)
+    if not (number and 0 < float(text) <= _SECONDS_MAX):
+        shown = text[:_NUMBER_CHARACTERS_MAX]
+        flaw = f"{shown!r} is not a number of seconds above 0, {_SECONDS_MAX:,} at most"
+        raise argparse.ArgumentTypeError(flaw)
+    return float(text)
 
 
 def _output(text: str) -> str:

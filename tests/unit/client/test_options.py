@@ -139,6 +139,9 @@ def test_output(line: str, terminal: bool, output: str) -> None:
         pytest.param("list -o xml", {}, "--output: 'xml' is neither table nor json", id="output"),
         pytest.param("list --timeout-s 0", {}, "'0' is not a number of seconds above 0", id="zero"),
         pytest.param("list --timeout-s inf", {}, "'inf' is not a number of seconds", id="for ever"),
+        pytest.param("list --timeout-s 1e400", {}, "'1e400' is not a number", id="out of range"),
+        pytest.param("list --timeout-s 1000001", {}, "1,000,000 at most", id="longer than may be"),
+        pytest.param(f"list --timeout-s {'9' * 5000}", {}, "is not a number", id="5,000 digits"),
         pytest.param(
             "list --server h", {}, "'h' is not HOST:PORT; write for instance", id="no port"
         ),
