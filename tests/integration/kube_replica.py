@@ -276,7 +276,7 @@ class Replica:
             *(service.object for service in cache.services.values()),
             *cache.stored_services.values(),
             *cache.stored_endpoints.values(),
-            *(s for key in cache.stored_slices.services() for s in cache.stored_slices.of(key)),
+            *cache.stored_slices._by_key.values(),
         )
         return {(_RESOURCES[o.kind], o.key.name): o.meta.resource_version for o in objects}
 

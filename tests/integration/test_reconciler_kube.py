@@ -391,7 +391,29 @@ async def test_deletion_takes_the_objects_and_lets_go(desk: Desk, tmp_path: Path
         await desk.patch("virtualmachineservices", "web", none)
         await desk.gone("virtualmachineservices")
         await one.settled()
-        assert one.cache.stored_keys() == set()
+        assert one.cache.keys_with_work() == set()
+
+
+async def test_what_happens_to_others_objects_is_no_work(desk: Desk, tmp_path: Path) -> None:
+    """Neither where they are in the way of a VMService, nor where there is none."""
+    for name in ("pods", "web"):
+        port = {"ports": [{"port": 8}], "selector": {"app": "pods"}}
+        await desk.create("services", {"metadata": {"name": name}, "spec": port})
+        controlled = {"name": name, "ownerReferences": [DEPLOYMENT]}
+        await desk.create("endpoints", {"metadata": controlled})
+    await desk.vmservice()
+    async with replica(desk, tmp_path) as one:
+        await one.settled()
+        turns, writes = one.reconciler.counts.reconciles, one.writes
+        for at in range(10):
+            mark = {"metadata": {"labels": {"at": f"{at}"}}}
+            for resource in ("services", "endpoints"):
+                await desk.patch(resource, "pods", mark)
+                await desk.patch(resource, "web", mark)
+        await one.settled()
+        assert one.reconciler.counts.reconciles == turns
+        assert one.writes == writes
+        assert one.cache.keys_with_work() == {desk.key()}
 
 
 async def test_deletion_leaves_what_is_anothers(desk: Desk, tmp_path: Path) -> None:

@@ -108,9 +108,12 @@ class Cache:
         """How many topics there are: two a service, and those waited for."""
         return len(self._topics)
 
-    def stored_keys(self) -> set[Key]:
-        """Names of the services that objects are stored for, as a set of the caller's own."""
-        return self._objects.keys()
+    def keys_with_work(self) -> set[Key]:
+        """Names of all services that exist, and of those gone that still control objects.
+
+        A set of the caller's own. O(these): others' Services and Endpoints are not among them.
+        """
+        return self._objects.controlled_keys().union(self.services)
 
     def state(self, service: Key, filter_class: FilterClass) -> Publication:
         """The newest publication of a service; an `Absent` one if it does not exist."""
@@ -189,7 +192,7 @@ class Cache:
         changed = self._objects.put(object_)
         if changed and isinstance(object_, StoredService):
             self._families_changed(object_.key)
-        return changed
+        return self._with_work(changed)
 
     def _note(self, object_: Object, problems: tuple[Problem, ...]) -> None:
         self._objects.note(object_.kind, object_.key, problems)
@@ -209,7 +212,16 @@ class Cache:
         changed = self._objects.remove(kind, key)
         if changed and kind is Kind.SERVICE:
             self._families_changed(key)
-        return changed
+        return self._with_work(changed)
+
+    def _with_work(self, names: frozenset[Key]) -> frozenset[Key]:
+        """Those that there is a VMService of, or that one which is gone still controls a child of.
+
+        Whatever happens to other Services and Endpoints, and most are others', is no work.
+        """
+        return frozenset(
+            name for name in names if name in self.services or self._objects.controls(name)
+        )
 
     def _listed(self, done: InitDone) -> frozenset[Key]:
         was_synced = self.synced
@@ -238,7 +250,7 @@ class Cache:
             self._evaluate(service)
         for watcher in list(self._scopes):
             watcher.cache_synced()
-        return self.stored_keys() | set(self.services)
+        return self.keys_with_work()
 
     def _vm_changed(self, old: VirtualMachine | None, new: VirtualMachine | None) -> frozenset[Key]:
         if old == new or not self.synced:

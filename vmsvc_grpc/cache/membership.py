@@ -15,6 +15,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachine,
     VirtualMachineService,
+    says_the_same,
 )
 from vmsvc_grpc.model.resolve import AddressRules, contribution, families
 from vmsvc_grpc.model.selector import matches, nearly_matches
@@ -142,10 +143,10 @@ class Membership:
             service.remember(stored)
             self.services[key] = service
             self._selectors.remove(key)
-        elif service.object == object_:
-            return None
         else:
-            service.object = object_
+            before, service.object = service.object, object_
+            if says_the_same(before, object_):
+                return None
         if object_.spec is None or object_.spec == service.spec:
             return service, False
         service.spec = object_.spec

@@ -14,8 +14,14 @@ from vmsvc_grpc.model.objects import (
     StoredEndpointSlice,
     StoredService,
     VirtualMachine,
+    says_the_same,
 )
-from vmsvc_grpc.model.ownership import service_of_slice
+from vmsvc_grpc.model.ownership import (
+    endpoints_trace,
+    is_controlled,
+    service_of_slice,
+    service_trace,
+)
 from vmsvc_grpc.model.problem import Problem
 
 # As many as 64 bits have: etcd counts no further. Python refuses to read 5,000.
@@ -44,6 +50,8 @@ class Objects:
         self.services: dict[Key, StoredService] = {}
         self.endpoints: dict[Key, StoredEndpoints] = {}
         self.slices = SliceIndex()
+        # Names under which a VMService of the name controls something.
+        self._controlled: dict[Kind, set[Key]] = {Kind.SERVICE: set(), Kind.ENDPOINTS: set()}
         self.problems: dict[tuple[Kind, Key], tuple[Problem, ...]] = {}
         self._unlisted: set[_List] = set(product(kinds, namespaces or (None,)))
         self._listing: dict[_List, set[Key]] = {}
@@ -129,9 +137,16 @@ class Objects:
         self.note(kind, key, ())
         self._freshness.gone(kind, key)
 
-    def keys(self) -> set[Key]:
-        """Names of the services that objects are stored for, as a set of the caller's own."""
-        return {*self.services, *self.endpoints, *self.slices.services()}
+    def controlled_keys(self) -> set[Key]:
+        """Names of the VMServices, gone or not, that control a stored Service or Endpoints.
+
+        A set of the caller's own. O(these), however many objects of others there are.
+        """
+        return set().union(*self._controlled.values())
+
+    def controls(self, service: Key) -> bool:
+        """Whether the VMService of that name, gone or not, controls a Service or Endpoints."""
+        return any(service in controlled for controlled in self._controlled.values())
 
     def names(self, kind: Kind) -> Iterable[Key]:
         """Names of the stored objects of a kind."""
@@ -145,21 +160,37 @@ class Objects:
         raise AssertionError(f"not stored for a service: {kind}")
 
     def put(self, stored: Stored) -> frozenset[Key]:
-        """Add or replace a stored object; the services that it was and is for, if it changed."""
+        """Add or replace a stored object; the services that it was and is for, if it changed.
+
+        Of another's object only a trace is kept, and counts. That something about it changed
+        that nobody here reads, and its resource version with that, is no change.
+        """
         old: Stored | None
         match stored:
             case StoredService():
                 old = self.services.get(stored.key)
-                self.services[stored.key] = stored
+                self.services[stored.key] = stored = service_trace(stored)
             case StoredEndpoints():
                 old = self.endpoints.get(stored.key)
-                self.endpoints[stored.key] = stored
+                self.endpoints[stored.key] = stored = endpoints_trace(stored)
             case _:
                 old = self.slices.put(stored)
-        return frozenset() if old == stored else _services(old) | _services(stored)
+        self._file(stored.kind, stored.key, stored)
+        if old is not None and says_the_same(old, stored):
+            return frozenset()
+        return _services(old) | _services(stored)
+
+    def _file(self, kind: Kind, key: Key, stored: Stored | None) -> None:
+        if (controlled := self._controlled.get(kind)) is None:
+            return
+        if stored is not None and is_controlled(stored.meta):
+            controlled.add(key)
+        else:
+            controlled.discard(key)
 
     def remove(self, kind: Kind, key: Key) -> frozenset[Key]:
         """Take a stored object out; the service that it was for, if it was there."""
+        self._file(kind, key, None)
         match kind:
             case Kind.SERVICE:
                 return _services(self.services.pop(key, None))
@@ -265,10 +296,6 @@ class SliceIndex:
     def keys(self) -> set[Key]:
         """The names of all slices, as a set of the caller's own."""
         return set(self._by_key)
-
-    def services(self) -> set[Key]:
-        """The names of all services with slices, as a set of the caller's own."""
-        return set(self._by_service)
 
     def of(self, service: Key) -> tuple[StoredEndpointSlice, ...]:
         """A service's slices, sorted by name. O(slices of the service)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
@@ -381,6 +381,18 @@ class StoredEndpointSlice:
         return self.meta.key
 
 
-Object = (
-    VirtualMachine | VirtualMachineService | StoredService | StoredEndpoints | StoredEndpointSlice
-)
+Written = VirtualMachineService | StoredService | StoredEndpoints | StoredEndpointSlice
+"""What is written, by whomever: all but VMs."""
+
+Object = VirtualMachine | Written
+
+
+def says_the_same(one: Written, other: Written) -> bool:
+    """Whether two states of an object differ in their resource versions at most.
+
+    So they do if it was written without a change of anything that we read.
+    """
+    if one == other:
+        return True
+    meta = replace(one.meta, resource_version=other.meta.resource_version)
+    return meta == other.meta and replace(one, meta=meta) == other

@@ -11,6 +11,8 @@ up for it, so that the rules here are the same; no such reference is ever writte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 
 from vmsvc_grpc.model.objects import (
@@ -81,6 +83,49 @@ def is_left_behind(meta: ObjectMeta, uid: str) -> bool:
 def is_adoptable(service: StoredService) -> bool:
     """Whether a VMService of the name may become its controller: nobody is, nothing is selected."""
     return service.meta.controller is None and not service.selector
+
+
+# One for all: most of what is stored is others'.
+_NO_MARKS: Mapping[str, str] = {}
+# What is kept of the selector of a Service that is not ours: that it has one.
+_SOME_SELECTOR: Mapping[str, str] = {"": ""}
+
+
+def service_trace(service: StoredService) -> StoredService:
+    """What is kept of a stored Service: all of ours, and of one that may be adopted.
+
+    Of another's, only what tells that it is in the way of a VMService of its name, which may
+    come any time, and the families, by which that one's streams go. Two states of such a
+    Service with the same trace are one to us. It depends on the Service alone, so the order
+    of events does not count.
+    """
+    if is_owned(service.meta) or is_adoptable(service):
+        return service
+    selector = _SOME_SELECTOR if service.selector else _NO_MARKS
+    meta = _controller_only(service.meta)
+    return StoredService(meta=meta, selector=selector, ip_families=service.ip_families)
+
+
+def endpoints_trace(endpoints: StoredEndpoints) -> StoredEndpoints:
+    """The same of stored Endpoints; their addresses count if a VMService owns them."""
+    meta = endpoints.meta
+    if is_owned(meta):
+        return endpoints
+    if meta.controller is not None:
+        return StoredEndpoints(meta=_controller_only(meta))
+    # They may be adopted: other owners' references are kept then, labels are not.
+    return StoredEndpoints(meta=replace(meta, labels=_NO_MARKS, annotations=_NO_MARKS))
+
+
+def _controller_only(meta: ObjectMeta) -> ObjectMeta:
+    return ObjectMeta(
+        key=meta.key,
+        uid="",
+        resource_version=meta.resource_version,
+        labels=_NO_MARKS,
+        annotations=_NO_MARKS,
+        owner_references=(meta.controller,) if meta.controller else (),
+    )
 
 
 class Obstacle(Enum):

@@ -192,7 +192,7 @@ class Reconciler:
     def enqueue_all(self) -> None:
         """Everything there is wants work, as when this process begins to lead."""
         if self._cache.synced:
-            self.enqueue(self._all_keys())
+            self.enqueue(self._cache.keys_with_work())
 
     async def run(self) -> None:
         """Work on what is enqueued, beginning with everything there is; until cancelled.
@@ -207,9 +207,6 @@ class Reconciler:
                 while self._may_take() and (key := self._queue.take(now)) is not None:
                     turns.create_task(self._turn(key))
                 await self._wait(now)
-
-    def _all_keys(self) -> set[Key]:
-        return self._cache.stored_keys() | set(self._cache.services)
 
     def _may_take(self) -> bool:
         may_begin = self._cache.synced and self._may_write()

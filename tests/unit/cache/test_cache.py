@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,9 +15,11 @@ from vmsvc_grpc.cache.topic import Absence, Absent, Topic
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import (
+    NEWEST_API_VERSION,
     Key,
     Kind,
     ObjectMeta,
+    OwnerReference,
     Probe,
     Readiness,
     StoredAddress,
@@ -27,6 +30,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachine,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.ownership import Obstacle, obstacle
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.counts import ServerCounts
@@ -287,11 +291,19 @@ def test_a_selector_change_moves_the_service_to_other_vms() -> None:
     assert shown(cache) == []
 
 
+DEPLOYMENT = OwnerReference("apps/v1", "Deployment", "web", "uid-deployment", True)
+OURS = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", "uid-web", True)
+
+
+def meta_of(*owners: OwnerReference) -> ObjectMeta:
+    return ObjectMeta(key=WEB, uid="e", owner_references=owners)
+
+
 def stored_endpoints(*uids: str) -> StoredEndpoints:
     addresses = tuple(
         StoredAddress("10.0.0.1", TargetRef("", "VirtualMachine", "shop", uid, uid)) for uid in uids
     )
-    return StoredEndpoints(meta=ObjectMeta(key=WEB, uid="e"), subsets=(Subset(addresses, (), ()),))
+    return StoredEndpoints(meta=meta_of(OURS), subsets=(Subset(addresses, (), ()),))
 
 
 ALL_KINDS = tuple(Kind)
@@ -306,6 +318,134 @@ def test_who_was_ready_is_remembered_from_the_stored_endpoints(endpoints_first: 
     objects = [stored_endpoints("uid-a"), service(), probing(None)]
     cache = synced(*(objects if endpoints_first else objects[::-1]), kinds=ALL_KINDS)
     assert shown(cache) == [("10.0.0.1", True)]
+
+
+REPLICA_SET = OwnerReference("apps/v1", "ReplicaSet", "web", "uid-pods", True)
+OTHER = Key("shop", "other")
+
+
+def stored_meta(version: int, *owners: OwnerReference, key: Key = WEB) -> ObjectMeta:
+    return ObjectMeta(
+        key=key,
+        uid="s",
+        resource_version=str(version),
+        labels={"at": str(version)},
+        owner_references=owners,
+    )
+
+
+def foreign(version: int, key: Key = WEB) -> tuple[StoredService, StoredEndpoints]:
+    """Those of a Service with Pods, as they are at a resource version: all is different."""
+    selector = {f"app-{version}": "web"}
+    subsets = (Subset((StoredAddress(f"192.0.2.{version % 256}", None),), (), ()),)
+    return (
+        StoredService(meta=stored_meta(version, key=key), selector=selector, type=f"{version}"),
+        StoredEndpoints(meta=stored_meta(version, REPLICA_SET, key=key), subsets=subsets),
+    )
+
+
+@pytest.mark.parametrize("key", [WEB, OTHER], ids=["in the way", "beside"])
+def test_a_change_of_a_foreign_object_is_no_work_and_leaves_no_trace(key: Key) -> None:
+    cache = synced(service(), vm("a", "10.0.0.1"), *foreign(1, key), kinds=ALL_KINDS)
+    seen = revision(cache, ALL)
+    for version in range(2, 200):
+        for one in foreign(version, key):
+            assert cache.apply(Apply(one)) == frozenset()
+    assert revision(cache, ALL) == seen
+    assert len(cache.stored_services) == len(cache.stored_endpoints) == 1
+    assert not cache.problems
+    assert not cache._objects._freshness._answered
+    assert cache.keys_with_work() == {WEB}
+
+
+def test_foreign_objects_without_a_vmservice_are_never_work() -> None:
+    cache = synced(kinds=ALL_KINDS)
+    for version, changed in enumerate((REPLICA_SET, None, DEPLOYMENT), start=1):
+        owners = (changed,) if changed else ()
+        meta = stored_meta(version, *owners, key=OTHER)
+        selectors: tuple[dict[str, str], ...] = ({}, {"a": "b"})
+        for selector in selectors:
+            assert not cache.apply(Apply(StoredService(meta=meta, selector=selector)))
+        assert not cache.apply(Apply(StoredEndpoints(meta=meta)))
+    assert cache.keys_with_work() == set()
+    for kind in (Kind.SERVICE, Kind.ENDPOINTS):
+        assert not cache.apply(Delete(kind, OTHER))
+    assert cache.idle()
+
+
+def test_a_relist_of_foreign_objects_is_no_work() -> None:
+    others = [one for n in range(20) for one in foreign(1, Key("shop", f"o{n}"))]
+    cache = synced(service(), *others, kinds=ALL_KINDS)
+    for kind in (Kind.SERVICE, Kind.ENDPOINTS):
+        cache.apply(Init(kind))
+        for one in others:
+            if one.kind is kind:
+                cache.apply(Apply(one))
+        assert not cache.apply(InitDone(kind))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(
+            StoredService(meta=stored_meta(1, REPLICA_SET)),
+            StoredService(meta=stored_meta(2, DEPLOYMENT)),
+            id="who controls it",
+        ),
+        pytest.param(
+            StoredService(meta=stored_meta(1), selector={"a": "b"}),
+            StoredService(meta=stored_meta(2)),
+            id="it selects nothing any more",
+        ),
+        pytest.param(
+            StoredEndpoints(meta=stored_meta(1, REPLICA_SET)),
+            StoredEndpoints(meta=stored_meta(2)),
+            id="nobody controls it any more",
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_work_when_that_changes(
+    before: StoredService | StoredEndpoints, after: StoredService | StoredEndpoints
+) -> None:
+    cache = synced(service(), before, kinds=ALL_KINDS)
+    assert cache.apply(Apply(after)) == {WEB}
+    assert cache.apply(Delete(after.kind, WEB)) == {WEB}
+
+
+def test_a_vmservice_that_comes_later_finds_what_is_in_its_way() -> None:
+    cache = synced(*foreign(1), kinds=ALL_KINDS)
+    assert cache.apply(Apply(service())) == {WEB}
+    assert obstacle(cache.stored_services[WEB], "uid-web") is Obstacle.SELECTOR
+    assert obstacle(cache.stored_endpoints[WEB], "uid-web") is Obstacle.CONTROLLER
+
+
+def test_families_of_a_foreign_service_still_count_for_streams() -> None:
+    cache = synced(service(), vm("a", "10.0.0.1", "fd00::1"), kinds=ALL_KINDS)
+    held, _ = foreign(1)
+    assert cache.apply(Apply(replace(held, ip_families=("IPv6",)))) == {WEB}
+    assert shown(cache) == [("fd00::1", True)]
+
+
+def test_what_is_written_and_not_changed_is_no_work() -> None:
+    """A resource version that rises alone: something was written that nobody here reads."""
+    held = (service(), StoredService(meta=meta_of(OURS)), stored_endpoints("uid-a"))
+    cache = synced(*held, kinds=ALL_KINDS)
+    for version in ("8", "9"):
+        for one in held:
+            newer = replace(one, meta=replace(one.meta, resource_version=version))
+            assert cache.apply(Apply(newer)) == frozenset()
+    assert cache.services[WEB].object.meta.resource_version == "9"
+    assert cache.stored_services[WEB].meta.resource_version == "9"
+    assert cache.stored_endpoints[WEB].meta.resource_version == "9"
+
+
+def test_what_a_vmservice_left_is_work_until_it_is_gone() -> None:
+    cache = synced(StoredService(meta=meta_of(OURS)), stored_endpoints("a"), kinds=ALL_KINDS)
+    assert cache.keys_with_work() == {WEB}
+    cache.apply(Delete(Kind.SERVICE, WEB))
+    assert cache.apply(Apply(stored_endpoints("b"))) == {WEB}
+    cache.apply(Apply(StoredEndpoints(meta=meta_of(REPLICA_SET))))
+    assert cache.keys_with_work() == set()
 
 
 def test_adding_a_probe_keeps_a_ready_vm_ready_until_the_condition_comes() -> None:

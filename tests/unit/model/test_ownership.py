@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,13 +18,16 @@ from vmsvc_grpc.model.objects import (
     Kind,
     ObjectMeta,
     OwnerReference,
+    StoredAddress,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredService,
+    Subset,
     made_uid,
 )
 from vmsvc_grpc.model.ownership import (
     Obstacle,
+    endpoints_trace,
     is_adoptable,
     is_controlled,
     is_controlled_by,
@@ -33,6 +38,7 @@ from vmsvc_grpc.model.ownership import (
     is_vmservice,
     obstacle,
     service_of_slice,
+    service_trace,
 )
 
 WEB = Key("shop", "web")
@@ -191,6 +197,98 @@ def test_what_is_in_the_way(
 )
 def test_which_service_may_be_adopted(stored: StoredService, expected: bool) -> None:
     assert is_adoptable(stored) is expected
+
+
+FULL = ObjectMeta(
+    key=WEB,
+    uid="u9",
+    resource_version="7",
+    labels={"a": "b"},
+    annotations={"c": "d"},
+    finalizers=("example.com/f",),
+)
+ADDRESSES = (Subset((StoredAddress("192.0.2.1", None),), (), ()),)
+
+
+def full_service(*owners: OwnerReference, **fields: Any) -> StoredService:
+    held = replace(FULL, owner_references=owners)
+    return StoredService(meta=held, type="ClusterIP", ip_families=("IPv6",), **fields)
+
+
+def full_endpoints(*owners: OwnerReference) -> StoredEndpoints:
+    return StoredEndpoints(meta=replace(FULL, owner_references=owners), subsets=ADDRESSES)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(full_service(OURS), id="ours"),
+        pytest.param(full_service(FORMER, selector={"a": "b"}), id="a former one's"),
+        pytest.param(full_service(NOT_CONTROLLING, selector={"a": "b"}), id="owned"),
+        pytest.param(full_service(OF_ANOTHER_NAME), id="of a VMService of another name"),
+        pytest.param(full_service(), id="it may be adopted"),
+        pytest.param(full_service(POD_SET._replace(controller=False)), id="and has another owner"),
+    ],
+)
+def test_a_service_that_is_ours_or_may_be_is_kept_whole(held: StoredService) -> None:
+    assert service_trace(held) == held
+
+
+@pytest.mark.parametrize("owners", [(OURS,), (FORMER,), (POD_SET, NOT_CONTROLLING)])
+def test_endpoints_that_a_vmservice_owns_are_kept_whole(owners: tuple[OwnerReference, ...]) -> None:
+    assert endpoints_trace(full_endpoints(*owners)) == full_endpoints(*owners)
+
+
+def _controlled(*owners: OwnerReference) -> ObjectMeta:
+    return ObjectMeta(key=WEB, uid="", resource_version="7", owner_references=owners)
+
+
+@pytest.mark.parametrize(
+    ("held", "kept"),
+    [
+        pytest.param(
+            full_service(POD_SET, POD_SET._replace(uid="u3", controller=False)),
+            StoredService(meta=_controlled(POD_SET), ip_families=("IPv6",)),
+            id="who controls it, and its families",
+        ),
+        pytest.param(
+            full_service(POD_SET, selector={"a": "b"}, cluster_ip="10.0.0.1"),
+            StoredService(meta=_controlled(POD_SET), selector={"": ""}, ip_families=("IPv6",)),
+            id="that it selects something",
+        ),
+        pytest.param(
+            full_service(selector={"a": "b", "c": "d"}),
+            StoredService(meta=_controlled(), selector={"": ""}, ip_families=("IPv6",)),
+            id="nobody's, and it selects something",
+        ),
+        pytest.param(
+            full_service(OTHER_GROUP),
+            StoredService(meta=_controlled(OTHER_GROUP), ip_families=("IPv6",)),
+            id="a namesake's",
+        ),
+    ],
+)
+def test_of_anothers_service_a_trace_is_kept(held: StoredService, kept: StoredService) -> None:
+    assert service_trace(held) == kept
+    assert service_trace(kept) == kept
+    assert obstacle(kept, UID) is obstacle(held, UID)
+    assert obstacle(held, UID) is not None
+
+
+def test_of_anothers_endpoints_a_trace_is_kept() -> None:
+    held = full_endpoints(POD_SET, POD_SET._replace(uid="u3", controller=False))
+    kept = endpoints_trace(held)
+    assert kept == StoredEndpoints(meta=_controlled(POD_SET))
+    assert endpoints_trace(kept) == kept
+    assert obstacle(kept, UID) is obstacle(held, UID) is Obstacle.CONTROLLER
+
+
+def test_of_endpoints_of_nobody_all_is_kept_that_adoption_keeps() -> None:
+    other = POD_SET._replace(controller=False)
+    whole = replace(FULL, owner_references=(other,))
+    kept = endpoints_trace(full_endpoints(other))
+    assert kept == StoredEndpoints(meta=replace(whole, labels={}, annotations={}))
+    assert obstacle(kept, UID) is None
 
 
 def slice_(*owners: OwnerReference, **labels: str) -> StoredEndpointSlice:

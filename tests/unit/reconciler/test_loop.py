@@ -453,6 +453,31 @@ async def test_a_foreign_service_is_reported_once_and_tried_again_when_it_change
         assert world.reconciler.failures == {}
 
 
+def foreign(at: int, key: Key) -> tuple[StoredService, StoredEndpoints]:
+    """Those of a Service with Pods, as they are at a time."""
+    meta = ObjectMeta(key=key, uid="f", resource_version=str(at), labels={"at": str(at)})
+    controlled = replace(meta, owner_references=(DEPLOYMENT,))
+    return StoredService(meta=meta, selector={f"a{at}": "b"}), StoredEndpoints(meta=controlled)
+
+
+async def test_changes_of_foreign_objects_are_no_turns() -> None:
+    """Each was one, of 105 µs, as its resource version differed."""
+    others = [Key("shop", f"pods-{n}") for n in range(5)]
+    held = [one for key in (WEB, *others) for one in foreign(0, key)]
+    async with reconciled(service(), store=holding(*held)) as world:
+        assert world.reconciler.counts.reconciles == 1
+        for at in range(1, 101):
+            for key in (WEB, *others):
+                world.apply(*foreign(at, key))
+                assert not world.busy
+        assert world.reconciler.counts.reconciles == 1
+        assert world.reconciler.failures[WEB].reason == "ServiceNotOurs"
+        world.reconciler.enqueue_all()
+        await world.settled()
+        assert world.reconciler.counts.reconciles == 2
+        assert world.store.writes == []
+
+
 async def test_the_failure_of_a_vmservice_that_goes_is_forgotten() -> None:
     foreign = StoredService(meta=ObjectMeta(key=WEB, uid="f", owner_references=(DEPLOYMENT,)))
     async with reconciled(service(), store=holding(foreign)) as world:
