@@ -62,14 +62,17 @@ class Program:
 
 
 @contextmanager
-def serving(arguments: Sequence[str | Path], log: Path) -> Iterator[Program]:
+def serving(
+    arguments: Sequence[str | Path], log: Path, *, within: Sequence[str] = ()
+) -> Iterator[Program]:
     """`vmsvc-grpc serve` with these arguments, until the block ends; ended by SIGTERM then.
 
     With manifests it has read them when the block begins. `log` is the file that its
-    output goes to. Raises ProgramError where it does not start, or where it ends with
+    output goes to; `within` is a command that runs the one that it is given. Raises
+    ProgramError where it does not start, or where it ends with
     another code than 0.
     """
-    process = _start(arguments, log)
+    process = _start(arguments, log, within)
     try:
         found = awaited(lambda: _listening(log) or process.poll() is not None)
         if not isinstance(found, tuple):
@@ -87,10 +90,12 @@ def serving(arguments: Sequence[str | Path], log: Path) -> Iterator[Program]:
             process.wait()
 
 
-def _start(arguments: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
+def _start(
+    arguments: Sequence[str | Path], log: Path, within: Sequence[str]
+) -> subprocess.Popen[bytes]:
     # Settings of the caller's own shell would change what a test sees.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VMSVC_")}
-    command = [sys.executable, "-m", "vmsvc_grpc", "serve", "--listen", "127.0.0.1:0"]
+    command = [*within, sys.executable, "-m", "vmsvc_grpc", "serve", "--listen", "127.0.0.1:0"]
     with log.open("wb") as output:
         return subprocess.Popen(
             [*command, "--http-listen", "127.0.0.1:0", *arguments],

@@ -152,8 +152,6 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level, handlers=[handler])
-    # It tells of each batch of hints, of which most are our own writes.
-    logging.getLogger("watchfiles").setLevel(max(level, logging.WARNING))
     # Only serving needs the event loop and gRPC; --help and render answer without them.
     from vmsvc_grpc import app  # noqa: PLC0415
 

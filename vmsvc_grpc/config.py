@@ -121,6 +121,7 @@ class Config:
     xds_scope: str = "all"
     drain_s: float = 10.0
     settle_s: float = 0.2
+    rescan_s: float = 10.0
     workers: int = 4
     writes_per_s: float = 200.0
     limits: Limits = field(default_factory=Limits)

@@ -276,6 +276,14 @@ SERVE = [
         "SECONDS",
     ),
     Flag(
+        "--rescan-s",
+        _seconds(0.1),
+        "seconds after which manifests are looked at unasked, for file systems that give no "
+        "notice of changes",
+        "10",
+        "SECONDS",
+    ),
+    Flag(
         "--writes-per-s",
         _decimal("number", 0.1, 1_000_000),
         "writes of objects a second, at most",

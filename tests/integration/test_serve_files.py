@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -34,6 +36,10 @@ def stub_of(program: Program) -> Iterator[pb_grpc.EndpointServiceStub]:
 def addresses(stub: pb_grpc.EndpointServiceStub) -> list[str]:
     answer = stub.ResolveEndpoints(pb.ResolveEndpointsRequest(service=WEB))
     return [endpoint.address for endpoint in answer.endpoint_set.endpoints]
+
+
+def served(stub: pb_grpc.EndpointServiceStub, count: int) -> bool:
+    return len(addresses(stub)) == count
 
 
 def explained(stub: pb_grpc.EndpointServiceStub) -> pb.ExplainEndpointsResponse:
@@ -105,3 +111,63 @@ def test_explain_and_readyz_name_a_copy_that_does_not_count(
         copy.unlink()
         assert awaited(lambda: http(program, "/readyz") == (200, "ok\n"))
         assert not explained(stub).problems
+
+
+def limited(kind: str, limit: int) -> list[str]:
+    """A command that runs another one with a limit of inotify, which is a user namespace's own."""
+    script = f'echo {limit} > /proc/sys/user/max_inotify_{kind} && exec "$@"'
+    return ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "said"),
+    [
+        pytest.param(
+            *("watches", 3, "the system's limit fs.inotify.max_user_watches is reached"),
+            id="of directories that may be watched",
+        ),
+        pytest.param(
+            *("instances", 0, "the system's limit fs.inotify.max_user_instances is reached"),
+            id="of programs that may watch",
+        ),
+    ],
+)
+def test_beyond_the_systems_limit_changes_are_seen_soon(
+    manifests: Path, tmp_path: Path, kind: str, limit: int, said: str
+) -> None:
+    for name in "abcdefgh":
+        (manifests / name).mkdir()
+    arguments = ["--manifests", str(manifests), "--drain-s", "0", "--rescan-s", "3600"]
+    with (
+        serving(arguments, tmp_path / "log", within=limited(kind, limit)) as program,
+        stub_of(program) as stub,
+    ):
+        assert said in http(program, "/readyz")[1]
+        (manifests / "h" / "web-2.yaml").write_text(VM.replace("web-1", "web-2"))
+        assert awaited(lambda: len(addresses(stub)) == 2)
+        (manifests / "h" / "web-2.yaml").unlink()
+        for name in "abcdefgh":
+            (manifests / name).rmdir()
+        if kind == "watches":
+            assert awaited(lambda: http(program, "/readyz") == (200, "ok\n"))
+
+
+def test_what_costs_itself_holds_nothing_up(manifests: Path, tmp_path: Path) -> None:
+    """Everything else is seen at once: without notices it would be seen after an hour."""
+    os.mkfifo(manifests / "pipe.yaml")
+    (manifests / "nowhere.yaml").symlink_to("gone")
+    (manifests / "zero.yaml").symlink_to("/dev/zero")
+    (manifests / os.fsdecode(b"\xff")).mkdir()
+    (manifests / os.fsdecode(b"\xfe.yaml")).write_text("{")
+    (manifests / "forged\n2026 ERROR \x1b[31m.yaml").write_text("{")
+    arguments = ["--manifests", str(manifests), "--drain-s", "0", "--rescan-s", "3600"]
+    with serving(arguments, tmp_path / "log") as program, stub_of(program) as stub:
+        for number in range(2, 5):
+            (manifests / os.fsdecode(b"\xff") / f"{number}.txt").touch()
+            (manifests / os.fsdecode(b"\xfd\xfc%d.yaml" % number)).write_text("{")
+            vm = VM.replace("web-1", f"web-{number}").replace("10.0.0.1", f"10.0.0.{number}")
+            (manifests / f"web-{number}.yaml").write_text(vm)
+            assert awaited(partial(served, stub, number))
+        page = http(program, "/readyz")[1]
+        assert "pipe.yaml: this is a FIFO, not a file; it is left out" in page
+        assert "\n2026 ERROR" not in page + program.said()

@@ -18,7 +18,7 @@ from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
-from vmsvc_grpc.source.files import FilesSource
+from vmsvc_grpc.source.files import Bounds, FilesSource
 from vmsvc_grpc.source.problems import FileProblem
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class DirectoryPlace:
         self._path = manifests
         self._output = config.output
         self._settle_s = config.settle_s
+        self._bounds = Bounds(rescan_s=config.rescan_s)
         self._metrics = metrics
         self._sources: dict[Path, FilesSource] = {}
         self._manifests = self._files(manifests, MANIFEST_KINDS, shared=False)
@@ -96,7 +97,14 @@ class DirectoryPlace:
             level = logging.INFO if problem.resolved else logging.WARNING
             _log.log(level, "%s: %s", directory, problem)
 
-        files = FilesSource(directory, kinds, settle_s=self._settle_s, shared=shared, report=report)
+        files = FilesSource(
+            directory,
+            kinds,
+            settle_s=self._settle_s,
+            shared=shared,
+            bounds=self._bounds,
+            report=report,
+        )
         self._sources[directory] = files
         name = str(directory)
         self._metrics.bind(Metric.FILES, lambda: {(name,): files.files_read})

@@ -4,11 +4,11 @@ What a look finds decides, never what the watch says: that only says where to lo
 and everything is looked at from time to time. So a lost notice costs time, and no more.
 
 When a change is taken:
-- A file that was renamed over another, or that a swapped symbolic link leads to (a
-  mounted ConfigMap), is whole, and taken at once: some 40 ms later.
-- Every other file is taken once nobody has written to it for `settle_s`. New files too,
-  since a watch does not tell one moved into place from one that is being written. A
-  truncated manifest can parse, so who writes more slowly than that must rename.
+- A file that was renamed into place, or that a swapped symbolic link leads to (a mounted
+  ConfigMap), is whole, and taken at once: some milliseconds later.
+- Every other file is taken once it has not changed for `settle_s`; and while somebody has
+  it open who has written to it, for `open_settle_s`. A truncated manifest can parse, so who
+  opens the file again for each piece, and pauses for longer, must rename.
 - An object that its file defines no more is deleted `settle_s` later, or given to another
   file that defines it, so that it may move to another file, and a file be renamed or
   written anew, without anything happening in between.
@@ -20,23 +20,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
+from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
 from vmsvc_grpc.source.problems import FileProblem, Problems, Report
-from vmsvc_grpc.source.tree import Signature, Text
+from vmsvc_grpc.source.tree import Oddity, Signature, Text
 from vmsvc_grpc.source.union import Union
-from vmsvc_grpc.source.watch import Watch, hints
+from vmsvc_grpc.source.watch import How, Notices, Watch, Where, where
 
 # Topics of problems beside the paths of files, none of which begins with a slash.
 _WATCH = "/watch"
@@ -52,15 +51,19 @@ class SourceError(Exception):
 class Bounds:
     """Bounds of a file source that hardly anybody needs to change.
 
-    `rescan_s` is how often everything is looked at unasked: for targets of links that
-    lie elsewhere, network file systems, and notices that were lost. `slice_s` is how
+    `rescan_s` is how often everything is looked at unasked: for network file systems, and
+    for notices that were lost; `poll_s` is how often where something cannot be watched, and
+    `poll_share_max` how much of the time that may take. `open_settle_s` is how long a writer
+    may pause who keeps the file open. Notices are gathered for `gather_s`. `slice_s` is how
     long reading may hold up the event loop.
     """
 
     rescan_s: float = 10.0
+    poll_s: float = 1.0
+    poll_share_max: float = 0.05
     directory_check_s: float = 1.0
-    watch_step_s: float = 0.02
-    watch_batch_max_s: float = 0.1
+    open_settle_s: float = 30.0
+    gather_s: float = 0.005
     slice_s: float = 0.005
     file_bytes_max: int = 16 * 1024 * 1024
 
@@ -69,7 +72,7 @@ class Bounds:
 class _Held:
     """What was last read of a file. Without signature it was not opened: try again."""
 
-    signature: Signature | None
+    signature: Signature | Oddity | None
     digest: bytes
     problem: FileProblem | None
 
@@ -82,7 +85,7 @@ class _Unsettled:
     as no notice has told how it got there.
     """
 
-    signature: Signature | None
+    signature: Signature | Oddity | None
     since: float
     whole: bool | None
 
@@ -119,10 +122,14 @@ class FilesSource:
         self._held: dict[str, _Held] = {}
         self._unsettled: dict[str, _Unsettled] = {}
         self._touched: set[str] = set()
+        # Files that somebody has written to who may have them open still.
+        self._open: set[str] = set()
+        self._watch = Watch(self._root)
         self._directories: set[str] = set()
         self._linked = False
         self._identity = (0, 0)
         self._away = False
+        self._look_wanted = True
         self._listed = False
         self._next_rescan = 0.0
         self._slice_began = 0.0
@@ -171,19 +178,13 @@ class FilesSource:
         Raises SourceError if at the start there is no directory that can be listed.
         """
         self._identity = self._first_identity()
-        async with asyncio.TaskGroup() as tasks:
+        try:
             while True:
-                watch = Watch(
-                    self._root,
-                    step_s=self._bounds.watch_step_s,
-                    batch_max_s=self._bounds.watch_batch_max_s,
-                    retry_s=self._bounds.directory_check_s,
-                    on_failure=self._watch_failed,
-                )
-                watching = tasks.create_task(watch.run())
-                await asyncio.sleep(0)  # It begins before the first look.
-                await self._follow(watch, emit)
-                watching.cancel()
+                if self._directory_is_there():
+                    await self._pass(emit)
+                await self._rest()
+        finally:
+            self._watch.close()
 
     def _first_identity(self) -> tuple[int, int]:
         try:
@@ -193,25 +194,10 @@ class FilesSource:
             raise SourceError(f"{self._root} cannot be listed: {tree.reason(error)}") from None
         return status.st_dev, status.st_ino
 
-    def _watch_failed(self, failure: str | None) -> None:
-        late = f"cannot be watched, so changes are seen after {self._bounds.rescan_s:g} s only"
-        problem = FileProblem(".", "", f"{late}: {failure}")
-        self._problems.put(_WATCH, [problem] if failure else [])
-
     # -- What to do when --
 
-    async def _follow(self, watch: Watch, emit: Emit) -> None:
-        """Follow changes until a new watch is needed."""
-        while True:
-            lost = not self._directory_is_there()
-            if not self._away:
-                lost |= await self._pass(watch, emit)
-            if lost and not self._away:
-                return
-            await self._rest(watch)
-
     def _directory_is_there(self) -> bool:
-        """Note whether the directory is away; whether it is the same one as before."""
+        """Whether it can be listed. Another one than before is to be looked at as a whole."""
         if self._shared:
             # Who removes it removes what is held in it; that is to be seen, and put right.
             with contextlib.suppress(OSError):
@@ -226,51 +212,85 @@ class FilesSource:
             return False
         self._problems.put(_DIRECTORY, [])
         identity = (status.st_dev, status.st_ino)
-        same = identity == self._identity and not self._away
+        self._look_wanted |= self._away or identity != self._identity
         self._identity, self._away = identity, False
-        return same
+        return True
 
-    async def _pass(self, watch: Watch, emit: Emit) -> bool:
-        """Look where it is due and tell what has changed; whether the watch is lost."""
-        notices, begun = watch.take()
-        where = hints(notices, self._root, self._directories, linked=self._linked)
+    async def _pass(self, emit: Emit) -> None:
+        """Look where it is due and tell what has changed."""
         # First where something is known of how a change was made.
-        for path in sorted(where.changed):
-            self._look(path, whole=path in where.replaced)
-            self._linked |= (self._root / path).is_symlink()
-        if begun or where.everywhere or self._clock() >= self._next_rescan:
-            await self._look_everywhere(links_swapped=where.links_swapped)
+        links_swapped = await self._hear(self._watch.take())
+        if self._look_wanted or self._clock() >= self._next_rescan:
+            await self._look_everywhere(links_swapped=links_swapped)
         if not self._listed:
             if "" not in self._directories:
-                return where.watch_lost  # It went away just now.
+                return  # It went away just now.
             await self._list(emit)
         for path in self._due():
             await self._take(path, emit)
         await self._settle(emit)
         await self._report()
-        return where.watch_lost
 
-    async def _rest(self, watch: Watch) -> None:
+    async def _hear(self, notices: Notices) -> bool:
+        """Look where notices say; whether links may lead to other files than before."""
+        links_swapped = False
+        if notices.missed:
+            self._look_wanted = True
+            self._open.clear()
+        for path, how in notices.how.items():
+            await self._breathe()
+            match where(
+                path,
+                self._root,
+                self._directories,
+                is_directory=path in notices.directories,
+                linked=self._linked,
+            ):
+                case Where.THERE:
+                    self._look_after(path, how)
+                case Where.EVERYWHERE:
+                    self._look_wanted = True
+                case Where.AT_LINKS:
+                    self._look_wanted = links_swapped = True
+        return links_swapped
+
+    def _look_after(self, path: str, how: How) -> None:
+        if how is How.WRITTEN:
+            self._open.add(path)
+        elif how is not How.TOUCHED:
+            self._open.discard(path)
+        self._look(path, whole=None if how is How.TOUCHED else how is How.PLACED)
+        if (self._root / path).is_symlink():
+            self._linked = True
+            self._watch.linked_file(path)
+
+    async def _rest(self) -> None:
         """Until something was noticed, or something is due."""
         if self._away:
             await asyncio.sleep(self._bounds.directory_check_s)
             return
         now = self._clock()
         due = [now + self._bounds.directory_check_s, self._next_rescan]
-        due += (file.since + self._settle_s for file in self._unsettled.values())
+        due += map(self._settled_at, self._unsettled)
         due += (missing.since + self._settle_s for missing in self._union.missing)
         try:
             async with asyncio.timeout(max(0.0, min(due) - now)):
-                await watch.noticed.wait()
+                await self._watch.noticed.wait()
+                await asyncio.sleep(self._bounds.gather_s)
         except TimeoutError:
             pass
+
+    def _settled_at(self, path: str) -> float:
+        """When an unsettled file may be taken, if nothing changes before."""
+        settle_s = self._bounds.open_settle_s if path in self._open else self._settle_s
+        return self._unsettled[path].since + max(settle_s, self._settle_s)
 
     def _due(self) -> list[str]:
         now = self._clock()
         return sorted(
             path
             for path, file in self._unsettled.items()
-            if file.whole or now >= file.since + self._settle_s
+            if file.whole or now >= self._settled_at(path)
         )
 
     async def _breathe(self) -> bool:
@@ -288,27 +308,52 @@ class FilesSource:
     # -- Looking --
 
     async def _look_everywhere(self, *, links_swapped: bool) -> None:
+        began = self._clock()
+        self._look_wanted = False
+        self._watch.open()
         found: set[str] = set()
         directories: set[str] = set()
+        watched: set[str] = set()
         unlisted: list[tree.Unlisted] = []
         self._linked = False
         for step in tree.walk(self._root, links=not self._shared):
             await self._breathe()
             match step:
                 case tree.Directory(path, linked):
+                    self._watch.directory(path)
+                    watched.add(path)
                     directories.add(path)
                     self._linked |= linked
-                case tree.File(path, linked):
+                case tree.File(path, linked, link):
+                    if link:
+                        self._watch.linked_file(path)
+                        watched.add(path)
                     found.add(path)
                     self._linked |= linked
                     self._look(path, whole=(links_swapped and linked) or None)
-                case tree.Unlisted():
+                case tree.Unlisted(path):
+                    directories.discard(path)
                     unlisted.append(step)
         self._directories = directories
+        self._watch.keep(watched)
         for path in (self._held.keys() | self._unsettled.keys()) - found:
+            await self._breathe()
             self._look_for_unfound(path, unlisted)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
-        self._next_rescan = self._clock() + self._bounds.rescan_s
+        self._plan_rescan(began)
+
+    def _plan_rescan(self, began: float) -> None:
+        """When to look everywhere again, after a look that began at this time."""
+        now = self._clock()
+        unwatched = self._watch.unwatched()
+        if unwatched is None:
+            self._problems.put(_WATCH, [])
+            self._next_rescan = now + self._bounds.rescan_s
+            return
+        poll_s = max(self._bounds.poll_s, (now - began) / self._bounds.poll_share_max)
+        self._next_rescan = now + min(poll_s, self._bounds.rescan_s)
+        late = f"{unwatched}; changes there are seen after some seconds only"
+        self._problems.put(_WATCH, [FileProblem(".", "", late)])
 
     def _look_for_unfound(self, path: str, unlisted: list[tree.Unlisted]) -> None:
         """Find out what became of a file that the tree no longer shows.
@@ -335,6 +380,8 @@ class FilesSource:
         if found is None:
             self._forget(path)
             return
+        if isinstance(found, Oddity):
+            self._union.drop(path)
         held, unsettled = self._held.get(path), self._unsettled.get(path)
         known = unsettled or held
         if known is None or found != known.signature:
@@ -345,6 +392,7 @@ class FilesSource:
     def _forget(self, path: str) -> None:
         self._held.pop(path, None)
         self._unsettled.pop(path, None)
+        self._open.discard(path)
         self._union.drop(path)
 
     # -- Taking and telling. Nothing is awaited between the last look at a file and emit. --
@@ -369,9 +417,10 @@ class FilesSource:
             return  # It has gone since, or somebody told that he wrote it.
         text = self._opened(path)
         if isinstance(text, _Held):
-            await self._tell(path, self._hold(path, text, None), emit)
+            await self._tell(self._hold(path, text, None), emit)
         if not isinstance(text, Text):
             return
+        self.files_read += 1
         held = self._held.get(path)
         if held and held.signature and held.digest == text.digest:
             problem = held.problem
@@ -381,22 +430,24 @@ class FilesSource:
         self._look(path)
         if self._unsettled.get(path) is looked_at and text.signature == looked_at.signature:
             now_held = _Held(text.signature, text.digest, problem)
-            await self._tell(path, self._hold(path, now_held, contents), emit)
+            await self._tell(self._hold(path, now_held, contents), emit)
 
     def _opened(self, path: str) -> Text | _Held | None:
         """The text of an unsettled file, or what to hold instead; None if there is no file."""
+        looked_at = self._unsettled[path].signature
+        if isinstance(looked_at, Oddity):
+            problem = FileProblem(_shown(path), "", f"{looked_at.text}; it is left out")
+            return _Held(looked_at, b"", problem)
         try:
             return tree.read_text(self._root / path, self._bounds.file_bytes_max, below=self._below)
         except (FileNotFoundError, NotADirectoryError):
             self._forget(path)
             return None
         except ManifestError as error:
-            return _Held(self._unsettled[path].signature, b"", _problem(path, error))
+            return _Held(looked_at, b"", _problem(path, error))
         except OSError as error:
             message = f"cannot be read: {tree.reason(error)}"
-            # A link that leads to itself leads to no file that could hold anything.
-            hides = error.errno != errno.ELOOP
-            return _Held(None, b"", FileProblem(_shown(path), "", message, hides_objects=hides))
+            return _Held(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
 
     async def _parsed(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
         """What the text says, or why that cannot be known."""
@@ -411,9 +462,10 @@ class FilesSource:
         except ManifestError as error:
             return None, _problem(path, error)
 
-    def _hold(self, path: str, held: _Held, contents: Contents | None) -> Sequence[Event]:
+    def _hold(
+        self, path: str, held: _Held, contents: Contents | None
+    ) -> Sequence[Apply | Malformed]:
         """Take note of a file that was read; what to tell. Without contents, the old ones stay."""
-        self.files_read += 1
         del self._unsettled[path]
         self._held[path] = held
         self._touched.add(path)
@@ -424,12 +476,12 @@ class FilesSource:
             return ()
         return self._union.put(path, contents)
 
-    async def _tell(self, path: str, events: Iterable[Event], emit: Emit) -> None:
-        """Tell what was read of a file, with breaks as long as nobody writes to it."""
+    async def _tell(self, events: Iterable[Apply | Malformed], emit: Emit) -> None:
+        """Tell what was read of a file, with breaks; but not what is outdated by then."""
         for event in events:
-            emit(event)
-            if path not in self._unsettled and await self._breathe():
-                self._look(path)
+            if self._union.stands(event):
+                emit(event)
+            await self._breathe()
 
     async def _settle(self, emit: Emit) -> None:
         """Emit what becomes of objects that their files have let go of."""
@@ -466,11 +518,13 @@ class FilesSource:
 
 
 def _if_another(
-    whole: bool | None, before: _Held | _Unsettled | None, found: Signature
+    whole: bool | None, before: _Held | _Unsettled | None, found: Signature | Oddity
 ) -> bool | None:
-    """`whole`, but never of what is still the file from before, or the first of all."""
-    same = before is None or before.signature is None or before.signature.inode == found.inode
-    return whole and not same
+    """`whole`, but never of what is still the file from before, and only of files."""
+    if isinstance(found, Oddity):
+        return False
+    known = before.signature if before else None
+    return whole and not (isinstance(known, Signature) and known.inode == found.inode)
 
 
 def _problem(path: str, error: ManifestError) -> FileProblem:

@@ -12,7 +12,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ from vmsvc_grpc import beneath
 from vmsvc_grpc.source.documents import ManifestError
 
 SUFFIXES = (".yaml", ".yml", ".json")
+
+# A millisecond's worth, if the disk need not be waited for.
+_BREAK_ENTRIES = 500
 
 
 class Signature(NamedTuple):
@@ -32,12 +36,19 @@ class Signature(NamedTuple):
     changed_ns: int
 
 
+class Oddity(NamedTuple):
+    """Something that is named like a manifest, and is no file: what it is."""
+
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory of the tree, listed; `path` is "" for the tree itself."""
+    """A directory of the tree, about to be listed; `path` is "" for the tree itself."""
 
     path: str
     linked: bool
+    identity: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class File:
     path: str
     linked: bool
     """Whether a symbolic link leads to it: its own, or one of a directory above it."""
+    link: bool
+    """Whether it is a symbolic link itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,48 +88,63 @@ def is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
-def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlisted]:
-    """Everything in the tree, its files in path order.
+def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlisted | None]:
+    """Everything in the tree, its files in path order; and None to take breaks at.
 
     With `links`, links are followed; else they are passed over. A directory that several
-    paths lead to is listed by the first, so a loop of links ends. Each step lists one
-    directory at most.
+    paths lead to is listed by the first, so a loop of links ends. Each step looks at some
+    hundred entries at most.
     """
     visited: set[tuple[int, int]] = set()
     # What is still to come, the next at the end; directories end with a slash, as the
     # paths below them do, so that sorting names gives the path order.
-    ahead: list[tuple[str, bool]] = [("/", False)]
+    ahead: list[tuple[str, File | Directory]] = [("/", _directory("", linked=False))]
     while ahead:
-        path, linked = ahead.pop()
-        if not path.endswith("/"):
-            yield File(path, linked)
+        _, step = ahead.pop()
+        if isinstance(step, File):
+            yield step
             continue
-        path = path[:-1]
         try:
-            status = (root / path).stat()
-            if (status.st_dev, status.st_ino) in visited:
+            status = (root / step.path).stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in visited:
                 continue
-            visited.add((status.st_dev, status.st_ino))
-            ahead += sorted(_entries(root, path, linked, links=links), reverse=True)
-            yield Directory(path, linked)
+            visited.add(identity)
+            yield replace(step, identity=identity)
+            below: list[tuple[str, File | Directory]] = []
+            for entry in _entries(root, step, links=links):
+                if entry is None:
+                    yield None
+                else:
+                    below.append(entry)
+            ahead += sorted(below, key=itemgetter(0), reverse=True)
         except FileNotFoundError as error:
-            if not path:  # Any other has just been removed: there is nothing to list.
-                yield Unlisted(path, reason(error))
+            if not step.path:  # Any other has just been removed: there is nothing to list.
+                yield Unlisted("", reason(error))
         except OSError as error:
-            yield Unlisted(path, reason(error))
+            yield Unlisted(step.path, reason(error))
 
 
-def _entries(root: Path, path: str, linked: bool, *, links: bool) -> Iterator[tuple[str, bool]]:
-    with os.scandir(root / path) as entries:
-        for entry in entries:
+def _directory(path: str, *, linked: bool) -> Directory:
+    return Directory(path, linked, (0, 0))
+
+
+def _entries(
+    root: Path, directory: Directory, *, links: bool
+) -> Iterator[tuple[str, File | Directory] | None]:
+    with os.scandir(root / directory.path) as entries:
+        for count, entry in enumerate(entries, 1):
+            if count % _BREAK_ENTRIES == 0:
+                yield None
             if entry.name.startswith(".") or (entry.is_symlink() and not links):
                 continue
-            below = f"{path}/{entry.name}" if path else entry.name
-            through_link = linked or entry.is_symlink()
+            below = f"{directory.path}/{entry.name}" if directory.path else entry.name
+            link = entry.is_symlink()
+            linked = directory.linked or link
             if _is_directory(entry):
-                yield f"{below}/", through_link
+                yield f"{below}/", _directory(below, linked=linked)
             elif entry.name.endswith(SUFFIXES):
-                yield below, through_link
+                yield below, File(below, linked, link)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -126,8 +154,8 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False  # A link that leads nowhere one may look: reading it tells why.
 
 
-def signature(file: Path, *, below: Path | None = None) -> Signature | None:
-    """What the file looks like; None if there is none, or nothing to read.
+def signature(file: Path, *, below: Path | None = None) -> Signature | Oddity | None:
+    """What the file looks like; None if there is none, or a directory.
 
     `below`: a directory above it, from which on no link leads to it. Raises OSError if that
     cannot be known.
@@ -136,8 +164,16 @@ def signature(file: Path, *, below: Path | None = None) -> Signature | None:
         with _parent(file, below) as (name, parent):
             status = os.stat(name, dir_fd=parent, follow_symlinks=below is None)
     except (FileNotFoundError, NotADirectoryError):
+        return Oddity("this link leads to nothing") if file.is_symlink() else None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return Oddity("this link leads to itself, or through too many links")
+    if stat.S_ISREG(status.st_mode):
+        return _signature(status)
+    if stat.S_ISDIR(status.st_mode):
         return None
-    return _signature(status) if stat.S_ISREG(status.st_mode) else None
+    return Oddity(f"this is {beneath.in_words(status)}, not a file")
 
 
 def _signature(status: os.stat_result) -> Signature:

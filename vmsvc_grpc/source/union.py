@@ -104,6 +104,14 @@ class Union:
         paths, self._reshuffled = self._reshuffled, set()
         return paths
 
+    def stands(self, event: Apply | Malformed) -> bool:
+        """Whether this is still what was last emitted, or to emit, of its object."""
+        match event:
+            case Apply(object_):
+                return self._emitted.get((object_.kind, object_.key)) is event
+            case Malformed(kind, key):
+                return self._emitted.get((kind, key)) is event
+
     def repeats(self, path: str) -> list[ObjectId]:
         """The objects of the file that another file holds. O(objects of the file)."""
         return [id_ for id_ in self.contents(path).entries if self._holders.get(id_, path) != path]

@@ -1,138 +1,265 @@
-"""Where in a directory to look now: hints, from the system's own notices of changes.
+"""Where in a directory to look now, by the system's own notices of changes.
 
-A hint may come late, twice, or not at all; it never says what a file holds.
+Each directory is watched by itself, so that one that cannot be watched costs itself. A
+notice may come late, twice, or not at all; it never says what a file holds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+import errno
+import os
+import sys
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
-
-from watchfiles import Change, awatch
 
 from vmsvc_grpc.source import tree
 
-Notice = tuple[Change, str]
-"""What happened, and at which path, relative to the directory; "" is the directory itself."""
+if sys.platform == "linux":
+    from inotify_simple import INotify, flags, parse_events
+
+# What one turn of the event loop reads of notices: some 2,000 of them, or 5 ms.
+_READ_BYTES = 64 * 1024
+
+# More notices than this are not remembered one by one: everything is looked at instead.
+_NOTICES_MAX = 10_000
 
 
-class Watch:
-    """Collects notices of a directory for as long as `run` runs."""
+class How(Enum):
+    """What happened at a path, as far as it says something of what is there now."""
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        step_s: float,
-        batch_max_s: float,
-        retry_s: float,
-        on_failure: Callable[[str | None], None],
-    ) -> None:
-        """A batch ends once `step_s` brought nothing new, or after `batch_max_s`.
-
-        `on_failure` is told why nothing can be watched, and None each time that it can.
-        """
-        self.noticed = asyncio.Event()
-        self._root = root
-        self._step_s = step_s
-        self._batch_max_s = batch_max_s
-        self._retry_s = retry_s
-        self._on_failure = on_failure
-        self._notices: set[Notice] = set()
-        self._begun = False
-
-    async def run(self) -> None:
-        """Watch until cancelled, and again after a failure. Leaves no task behind."""
-        while True:
-            failure = await self._failure()
-            self._on_failure(failure)
-            await asyncio.sleep(self._retry_s)
-
-    def take(self) -> tuple[set[Notice], bool]:
-        """The notices since this was last asked; and whether some may have been missed."""
-        notices, self._notices = self._notices, set()
-        begun, self._begun = self._begun, False
-        self.noticed.clear()
-        return notices, begun
-
-    async def _failure(self) -> str:
-        """Watch for as long as that works; why it does not."""
-        failure = "the watch has ended"
-        batches = awatch(
-            self._root,
-            watch_filter=None,
-            step=round(self._step_s * 1000),
-            debounce=round(self._batch_max_s * 1000),
-            rust_timeout=round(self._retry_s * 1000),
-            yield_on_timeout=True,
-        )
-        try:
-            async with contextlib.aclosing(batches):
-                first = True
-                async for changes in batches:
-                    self._note(changes, first=first)
-                    first = False
-        except* (OSError, RuntimeError) as group:
-            failure = "; ".join(str(error) for error in group.exceptions)
-        return failure
-
-    def _note(self, changes: Iterable[Notice], *, first: bool) -> None:
-        if first:
-            # Only now is it certain that the watch stood: what came before may be lost.
-            self._on_failure(None)
-            self._begun = True
-        for change, path in changes:
-            self._notices.add((change, path.removeprefix(str(self._root)).lstrip("/")))
-        if changes or first:
-            self.noticed.set()
+    TOUCHED = auto()
+    """Something else than its content has changed; or a link leads elsewhere."""
+    ANOTHER = auto()
+    """Something was made, removed, or moved away there."""
+    WRITTEN = auto()
+    """It was written to, and whoever wrote may not be done."""
+    CLOSED = auto()
+    """Whoever wrote to it has closed it."""
+    PLACED = auto()
+    """Something was renamed to it: what is there is whole."""
 
 
 @dataclass(slots=True)
-class Hints:
-    """Where to look. `links_swapped`: a link may lead to other files than before, all whole."""
+class Notices:
+    """What happened since this was last asked, by path; "" is the directory itself.
 
-    everywhere: bool = False
-    links_swapped: bool = False
-    replaced: set[str] = field(default_factory=set)
-    """Files that something was put in the place of, without removing them first."""
-    changed: set[str] = field(default_factory=set)
-    watch_lost: bool = False
-    """The directory itself is gone: the watch of it stands for nothing."""
-
-
-def hints(
-    notices: AbstractSet[Notice], root: Path, directories: AbstractSet[str], *, linked: bool
-) -> Hints:
-    """What notices mean for a tree of these directories; `linked`: there are links in it.
-
-    Looks at what stands at a path now, as a notice does not say what it was about.
+    `missed`: something may have happened besides.
     """
-    result = Hints()
-    removed: set[str] = set()
-    for change, path in notices:
-        outside = root / path
-        parent = path.rpartition("/")[0]
-        if not path:
-            result.everywhere = True
-            result.watch_lost |= change is Change.deleted
-        elif tree.is_hidden(path):
-            # A link may lead through it, as a mounted ConfigMap's do.
-            result.everywhere |= linked
-            result.links_swapped |= linked and outside.is_symlink()
-        elif path in directories or outside.is_dir():
-            result.everywhere = True
-            result.links_swapped |= outside.is_symlink()
-        elif tree.is_manifest(path) and parent in directories:
-            result.changed.add(path)
-            if change is Change.deleted:
-                removed.add(path)
-            elif change is Change.added:
-                result.replaced.add(path)
-        elif tree.is_manifest(path):
-            result.everywhere = True
-    result.replaced -= removed
-    return result
+
+    how: dict[str, How] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+    """Paths of directories among them."""
+    missed: bool = False
+
+    def add(self, path: str, how: How) -> None:
+        """Note what happened; what came before at that path counts no more."""
+        if how is How.TOUCHED:
+            self.how.setdefault(path, how)
+        else:
+            self.how[path] = how
+        if len(self.how) > _NOTICES_MAX:
+            self.how.clear()
+            self.missed = True
+
+
+class Watch:
+    """Notices of directories, and of files that links lead to.
+
+    For the use on one event loop. `noticed` is set when there is something to `take`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Watches nothing yet. Paths are relative to `root`."""
+        self.noticed = asyncio.Event()
+        self._root = str(root)
+        self._inotify: INotify | None = None
+        # The failure of each path that cannot be watched; and of all, where none can.
+        self._unwatched: dict[str, str] = {}
+        self._failure: str | None = None
+        self._descriptors: dict[str, int] = {}
+        # Several links may lead to one file.
+        self._paths: dict[int, set[str]] = {}
+        self._notices = Notices()
+
+    def open(self) -> None:
+        """Begin, unless that was done: nothing is watched yet. Does not raise."""
+        if self._inotify is not None:
+            return
+        if sys.platform != "linux":
+            self._failure = "this system gives no notices that are known here"
+            return
+        try:
+            self._inotify = INotify(nonblocking=True)
+        except OSError as error:
+            self._failure = _reason(error, "fs.inotify.max_user_instances")
+            return
+        self._failure = None
+        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._read)
+
+    def close(self) -> None:
+        """End: nothing is watched any more."""
+        if self._inotify is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+        self._inotify.close()
+        self._inotify = None
+
+    def take(self) -> Notices:
+        """The notices since this was last asked."""
+        notices, self._notices = self._notices, Notices()
+        self.noticed.clear()
+        return notices
+
+    def unwatched(self) -> str | None:
+        """What cannot be watched, and why, in one sentence; None if nothing is that should be."""
+        if self._failure is not None:
+            return f"cannot be watched: {self._failure}"
+        if not self._unwatched:
+            return None
+        count = len(self._unwatched)
+        path, failure = min(self._unwatched.items())
+        others = f" and {count - 1} more" if count > 1 else ""
+        return f"{path or 'it'}{others} cannot be watched: {failure}"
+
+    def directory(self, path: str) -> None:
+        """Watch a directory, from before it is listed. Does not raise; O(1)."""
+        if sys.platform == "linux":
+            self._add(path, _DIRECTORY_MASK)
+
+    def linked_file(self, path: str) -> None:
+        """Watch the file that a link leads to, wherever that is. Does not raise; O(1)."""
+        if sys.platform == "linux":
+            self._add(path, _FILE_MASK)
+
+    def keep(self, paths: AbstractSet[str]) -> None:
+        """Watch nothing else than these any more. O(watched)."""
+        for path in [path for path in self._descriptors if path not in paths]:
+            self._drop(path)
+        for path in [path for path in self._unwatched if path not in paths]:
+            del self._unwatched[path]
+
+    def _add(self, path: str, mask: int) -> None:
+        if self._inotify is None:
+            return
+        try:
+            descriptor = self._inotify.add_watch(f"{self._root}/{path}", mask)
+        except OSError as error:
+            self._drop(path)
+            if error.errno in _NOT_LIMITS:
+                self._unwatched.pop(path, None)
+            else:
+                self._unwatched[path] = _reason(error, "fs.inotify.max_user_watches")
+            return
+        self._unwatched.pop(path, None)
+        if self._descriptors.get(path) != descriptor:
+            self._drop(path)
+            self._descriptors[path] = descriptor
+            self._paths.setdefault(descriptor, set()).add(path)
+
+    def _drop(self, path: str) -> None:
+        descriptor = self._descriptors.pop(path, None)
+        if descriptor is None:
+            return
+        paths = self._paths[descriptor]
+        paths.discard(path)
+        if not paths:
+            del self._paths[descriptor]
+            if self._inotify is not None:
+                with contextlib.suppress(OSError):  # It may be gone, and its watch with it.
+                    self._inotify.rm_watch(descriptor)
+
+    def _read(self) -> None:
+        assert self._inotify is not None, "it is read while it is open"
+        with contextlib.suppress(BlockingIOError):
+            for descriptor, mask, _, name in parse_events(
+                os.read(self._inotify.fileno(), _READ_BYTES)
+            ):
+                self._note(descriptor, mask, name)
+        self.noticed.set()
+
+    def _note(self, descriptor: int, mask: int, name: str) -> None:
+        if mask & flags.Q_OVERFLOW:
+            self._notices.missed = True
+        if mask & flags.IGNORED:
+            for path in self._paths.pop(descriptor, ()):
+                del self._descriptors[path]
+            return
+        how = next((how for flag, how in _HOW if mask & flag), How.ANOTHER)
+        for watched in self._paths.get(descriptor, ()):
+            path = f"{watched}/{name}" if watched and name else name or watched
+            self._notices.add(path, how)
+            if mask & flags.ISDIR:
+                self._notices.directories.add(path)
+
+
+if sys.platform == "linux":
+    _FILE_MASK = (
+        flags.MODIFY | flags.CLOSE_WRITE | flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF
+    )
+    _DIRECTORY_MASK = (
+        _FILE_MASK
+        | flags.CREATE
+        | flags.DELETE
+        | flags.MOVED_FROM
+        | flags.MOVED_TO
+        | flags.ONLYDIR
+        | flags.EXCL_UNLINK
+    )
+    _HOW = (
+        (flags.MOVED_TO, How.PLACED),
+        (flags.CLOSE_WRITE, How.CLOSED),
+        (flags.MODIFY, How.WRITTEN),
+        (flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF, How.TOUCHED),
+    )
+
+# Listing or reading says these too, and better; or what was to be watched is gone.
+_NOT_LIMITS = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
+
+
+def _reason(error: OSError, limit: str) -> str:
+    if error.errno in (errno.ENOSPC, errno.EMFILE):
+        return f"the system's limit {limit} is reached"
+    return tree.reason(error)
+
+
+class Where(Enum):
+    """Where a notice asks to look."""
+
+    NOWHERE = auto()
+    THERE = auto()
+    """At its own path."""
+    EVERYWHERE = auto()
+    AT_LINKS = auto()
+    """Everywhere, and a link may lead to other files than before, each of them whole."""
+
+
+def where(
+    path: str, root: Path, directories: AbstractSet[str], *, is_directory: bool, linked: bool
+) -> Where:
+    """Where to look after a notice of a path, in a tree of these directories.
+
+    `is_directory`: the notice said so. `linked`: there are links in the tree. Looks at what
+    stands at the path now, as a notice does not say what it was about.
+    """
+    if not path:
+        return Where.EVERYWHERE
+    if tree.is_hidden(path):
+        # A link may lead through it, as a mounted ConfigMap's do.
+        if not linked:
+            return Where.NOWHERE
+        return Where.AT_LINKS if (root / path).is_symlink() else Where.EVERYWHERE
+    if is_directory or path in directories or (root / path).is_dir():
+        return Where.AT_LINKS if (root / path).is_symlink() else Where.EVERYWHERE
+    if not tree.is_manifest(path):
+        return Where.NOWHERE
+    return Where.THERE if path.rpartition("/")[0] in directories else Where.EVERYWHERE

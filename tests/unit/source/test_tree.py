@@ -27,15 +27,30 @@ def test_files_come_in_path_order(tmp_path: Path) -> None:
     assert files(tmp_path) == sorted(paths)
 
 
-def test_directories_are_told_once_they_are_listed(tmp_path: Path) -> None:
+def test_directories_are_told_before_they_are_listed(tmp_path: Path) -> None:
+    """So that nothing is missed by who watches them from then on."""
     make(tmp_path, "a/b/c.yaml")
-    found = list(tree.walk(tmp_path))
+    found = []
+    for step in tree.walk(tmp_path):
+        found.append(step)
+        if isinstance(step, tree.Directory) and step.path == "a/b":
+            make(tmp_path, "a/b/d.yaml")
+
+    def directory(path: str) -> tree.Directory:
+        status = (tmp_path / path).stat()
+        return tree.Directory(path, False, (status.st_dev, status.st_ino))
+
     assert found == [
-        tree.Directory("", False),
-        tree.Directory("a", False),
-        tree.Directory("a/b", False),
-        tree.File("a/b/c.yaml", False),
+        *map(directory, ["", "a", "a/b"]),
+        tree.File("a/b/c.yaml", False, False),
+        tree.File("a/b/d.yaml", False, False),
     ]
+
+
+def test_a_large_directory_is_listed_with_breaks(tmp_path: Path) -> None:
+    for index in range(1200):
+        (tmp_path / f"{index}.txt").touch()
+    assert list(tree.walk(tmp_path))[1:] == [None, None]
 
 
 def test_links_are_followed_and_told(tmp_path: Path) -> None:
@@ -44,9 +59,9 @@ def test_links_are_followed_and_told(tmp_path: Path) -> None:
     (tmp_path / "y.yaml").symlink_to("..data/y.yaml")
     (tmp_path / "dangling.yaml").symlink_to("nowhere")
     assert [found for found in tree.walk(tmp_path) if isinstance(found, tree.File)] == [
-        tree.File("dangling.yaml", True),
-        tree.File("link/x.yaml", True),  # "real" is the same directory, and comes later.
-        tree.File("y.yaml", True),
+        tree.File("dangling.yaml", True, True),
+        tree.File("link/x.yaml", True, False),  # "real" is the same directory, and comes later.
+        tree.File("y.yaml", True, True),
     ]
 
 
@@ -62,7 +77,8 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
 def test_what_cannot_be_listed_is_told(tmp_path: Path) -> None:
     assert list(tree.walk(tmp_path / "gone")) == [tree.Unlisted("", "No such file or directory")]
     make(tmp_path, "file.yaml")
-    assert list(tree.walk(tmp_path / "file.yaml")) == [tree.Unlisted("", "Not a directory")]
+    *_, last = tree.walk(tmp_path / "file.yaml")
+    assert last == tree.Unlisted("", "Not a directory")
 
 
 @pytest.mark.parametrize(
@@ -89,12 +105,12 @@ def test_a_signature_tells_a_file_that_was_written_or_replaced(tmp_path: Path) -
     assert tree.signature(path) is None
     path.write_text("a")
     first = tree.signature(path)
-    assert first is not None
     assert tree.signature(path) == first
     make(tmp_path, "b.yaml")
     (tmp_path / "b.yaml").replace(path)
     second = tree.signature(path)
-    assert second is not None
+    assert isinstance(first, tree.Signature)
+    assert isinstance(second, tree.Signature)
     assert second.inode != first.inode
     path.unlink()
     path.mkdir()
@@ -102,9 +118,24 @@ def test_a_signature_tells_a_file_that_was_written_or_replaced(tmp_path: Path) -
 
 
 def test_a_signature_that_cannot_be_known(tmp_path: Path) -> None:
-    (tmp_path / "a").symlink_to("a")
-    with pytest.raises(OSError, match="Too many levels"):
-        tree.signature(tmp_path / "a")
+    with pytest.raises(OSError, match="File name too long"):
+        tree.signature(tmp_path / ("a" * 300))
+
+
+def test_what_is_named_like_a_file_and_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.symlink_to("a.yaml")
+    loop = "this link leads to itself, or through too many links"
+    assert tree.signature(path) == tree.Oddity(loop)
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert tree.signature(path) == tree.Oddity("this link leads to nothing")
+    path.unlink()
+    os.mkfifo(path)
+    assert tree.signature(path) == tree.Oddity("this is a FIFO, not a file")
+    path.unlink()
+    path.symlink_to("/dev/null")
+    assert tree.signature(path) == tree.Oddity("this is a device, not a file")
 
 
 def test_reads_text(tmp_path: Path) -> None:
