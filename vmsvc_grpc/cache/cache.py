@@ -115,6 +115,13 @@ class Cache:
         """
         return self._objects.controlled_keys().union(self.services)
 
+    def unreadable_vms(self, namespace: str) -> Iterable[Key]:
+        """Names of the VMs there that cannot be read now, whether they could be before or not.
+
+        O(these).
+        """
+        return self._objects.unreadable(Kind.VIRTUAL_MACHINE, namespace)
+
     def state(self, service: Key, filter_class: FilterClass) -> Publication:
         """The newest publication of a service; an `Absent` one if it does not exist."""
         return self._topics.state(service, filter_class)

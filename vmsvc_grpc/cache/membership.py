@@ -18,8 +18,9 @@ from vmsvc_grpc.model.objects import (
     says_the_same,
 )
 from vmsvc_grpc.model.resolve import AddressRules, contribution, families
-from vmsvc_grpc.model.selector import matches, nearly_matches
+from vmsvc_grpc.model.selector import matches
 
+_Label = tuple[str, str]  # namespace, label key
 _Pair = tuple[str, str, str]  # namespace, label key, label value
 
 
@@ -177,13 +178,13 @@ class Membership:
 
 
 class VirtualMachineIndex:
-    """VMs by name, and by each pair of their labels within a namespace."""
+    """VMs by name, and by each of their labels, its key and its value, within a namespace."""
 
     def __init__(self) -> None:
         """An empty index."""
         self._by_namespace: dict[str, dict[Key, VirtualMachine]] = {}
         # Names, not VMs: a VM that changes and keeps its labels is where it was.
-        self._by_pair: dict[_Pair, dict[Key, None]] = {}
+        self._by_label: dict[_Label, dict[str, dict[Key, None]]] = {}
 
     def __len__(self) -> int:
         """How many VMs there are."""
@@ -202,8 +203,9 @@ class VirtualMachineIndex:
         old = self.get(vm.key)
         if old is None or old.labels != vm.labels:
             self.remove(vm.key)
-            for pair in _pairs(vm.key.namespace, vm.labels):
-                self._by_pair.setdefault(pair, {})[vm.key] = None
+            for key, value in vm.labels.items():
+                by_value = self._by_label.setdefault((vm.key.namespace, key), {})
+                by_value.setdefault(value, {})[vm.key] = None
         self._by_namespace.setdefault(vm.key.namespace, {})[vm.key] = vm
         return old
 
@@ -215,16 +217,21 @@ class VirtualMachineIndex:
             return None
         if not vms:
             del self._by_namespace[key.namespace]
-        for pair in _pairs(key.namespace, vm.labels):
-            bucket = self._by_pair[pair]
-            del bucket[key]
-            if not bucket:
-                del self._by_pair[pair]
+        for label, value in vm.labels.items():
+            by_value = self._by_label[key.namespace, label]
+            del by_value[value][key]
+            if not by_value[value]:
+                del by_value[value]
+            if not by_value:
+                del self._by_label[key.namespace, label]
         return vm
 
     def matching(self, namespace: str, selector: Mapping[str, str]) -> Iterator[VirtualMachine]:
         """VMs of the namespace that a selector matches. O(VMs with its rarest pair)."""
-        buckets = [self._by_pair.get(pair, {}) for pair in _pairs(namespace, selector)]
+        buckets = [
+            self._by_label.get((namespace, key), {}).get(value, {})
+            for key, value in selector.items()
+        ]
         smallest: Mapping[Key, None] = min(buckets, key=len, default={})
         vms = self._by_namespace.get(namespace, {})
         return (vm for key in smallest if matches(selector, (vm := vms[key]).labels))
@@ -232,13 +239,19 @@ class VirtualMachineIndex:
     def nearly_matching(
         self, namespace: str, selector: Mapping[str, str]
     ) -> Iterator[VirtualMachine]:
-        """VMs of the namespace with at least one of the selector's keys. O(VMs there)."""
-        vms = self._by_namespace.get(namespace, {}).values()
-        return (vm for vm in vms if nearly_matches(selector, vm.labels))
+        """VMs of the namespace with at least one of the selector's keys, each once. O(these)."""
+        vms = self._by_namespace.get(namespace, {})
+        found = {
+            name: None
+            for key in selector
+            for names in self._by_label.get((namespace, key), {}).values()
+            for name in names
+        }
+        return (vms[name] for name in found)
 
     def empty(self) -> bool:
         """Whether nothing at all is held, entries without content included."""
-        return not self._by_namespace and not self._by_pair
+        return not self._by_namespace and not self._by_label
 
 
 class SelectorIndex:

@@ -53,6 +53,8 @@ class Objects:
         # Names under which a VMService of the name controls something.
         self._controlled: dict[Kind, set[Key]] = {Kind.SERVICE: set(), Kind.ENDPOINTS: set()}
         self.problems: dict[tuple[Kind, Key], tuple[Problem, ...]] = {}
+        # Those told of last as something that cannot be read, by namespace.
+        self._unreadable: dict[tuple[Kind, str], dict[Key, None]] = {}
         self._unlisted: set[_List] = set(product(kinds, namespaces or (None,)))
         self._listing: dict[_List, set[Key]] = {}
         self._freshness = Freshness(namespaces)
@@ -61,7 +63,8 @@ class Objects:
     def empty(self) -> bool:
         """Whether nothing is held of any object."""
         stored = self.services or self.endpoints or not self.slices.empty()
-        return not (stored or self.problems) and self._freshness.idle()
+        problems = self.problems or self._unreadable
+        return not (stored or problems) and self._freshness.idle()
 
     @property
     def unlisted(self) -> frozenset[Kind]:
@@ -105,6 +108,8 @@ class Objects:
         """An object exists that cannot be read."""
         self._seen(event.kind, event.key)
         self.note(event.kind, event.key, (event.problem,))
+        there = self._unreadable.setdefault((event.kind, event.key.namespace), {})
+        there[event.key] = None
 
     def told_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
         """Whether what the source tells of a deletion is to be taken in."""
@@ -122,7 +127,11 @@ class Objects:
     # -- What is held --
 
     def note(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
-        """These are the problems of an object now."""
+        """These are the problems of an object now that could be read, or is gone."""
+        if there := self._unreadable.get((kind, key.namespace)):
+            there.pop(key, None)
+            if not there:
+                del self._unreadable[kind, key.namespace]
         if self.problems.get((kind, key), ()) == problems:
             return
         if problems:
@@ -131,6 +140,10 @@ class Objects:
             del self.problems[kind, key]
         if self._on_problems is not None:
             self._on_problems(kind, key, problems)
+
+    def unreadable(self, kind: Kind, namespace: str) -> Iterable[Key]:
+        """Names of the objects of a kind there that cannot be read now. O(these)."""
+        return tuple(self._unreadable.get((kind, namespace), ()))
 
     def forget(self, kind: Kind, key: Key) -> None:
         """There is no such object any more; what is stored under the name is for `remove`."""

@@ -11,8 +11,3 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     An empty selector selects nothing, as a Service's does.
     """
     return bool(selector) and selector.items() <= labels.items()
-
-
-def nearly_matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether `labels` have at least one of the selector's keys, whatever its value."""
-    return any(key in labels for key in selector)

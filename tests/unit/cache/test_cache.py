@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from tests.unit.counting import counted_calls
 from tests.unit.objects import APP_WEB, HTTP, WEB, service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Topic
@@ -62,21 +61,6 @@ def revision(cache: Cache, shown: FilterClass) -> str:
     state = cache.state(WEB, shown).state
     assert isinstance(state, EndpointSet)
     return state.revision
-
-
-@contextmanager
-def counted_calls() -> Iterator[list[int]]:
-    """How many calls are made meanwhile, turns of generators among them."""
-    counted = [0]
-
-    def count(_frame: object, event: str, _of: object) -> None:
-        counted[0] += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        yield counted
-    finally:
-        sys.setprofile(None)
 
 
 def synced(*objects: object, kinds: Iterable[Kind] = (VMS, SERVICES)) -> Cache:

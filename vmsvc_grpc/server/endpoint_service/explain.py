@@ -78,8 +78,9 @@ def _unheld(service: Service) -> Iterator[pb.Problem]:
 
 def _unreadable(cache: Cache, namespace: str) -> Iterator[pb.VirtualMachineExplanation]:
     """The namespace's VMs that have never been valid: nobody knows which service they are for."""
-    for (kind, key), problems in cache.problems.items():
-        if kind is Kind.VIRTUAL_MACHINE and key.namespace == namespace and not cache.vms.get(key):
+    for key in cache.unreadable_vms(namespace):
+        if cache.vms.get(key) is None:
+            problems = cache.problems[Kind.VIRTUAL_MACHINE, key]
             yield pb.VirtualMachineExplanation(
                 vm_name=key.name,
                 verdict=_Verdict.VERDICT_INVALID,

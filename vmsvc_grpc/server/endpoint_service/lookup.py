@@ -75,7 +75,7 @@ class Lookup:
         return response.SerializeToString()
 
     def explain_endpoints(self, request: bytes, _call: Call) -> bytes:
-        """An ExplainEndpointsResponse. Raises RpcError too: NOT_FOUND. O(VMs of the namespace)."""
+        """An ExplainEndpointsResponse. Raises RpcError too: NOT_FOUND. Costs the VMs told of."""
         key = requests.explain(request)
         self._check_synced()
         response = explanation(self._cache, key, self._remarks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.counting import counted_calls
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -276,3 +277,29 @@ def test_says_where_else_an_object_is_defined() -> None:
         "it has no readiness probe, so it counts as ready",
         "copy.yaml: VirtualMachine shop/a is defined already",
     ]
+
+
+def _calls(cache: Cache) -> int:
+    with counted_calls() as counted:
+        found = explanation(cache, WEB)
+    assert found is not None
+    assert len(found.virtual_machines) == 3
+    return counted[0]
+
+
+def test_what_is_not_told_costs_nothing() -> None:
+    """Every VM of the namespace was looked at, and every problem of all namespaces."""
+    told = (vm("a", "10.0.0.1"), vm("b", "10.0.0.2", labels={"app": "db"}))
+
+    def world(others: int) -> Cache:
+        unrelated = (vm(f"v{n}", "10.0.0.1", labels={"role": f"{n}"}) for n in range(others))
+        flawed = (vm(f"f{n}", "127.0.0.1", labels={"role": "x"}) for n in range(others))
+        cache = synced_cache(service(), *told, *unrelated, *flawed)
+        for n in range(others):
+            cache.apply(Malformed(Kind.VIRTUAL_MACHINE, Key("office", f"m{n}"), BAD_YAML))
+            cache.apply(Malformed(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", f"m{n}"), BAD_YAML))
+        cache.apply(Malformed(Kind.VIRTUAL_MACHINE, Key("shop", "z"), BAD_YAML))
+        return cache
+
+    _calls(world(0))  # Addresses that were judged once are known.
+    assert _calls(world(0)) == _calls(world(500))
