@@ -38,8 +38,9 @@ exit status:
 
 _RELEASE_EPILOG = """\
 exit status:
-  0  every VirtualMachineService is free of it
-  1  the API server cannot be asked, or refuses; what was done stays done, so try again
+  0  every VirtualMachineService is free of it; or --dry-run has shown which are not
+  1  a replica holds the Lease, the answer was no, or the API server cannot be asked or refuses;
+     what was done stays done, so try again
   2  a wrong flag or setting
 """
 
@@ -84,11 +85,12 @@ def parser() -> argparse.ArgumentParser:
         "release",
         help="take our finalizer off every VirtualMachineService, for an uninstall",
         description="Take our finalizer off every VirtualMachineService, so that deleting them "
-        "waits for nobody. For an uninstall, once no replica runs and VM Operator does not.",
+        "waits for nobody. For an uninstall, once no replica runs and VM Operator does not. Asks "
+        "before it does anything, and refuses while a replica holds the Lease.",
         epilog=_RELEASE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    flags.add(release, flags.CLUSTER)
+    flags.add(release, flags.RELEASE)
     return whole
 
 
@@ -172,11 +174,20 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 
 def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    given = flags.settings(flags.CLUSTER, arguments, environment)
+    given = flags.settings(flags.RELEASE, arguments, environment)
     found = _credentials(given, environment)
-    from vmsvc_grpc import app  # noqa: PLC0415
+    from vmsvc_grpc import release  # noqa: PLC0415
 
-    return app.release(found, given.get("namespace", ()), sys.stdout, sys.stderr)
+    request = release.Request(
+        namespaces=given.get("namespace", ()),
+        lease=given["lease_name"],
+        lease_namespace=given["lease_namespace"],
+        dry_run=given.get("dry_run", False),
+        yes=given.get("yes", False),
+    )
+    return release.release(
+        found, request, release.Streams(out=sys.stdout, err=sys.stderr, answers=sys.stdin)
+    )
 
 
 _COMMANDS = {"serve": _serve, "render": _render, "release": _release}

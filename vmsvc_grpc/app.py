@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TextIO
 
@@ -18,8 +18,7 @@ import uvloop
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
-from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
+from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
@@ -28,8 +27,6 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.place import Place
 from vmsvc_grpc.place.cluster import SERVED_KINDS, ClusterPlace, cluster_kinds
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
-from vmsvc_grpc.reconciler.release import Counts
-from vmsvc_grpc.reconciler.release import release as take_off
 from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.listen import ListenError, Server
@@ -62,22 +59,6 @@ def _each(error: BaseException) -> Iterator[BaseException]:
             yield from _each(inner)
     else:
         yield error
-
-
-def release(found: Credentials, namespaces: Sequence[str], out: TextIO, err: TextIO) -> int:
-    """Take our finalizer off every VMService; the exit status. Says what was done, or why not."""
-
-    async def run() -> Counts:
-        async with ApiServer(found) as api:
-            return await take_off(api, namespaces)
-
-    try:
-        counts = asyncio.run(run())
-    except (NoApiServer, ApiServerError) as error:
-        print(f"vmsvc-grpc release: {error}", file=err)
-        return EXIT_FAILED
-    print(f"released {counts.released} VirtualMachineServices; {counts.free} were free", file=out)
-    return 0
 
 
 class App:

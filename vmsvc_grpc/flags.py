@@ -192,6 +192,26 @@ CLUSTER = [
     ),
 ]
 
+RELEASE = [
+    *CLUSTER,
+    Flag(
+        "--lease-name",
+        str,
+        "name of the Lease of the replicas, or what it begins with, before a dash",
+        "vmsvc-grpc",
+        "NAME",
+    ),
+    Flag(
+        "--lease-namespace",
+        str,
+        "its namespace, if not all may be looked through",
+        "",
+        "NAMESPACE",
+    ),
+    Flag("--dry-run", _boolean, "show what would be done, and do nothing"),
+    Flag("--yes", _boolean, "do not ask"),
+]
+
 SERVE = [
     Flag(
         "--manifests",

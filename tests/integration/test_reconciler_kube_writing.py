@@ -35,8 +35,6 @@ from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change
-from vmsvc_grpc.reconciler.release import Counts as Released
-from vmsvc_grpc.reconciler.release import release
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
@@ -299,26 +297,6 @@ async def test_events_are_cut_to_what_is_admitted_and_lost_where_there_is_no_pla
         desk.kube.kubectl, "describe", "vmservice", "web", "-n", desk.namespace
     )
     assert "done" in described
-
-
-# -- Uninstalling --
-
-
-async def test_releasing_lets_every_vmservice_go(desk: Desk, tmp_path: Path) -> None:
-    await desk.vmservice("a", meta={"finalizers": [FINALIZER, "others.example.com/stays"]})
-    await desk.vmservice("b", meta={"finalizers": ["virtualmachineservice.vmoperator.vmware.com"]})
-    await desk.vmservice("c")
-    await desk.vmservice("going", meta={"finalizers": [FINALIZER]})
-    await desk.delete("virtualmachineservices", "going")
-    async with access(desk, tmp_path) as api:
-        assert await release(api, [desk.namespace]) == Released(released=3, free=1)
-        assert await release(api, [desk.namespace]) == Released(released=0, free=3)
-    held = await desk.listed("virtualmachineservices")
-    assert {o["metadata"]["name"]: o["metadata"].get("finalizers") for o in held} == {
-        "a": ["others.example.com/stays"],
-        "b": None,
-        "c": None,
-    }
 
 
 # -- Slices --

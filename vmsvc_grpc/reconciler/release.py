@@ -1,86 +1,179 @@
-"""Takes our finalizer off, for an uninstall where nobody else would."""
+"""Takes our finalizer off, for an uninstall where nobody else would.
+
+While a replica of ours writes, it would put the finalizer on again. So whoever asks for this
+can first ask who holds our Lease, and whether it is still renewed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 import msgspec
 
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
 from vmsvc_grpc.kube.resources import newest_served, path_of
-from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.vmservice import without_ours
 
 _KIND = Kind.VIRTUAL_MACHINE_SERVICE
+_LEASES = "/apis/coordination.k8s.io/v1"
 _PAGE_OBJECTS = 500
 
-
-@dataclass(slots=True)
-class Counts:
-    """How many VMServices were let go, and how many had nothing to be taken off."""
-
-    released: int = 0
-    free: int = 0
+# A Lease may ask for 68 years; nobody of ours asks for more than a minute.
+_DURATION_MAX_S = 60.0
 
 
-async def release(api: ApiServer, namespaces: Sequence[str] = ()) -> Counts:
-    """Take our finalizer, by both its names, off each VMService there is. Raises ApiServerError.
+class Finalized(NamedTuple):
+    """A VMService that has our finalizer, by either of its names."""
 
-    Where VM Operator runs, or a replica of ours that writes, it is put on again. `namespaces`
-    are those to look at; none: all. May be run again, also after an error.
-    """
-    counts = Counts()
-    version = await newest_served(api, _KIND)
-    for namespace in namespaces or (None,):
-        token = ""
+    key: Key
+    finalizers: tuple[str, ...]
+    resource_version: str
+
+
+class LeaseHolder(NamedTuple):
+    """A Lease of ours that names somebody. `duration_s` is how long silence counts as life."""
+
+    lease: Key
+    holder: str
+    duration_s: float
+    resource_version: str
+
+
+class Release:
+    """What an uninstall asks for, on one API server. Every method raises ApiServerError."""
+
+    def __init__(self, api: ApiServer, namespaces: Sequence[str] = ()) -> None:
+        """`namespaces` are those to look at; none: all."""
+        self._api = api
+        self._namespaces = namespaces
+        self._version = ""
+
+    async def finalized(self) -> list[Finalized]:
+        """Every VMService that has our finalizer, in the API server's order."""
+        self._version = await newest_served(self._api, _KIND)
+        found: list[Finalized] = []
+        for namespace in self._namespaces or (None,):
+            path = path_of(_KIND, self._version, namespace)
+            found += [one async for meta in _listed(self._api, path) if (one := _finalized(meta))]
+        return found
+
+    async def let_go(self, one: Finalized) -> bool:
+        """Take the finalizer off one of `finalized`; whether there was one left to take.
+
+        Whatever else is changed meanwhile stays. May be asked for again, also after an error.
+        """
+        path = path_of(_KIND, self._version, one.key.namespace, one.key.name)
         while True:
-            query = {"limit": str(_PAGE_OBJECTS), **({"continue": token} if token else {})}
-            raw = await api.request("GET", path_of(_KIND, version, namespace), query=query)
-            page = _decode_list(raw)
-            for item in page.items:
-                await _let_go(api, version, item.metadata, counts)
-            token = page.metadata.continue_ or ""
-            if not token:
-                break
-    return counts
+            meta = {
+                "finalizers": without_ours(one.finalizers),
+                "resourceVersion": one.resource_version,
+            }
+            try:
+                await self._api.request(
+                    "PATCH", path, body={"metadata": meta}, content_type=MERGE_PATCH
+                )
+            except ApiServerError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return False
+                if error.status != HTTPStatus.CONFLICT:
+                    raise
+                now = await self._read(path)
+                if now is None:
+                    return False
+                one = now
+            else:
+                return True
 
+    async def holders(self, lease: str, namespace: str = "") -> list[LeaseHolder]:
+        """Who holds a Lease of that name, or of one that begins with it and a dash.
 
-async def _let_go(api: ApiServer, version: str, meta: _Meta, counts: Counts) -> None:
-    """Take the finalizer off one, whatever else is changed of it meanwhile."""
-    path = path_of(_KIND, version, meta.namespace, meta.name)
-    while True:
-        finalizers = tuple(meta.finalizers or ())
-        kept = without_ours(finalizers)
-        if kept == finalizers:
-            counts.free += 1
-            return
-        patch = {"metadata": {"finalizers": kept, "resourceVersion": meta.resource_version}}
+        In one namespace, or in all: from outside the cluster nobody knows where ours is.
+        """
+        where = f"/namespaces/{namespace}" if namespace else ""
+        found: list[LeaseHolder] = []
+        async for meta, spec in _leases(self._api, f"{_LEASES}{where}/leases"):
+            ours = meta.name == lease or meta.name.startswith(f"{lease}-")
+            if ours and spec.holder_identity:
+                duration_s = float(spec.lease_duration_seconds or 0)
+                key = Key(meta.namespace, meta.name)
+                holder = spec.holder_identity
+                found.append(LeaseHolder(key, holder, duration_s, meta.resource_version))
+        return found
+
+    async def renewing(self, holders: Sequence[LeaseHolder]) -> list[LeaseHolder]:
+        """Those that are heard of again. Waits for as long as the longest Lease lasts.
+
+        No clocks are compared: a Lease that stays as it is for its whole duration is nobody's.
+        """
+        await asyncio.sleep(longest_s(holders))
+        alive: list[LeaseHolder] = []
+        for held in holders:
+            now = await self._lease(held.lease)
+            if now is None or now.metadata.resource_version == held.resource_version:
+                continue
+            if now.spec.holder_identity:
+                alive.append(held._replace(holder=now.spec.holder_identity))
+        return alive
+
+    async def _read(self, path: str) -> Finalized | None:
+        """What a VMService says now; None if it is gone, or has no finalizer of ours any more."""
         try:
-            await api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
+            return _finalized(_decode_one(await self._api.request("GET", path)).metadata)
         except ApiServerError as error:
             if error.status == HTTPStatus.NOT_FOUND:
-                return
-            if error.status != HTTPStatus.CONFLICT:
-                raise
-            found = await _read(api, path)
-            if found is None:
-                return
-            meta = found
-        else:
-            counts.released += 1
+                return None
+            raise
+
+    async def _lease(self, key: Key) -> _Lease | None:
+        try:
+            raw = await self._api.request(
+                "GET", f"{_LEASES}/namespaces/{key.namespace}/leases/{key.name}"
+            )
+        except ApiServerError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return _decode_lease(raw)
+
+
+def longest_s(holders: Sequence[LeaseHolder]) -> float:
+    """How long it takes to know whether one of them is alive, at most a minute."""
+    return min(_DURATION_MAX_S, max((held.duration_s for held in holders), default=0.0))
+
+
+def _finalized(meta: _Meta) -> Finalized | None:
+    finalizers = tuple(meta.finalizers or ())
+    if without_ours(finalizers) == finalizers:
+        return None
+    return Finalized(Key(meta.namespace, meta.name), finalizers, meta.resource_version)
+
+
+async def _listed(api: ApiServer, path: str) -> AsyncIterator[_Meta]:
+    async for raw in _pages(api, path):
+        for item in _decode_list(raw).items:
+            yield item.metadata
+
+
+async def _leases(api: ApiServer, path: str) -> AsyncIterator[tuple[_Meta, _LeaseSpec]]:
+    async for raw in _pages(api, path):
+        for item in _decode_leases(raw).items:
+            yield item.metadata, item.spec
+
+
+async def _pages(api: ApiServer, path: str) -> AsyncIterator[bytes]:
+    """The pages of a list, as bytes."""
+    token = ""
+    while True:
+        query = {"limit": str(_PAGE_OBJECTS), **({"continue": token} if token else {})}
+        raw = await api.request("GET", path, query=query)
+        yield raw
+        token = _decode_head(raw).metadata.continue_ or ""
+        if not token:
             return
-
-
-async def _read(api: ApiServer, path: str) -> _Meta | None:
-    """What a VMService says now; None if it is gone."""
-    try:
-        return _decode_one(await api.request("GET", path)).metadata
-    except ApiServerError as error:
-        if error.status == HTTPStatus.NOT_FOUND:
-            return None
-        raise
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -94,14 +187,34 @@ class _One(msgspec.Struct):
     metadata: _Meta
 
 
+class _LeaseSpec(msgspec.Struct, rename="camel"):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+
+
+class _Lease(msgspec.Struct):
+    metadata: _Meta
+    spec: _LeaseSpec = msgspec.field(default_factory=_LeaseSpec)
+
+
 class _ListMeta(msgspec.Struct):
     continue_: str | None = msgspec.field(name="continue", default=None)
 
 
-class _List(msgspec.Struct):
+class _Head(msgspec.Struct):
     metadata: _ListMeta
+
+
+class _List(msgspec.Struct):
     items: list[_One]
 
 
+class _LeaseList(msgspec.Struct):
+    items: list[_Lease]
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
 _decode_list = msgspec.json.Decoder(_List).decode
+_decode_leases = msgspec.json.Decoder(_LeaseList).decode
+_decode_lease = msgspec.json.Decoder(_Lease).decode
 _decode_one = msgspec.json.Decoder(_One).decode

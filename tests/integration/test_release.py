@@ -1,0 +1,216 @@
+"""`vmsvc-grpc release` on a real API server: it shows, asks, refuses, and lets go."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.kube_replica import Desk, Object
+from tests.kube.apiserver import Cluster
+from vmsvc_grpc.kube.credentials import Kubeconfig
+from vmsvc_grpc.reconciler.vmservice import FINALIZER
+from vmsvc_grpc.release import Request, Streams, release
+
+FORMER = "virtualmachineservice.vmoperator.vmware.com"
+
+
+class Terminal(io.StringIO):
+    """A person who answers, in a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Uninstaller:
+    """Somebody who runs `vmsvc-grpc release` for the namespace of a desk."""
+
+    def __init__(self, desk: Desk, folder: Path) -> None:
+        self.desk = desk
+        self.kubeconfig = desk.kube.kubeconfig(folder / "kubeconfig")
+        self.out = self.err = ""
+
+    async def release(
+        self, *, answers: io.StringIO | None = None, dry_run: bool = False, yes: bool = False
+    ) -> int:
+        namespace = self.desk.namespace
+        request = Request(
+            namespaces=(namespace,), lease_namespace=namespace, dry_run=dry_run, yes=yes
+        )
+        out, err = io.StringIO(), io.StringIO()
+        streams = Streams(out=out, err=err, answers=answers or io.StringIO())
+        found = Kubeconfig(str(self.kubeconfig))
+        status = await asyncio.to_thread(release, found, request, streams)
+        self.out, self.err = out.getvalue(), err.getvalue()
+        return status
+
+    async def finalizers(self) -> dict[str, list[str] | None]:
+        held = await self.desk.listed("virtualmachineservices")
+        return {o["metadata"]["name"]: o["metadata"].get("finalizers") for o in held}
+
+
+@pytest.fixture
+def desk(kube: Cluster) -> Desk:
+    return Desk(kube)
+
+
+@pytest.fixture
+def uninstaller(desk: Desk, tmp_path: Path) -> Uninstaller:
+    return Uninstaller(desk, tmp_path)
+
+
+async def test_it_lets_every_vmservice_go(desk: Desk, uninstaller: Uninstaller) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER, "others.example.com/stays"]})
+    await desk.vmservice("b", meta={"finalizers": [FORMER]})
+    await desk.vmservice("c")
+    await desk.vmservice("going", meta={"finalizers": [FINALIZER]})
+    await desk.delete("virtualmachineservices", "going")
+    assert await uninstaller.release(yes=True) == 0
+    assert uninstaller.out.splitlines() == [
+        *(f"released {desk.namespace}/{name}" for name in ("a", "b", "going")),
+        "released 3 VirtualMachineServices",
+    ]
+    assert await uninstaller.finalizers() == {
+        "a": ["others.example.com/stays"],
+        "b": None,
+        "c": None,
+    }
+    assert await uninstaller.release(yes=True) == 0
+    assert uninstaller.out == "no VirtualMachineService has our finalizer\n"
+
+
+async def test_a_dry_run_shows_and_does_nothing(desk: Desk, uninstaller: Uninstaller) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    await desk.vmservice("b")
+    assert await uninstaller.release(dry_run=True) == 0
+    assert uninstaller.out.splitlines() == [
+        f"would release {desk.namespace}/a",
+        "1 VirtualMachineServices have our finalizer",
+    ]
+    assert await uninstaller.finalizers() == {"a": [FINALIZER], "b": None}
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        pytest.param("y\n", None, id="y"),
+        pytest.param("YES\n", None, id="yes"),
+        pytest.param("n\n", [FINALIZER], id="n"),
+        pytest.param("\n", [FINALIZER], id="nothing"),
+        pytest.param("", [FINALIZER], id="the end of the input"),
+        pytest.param("yeah?\n", [FINALIZER], id="something else"),
+    ],
+)
+async def test_it_asks_a_person(
+    desk: Desk, uninstaller: Uninstaller, answer: str, left: list[str] | None
+) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    status = await uninstaller.release(answers=Terminal(answer))
+    assert "Take our finalizer off 1 VirtualMachineServices in 1 namespaces of https://" in (
+        uninstaller.out
+    )
+    assert status == (1 if left else 0)
+    assert await uninstaller.finalizers() == {"a": left}
+
+
+async def test_where_nobody_can_be_asked_it_does_nothing(
+    desk: Desk, uninstaller: Uninstaller
+) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    assert await uninstaller.release() == 2
+    assert "add --yes" in uninstaller.err
+    assert await uninstaller.finalizers() == {"a": [FINALIZER]}
+
+
+def lease(holder: str, duration_s: int) -> Object:
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": duration_s}
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+
+
+async def held(desk: Desk, name: str, holder: str, duration_s: int = 1) -> None:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{desk.namespace}/leases"
+    body = lease(holder, duration_s) | {"metadata": {"name": name}}
+    assert (await desk.request("POST", path, body)).status == 201
+
+
+@asynccontextmanager
+async def renewed(desk: Desk, name: str) -> AsyncIterator[None]:
+    """Somebody renews a Lease as long as the block lasts."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{desk.namespace}/leases/{name}"
+    merge = "application/merge-patch+json"
+
+    async def renew() -> None:
+        transitions = 0
+        while True:
+            transitions += 1
+            body = {"spec": {"leaseTransitions": transitions}}
+            await desk.request("PATCH", path, body, content_type=merge)
+            await asyncio.sleep(0.1)
+
+    renewing = asyncio.create_task(renew())
+    yield
+    renewing.cancel()
+
+
+@pytest.mark.parametrize("name", ["vmsvc-grpc", "vmsvc-grpc-shop"])
+async def test_it_refuses_while_somebody_holds_the_lease(
+    desk: Desk, uninstaller: Uninstaller, name: str
+) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    await held(desk, name, "vmsvc-grpc-7d9_abc")
+    async with renewed(desk, name):
+        assert await uninstaller.release(yes=True) == 1
+        assert f"Lease {desk.namespace}/{name} is held by vmsvc-grpc-7d9_abc" in uninstaller.err
+        assert "scale the Deployment to 0" in uninstaller.err
+        assert await uninstaller.release(dry_run=True) == 1
+        assert f"would release {desk.namespace}/a" in uninstaller.out
+    assert await uninstaller.finalizers() == {"a": [FINALIZER]}
+
+
+@pytest.mark.parametrize(
+    ("name", "holder"),
+    [
+        pytest.param("vmsvc-grpc", "crashed", id="a holder that is heard of no more"),
+        pytest.param("vmsvc-grpc", "", id="nobody"),
+        pytest.param("vmsvc-grpcd", "another program", id="another program's"),
+    ],
+)
+async def test_a_lease_of_nobody_holds_up_nothing(
+    desk: Desk, uninstaller: Uninstaller, name: str, holder: str
+) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    await held(desk, name, holder)
+    assert await uninstaller.release(yes=True) == 0
+    assert await uninstaller.finalizers() == {"a": None}
+
+
+def answering(command: list[str], answer: bytes) -> subprocess.CompletedProcess[str]:
+    """The command, run with a terminal as its input in which somebody has typed `answer`."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer)
+        return subprocess.run(
+            command, stdin=theirs, stdout=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_from_a_terminal_the_whole_command_asks(desk: Desk, uninstaller: Uninstaller) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    command = [sys.executable, "-m", "vmsvc_grpc", "release", "--namespace", desk.namespace]
+    command += ["--kubeconfig", str(uninstaller.kubeconfig)]
+    command += ["--lease-namespace", desk.namespace]
+    done = await asyncio.to_thread(answering, command, b"y\n")
+    assert done.returncode == 0
+    assert done.stdout.endswith("released 1 VirtualMachineServices\n")
+    assert await uninstaller.finalizers() == {"a": None}

@@ -1,0 +1,119 @@
+"""`vmsvc-grpc release`: takes our finalizer off every VMService, having asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+import msgspec
+
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
+from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longest_s
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for. `namespaces` are those to look at; none: all.
+
+    `lease` is the name of our Lease, or what its name begins with; `lease_namespace` is where it
+    is, empty if that is not known. `yes`: nobody need be asked.
+    """
+
+    namespaces: Sequence[str] = ()
+    lease: str = "vmsvc-grpc"
+    lease_namespace: str = ""
+    dry_run: bool = False
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where to say what, and whom to ask: standard output, error and input."""
+
+    out: TextIO
+    err: TextIO
+    answers: TextIO
+
+
+def release(found: Credentials, request: Request, streams: Streams) -> int:
+    """Take our finalizer off every VMService; the exit status. Says what was done, or why not."""
+    if not (request.yes or request.dry_run or streams.answers.isatty()):
+        text = "it asks before it does anything, and nobody can be asked here; add --yes"
+        print(f"vmsvc-grpc release: {text}, or --dry-run", file=streams.err)
+        return EXIT_USAGE
+    try:
+        return asyncio.run(_release(found, request, streams))
+    except (NoApiServer, ApiServerError) as error:
+        print(f"vmsvc-grpc release: {error}", file=streams.err)
+    except msgspec.DecodeError as error:
+        print(f"vmsvc-grpc release: the answer cannot be read: {error}", file=streams.err)
+    return EXIT_FAILED
+
+
+async def _release(found: Credentials, request: Request, streams: Streams) -> int:
+    async with ApiServer(found) as api:
+        work = Release(api, request.namespaces)
+        finalized = await work.finalized()
+        if not finalized:
+            print("no VirtualMachineService has our finalizer", file=streams.out)
+            return 0
+        alive = await _alive(work, request, streams.err)
+        for held in alive:
+            print(f"vmsvc-grpc release: {_refusal(held)}", file=streams.err)
+        if request.dry_run:
+            for one in finalized:
+                print(f"would release {one.key}", file=streams.out)
+            print(f"{len(finalized)} VirtualMachineServices have our finalizer", file=streams.out)
+        if alive:
+            return EXIT_FAILED
+        if request.dry_run:
+            return 0
+        if not (request.yes or _agreed(finalized, api.host, streams)):
+            print("nothing was changed", file=streams.out)
+            return EXIT_FAILED
+        return await _let_all_go(work, finalized, streams.out)
+
+
+async def _alive(work: Release, request: Request, err: TextIO) -> list[LeaseHolder]:
+    """Who writes now, and would put the finalizer on again."""
+    holders = await work.holders(request.lease, request.lease_namespace)
+    if not holders:
+        return []
+    names = ", ".join(f"{held.lease} by {held.holder}" for held in holders)
+    wait_s = longest_s(holders)
+    print(f"Lease held: {names}; waiting {wait_s:g} s to see whether it is renewed", file=err)
+    return await work.renewing(holders)
+
+
+def _refusal(held: LeaseHolder) -> str:
+    return (
+        f"Lease {held.lease} is held by {held.holder}, which would put the finalizer on again; "
+        "scale the Deployment to 0 first"
+    )
+
+
+def _agreed(finalized: Sequence[Finalized], host: str, streams: Streams) -> bool:
+    """Whether a person wants that; without an answer, no."""
+    namespaces = len({one.key.namespace for one in finalized})
+    question = (
+        f"Take our finalizer off {len(finalized)} VirtualMachineServices in {namespaces} "
+        f"namespaces of {host}? [y/N] "
+    )
+    print(question, end="", file=streams.out, flush=True)
+    return streams.answers.readline().strip().lower() in ("y", "yes")
+
+
+async def _let_all_go(work: Release, finalized: Sequence[Finalized], out: TextIO) -> int:
+    released = 0
+    for one in finalized:
+        if await work.let_go(one):
+            print(f"released {one.key}", file=out)
+            released += 1
+    print(f"released {released} VirtualMachineServices", file=out)
+    return 0
