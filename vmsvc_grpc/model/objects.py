@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
+import msgspec
+
 from vmsvc_grpc.model.problem import Problem
 
 GROUP = "vmoperator.vmware.com"
@@ -277,21 +279,28 @@ class StoredService:
         return self.meta.key
 
 
-class TargetRef(NamedTuple):
+class OnWire(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Read from JSON and written to it as it is: there may be thousands in one object.
+
+    Absent texts are "". What is empty is not written.
+    """
+
+
+class TargetRef(OnWire, frozen=True, gc=False):
     """The object that an address of an Endpoints belongs to."""
 
-    api_version: str
-    kind: str
-    namespace: str
-    name: str
-    uid: str
+    api_version: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
 
 
-class StoredAddress(NamedTuple):
+class StoredAddress(OnWire, frozen=True, gc=False):
     """One address of an Endpoints' subset."""
 
-    ip: str
-    target_ref: TargetRef | None
+    ip: str = ""
+    target_ref: TargetRef | None = None
     hostname: str = ""
     node_name: str = ""
 

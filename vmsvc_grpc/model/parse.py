@@ -36,13 +36,11 @@ from vmsvc_grpc.model.objects import (
     ServiceSpec,
     ServiceType,
     SliceEndpoint,
-    StoredAddress,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredPort,
     StoredService,
     Subset,
-    TargetRef,
     VirtualMachine,
     VirtualMachineService,
     made_uid,
@@ -401,28 +399,13 @@ def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
         meta=_object_meta(Kind.ENDPOINTS, given.metadata),
         subsets=tuple(
             Subset(
-                tuple(_stored_address(a) for a in subset.addresses or ()),
-                tuple(_stored_address(a) for a in subset.not_ready_addresses or ()),
+                tuple(subset.addresses or ()),
+                tuple(subset.not_ready_addresses or ()),
                 tuple(_endpoint_port(p) for p in subset.ports or ()),
             )
             for subset in given.subsets or ()
         ),
     )
-
-
-def _stored_address(given: wire.Address) -> StoredAddress:
-    return StoredAddress(
-        ip=given.ip,
-        target_ref=_target_ref(given.target_ref),
-        hostname=given.hostname or "",
-        node_name=given.node_name or "",
-    )
-
-
-def _target_ref(given: wire.TargetRef | None) -> TargetRef | None:
-    if given is None:
-        return None
-    return TargetRef(given.api_version, given.kind, given.namespace, given.name, given.uid)
 
 
 def _endpoint_port(given: wire.EndpointPort) -> EndpointPort:
@@ -444,7 +427,7 @@ def _slice_endpoint(given: wire.SliceEndpoint) -> SliceEndpoint:
     conditions = given.conditions or wire.SliceConditions()
     return SliceEndpoint(
         addresses=tuple(given.addresses or ()),
-        target_ref=_target_ref(given.target_ref),
+        target_ref=given.target_ref,
         ready=conditions.ready,
         serving=conditions.serving,
         terminating=conditions.terminating,

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from vmsvc_grpc.model.objects import StoredAddress, TargetRef
+
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A whole number as Kubernetes has them; JSON itself sets them no bound."""
 
@@ -193,25 +195,6 @@ class Service(Shape):
     status: Status | None = None
 
 
-class TargetRef(Shape):
-    """An address's `targetRef`."""
-
-    api_version: str = ""
-    kind: str = ""
-    namespace: str = ""
-    name: str = ""
-    uid: str = ""
-
-
-class Address(Shape):
-    """One address of an Endpoints' subset."""
-
-    ip: str = ""
-    target_ref: TargetRef | None = None
-    hostname: str | None = None
-    node_name: str | None = None
-
-
 class EndpointPort(Shape):
     """One port of an Endpoints' subset."""
 
@@ -224,8 +207,8 @@ class EndpointPort(Shape):
 class Subset(Shape):
     """One of an Endpoints' `subsets`."""
 
-    addresses: list[Address] | None = None
-    not_ready_addresses: list[Address] | None = None
+    addresses: list[StoredAddress] | None = None
+    not_ready_addresses: list[StoredAddress] | None = None
     ports: list[EndpointPort] | None = None
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from vmsvc_grpc.model.objects import (
     Key,
     Kind,
-    StoredAddress,
     StoredEndpoints,
     StoredEndpointSlice,
     Subset,
-    TargetRef,
 )
 from vmsvc_grpc.reconciler.held import Child, Held, Objects
 
@@ -140,26 +139,15 @@ def same(one: _Child, other: _Child | None) -> bool:
         return one == other
     if not isinstance(other, StoredEndpoints) or one.meta != other.meta:
         return False
-    return _sorted(one.subsets) == _sorted(other.subsets)
+    return _unordered(one.subsets) == _unordered(other.subsets)
 
 
-_NO_TARGET = TargetRef("", "", "", "", "")
-
-
-def _sorted(subsets: Iterable[Subset]) -> list[Subset]:
-    return sorted(
-        Subset(
-            _sorted_addresses(subset.addresses),
-            _sorted_addresses(subset.not_ready_addresses),
-            tuple(sorted(subset.ports)),
-        )
-        for subset in subsets
+def _unordered(subsets: Iterable[Subset]) -> Counter[tuple[Hashable, ...]]:
+    """How often there is each subset, whatever the order in it."""
+    return Counter(
+        (_counted(s.addresses), _counted(s.not_ready_addresses), _counted(s.ports)) for s in subsets
     )
 
 
-def _sorted_addresses(addresses: Iterable[StoredAddress]) -> tuple[StoredAddress, ...]:
-    comparable = (
-        address if address.target_ref else address._replace(target_ref=_NO_TARGET)
-        for address in addresses
-    )
-    return tuple(sorted(comparable))
+def _counted(entries: Iterable[Hashable]) -> frozenset[tuple[Hashable, int]]:
+    return frozenset(Counter(entries).items())

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.unit.objects import WEB, service, spec
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
@@ -247,13 +248,13 @@ P, Q = EndpointPort("p", 1, "TCP"), EndpointPort("q", 2, "TCP")
         ),
         pytest.param(
             [Subset((A,), (), (P,))],
-            [Subset((A._replace(target_ref=target("a", "v1alpha5")),), (), (P,))],
+            [Subset((structs.replace(A, target_ref=target("a", "v1alpha5")),), (), (P,))],
             False,
             id="the version of a target differs",
         ),
         pytest.param(
             [Subset((A,), (), (P,))],
-            [Subset((A._replace(hostname="a"),), (), (P,))],
+            [Subset((structs.replace(A, hostname="a"),), (), (P,))],
             False,
             id="a host name that somebody added",
         ),
