@@ -31,8 +31,8 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.model.parse import ParseError, parse_json
+from vmsvc_grpc.reconciler.fields import body
 from vmsvc_grpc.reconciler.held import Child, Held
-from vmsvc_grpc.reconciler.manifest import manifest
 from vmsvc_grpc.reconciler.patch import merge_patch
 from vmsvc_grpc.reconciler.plan import Change, Verb
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
@@ -123,7 +123,7 @@ class KubeStore:
         wanted = change.object
         path = path_of(change.kind, _version(wanted), change.key.namespace)
         try:
-            raw = await self._write("POST", path, manifest(wanted))
+            raw = await self._write("POST", path, body(wanted))
         except ApiServerError as error:
             if error.status in _PERHAPS_THERE and (found := await self._found(change)):
                 raise Conflict(found) from error
@@ -143,7 +143,7 @@ class KubeStore:
         before, after = change.before, change.after
         assert before is not None
         assert after is not None
-        patch = merge_patch(_with_status(before), _with_status(after))
+        patch = merge_patch(before, after)
         # A status is written by itself; the loop finds out what is left to write then.
         status = patch.pop("status", None)
         path = _path(after)
@@ -227,11 +227,6 @@ def _version(held: Held) -> str:
     if isinstance(held, VirtualMachineService):
         return held.api_version.rpartition("/")[2]
     return VERSIONS[held.kind]
-
-
-def _with_status(held: Held) -> dict[str, Any]:
-    """Its manifest; with a status, so that of two the parts are compared, not the whole."""
-    return {"status": {}, **manifest(held)}
 
 
 def _path(held: Held) -> str:
