@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
+from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.problem import Problem
 
 GROUP = "vmoperator.vmware.com"
@@ -174,7 +175,8 @@ class ServiceSpec:
     """A valid specification of a VMService, defaults filled in.
 
     `cluster_ip` is "None", an address, or empty (to be chosen by the API server).
-    `ports` are in the order of the object. An empty selector selects nothing.
+    `ports` are in the order of the object; source ranges are as written, blanks and all. An
+    empty selector selects nothing.
     """
 
     type: ServiceType = ServiceType.CLUSTER_IP
@@ -339,7 +341,7 @@ class StoredEndpoints:
     def address_types(self) -> frozenset[str]:
         """The families of its addresses, ready or not, as EndpointSlices call them."""
         return frozenset(
-            (IPFamily.IPV6 if ":" in address.ip else IPFamily.IPV4).value
+            (IPFamily.IPV6 if ":" in canonical(address.ip) else IPFamily.IPV4).value
             for subset in self.subsets
             for address in (*subset.addresses, *subset.not_ready_addresses)
         )

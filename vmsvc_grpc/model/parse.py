@@ -302,7 +302,7 @@ def _service_spec(
         return None, bounded(chain(meta_problems, type_problems))
     cluster_ip = given.cluster_ip or given.cluster_ip_documented or ""
     ports = tuple(_service_port(port) for port in given.ports or ())
-    ranges = tuple(text.strip() for text in given.load_balancer_source_ranges or ())
+    ranges = tuple(given.load_balancer_source_ranges or ())
     selector = given.selector or {}
     # Families came with v1alpha6; an older object cannot mean them.
     newest = version == KNOWN_VERSIONS[-1]

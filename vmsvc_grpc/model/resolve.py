@@ -7,11 +7,12 @@ those of kube-apiserver (`pkg/registry/core/service/storage/alloc.go`).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Address
 
+from vmsvc_grpc.model.address import is_link_local_multicast, read
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -98,29 +99,22 @@ def _judged(field: str, text: str, wanted: IPFamily | None, rules: AddressRules)
 def _flaw(text: str, wanted: IPFamily | None, allow_loopback: bool) -> tuple[IPFamily | None, str]:
     """The family of an address, and why Endpoints may not hold it ("" if they may).
 
-    kube-apiserver's ValidateNonSpecialIP refuses these for Endpoints and EndpointSlices.
+    kube-apiserver's ValidateEndpointIP refuses exactly these. `wanted` is the family of the
+    field in which the address stands: VM Operator goes by that, whatever is written there.
     """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+    address = read(text)
+    if address is None:
         return None, "is not an IP address; the VM must report a plain one"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            return None, "has a zone index, which Endpoints may not hold"
-        if address.ipv4_mapped is not None:
-            return None, "is an IPv4 address written as IPv6; the VM must report it plain"
-    family = IPFamily.IPV6 if isinstance(address, ipaddress.IPv6Address) else IPFamily.IPV4
-    if wanted is not None and family is not wanted:
-        return None, f"is not an {wanted.value} address, but stands where one belongs"
     if address.is_unspecified:
         return None, "is the unspecified address, which Endpoints may not hold"
     if address.is_loopback and not allow_loopback:
         return None, "is a loopback address, which Endpoints may not hold"
     if address.is_link_local:
         return None, "is a link-local address, which Endpoints may not hold"
-    if address.is_multicast:
-        return None, "is a multicast address, which Endpoints may not hold"
-    return family, ""
+    if is_link_local_multicast(address):
+        return None, "is a link-local multicast address, which Endpoints may not hold"
+    own = IPFamily.IPV4 if isinstance(address, IPv4Address) else IPFamily.IPV6
+    return wanted or own, ""
 
 
 def is_ready(vm: VirtualMachine, remembers: Remembers) -> bool:

@@ -139,12 +139,12 @@ def cluster_ip_problems(text: str, type_text: str) -> Iterator[Problem]:
 
 
 def source_range_problems(ranges: Sequence[str], type_text: str) -> Iterator[Problem]:
-    """What is wrong with `spec.loadBalancerSourceRanges` (blanks around are trimmed already)."""
+    """What is wrong with `spec.loadBalancerSourceRanges` ; blanks around one do not count."""
     path = "spec.loadBalancerSourceRanges"
     if ranges and type_text != ServiceType.LOAD_BALANCER.value:
         yield Problem(path, "may be set only where type is LoadBalancer")
     for index, text in enumerate(ranges):
-        if not _is_cidr(text):
+        if not _is_cidr(text.strip()):
             yield Problem(
                 f"{path}[{index}]", f"{quoted(text)} is not a range; write it as in 192.0.2.0/24"
             )

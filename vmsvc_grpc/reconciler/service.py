@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from vmsvc_grpc.model.objects import (
@@ -32,6 +32,8 @@ _NSX_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 _NSX_PROXY = "nsx-t"
 _NSX_HEALTH_CHECK_ANNOTATION = "ncp/healthCheckNodePort"
 _NSX_HOSTNAME_ANNOTATION = "nsx.vmware.com/hostname"
+_NSX_LABELS = frozenset({_NSX_PROXY_LABEL})
+_NSX_ANNOTATIONS = frozenset({_NSX_HEALTH_CHECK_ANNOTATION, _NSX_HOSTNAME_ANNOTATION})
 
 SKIP_MIRROR_LABEL = "endpointslice.kubernetes.io/skip-mirror"
 """On Endpoints: Kubernetes does not mirror them to EndpointSlices."""
@@ -41,6 +43,7 @@ _DIRECT = "direct"
 
 _LOCAL = "Local"
 _CLUSTER = "Cluster"
+_EXTERNAL_NAME = "ExternalName"
 
 
 def service_of(
@@ -72,11 +75,12 @@ def service_of(
         ip_families=_families(spec, base.ip_families, family_policy),
         ip_family_policy=family_policy,
         load_balancer_ip=spec.load_balancer_ip,
-        load_balancer_source_ranges=spec.load_balancer_source_ranges,
+        load_balancer_source_ranges=_source_ranges(spec, base),
         load_balancer_class=base.load_balancer_class if balanced else "",
         allocate_load_balancer_node_ports=False if balanced else None,
         external_traffic_policy=policy,
-        external_name="",
+        # VM Operator copies one to a type that has no use for it, where it does no harm.
+        external_name="" if base.type == _EXTERNAL_NAME else base.external_name,
         # The API server chooses it, where the policy is Local.
         health_check_node_port=base.health_check_node_port if policy == _LOCAL else 0,
         ingress=base.ingress if balanced else (),
@@ -90,6 +94,13 @@ def _ports(spec: ServiceSpec, base: StoredService, *, balanced: bool) -> tuple[S
         StoredPort(p.name, p.protocol, p.port, p.target_port, node_ports.get(p.name, 0))
         for p in spec.ports
     )
+
+
+def _source_ranges(spec: ServiceSpec, base: StoredService) -> tuple[str, ...]:
+    """The ranges as given; those stored, if they differ in the blanks around them alone."""
+    given, stored = spec.load_balancer_source_ranges, base.load_balancer_source_ranges
+    as_stored = [text.strip() for text in given] == [text.strip() for text in stored]
+    return stored if as_stored else given
 
 
 def _families(spec: ServiceSpec, stored: tuple[str, ...], policy: str) -> tuple[str, ...]:
@@ -136,6 +147,8 @@ def _labels(
     rules: Rules,
 ) -> Mapping[str, str]:
     labels = {**base.meta.labels, **rules.copying.labels(vmservice.meta)}
+    if not rules.load_balancer_provider:
+        labels = _with_others(labels, base, base.meta.labels, _NSX_LABELS)
     policy = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
     if rules.load_balancer_provider == NSX_T_LB and policy != _LOCAL:
         labels.pop(_NSX_PROXY_LABEL, None)
@@ -151,6 +164,8 @@ def _annotations(
     wanted = vmservice.meta.annotations
     copied = rules.copying.annotations(vmservice.meta)
     annotations = {**base.meta.annotations, **copied, **marks}
+    if not rules.load_balancer_provider:
+        annotations = _with_others(annotations, base, base.meta.annotations, _NSX_ANNOTATIONS)
     gone = {key for key in _MANAGED_ANNOTATIONS if key not in wanted}
     if rules.load_balancer_provider == NSX_T_LB:
         if HEALTH_CHECK_NODE_PORT not in wanted:
@@ -158,6 +173,20 @@ def _annotations(
         if _NSX_HOSTNAME_ANNOTATION not in wanted:
             gone.add(_NSX_HOSTNAME_ANNOTATION)
     return {key: value for key, value in annotations.items() if key not in gone}
+
+
+def _with_others(
+    wanted: dict[str, str], base: StoredService, stored: Mapping[str, str], keys: Iterable[str]
+) -> dict[str, str]:
+    """The same with these keys as they are stored: another writer's, who has that provider.
+
+    That writer puts them on the VMService, too, and takes them off the Service alone. On a
+    new Service there are those of the VMService.
+    """
+    if not base.meta.uid:
+        return wanted
+    theirs = {key: stored[key] for key in keys if key in stored}
+    return {key: value for key, value in wanted.items() if key not in keys} | theirs
 
 
 def marked(service: StoredService) -> StoredService:

@@ -6,12 +6,11 @@ change is a small write; slices are not rebalanced, nor are they by Kubernetes.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from functools import lru_cache
 from itertools import count
 
+from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import (
     MANAGED_BY,
@@ -77,19 +76,13 @@ def _endpoint(service: Key, api_version: str, endpoint: Endpoint) -> SliceEndpoi
     )
     # A VM that is being deleted is no endpoint, so none is ever terminating.
     return SliceEndpoint(
-        (_canonical(endpoint.address),),
+        (canonical(endpoint.address),),
         target,
         endpoint.ready,
         endpoint.ready,
         False,
         endpoint.zone,
     )
-
-
-@lru_cache(maxsize=65_536)
-def _canonical(address: str) -> str:
-    """The address as RFC 5952 writes it: slices take no other, though Endpoints do."""
-    return str(ipaddress.ip_address(address))
 
 
 def _family(endpoint: SliceEndpoint) -> IPFamily:

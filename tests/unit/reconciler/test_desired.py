@@ -971,3 +971,47 @@ def test_names_and_namespaces_are_those_of_the_vmservice() -> None:
     got = wanted(spec(), READY, by=by).objects
     children: list[Child | None] = [got.service, got.endpoints]
     assert [child.key for child in children if child] == [by.key, by.key]
+
+
+# -- Beside VM Operator, which writes what it is given --
+
+
+@pytest.mark.parametrize(
+    ("given", "stored", "written"),
+    [
+        pytest.param((" 10.0.0.0/8 ",), None, (" 10.0.0.0/8 ",), id="as given"),
+        pytest.param((" 10.0.0.0/8 ",), ("10.0.0.0/8",), ("10.0.0.0/8",), id="trimmed by another"),
+        pytest.param(("10.0.0.0/8",), (" 10.0.0.0/8",), (" 10.0.0.0/8",), id="blanks by another"),
+        pytest.param(("10.0.0.0/8",), ("10.0.0.0/9",), ("10.0.0.0/8",), id="another range"),
+    ],
+)
+def test_source_ranges_are_as_given_and_compared_without_blanks(
+    given: tuple[str, ...], stored: tuple[str, ...] | None, written: tuple[str, ...]
+) -> None:
+    held = stored_service(OURS, type="LoadBalancer", load_balancer_source_ranges=stored or ())
+    observed = Objects(service=held) if stored else None
+    got = wanted(balanced(load_balancer_source_ranges=given), held=observed)
+    assert service_of(got).load_balancer_source_ranges == written
+
+
+def test_an_external_name_that_another_writer_copied_is_left_alone() -> None:
+    held = Objects(service=stored_service(OURS, external_name="a.example"))
+    assert service_of(wanted(held=held)).external_name == "a.example"
+
+
+NSX_KEYS = {NCP_HEALTH_CHECK: "30012", NSX_HOSTNAME: "lb.example"}
+
+
+@pytest.mark.parametrize("on_service", [True, False], ids=["put there", "taken away"])
+@pytest.mark.parametrize("on_vmservice", [True, False], ids=["on the VMService", "not on it"])
+def test_a_provider_s_keys_are_another_writer_s_where_we_have_none(
+    on_service: bool, on_vmservice: bool
+) -> None:
+    """It marks both objects, and takes the marks off the Service alone: we did not let it."""
+    by = marked({PROXY_NAME: "nsx-t"}, NSX_KEYS) if on_vmservice else marked()
+    labels, annotations = ({PROXY_NAME: "nsx-t"}, NSX_KEYS) if on_service else ({}, {})
+    stored = stored_service(OURS, labels=labels, annotations=annotations)
+    held = Objects(service=stored, endpoints=stored_endpoints(OURS))
+    got = wanted(balanced(), READY, by=by, held=held)
+    for child in (service_of(got), endpoints_of(got)):
+        assert (child.meta.labels, child.meta.annotations) == (labels, annotations)

@@ -8,7 +8,6 @@ from the name alone; only load assignments change with endpoints.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -34,6 +33,7 @@ from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import FileDescriptor
 
 from vmsvc_grpc.cache.topic import Publication
+from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
@@ -242,9 +242,7 @@ def _machines(endpoints: Iterable[Endpoint]) -> Iterator[_Machine]:
     """The VMs, every address once in all of them; in the order of addresses."""
     holders: dict[str, Endpoint] = {}
     for endpoint in endpoints:
-        address = endpoint.address
-        if ":" in address:
-            address = _compressed(address)
+        address = canonical(endpoint.address)
         holder = holders.get(address)
         if holder is None or _comes_before(endpoint, holder):
             holders[address] = endpoint
@@ -282,12 +280,6 @@ def _member(addresses: Sequence[str], ready: bool, protocol: str, port: int) -> 
         member.endpoint.additional_addresses.add().address.CopyFrom(other)
     encoded: bytes = LocalityLbEndpoints(lb_endpoints=[member]).SerializeToString()
     return encoded
-
-
-@lru_cache(maxsize=_MEMBERS_MAX)
-def _compressed(address: str) -> str:
-    """An IPv6 address in one form of the many that it has, as clients compare addresses."""
-    return ipaddress.IPv6Address(address).compressed
 
 
 def _empty(name: str) -> _Message:

@@ -186,3 +186,11 @@ def test_the_parts_of_several_are_one_response(nonce: int) -> None:
     assert pb.DiscoveryResponse.FromString(made) == sotw
     made = response(CDS, 0, nonce, [part.delta for part in parts], ["e.f:3", "g.h:4"])
     assert pb.DeltaDiscoveryResponse.FromString(made) == delta
+
+
+def test_addresses_are_in_the_one_form_that_clients_read() -> None:
+    """Endpoints may hold others; a client that cannot read one refuses the whole assignment."""
+    odd = (endpoint("010.0.00.1"), endpoint("::ffff:10.0.0.2"), endpoint("2001:DB8::0001"))
+    made = assignment(*odd)
+    sockets = [m.endpoint.address.socket_address for e in made.endpoints for m in e.lb_endpoints]
+    assert sorted(s.address for s in sockets) == ["10.0.0.1", "10.0.0.2", "2001:db8::1"]

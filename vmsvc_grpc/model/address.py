@@ -1,0 +1,50 @@
+"""IP addresses as kube-apiserver reads them in Endpoints. Pure.
+
+It takes more than one form of the same address (`ParseIPSloppy` in k8s.io/utils): leading
+zeros are skipped, and an IPv4 address may be written as IPv6.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import lru_cache
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# No address in any form is longer, but for zeros that nobody writes.
+_CHARACTERS_MAX = 128
+
+_LINK_LOCAL_MULTICAST = ipaddress.IPv4Network("224.0.0.0/24")
+_SCOPE, _LINK_LOCAL_SCOPE = 0x0F, 0x02
+
+_LEADING_ZEROS = re.compile(r"(?<![0-9A-Fa-f])0+(?=[0-9A-Fa-f])")
+
+
+def read(text: str) -> IPAddress | None:
+    """The address that a text stands for; an IPv4 one even if written as IPv6.
+
+    None if kube-apiserver would not read it, as with a zone index.
+    """
+    if len(text) > _CHARACTERS_MAX or "%" in text:
+        return None
+    try:
+        address = ipaddress.ip_address(_LEADING_ZEROS.sub("", text))
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+@lru_cache(maxsize=65_536)
+def canonical(text: str) -> str:
+    """The one form that EndpointSlices and xDS clients take (RFC 5952); junk as it is."""
+    address = read(text)
+    return text if address is None else str(address)
+
+
+def is_link_local_multicast(address: IPAddress) -> bool:
+    """Whether it is in 224.0.0.0/24, or in ff02::/16 with whatever flags, as Go has it."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address in _LINK_LOCAL_MULTICAST
+    return address.is_multicast and address.packed[1] & _SCOPE == _LINK_LOCAL_SCOPE
