@@ -28,7 +28,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.model.resolve import AddressRules, addresses
+from vmsvc_grpc.model.resolve import Address, AddressRules, addresses
 
 
 class ScopeWatcher(Protocol):
@@ -91,7 +91,7 @@ class Cache:
     @property
     def synced(self) -> bool:
         """Whether every kind has been listed once, so that answers are complete."""
-        return not self._objects.unlisted
+        return self._objects.complete
 
     @property
     def unlisted(self) -> frozenset[Kind]:
@@ -169,6 +169,9 @@ class Cache:
 
     def _taken_in(self, event: Event) -> frozenset[Key]:
         match event:
+            case Apply(object_):  # Most are.
+                if self._objects.told(object_):
+                    return self._applied(object_)
             case Init(kind, namespace):
                 self._objects.list_begins(kind, namespace)
             case InitDone():
@@ -178,9 +181,6 @@ class Cache:
             case Delete(kind, key, resource_version):
                 if self._objects.told_deleted(kind, key, resource_version):
                     return self._deleted(kind, key)
-            case Apply(object_):
-                if self._objects.told(object_):
-                    return self._applied(object_)
             case Answer(object_):
                 if self._objects.answered(object_):
                     return self._applied(object_)
@@ -189,9 +189,9 @@ class Cache:
     def _applied(self, object_: Object) -> frozenset[Key]:
         match object_:
             case VirtualMachine() as vm:
-                flaws = (a.problem for a in addresses(vm, self.rules))
-                self._note(vm, tuple(flaw for flaw in flaws if flaw is not None))
-                return self._vm_changed(self.vms.put(vm), vm)
+                judged = addresses(vm, self.rules)
+                self._note(vm, tuple([a.problem for a in judged if a.problem is not None]))
+                return self._vm_changed(self.vms.put(vm), vm, judged)
             case VirtualMachineService() as service:
                 self._note(service, service.problems)
                 return self._service_changed(service)
@@ -209,7 +209,7 @@ class Cache:
         match kind:
             case Kind.VIRTUAL_MACHINE:
                 vm = self.vms.remove(key)
-                return self._vm_changed(vm, None) if vm else frozenset()
+                return self._vm_changed(vm, None, ()) if vm else frozenset()
             case Kind.VIRTUAL_MACHINE_SERVICE:
                 if not self._membership.remove_service(key):
                     return frozenset()
@@ -259,11 +259,13 @@ class Cache:
             watcher.cache_synced()
         return self.keys_with_work()
 
-    def _vm_changed(self, old: VirtualMachine | None, new: VirtualMachine | None) -> frozenset[Key]:
+    def _vm_changed(
+        self, old: VirtualMachine | None, new: VirtualMachine | None, judged: Sequence[Address]
+    ) -> frozenset[Key]:
         if old == new or not self.synced:
             return frozenset()
         changed = []
-        for service, change in self._membership.vm_changed(old, new):
+        for service, change in self._membership.vm_changed(old, new, judged):
             key = service.object.key
             changed.append(key)
             if service.served is not None:

@@ -17,7 +17,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
     says_the_same,
 )
-from vmsvc_grpc.model.resolve import AddressRules, contribution, families
+from vmsvc_grpc.model.resolve import Address, AddressRules, addresses, contribution, families
 from vmsvc_grpc.model.selector import matches
 
 _Label = tuple[str, str]  # namespace, label key
@@ -110,24 +110,32 @@ class Membership:
         return not self.services and self.vms.empty() and self._selectors.empty()
 
     def vm_changed(
-        self, old: VirtualMachine | None, new: VirtualMachine | None
+        self, old: VirtualMachine | None, new: VirtualMachine | None, judged: Sequence[Address]
     ) -> Iterator[tuple[Service, EndpointDiff]]:
-        """A VM that was `old` is `new`: the services whose endpoints that changes, and how."""
-        vm = new or old
-        assert vm is not None
-        affected = dict.fromkeys(self._selectors.selecting(vm.key.namespace, vm.labels))
-        if old is not None and old.labels != vm.labels:
-            affected |= dict.fromkeys(self._selectors.selecting(vm.key.namespace, old.labels))
-        for key in affected:
+        """A VM that was `old` is `new`: the services whose endpoints that changes, and how.
+
+        `judged` are the addresses of the new one.
+        """
+        selecting = self._selecting(new)
+        left = set() if _alike(old, new) else set(self._selecting(old)).difference(selecting)
+        for key in selecting:
             service = self.services[key]
-            given = self._evaluated(service, new) if new else None
-            if (change := service.give(vm.key, given)) is not None:
+            assert new is not None, "only what is there is selected"
+            self.evaluations += 1
+            given = contribution(new, judged, service.families, service.remembers)
+            if (change := service.give(new.key, given)) is not None:
+                yield service, change
+        for key in left:
+            service = self.services[key]
+            assert old is not None, "only what was there was selected"
+            if (change := service.give(old.key, None)) is not None:
                 yield service, change
 
-    def _evaluated(self, service: Service, vm: VirtualMachine) -> tuple[Endpoint, ...] | None:
-        assert service.spec is not None, "only a service with a valid spec has a selector"
-        self.evaluations += 1
-        return contribution(service.spec, service.families, vm, service.remembers, self._rules)
+    def _selecting(self, vm: VirtualMachine | None) -> list[Key]:
+        """The services that a VM is one of."""
+        if vm is None or vm.deleting:
+            return []
+        return self._selectors.selecting(vm.key.namespace, vm.labels)
 
     def put_service(
         self, object_: VirtualMachineService, stored: StoredEndpoints | None
@@ -172,9 +180,20 @@ class Membership:
             key = service.object.key
             service.families = self.families(service, stored)
             for vm in self.vms.matching(key.namespace, service.spec.selector):
-                if (given := self._evaluated(service, vm)) is not None:
-                    contributions[vm.key] = given
+                if not vm.deleting:
+                    self.evaluations += 1
+                    judged = addresses(vm, self._rules)
+                    contributions[vm.key] = contribution(
+                        vm, judged, service.families, service.remembers
+                    )
         service.give_all(contributions)
+
+
+def _alike(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
+    """Whether the services that a VM was one of are those that it is one of."""
+    if old is None or new is None:
+        return False
+    return old.deleting == new.deleting and old.labels == new.labels
 
 
 class VirtualMachineIndex:
@@ -286,12 +305,17 @@ class SelectorIndex:
         if not self._by_pair[pair]:
             del self._by_pair[pair]
 
-    def selecting(self, namespace: str, labels: Mapping[str, str]) -> Iterator[Key]:
-        """Services whose selector matches `labels`. O(labels + services under their pairs)."""
+    def selecting(self, namespace: str, labels: Mapping[str, str]) -> list[Key]:
+        """Services whose selector matches `labels`, each once.
+
+        O(labels + services under their pairs).
+        """
+        found: list[Key] = []
         for pair in _pairs(namespace, labels):
-            for service in self._by_pair.get(pair, ()):
-                if matches(self._selectors[service], labels):
-                    yield service
+            services = self._by_pair.get(pair)
+            if services is not None:
+                found += [key for key in services if matches(self._selectors[key], labels)]
+        return found
 
     def empty(self) -> bool:
         """Whether nothing at all is held, entries without content included."""

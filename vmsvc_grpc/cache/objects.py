@@ -67,6 +67,11 @@ class Objects:
         return not (stored or problems) and self._freshness.idle()
 
     @property
+    def complete(self) -> bool:
+        """Whether every kind has been listed once."""
+        return not self._unlisted
+
+    @property
     def unlisted(self) -> frozenset[Kind]:
         """The kinds that have not been listed completely yet."""
         return frozenset(kind for kind, _ in self._unlisted)
@@ -120,6 +125,8 @@ class Objects:
         return True
 
     def _seen(self, kind: Kind, key: Key) -> None:
+        if not self._listing:
+            return
         for scope in (None, key.namespace):
             if (listing := self._listing.get((kind, scope))) is not None:
                 listing.add(key)

@@ -83,6 +83,9 @@ class Topic:
             subscription.wake(self)
 
 
+_CLASSES = (FilterClass.ALL, FilterClass.READY_ONLY)
+
+
 class Topics:
     """The topics of all services: two for each, and those of names that are waited for."""
 
@@ -125,7 +128,9 @@ class Topics:
         self, service: Key, ports: tuple[ServicePort, ...], endpoints: tuple[Endpoint, ...]
     ) -> None:
         """Bring the topics of a service to this state; one that shows no change stays silent."""
-        ready = tuple(e for e in endpoints if e.ready)
+        ready = tuple([e for e in endpoints if e.ready])
+        if len(ready) == len(endpoints):
+            ready = endpoints  # So most services keep one tuple, and not two.
         self._publish_set(service, FilterClass.ALL, ports, endpoints)
         self._publish_set(service, FilterClass.READY_ONLY, ports, ready)
 
@@ -137,23 +142,19 @@ class Topics:
         `endpoints` are what it leads to. A topic that shows none of it stays silent. Costs the
         change, and a copy of the pointers to the ready ones.
         """
-        self._publish_change(service, FilterClass.ALL, change, endpoints)
-        of_ready = change.of_ready()
-        if of_ready is not None:
-            self._publish_change(service, FilterClass.READY_ONLY, of_ready, None)
+        topic, ready_topic = (self._topics[service, shown] for shown in _CLASSES)
+        shown, ready = topic.current.state, ready_topic.current.state
+        assert isinstance(shown, EndpointSet), "a service that is served shows its endpoints"
+        assert isinstance(ready, EndpointSet), "and those that are ready"
+        self._publish_later(topic, shown, change, endpoints)
+        if (of_ready := change.of_ready()) is not None:
+            all_ready = of_ready is change and ready.endpoints is shown.endpoints
+            later = endpoints if all_ready else of_ready.patched(ready.endpoints)
+            self._publish_later(ready_topic, ready, of_ready, later)
 
-    def _publish_change(
-        self,
-        service: Key,
-        filter_class: FilterClass,
-        change: EndpointDiff,
-        endpoints: tuple[Endpoint, ...] | None,
+    def _publish_later(
+        self, topic: Topic, base: EndpointSet, change: EndpointDiff, endpoints: tuple[Endpoint, ...]
     ) -> None:
-        topic = self._topics[service, filter_class]
-        base = topic.current.state
-        assert isinstance(base, EndpointSet), "a service that is served shows its endpoints"
-        if endpoints is None:
-            endpoints = change.patched(base.endpoints)
         version = self._next_version()
         self.publications += 1
         topic.publish(version, base.changed(version, change, endpoints), change)

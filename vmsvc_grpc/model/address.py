@@ -12,8 +12,8 @@ from functools import lru_cache
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# No address in any form is longer, but for zeros that nobody writes.
-_CHARACTERS_MAX = 128
+CHARACTERS_MAX = 128
+"""No address in any form is longer, but for zeros that nobody writes."""
 
 _LINK_LOCAL_MULTICAST = ipaddress.IPv4Network("224.0.0.0/24")
 _SCOPE, _LINK_LOCAL_SCOPE = 0x0F, 0x02
@@ -26,7 +26,7 @@ def read(text: str) -> IPAddress | None:
 
     None if kube-apiserver would not read it, as with a zone index.
     """
-    if len(text) > _CHARACTERS_MAX or "%" in text:
+    if len(text) > CHARACTERS_MAX or "%" in text:
         return None
     try:
         address = ipaddress.ip_address(_LEADING_ZEROS.sub("", text))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from itertools import chain, islice, takewhile
 from operator import eq
 from typing import NamedTuple
 
+import msgspec
+
 from vmsvc_grpc.model.objects import Key, ServicePort
 
 
 class FilterClass(Enum):
     """Which endpoints a topic shows."""
+
+    # There is one of each. Enum's own hash is of the name, and a call in Python.
+    __hash__ = object.__hash__
 
     READY_ONLY = "ready"
     ALL = "all"
@@ -41,8 +45,7 @@ class Endpoint(NamedTuple):
         return self[:2]
 
 
-@dataclass(frozen=True)
-class EndpointSet:
+class EndpointSet(msgspec.Struct, frozen=True, dict=True):
     """A service's ports and endpoints at one version, for one filter class.
 
     `ports` are in the order of the service; `endpoints` are sorted, and unique by
@@ -93,23 +96,29 @@ class EndpointSet:
         return self.ports == other.ports and self.endpoints == other.endpoints
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointDiff:
+class EndpointDiff(NamedTuple):
     """What leads from one EndpointSet to another: removals first, then the rest.
 
-    `gone` are endpoints that are not in the new set as they were, `removed` the (address,
-    uid) of those that are not in it at all. `ports` is None where they stay as they were.
+    `gone` are endpoints that are not in the new set as they were, `upserted` those that are
+    there now, each sorted. `ports` is None where they stay as they were.
     """
 
     gone: tuple[Endpoint, ...]
-    removed: tuple[EndpointId, ...]
     upserted: tuple[Endpoint, ...]
     ports: tuple[ServicePort, ...] | None
+
+    @property
+    def removed(self) -> tuple[EndpointId, ...]:
+        """Which endpoints are not in the new set at all."""
+        there = {endpoint[:2] for endpoint in self.upserted}
+        return tuple(endpoint[:2] for endpoint in self.gone if endpoint[:2] not in there)
 
     def of_ready(self) -> EndpointDiff | None:
         """What it changes among those that are ready; None if nothing."""
         gone = [endpoint for endpoint in self.gone if endpoint.ready]
         come = [endpoint for endpoint in self.upserted if endpoint.ready]
+        if len(gone) + len(come) == len(self.gone) + len(self.upserted):
+            return self
         return _diff(gone, come, self.ports) if gone or come else None
 
     def patched(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
@@ -131,11 +140,7 @@ def diff(old: EndpointSet, new: EndpointSet) -> EndpointDiff:
 def _diff(
     gone: Iterable[Endpoint], come: Iterable[Endpoint], ports: tuple[ServicePort, ...] | None
 ) -> EndpointDiff:
-    upserted = tuple(sorted(come))
-    there = {endpoint.id for endpoint in upserted}
-    left = tuple(sorted(gone))
-    removed = tuple(endpoint.id for endpoint in left if endpoint.id not in there)
-    return EndpointDiff(left, removed, upserted, ports)
+    return EndpointDiff(tuple(sorted(gone)), tuple(sorted(come)), ports)
 
 
 def _differing(
@@ -198,45 +203,67 @@ class Assembly:
 
         Costs what is exchanged, and a copy of the pointers to all.
         """
+        endpoints = list(self.endpoints)
         gone: list[Endpoint] = []
         come: list[Endpoint] = []
-        for id_ in {endpoint.id for endpoint in (*old, *new)}:
-            before = self._shown(id_)
-            after = self._settle(id_, before, old, new)
-            if before != after:
-                gone += filter(None, (before,))
-                come += filter(None, (after,))
+        had_aside = bool(self._aside)
+        for endpoint in old:
+            if endpoint not in new:
+                self._take(endpoint, endpoints, gone, come)
+        for endpoint in new:
+            if endpoint not in old:
+                self._put(endpoint, endpoints, gone, come)
+        if had_aside or self._aside:
+            # What went and came again in between has not changed.
+            gone, come = _net(gone, come), _net(come, gone)
         if not gone and not come:
             return None
-        change = _diff(gone, come, None)
-        self.endpoints = change.patched(self.endpoints)
-        return change
+        self.endpoints = tuple(endpoints)
+        return _diff(gone, come, None)
 
-    def _shown(self, id_: EndpointId) -> Endpoint | None:
-        # Of what begins with the same, a shorter tuple sorts before a longer one.
-        place = bisect_left(self.endpoints, id_)
-        shown = self.endpoints[place : place + 1]
-        return shown[0] if shown and shown[0].id == id_ else None
-
-    def _settle(
+    def _take(
         self,
-        id_: EndpointId,
-        shown: Endpoint | None,
-        old: Iterable[Endpoint],
-        new: Iterable[Endpoint],
-    ) -> Endpoint | None:
-        """Which endpoint of an address and uid is shown now; the others are set aside."""
-        candidates = self._aside.pop(id_, [])
-        if shown is not None:
-            candidates.append(shown)
-        for endpoint in old:
-            if endpoint.id == id_:
-                candidates.remove(endpoint)
-        candidates += (endpoint for endpoint in new if endpoint.id == id_)
-        candidates.sort()
-        if candidates[1:]:
-            self._aside[id_] = candidates[1:]
-        return candidates[0] if candidates else None
+        endpoint: Endpoint,
+        endpoints: list[Endpoint],
+        gone: list[Endpoint],
+        come: list[Endpoint],
+    ) -> None:
+        aside = self._aside.pop(endpoint[:2], []) if self._aside else []
+        if endpoint in aside:
+            aside.remove(endpoint)
+        else:
+            place = bisect_left(endpoints, endpoint)
+            gone.append(endpoints.pop(place))
+            if aside:
+                come.append(aside.pop(0))
+                endpoints.insert(place, come[-1])
+        if aside:
+            self._aside[endpoint[:2]] = aside
+
+    def _put(
+        self,
+        endpoint: Endpoint,
+        endpoints: list[Endpoint],
+        gone: list[Endpoint],
+        come: list[Endpoint],
+    ) -> None:
+        # Of what begins with the same, a shorter tuple sorts before a longer one.
+        place = bisect_left(endpoints, endpoint[:2])
+        if place < len(endpoints) and endpoints[place][:2] == endpoint[:2]:
+            shown, other = sorted((endpoints[place], endpoint))
+            insort(self._aside.setdefault(endpoint[:2], []), other)
+            if shown is endpoint:
+                gone.append(other)
+                come.append(endpoint)
+                endpoints[place] = endpoint
+        else:
+            come.append(endpoint)
+            endpoints.insert(place, endpoint)
+
+
+def _net(endpoints: list[Endpoint], others: list[Endpoint]) -> list[Endpoint]:
+    """Those that are there more often than among the others, once."""
+    return [e for e in dict.fromkeys(endpoints) if endpoints.count(e) > others.count(e)]
 
 
 def assembled(contributions: Iterable[tuple[Endpoint, ...]]) -> tuple[Endpoint, ...]:

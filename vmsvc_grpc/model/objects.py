@@ -33,6 +33,9 @@ ACCEPTED = "VirtualMachineServiceAccepted"
 class Kind(Enum):
     """The kinds of object that the cache holds; the value is Kubernetes' `kind`."""
 
+    # There is one of each. Enum's own hash is of the name, and a call in Python.
+    __hash__ = object.__hash__
+
     VIRTUAL_MACHINE = "VirtualMachine"
     VIRTUAL_MACHINE_SERVICE = "VirtualMachineService"
     SERVICE = "Service"

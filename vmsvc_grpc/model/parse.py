@@ -6,8 +6,8 @@ skipped. An object is read by the version that it names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
@@ -91,15 +91,15 @@ def parse(kind: Kind, untyped: Any) -> Object:
     labels or annotations no API server takes.
     """
     try:
-        given = converted(untyped, _SHAPES[kind])
+        given = converted(untyped, SHAPES[kind])
     except msgspec.ValidationError as error:
         return _unreadable(kind, partial(converted, untyped), error)
-    model = _model(kind, given)
+    object_ = model(given)
     if isinstance(given, wire.VirtualMachine):
         # Those that an API server gives have passed this there.
         for problem in _metadata_problems(given.metadata):
             raise ParseError(kind, _key(kind, given.metadata), problem)
-    return model
+    return object_
 
 
 def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
@@ -110,7 +110,7 @@ def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
         return _unreadable(kind, lambda shape: decoder(shape)(raw), error)
     except msgspec.DecodeError as error:
         raise ParseError(kind, None, Problem("(document)", str(error))) from error
-    return _model(kind, given)
+    return model(given)
 
 
 def parse_meta(kind: Kind, raw: bytes | msgspec.Raw) -> ObjectMeta:
@@ -122,24 +122,27 @@ def parse_meta(kind: Kind, raw: bytes | msgspec.Raw) -> ObjectMeta:
         raise ParseError(kind, _key(kind, meta), _shape_problem(error)) from error
     except msgspec.DecodeError as error:
         raise ParseError(kind, None, Problem("(document)", str(error))) from error
-    return _object_meta(kind, given.metadata)
+    return object_meta(kind, given.metadata)
 
 
-_SHAPES: dict[Kind, type[wire.Shape]] = {
+SHAPES: Mapping[Kind, type[wire.Shape]] = {
     Kind.VIRTUAL_MACHINE: wire.VirtualMachine,
     Kind.VIRTUAL_MACHINE_SERVICE: wire.VirtualMachineService,
     Kind.SERVICE: wire.Service,
     Kind.ENDPOINTS: wire.Endpoints,
     Kind.ENDPOINT_SLICE: wire.EndpointSlice,
 }
-_DECODERS = {kind: decoder(shape) for kind, shape in _SHAPES.items()}
+"""The shape of an object of each kind."""
+
+_DECODERS = {kind: decoder(shape) for kind, shape in SHAPES.items()}
 _decode_named = decoder(wire.Named)
 
 
 # -- From the wire's shapes to the model's. --
 
 
-def _model(kind: Kind, given: Any) -> Object:
+def model(given: Any) -> Object:
+    """The model of an object that has been decoded as its shape in SHAPES. Raises ParseError."""
     match given:
         case wire.VirtualMachine():
             return _virtual_machine(given)
@@ -151,16 +154,30 @@ def _model(kind: Kind, given: Any) -> Object:
             return _stored_endpoints(given)
         case wire.EndpointSlice():
             return _stored_slice(given)
-    raise AssertionError(f"no model for {kind}")
+    raise AssertionError(f"no shape of an object: {given!r}")
 
 
 def _key(kind: Kind, meta: wire.Meta) -> Key:
-    key = Key(meta.namespace or DEFAULT_NAMESPACE, meta.name)
-    if not validate.is_dns_1123_subdomain(key.name):
-        raise ParseError(kind, None, Problem("metadata.name", _name_flaw(meta.name)))
-    if not validate.is_dns_1123_label(key.namespace):
-        raise ParseError(kind, None, Problem("metadata.namespace", _name_flaw(key.namespace)))
-    return key
+    try:
+        return _valid_key(meta.namespace or DEFAULT_NAMESPACE, meta.name)
+    except _NameError as error:
+        raise ParseError(kind, None, error.problem) from None
+
+
+class _NameError(Exception):
+    def __init__(self, field: str, flaw: str) -> None:
+        super().__init__(flaw)
+        self.problem = Problem(field, flaw)
+
+
+# Most objects are told of again and again. What raises is not kept, however long it is.
+@lru_cache(maxsize=65_536)
+def _valid_key(namespace: str, name: str) -> Key:
+    if not validate.is_dns_1123_subdomain(name):
+        raise _NameError("metadata.name", _name_flaw(name))
+    if not validate.is_dns_1123_label(namespace):
+        raise _NameError("metadata.namespace", _name_flaw(namespace))
+    return Key(namespace, name)
 
 
 def _name_flaw(name: str) -> str:
@@ -171,7 +188,8 @@ def _uid(kind: Kind, key: Key, meta: wire.Meta) -> str:
     return meta.uid or made_uid(kind, key)
 
 
-def _object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
+def object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
+    """The model of an object's metadata. Raises ParseError."""
     key = _key(kind, meta)
     return ObjectMeta(
         key=key,
@@ -233,14 +251,18 @@ def _reported_addresses(
     version: str, status: wire.VirtualMachineStatus
 ) -> tuple[ReportedAddress, ...]:
     if version == "v1alpha1":
-        reports = [ReportedAddress("status.vmIp", status.vm_ip or "", None)]
-    else:
-        network = status.network or wire.Network()
-        reports = [
-            ReportedAddress("status.network.primaryIP4", network.primary_ip4 or "", IPFamily.IPV4),
-            ReportedAddress("status.network.primaryIP6", network.primary_ip6 or "", IPFamily.IPV6),
-        ]
-    return tuple(report for report in reports if report.text)
+        return (ReportedAddress("status.vmIp", status.vm_ip, None),) if status.vm_ip else ()
+    network = status.network
+    if network is None:
+        return ()
+    reports = []
+    if network.primary_ip4:
+        field = "status.network.primaryIP4"
+        reports.append(ReportedAddress(field, network.primary_ip4, IPFamily.IPV4))
+    if network.primary_ip6:
+        field = "status.network.primaryIP6"
+        reports.append(ReportedAddress(field, network.primary_ip6, IPFamily.IPV6))
+    return tuple(reports)
 
 
 def _probe(version: str, spec: wire.VirtualMachineSpec | None) -> Probe | None:
@@ -256,20 +278,20 @@ def _probe(version: str, spec: wire.VirtualMachineSpec | None) -> Probe | None:
     return None
 
 
+_READINESS = {readiness.value: readiness for readiness in Readiness}
+
+
 def _ready(conditions: Iterable[wire.Condition]) -> Readiness | None:
     for condition in conditions:
         if condition.type == "Ready":
-            try:
-                return Readiness(condition.status)
-            except ValueError:
-                # v1alpha1's schema takes any text; what does not say True is not ready.
-                return Readiness.UNKNOWN
+            # v1alpha1's schema takes any text; what does not say True is not ready.
+            return _READINESS.get(condition.status, Readiness.UNKNOWN)
     return None
 
 
 def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachineService:
     kind = Kind.VIRTUAL_MACHINE_SERVICE
-    meta = _object_meta(kind, given.metadata)
+    meta = object_meta(kind, given.metadata)
     status = given.status or wire.Status()
     declared = escaped((given.spec and given.spec.type) or ServiceType.CLUSTER_IP.value)
     try:
@@ -363,7 +385,7 @@ def _stored_service(given: wire.Service) -> StoredService:
     spec, status = given.spec or wire.ServiceSpec(), given.status or wire.Status()
     ready = next((c for c in status.conditions or () if c.type == "Ready"), None)
     return StoredService(
-        meta=_object_meta(Kind.SERVICE, given.metadata),
+        meta=object_meta(Kind.SERVICE, given.metadata),
         type=spec.type or "",
         selector=spec.selector or {},
         ports=tuple(_stored_port(port) for port in spec.ports or ()),
@@ -396,7 +418,7 @@ def _stored_port(given: wire.ServicePort) -> StoredPort:
 
 def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
     return StoredEndpoints(
-        meta=_object_meta(Kind.ENDPOINTS, given.metadata),
+        meta=object_meta(Kind.ENDPOINTS, given.metadata),
         subsets=tuple(
             Subset(
                 tuple(subset.addresses or ()),
@@ -416,7 +438,7 @@ def _endpoint_port(given: wire.EndpointPort) -> EndpointPort:
 
 def _stored_slice(given: wire.EndpointSlice) -> StoredEndpointSlice:
     return StoredEndpointSlice(
-        meta=_object_meta(Kind.ENDPOINT_SLICE, given.metadata),
+        meta=object_meta(Kind.ENDPOINT_SLICE, given.metadata),
         address_type=given.address_type,
         endpoints=tuple(_slice_endpoint(endpoint) for endpoint in given.endpoints or ()),
         ports=tuple(_endpoint_port(port) for port in given.ports or ()),
@@ -459,7 +481,7 @@ def _unreadable(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -
         outline = wire.VirtualMachineServiceOutline()
     status = outline.status or wire.Status()
     return VirtualMachineService(
-        meta=_object_meta(kind, meta),
+        meta=object_meta(kind, meta),
         api_version=outline.api_version or NEWEST_API_VERSION,
         spec=None,
         problems=(problem,),

@@ -7,17 +7,20 @@ those of kube-apiserver (`pkg/registry/core/service/storage/alloc.go`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
-from vmsvc_grpc.model.address import is_link_local_multicast, read
+from vmsvc_grpc.model.address import CHARACTERS_MAX, is_link_local_multicast, read
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
 from vmsvc_grpc.model.objects import (
     IPFamily,
     IPFamilyPolicy,
     Readiness,
+    ReportedAddress,
     ServiceSpec,
     VirtualMachine,
 )
@@ -71,8 +74,7 @@ def _family_of_cluster_ip(spec: ServiceSpec) -> tuple[IPFamily, ...]:
     return (IPFamily.IPV6 if ":" in spec.cluster_ip else IPFamily.IPV4,)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A reported address, judged: its family if it may be used, else its problem."""
 
     text: str
@@ -82,20 +84,34 @@ class Address:
 
 def addresses(vm: VirtualMachine, rules: AddressRules) -> tuple[Address, ...]:
     """The VM's reported addresses, each judged. In the order IPv4, IPv6."""
-    return tuple(
-        _judged(report.field, report.text, report.family, rules) for report in vm.addresses
-    )
+    return tuple([_judged(report, rules.allow_loopback) for report in vm.addresses])
 
 
-def _judged(field: str, text: str, wanted: IPFamily | None, rules: AddressRules) -> Address:
-    family, flaw = _flaw(text, wanted, rules.allow_loopback)
-    if flaw:
-        return Address(text, None, Problem(field, f"{quoted(text)} {flaw}"))
-    return Address(text, family, None)
+def _judged(report: ReportedAddress, allow_loopback: bool) -> Address:
+    if len(report.text) > CHARACTERS_MAX:
+        return _judged_anew(report, allow_loopback)
+    return _judged_before(report, allow_loopback)
 
 
-# Parsing costs more than all else about a VM's event, and most events repeat an address.
-@lru_cache(maxsize=65_536)
+def _judged_anew(report: ReportedAddress, allow_loopback: bool) -> Address:
+    text = report.text
+    if _ORDINARY_IPV4.fullmatch(text):
+        return Address(text, report.family or IPFamily.IPV4, None)
+    family, flaw = _flaw(text, report.family, allow_loopback)
+    problem = Problem(report.field, f"{quoted(text)} {flaw}") if flaw else None
+    return Address(text, None if flaw else family, problem)
+
+
+# Most events repeat an address. What is too long to be one is not kept: it may be a megabyte.
+_judged_before = lru_cache(maxsize=65_536)(_judged_anew)
+
+# Those that nothing can be wrong with, and most are of them: `ipaddress` takes ten times as long.
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_ORDINARY_IPV4 = re.compile(
+    rf"(?!0\.|127\.|169\.254\.|2[2-9]\d\.){_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII
+)
+
+
 def _flaw(text: str, wanted: IPFamily | None, allow_loopback: bool) -> tuple[IPFamily | None, str]:
     """The family of an address, and why Endpoints may not hold it ("" if they may).
 
@@ -131,25 +147,26 @@ def is_ready(vm: VirtualMachine, remembers: Remembers) -> bool:
     return vm.ready is Readiness.TRUE
 
 
-def contribution(
-    spec: ServiceSpec,
-    wanted: Sequence[IPFamily],
-    vm: VirtualMachine,
-    remembers: Remembers,
-    rules: AddressRules,
-) -> tuple[Endpoint, ...] | None:
-    """The endpoints that one VM gives to a service: at most one for each wanted family.
+def is_selected(spec: ServiceSpec, vm: VirtualMachine) -> bool:
+    """Whether a VM of the service's namespace is one of the service's."""
+    return not vm.deleting and matches(spec.selector, vm.labels)
 
-    Empty if it has no address that may be used; None if it is none of the service's VMs,
-    as the selector does not match it, or it is being deleted. Never raises.
+
+def contribution(
+    vm: VirtualMachine,
+    judged: Iterable[Address],
+    wanted: Sequence[IPFamily],
+    remembers: Remembers,
+) -> tuple[Endpoint, ...]:
+    """The endpoints that one of its VMs gives to a service: at most one for each wanted family.
+
+    `judged` are the VM's `addresses`. Empty if it has none that may be used. Never raises.
     """
-    if vm.deleting or not matches(spec.selector, vm.labels):
-        return None
-    usable = [a for a in addresses(vm, rules) if a.family in wanted]
+    usable = [address.text for address in judged if address.family in wanted]
     if not usable:
         return ()
-    ready = is_ready(vm, remembers)
-    return tuple(Endpoint(a.text, vm.uid, ready, vm.key.name, vm.zone) for a in usable)
+    uid, ready, name, zone = vm.uid, is_ready(vm, remembers), vm.key.name, vm.zone
+    return tuple([Endpoint(text, uid, ready, name, zone) for text in usable])
 
 
 def resolved(
@@ -164,4 +181,8 @@ def resolved(
     `vms` are of the service's namespace; those that do not match give nothing. The
     cache does the same one VM at a time; this is what it must equal.
     """
-    return assembled(contribution(spec, wanted, vm, remembers, rules) or () for vm in vms)
+    return assembled(
+        contribution(vm, addresses(vm, rules), wanted, remembers)
+        for vm in vms
+        if is_selected(spec, vm)
+    )

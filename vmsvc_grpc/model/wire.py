@@ -219,6 +219,13 @@ class Endpoints(Shape):
     subsets: list[Subset] | None = None
 
 
+class UnreadEndpoints(Shape):
+    """An Endpoints of which the subsets are left as bytes: most are not ours, and may be large."""
+
+    metadata: Meta
+    subsets: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class SliceConditions(Shape):
     """The `conditions` of an EndpointSlice's endpoint."""
 

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
-from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.model.parse import ParseError
+from vmsvc_grpc.source.lines import Bookmark, Deleted, Error, Meta, Told, line_reader
 from vmsvc_grpc.source.slim import read_slim
 
 GONE = 410
@@ -104,38 +105,16 @@ class Counts:
     failures: Counter[int] = field(default_factory=Counter)
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    # A watch without one would begin at some moment, and what was deleted before would stay.
-    resource_version: Annotated[str, msgspec.Meta(min_length=1)]
-    name: str = ""
-    namespace: str = ""
+class _ListMeta(Meta):
     continue_: str = msgspec.field(name="continue", default="")
 
 
-class _Named(msgspec.Struct):
-    metadata: _Meta
-
-
 class _List(msgspec.Struct):
-    metadata: _Meta
+    metadata: _ListMeta
     items: list[msgspec.Raw] | None = None
 
 
-class _WatchLine(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _Status(msgspec.Struct):
-    code: int = 0
-    message: str = ""
-    reason: str = ""
-
-
 _decode_list = decoder(_List)
-_decode_line = decoder(_WatchLine)
-_decode_named = decoder(_Named)
-_decode_status = decoder(_Status)
 
 
 class _Phase(Enum):
@@ -174,6 +153,7 @@ class ListWatch:
         """A sentence that says why nothing is heard; empty while all is well."""
         self._discovers = not version
         self._backoff = backoff or Backoff()
+        self._read_line = line_reader(kind)
         self._phase = _Phase.DISCOVER if self._discovers else _Phase.LIST
         self._continue = ""
         self._resource_version = ""
@@ -227,7 +207,7 @@ class ListWatch:
         if not self._continue:
             yield Init(self.kind, self.namespace)
         for item in page.items or ():
-            yield from self._applied(item)
+            yield from self._listed(item)
         self._continue = page.metadata.continue_
         if not self._continue:
             # All pages are of one moment, and say so with one resource version.
@@ -247,30 +227,28 @@ class ListWatch:
     def line(self, raw: bytes, now: float) -> list[Event] | Failure:
         """One line of the watch. A Failure is to be handed to `failed`; the watch is over."""
         try:
-            return self._line(raw, now)
+            line = self._read_line(raw)
         except msgspec.DecodeError as error:
             return Failure(0, f"a line of the watch cannot be read: {error}", unreadable=True)
-
-    def _line(self, raw: bytes, now: float) -> list[Event] | Failure:
-        line = _decode_line(raw)
-        if line.type == "ERROR":
-            status = _decode_status(line.object)
-            return Failure(status.code, status.message or status.reason)
-        named = _decode_named(line.object).metadata
-        if line.type == "BOOKMARK":
-            events: list[Event] = []
-        elif line.type == "DELETED":
-            key = Key(named.namespace, named.name)
-            events = [Delete(self.kind, key, named.resource_version)]
-        else:
-            events = list(self._applied(line.object))
+        if isinstance(line, Error):
+            return Failure(line.code, line.message or line.reason)
         self.contact = now
         self.counts.events += 1
-        self._resource_version = named.resource_version
+        self._resource_version = line.resource_version
         self._told = True
         self._silent = 0
         self._failures = 0
-        return events
+        return self._events(line)
+
+    def _events(self, line: Told | Deleted | Bookmark) -> list[Event]:
+        match line:
+            case Told(_, object_):
+                if isinstance(object_, ParseError):
+                    return self._malformed(object_)
+                return [Apply(object_)]
+            case Deleted(resource_version, key):
+                return [Delete(self.kind, key, resource_version)]
+        return []
 
     def ended(self, now: float, jitter: float) -> float:
         """The server ended the watch; seconds to wait before the next request.
@@ -323,14 +301,17 @@ class ListWatch:
         # There may be another version by now, or none.
         self._phase = _Phase.DISCOVER if self._discovers else _Phase.LIST
 
-    def _applied(self, raw: msgspec.Raw) -> Iterator[Event]:
+    def _listed(self, raw: msgspec.Raw) -> list[Event]:
         try:
-            yield Apply(read_slim(self.kind, raw))
+            return [Apply(read_slim(self.kind, raw))]
         except ParseError as error:
-            if error.key is None:
-                self.counts.nameless += 1
-            else:
-                yield Malformed(self.kind, error.key, error.problem)
+            return self._malformed(error)
+
+    def _malformed(self, error: ParseError) -> list[Event]:
+        if error.key is None:
+            self.counts.nameless += 1
+            return []
+        return [Malformed(self.kind, error.key, error.problem)]
 
 
 def _lasting(failure: Failure) -> bool:

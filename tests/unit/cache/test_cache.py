@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from types import FrameType
 
 import pytest
 
@@ -538,6 +541,26 @@ def test_a_vm_event_is_held_against_its_own_services_only() -> None:
     before = cache.counts.evaluations
     assert cache.apply(Apply(vm("a", "10.0.0.1", labels={"app": "a7"}))) == {Key("shop", "s7")}
     assert cache.counts.evaluations - before == 1
+
+
+def test_an_event_judges_an_address_once_and_matches_labels_once_a_service() -> None:
+    labels = {"app": "web", "tier": "front"}
+    services = [service(Key("shop", name), spec(labels)) for name in ("a", "b", "c")]
+    cache = synced(*services, vm("a", "10.0.0.1", "fd00::1", labels=labels))
+    cache.apply(Apply(vm("b", "10.0.0.2", labels=labels)))  # Judged before: nothing is parsed.
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _of: object) -> None:
+        if event == "call":
+            calls[frame.f_code.co_name] += 1
+
+    sys.setprofile(count)
+    try:
+        changed = cache.apply(Apply(vm("a", "10.0.0.2", "fd00::1", labels=labels)))
+    finally:
+        sys.setprofile(None)
+    assert changed == {one.key for one in services}
+    assert (calls["_judged"], calls["matches"]) == (2, len(services))
 
 
 def test_watchers_of_a_scope_hear_of_its_services() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.unit.objects import HTTP, WEB
 from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointSet, assembled, diff

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import example
+from hypothesis import given as given_any
+from hypothesis import strategies as st
 
 from tests.unit.objects import APP_WEB, spec, vm
 from vmsvc_grpc.model.endpoints import Endpoint
@@ -16,7 +19,14 @@ from vmsvc_grpc.model.objects import (
     ServiceSpec,
     VirtualMachine,
 )
-from vmsvc_grpc.model.resolve import AddressRules, addresses, families, resolved
+from vmsvc_grpc.model.resolve import (
+    AddressRules,
+    _flaw,
+    _judged_before,
+    addresses,
+    families,
+    resolved,
+)
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 RULES = AddressRules()
@@ -126,6 +136,30 @@ def test_an_address_that_endpoints_may_not_hold_is_left_out_and_said(text: str) 
     assert judged.problem is not None
     assert judged.problem.field.startswith("status.network.primaryIP")
     assert repr(text) in judged.problem.message
+
+
+octets = st.integers(0, 299) | st.sampled_from([0, 10, 127, 169, 223, 224, 239, 254, 255])
+
+
+@given_any(st.lists(octets, min_size=3, max_size=5), st.sampled_from(["", "\n", "0", "."]))
+@example([127, 0, 0, 1], "")
+@example([169, 254, 0, 1], "")
+@example([0, 0, 0, 0], "")
+@example([224, 0, 0, 1], "")
+def test_an_ordinary_address_is_one_that_a_closer_look_finds_nothing_in(
+    octets: list[int], more: str
+) -> None:
+    text = ".".join(map(str, octets)) + more
+    (judged,) = addresses(vm("a", text), RULES)
+    family, flaw = _flaw(text, V4, allow_loopback=False)
+    assert (judged.family, judged.problem is None) == (None if flaw else family, not flaw)
+
+
+def test_what_is_too_long_for_an_address_is_not_kept() -> None:
+    kept = _judged_before.cache_info().currsize
+    (judged,) = addresses(vm("a", "9" * 100_000), RULES)
+    assert judged.problem is not None
+    assert _judged_before.cache_info().currsize == kept
 
 
 @pytest.mark.parametrize(
