@@ -8,6 +8,7 @@ IMAGE  ?= vmsvc-grpc:dev
 BIN     := .venv/bin
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmsvc-grpc
 GRPCURL := $(CACHE)/bin/grpcurl
+FIELDS  := vmsvc_grpc/model/fields.json
 PROTOS  := $(wildcard proto/vmsvc/v1/*.proto)
 LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package vmsvc-client --custom-compile-command 'make lock' $(ARGS) pyproject.toml
@@ -81,6 +82,9 @@ check-gen: .venv
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call protoc,"$$made") && \
 	diff -r -x __init__.py -x __pycache__ clients/python/vmsvc/v1 "$$made/vmsvc/v1" || \
 	{ echo 'The committed stubs are not those of proto/: run make gen.' >&2; exit 1; }
+	@made=$$(mktemp) && trap 'rm -f "$$made"' EXIT && $(BIN)/python -m tests.crds.fields "$$made" && \
+	diff $(FIELDS) "$$made" || \
+	{ echo '$(FIELDS) is not that of the CRDs in tests/crds: run make gen.' >&2; exit 1; }
 
 # A lock names packages and hashes. Where they come from is each machine's own setting.
 .PHONY: check-locks
@@ -95,8 +99,9 @@ format: .venv ## Fix what ruff and buf can fix
 	$(BIN)/buf format --write
 
 .PHONY: gen
-gen: .venv ## Make the Python stubs from proto/
+gen: .venv ## Make the Python stubs from proto/, and the table of fields from the CRDs
 	$(call protoc,clients/python)
+	$(BIN)/python -m tests.crds.fields $(FIELDS)
 
 .PHONY: baseline
 baseline: .venv ## Record the API as released, for buf breaking

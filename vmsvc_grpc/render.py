@@ -1,7 +1,8 @@
 """Offline: the Service and Endpoints that would be held for manifests.
 
 Reads as the file source does and decides as the reconciler does, without an event loop,
-a watch or a network.
+a watch or a network; but it is strict, as `kubectl apply --validate=strict` is, and leaves
+an object out for any flaw.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
+from vmsvc_grpc.model.parse import ParseError, parse
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.model.schema import Path as FieldPath
+from vmsvc_grpc.model.schema import field_name
+from vmsvc_grpc.model.strict import path_of, problems
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.held import Child, Objects
 from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
@@ -23,7 +28,10 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.files import Bounds
-from vmsvc_grpc.source.manifests import Entry, ObjectId, read_objects, repeated
+from vmsvc_grpc.source.places import Lines, Text
+from vmsvc_grpc.source.manifests import Entry, ObjectId, Place, read_objects, repeated
+
+_STANDARD_INPUT = "standard input"
 
 _KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 
@@ -33,8 +41,9 @@ def render(path: str, *, rules: AddressRules, held: Rules, out: TextIO, err: Tex
 
     `path` is a file, a directory, or "-" for standard input; `held` says what is held. The
     objects come sorted by namespace and name, the Service before its Endpoints; each problem
-    is a line. The status is 1 if an object is refused or something cannot be read, else 0:
-    an address that cannot be used is a problem, and no more.
+    is a line, with file and line. The status is 1 if an object is refused, something cannot
+    be read, or there is no object; else 0: an address that cannot be used is a problem, and
+    no more.
     """
     reading = _Reading(rules, err)
     reading.read(path)
@@ -44,13 +53,57 @@ def render(path: str, *, rules: AddressRules, held: Rules, out: TextIO, err: Tex
     return 1 if reading.refused else 0
 
 
+class _Written:
+    """An object as it stands in a file."""
+
+    def __init__(
+        self, file: str, place: Place, kind: Kind, untyped: dict[str, Any], lines: Lines | None
+    ) -> None:
+        self.key = _key(kind, untyped)
+        self._file = file
+        self._place = place
+        self._kind = kind
+        self._untyped = untyped
+        items: list[str | int] = [step for index in place.items for step in ("items", index)]
+        self._lines = lines.below(items) if lines else None
+
+    def problems(self) -> Iterator[str]:
+        """All that is wrong with it, a sentence each, by line."""
+        located = problems(self._kind, self._untyped)
+        told = [(self._line_of(path), str(problem)) for path, problem in located]
+        for repeat in self._lines.all_repeats() if self._lines else ():
+            flaw = f"is there already, in line {repeat.first_line}; remove one of them"
+            told.append((repeat.line, str(Problem(field_name(repeat.path), flaw))))
+        for line, problem in sorted(told):
+            yield self._sentence(line, problem)
+
+    def problem(self, problem: Problem) -> str:
+        """A problem that was found elsewhere, as a sentence."""
+        return self._sentence(self._line_of(path_of(problem.field)), str(problem))
+
+    def _line_of(self, path: FieldPath) -> int:
+        return self._lines.line_of(path) if self._lines else self._place.line
+
+    def _sentence(self, line: int, problem: str) -> str:
+        return f"{self._file}: line {line}: {self._kind.value} {self.key or '(unnamed)'}: {problem}"
+
+
+def _key(kind: Kind, untyped: dict[str, Any]) -> Key | None:
+    try:
+        return parse(kind, untyped).key
+    except ParseError as error:
+        return error.key
+
+
 class _Reading:
     """Takes manifests into a cache, and tells what is wrong with them on the way."""
 
     def __init__(self, rules: AddressRules, err: TextIO) -> None:
         self.cache = Cache(rules, kinds=_KINDS, on_problems=self._object_problems)
         self.refused = False
+        self._empty = True
         self._places: dict[ObjectId, str] = {}
+        self._written: dict[ObjectId, _Written] = {}
         self._err = err
 
     def read(self, path: str) -> None:
@@ -61,14 +114,17 @@ class _Reading:
             self._take(name, text)
         for kind in _KINDS:
             self.cache.apply(InitDone(kind))
+        if self._empty and not self.refused:
+            shown = _STANDARD_INPUT if path == "-" else path
+            self._refuse(f"{shown}: there is no VirtualMachine and no VirtualMachineService here")
 
     def _texts(self, path: str) -> Iterator[tuple[str, str]]:
         root = Path(path)
         if path == "-":
             try:
-                yield "standard input", tree.decoded(sys.stdin.buffer.read())
+                yield _STANDARD_INPUT, tree.decoded(sys.stdin.buffer.read())
             except ManifestError as error:
-                self._refuse(f"standard input: {error}")
+                self._refuse(f"{_STANDARD_INPUT}: {error}")
         elif not root.is_dir():
             yield from self._text(root)
         else:
@@ -88,22 +144,48 @@ class _Reading:
             self._refuse(f"{path}: {error}")
 
     def _take(self, name: str, text: str) -> None:
+        looked: dict[str, tuple[Place, Kind, dict[str, Any]]] = {}
+
+        def look(place: Place, kind: Kind, untyped: dict[str, Any]) -> None:
+            looked[str(place)] = place, kind, untyped
+
         try:
-            contents = read_objects(text, frozenset(_KINDS))
+            contents = read_objects(text, frozenset(_KINDS), look)
         except ManifestError as error:
             self._refuse(f"{name}: {error}")
             return
+        self._empty &= not looked
+        lines = Text(text)
+        written = {
+            place: _Written(name, *one, lines.document(one[0].line))
+            for place, one in looked.items()
+        }
+        refused = {place for place, one in written.items() if self._refuses(one)}
         for flaw in contents.flaws:
-            self._refuse(f"{name}: {flaw.place}: {flaw.message}")
+            # Of what has no name, all has been said.
+            if flaw.place not in written or written[flaw.place].key is not None:
+                self._refuse(f"{name}: {flaw.place}: {flaw.message}")
         for entry in contents.entries.values():
-            self._take_object(name, entry)
+            self._take_object(name, entry, written.get(entry.place), entry.place in refused)
 
-    def _take_object(self, name: str, entry: Entry) -> None:
+    def _refuses(self, one: _Written) -> bool:
+        sentences = list(one.problems())
+        for sentence in sentences:
+            self._refuse(sentence)
+        return bool(sentences)
+
+    def _take_object(
+        self, name: str, entry: Entry, written: _Written | None, refused: bool
+    ) -> None:
         if entry.id in self._places:
             flaw = repeated(entry, self._places[entry.id])
             self._refuse(f"{name}: {flaw.place}: {flaw.message}")
             return
         self._places[entry.id] = f"{name} {entry.place}"
+        if refused:
+            return
+        if written is not None:
+            self._written[entry.id] = written
         match entry.event:
             case Malformed() | Apply(VirtualMachineService(spec=None)):
                 self.refused = True
@@ -114,8 +196,10 @@ class _Reading:
         print(line, file=self._err)
 
     def _object_problems(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
+        written = self._written.get((kind, key))
         for problem in problems:
-            print(f"{kind.value} {key}: {problem}", file=self._err)
+            line = written.problem(problem) if written else f"{kind.value} {key}: {problem}"
+            print(line, file=self._err)
 
 
 def _held(cache: Cache, rules: Rules) -> Iterator[Child]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,8 +164,34 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rendered("-").names == ["Service shop/web", "Endpoints shop/web"]
 
 
-def test_nothing_gives_nothing(tmp_path: Path) -> None:
-    assert rendered(tmp_path) == (0, "", "")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only a comment\n",
+        "---\n---\n",
+        "kind: List\napiVersion: v1\nitems: []\n",
+        '{"apiVersion": "v1", "kind": "ConfigMap"}',
+    ],
+)
+def test_what_holds_nothing_that_is_rendered_is_an_error(text: str, tmp_path: Path) -> None:
+    """Who pipes it into kubectl has likely lost his manifests on the way here."""
+    path = written(tmp_path / "a.yaml", text)
+    told = "there is no VirtualMachine and no VirtualMachineService here\n"
+    assert rendered(path) == (1, "", f"{path}: {told}")
+    assert rendered(tmp_path) == (1, "", f"{tmp_path}: {told}")
+
+
+def test_an_empty_directory_and_an_empty_input_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rendered(tmp_path).status == 1
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert rendered("-").err.startswith("standard input: there is no VirtualMachine ")
+
+
+def test_vms_alone_are_something(tmp_path: Path) -> None:
+    assert rendered(written(tmp_path / "a.yaml", vm("web-1"))) == (0, "", "")
 
 
 def test_without_selector_there_are_no_endpoints_to_hold(tmp_path: Path) -> None:
@@ -199,17 +226,18 @@ def test_the_settings_are_those_of_serve(tmp_path: Path) -> None:
     [
         pytest.param(
             vmservice("bad", spec="type: NodePort, ports: [{port: 80}]"),
-            "VirtualMachineService shop/bad: spec.type: NodePort is not supported",
+            "FILE: line 15: VirtualMachineService shop/bad: spec.type: NodePort is not supported",
             id="a refused VMService",
         ),
         pytest.param(
             vmservice("bad", spec="ports: [{port: eighty}]"),
-            "VirtualMachineService shop/bad: spec.ports[0].port: ",
+            "FILE: line 15: VirtualMachineService shop/bad: spec.ports[0].port: must be a whole "
+            "number, not 'eighty'",
             id="a VMService of the wrong shape",
         ),
         pytest.param(
             vm("bad").replace("v1alpha3", "v9"),
-            "VirtualMachine shop/bad: apiVersion: ",
+            "FILE: line 12: VirtualMachine shop/bad: apiVersion: ",
             id="a VM of an unknown version",
         ),
         pytest.param(
@@ -221,7 +249,7 @@ def test_the_settings_are_those_of_serve(tmp_path: Path) -> None:
         pytest.param("--- just text\n", "FILE: document 3 (line 11): ", id="no object"),
         pytest.param(
             vm("bad").replace("name: bad, ", ""),
-            "FILE: document 3 (line 11): VirtualMachine (unnamed): metadata.name: ",
+            "FILE: line 14: VirtualMachine (unnamed): metadata.name: ",
             id="an object without a name",
         ),
     ],
@@ -234,6 +262,92 @@ def test_what_is_refused_is_a_line_and_a_status_and_hides_nothing_else(
     assert result.status == 1
     assert result.err.startswith(line.replace("FILE", str(path)))
     assert result.err.count("\n") == 1
+    assert result.names == ["Service shop/web", "Endpoints shop/web"]
+    assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]
+
+
+FLAWED = """\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata:
+  name: web
+  namespace: shop
+  labels:
+    a b: c
+  lables: {}
+spec:
+  type: NodePort
+  ports:
+  - name: HTTP
+    port: 80
+    targetport: 9376
+    protocol: tcp
+  - name: b
+    port: "81"
+  - name: b
+    port: 82
+  selektor: {app: web}
+"""
+
+TOLD = """\
+6: metadata.labels: key 'a b' is not a key
+8: metadata.lables: is not a field here; did you mean labels, which
+10: spec.type: NodePort is not supported
+12: spec.ports[0].name: 'HTTP' is not a DNS label
+14: spec.ports[0].targetport: is not a field here; did you mean targetPort?
+15: spec.ports[0].protocol: 'tcp' is not known
+17: spec.ports[1].port: must be a whole number, not '81'
+18: spec.ports[2].name: 'b' is also the name of spec.ports[1]
+20: spec.selektor: is not a field here; did you mean selector?
+"""
+
+
+def test_every_flaw_of_an_object_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.yaml", FLAWED)
+    result = rendered(path)
+    assert result.status == 1
+    for line, told in zip(result.err.splitlines(), TOLD.splitlines(), strict=True):
+        number, _, problem = told.partition(": ")
+        beginning = f"{path}: line {number}: VirtualMachineService shop/web: {problem}"
+        assert line.startswith(beginning)
+
+
+def test_lines_are_those_of_the_file_in_a_list_in_json_and_in_later_documents(
+    tmp_path: Path,
+) -> None:
+    item = vmservice("web", spec="ports: [{port: 80}],\n  slector: {a: b}").removeprefix("---\n")
+    listed = "  " + item.replace("\n", "\n    ").rstrip(" ")
+    head = "apiVersion: v1\nkind: List\nitems:\n"
+    path = written(
+        tmp_path / "a.yaml",
+        f"{head}- apiVersion: v1\n  kind: List\n  items:\n  -{listed[1:]}",
+        f"--- # more\n# more\n{item.replace('name: web', 'name: db')}",
+    )
+    told = "spec.slector: is not a field here; did you mean selector?\n"
+    assert rendered(path).err == (
+        f"{path}: line 11: VirtualMachineService shop/web: {told}"
+        f"{path}: line 18: VirtualMachineService shop/db: {told}"
+    )
+    objects = [
+        {**yaml.safe_load(item), "spec": {"ports": [{"port": 80}], "slector": {"a": "b"}}}
+        for item in (item, item.replace("name: web", "name: db"))
+    ]
+    path = written(tmp_path / "a.json", "\n".join(json.dumps(o, indent="\t") for o in objects))
+    text = path.read_text().splitlines()
+    lines = [number for number, line in enumerate(text, 1) if "slector" in line]
+    assert rendered(path).err == (
+        f"{path}: line {lines[0]}: VirtualMachineService shop/web: {told}"
+        f"{path}: line {lines[1]}: VirtualMachineService shop/db: {told}"
+    )
+
+
+def test_what_is_refused_for_a_field_that_means_nothing_is_not_rendered(tmp_path: Path) -> None:
+    good, bad = vm("web-1"), vm("web-2", "10.20.0.12").replace("status:", "statu: {}\nstatus:")
+    path = written(
+        tmp_path / "a.yaml", vmservice("web"), good, bad, "---\n" + FLAWED.replace("web", "flawed")
+    )
+    result = rendered(path)
+    assert result.status == 1
     assert result.names == ["Service shop/web", "Endpoints shop/web"]
     assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]
 
@@ -286,5 +400,6 @@ def test_an_address_that_cannot_be_used_is_told_and_refuses_nothing(tmp_path: Pa
     path = written(tmp_path / "a.yaml", vmservice("web"), vm("a", "127.0.0.1"), vm("b"))
     result = rendered(path)
     assert result.status == 0
-    assert result.err.startswith("VirtualMachine shop/a: status.network.primaryIP4: '127.0.0.1' ")
+    told = f"{path}: line 10: VirtualMachine shop/a: status.network.primaryIP4: '127.0.0.1' "
+    assert result.err.startswith(told)
     assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]

@@ -214,6 +214,14 @@ def object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
     )
 
 
+def metadata_problems(untyped: Any) -> tuple[Problem, ...]:
+    """What of an object's metadata no API server takes; nothing if it has another shape."""
+    try:
+        return tuple(_metadata_problems(msgspec.convert(untyped, wire.Named).metadata))
+    except msgspec.ValidationError:
+        return ()
+
+
 def _metadata_problems(meta: wire.Meta) -> Iterator[Problem]:
     return validate.metadata_problems(
         meta.labels or {}, meta.annotations or {}, meta.finalizers or ()

@@ -5,7 +5,7 @@ Pure: knows no file and no directory.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,6 +18,25 @@ from vmsvc_grpc.source.documents import document_steps
 
 ObjectId = tuple[Kind, Key]
 """Which object; one file defines it, and if there are more, the first counts."""
+
+
+class Place(NamedTuple):
+    """Where an object stands: its document and the line where that begins, both from 1.
+
+    In a list, `items` are the indexes of the item, the outermost first.
+    """
+
+    document: int
+    line: int
+    items: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        items = "".join(f" items[{index}]" for index in self.items)
+        return f"document {self.document} (line {self.line}){items}"
+
+
+Look = Callable[[Place, Kind, dict[str, Any]], None]
+"""Is shown each object of a kind that was asked for as it stands in the text, untyped."""
 
 
 class Entry(NamedTuple):
@@ -56,7 +75,7 @@ class Contents:
         return Contents(entries)
 
 
-def read_objects(text: str, kinds: AbstractSet[Kind]) -> Contents:
+def read_objects(text: str, kinds: AbstractSet[Kind], look: Look = lambda *_: None) -> Contents:
     """The objects of `kinds` that a text defines. Raises ManifestError.
 
     The items of a `List`, or of a list of one kind (`VirtualMachineList`), are objects
@@ -64,7 +83,7 @@ def read_objects(text: str, kinds: AbstractSet[Kind]) -> Contents:
     even its name can; the others are not affected. Of two objects with one name, the
     first counts.
     """
-    steps = reading(text, kinds)
+    steps = reading(text, kinds, look)
     while True:
         try:
             next(steps)
@@ -73,7 +92,9 @@ def read_objects(text: str, kinds: AbstractSet[Kind]) -> Contents:
             return contents
 
 
-def reading(text: str, kinds: AbstractSet[Kind]) -> Generator[None, None, Contents]:
+def reading(
+    text: str, kinds: AbstractSet[Kind], look: Look = lambda *_: None
+) -> Generator[None, None, Contents]:
     """`read_objects` in steps of a millisecond or so, so that a big text holds up no one."""
     entries: dict[ObjectId, Entry] = {}
     flaws: list[Flaw] = []
@@ -82,8 +103,8 @@ def reading(text: str, kinds: AbstractSet[Kind]) -> Generator[None, None, Conten
         yield
         if document is None or document.value is None:
             continue
-        place = f"document {document.index} (line {document.line})"
-        for found in _read(place, document.value, kinds):
+        place = Place(document.index, document.line)
+        for found in _read(place, document.value, kinds, look):
             yield
             match found:
                 case Flaw():
@@ -104,31 +125,37 @@ def repeated(entry: Entry, first: str) -> Flaw:
     return Flaw(entry.place, flaw)
 
 
-def _read(place: str, value: Any, kinds: AbstractSet[Kind]) -> Iterator[Entry | Flaw | None]:
+def _read(
+    place: Place, value: Any, kinds: AbstractSet[Kind], look: Look
+) -> Iterator[Entry | Flaw | None]:
     """The objects of a document, or of a list's item; None for each that is ignored."""
     if not isinstance(value, dict):
-        yield Flaw(place, "is not an object; it must be a mapping with apiVersion and kind")
+        yield Flaw(str(place), "is not an object; it must be a mapping with apiVersion and kind")
         return
     api_version, kind_text = value.get("apiVersion"), value.get("kind")
     if not isinstance(api_version, str) or not isinstance(kind_text, str):
-        yield Flaw(place, "is not an object; it needs apiVersion and kind, both text")
+        yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
     elif kind_text.endswith("List") and isinstance(value.get("items"), list):
         item_kind = kind_text.removesuffix("List")
         # A list of one kind, as the API server gives it, leaves them out of its items.
         implied = {"apiVersion": api_version, "kind": item_kind} if item_kind else {}
         for index, item in enumerate(value["items"]):
             whole = implied | item if isinstance(item, dict) else item
-            yield from _read(f"{place} items[{index}]", whole, kinds)
+            yield from _read(place._replace(items=(*place.items, index)), whole, kinds, look)
     else:
         kind = kind_of(api_version, kind_text)
-        yield _entry(place, kind, value) if kind is not None and kind in kinds else None
+        if kind is None or kind not in kinds:
+            yield None
+            return
+        look(place, kind, value)
+        yield _entry(place, kind, value)
 
 
-def _entry(place: str, kind: Kind, value: Any) -> Entry | Flaw:
+def _entry(place: Place, kind: Kind, value: Any) -> Entry | Flaw:
     try:
         object_ = parse(kind, value)
     except ParseError as error:
         if error.key is None:
-            return Flaw(place, f"{kind.value} (unnamed): {error.problem}")
-        return Entry((kind, error.key), place, Malformed(kind, error.key, error.problem))
-    return Entry((kind, object_.key), place, Apply(object_))
+            return Flaw(str(place), f"{kind.value} (unnamed): {error.problem}")
+        return Entry((kind, error.key), str(place), Malformed(kind, error.key, error.problem))
+    return Entry((kind, object_.key), str(place), Apply(object_))

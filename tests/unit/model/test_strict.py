@@ -1,0 +1,94 @@
+"""All that is wrong with an object, told at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vmsvc_grpc.model.objects import GROUP, Kind
+from vmsvc_grpc.model.strict import FAULTS_MAX, path_of, problems
+
+
+def fields(kind: Kind, spec: Any, **metadata: Any) -> list[str]:
+    untyped = {
+        "apiVersion": f"{GROUP}/v1alpha6",
+        "kind": kind.value,
+        "metadata": {"name": "web", **metadata},
+        "spec": spec,
+    }
+    found = problems(kind, untyped)
+    assert [path_of(problem.field) for _, problem in found] == [path for path, _ in found]
+    return [problem.field for _, problem in found]
+
+
+@pytest.mark.parametrize(
+    ("spec", "metadata", "expected"),
+    [
+        pytest.param({"ports": [{"port": 80}]}, {}, [], id="nothing"),
+        pytest.param(
+            {"ports": [{"port": "80", "name": "A"}], "selector": {"a b": "c"}, "x": 1},
+            {"labels": {"-": ""}},
+            [
+                "spec.ports[0].port",
+                "spec.x",
+                "metadata.labels",
+                "spec.ports[0].name",
+                "spec.selector",
+            ],
+            id="a wrong type hides no rule of another field",
+        ),
+        pytest.param(
+            {"ports": [1, {"port": 1}], "type": 2},
+            {},
+            ["spec.ports[0]", "spec.type", "spec.ports[1].name"],
+            id="an item of a wrong type keeps its place",
+        ),
+        pytest.param(
+            {"ports": [{"port": 1, "name": "A"}], "type": "NodePort", "ipFamilies": ["IPv5"]},
+            {},
+            ["spec.type", "spec.ports[0].name", "spec.ipFamilies[0]"],
+            id="a wrong type of service hides no other rule, and is told in our words",
+        ),
+        pytest.param(
+            {"type": "ExternalName", "loadBalancerSourceRanges": ["192.0.2.0/24"]},
+            {},
+            ["spec.type"],
+            id="but those that depend on it",
+        ),
+        pytest.param(
+            {"port": []}, {"name": 3}, ["metadata.name", "spec.port", "spec.ports"], id="no name"
+        ),
+        pytest.param("text", {}, ["spec"], id="a spec that is none"),
+    ],
+)
+def test_of_a_vmservice(spec: Any, metadata: dict[str, Any], expected: list[str]) -> None:
+    assert fields(Kind.VIRTUAL_MACHINE_SERVICE, spec, **metadata) == expected
+
+
+def test_of_a_vm() -> None:
+    metadata = {"labels": {"a b": "", "c": "d e"}, "annotations": {"/": ""}}
+    assert fields(Kind.VIRTUAL_MACHINE, {"classname": "small"}, **metadata) == [
+        "spec.classname",
+        "metadata.labels",
+        "metadata.labels",
+        "metadata.annotations",
+    ]
+
+
+def test_an_object_with_very_many_faults_is_bounded() -> None:
+    found = fields(Kind.VIRTUAL_MACHINE_SERVICE, {f"x{number}": 1 for number in range(50_000)})
+    assert len(found) == FAULTS_MAX + 1
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ("spec.ports[0].name", ("spec", "ports", 0, "name")),
+        ("metadata.labels[...]", ("metadata", "labels")),
+        ("spec.a[1][2]", ("spec", "a", 1, 2)),
+        ("", ()),
+    ],
+)
+def test_paths(field: str, path: tuple[str | int, ...]) -> None:
+    assert path_of(field) == path

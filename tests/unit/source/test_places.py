@@ -1,0 +1,97 @@
+"""In which lines fields stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmsvc_grpc.source.places import Text
+
+TEXT = """\
+# comment
+a:
+  b: &anchor
+    c: 1
+  list:
+  - x
+  -
+    - y
+    - d: *anchor
+  <<: {merged: 1}
+---
+json: {"a":
+  [1,
+   2]}
+text: |
+  a: b
+
+more: *nothing
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ((), 2),
+        (("a",), 2),
+        (("a", "b"), 3),
+        (("a", "b", "c"), 4),
+        (("a", "list"), 5),
+        (("a", "list", 0), 6),
+        (("a", "list", 1, 0), 8),
+        (("a", "list", 1, 1, "d"), 9),
+        (("a", "list", 1, 1, "d", "c"), 4),
+        (("a", "merged"), 10),
+        (("a", "absent", "below"), 2),
+        (("a", "list", 7), 5),
+        (("a", "b", "c", "text has none"), 4),
+    ],
+)
+def test_the_line_of_a_field(path: tuple[str | int, ...], line: int) -> None:
+    lines = Text(TEXT).document(2)
+    assert lines is not None
+    assert lines.line_of(path) == line
+
+
+def test_documents_in_any_order() -> None:
+    text = Text("a: 1\n---\nb:\n  c: 1\n--- {d: 1}\n")
+    for first, path, line in [(1, "a", 1), (3, "b", 3), (5, "d", 5), (2, "b", 3), (1, "a", 1)]:
+        lines = text.document(first)
+        assert lines is not None
+        assert lines.line_of([path]) == line
+
+
+def test_json_values_one_after_another() -> None:
+    text = Text('{"a": 1,\n\t"b": [\n\t\t{"c": "\\/"}]}\n{"d":\n1}')
+    first, second = text.document(1), text.document(4)
+    assert first is not None
+    assert first.line_of(["b", 0, "c"]) == 3
+    assert second is not None
+    assert second.line_of(["d"]) == 4
+
+
+@pytest.mark.parametrize("text", ["a: [", "? [a]\n: b", "a: *b", "}{"])
+def test_what_is_no_yaml_has_no_lines(text: str) -> None:
+    assert Text(text).document(1) is None
+
+
+def test_what_is_below() -> None:
+    lines = Text("items:\n- a: 1\n- b:\n    c: 1\n").document(1)
+    assert lines is not None
+    below = lines.below(["items", 1])
+    assert below is not None
+    assert below.line_of(["b", "c"]) == 4
+    assert lines.below(["items", 2]) is None
+    assert lines.below(["none", 0, "a"]) is None
+
+
+def test_keys_that_occur_twice() -> None:
+    text = "a: &a\n  b: 1\n  c: {d: 1, d: 2}\n  b: 2\nlist: [{}, {e: 1,\ne: 2}]\nb: 1\n<<: *a\n"
+    lines = Text(text).document(1)
+    assert lines is not None
+    assert {
+        (repeat.path[-1], repeat.line, repeat.first_line) for repeat in lines.all_repeats()
+    } == {
+        ("b", 4, 2),
+        ("d", 3, 3),
+        ("e", 6, 5),
+    }

@@ -1,0 +1,252 @@
+"""What of a VM or VMService no API server takes, by the schemas of their CRDs.
+
+Which fields each version has stands in `fields.json`, made by `make gen` of VM Operator's
+CRDs. Rules that span fields (in CEL) are not in it, nor is what VM Operator's webhooks ask.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from vmsvc_grpc.model.objects import KNOWN_VERSIONS, Kind
+from vmsvc_grpc.model.problem import quoted
+
+Path = tuple[str | int, ...]
+"""Where in an object: keys of mappings, and indexes of lists from 0."""
+
+Node = Mapping[str, Any]
+"""One node of the schema, as `fields.json` has it."""
+
+# The documentation spells it so.
+_ALSO_FIELDS = {(Kind.VIRTUAL_MACHINE_SERVICE, "spec"): {"clusterIP": "clusterIp"}}
+
+# Whoever leaves them out means their defaults; the published CRD asks for them.
+_NOT_REQUIRED = frozenset({"type", "name", "protocol", "targetPort"})
+
+# No longer text can match one of the patterns, and some take long to find that out.
+_PATTERN_CHARACTERS_MAX = 1000
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int, float),
+    "number": (int, float),
+    "number or text": (int, float, str),
+}
+_TYPE_WORDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "number or text": "a number or text",
+}
+
+
+class Fault(NamedTuple):
+    """What is wrong with a field. `instead` may stand in the place of a value of a wrong type."""
+
+    path: Path
+    message: str
+    instead: Any = None
+
+    @property
+    def field(self) -> str:
+        """The path as Kubernetes writes it (`spec.ports[0].port`)."""
+        return field_name(self.path)
+
+
+def field_name(path: Path) -> str:
+    """A path as Kubernetes writes it."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return "".join(steps).removeprefix(".") or "(object)"
+
+
+def faults(kind: Kind, untyped: Mapping[str, Any]) -> Iterator[Fault]:
+    """All that is wrong with a VM or VMService of a version that is known, in its own order.
+
+    Nothing, if the version is not known. What files may leave out, they may leave out here.
+    Of `status` only fields that there are none of: an API server drops it before it looks
+    any closer. O(object).
+    """
+    version = str(untyped.get("apiVersion")).rpartition("/")[2]
+    if version not in KNOWN_VERSIONS:
+        return
+    root = _nodes()[_roots()[kind.value][version]]
+    checks = _Checks(kind)
+    yield from checks.of(root, untyped, ())
+
+
+@cache
+def _table() -> dict[str, Any]:
+    content = resources.files("vmsvc_grpc.model").joinpath("fields.json").read_text()
+    table: dict[str, Any] = json.loads(content)
+    return table
+
+
+def _roots() -> Mapping[str, Mapping[str, int]]:
+    roots: Mapping[str, Mapping[str, int]] = _table()["kinds"]
+    return roots
+
+
+def _nodes() -> list[Node]:
+    nodes: list[Node] = _table()["nodes"]
+    return nodes
+
+
+class _Checks:
+    """Checks of one object."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+
+    def of(self, node: Node, value: Any, path: Path) -> Iterator[Fault]:
+        """What is wrong with a value and all below it."""
+        expected, in_status = node["type"], path[:1] == ("status",)
+        if expected == "any" or value is None:
+            return
+        if not _is_a(expected, value):
+            if not in_status:
+                yield _mistyped(path, expected, _in_words(value))
+            return
+        if not in_status:
+            yield from (Fault(path, flaw) for flaw in _flaws(node, value))
+        if isinstance(value, dict):
+            yield from self._of_mapping(node, value, path)
+        elif isinstance(value, list):
+            yield from self._of_list(node, value, path)
+
+    def _of_mapping(self, node: Node, value: dict[str, Any], path: Path) -> Iterator[Fault]:
+        fields, nodes = node.get("fields", {}), _nodes()
+        also = _ALSO_FIELDS.get((self._kind, field_name(path)), {})
+        for key, inner in value.items():
+            number = fields.get(also.get(key, key), node.get("values"))
+            if number is not None:
+                yield from self.of(nodes[number], inner, (*path, key))
+            elif not node.get("open"):
+                yield Fault((*path, key), _unknown(key, fields, value))
+        for key in node.get("required", ()):
+            if self._lacks(value.get(key), path, key):
+                yield Fault((*path, key), "is missing; it is required")
+
+    def _lacks(self, found: Any, path: Path, key: str) -> bool:
+        """Whether a required field is missing where an API server would miss it."""
+        match path[:1]:
+            case ("metadata",):
+                return found is None or found == ""
+            case ("spec",):
+                optional = self._kind is Kind.VIRTUAL_MACHINE_SERVICE and key in _NOT_REQUIRED
+                return found is None and not optional
+        return False
+
+    def _of_list(self, node: Node, value: list[Any], path: Path) -> Iterator[Fault]:
+        inner = _nodes()[node["items"]]
+        in_status = path[:1] == ("status",)
+        seen: dict[tuple[Any, ...], int] = {}
+        for index, item in enumerate(value):
+            # Fields that are null are absent; what an item that is null means, nobody knows.
+            if item is None and not in_status:
+                yield _mistyped((*path, index), inner["type"], "null")
+            yield from self.of(inner, item, (*path, index))
+            keys = _keys(node, item)
+            first = seen.setdefault(keys, index) if keys else index
+            if first != index:
+                message = (
+                    f"is the same as {field_name((*path, first))}, by {', '.join(node['keys'])}"
+                )
+                yield Fault((*path, index), message)
+
+
+def _mistyped(path: Path, expected: str, found: str) -> Fault:
+    if expected not in _TYPES:
+        return Fault(path, f"must not be {found}")
+    message = f"must be {_TYPE_WORDS[expected]}, not {found}"
+    return Fault(path, message, instead=_TYPES[expected][0]())
+
+
+def _keys(node: Node, item: Any) -> tuple[Any, ...]:
+    """What tells an item of a list from the others; nothing if nothing has to."""
+    if "keys" not in node or not isinstance(item, dict):
+        return ()
+    keys = tuple(item.get(key) for key in node["keys"])
+    return () if any(isinstance(key, dict | list) for key in keys) else keys
+
+
+def _is_a(expected: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return expected == "boolean"
+    if expected == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, _TYPES[expected])
+
+
+def _in_words(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case str() | int():
+            return quoted(value)
+    return str(value)
+
+
+def _unknown(key: str, fields: Mapping[str, int], value: Mapping[str, Any]) -> str:
+    candidates = {known.lower(): known for known in fields}
+    likely = get_close_matches(key.lower()[:100], candidates, n=1)
+    if not likely:
+        return "is not a field here"
+    meant = candidates[likely[0]]
+    there = ", which is there already" if meant in value else ""
+    return f"is not a field here; did you mean {meant}{there}?"
+
+
+def _flaws(node: Node, value: Any) -> Iterator[str]:
+    """What is wrong with a value of the right type."""
+    if "enum" in node and value not in node["enum"]:
+        known = ", ".join(map(str, node["enum"]))
+        yield f"{_in_words(value)} is not one of {known}"
+    if isinstance(value, str):
+        yield from _flaws_of_size(node, len(value), "Length", "characters")
+        if "pattern" in node and not _matches(node["pattern"], value):
+            yield f"{quoted(value)} does not have the form {node['pattern']}"
+    elif isinstance(value, list):
+        yield from _flaws_of_size(node, len(value), "Items", "items")
+    elif isinstance(value, int | float):
+        if value < node.get("minimum", value):
+            yield f"{_in_words(value)} is less than {node['minimum']}"
+        if value > node.get("maximum", value):
+            yield f"{_in_words(value)} is more than {node['maximum']}"
+
+
+def _flaws_of_size(node: Node, size: int, what: str, unit: str) -> Iterator[str]:
+    least, most = node.get(f"min{what}", 0), node.get(f"max{what}", size)
+    if size < least:
+        yield f"has {size} {unit}, and needs {least}"
+    if size > most:
+        yield f"has {size} {unit}, and may have {most}"
+
+
+def _matches(pattern: str, value: str) -> bool:
+    if len(value) > _PATTERN_CHARACTERS_MAX:
+        return False
+    return _compiled(pattern).search(value) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # As Go means it: an end is the end, also after a line feed.
+    if pattern.endswith("$"):
+        pattern = pattern[:-1] + r"\Z"
+    return re.compile(pattern, re.ASCII)

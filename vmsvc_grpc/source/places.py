@@ -1,0 +1,169 @@
+"""In which lines of a text the fields of its objects stand.
+
+Reading needs no lines, and values have no place for them; who reports a problem reads once
+more. What libyaml takes for YAML has lines: JSON is that, too, but for a few odd escapes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import yaml
+
+_MERGE = "<<"
+
+
+class Repeat(NamedTuple):
+    """A key that stands in a mapping already: where, in which line, and in which it was before."""
+
+    path: tuple[str | int, ...]
+    line: int
+    first_line: int
+
+
+class Lines:
+    """Where a value, or one of a mapping or list and all below it, stands."""
+
+    __slots__ = ("fields", "items", "line", "merged", "repeats")
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        self.fields: dict[str, tuple[int, Lines]] = {}
+        self.items: list[Lines] = []
+        self.repeats: list[tuple[str, int, int]] = []
+        self.merged: list[Lines] = []
+
+    def line_of(self, path: Sequence[str | int]) -> int:
+        """The line of a field, by keys and indexes; of one that is not there, of what has it."""
+        at, line = self, self.line
+        for step in path:
+            if isinstance(step, int):
+                if step >= len(at.items):
+                    break
+                at = at.items[step]
+                line = at.line
+            else:
+                if step not in at.fields:
+                    break
+                line, at = at.fields[step]
+        return line
+
+    def below(self, path: Sequence[str | int]) -> Lines | None:
+        """Those of a value below this one; None if there is none."""
+        at: Lines | None = self
+        for step in path:
+            if at is None:
+                return None
+            if isinstance(step, int):
+                at = at.items[step] if step < len(at.items) else None
+            else:
+                at = at.fields.get(step, (0, None))[1]
+        return at
+
+    def all_repeats(self) -> Iterator[Repeat]:
+        """The keys that occur twice, here and below."""
+        ahead: list[tuple[tuple[str | int, ...], Lines]] = [((), self)]
+        seen: set[int] = set()  # What several aliases stand for is looked at once.
+        while ahead:
+            path, at = ahead.pop()
+            if id(at) in seen:
+                continue
+            seen.add(id(at))
+            for key, line, first_line in at.repeats:
+                yield Repeat((*path, key), line, first_line)
+            ahead += (((*path, key), inner) for key, (_, inner) in at.fields.items())
+            ahead += (((*path, index), inner) for index, inner in enumerate(at.items))
+
+
+class Text:
+    """The text of a file, whose documents are asked for in their order."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._stream = io.StringIO(text)
+        self._line, self._offset = 1, 0
+
+    def document(self, first_line: int) -> Lines | None:
+        """The lines of the document that begins in that line, from 1; None if it is no YAML.
+
+        A value that an alias stands for stands where its anchor does. O(document).
+        """
+        if first_line < self._line:
+            self._line, self._offset = 1, 0
+        while self._line < first_line:
+            self._offset = self._text.find("\n", self._offset) + 1
+            self._line += 1
+        self._stream.seek(self._offset)
+        building = _Building(first_line)
+        try:
+            for event in yaml.parse(self._stream, Loader=yaml.CSafeLoader):
+                if isinstance(event, yaml.DocumentEndEvent):
+                    break
+                if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+                    building.take(event)
+        except (yaml.YAMLError, ValueError):
+            return None
+        return building.root
+
+
+class _Building:
+    """Puts the lines of one document together from libyaml's events."""
+
+    def __init__(self, first_line: int) -> None:
+        self.root: Lines | None = None
+        self._first_line = first_line
+        # What is open: mappings with the key whose value comes next, and lists.
+        self._open: list[tuple[Lines, bool]] = []
+        self._keys: list[tuple[str, int] | None] = []
+        self._anchored: dict[str, Lines] = {}
+
+    def take(self, event: yaml.Event) -> None:
+        """Take in the next event. Raises ValueError for an alias of nothing, or an odd key."""
+        if isinstance(event, yaml.CollectionEndEvent):
+            ended, _ = self._open.pop()
+            self._keys.pop()
+            for merged in ended.merged:
+                for key, at in merged.fields.items():
+                    ended.fields.setdefault(key, at)
+            return
+        assert isinstance(event, yaml.NodeEvent), "nothing else begins"
+        assert event.start_mark is not None, "libyaml marks every event"
+        line = self._first_line + event.start_mark.line
+        if self._open and self._open[-1][1] and self._keys[-1] is None:
+            if not isinstance(event, yaml.ScalarEvent):
+                raise ValueError("no text is a key")
+            self._keys[-1] = (event.value, line)
+            return
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchored:
+                raise ValueError("an alias of nothing")
+            lines = self._anchored[event.anchor]
+        else:
+            lines = Lines(line)
+            if event.anchor is not None:
+                self._anchored[event.anchor] = lines
+        self._put(lines)
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((lines, isinstance(event, yaml.MappingStartEvent)))
+            self._keys.append(None)
+
+    def _put(self, lines: Lines) -> None:
+        if not self._open:
+            self.root = lines
+            return
+        inner, is_mapping = self._open[-1]
+        if not is_mapping:
+            inner.items.append(lines)
+            return
+        key = self._keys[-1]
+        assert key is not None, "a mapping's value comes after its key"
+        self._keys[-1] = None
+        name, line = key
+        if name == _MERGE:
+            inner.merged += lines.items or [lines]
+            return
+        if name in inner.fields:
+            inner.repeats.append((name, line, inner.fields[name][0]))
+        inner.fields[name] = (line, lines)
