@@ -97,7 +97,8 @@ def service_trace(service: StoredService) -> StoredService:
     Of another's, only what tells that it is in the way of a VMService of its name, which may
     come any time, and the families, by which that one's streams go. Two states of such a
     Service with the same trace are one to us. It depends on the Service alone, so the order
-    of events does not count.
+    of events does not count. Of one with usual labels and annotations the trace takes 0.4 kB,
+    the whole 3.8 kB.
     """
     if is_owned(service.meta) or is_adoptable(service):
         return service
