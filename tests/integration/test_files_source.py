@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -653,6 +653,128 @@ class TestProblems:
             (directory / "b.yaml").write_text(vm("b", "10.0.0.2"))
             await told.until_vms({"b": "10.0.0.2"})
             assert told.kinds(listed) == ["Apply", "Apply", "Delete"]
+
+
+class TestEmptied:
+    """Emptiness is no news: neither of a file, nor of a directory."""
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pytest.param("", id="nothing"),
+            pytest.param(" \n\n", id="blanks"),
+            pytest.param("\ufeff", id="a byte order mark"),
+            pytest.param("# all of them\n", id="comments"),
+            pytest.param("---\n", id="a lone begin of a document"),
+            pytest.param("---\nnull\n---\n~\n...\n", id="documents of nothing"),
+            pytest.param("apiVersion: v1\nkind: List\nitems: []\n", id="an empty list"),
+            pytest.param("[]", id="a list that is none of Kubernetes'"),
+            pytest.param("apiVersion: vmoperator.vmware.com/v1alpha6\n", id="a first line"),
+            pytest.param("just text\n", id="text"),
+        ],
+    )
+    @pytest.mark.parametrize("write", [Path.write_text, replace])
+    async def test_a_file_without_objects_keeps_what_it_held(
+        self, tmp_path: Path, content: str, write: Callable[[Path, str], object]
+    ) -> None:
+        path = tmp_path / "a.yaml"
+        path.write_text(vm("a") + vm("b"))
+        async with told_by(tmp_path, settle_s=0.05) as told:
+            listed = len(told.events)
+            write(path, content)
+            await told.until(lambda: len(told.reports) == 1)
+            assert "holds no object any more" in told.standing[0]
+            assert told.source.all_read, "what it held is known"
+            path.touch()
+            await told.until_read(3)
+            (tmp_path / "copy.yaml").write_text(vm("a", "10.6.6.6"))
+            await told.until_read(4)
+            await asyncio.sleep(0.2)  # As long as a deletion would have taken, and longer.
+            assert told.events[listed:] == []
+            (tmp_path / "copy.yaml").unlink()
+            path.write_text(vm("b", "10.0.0.2"))
+            await told.until_vms({"b": "10.0.0.2"})
+            await told.until(lambda: told.standing == [])
+            path.write_text(content)
+            await told.until(lambda: len(told.standing) == 1)
+            path.unlink()
+            await told.until_vms({})
+            await told.until(lambda: told.standing == [])
+
+    async def test_a_file_without_objects_of_ours_has_let_go_of_them(self, tmp_path: Path) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            (tmp_path / "a.yaml").write_text("apiVersion: v1\nkind: ConfigMap\n")
+            await told.until_vms({})
+            (tmp_path / "a.yaml").write_text("")
+            await told.until_read(3)
+            assert told.standing == []
+
+    async def test_a_shell_empties_a_file_before_the_data_comes(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.yaml"
+        path.write_text(vm("a") + vm("b"))
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            (tmp_path / "a").write_text(vm("a"))
+            (tmp_path / "b").write_text(vm("b", "10.0.0.2"))
+            script = "{ sleep 0.7; cat a; sleep 0.7; cat b; sleep 0.7; } > all.yaml"
+            shell = await asyncio.create_subprocess_shell(script, cwd=tmp_path)
+            await shell.wait()
+            await told.until_vms({"a": "10.0.0.1", "b": "10.0.0.2"})
+            assert told.kinds(listed) == ["Apply"]
+            assert told.reports == []
+
+    async def test_a_config_map_whose_file_is_empty_now(self, tmp_path: Path) -> None:
+        mount(tmp_path, 0, {"a.yaml": vm("a"), "b.yaml": vm("b")})
+        async with told_by(tmp_path) as told:
+            listed = len(told.events)
+            mount(tmp_path, 1, {"a.yaml": "", "b.yaml": vm("b", "10.0.0.2")})
+            await told.until(lambda: len(told.standing) == 1)
+            await told.until(lambda: told.vms["b"] == "10.0.0.2")
+            mount(tmp_path, 2, {"b.yaml": vm("b", "10.0.0.2")})
+            await told.until_vms({"b": "10.0.0.2"})
+            await told.until(lambda: told.standing == [])
+            assert told.kinds(listed) == ["Apply", "Delete"]
+
+    @pytest.mark.parametrize("below", [False, True])
+    async def test_a_directory_in_whose_place_there_is_an_empty_one(
+        self, tmp_path: Path, below: bool
+    ) -> None:
+        for name in ("full/deep", "empty/deep", "other", "tree"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "full" / "a.yaml").write_text(vm("a"))
+        (tmp_path / "full" / "deep" / "b.yaml").write_text(vm("b"))
+        (tmp_path / "other" / "b.yaml").write_text(vm("b"))
+        link = tmp_path / "tree" / "current"
+
+        def lead_to(name: str) -> None:
+            (tmp_path / "next").symlink_to(tmp_path / name)
+            (tmp_path / "next").rename(link)
+
+        lead_to("full")
+        bounds = Bounds(rescan_s=3600.0, directory_check_s=0.1)
+        async with told_by(tmp_path / "tree" if below else link, bounds=bounds) as told:
+            listed = len(told.events)
+            lead_to("empty")
+            await told.until(lambda: told.standing != [])
+            (said,) = told.standing
+            assert said.startswith("current: is another" if below else ".: is another")
+            await asyncio.sleep(2 * SETTLE_S)
+            assert told.source.all_read
+            lead_to("full")
+            await told.until(lambda: told.standing == [])
+            lead_to("empty")
+            await told.until(lambda: told.standing == [said])
+            assert told.events[listed:] == []
+            (tmp_path / "empty" / "deep" / "b.yaml").write_text(vm("b"))
+            await told.until_vms({"b": "10.0.0.1"})
+            await told.until(lambda: told.standing == [])
+            lead_to("other")
+            await told.until_read(4)
+            (tmp_path / "other" / "b.yaml").unlink()
+            await told.until_vms({})
+            assert told.standing == [], "that one was removed"
+            assert told.kinds(listed) == ["Delete", "Delete"]
 
 
 class TestShared:

@@ -72,8 +72,12 @@ def mend(root: Path) -> None:
         if (root / path).is_symlink():
             (root / path).unlink()
     for path in PATHS:
-        if (root / path).is_file() and (root / path).read_text() == "{":
+        # What held objects and holds none now keeps them.
+        if (root / path).is_file() and (root / path).read_text() in ("{", manifest({})):
             (root / path).unlink()
+    for name in "de":
+        if (root / name).is_dir() and not list((root / name).iterdir()):
+            (root / name).rmdir()
 
 
 def read_anew(root: Path) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -171,3 +172,48 @@ def test_what_costs_itself_holds_nothing_up(manifests: Path, tmp_path: Path) -> 
         page = http(program, "/readyz")[1]
         assert "pipe.yaml: this is a FIFO, not a file; it is left out" in page
         assert "\n2026 ERROR" not in page + program.said()
+
+
+def test_an_emptied_file_keeps_what_is_served_and_held(manifests: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    arguments = ["--manifests", str(manifests), "--output", str(output), "--drain-s", "0"]
+    with serving(arguments, tmp_path / "log") as program, stub_of(program) as stub:
+        held = output / "shop" / "web.service.yaml"
+        assert awaited(held.exists)
+        (manifests / "web.yaml").write_text("# to be filled\n")
+        assert awaited(lambda: "web.yaml: holds no object any more" in http(program, "/readyz")[1])
+        time.sleep(1.0)  # Longer than a deletion would have taken.
+        assert addresses(stub) == ["10.0.0.1"]
+        assert held.exists()
+        # What is held is not theirs to empty: it is put right.
+        held.write_text("")
+        assert awaited(lambda: held.read_text() != "")
+        (manifests / "web.yaml").unlink()
+        assert awaited(lambda: not held.exists())
+        assert http(program, "/readyz") == (200, "ok\n")
+
+
+def test_a_file_system_that_is_unmounted_keeps_what_is_served(
+    manifests: Path, tmp_path: Path
+) -> None:
+    mounted, unmount = tmp_path / "mounted", tmp_path / "unmount"
+    mounted.mkdir()
+    script = (
+        f"mount -t tmpfs none {mounted} && cp {manifests}/web.yaml {mounted} || exit; "
+        f"(until [ -e {unmount} ]; do sleep 0.05; done; umount -l {mounted}) & "
+        'exec "$@"'
+    )
+    within = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    arguments = ["--manifests", str(mounted), "--drain-s", "0"]
+    with (
+        serving(arguments, tmp_path / "log", within=within) as program,
+        stub_of(program) as stub,
+    ):
+        assert addresses(stub) == ["10.0.0.1"]
+        unmount.touch()
+        assert awaited(lambda: "is another directory than before" in http(program, "/readyz")[1])
+        time.sleep(1.0)  # Longer than a deletion would have taken.
+        assert addresses(stub) == ["10.0.0.1"]
+        (mounted / "web.yaml").write_text(f"{SERVICE}---\n{VM.replace('10.0.0.1', '10.0.0.2')}")
+        assert awaited(lambda: addresses(stub) == ["10.0.0.2"])
+        assert awaited(lambda: http(program, "/readyz") == (200, "ok\n"))

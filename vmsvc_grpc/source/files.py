@@ -13,7 +13,9 @@ When a change is taken:
   file that defines it, so that it may move to another file, and a file be renamed or
   written anew, without anything happening in between.
 - Until then, and for as long as a file or the directory cannot be read, what was last
-  read of it stays.
+  read of it stays. So it does of a file that held objects and holds none now: a shell
+  empties a file before the data comes. And of a directory in whose place there is another
+  one with nothing in it: a file system may be mounted there, or have been.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +43,7 @@ from vmsvc_grpc.source.watch import How, Notices, Watch, Where, where
 _WATCH = "/watch"
 _DIRECTORY = "/directory"
 _SUBDIRECTORIES = "/subdirectories"
+_VACATED = "/vacated"
 
 
 class SourceError(Exception):
@@ -126,6 +129,9 @@ class FilesSource:
         self._open: set[str] = set()
         self._watch = Watch(self._root)
         self._directories: set[str] = set()
+        # Which directory each was when it last had anything in it.
+        self._identities: dict[str, tuple[int, int]] = {}
+        self._vacated: AbstractSet[str] = frozenset()
         self._linked = False
         self._identity = (0, 0)
         self._away = False
@@ -248,6 +254,8 @@ class FilesSource:
             ):
                 case Where.THERE:
                     self._look_after(path, how)
+                    # Then one that was empty is no longer.
+                    self._look_wanted |= not self._vacated.isdisjoint(_above(path))
                 case Where.EVERYWHERE:
                     self._look_wanted = True
                 case Where.AT_LINKS:
@@ -312,17 +320,17 @@ class FilesSource:
         self._look_wanted = False
         self._watch.open()
         found: set[str] = set()
-        directories: set[str] = set()
+        identities: dict[str, tuple[int, int]] = {}
         watched: set[str] = set()
         unlisted: list[tree.Unlisted] = []
         self._linked = False
         for step in tree.walk(self._root, links=not self._shared):
             await self._breathe()
             match step:
-                case tree.Directory(path, linked):
+                case tree.Directory(path, linked, identity):
                     self._watch.directory(path)
                     watched.add(path)
-                    directories.add(path)
+                    identities[path] = identity
                     self._linked |= linked
                 case tree.File(path, linked, link):
                     if link:
@@ -332,15 +340,42 @@ class FilesSource:
                     self._linked |= linked
                     self._look(path, whole=(links_swapped and linked) or None)
                 case tree.Unlisted(path):
-                    directories.discard(path)
+                    identities.pop(path, None)
                     unlisted.append(step)
-        self._directories = directories
+        self._directories = set(identities)
         self._watch.keep(watched)
+        self._note_vacated(identities, found)
         for path in (self._held.keys() | self._unsettled.keys()) - found:
             await self._breathe()
-            self._look_for_unfound(path, unlisted)
+            if self._vacated.isdisjoint(_above(path)):
+                self._look_for_unfound(path, unlisted)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._plan_rescan(began)
+
+    def _note_vacated(
+        self, identities: dict[str, tuple[int, int]], found: AbstractSet[str]
+    ) -> None:
+        """Note the directories in whose place there is another one, with nothing in it.
+
+        As where a file system was unmounted: what was in it has gone all at once, and
+        nobody has removed it.
+        """
+        before, self._identities = self._identities, identities
+        changed = {path for path, now in identities.items() if before.get(path, now) != now}
+        vacated = set[str]()
+        if changed:
+            vacated = changed & {above for path in self._held for above in _above(path)}
+            vacated -= {above for path in found for above in _above(path)}
+        for path in vacated:
+            identities[path] = before[path]
+        message = (
+            "is another directory than before, with no manifest in it; what was read there stays "
+            "until there is one again, or the directory is removed"
+        )
+        outermost = (path for path in sorted(vacated) if vacated.isdisjoint(_above(path)))
+        problems = [FileProblem(_shown(path), "", message) for path in outermost]
+        self._problems.put(_VACATED, problems)
+        self._vacated = vacated
 
     def _plan_rescan(self, began: float) -> None:
         """When to look everywhere again, after a look that began at this time."""
@@ -426,7 +461,7 @@ class FilesSource:
             problem = held.problem
             contents = None if problem else self._union.contents(path)
         else:
-            contents, problem = await self._parsed(path, text.text)
+            contents, problem = await self._read(path, text.text)
         self._look(path)
         if self._unsettled.get(path) is looked_at and text.signature == looked_at.signature:
             now_held = _Held(text.signature, text.digest, problem)
@@ -448,6 +483,13 @@ class FilesSource:
         except OSError as error:
             message = f"cannot be read: {tree.reason(error)}"
             return _Held(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
+
+    async def _read(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
+        """What counts of a text, or why what was there before counts still."""
+        contents, problem = await self._parsed(path, text)
+        if contents is None or not self._union.contents(path).entries:
+            return contents, problem
+        return (None, _emptied(path, contents)) if contents.empty else (contents, None)
 
     async def _parsed(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
         """What the text says, or why that cannot be known."""
@@ -532,12 +574,28 @@ def _problem(path: str, error: ManifestError) -> FileProblem:
     return FileProblem(_shown(path), place, error.message, hides_objects=True)
 
 
+def _emptied(path: str, contents: Contents) -> FileProblem:
+    flaw = contents.flaws[0] if contents.flaws else None
+    message = (
+        f"holds no object any more{f', as its first {flaw.message}' if flaw else ''}; what it held "
+        "stays until it holds one again, or is removed"
+    )
+    return FileProblem(_shown(path), flaw.place if flaw else "", message)
+
+
 def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
     # Where a file system keeps what its check has found there are no manifests, and on most
     # volumes nobody but root may look.
     may_hold = unlisted.path.rpartition("/")[2] != "lost+found"
     message = f"cannot be listed: {unlisted.message}"
     return FileProblem(_shown(unlisted.path), "", message, hides_objects=may_hold)
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories that a path is in, up to the tree itself."""
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _shown(path: str) -> str:

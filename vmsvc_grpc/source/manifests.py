@@ -65,6 +65,11 @@ class Contents:
     flaws: tuple[Flaw, ...] = ()
     ignored: int = 0
 
+    @property
+    def empty(self) -> bool:
+        """Whether no object could be read in it, of our kinds or another."""
+        return not self.entries and not self.ignored
+
     def malformed(self, message: str) -> Contents:
         """The same objects, where a newer text cannot be read: they exist, somehow."""
         problem = Problem("(file)", message)
