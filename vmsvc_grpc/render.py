@@ -28,8 +28,8 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.files import Bounds
-from vmsvc_grpc.source.places import Lines, Text
 from vmsvc_grpc.source.manifests import Entry, ObjectId, Place, read_objects, repeated
+from vmsvc_grpc.source.places import Lines, Text
 
 _STANDARD_INPUT = "standard input"
 

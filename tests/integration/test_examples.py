@@ -63,13 +63,13 @@ def test_render_of_an_example_gives_its_golden_file_and_no_problems(name: str) -
 def test_render_of_the_refused_one_says_why_in_a_line_and_ends_with_1() -> None:
     result = rendered("examples/refused.yaml")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"{REFUSAL}\n"
+    assert result.stderr == f"examples/refused.yaml: line 10: {REFUSAL}\n"
 
 
 def test_render_of_all_of_them_gives_each_and_ends_with_1() -> None:
     result = rendered("examples")
     assert result.returncode == 1
-    assert result.stderr == f"{REFUSAL}\n"
+    assert result.stderr == f"examples/refused.yaml: line 10: {REFUSAL}\n"
     each = [document for golden in GOLDEN.iterdir() for document in documents(golden.read_text())]
     assert documents(result.stdout) == sorted(each, key=sort_key)
 
