@@ -20,7 +20,7 @@ from bench.cluster_programs import PATIENCE_S, ours, peer, populate, report
 from bench.cluster_report import ANSWER, ENDPOINTS, SLICE, STREAM, VM
 from bench.process import BenchError, Process
 from bench.results import Measured, Outcome
-from tests.integration.cluster import World
+from tests.integration.cluster import INSTALLED, World
 from tests.kube.apiserver import FindBinary
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2_grpc as api
@@ -42,7 +42,7 @@ def latency(
     controllers = world.cluster.start_controllers("endpointslice-mirroring-controller")
     try:
         with (
-            ours(world, "--reconcile", "on") as program,
+            ours(world, "--reconcile", "on", "--lease-namespace", INSTALLED) as program,
             _stream(program.grpc) as told,
             peer(world, find, "addresswatch") as watcher,
         ):

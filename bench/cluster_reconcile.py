@@ -13,7 +13,7 @@ from bench.cluster_programs import endpoints, ours, populate, report, until
 from bench.cluster_report import OURS
 from bench.process import Process
 from bench.results import Measured, Outcome
-from tests.integration.cluster import Hands, World, Write
+from tests.integration.cluster import INSTALLED, Hands, World, Write
 
 _WRITERS = 4
 
@@ -24,7 +24,7 @@ _REST_S = 2.0
 def reconciling(world: World, population: Population, *, over_s: float, repeats: int) -> Outcome:
     """Scenario l, on a cluster without VMs: each VM changes once, services in turn."""
     populate(world, population)
-    with ours(world, "--reconcile", "on") as program:
+    with ours(world, "--reconcile", "on", "--lease-namespace", INSTALLED) as program:
         process = Process("ours", program.process)
         _await_right(world, population, 0)
         bursts = [_burst(world, population, process, n + 1, over_s) for n in range(repeats)]

@@ -21,6 +21,7 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits
 
 _CLUSTER = ("kubeconfig", "context", "namespace")
+_LEASE = ("lease_namespace", "lease_name")
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -127,7 +128,7 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     return Config(
         **rest,
         credentials=found,
-        cluster_only=tuple(name for name in (*_CLUSTER, "reconcile") if name in given),
+        cluster_only=tuple(name for name in (*_CLUSTER, *_LEASE, "reconcile") if name in given),
         namespaces=given.get("namespace", ()),
         reconcile=given.get("reconcile", in_pod),
         rules=_rules(given),
@@ -181,7 +182,7 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
     request = release.Request(
         namespaces=given.get("namespace", ()),
         lease=given["lease_name"],
-        lease_namespace=given["lease_namespace"],
+        lease_namespace=given.get("lease_namespace", ""),
         dry_run=given.get("dry_run", False),
         yes=given.get("yes", False),
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vmsvc_grpc.kube.credentials import Credentials
+from vmsvc_grpc.kube.credentials import Credentials, InCluster
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.model.validate import is_dns_1123_label
+from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.reconciler.copying import Copying
+from vmsvc_grpc.reconciler.election import LEASE
 from vmsvc_grpc.server.limits import Limits
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
@@ -73,13 +74,23 @@ def ip_families(text: str) -> tuple[IPFamily, ...]:
     return tuple(map(IPFamily, names))
 
 
+def namespace(text: str) -> str:
+    """The namespace of that name. Raises ConfigError."""
+    if not is_dns_1123_label(text):
+        raise ConfigError(f"{quoted(text)} cannot be a namespace")
+    return text
+
+
 def namespaces(text: str) -> tuple[str, ...]:
     """The namespaces that a list such as `shop,data` names, each once. Raises ConfigError."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if not is_dns_1123_label(name):
-            raise ConfigError(f"{quoted(name)} cannot be a namespace")
-    return names
+    return tuple(dict.fromkeys(namespace(name.strip()) for name in text.split(",")))
+
+
+def object_name(text: str) -> str:
+    """The text, if it may name an object of Kubernetes. Raises ConfigError."""
+    if not is_dns_1123_subdomain(text):
+        raise ConfigError(f"{quoted(text)} cannot be the name of a Kubernetes object")
+    return text
 
 
 # What a key of a label or an annotation may have in it, and what a pattern has besides.
@@ -110,6 +121,10 @@ class Config:
     namespaces: tuple[str, ...] = ()
     reconcile: bool = False
     endpoint_slices: str = "mirror"
+    lease_namespace: str | None = None
+    """None: the pod's."""
+    lease_name: str | None = None
+    """None: a name that says the scope."""
     lease_duration_s: float = 15.0
     watch_silence_s: float = 75.0
     listen: ListenAddress = _GRPC
@@ -152,6 +167,13 @@ class Config:
             raise ConfigError(
                 "--allow-loopback with --reconcile=on: an API server refuses Endpoints with "
                 "loopback addresses; use one of them"
+            )
+        in_pod = isinstance(self.credentials, InCluster)
+        if self.reconcile and not in_pod and self.lease_namespace is None:
+            raise ConfigError(
+                "--reconcile=on outside a cluster: name the Lease's namespace by "
+                "--lease-namespace, the one where the replicas in the cluster run "
+                f"({LEASE} as deploy/ has it), so that one of them and this one write in turn"
             )
 
     def _check_manifests(self, manifests: Path) -> None:

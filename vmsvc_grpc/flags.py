@@ -9,8 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vmsvc_grpc.config import ConfigError, address, ip_families, key_patterns, namespaces
+from vmsvc_grpc.config import (
+    ConfigError,
+    address,
+    ip_families,
+    key_patterns,
+    namespace,
+    namespaces,
+    object_name,
+)
 from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -192,20 +201,39 @@ CLUSTER = [
     ),
 ]
 
+LEASE = [
+    Flag(
+        "--lease-namespace",
+        namespace,
+        "namespace of the Lease; outside a cluster, to be given with --reconcile=on: the one where "
+        "the replicas in the cluster run (default: the pod's)",
+        None,
+        "NAMESPACE",
+    ),
+    Flag(
+        "--lease-name",
+        object_name,
+        "name of the Lease; replicas that share it write one at a time (default: vmsvc-grpc, and "
+        "the names of --namespace if there are any: vmsvc-grpc.data.shop)",
+        None,
+        "NAME",
+    ),
+]
+
 RELEASE = [
     *CLUSTER,
     Flag(
         "--lease-name",
-        str,
-        "name of the Lease of the replicas, or what it begins with, before a dash",
+        object_name,
+        "name of the Lease of the replicas, or what it begins with, before the namespaces",
         "vmsvc-grpc",
         "NAME",
     ),
     Flag(
         "--lease-namespace",
-        str,
+        namespace,
         "its namespace, if not all may be looked through",
-        "",
+        None,
         "NAMESPACE",
     ),
     Flag("--dry-run", _boolean, "show what would be done, and do nothing"),
@@ -244,9 +272,10 @@ SERVE = [
         "mirror",
         "mirror|direct",
     ),
+    *LEASE,
     Flag(
         "--lease-duration-s",
-        _seconds(3, 3600),
+        _seconds(3, LEASE_DURATION_MAX_S),
         "seconds after which another replica may write, if the one that did has vanished",
         "15",
         "SECONDS",

@@ -91,6 +91,7 @@ class Bench:
             path.with_suffix(".kubeconfig"), user=account, namespace=_INSTALLED
         )
         arguments: list[str | Path] = ["--kubeconfig", kubeconfig, "--reconcile", "on"]
+        arguments += ["--lease-namespace", _INSTALLED]
         arguments += ["--ip-families", ",".join(setting.ip_families), "--drain-s", "0"]
         if setting.load_balancer_provider:
             arguments += ["--load-balancer-provider", setting.load_balancer_provider]

@@ -475,7 +475,8 @@ class World:
         with ExitStack() as stack:
             wire = stack.enter_context(self.wired())
             arguments: list[str | Path] = ["--kubeconfig", self.kubeconfig(user, wire, namespace)]
-            arguments += ["--reconcile", "on", "--lease-duration-s", f"{LEASE_S:g}"]
+            arguments += ["--reconcile", "on", "--lease-namespace", namespace]
+            arguments += ["--lease-duration-s", f"{LEASE_S:g}"]
             arguments += ["--drain-s", "0", *flags]
             log = self.folder / f"{next(self._names)}.log"
             program = stack.enter_context(serving(arguments, log))

@@ -1,7 +1,7 @@
 """Several replicas on one API server: every one serves, one writes, whatever becomes of it.
 
 Clocks that jump are not here: nobody compares wall clocks, and the property of the election
-(`tests/unit/reconciler/test_leader.py`) has every candidate on a clock of its own.
+(`tests/unit/reconciler/test_election.py`) has every candidate on a clock of its own.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from tests.program import ProgramError, awaited
 __all__ = ["world"]
 
 LEASE = f"{INSTALLED}/vmsvc-grpc"
+LEASE_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{INSTALLED}/leases/vmsvc-grpc"
 # How much later than it might a busy machine does something.
 SLACK_S = 5.0
 
@@ -172,6 +173,86 @@ def test_a_leader_that_ends_hands_over_at_once(world: World) -> None:
             world.agrees(third)
 
 
+def test_a_lease_that_is_deleted_has_a_holder_still(world: World) -> None:
+    """Its holder believes in it until it looks; nobody writes beside it, and it leads on."""
+    site = world.site()
+    with world.replica(steady=[site.steady]) as one, world.replica(steady=[site.steady]) as other:
+        eventually(lambda: leader_of(one, other), "led by one")
+        first, second = (one, other) if one.leads else (other, one)
+        world.agrees(one, other)
+        with churn(site):
+            for _ in range(3):
+                start = world.mark()
+                delete_lease(world)
+                within(LEASE_S, lambda: not leader_of(one, other), "led by none")
+                eventually(lambda: leader_of(one, other), "led by one again")
+                assert first.leads
+                eventually(partial(wrote, world, start, first, 5), "written")
+                assert writers(world, start) == {first.token_id}
+        assert not second.leads
+        world.agrees(one, other)
+
+
+def test_a_lease_that_is_deleted_with_its_holder_is_taken_as_if_it_were_there(
+    world: World,
+) -> None:
+    with doomed(world) as first:
+        eventually(lambda: first.leads, "leading")
+        with world.replica() as second:
+            eventually(lambda: "not leading: Lease" in second.program.said(), "seen")
+            kill(first)
+            delete_lease(world)
+            within(LEASE_S + SLACK_S, lambda: second.leads, "led by the other")
+
+
+def test_a_lease_that_says_it_lasts_68_years_lasts_as_long_as_its_holder_says(
+    world: World,
+) -> None:
+    with doomed(world) as first:
+        eventually(lambda: first.leads, "leading")
+        with world.replica() as second:
+            eventually(lambda: "not leading: Lease" in second.program.said(), "seen")
+            world.hands.patch(LEASE_PATH, {"spec": {"leaseDurationSeconds": 2**31 - 1}})
+            eventually(lambda: duration_of_lease(world) == LEASE_S, "put right")
+            kill(first)
+            within(LEASE_S + SLACK_S, lambda: second.leads, "led by the other")
+
+
+def delete_lease(world: World) -> None:
+    assert world.hands.ask("DELETE", LEASE_PATH).status == HTTPStatus.OK
+
+
+def duration_of_lease(world: World) -> float:
+    lease = world.hands.ask("GET", LEASE_PATH).body
+    return float(lease["spec"]["leaseDurationSeconds"])
+
+
+def test_two_for_different_namespaces_write_both_and_two_for_the_same_do_not(
+    world: World,
+) -> None:
+    kubectl = partial(world.cluster.kubectl, "--namespace", INSTALLED)
+    kubectl("create", "role", "leases", "--verb=get,create,update", "--resource=leases")
+    subject = f"--serviceaccount={INSTALLED}:{INSTALLED}"
+    kubectl("create", "rolebinding", "leases", "--role=leases", subject)
+    site, other = world.site(), world.site()
+    with (
+        world.replica("--namespace", site.namespace) as one,
+        world.replica("--namespace", other.namespace) as another,
+        world.replica("--namespace", site.namespace) as same,
+    ):
+        eventually(lambda: leader_of(one, same) and another.leads, "led by two")
+        for served, replica in ((site, one), (other, another), (site, same)):
+            world.agrees(replica, namespace=served.namespace)
+        start = world.mark()
+        with churn(site), churn(other):
+            for leading in (leader_of(one, same), another):
+                assert leading is not None
+                eventually(partial(wrote, world, start, leading, 10), "written")
+        assert len(writers(world, start)) == 2
+        assert f"Lease {INSTALLED}/vmsvc-grpc.{other.namespace} " in another.program.said()
+    kubectl("delete", "role,rolebinding", "leases")
+
+
 def test_one_that_is_killed_again_and_again_while_things_are_deleted_and_created(
     world: World,
 ) -> None:
@@ -203,7 +284,8 @@ def test_one_namespace_needs_rights_there_and_nowhere_else(world: World) -> None
             for subject in manifest.get("subjects", ()):
                 subject |= {"name": "narrow", "namespace": site.namespace}
             world.cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-    flags = ["--namespace", site.namespace]
+    # The overlay's Role is for the Lease of its own namespace.
+    flags = ["--namespace", site.namespace, "--lease-name", "vmsvc-grpc.shop"]
     with world.replica(
         *flags, steady=[site.steady], user=account, namespace=site.namespace
     ) as replica:

@@ -20,6 +20,7 @@ from tests.program import PATIENCE_S, awaited
 from vmsvc_grpc import flags
 from vmsvc_grpc.__main__ import parser
 from vmsvc_grpc.config import address
+from vmsvc_grpc.reconciler.election import lease_name
 from vmsvc_grpc.server.limits import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -50,10 +51,14 @@ LEAD = {
     "leases.coordination.k8s.io": "create",
     "leases.coordination.k8s.io vmsvc-grpc": "get update",
 }
+LEAD_ONE = {
+    "leases.coordination.k8s.io": "create",
+    f"leases.coordination.k8s.io {lease_name([SERVED])}": "get update",
+}
 RIGHTS: dict[str, dict[str, tuple[dict[str, str], ...]]] = {
     "base": {OURS: (READ, WRITE, LEAD), SERVED: (READ, WRITE), OTHER: (READ, WRITE)},
     "serve-only": {OURS: (READ,), SERVED: (READ,), OTHER: (READ,)},
-    "one-namespace": {OURS: (LEAD,), SERVED: (READ, WRITE), OTHER: ()},
+    "one-namespace": {OURS: (LEAD_ONE,), SERVED: (READ, WRITE), OTHER: ()},
 }
 
 Object = dict[str, Any]

@@ -17,6 +17,7 @@ import pytest
 from tests.integration.kube_replica import Desk, Object
 from tests.kube.apiserver import Cluster
 from vmsvc_grpc.kube.credentials import Kubeconfig
+from vmsvc_grpc.reconciler.election import lease_name
 from vmsvc_grpc.reconciler.vmservice import FINALIZER
 from vmsvc_grpc.release import Request, Streams, release
 
@@ -160,7 +161,7 @@ async def renewed(desk: Desk, name: str) -> AsyncIterator[None]:
     renewing.cancel()
 
 
-@pytest.mark.parametrize("name", ["vmsvc-grpc", "vmsvc-grpc-shop"])
+@pytest.mark.parametrize("name", ["vmsvc-grpc", lease_name(["shop"])])
 async def test_it_refuses_while_somebody_holds_the_lease(
     desk: Desk, uninstaller: Uninstaller, name: str
 ) -> None:
@@ -181,6 +182,7 @@ async def test_it_refuses_while_somebody_holds_the_lease(
         pytest.param("vmsvc-grpc", "crashed", id="a holder that is heard of no more"),
         pytest.param("vmsvc-grpc", "", id="nobody"),
         pytest.param("vmsvc-grpcd", "another program", id="another program's"),
+        pytest.param("vmsvc-grpc-canary", "another one", id="another deployment's"),
     ],
 )
 async def test_a_lease_of_nobody_holds_up_nothing(

@@ -10,6 +10,7 @@ import pytest
 from vmsvc_grpc import __main__ as command
 from vmsvc_grpc import flags
 from vmsvc_grpc.config import Config, ConfigError, ListenAddress, address, ip_families
+from vmsvc_grpc.kube.credentials import InCluster
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
@@ -132,6 +133,10 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
             "--endpoint-slices=direct is for an API server, not for --manifests",
         ),
         ([], {"VMSVC_RECONCILE": "on"}, "--reconcile is for an API server, not for --manifests"),
+        (["--lease-name", "a"], {}, "--lease-name is for an API server, not for --manifests"),
+        (["--lease-name", "A b"], {}, "--lease-name: 'A b' cannot be the name of a Kubernetes ob"),
+        (["--lease-namespace", "a.b"], {}, "--lease-namespace: 'a.b' cannot be a namespace"),
+        (["--lease-namespace", ""], {}, "--lease-namespace: '' cannot be a namespace"),
         (["--reconcile", "yes"], {}, "--reconcile: 'yes' is not known; use on or off"),
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
         (["--deny-labels", ""], {}, "--deny-labels: '' matches no key; write for instance"),
@@ -203,11 +208,26 @@ def test_without_manifests_an_api_server_is_used_and_a_look_from_a_laptop_writes
     assert config.namespaces == ("b", "a")
     assert config.reconcile is False
     assert config.watch_silence_s == 75.0
-    assert settings(["--kubeconfig", str(kubeconfig), "--reconcile", "on"]).reconcile is True
+    writing = ["--kubeconfig", str(kubeconfig), "--reconcile", "on"]
+    with pytest.raises(ConfigError, match="outside a cluster: name the Lease's namespace by --lea"):
+        settings(writing)
+    config = settings([*writing, "--lease-namespace", "vmsvc-grpc", "--lease-name", "mine.1"])
+    assert config.reconcile is True
+    assert (config.lease_namespace, config.lease_name) == ("vmsvc-grpc", "mine.1")
+
+
+def test_a_pod_knows_the_namespace_of_the_lease(tmp_path: Path) -> None:
+    pod = InCluster("10.96.0.1:443", tmp_path)
+    config = Config(credentials=pod, reconcile=True)
+    assert (config.lease_namespace, config.lease_name) == (None, None)
 
 
 def test_what_does_not_go_with_an_api_server(kubeconfig: Path, tmp_path: Path) -> None:
     common = ["--kubeconfig", str(kubeconfig)]
+    with pytest.raises(
+        ConfigError, match="--lease-duration-s: '61' is not a number of seconds from"
+    ):
+        settings([*common, "--lease-duration-s", "61"])
     with pytest.raises(ConfigError, match="--output goes with --manifests"):
         settings([*common, "--output", str(tmp_path / "out")])
     with pytest.raises(ConfigError, match="refuses Endpoints with loopback"):
@@ -253,7 +273,7 @@ def test_an_extreme_number_is_refused_in_our_words(
 
 @pytest.mark.parametrize("flag", NUMBERS, ids=lambda flag: flag.name)
 def test_every_number_has_a_largest_value_that_every_part_can_take(flag: flags.Flag) -> None:
-    most = next(n for n in (1e9, 1e6, 3600.0, 1e3) if taken(flag, f"{n:.0f}"))
+    most = next(n for n in (1e9, 1e6, 3600.0, 1e3, 60.0) if taken(flag, f"{n:.0f}"))
     assert not taken(flag, f"{most + 1:.0f}")
     # gRPC counts in 31 bits, and seconds as milliseconds.
     assert most * (1000 if flag.metavar == "SECONDS" else 1) < 2**31

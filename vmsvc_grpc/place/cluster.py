@@ -15,9 +15,10 @@ from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
+from vmsvc_grpc.reconciler.election import LeaseSettings, lease_name
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
-from vmsvc_grpc.reconciler.leader import Leader, LeaseSettings, Standing
+from vmsvc_grpc.reconciler.leader import Leader, Standing
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
@@ -27,9 +28,6 @@ _log = logging.getLogger(__name__)
 
 SERVED_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
 """The kinds that answers follow from."""
-
-LEASE = "vmsvc-grpc"
-"""The Lease of the replica that writes, in the namespace of the pods."""
 
 
 def cluster_kinds(config: Config) -> frozenset[Kind]:
@@ -100,8 +98,9 @@ class ClusterPlace:
 
     def _leader(self, api: ApiServer, identity: str) -> Leader:
         duration_s = self._config.lease_duration_s
-
-        lease = f"{api.namespace}/{LEASE}"
+        namespace = self._config.lease_namespace or api.namespace
+        name = self._config.lease_name or lease_name(self._config.namespaces)
+        lease = f"{namespace}/{name}"
         before = Standing()
 
         def changed(now: Standing) -> None:
@@ -114,8 +113,8 @@ class ClusterPlace:
 
         return Leader(
             api,
-            namespace=api.namespace,
-            name=LEASE,
+            namespace=namespace,
+            name=name,
             identity=identity,
             # Parts as Kubernetes' own components have them: 15 s, of which 10 to renew in.
             settings=LeaseSettings(
@@ -166,6 +165,12 @@ def _log_standing(lease: str, identity: str, before: Standing, now: Standing) ->
         _log.info("leading: Lease %s is held as %s", lease, identity)
     elif before.leads and not now.leads:
         _log.info("not leading any more")
+    if now.holder == identity and not now.leads and before.holder != identity:
+        _log.info(
+            "Lease %s is held as %s; writing begins once an earlier holder must have ended",
+            lease,
+            identity,
+        )
     if now.holder not in ("", identity, before.holder):
         _log.info("not leading: Lease %s is held by %s", lease, now.holder)
 

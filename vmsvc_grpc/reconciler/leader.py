@@ -1,9 +1,6 @@
-"""Which replica writes: one holder of a Lease at a time, on clocks that do not agree.
+"""Keeps a Lease on an API server, as the election decides.
 
-Nobody compares wall clocks. A candidate takes a lease over once it has itself seen no
-renewal for the lease's whole duration; a holder counts from before it asked for the
-renewal. So however late a request arrives, or however long a process was stopped, two
-never both believe that they may begin a write.
+Owns how a Lease is read and written. Whose it may be is for `election` to say.
 """
 
 from __future__ import annotations
@@ -13,98 +10,61 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.reconciler.election import Election, LeaseRecord, LeaseSettings
 
 _CONFLICT = 409
 _NOT_FOUND = 404
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseSettings:
-    """How long a lease lasts, and how often it is renewed. Kubernetes' own values.
+class StoredLease:
+    """One Lease of an API server, read and written as a record."""
 
-    Writing ends `margin_s` before others may take over: as long as a request that was
-    begun in time may take.
-    """
+    def __init__(self, api: ApiServer, namespace: str, name: str) -> None:
+        """Nothing is read yet."""
+        self._api = api
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._none = _LeaseMeta(namespace, name)
+        # Of the Lease as it was last read: what others put there stays.
+        self._meta = self._none
 
-    duration_s: float = 15.0
-    margin_s: float = 5.0
-    renew_s: float = 2.0
+    async def read(self) -> LeaseRecord:
+        """What it says now. Raises ApiServerError, and msgspec.DecodeError."""
+        try:
+            raw = await self._api.request("GET", f"{self._path}/{self._none.name}")
+        except ApiServerError as error:
+            if error.status == _NOT_FOUND:
+                self._meta = self._none
+                return LeaseRecord()
+            raise
+        return self._taken(raw)
 
-    def __post_init__(self) -> None:
-        assert 0 < self.margin_s < self.duration_s, "a margin is a part of the duration"
-        assert self.renew_s < self.duration_s - self.margin_s, "renew before writing must end"
+    async def write(self, record: LeaseRecord) -> LeaseRecord:
+        """Write what a record says in the place of what was read, and what it says then.
 
+        Raises ApiServerError, 409 if it is not as it was read, and msgspec.DecodeError.
+        """
+        meta = self._meta
+        assert meta.resource_version == record.resource_version, "a claim follows a look"
+        # An API server makes a Lease of a PUT where there is none any more, unless the uid of one
+        # is named.
+        body = _Lease(meta, _spec(record))
+        if record.exists:
+            path = f"{self._path}/{self._none.name}"
+            raw = await self._api.request("PUT", path, body=body)
+        else:
+            raw = await self._api.request("POST", self._path, body=body)
+        return self._taken(raw)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseRecord:
-    """What a Lease says. `resource_version` is empty for one that does not exist yet."""
-
-    holder: str = ""
-    duration_s: float = 0.0
-    transitions: int = 0
-    acquire_time: str = ""
-    resource_version: str = ""
-
-
-class Election:
-    """One candidate's view of the lease. Pure: `now` is a clock that never goes back.
-
-    That clock must run on while the machine sleeps.
-    """
-
-    def __init__(self, identity: str, settings: LeaseSettings) -> None:
-        self.identity = identity
-        self._settings = settings
-        self._record = LeaseRecord()
-        self._seen_at = float("-inf")
-        self._leads_until = float("-inf")
-
-    def leads(self, now: float) -> bool:
-        """Whether a write may be begun now."""
-        return now < self._leads_until
-
-    @property
-    def holder(self) -> str:
-        """Who held the lease when it was last looked at; empty if nobody did."""
-        return self._record.holder
-
-    def observe(self, record: LeaseRecord, now: float) -> None:
-        """This is what the Lease says now. A change of any kind is a sign of life."""
-        if record != self._record:
-            self._record = record
-            self._seen_at = now
-        if record.holder != self.identity:
-            self._leads_until = float("-inf")
-
-    def claim(self, now: float) -> LeaseRecord | None:
-        """What to write to take or to keep the lease; None while another holds it."""
-        held = self._record
-        if held.holder == self.identity:
-            return held
-        if held.holder and now < self._seen_at + held.duration_s:
-            return None
-        return LeaseRecord(
-            holder=self.identity,
-            duration_s=self._settings.duration_s,
-            transitions=held.transitions + (1 if held.resource_version else 0),
-            resource_version=held.resource_version,
-        )
-
-    def claimed(self, record: LeaseRecord, asked_at: float, now: float) -> None:
-        """The claim was written, as `record`; it was asked for at `asked_at`."""
-        self.observe(record, now)
-        self._leads_until = asked_at + self._settings.duration_s - self._settings.margin_s
-
-    def resigned(self) -> None:
-        """Begin no write any more, whatever the Lease says."""
-        self._leads_until = float("-inf")
+    def _taken(self, raw: bytes) -> LeaseRecord:
+        lease = _decode(raw)
+        self._meta = lease.metadata
+        return _record(lease)
 
 
 class Standing(NamedTuple):
@@ -142,10 +102,7 @@ class Leader:
         clock: Callable[[], float] = boottime,
     ) -> None:
         """`on_change` is told, on the event loop, how we stand, each time that it changes."""
-        self._api = api
-        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._namespace = namespace
-        self._name = name
+        self._lease = StoredLease(api, namespace, name)
         self._election = Election(identity, settings)
         self._settings = settings
         self._on_change = on_change
@@ -171,17 +128,16 @@ class Leader:
             await asyncio.sleep(self._settings.renew_s)
 
     async def release(self) -> None:
-        """Give the lease back, so that another replica need not wait for its end."""
-        held = self._election.holder == self._election.identity
-        self._election.resigned()
+        """Give the Lease back, so that another replica need not wait for its end."""
+        held = self._election.resigned(self._clock()) is not None
         self._tell()
         if not held:
             return
         with contextlib.suppress(ApiServerError, TimeoutError, msgspec.DecodeError):
             async with asyncio.timeout(self._settings.margin_s):
-                record = await self._read()
-                if record.holder == self._election.identity:
-                    await self._write(replace(record, holder=""))
+                self._election.observe(await self._lease.read(), self._clock())
+                if (freed := self._election.resigned(self._clock())) is not None:
+                    await self._lease.write(freed)
 
     def _tell(self, trouble: str = "") -> None:
         standing = Standing(self.leads, self._election.holder, trouble)
@@ -203,38 +159,21 @@ class Leader:
         return ""
 
     async def _turn(self) -> None:
-        self._election.observe(await self._read(), self._clock())
+        self._election.observe(await self._lease.read(), self._clock())
         asked_at = self._clock()
         claim = self._election.claim(asked_at)
         if claim is None:
             return
         try:
-            written = await self._write(claim)
+            written = await self._lease.write(claim)
         except ApiServerError as error:
             if error.status != _CONFLICT:  # Somebody else was first: look again in a while.
                 raise
         else:
-            self._election.claimed(written, asked_at, self._clock())
-
-    async def _read(self) -> LeaseRecord:
-        try:
-            raw = await self._api.request("GET", f"{self._path}/{self._name}")
-        except ApiServerError as error:
-            if error.status == _NOT_FOUND:
-                return LeaseRecord()
-            raise
-        return _record(raw)
-
-    async def _write(self, record: LeaseRecord) -> LeaseRecord:
-        body = _lease(self._namespace, self._name, record)
-        if record.resource_version:
-            raw = await self._api.request("PUT", f"{self._path}/{self._name}", body=body)
-        else:
-            raw = await self._api.request("POST", self._path, body=body)
-        return _record(raw)
+            self._election.claimed(claim, written, asked_at, self._clock())
 
 
-class _LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True):
+class _LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
     acquire_time: str | None = None
@@ -242,15 +181,21 @@ class _LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True):
     lease_transitions: int | None = None
 
 
-class _LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True):
+class _LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
     namespace: str = ""
     name: str = ""
+    uid: str = ""
     resource_version: str = ""
+    # Others', which a PUT would take away if it did not repeat them.
+    labels: Any = None
+    annotations: Any = None
+    owner_references: Any = None
+    finalizers: Any = None
 
 
 class _Lease(msgspec.Struct, rename="camel"):
     metadata: _LeaseMeta
-    spec: _LeaseSpec
+    spec: _LeaseSpec = _LeaseSpec()
     api_version: str = "coordination.k8s.io/v1"
     kind: str = "Lease"
 
@@ -258,8 +203,7 @@ class _Lease(msgspec.Struct, rename="camel"):
 _decode = msgspec.json.Decoder(_Lease).decode
 
 
-def _record(raw: bytes) -> LeaseRecord:
-    lease = _decode(raw)
+def _record(lease: _Lease) -> LeaseRecord:
     spec = lease.spec
     return LeaseRecord(
         holder=spec.holder_identity or "",
@@ -270,17 +214,13 @@ def _record(raw: bytes) -> LeaseRecord:
     )
 
 
-def _lease(namespace: str, name: str, record: LeaseRecord) -> _Lease:
-    """The Lease that says this. Its times are for people: no candidate compares them."""
+def _spec(record: LeaseRecord) -> _LeaseSpec:
+    """What a Lease says then. Its times are for people: no candidate compares them."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return _Lease(
-        metadata=_LeaseMeta(namespace, name, record.resource_version),
-        spec=_LeaseSpec(
-            holder_identity=record.holder,
-            # Kubernetes wants at least 1, also of a lease that nobody holds any more.
-            lease_duration_seconds=max(1, math.ceil(record.duration_s)) if record.holder else 1,
-            acquire_time=record.acquire_time or now,
-            renew_time=now,
-            lease_transitions=record.transitions,
-        ),
+    return _LeaseSpec(
+        holder_identity=record.holder,
+        lease_duration_seconds=math.ceil(record.duration_s),
+        acquire_time=record.acquire_time or now,
+        renew_time=now,
+        lease_transitions=record.transitions,
     )

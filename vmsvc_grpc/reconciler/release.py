@@ -16,14 +16,12 @@ import msgspec
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
 from vmsvc_grpc.kube.resources import newest_served, path_of
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, is_named_after
 from vmsvc_grpc.reconciler.vmservice import without_ours
 
 _KIND = Kind.VIRTUAL_MACHINE_SERVICE
 _LEASES = "/apis/coordination.k8s.io/v1"
 _PAGE_OBJECTS = 500
-
-# A Lease may ask for 68 years; nobody of ours asks for more than a minute.
-_DURATION_MAX_S = 60.0
 
 
 class Finalized(NamedTuple):
@@ -89,15 +87,14 @@ class Release:
                 return True
 
     async def holders(self, lease: str, namespace: str = "") -> list[LeaseHolder]:
-        """Who holds a Lease of that name, or of one that begins with it and a dash.
+        """Who holds the Lease of that name, or one for certain namespaces, called after it.
 
         In one namespace, or in all: from outside the cluster nobody knows where ours is.
         """
         where = f"/namespaces/{namespace}" if namespace else ""
         found: list[LeaseHolder] = []
         async for meta, spec in _leases(self._api, f"{_LEASES}{where}/leases"):
-            ours = meta.name == lease or meta.name.startswith(f"{lease}-")
-            if ours and spec.holder_identity:
+            if is_named_after(meta.name, lease) and spec.holder_identity:
                 duration_s = float(spec.lease_duration_seconds or 0)
                 key = Key(meta.namespace, meta.name)
                 holder = spec.holder_identity
@@ -142,7 +139,7 @@ class Release:
 
 def longest_s(holders: Sequence[LeaseHolder]) -> float:
     """How long it takes to know whether one of them is alive, at most a minute."""
-    return min(_DURATION_MAX_S, max((held.duration_s for held in holders), default=0.0))
+    return min(LEASE_DURATION_MAX_S, max((held.duration_s for held in holders), default=0.0))
 
 
 def _finalized(meta: _Meta) -> Finalized | None:

@@ -1,0 +1,196 @@
+"""Which replica may write: one holder of a Lease at a time, on clocks that do not agree. Pure.
+
+Nobody compares wall clocks. A candidate takes a Lease over once it has itself seen no
+renewal for the Lease's whole duration; a holder counts from before it asked for the
+renewal. A Lease that is deleted, or edited by hand, says nothing of its last holder, which
+goes on believing in it for a while: so that, too, begins a whole duration of silence, and
+whoever creates the Lease begins no write until a holder of a deleted one must have ended.
+So however late a request arrives, however long a process was stopped, and whatever somebody
+does to the Lease, two never both believe that they may begin a write.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+# Before a digest of namespaces that are too many to name; none of them begins like this.
+_DIGEST = "-namespaces."
+_NAME_MAX = 253  # RFC 1123, and Kubernetes for the names of objects.
+
+LEASE = "vmsvc-grpc"
+"""The Lease of the replica that writes in all namespaces."""
+
+LEASE_DURATION_MAX_S = 60.0
+"""The longest duration that a Lease of ours may have, and that anybody's is believed for.
+
+Kubernetes lets one say 68 years. Our own flag ends here, too: a longer one would not be waited
+for."""
+
+# Kubernetes keeps it in 32 bits, and refuses a Lease that has changed hands more often.
+_TRANSITIONS_MAX = 2**31 - 1
+# What a holder that gives the Lease back leaves as duration; Kubernetes takes no less.
+_RELEASED_S = 1.0
+
+
+def lease_name(namespaces: Collection[str]) -> str:
+    """The name of the Lease of the replica that writes in these namespaces; none: in all.
+
+    Deployments for the same namespaces share it, in whatever order they name them; deployments
+    for different ones do not, as no namespace has a dot in its name. At most 253 characters.
+    """
+    names = sorted(set(namespaces))
+    name = ".".join((LEASE, *names))
+    if len(name) <= _NAME_MAX:
+        return name
+    digest = sha256(",".join(names).encode()).hexdigest()[:32]
+    return f"{LEASE}{_DIGEST}{digest}"
+
+
+def is_named_after(name: str, lease: str) -> bool:
+    """Whether that is the name of this Lease, or of one for certain namespaces called after it."""
+    return name == lease or name.startswith((f"{lease}.", f"{lease}{_DIGEST}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSettings:
+    """How long a Lease lasts, and how often it is renewed. Kubernetes' own values.
+
+    Writing ends `margin_s` before others may take over: as long as a request that was
+    begun in time may take. Nobody's Lease is believed for longer than `duration_max_s`.
+    """
+
+    duration_s: float = 15.0
+    margin_s: float = 5.0
+    renew_s: float = 2.0
+    duration_max_s: float = LEASE_DURATION_MAX_S
+
+    def __post_init__(self) -> None:
+        assert 0 < self.margin_s < self.duration_s, "a margin is a part of the duration"
+        assert self.renew_s < self.duration_s - self.margin_s, "renew before writing must end"
+        assert self.duration_s <= self.duration_max_s, "others must wait for ours to its end"
+
+    @property
+    def belief_s(self) -> float:
+        """How long a holder that has asked for a renewal may begin writes."""
+        return self.duration_s - self.margin_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """What a Lease says. `resource_version` is empty for one that does not exist."""
+
+    holder: str = ""
+    duration_s: float = 0.0
+    transitions: int = 0
+    acquire_time: str = ""
+    resource_version: str = ""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a Lease."""
+        return bool(self.resource_version)
+
+    @property
+    def released(self) -> bool:
+        """Whether its holder gave it back, which is more than that it names nobody."""
+        return self.exists and not self.holder and self.duration_s == _RELEASED_S
+
+
+class Election:
+    """One candidate's view of the Lease. Pure: `now` is a clock that never goes back.
+
+    That clock must run on while the machine sleeps.
+    """
+
+    def __init__(self, identity: str, settings: LeaseSettings) -> None:
+        """Nothing has been seen yet, and nothing is claimed until it has."""
+        self.identity = identity
+        self._settings = settings
+        self._record: LeaseRecord | None = None
+        # From then on no earlier holder believes that it leads.
+        self._free_from = -math.inf
+        # A Lease that somebody deleted is left to its last holder until then.
+        self._create_from = -math.inf
+        self._leads_until = -math.inf
+
+    def leads(self, now: float) -> bool:
+        """Whether a write may be begun now."""
+        return self._free_from <= now < self._leads_until
+
+    @property
+    def holder(self) -> str:
+        """Who held the Lease when it was last looked at; empty if nobody did."""
+        return self._record.holder if self._record else ""
+
+    def observe(self, record: LeaseRecord, now: float) -> None:
+        """This is what the Lease says now. A change of any kind is a sign of life."""
+        before = self._record
+        if record == before:
+            return
+        self._record = record
+        if record.exists and record.holder != self.identity:
+            self._leads_until = -math.inf
+        if record.released:
+            self._free_from = now
+        elif record.exists:
+            # Of a change within our own time, whoever made it, nobody else became a holder.
+            if not (self._is_mine(before) and self._is_mine(record) and now < self._leads_until):
+                self._wait(record, now)
+        elif before is not None and not before.released and not self._is_mine(before):
+            self._wait(before, now)
+            self._create_from = now + self._settings.margin_s
+        else:
+            self._create_from = now
+
+    def _is_mine(self, record: LeaseRecord | None) -> bool:
+        return record is not None and record.holder == self.identity
+
+    def _wait(self, record: LeaseRecord, now: float) -> None:
+        """Count the silence of the holder of that record from now on.
+
+        Of whom else it may be is not known: somebody may have edited it. So it is no shorter
+        than our own.
+        """
+        silence_s = max(record.duration_s, self._settings.duration_s)
+        silence_s = min(silence_s, self._settings.duration_max_s)
+        self._free_from = max(self._free_from, now + silence_s)
+
+    def claim(self, now: float) -> LeaseRecord | None:
+        """What to write to take or to keep the Lease; None while another may hold it."""
+        held = self._record
+        if held is None:
+            return None
+        if self._is_mine(held):
+            return replace(held, duration_s=self._settings.duration_s)
+        if now < (self._free_from if held.exists else self._create_from):
+            return None
+        changed_hands = 1 if held.exists else 0
+        return LeaseRecord(
+            holder=self.identity,
+            duration_s=self._settings.duration_s,
+            transitions=min(held.transitions + changed_hands, _TRANSITIONS_MAX),
+            resource_version=held.resource_version,
+        )
+
+    def claimed(self, claim: LeaseRecord, record: LeaseRecord, asked_at: float, now: float) -> None:
+        """The claim was written, as `record`; it was asked for at `asked_at`."""
+        self._record = record
+        if not claim.exists:
+            # There may have been another, deleted just now, whose holder knows nothing of it.
+            self._free_from = max(self._free_from, now + self._settings.belief_s)
+        self._leads_until = asked_at + self._settings.belief_s
+
+    def resigned(self, now: float) -> LeaseRecord | None:
+        """Begin no write any more; what to write to give the Lease back, if it is ours to give.
+
+        It is not while an earlier holder may still believe in it: who finds it given back
+        waits for nobody.
+        """
+        self._leads_until = -math.inf
+        held = self._record
+        if held is None or not self._is_mine(held) or now < self._free_from:
+            return None
+        return replace(held, holder="", duration_s=_RELEASED_S)
