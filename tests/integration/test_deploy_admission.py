@@ -321,6 +321,57 @@ def test_what_it_may_delete(account: Account, before: Make, says: str) -> None:
     assert gone is not bool(says)
 
 
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(_of(service, {}, type="LoadBalancer"), "", id="ours"),
+        pytest.param(_of(service, type="LoadBalancer"), NOT_CONTROLLED, id="of nobody"),
+    ],
+)
+def test_a_status_is_held_as_its_service_is(account: Account, make: Make, says: str) -> None:
+    """By whoever gave the account a right to it."""
+    rule = {"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"]}
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    role = {"metadata": {"name": "statuses"}, "rules": [rule]}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "statuses"}
+    subject = {"kind": "ServiceAccount", "name": OURS, "namespace": OURS}
+    binding = {"metadata": {"name": "statuses"}, "roleRef": reference, "subjects": [subject]}
+    account.administer("POST", f"{rbac}/clusterroles", role)
+    account.administer("POST", f"{rbac}/clusterrolebindings", binding)
+    name = f"held-{next(_names)}"
+    held = make(name)
+    assert account.administer("POST", _path(held), held).status == 201
+    path = f"{_path(held, name)}/status"
+    body = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+
+    def answered() -> Response | None:
+        response = account.write("PATCH", path, body)
+        unbound = response.status == 403 and "cannot patch" in response.body["message"]
+        return None if unbound else response
+
+    answer = awaited(answered)
+    assert answer is not None
+    _checked(answer, says, 200)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(OUR_SERVICE, "", id="ours"),
+        pytest.param(SERVICE, NOT_CONTROLLED, id="of nobody"),
+    ],
+)
+def test_a_server_side_apply_that_creates_is_a_creation(
+    account: Account, make: Make, says: str
+) -> None:
+    name = f"applied-{next(_names)}"
+    path = f"{_path(make(name), name)}?fieldManager=test"
+    response = account.cluster.request(
+        "PATCH", path, make(name), user=account.user, content_type="application/apply-patch+yaml"
+    )
+    _checked(response, says, 201)
+
+
 def test_an_object_with_many_owners_is_judged(account: Account) -> None:
     """What is looked through is bounded; 500 cost an API server a tenth of a second in any case."""
     name = f"held-{next(_names)}"
