@@ -137,6 +137,7 @@ class Config:
     drain_s: float = 10.0
     settle_s: float = 0.2
     rescan_s: float = 10.0
+    manifest_bytes_max: int = 16 * 1024 * 1024
     workers: int = 4
     writes_per_s: float = 200.0
     limits: Limits = field(default_factory=Limits)

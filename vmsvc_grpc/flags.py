@@ -325,6 +325,13 @@ SERVE = [
         "SECONDS",
     ),
     Flag(
+        "--manifest-bytes-max",
+        _count(),
+        "bytes of a manifest, at most; a larger one is reported, and what it held stays",
+        "16777216",
+        "N",
+    ),
+    Flag(
         "--rescan-s",
         _seconds(0.1),
         "seconds after which manifests are looked at unasked, for file systems that give no "

@@ -217,3 +217,12 @@ def test_a_file_system_that_is_unmounted_keeps_what_is_served(
         (mounted / "web.yaml").write_text(f"{SERVICE}---\n{VM.replace('10.0.0.1', '10.0.0.2')}")
         assert awaited(lambda: addresses(stub) == ["10.0.0.2"])
         assert awaited(lambda: http(program, "/readyz") == (200, "ok\n"))
+
+
+def test_a_file_may_hold_so_much(manifests: Path, tmp_path: Path) -> None:
+    arguments = ["--manifests", str(manifests), "--drain-s", "0", "--manifest-bytes-max", "1000"]
+    with serving(arguments, tmp_path / "log") as program, stub_of(program) as stub:
+        (manifests / "web.yaml").write_text("#" * 1001)
+        told = "web.yaml: cannot be read: it holds more than 1000 bytes; split it"
+        assert awaited(lambda: told in http(program, "/readyz")[1])
+        assert addresses(stub) == ["10.0.0.1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointDiff
 from vmsvc_grpc.model.objects import (
@@ -196,6 +197,9 @@ def _alike(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
     return old.deleting == new.deleting and old.labels == new.labels
 
 
+_NONE: Mapping[str, Mapping[Key, None]] = {}
+
+
 class VirtualMachineIndex:
     """VMs by name, and by each of their labels, its key and its value, within a namespace."""
 
@@ -267,6 +271,27 @@ class VirtualMachineIndex:
             for name in names
         }
         return (vms[name] for name in found)
+
+    def matching_elsewhere(
+        self, namespace: str, selector: Mapping[str, str], looks_max: int = 2000
+    ) -> Iterator[VirtualMachine]:
+        """VMs of all other namespaces that a selector matches, as far as they are soon found.
+
+        Not more than `looks_max` namespaces, nor VMs, are looked at: some milliseconds' worth.
+        """
+        pairs = list(selector.items())
+        looks = 0
+        for other in islice(self._by_namespace if pairs else (), looks_max):
+            if other == namespace or not all(
+                value in self._by_label.get((other, key), _NONE) for key, value in pairs
+            ):
+                continue
+            smallest = min((self._by_label[other, key][value] for key, value in pairs), key=len)
+            vms = self._by_namespace[other]
+            for name in islice(smallest, looks_max - looks):
+                looks += 1
+                if matches(selector, vms[name].labels):
+                    yield vms[name]
 
     def empty(self) -> bool:
         """Whether nothing at all is held, entries without content included."""

@@ -38,7 +38,7 @@ class DirectoryPlace:
         self._path = manifests
         self._output = config.output
         self._settle_s = config.settle_s
-        self._bounds = Bounds(rescan_s=config.rescan_s)
+        self._bounds = Bounds(rescan_s=config.rescan_s, file_bytes_max=config.manifest_bytes_max)
         self._metrics = metrics
         self._sources: dict[Path, FilesSource] = {}
         self._manifests = self._files(manifests, MANIFEST_KINDS, shared=False)

@@ -55,3 +55,19 @@ def test_services_by_labels(
     for key in selectors:
         index.remove(key)
     assert index.empty()
+
+
+def test_vms_of_other_namespaces_are_looked_at_up_to_a_bound() -> None:
+    index = VirtualMachineIndex()
+    labels = {"app": "web", "tier": "front"}
+    for namespace in ("shop", "lab", "data"):
+        for number in range(4):
+            index.put(vm(f"vm-{number}", namespace=namespace, labels=labels))
+            index.put(vm(f"other-{number}", namespace=namespace, labels={"app": "web"}))
+    index.put(vm("alone", namespace="far", labels={"app": "web"}))
+    found = [vm.key for vm in index.matching_elsewhere("shop", labels)]
+    assert found == [Key(ns, f"vm-{number}") for ns in ("lab", "data") for number in range(4)]
+    assert len(list(index.matching_elsewhere("shop", labels, looks_max=6))) == 6
+    assert len(list(index.matching_elsewhere("shop", labels, looks_max=2))) == 2
+    assert list(index.matching_elsewhere("shop", {})) == []
+    assert list(index.matching_elsewhere("shop", {"app": "web", "tier": "back"})) == []

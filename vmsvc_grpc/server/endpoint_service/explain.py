@@ -6,6 +6,7 @@ The rules are the model's; here they are only told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
@@ -18,6 +19,9 @@ from vmsvc_grpc.model.selector import matches
 from vmsvc_grpc.server.endpoint_service.encode import endpoint_message
 
 _Verdict = pb.VirtualMachineExplanation
+
+# So many VMs of other namespaces are named: enough to see what was mistaken.
+_ELSEWHERE_MAX = 5
 
 Remarks = Callable[[Kind, Key], Iterable[str]]
 """What is known of an object beside what the cache holds: where else it is defined."""
@@ -52,6 +56,8 @@ def explanation(
     response.selector.update(service.spec.selector)
     response.ip_families.extend(family.value for family in service.families)
     response.serving_last_valid = bool(problems)
+    if not service.contributions:
+        response.problems.extend(_matching_elsewhere(cache, key, service.spec))
     vms = cache.vms.nearly_matching(key.namespace, service.spec.selector)
     explained = [_explained(cache, service, service.spec, vm) for vm in vms]
     for vm in explained:
@@ -74,6 +80,20 @@ def _unheld(service: Service) -> Iterator[pb.Problem]:
     for condition in service.object.conditions:
         if condition.type == ACCEPTED and condition.status == "False":
             yield pb.Problem(field=f"status.conditions[{ACCEPTED}]", message=condition.message)
+
+
+def _matching_elsewhere(cache: Cache, key: Key, spec: ServiceSpec) -> Iterator[pb.Problem]:
+    """That a service without VMs would have some, were they in its namespace."""
+    vms = cache.vms.matching_elsewhere(key.namespace, spec.selector)
+    found = [str(vm.key) for vm in islice(vms, _ELSEWHERE_MAX + 1)]
+    if not found:
+        return
+    more = " and more" if len(found) > _ELSEWHERE_MAX else ""
+    yield pb.Problem(
+        field="spec.selector",
+        message=f"matches no VM of namespace {key.namespace}, but of others, where a service "
+        f"selects none: {', '.join(found[:_ELSEWHERE_MAX])}{more}",
+    )
 
 
 def _unreadable(cache: Cache, namespace: str) -> Iterator[pb.VirtualMachineExplanation]:

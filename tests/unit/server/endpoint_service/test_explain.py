@@ -303,3 +303,30 @@ def test_what_is_not_told_costs_nothing() -> None:
 
     _calls(world(0))  # Addresses that were judged once are known.
     assert _calls(world(0)) == _calls(world(500))
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "named"),
+    [
+        pytest.param(0, None, id="none"),
+        pytest.param(1, "lab/vm-0", id="one"),
+        pytest.param(5, "lab/vm-0, lab/vm-1, lab/vm-2, lab/vm-3, lab/vm-4", id="some"),
+        pytest.param(
+            9, "lab/vm-0, lab/vm-1, lab/vm-2, lab/vm-3, lab/vm-4 and more", id="more than are named"
+        ),
+    ],
+)
+def test_a_service_without_vms_hears_of_matching_ones_elsewhere(
+    elsewhere: int, named: str | None
+) -> None:
+    others = [vm(f"vm-{n}", "10.0.0.1", namespace="lab", labels=FRONT) for n in range(elsewhere)]
+    half = vm("half", namespace="lab", labels={"app": "web"})
+    found = explained(service(given=TWO), half, vm("near", labels={"app": "web"}), *others)
+    said = "matches no VM of namespace shop, but of others, where a service selects none: "
+    assert [(problem.field, problem.message) for problem in found.problems] == (
+        [("spec.selector", said + named)] if named else []
+    )
+    found = explained(service(given=TWO), vm("a", labels=FRONT), *others)
+    assert list(found.problems) == [], "it has a VM"
+    found = explained(service(given=spec({})), *others)
+    assert list(found.problems) == [], "it selects nothing"
