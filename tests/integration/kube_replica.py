@@ -184,8 +184,9 @@ class Desk:
 
 
 def _is_ours(slice_: Object) -> bool:
-    manager = slice_["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"]
-    return bool(manager == "vmsvc-grpc")
+    meta = slice_["metadata"]
+    manager = meta["labels"]["endpointslice.kubernetes.io/managed-by"]
+    return manager == "vmsvc-grpc" and "ownerReferences" in meta
 
 
 FAST = Settings(cooldown_s=0.05, backoff_first_s=0.02, backoff_max_s=0.2, lead_poll_s=0.05)

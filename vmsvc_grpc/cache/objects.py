@@ -19,6 +19,7 @@ from vmsvc_grpc.model.objects import (
 from vmsvc_grpc.model.ownership import (
     endpoints_trace,
     is_controlled,
+    is_our_slice,
     service_of_slice,
     service_trace,
 )
@@ -182,8 +183,9 @@ class Objects:
     def put(self, stored: Stored) -> frozenset[Key]:
         """Add or replace a stored object; the services that it was and is for, if it changed.
 
-        Of another's object only a trace is kept, and counts. That something about it changed
-        that nobody here reads, and its resource version with that, is no change.
+        Of another's object only a trace is kept, and counts; of its slice nothing, as a slice
+        has no name that ours must have. That something about an object changed that nobody
+        here reads, and its resource version with that, is no change.
         """
         old: Stored | None
         match stored:
@@ -194,6 +196,8 @@ class Objects:
                 old = self.endpoints.get(stored.key)
                 self.endpoints[stored.key] = stored = endpoints_trace(stored)
             case _:
+                if not is_our_slice(stored):
+                    return self.remove(stored.kind, stored.key)
                 old = self.slices.put(stored)
         self._file(stored.kind, stored.key, stored)
         if old is not None and says_the_same(old, stored):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,10 @@ from vmsvc_grpc.cache.topic import Absence, Absent, Topic
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import (
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
     NEWEST_API_VERSION,
+    SERVICE_NAME_LABEL,
     Key,
     Kind,
     ObjectMeta,
@@ -26,6 +30,7 @@ from vmsvc_grpc.model.objects import (
     Readiness,
     StoredAddress,
     StoredEndpoints,
+    StoredEndpointSlice,
     StoredService,
     Subset,
     TargetRef,
@@ -424,6 +429,37 @@ def test_what_is_written_and_not_changed_is_no_work() -> None:
     assert cache.services[WEB].object.meta.resource_version == "9"
     assert cache.stored_services[WEB].meta.resource_version == "9"
     assert cache.stored_endpoints[WEB].meta.resource_version == "9"
+
+
+def a_slice(version: int, *owners: OwnerReference, managed_by: str = MANAGED_BY) -> object:
+    labels = {SERVICE_NAME_LABEL: "web", MANAGED_BY_LABEL: managed_by}
+    key = Key("shop", "web-ipv4-0")
+    meta = replace(stored_meta(version, *owners, key=key), labels=labels)
+    return StoredEndpointSlice(meta=meta, address_type="IPv4" if version % 2 else "IPv6")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(a_slice, id="nobody's, with our label"),
+        pytest.param(lambda n: a_slice(n, REPLICA_SET), id="somebody's, with our label"),
+        pytest.param(lambda n: a_slice(n, OURS, managed_by="x"), id="ours, managed by another"),
+    ],
+)
+def test_a_foreign_slice_is_no_work_and_nothing_of_it_is_kept(made: Callable[[int], Any]) -> None:
+    cache = synced(service(), made(0), kinds=ALL_KINDS)
+    for version in range(1, 20):
+        assert cache.apply(Apply(made(version))) == frozenset()
+    assert cache.stored_slices.empty()
+    assert cache.stored_slices.of(WEB) == ()
+
+
+def test_a_slice_that_is_taken_from_us_is_work() -> None:
+    cache = synced(service(), a_slice(0, OURS), kinds=ALL_KINDS)
+    assert len(cache.stored_slices.of(WEB)) == 1
+    taken: Any = a_slice(1)
+    assert cache.apply(Apply(taken)) == {WEB}
+    assert cache.stored_slices.empty()
 
 
 def test_what_a_vmservice_left_is_work_until_it_is_gone() -> None:
