@@ -16,7 +16,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import ParseError, parse
-from vmsvc_grpc.model.problem import Problem
+from vmsvc_grpc.model.problem import Problem, escaped
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.schema import Path as FieldPath
 from vmsvc_grpc.model.schema import field_name
@@ -32,6 +32,9 @@ from vmsvc_grpc.source.manifests import Entry, ObjectId, Place, read_objects, re
 from vmsvc_grpc.source.places import Lines, Text
 
 _STANDARD_INPUT = "standard input"
+
+_LINE_CHARACTERS_MAX = 4096 + 1200
+"""A path, at its longest on Linux, and a problem."""
 
 _KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 
@@ -193,13 +196,16 @@ class _Reading:
 
     def _refuse(self, line: str) -> None:
         self.refused = True
-        print(line, file=self._err)
+        self._tell(line)
 
     def _object_problems(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
         written = self._written.get((kind, key))
         for problem in problems:
-            line = written.problem(problem) if written else f"{kind.value} {key}: {problem}"
-            print(line, file=self._err)
+            self._tell(written.problem(problem) if written else f"{kind.value} {key}: {problem}")
+
+    def _tell(self, line: str) -> None:
+        # Whoever named a file, or wrote a tag, may have put anything into it.
+        print(escaped(line, _LINE_CHARACTERS_MAX), file=self._err)
 
 
 def _held(cache: Cache, rules: Rules) -> Iterator[Child]:

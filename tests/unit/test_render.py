@@ -384,6 +384,14 @@ def test_a_file_that_cannot_be_read_hides_no_other(
     assert result.names == ["Service shop/web", "Endpoints shop/web"]
 
 
+def test_what_is_told_is_one_printable_line_whatever_a_file_is_called(tmp_path: Path) -> None:
+    bad = written(tmp_path / "a\n\x1b[2J\u202e.yaml", "a: [")
+    result = rendered(bad)
+    assert result.status == 1
+    assert result.err.startswith(f"{tmp_path}/a\\n\\x1b[2J\\u202e.yaml: line ")
+    assert result.err.count("\n") == 1
+
+
 def test_standard_input_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
     result = rendered("-")

@@ -84,12 +84,19 @@ class Text:
         self._text = text
         self._stream = io.StringIO(text)
         self._line, self._offset = 1, 0
+        self._last: tuple[int, Lines | None] = (0, None)
 
     def document(self, first_line: int) -> Lines | None:
         """The lines of the document that begins in that line, from 1; None if it is no YAML.
 
-        A value that an alias stands for stands where its anchor does. O(document).
+        A value that an alias stands for stands where its anchor does. O(document); asked for
+        again, as for each item of a list, it is at hand.
         """
+        if first_line != self._last[0]:
+            self._last = (first_line, self._read(first_line))
+        return self._last[1]
+
+    def _read(self, first_line: int) -> Lines | None:
         if first_line < self._line:
             self._line, self._offset = 1, 0
         while self._line < first_line:

@@ -60,6 +60,13 @@ def test_documents_in_any_order() -> None:
         assert lines.line_of([path]) == line
 
 
+def test_a_document_is_read_once_for_all_of_its_items() -> None:
+    """A list of 5,000 items was read 5,000 times."""
+    text = Text("a: 1\n---\nb: 1\n")
+    assert text.document(3) is text.document(3)
+    assert text.document(1) is not text.document(3)
+
+
 def test_json_values_one_after_another() -> None:
     text = Text('{"a": 1,\n\t"b": [\n\t\t{"c": "\\/"}]}\n{"d":\n1}')
     first, second = text.document(1), text.document(4)
