@@ -216,7 +216,7 @@ def _held(cache: Cache, rules: Rules) -> Iterator[Child]:
             service.endpoints,
             rules,
         )
-        assert wanted.failure is None, "nothing is in the way where nothing is held"
+        assert not wanted.failures, "nothing is in the way where nothing is held"
         for child in (wanted.objects.service, wanted.objects.endpoints):
             if child is not None:
                 yield child

@@ -231,6 +231,7 @@ class Replica:
             on_notice=self.recorder.tell,
             may_write=may_write,
             mirrored=self.store.mirrored,
+            witness=self.store,
             **options,
         )
 

@@ -27,6 +27,9 @@ from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import escaped
 
+FIELD_MANAGER = "vmsvc-grpc"
+"""By whom an API server says that fields are managed which we wrote: from our User-Agent."""
+
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -155,7 +158,7 @@ class ApiServer:
                 "Accept": JSON,
                 # To unpack a list would hold up the event loop for longer than to read it.
                 "Accept-Encoding": "identity",
-                "User-Agent": f"vmsvc-grpc/{__version__}",
+                "User-Agent": f"{FIELD_MANAGER}/{__version__}",
             },
         )
         return self

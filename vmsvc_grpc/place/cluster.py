@@ -139,6 +139,7 @@ class ClusterPlace:
                 vmservices_held=True,
             ),
             mirrored=store.mirrored,
+            witness=store,
             on_failure=log_failure,
             on_notice=recorder.tell,
             may_write=lambda: leader.leads,

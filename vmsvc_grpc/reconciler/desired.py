@@ -8,16 +8,15 @@ Knows no I/O, and not how a change is carried out.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,
-    OwnerReference,
     ServiceSpec,
     StoredEndpointSlice,
-    StoredService,
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import is_controlled, is_controlled_by, is_left_behind
@@ -43,8 +42,8 @@ class Desired:
     """
 
     objects: Objects
-    failure: Failure | None = None
-    """What we may not do, if there is something: another's object is in the way."""
+    failures: tuple[Failure, ...] = ()
+    """What we cannot do or may not: another's object is in the way, say."""
 
 
 def desired(
@@ -55,6 +54,8 @@ def desired(
     *,
     now: str = "",
     handed_over: bool = True,
+    standing: tuple[Failure, ...] = (),
+    taken: Collection[str] = (),
 ) -> Desired:
     """Everything that should be, for the VMService that is observed, by its last valid `spec`.
 
@@ -62,6 +63,8 @@ def desired(
     as they are. Those of a VMService that is being deleted, or that is not there, are gone,
     as far as one controls them; so is our finalizer. `now` is RFC 3339, for a condition that
     changes. Until `handed_over`, slices stay that Kubernetes is to have others for.
+    `standing` are failures that the VMService is to tell of beside those found here, and
+    `taken` are names of slices that are somebody else's.
     O(endpoints). Never raises.
     """
     vmservice = observed.vmservice
@@ -72,7 +75,10 @@ def desired(
         left = without(observed, partial(is_controlled_by, uid=vmservice.meta.uid))
         leaving = released(vmservice) if rules.vmservices_held else vmservice
         return Desired(replace(left, vmservice=leaving))
-    wanted = _with_children(observed, vmservice, spec, endpoints, rules, handed_over=handed_over)
+    wanted = _with_children(
+        observed, vmservice, spec, endpoints, rules, handed_over=handed_over, taken=taken
+    )
+    wanted = replace(wanted, failures=(*wanted.failures, *standing))
     if not rules.vmservices_held:
         return wanted
     claiming = claimed(vmservice, spec, rules) if spec else vmservice
@@ -80,10 +86,15 @@ def desired(
 
 
 def undone(
-    observed: Objects, spec: ServiceSpec | None, failure: Failure, rules: Rules, *, now: str
+    observed: Objects,
+    spec: ServiceSpec | None,
+    failures: tuple[Failure, ...],
+    rules: Rules,
+    *,
+    now: str,
 ) -> Desired:
     """What should be where a change failed: all is as it was, and the VMService says why."""
-    kept, vmservice = Desired(observed, failure), observed.vmservice
+    kept, vmservice = Desired(observed, failures), observed.vmservice
     if vmservice is None or vmservice.meta.deleting or not rules.vmservices_held:
         return kept
     return _reported(kept, vmservice, spec, now)
@@ -95,7 +106,7 @@ def _reported(
     """The same, with what the VMService says of it."""
     service = wanted.objects.service
     own = service if service and is_controlled_by(service.meta, vmservice.meta.uid) else None
-    failures = (*refusals(vmservice), *((wanted.failure,) if wanted.failure else ()))
+    failures = (*refusals(vmservice), *wanted.failures)
     reporting = reported(vmservice, spec, own, failures, now)
     return replace(wanted, objects=replace(wanted.objects, vmservice=reporting))
 
@@ -108,6 +119,7 @@ def _with_children(
     rules: Rules,
     *,
     handed_over: bool,
+    taken: Collection[str],
 ) -> Desired:
     """What should be of the children of a VMService that stays."""
     if spec is None:
@@ -117,7 +129,7 @@ def _with_children(
     owner = owner_of(vmservice, observed, api_version)
     stored, held = observed.service, observed.endpoints
     if failure := service_in_the_way(stored, uid):
-        return Desired(observed, failure)
+        return Desired(observed, (failure,))
     if stored is not None and is_left_behind(stored.meta, uid):
         stored = None
     service = service_of(vmservice, spec, stored, owner, rules)
@@ -127,34 +139,27 @@ def _with_children(
         slices_left = () if handed_over else observed.slices
         return Desired(replace(observed, service=service, endpoints=left, slices=slices_left))
     if failure := endpoints_in_the_way(held, uid):
-        return Desired(replace(observed, service=service), failure)
+        return Desired(replace(observed, service=service), (failure,))
     if held is not None and is_left_behind(held.meta, uid):
         held = None
     service = marked(service) if rules.direct_slices else mirrored(vmservice, service, rules)
     new = endpoints_of(owner, spec, endpoints, service, held)
     keeps_slices = rules.direct_slices or (observed.slices and not handed_over)
-    direct = _slices(owner, spec, endpoints, service, observed) if keeps_slices else ()
+    direct: tuple[StoredEndpointSlice, ...] = ()
+    if keeps_slices:
+        direct = slices(
+            service.key,
+            owner,
+            endpoint_ports(spec),
+            endpoints,
+            observed.slices,
+            families=service.ip_families,
+            headless=service.cluster_ip == "None",
+            taken=taken,
+        )
     return Desired(replace(observed, service=service, endpoints=new, slices=direct))
 
 
 def refusals(vmservice: VirtualMachineService) -> tuple[Failure, ...]:
     """What is wrong with the VMService itself, each flaw beginning with its field."""
     return tuple(Failure("Invalid", str(problem)) for problem in vmservice.problems)
-
-
-def _slices(
-    owner: OwnerReference,
-    spec: ServiceSpec,
-    endpoints: tuple[Endpoint, ...],
-    service: StoredService,
-    observed: Objects,
-) -> tuple[StoredEndpointSlice, ...]:
-    return slices(
-        service.key,
-        owner,
-        endpoint_ports(spec),
-        endpoints,
-        observed.slices,
-        families=service.ip_families,
-        headless=service.cluster_ip == "None",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,3 +35,10 @@ class Failure(NamedTuple):
 
     reason: str
     message: str
+
+
+def joined(failures: Sequence[Failure]) -> Failure | None:
+    """All of them as one, by the reason of the first; None if there is none."""
+    if not failures:
+        return None
+    return Failure(failures[0].reason, "; ".join(failure.message for failure in failures))

@@ -7,13 +7,14 @@ overwritten that was not seen. An update sends what differs and no more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from vmsvc_grpc.kube.client import (
+    FIELD_MANAGER,
     JSON,
     MERGE_PATCH,
     NAMESPACE_TERMINATING,
@@ -27,13 +28,15 @@ from vmsvc_grpc.model.objects import (
     SERVICE_NAME_LABEL,
     Key,
     Kind,
+    Object,
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.model.parse import ParseError, parse_json
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.reconciler.fields import body
 from vmsvc_grpc.reconciler.held import Child, Held
-from vmsvc_grpc.reconciler.patch import merge_patch
+from vmsvc_grpc.reconciler.patch import Path, merge_patch
 from vmsvc_grpc.reconciler.plan import Change, Verb
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
@@ -118,6 +121,40 @@ class KubeStore:
             message = f"whether Endpoints {service} are mirrored cannot be read: {error}"
             raise ChangeError("EndpointSlicesUnread", message, passing=True) from error
         return frozenset(slice_.address_type for slice_ in found.items if slice_.endpoints)
+
+    async def find(self, kind: Kind, key: Key) -> Held | None:
+        """The object as the API server holds it now, whoever's it is. Raises ChangeError."""
+        try:
+            raw = await self._read(kind, key)
+            return None if raw is None else _as_held(parse_json(kind, raw))
+        except (ApiServerError, TimeoutError, ParseError) as error:
+            message = f"{kind.value} {key} cannot be read: {error}"
+            raise ChangeError(f"{kind.value}Unread", message, passing=True) from error
+
+    async def other_writer(self, kind: Kind, key: Key, fields: Collection[Path]) -> str:
+        """The manager, other than us, whose entry for these fields is newest, or at all.
+
+        One that takes a field away owns it no longer, so there need not be one for it.
+        """
+        try:
+            raw = await self._read(kind, key)
+            managed = msgspec.json.decode(raw or b"{}", type=_Managed).metadata.managed_fields
+        except (ApiServerError, TimeoutError, msgspec.DecodeError):
+            return ""
+        others = [entry for entry in managed or () if entry.manager != FIELD_MANAGER]
+        newest = max(others, key=lambda entry: (entry.holds(fields), entry.time), default=None)
+        return quoted(newest.manager) if newest else ""
+
+    async def _read(self, kind: Kind, key: Key) -> bytes | None:
+        """The bytes of an object; None if there is none. Raises ApiServerError, TimeoutError."""
+        version = VERSIONS.get(kind) or self._served or await newest_served(self._api, kind)
+        try:
+            async with asyncio.timeout(self._write_s):
+                return await self._api.request("GET", path_of(kind, version, *key))
+        except ApiServerError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
 
     async def _create(self, change: Change) -> Held | None:
         wanted = change.object
@@ -205,6 +242,32 @@ class KubeStore:
         return None if held.meta.deleting and not held.meta.finalizers else held
 
 
+class _ManagedEntry(msgspec.Struct, rename="camel"):
+    manager: str = ""
+    time: str = ""
+    fields_v1: dict[str, Any] = msgspec.field(name="fieldsV1", default_factory=dict)
+
+    def holds(self, fields: Collection[Path]) -> bool:
+        """Whether it is for one of these fields, or for one that holds it."""
+        return any(self._holds(path) for path in fields)
+
+    def _holds(self, path: Path) -> bool:
+        inner: Any = self.fields_v1
+        for name in path:
+            if not isinstance(inner, dict) or f"f:{name}" not in inner:
+                return False
+            inner = inner[f"f:{name}"]
+        return True
+
+
+class _ManagedMeta(msgspec.Struct, rename="camel"):
+    managed_fields: list[_ManagedEntry] | None = None
+
+
+class _Managed(msgspec.Struct):
+    metadata: _ManagedMeta = msgspec.field(default_factory=_ManagedMeta)
+
+
 class _AnswerMeta(msgspec.Struct):
     finalizers: list[str] = []
 
@@ -220,6 +283,11 @@ class _Slice(msgspec.Struct, rename="camel"):
 
 class _Slices(msgspec.Struct):
     items: list[_Slice]
+
+
+def _as_held(found: Object) -> Held:
+    assert isinstance(found, Held), "only what is written is looked for"
+    return found
 
 
 def _version(held: Held) -> str:

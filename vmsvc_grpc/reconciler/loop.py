@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -20,17 +20,20 @@ from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
     Kind,
-    VirtualMachineService,
+    StoredEndpointSlice,
 )
+from vmsvc_grpc.model.ownership import is_our_slice
 from vmsvc_grpc.reconciler.desired import Desired, desired, undone
 from vmsvc_grpc.reconciler.handover import HandOver
-from vmsvc_grpc.reconciler.held import Failure, Held, Objects
+from vmsvc_grpc.reconciler.held import Failure, Objects, joined
+from vmsvc_grpc.reconciler.names import TakenNames
 from vmsvc_grpc.reconciler.notice import OnNotice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
 from vmsvc_grpc.reconciler.rules import Rules
-from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store
+from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store, Witness
 from vmsvc_grpc.reconciler.telling import OnFailure, Telling
+from vmsvc_grpc.reconciler.yielding import Patience, Target, Yielding, target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +41,10 @@ class Settings:
     """Bounds of the reconciler.
 
     `cooldown_s` is how long a service rests after a write: each is read whole by the
-    controller that mirrors Endpoints, and its slices by every node. Streams do not wait. An
-    object that is not as it was just written is reported when it was found so for
-    `repeats_max` times in a row. `lead_poll_s` is how often it is looked whether writing is
+    controller that mirrors Endpoints, and its slices by every node. Streams do not wait.
+    What has been tried in vain `retries_max` times in a row is a failure that the
+    VMService tells of, even if it may pass. `recheck_s` is how long another's object in the
+    way is believed to be there. `lead_poll_s` is how often it is looked whether writing is
     allowed again, where it is not. `hand_over_s` is how long Kubernetes may take to mirror
     the next service of those whose EndpointSlices are ours still and shall not be.
     """
@@ -48,7 +52,9 @@ class Settings:
     workers: int = 4
     writes_per_s: float = 50.0
     writes_burst: int = 200
-    repeats_max: int = 3
+    retries_max: int = 10
+    recheck_s: float = 60.0
+    patience: Patience = field(default_factory=Patience)
     cooldown_s: float = 1.0
     backoff_first_s: float = 0.1
     backoff_max_s: float = 60.0
@@ -85,29 +91,19 @@ class _Done(NamedTuple):
 
     wrote: bool
     more: bool
-    failure: Failure | None
+    failures: tuple[Failure, ...] = ()
     waits: bool = False
 
 
-_Target = tuple[Kind, Key, str]
-
-
-def _target(change: Change) -> _Target:
-    """What a change is about. The status of a VMService is a thing of its own."""
-    before, after = change.before, change.after
-    if after is None:
-        return change.kind, change.key, "deletion"
-    own = isinstance(after, VirtualMachineService)
-    only_status = own and before is not None and before.meta == after.meta
-    return change.kind, change.key, "status" if only_status else "object"
-
-
-def _content(change: Change) -> Held | None:
-    """What a change wants an object to say, without what its store says of it."""
-    if change.after is None:
-        return None
-    meta = replace(change.after.meta, uid="", resource_version="", generation=0)
-    return replace(change.after, meta=meta)
+def _conflicts(conflict: Conflict, times: int) -> Failure:
+    """What to say of one of many conflicts."""
+    change = conflict.change
+    assert change is not None, "only a change conflicts"
+    return Failure(
+        f"{change.verb.name.title()}{change.kind.value}Conflicts",
+        f"cannot {change}: it was not as we had read it, {times} times in a row; "
+        "see who else writes or holds it",
+    )
 
 
 def _now() -> str:
@@ -125,6 +121,7 @@ class Reconciler:
         settings: Settings,
         rules: Rules,
         mirrored: Mirrored = _all_mirrored,
+        witness: Witness | None = None,
         on_failure: OnFailure | None = None,
         on_notice: OnNotice = lambda _, __: None,
         all_listed: Callable[[], bool] = lambda: True,
@@ -136,7 +133,8 @@ class Reconciler:
 
         `all_listed` says whether every VMService that exists could be read. While not,
         objects whose VMService nobody has seen stay: it may be among the unread.
-        Without direct slices, those written before go once `mirrored` knows of others.
+        `witness` says who else writes, where that can be told. Without direct slices, those
+        written before go once `mirrored` knows of others.
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
@@ -146,13 +144,16 @@ class Reconciler:
         self._settings = settings
         self._rules = rules
         self._mirrored = mirrored
+        self._witness = witness
         self._hand_over = HandOver(patience_s=settings.hand_over_s)
         self._telling = Telling(on_failure, on_notice)
         self._all_listed = all_listed
         self._may_write = may_write
         self._now = now
-        # How often in a row an object was not as it had just been written.
-        self._repeats: dict[Key, int] = {}
+        self._yielding = Yielding(settings.patience)
+        self._taken = TakenNames(recheck_s=settings.recheck_s)
+        # How often in a row the work on a service was broken off by what may pass.
+        self._retries: Counter[Key] = Counter()
         # Services whose VMService existed in the life of this process and that hold objects.
         self._seen: set[Key] = set()
         self._queue = Queue(
@@ -230,50 +231,92 @@ class Reconciler:
         self.counts.reconciles += 1
         try:
             done = await self._reconcile(key)
-        except Conflict as conflict:
-            self.counts.conflicts += 1
-            if conflict.found is not None:
-                self._take_in(key, Answer(conflict.found))
+        except Conflict:
             self._queue.failed(key, clock())
         except ChangeError as error:
             self.counts.errors += 1
             self._telling.fail(key, error.failure)
             if not error.passing:
-                self._warn(key, error.failure)
+                self._warn(key, (error.failure,))
             self._queue.failed(key, clock(), at_least_s=error.retry_after_s)
         except NotWriting:
-            self._queue.abandoned(key, clock())
+            if self._may_write():
+                self._queue.failed(key, clock())
+            else:
+                self._queue.abandoned(key, clock())
         except BaseException:
             self._queue.abandoned(key, clock())
             raise
         else:
-            self._telling.fail(key, done.failure)
-            self._warn(key, done.failure)
+            self._telling.fail(key, joined(done.failures))
+            self._warn(key, done.failures)
             if done.waits:
                 self._queue.failed(key, clock())
             else:
                 self._queue.succeeded(key, clock(), wrote=done.wrote)
             if done.more:
                 self._queue.add(key, clock())
+            self._look_again(key, clock())
         finally:
             self._wake.set()
 
+    def _look_again(self, key: Key, now: float) -> None:
+        """Come back to what is left alone for now."""
+        for due in (self._yielding.due(key, now), self._taken.due(key)):
+            if due is not None:
+                self._queue.later(key, due)
+
     async def _reconcile(self, key: Key) -> _Done:
-        """Bring everything of a key in line."""
+        """Bring everything of a key in line. Raises ChangeError, Conflict and NotWriting."""
         try:
+            await self._look_at_taken(key)
             done = await self._work(key)
-            if not done.more and done.failure is None and self._leaves_slices(key):
+            if not done.more and not done.failures and self._leaves_slices(key):
                 if not await self._handed_over(key):
                     return done._replace(waits=True)
                 done = await self._work(key)
                 self._hand_over.forget(key)
+        except Conflict as conflict:
+            self._note_conflict(key, conflict)
+            if not self._in_vain(key):
+                raise
+            failure = _conflicts(conflict, self._settings.retries_max)
+            await self._tell_of(key, failure)
+            raise ChangeError(failure.reason, failure.message) from conflict
         except ChangeError as error:
+            error.passing = error.passing and not self._in_vain(key)
             if not error.passing:
                 await self._tell_of(key, error.failure)
             raise
-        if not done.more:
-            self._repeats.pop(key, None)
+        self._retries.pop(key, None)
         return done
+
+    def _in_vain(self, key: Key) -> bool:
+        """Note that the work was broken off; whether that happens again and again."""
+        self._retries[key] += 1
+        return self._retries[key] >= self._settings.retries_max
+
+    def _note_conflict(self, key: Key, conflict: Conflict) -> None:
+        """Take in what is there instead: into the cache, or among the names that are taken."""
+        self.counts.conflicts += 1
+        found = conflict.found
+        if isinstance(found, StoredEndpointSlice) and not is_our_slice(found):
+            self._taken.seen(key, found.key, asyncio.get_running_loop().time())
+            self._retries.pop(key, None)  # The next name is progress.
+        elif found is not None:
+            self._take_in(key, Answer(found))
+
+    async def _look_at_taken(self, key: Key) -> None:
+        """Whether others' slices are there still, those seen long ago. Raises ChangeError."""
+        if self._taken.of(key) and key not in self._cache.services:
+            self._taken.forget(key)
+        for slice_ in self._taken.doubtful(key, asyncio.get_running_loop().time()):
+            assert self._witness is not None, "slices are held where it can be asked for them"
+            found = await self._witness.find(Kind.ENDPOINT_SLICE, slice_)
+            if isinstance(found, StoredEndpointSlice) and not is_our_slice(found):
+                self._taken.seen(key, slice_, asyncio.get_running_loop().time())
+            else:
+                self._taken.gone(key, slice_)
 
     def _leaves_slices(self, key: Key) -> bool:
         """Whether there are slices of ours that Kubernetes is to have others for."""
@@ -298,31 +341,31 @@ class Reconciler:
         after another object turned out to be in the way. What has changed again by then
         waits for the next turn, so that many changes become few writes.
         """
-        written: dict[_Target, Change] = {}
+        clock = asyncio.get_running_loop().time
+        written: set[tuple[Target, bool]] = set()
         while True:
-            change, failure = self._next_change(key, failed)
-            if change is not None and await self._waited_for_token():
-                change, failure = self._next_change(key, failed)
+            change, failures = self._next_change(key, failed)
+            if await self._found_writers(key) or (
+                change is not None and await self._waited_for_token()
+            ):
+                change, failures = self._next_change(key, failed)
             if change is None:
-                return _Done(wrote=bool(written), more=False, failure=failure)
-            if (before := written.get(_target(change))) is not None:
-                self._note_repeat(key, before, change)
-                return _Done(wrote=True, more=True, failure=failure)
+                return _Done(wrote=bool(written), more=False, failures=failures)
+            about = target(change), change.after is None
+            if about in written:
+                return _Done(wrote=True, more=True, failures=failures)
             await self._make(key, change)
-            written[_target(change)] = change
+            self._yielding.written(key, change, clock())
+            written.add(about)
 
-    def _note_repeat(self, key: Key, written: Change, wanted: Change) -> None:
-        """Raises ChangeError if an object is not as it was written, again and again."""
-        if _content(written) != _content(wanted):
-            self._repeats.pop(key, None)
-            return
-        self._repeats[key] = self._repeats.get(key, 0) + 1
-        if self._repeats[key] >= self._settings.repeats_max:
-            raise ChangeError(
-                "ChangesDoNotStay",
-                f"{wanted.kind.value} {wanted.key} is not as it was written, "
-                f"{self._settings.repeats_max} times in a row; somebody else changes it",
-            )
+    async def _found_writers(self, key: Key) -> bool:
+        """Find out who else writes what has come into dispute; whether anything had."""
+        undecided = list(self._yielding.undecided(key))
+        for about, fields in undecided:
+            asked = self._witness
+            writer = await asked.other_writer(about.kind, about.key, fields) if asked else ""
+            self._yielding.found(key, about, writer)
+        return bool(undecided)
 
     async def _tell_of(self, key: Key, failure: Failure) -> None:
         """Have the VMService say why its objects cannot be as they should be.
@@ -336,12 +379,17 @@ class Reconciler:
 
     def _next_change(
         self, key: Key, failed: Failure | None
-    ) -> tuple[Change | None, Failure | None]:
-        """The next change to make; and what we may not do, if there is something."""
+    ) -> tuple[Change | None, tuple[Failure, ...]]:
+        """The next change to make; and what we cannot do or may not."""
+        now = asyncio.get_running_loop().time()
         observed = self._observed(key)
-        wanted = self._desired(key, observed, failed)
-        changes = plan(wanted.objects, observed)
-        return (changes[0] if changes else None), wanted.failure
+        while True:
+            disputes = self._yielding.failures(key)
+            wanted = self._desired(key, observed, failed, disputes)
+            changes = self._yielding.allowed(key, plan(wanted.objects, observed), now)
+            # What is in dispute from now on, or no longer, is to be told of.
+            if self._yielding.failures(key) == disputes:
+                return (changes[0] if changes else None), wanted.failures
 
     def _observed(self, key: Key) -> Objects:
         service = self._cache.services.get(key)
@@ -349,14 +397,21 @@ class Reconciler:
             vmservice=service.object if service else None,
             service=self._cache.stored_services.get(key),
             endpoints=self._cache.stored_endpoints.get(key),
-            slices=self._cache.stored_slices.of(key),
+            slices=tuple(filter(is_our_slice, self._cache.stored_slices.of(key))),
         )
 
-    def _desired(self, key: Key, observed: Objects, failed: Failure | None) -> Desired:
+    def _desired(
+        self,
+        key: Key,
+        observed: Objects,
+        failed: Failure | None,
+        disputes: tuple[Failure, ...],
+    ) -> Desired:
         service = self._cache.services.get(key)
         spec = service.spec if service else None
         if failed is not None:
-            return undone(observed, spec, failed, self._rules, now=self._now())
+            failures = (failed, *disputes)
+            return undone(observed, spec, failures, self._rules, now=self._now())
         wanted = desired(
             observed,
             spec,
@@ -364,6 +419,8 @@ class Reconciler:
             self._rules,
             now=self._now(),
             handed_over=self._hand_over.over(key),
+            standing=(*disputes, *self._taken.failures(key)),
+            taken=self._taken.of(key),
         )
         if service is not None:
             self._seen.add(key)
@@ -394,6 +451,9 @@ class Reconciler:
         except Gone:
             self._take_in(key, gone)
             return
+        except Conflict as conflict:
+            conflict.change = change
+            raise
         self.counts.writes[change.kind, change.verb] += 1
         service = self._cache.services.get(key)
         self._telling.made(service.object if service else None, change)
@@ -403,7 +463,7 @@ class Reconciler:
         # The key itself is planned anew right after this.
         self.enqueue(self._cache.apply(event) - {key})
 
-    def _warn(self, key: Key, failure: Failure | None) -> None:
+    def _warn(self, key: Key, failures: Iterable[Failure]) -> None:
         service = self._cache.services.get(key)
         mirrored = None if self._rules.direct_slices else self._cache.stored_endpoints.get(key)
-        self._telling.warn(key, service.object if service else None, failure, mirrored)
+        self._telling.warn(key, service.object if service else None, failures, mirrored)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from vmsvc_grpc.reconciler.fields import Untyped, fields_of, put
 from vmsvc_grpc.reconciler.held import Held
 
+Path = tuple[str, ...]
+"""Where a field stands in JSON: the names that lead to it."""
+
 
 def merge_patch(before: Held, after: Held) -> Untyped:
     """What to send so that `before` becomes `after`: the fields that differ, and no others.

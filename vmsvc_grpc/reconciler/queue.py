@@ -62,6 +62,11 @@ class Queue:
         else:
             self._schedule(key, max(now, self._cooling.get(key, now)))
 
+    def later(self, key: Key, due: float) -> None:
+        """The key, which is not in work, wants work at that time, if not before."""
+        assert key not in self._working, "its next turn is decided at the end of this one"
+        self._schedule(key, due)
+
     def take(self, now: float) -> Key | None:
         """A key whose time has come, which is in work from now on; None if there is none."""
         self._forget_cooled(now)

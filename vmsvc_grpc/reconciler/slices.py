@@ -45,12 +45,14 @@ def slices(
     *,
     families: Collection[str],
     headless: bool,
+    taken: Collection[str] = (),
 ) -> tuple[StoredEndpointSlice, ...]:
     """The slices that should be held, sorted by name: those observed, changed where need be.
 
     `owner` refers to the VMService, by the version that VMs are referred to as well.
     Each holds at most 100 endpoints of one family. Each of `families`, the service's own,
-    has one, be it empty: that there are no endpoints is worth saying. A change of one
+    has one, be it empty: that there are no endpoints is worth saying. New ones have none of
+    the names in `taken`. A change of one
     endpoint changes at most two slices. O(endpoints).
     """
     wanted = [_endpoint(service, owner.api_version, e) for e in endpoints]
@@ -59,7 +61,7 @@ def slices(
         of_family = [e for e in wanted if _family(e) is family]
         old = {s.key.name: s for s in observed if s.address_type == family.value}
         if of_family or family.value in families:
-            held |= _of_family(service, family, of_family, old)
+            held |= _of_family(service, family, of_family, old, taken)
     return tuple(
         _completed(slice_, service, owner, ports, headless=headless)
         for _, slice_ in sorted(held.items())
@@ -90,7 +92,11 @@ def _family(endpoint: SliceEndpoint) -> IPFamily:
 
 
 def _of_family(
-    service: Key, family: IPFamily, endpoints: list[SliceEndpoint], observed: _Slices
+    service: Key,
+    family: IPFamily,
+    endpoints: list[SliceEndpoint],
+    observed: _Slices,
+    taken: Collection[str],
 ) -> _Slices:
     """The slices of one family, by name; at least one."""
     held = _kept(endpoints, observed)
@@ -102,7 +108,7 @@ def _of_family(
             room = ENDPOINTS_MAX - len(kept)
             kept.extend(waiting[:room])
             waiting = waiting[room:]
-    names = _free_names(f"{service.name}-{family.value.lower()}-", observed)
+    names = _free_names(f"{service.name}-{family.value.lower()}-", {*observed, *taken})
     _place(waiting, held, names)
     full = {name: kept for name, kept in held.items() if kept}
     first = min(held) if held else next(names)
@@ -133,8 +139,8 @@ def _place(waiting: list[SliceEndpoint], held: _Held, names: Iterator[str]) -> N
         held.setdefault(name, []).extend(waiting)
 
 
-def _free_names(prefix: str, observed: _Slices) -> Iterator[str]:
-    return (name for n in count() if (name := f"{prefix}{n}") not in observed)
+def _free_names(prefix: str, taken: Collection[str]) -> Iterator[str]:
+    return (name for n in count() if (name := f"{prefix}{n}") not in taken)
 
 
 def _slice(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.held import Failure, Held
+from vmsvc_grpc.reconciler.patch import Path
 from vmsvc_grpc.reconciler.plan import Change
 
 
@@ -34,6 +37,8 @@ class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first
     def __init__(self, found: Held | None = None) -> None:
         super().__init__()
         self.found = found
+        self.change: Change | None = None
+        """The change that could not be made, once that is known."""
 
 
 class Gone(Exception):  # noqa: N818 - not an error: somebody else was first.
@@ -53,3 +58,16 @@ class Store(Protocol):
         Raises Conflict, Gone, ChangeError or NotWriting, and has then changed nothing. If
         cancelled, it may or may not have.
         """
+
+
+class Witness(Protocol):
+    """What can be asked where objects are held, beside what is read of them all the time."""
+
+    async def find(self, kind: Kind, key: Key) -> Held | None:
+        """The object as it is held now, whoever's it is; None if there is none.
+
+        Raises ChangeError.
+        """
+
+    async def other_writer(self, kind: Kind, key: Key, fields: Collection[Path]) -> str:
+        """Who else wrote these fields of an object last; "" if that cannot be told."""

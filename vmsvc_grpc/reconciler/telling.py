@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from vmsvc_grpc.model.objects import Key, StoredEndpoints, VirtualMachineService
 from vmsvc_grpc.reconciler import notice
@@ -52,7 +52,7 @@ class Telling:
         self,
         key: Key,
         vmservice: VirtualMachineService | None,
-        failure: Failure | None,
+        failures: Iterable[Failure],
         mirrored: StoredEndpoints | None,
     ) -> None:
         """Warn of what is wrong now and was not at the last call.
@@ -63,7 +63,7 @@ class Telling:
         if vmservice is None:
             self._warned.pop(key, None)
             return
-        failures = (*refusals(vmservice)[:_WARNINGS_MAX], *((failure,) if failure else ()))
+        failures = (*refusals(vmservice)[:_WARNINGS_MAX], *failures)
         size = notice.of_size(mirrored)
         now = (*map(notice.of_failure, failures), *((size,) if size else ()))
         uid = vmservice.meta.uid

@@ -98,13 +98,13 @@ def wanted(
 
 
 def service_of(result: Desired) -> StoredService:
-    assert result.failure is None
+    assert not result.failures
     assert result.objects.service is not None
     return result.objects.service
 
 
 def endpoints_of(result: Desired) -> StoredEndpoints:
-    assert result.failure is None
+    assert not result.failures
     assert result.objects.endpoints is not None
     return result.objects.endpoints
 
@@ -694,9 +694,9 @@ def test_endpoints_that_another_controls_stay_and_are_reported() -> None:
     got = wanted(spec(), READY, held=Objects(endpoints=held))
     assert got.objects.endpoints == held
     assert got.objects.service is not None
-    assert got.failure is not None
-    assert got.failure.reason == "EndpointsNotOurs"
-    assert "Deployment someone" in got.failure.message
+    (failure,) = got.failures
+    assert failure.reason == "EndpointsNotOurs"
+    assert "Deployment someone" in failure.message
 
 
 # -- Whose it is --
@@ -749,10 +749,10 @@ def test_a_service_that_is_not_ours_stays_and_no_endpoints_are_written(
         observed = Objects(vmservice=service(), service=held, endpoints=endpoints)
         got = wanted(spec(), READY, held=observed)
         assert got.objects == observed
-        assert got.failure is not None
-        assert got.failure.reason == "ServiceNotOurs"
-        assert words in got.failure.message
-        assert "shop/web" in got.failure.message
+        (failure,) = got.failures
+        assert failure.reason == "ServiceNotOurs"
+        assert words in failure.message
+        assert "shop/web" in failure.message
 
 
 def test_the_api_servers_own_service_is_not_taken_over() -> None:
@@ -763,9 +763,9 @@ def test_the_api_servers_own_service_is_not_taken_over() -> None:
     observed = Objects(vmservice=service(key), service=held, endpoints=endpoints)
     got = wanted(spec(), READY, by=service(key), held=observed)
     assert got.objects == observed
-    assert got.failure is not None
-    assert got.failure.reason == "ServiceNotOurs"
-    assert "API server" in got.failure.message
+    (failure,) = got.failures
+    assert failure.reason == "ServiceNotOurs"
+    assert "API server" in failure.message
 
 
 def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,6 +36,7 @@ from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone
+from vmsvc_grpc.reconciler.yielding import Patience
 
 DEADLINE_S = 10.0
 FAST = Settings(
@@ -536,25 +537,113 @@ class Stubborn(Cluster):
         return held
 
 
-async def test_objects_that_do_not_stay_as_written_are_reported_until_they_do() -> None:
+HASTY = Patience(rounds_max=3, pause_first_s=0.02, pause_max_s=0.1, quiet_s=0.3)
+
+
+class Witnessing:
+    """Knows who else writes, and what is there although no list shows it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.asked: list[tuple[Kind, tuple[str, ...]]] = []
+
+    async def find(self, kind: Kind, key: Key) -> Held | None:
+        return self._store.held.get((kind, key))
+
+    async def other_writer(self, kind: Kind, key: Key, fields: Collection[tuple[str, ...]]) -> str:
+        self.asked.append((kind, tuple(".".join(path) for path in fields)))
+        return "'policy-engine'"
+
+
+async def test_what_is_changed_back_is_left_alone_told_of_and_right_once_it_stays() -> None:
     store = Stubborn()
-    world = World(store)
+    witness = Witnessing(store)
+    world = World(store, settings=replace(FAST, patience=HASTY), witness=witness)
     async with running(world):
         world.list(service(), vm("a", "10.0.0.1"))
-        await until(lambda: world.reconciler.counts.errors > 5)
-        assert [(key, failure and failure.reason) for key, failure in world.failures][:1] == [
-            (WEB, "ChangesDoNotStay")
-        ]
-        assert None not in [failure for _, failure in world.failures]
-        accepted = store.accepted()
-        assert accepted is not None
-        assert accepted[:2] == ("False", "ChangesDoNotStay")
-        assert [reason for _, reason, _ in world.notices].count("ChangesDoNotStay") == 1
+        await until(lambda: len(world.failures) > 0)
+        ((key, failure),) = world.failures
+        assert failure is not None
+        assert (key, failure.reason) == (WEB, "ChangesDoNotStay")
+        for word in ("Endpoints shop/web", "subsets", "'policy-engine'", "3 times"):
+            assert word in failure.message
+        assert store.accepted() == ("False", "ChangesDoNotStay", failure.message)
+        assert witness.asked == [(Kind.ENDPOINTS, ("subsets",))]
+        await asyncio.sleep(0.5)
+        # 0.02 s, 0.04 s, 0.08 s and then 0.1 s between attempts, after three rounds.
+        assert len([w for w in store.writes if "Endpoints" in w]) <= 3 + 3 + 5
+        assert world.failures == [(WEB, failure)]
         store.stubborn = False
+        await until(lambda: bool(store.held[Kind.ENDPOINTS, WEB].subsets))  # type: ignore[union-attr]
+        assert store.accepted() == ("False", "ChangesDoNotStay", failure.message)
         await world.settled()
         assert world.right
         assert store.accepted() == ("True", "Accepted", "")
-        assert world.failures[-1] == (WEB, None)
+        assert world.failures[1:] == [(WEB, None)]
+        assert [reason for _, reason, _ in world.notices].count("ChangesDoNotStay") == 1
+
+
+async def test_what_is_left_alone_is_written_when_something_else_is_wanted() -> None:
+    store = Stubborn()
+    patience = replace(HASTY, pause_first_s=1000.0, pause_max_s=1000.0)
+    world = World(store, settings=replace(FAST, patience=patience))
+    async with running(world):
+        world.list(service(), vm("a", "10.0.0.1"))
+        await until(lambda: len(world.failures) > 0)
+        before = len(store.writes)
+        world.reconciler.enqueue([WEB])
+        world.apply(vm("a", "10.0.0.1", zone="b"))
+        await until(lambda: not world.reconciler.working)
+        assert len(store.writes) == before
+        store.stubborn = False
+        world.apply(vm("b", "10.0.0.2"))
+        await until(lambda: bool(store.held[Kind.ENDPOINTS, WEB].subsets))  # type: ignore[union-attr]
+
+
+async def test_a_conflict_without_end_is_told_of_after_a_bounded_number() -> None:
+    store = Cluster()
+    settings = replace(FAST, retries_max=5)
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=store, settings=settings) as world:
+        conflicting = True
+        real = store._apply
+
+        def apply(change: Change) -> Held | None:
+            if conflicting and change.kind is Kind.ENDPOINTS:
+                raise Conflict
+            return real(change)
+
+        store._apply = apply  # type: ignore[method-assign]
+        world.apply(vm("b", "10.0.0.2"))
+        await until(lambda: len(world.failures) > 0)
+        assert world.reconciler.counts.conflicts >= 5
+        ((key, failure),) = world.failures
+        assert failure is not None
+        assert (key, failure.reason) == (WEB, "UpdateEndpointsConflicts")
+        assert "update Endpoints shop/web" in failure.message
+        assert "5 times" in failure.message
+        assert store.accepted() == ("False", failure.reason, failure.message)
+        assert [reason for _, reason, _ in world.notices].count(failure.reason) == 1
+        conflicting = False
+        await world.settled()
+        assert store.accepted() == ("True", "Accepted", "")
+
+
+async def test_what_may_pass_and_does_not_is_told_of_after_a_bounded_number() -> None:
+    store = Cluster()
+    async with reconciled(service(), store=store, settings=replace(FAST, retries_max=3)) as world:
+        busy = ChangeError("UpdateServiceFailed", "busy", passing=True)
+
+        def refused(change: Change) -> ChangeError | None:
+            again = ChangeError(busy.failure.reason, busy.failure.message, passing=True)
+            return again if change.kind is Kind.SERVICE else None
+
+        store.refused = refused
+        world.put(replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER)))
+        await until(lambda: store.accepted() is not None)
+        assert store.accepted() == ("False", "UpdateServiceFailed", "busy")
+        store.refused = lambda change: None
+        await world.settled()
+        assert store.accepted() == ("True", "Accepted", "")
 
 
 async def test_what_changes_during_each_write_is_no_trouble_and_waits_for_a_rest() -> None:
@@ -921,6 +1010,70 @@ async def test_slices_do_not_wait_for_what_nobody_will_mirror() -> None:
         async with reconciled(*vms, store=store, **options) as world:
             assert world.right
             assert store.children(WEB).slices == ()
+
+
+SLICE = Key("shop", "web-ipv4-0")
+OURS = OwnerReference(
+    "vmoperator.vmware.com/v1alpha6", "VirtualMachineService", "web", "uid-web", True, True
+)
+MANAGED = "endpointslice.kubernetes.io/managed-by"
+
+
+class Hiding(Cluster):
+    """An API server with a slice that none of our lists shows, for want of our label."""
+
+    def _apply(self, change: Change) -> Held | None:
+        held = self.held.get((change.kind, change.key))
+        if change.before is None and held is not None:
+            raise Conflict(held)
+        return super()._apply(change)
+
+
+@pytest.mark.parametrize(
+    ("owner", "manager", "shown"),
+    [
+        pytest.param(None, "someone", False, id="nobody's, and managed by another"),
+        pytest.param(None, "vmsvc-grpc", True, id="nobody's, with our label"),
+        pytest.param(OURS, "someone", False, id="ours by its owner alone"),
+        pytest.param(DEPLOYMENT, "vmsvc-grpc", True, id="another's, with our label"),
+    ],
+)
+async def test_a_slice_in_the_place_of_ours_stays_and_ours_has_the_next_name(
+    owner: OwnerReference | None, manager: str, shown: bool
+) -> None:
+    meta = ObjectMeta(
+        key=SLICE,
+        uid="theirs",
+        labels={MANAGED: manager, "kubernetes.io/service-name": "web"},
+        owner_references=(owner,) if owner else (),
+    )
+    theirs = StoredEndpointSlice(meta=meta, address_type="IPv4")
+    store = Hiding()
+    store.held[theirs.kind, SLICE] = theirs
+    settings = replace(FAST, recheck_s=0.3)
+    world = World(store, settings, direct_slices=True, witness=Witnessing(store))
+    async with running(world):
+        hidden = [] if shown else [store.held.pop((theirs.kind, SLICE))]
+        world.list(service(), vm("a", "10.0.0.1"))
+        store.held[theirs.kind, SLICE] = theirs
+        del hidden
+        await until(lambda: store.accepted() is not None)
+        assert store.held[theirs.kind, SLICE] == theirs
+        ours = store.held[Kind.ENDPOINT_SLICE, Key("shop", "web-ipv4-1")]
+        assert isinstance(ours, StoredEndpointSlice)
+        assert [e.addresses for e in ours.endpoints] == [("10.0.0.1",)]
+        accepted = store.accepted()
+        assert accepted is not None
+        assert accepted[:2] == ("False", "EndpointSliceNotOurs")
+        assert str(SLICE) in accepted[2]
+        assert [reason for _, reason, _ in world.notices].count("EndpointSliceNotOurs") == 1
+        assert [f and f.reason for _, f in world.failures] == ["EndpointSliceNotOurs"]
+        assert world.reconciler.counts.conflicts == 1
+        del store.held[theirs.kind, SLICE]
+        world.tell(Delete(theirs.kind, SLICE))
+        await world.settled()
+        assert store.accepted() == ("True", "Accepted", "")
+        assert Key("shop", "web-ipv4-1") in {key for _, key in store.held}
 
 
 async def test_slices_are_kept_where_the_option_is_turned_on_again() -> None:
