@@ -341,6 +341,24 @@ def test_lines_are_those_of_the_file_in_a_list_in_json_and_in_later_documents(
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(vmservice("bad") + "metadata: {name: worse}\n", id="of the object"),
+        pytest.param(
+            vmservice("bad", spec="ports: [{port: 80}],\n  ports: [{port: 81}]"), id="below it"
+        ),
+    ],
+)
+def test_a_key_that_occurs_twice_is_refused_where_it_does_again(text: str, tmp_path: Path) -> None:
+    """kubectl takes the last one, if it does not validate strictly."""
+    path = written(tmp_path / "a.yaml", text)
+    result = rendered(path)
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith(f"{path}: line 6")
+    assert result.err.count("\n") == 1
+
+
 def test_what_is_refused_for_a_field_that_means_nothing_is_not_rendered(tmp_path: Path) -> None:
     good, bad = vm("web-1"), vm("web-2", "10.20.0.12").replace("status:", "statu: {}\nstatus:")
     path = written(
