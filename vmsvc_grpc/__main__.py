@@ -14,6 +14,7 @@ from vmsvc_grpc import __version__, flags
 from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
+from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.copying import Copying
@@ -21,7 +22,7 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits
 
 _CLUSTER = ("kubeconfig", "context", "namespace")
-_LEASE = ("lease_namespace", "lease_name")
+_CLUSTER_ONLY = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument(
         "path", metavar="FILE|DIR|-", help="manifests: a file, a directory, or - for standard input"
     )
-    flags.add(render, flags.RULES)
+    flags.add(render, flags.RENDER)
     release = commands.add_parser(
         "release",
         help="take our finalizer off every VirtualMachineService, for an uninstall",
@@ -123,18 +124,31 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         "reconcile",
     }
     rest = {name: value for name, value in given.items() if name not in taken}
-    found = None if "manifests" in given else _credentials(given, environment)
+    manifests = "manifests" in given
+    found = None if manifests else _credentials(given, environment)
+    namespaces = given.get("namespace", ())
     in_pod = isinstance(found, credentials.InCluster)
     return Config(
         **rest,
         credentials=found,
-        cluster_only=tuple(name for name in (*_CLUSTER, *_LEASE, "reconcile") if name in given),
-        namespaces=given.get("namespace", ()),
+        cluster_only=tuple(name for name in _CLUSTER_ONLY if name in given),
+        namespaces=() if manifests else namespaces,
+        manifests_namespace=_one_of(namespaces) if manifests else DEFAULT_NAMESPACE,
         reconcile=given.get("reconcile", in_pod),
         rules=_rules(given),
         copying=_copying(given),
         limits=Limits(**limits),
     )
+
+
+def _one_of(namespaces: Sequence[str]) -> str:
+    """Where objects of manifests are that name no namespace. Raises ConfigError."""
+    if len(namespaces) > 1:
+        raise ConfigError(
+            "--namespace: of manifests it says where an object is that names no namespace, so "
+            "give one; whichever an object names is served"
+        )
+    return namespaces[0] if namespaces else DEFAULT_NAMESPACE
 
 
 def _credentials(
@@ -162,11 +176,13 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
 
 
 def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    given = flags.settings(flags.RULES, arguments, environment)
+    given = flags.settings(flags.RENDER, arguments, environment)
+    namespace = _one_of(given.get("namespace", ()))
     from vmsvc_grpc import render  # noqa: PLC0415
 
     return render.render(
         arguments.path,
+        namespace=namespace,
         rules=_rules(given),
         held=Rules(copying=_copying(given), load_balancer_provider=given["load_balancer_provider"]),
         out=sys.stdout,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from vmsvc_grpc.kube.credentials import Credentials, InCluster
 from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
@@ -119,6 +120,9 @@ class Config:
     cluster_only: tuple[str, ...] = ()
     """Settings that were given and mean nothing without an API server."""
     namespaces: tuple[str, ...] = ()
+    """Those that are read on an API server, each by itself; none: all at once."""
+    manifests_namespace: str = DEFAULT_NAMESPACE
+    """Where an object of a manifest is that names no namespace."""
     reconcile: bool = False
     endpoint_slices: str = "mirror"
     lease_namespace: str | None = None

@@ -180,7 +180,14 @@ RULES = [
     ),
 ]
 
-CLUSTER = [
+
+def _namespace(text: str) -> Flag:
+    return Flag("--namespace", namespaces, text, None, "NAMESPACE", repeated=True)
+
+
+RENDER = [*RULES, _namespace("where an object is that names no namespace (default: default)")]
+
+_CONNECTION = [
     Flag(
         "--kubeconfig",
         str,
@@ -191,15 +198,9 @@ CLUSTER = [
     Flag(
         "--context", str, "context of the kubeconfig to use, if not its current one", None, "NAME"
     ),
-    Flag(
-        "--namespace",
-        namespaces,
-        "only this namespace, and those named by further --namespace; needs a Role there only",
-        None,
-        "NAMESPACE",
-        repeated=True,
-    ),
 ]
+
+_THESE_ONLY = "only this namespace, and those named by further --namespace; needs a Role there only"
 
 LEASE = [
     Flag(
@@ -221,7 +222,8 @@ LEASE = [
 ]
 
 RELEASE = [
-    *CLUSTER,
+    *_CONNECTION,
+    _namespace(_THESE_ONLY),
     Flag(
         "--lease-name",
         object_name,
@@ -255,7 +257,8 @@ SERVE = [
         None,
         "DIR",
     ),
-    *CLUSTER,
+    *_CONNECTION,
+    _namespace(f"{_THESE_ONLY}. With --manifests: where an object is that names no namespace"),
     Flag(
         "--reconcile",
         _on_off,

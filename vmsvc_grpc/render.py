@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import ParseError, parse
+from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, parse
 from vmsvc_grpc.model.problem import Problem, escaped
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.schema import Path as FieldPath
@@ -39,16 +39,24 @@ _LINE_CHARACTERS_MAX = 4096 + 1200
 _KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 
 
-def render(path: str, *, rules: AddressRules, held: Rules, out: TextIO, err: TextIO) -> int:
+def render(
+    path: str,
+    *,
+    rules: AddressRules,
+    held: Rules,
+    out: TextIO,
+    err: TextIO,
+    namespace: str = DEFAULT_NAMESPACE,
+) -> int:
     """Write what would be held to `out` as YAML, and problems to `err`; the exit status.
 
-    `path` is a file, a directory, or "-" for standard input; `held` says what is held. The
-    objects come sorted by namespace and name, the Service before its Endpoints; each problem
-    is a line, with file and line. The status is 1 if an object is refused, something cannot
-    be read, or there is no object; else 0: an address that cannot be used is a problem, and
-    no more.
+    `path` is a file, a directory, or "-" for standard input; `held` says what is held. Objects
+    that name no namespace are in `namespace`. All come sorted by namespace and name, the
+    Service before its Endpoints; each problem is a line, with file and line. The status is 1
+    if an object is refused, something cannot be read, or there is no object; else 0: an
+    address that cannot be used is a problem, and no more.
     """
-    reading = _Reading(rules, err)
+    reading = _Reading(rules, err, namespace)
     reading.read(path)
     children = _held(reading.cache, held)
     documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in children]
@@ -101,13 +109,14 @@ def _key(kind: Kind, untyped: dict[str, Any]) -> Key | None:
 class _Reading:
     """Takes manifests into a cache, and tells what is wrong with them on the way."""
 
-    def __init__(self, rules: AddressRules, err: TextIO) -> None:
+    def __init__(self, rules: AddressRules, err: TextIO, namespace: str) -> None:
         self.cache = Cache(rules, kinds=_KINDS, on_problems=self._object_problems)
         self.refused = False
         self._empty = True
         self._places: dict[ObjectId, str] = {}
         self._written: dict[ObjectId, _Written] = {}
         self._err = err
+        self._namespace = namespace
 
     def read(self, path: str) -> None:
         """Take in all there is at a path."""
@@ -153,7 +162,7 @@ class _Reading:
             looked[str(place)] = place, kind, untyped
 
         try:
-            contents = read_objects(text, frozenset(_KINDS), look)
+            contents = read_objects(text, frozenset(_KINDS), look, namespace=self._namespace)
         except ManifestError as error:
             self._refuse(f"{name}: {error}")
             return

@@ -226,3 +226,18 @@ def test_a_file_may_hold_so_much(manifests: Path, tmp_path: Path) -> None:
         told = "web.yaml: cannot be read: it holds more than 1000 bytes; split it"
         assert awaited(lambda: told in http(program, "/readyz")[1])
         assert addresses(stub) == ["10.0.0.1"]
+
+
+def test_objects_without_a_namespace_go_where_they_are_told(
+    manifests: Path, tmp_path: Path
+) -> None:
+    (manifests / "web.yaml").write_text(f"{SERVICE}---\n{VM}".replace(", namespace: shop", ""))
+    (manifests / "lab.yaml").write_text(SERVICE.replace("shop", "lab"))
+    arguments = ["--manifests", str(manifests), "--drain-s", "0", "--namespace", "shop"]
+    with serving(arguments, tmp_path / "log") as program, stub_of(program) as stub:
+        assert addresses(stub) == ["10.0.0.1"]
+        listed = stub.ListServices(pb.ListServicesRequest())
+        assert [service.service for service in listed.services] == ["lab/web", "shop/web"]
+        answer = stub.ExplainEndpoints(pb.ExplainEndpointsRequest(service="lab/web"))
+        (problem,) = answer.problems
+        assert problem.message.endswith("but of others, where a service selects none: shop/web-1")

@@ -126,7 +126,12 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
             "--streams-max: '0' is not a whole number from 1 to 1000000000",
         ),
         (["--namespace", "Shop"], {}, "--namespace: 'Shop' cannot be a namespace"),
-        (["--namespace", "shop"], {}, "--namespace is for an API server, not for --manifests"),
+        (
+            ["--namespace", "shop,lab"],
+            {},
+            "where an object is that names no namespace, so give one",
+        ),
+        (["--context", "shop"], {}, "--context is for an API server, not for --manifests"),
         (
             ["--endpoint-slices", "direct"],
             {},
@@ -285,3 +290,10 @@ def taken(flag: flags.Flag, text: str) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def test_of_manifests_a_namespace_is_where_objects_are_that_name_none(tmp_path: Path) -> None:
+    config = settings(["--manifests", str(tmp_path), "--namespace", "shop"])
+    assert (config.manifests_namespace, config.namespaces) == ("shop", ())
+    config = settings(["--manifests", str(tmp_path)])
+    assert config.manifests_namespace == "default"

@@ -38,6 +38,7 @@ class DirectoryPlace:
         self._path = manifests
         self._output = config.output
         self._settle_s = config.settle_s
+        self._namespace = config.manifests_namespace
         self._bounds = Bounds(rescan_s=config.rescan_s, file_bytes_max=config.manifest_bytes_max)
         self._metrics = metrics
         self._sources: dict[Path, FilesSource] = {}
@@ -102,6 +103,7 @@ class DirectoryPlace:
             kinds,
             settle_s=self._settle_s,
             shared=shared,
+            namespace=self._namespace,
             bounds=self._bounds,
             report=report,
         )

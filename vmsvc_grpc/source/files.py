@@ -30,6 +30,7 @@ from pathlib import Path
 
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object
+from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
@@ -103,10 +104,11 @@ class FilesSource:
         *,
         settle_s: float = 0.2,
         shared: bool = False,
+        namespace: str = DEFAULT_NAMESPACE,
         bounds: Bounds = Bounds(),
         report: Report = lambda _: None,
     ) -> None:
-        """Objects of `kinds` are told, others ignored.
+        """Objects of `kinds` are told, others ignored; in `namespace` if they name none.
 
         `shared` is for a directory that somebody writes to who tells the cache himself of
         what he writes, and us by `written`. Of a file that cannot be read, he must hear
@@ -116,6 +118,7 @@ class FilesSource:
         self.files_read = 0
         self._root = directory.absolute()
         self._kinds = kinds
+        self._namespace = namespace
         self._settle_s = settle_s
         self._shared = shared
         self._below = self._root if shared else None
@@ -493,7 +496,7 @@ class FilesSource:
 
     async def _parsed(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
         """What the text says, or why that cannot be known."""
-        steps = reading(text, self._kinds)
+        steps = reading(text, self._kinds, namespace=self._namespace)
         try:
             while True:
                 next(steps)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.model.parse import ParseError, kind_of, parse
+from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, kind_of, parse
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.source.documents import document_steps
 
@@ -80,15 +80,23 @@ class Contents:
         return Contents(entries)
 
 
-def read_objects(text: str, kinds: AbstractSet[Kind], look: Look = lambda *_: None) -> Contents:
-    """The objects of `kinds` that a text defines. Raises ManifestError.
+def read_objects(
+    text: str,
+    kinds: AbstractSet[Kind],
+    look: Look = lambda *_: None,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+) -> Contents:
+    """The objects of `kinds` that a text defines, in `namespace` if they name none.
+
+    Raises ManifestError.
 
     The items of a `List`, or of a list of one kind (`VirtualMachineList`), are objects
     as any other. An object that cannot be read is a `Malformed` entry, or a flaw if not
     even its name can; the others are not affected. Of two objects with one name, the
     first counts.
     """
-    steps = reading(text, kinds, look)
+    steps = reading(text, kinds, look, namespace=namespace)
     while True:
         try:
             next(steps)
@@ -98,7 +106,11 @@ def read_objects(text: str, kinds: AbstractSet[Kind], look: Look = lambda *_: No
 
 
 def reading(
-    text: str, kinds: AbstractSet[Kind], look: Look = lambda *_: None
+    text: str,
+    kinds: AbstractSet[Kind],
+    look: Look = lambda *_: None,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
 ) -> Generator[None, None, Contents]:
     """`read_objects` in steps of a millisecond or so, so that a big text holds up no one."""
     entries: dict[ObjectId, Entry] = {}
@@ -109,7 +121,7 @@ def reading(
         if document is None or document.value is None:
             continue
         place = Place(document.index, document.line)
-        for found in _read(place, document.value, kinds, look):
+        for found in _read(place, document.value, kinds, look, namespace):
             yield
             match found:
                 case Flaw():
@@ -131,7 +143,7 @@ def repeated(entry: Entry, first: str) -> Flaw:
 
 
 def _read(
-    place: Place, value: Any, kinds: AbstractSet[Kind], look: Look
+    place: Place, value: Any, kinds: AbstractSet[Kind], look: Look, namespace: str
 ) -> Iterator[Entry | Flaw | None]:
     """The objects of a document, or of a list's item; None for each that is ignored."""
     if not isinstance(value, dict):
@@ -146,14 +158,26 @@ def _read(
         implied = {"apiVersion": api_version, "kind": item_kind} if item_kind else {}
         for index, item in enumerate(value["items"]):
             whole = implied | item if isinstance(item, dict) else item
-            yield from _read(place._replace(items=(*place.items, index)), whole, kinds, look)
+            below = place._replace(items=(*place.items, index))
+            yield from _read(below, whole, kinds, look, namespace)
     else:
         kind = kind_of(api_version, kind_text)
         if kind is None or kind not in kinds:
             yield None
             return
-        look(place, kind, value)
-        yield _entry(place, kind, value)
+        whole = _in_namespace(value, namespace)
+        look(place, kind, whole)
+        yield _entry(place, kind, whole)
+
+
+def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """The object, in a namespace unless it names its own. An empty name is none."""
+    metadata = value.get("metadata")
+    if namespace == DEFAULT_NAMESPACE or not isinstance(metadata, dict):
+        return value
+    if metadata.get("namespace") not in (None, ""):
+        return value
+    return value | {"metadata": metadata | {"namespace": namespace}}
 
 
 def _entry(place: Place, kind: Kind, value: Any) -> Entry | Flaw:

@@ -169,3 +169,33 @@ def test_malformed_contents_are_the_same_objects() -> None:
 def test_reading_takes_a_break_at_each_object() -> None:
     text = "".join(f"---\n{VM % f'vm-{index}'}" for index in range(100))
     assert sum(1 for _ in reading(text, KINDS)) >= 100
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ("{name: a}", "lab/a"),
+        ("{name: a, namespace: shop}", "shop/a"),
+        ("{name: a, namespace: default}", "default/a"),
+        ("{name: a, namespace: null}", "lab/a"),
+        ('{name: a, namespace: ""}', "lab/a"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_objects_that_name_no_namespace_are_in_the_one_that_is_given(
+    metadata: str, expected: str, listed: bool
+) -> None:
+    text = (VM % "a").replace("{name: a}", metadata)
+    assert metadata in text
+    if listed:
+        item = text.replace("\n", "\n  ").rstrip()
+        text = f"apiVersion: v1\nkind: List\nitems:\n- {item}\n"
+    assert names(read_objects(text, KINDS, namespace="lab")) == [f"VirtualMachine {expected}"]
+    (entry,) = read_objects(text, KINDS, namespace="lab").entries.values()
+    (default,) = read_objects(text, KINDS).entries.values()
+    assert isinstance(entry.event, Apply)
+    assert isinstance(default.event, Apply)
+    assert isinstance(entry.event.object, VirtualMachine)
+    assert isinstance(default.event.object, VirtualMachine)
+    moved = entry.event.object.key != default.event.object.key
+    assert (entry.event.object.uid != default.event.object.uid) == moved
