@@ -18,11 +18,21 @@ from vmsvc_grpc.cache.topic import (
     not_found,
 )
 from vmsvc_grpc.model.endpoints import FilterClass
-from vmsvc_grpc.model.events import Answer, Apply, Delete, Event, Init, InitDone, Malformed
+from vmsvc_grpc.model.events import (
+    Answer,
+    AnswerGone,
+    Apply,
+    Delete,
+    Event,
+    Init,
+    InitDone,
+    Malformed,
+)
 from vmsvc_grpc.model.objects import (
     Key,
     Kind,
     Object,
+    ObjectMeta,
     StoredService,
     VirtualMachine,
     VirtualMachineService,
@@ -181,10 +191,26 @@ class Cache:
             case Delete(kind, key, resource_version):
                 if self._objects.told_deleted(kind, key, resource_version):
                     return self._deleted(kind, key)
-            case Answer(object_):
-                if self._objects.answered(object_):
-                    return self._applied(object_)
+            case Answer() | AnswerGone():
+                return self._answered(event)
         return frozenset()
+
+    def _answered(self, answer: Answer | AnswerGone) -> frozenset[Key]:
+        match answer:
+            case Answer(object_):
+                if self._objects.answered(object_, self._meta(object_.kind, object_.key)):
+                    return self._applied(object_)
+            case AnswerGone(kind, key):
+                if self._objects.answered_gone(answer, self._meta(kind, key)):
+                    return self._deleted(kind, key)
+        return frozenset()
+
+    def _meta(self, kind: Kind, key: Key) -> ObjectMeta | None:
+        """The metadata of what is held of an object that may be written."""
+        if kind is Kind.VIRTUAL_MACHINE_SERVICE:
+            service = self.services.get(key)
+            return service.object.meta if service else None
+        return self._objects.meta(kind, key)
 
     def _applied(self, object_: Object) -> frozenset[Key]:
         match object_:
@@ -205,7 +231,7 @@ class Cache:
         self._objects.note(object_.kind, object_.key, problems)
 
     def _deleted(self, kind: Kind, key: Key) -> frozenset[Key]:
-        self._objects.forget(kind, key)
+        self._objects.note(kind, key, ())
         match kind:
             case Kind.VIRTUAL_MACHINE:
                 vm = self.vms.remove(key)

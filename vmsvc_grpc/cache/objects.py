@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import product
+from typing import NamedTuple
 
-from vmsvc_grpc.model.events import Malformed
+from vmsvc_grpc.model.events import AnswerGone, Malformed
 from vmsvc_grpc.model.objects import (
     Key,
     Kind,
     Object,
+    ObjectMeta,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredService,
@@ -24,9 +27,6 @@ from vmsvc_grpc.model.ownership import (
     service_trace,
 )
 from vmsvc_grpc.model.problem import Problem
-
-# As many as 64 bits have: etcd counts no further. Python refuses to read 5,000.
-_DIGITS_MAX = 20
 
 OnProblems = Callable[[Kind, Key, tuple[Problem, ...]], None]
 """Told what is wrong with an object, each time that changes; empty when nothing is."""
@@ -80,7 +80,7 @@ class Objects:
     # -- What is told --
 
     def list_begins(self, kind: Kind, namespace: str | None) -> None:
-        """A complete list begins."""
+        """A complete list is asked for."""
         self._listing[kind, namespace] = set()
         self._freshness.listing(kind, namespace)
 
@@ -88,8 +88,8 @@ class Objects:
         self, kind: Kind, namespace: str | None, resource_version: str, held: Iterable[Key]
     ) -> list[Key]:
         """A complete list ends; names of `held`, and of the malformed, that it lacked, sorted."""
-        self._freshness.listed(kind, namespace, resource_version)
         listed = self._listing.pop((kind, namespace), set())
+        self._freshness.listed(kind, namespace, resource_version, listed)
         self._unlisted.discard((kind, namespace))
         known = {key for noted, key in self.problems if noted is kind}.union(held)
         return sorted(
@@ -103,23 +103,30 @@ class Objects:
         self._seen(object_.kind, object_.key)
         if isinstance(object_, VirtualMachine):  # Nobody but the source tells of one.
             return True
-        return self._freshness.told(object_.kind, object_.key, object_.meta.resource_version)
+        meta = object_.meta
+        return self._freshness.told(object_.kind, meta.key, meta.resource_version, meta.uid)
 
-    def answered(self, object_: Object) -> bool:
-        """Whether the answer to a request is to be taken in."""
+    def answered(self, object_: Object, held: ObjectMeta | None) -> bool:
+        """Whether the answer to a request is to be taken in, `held` being what is held now."""
         assert not isinstance(object_, VirtualMachine), "VMs are not written"
-        return self._freshness.answered(object_.kind, object_.key, object_.meta.resource_version)
+        return self._freshness.answered(object_.kind, object_.meta, held)
+
+    def answered_gone(self, answer: AnswerGone, held: ObjectMeta | None) -> bool:
+        """Whether what is held of the name, `held`, goes by the answer."""
+        return self._freshness.answered_gone(answer, held)
 
     def told_malformed(self, event: Malformed) -> None:
         """An object exists that cannot be read."""
         self._seen(event.kind, event.key)
+        if not self._freshness.told_malformed(event.kind, event.key, event.resource_version):
+            return
         self.note(event.kind, event.key, (event.problem,))
         there = self._unreadable.setdefault((event.kind, event.key.namespace), {})
         there[event.key] = None
 
     def told_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
         """Whether what the source tells of a deletion is to be taken in."""
-        if not self._freshness.told(kind, key, resource_version):
+        if not self._freshness.told_deleted(kind, key, resource_version):
             return False
         for scope in (None, key.namespace):
             self._listing.get((kind, scope), set()).discard(key)
@@ -153,10 +160,17 @@ class Objects:
         """Names of the objects of a kind there that cannot be read now. O(these)."""
         return tuple(self._unreadable.get((kind, namespace), ()))
 
-    def forget(self, kind: Kind, key: Key) -> None:
-        """There is no such object any more; what is stored under the name is for `remove`."""
-        self.note(kind, key, ())
-        self._freshness.gone(kind, key)
+    def meta(self, kind: Kind, key: Key) -> ObjectMeta | None:
+        """The metadata of a stored object; None if there is none of that name."""
+        stored: Stored | None
+        match kind:
+            case Kind.SERVICE:
+                stored = self.services.get(key)
+            case Kind.ENDPOINTS:
+                stored = self.endpoints.get(key)
+            case _:
+                stored = self.slices.get(key)
+        return stored.meta if stored else None
 
     def controlled_keys(self) -> set[Key]:
         """Names of the VMServices, gone or not, that control a stored Service or Endpoints.
@@ -235,78 +249,172 @@ def _services(stored: Stored | None) -> frozenset[Key]:
     return frozenset((stored.key,))
 
 
+class _Answered(NamedTuple):
+    """What a request was last answered of an object: the state of a version, or that it is gone.
+
+    If it is gone, `version` is one that it had before: it may have had later ones.
+    """
+
+    version: int
+    uid: str
+    gone: bool = False
+
+    def outdates(self, version: int, uid: str) -> bool:
+        """Whether a state of an object of that name is older than this."""
+        return version < self.version or (self.gone and uid == self.uid)
+
+
 class Freshness:
-    """Resource versions told by the source, and those answered that it has not told yet.
+    """Which of two tellings of an object is the newer: the source's, or the answer to a request.
 
     Both come over connections of their own, so either may overtake the other. An API
     server's resource versions are numbers that rise with each change of any object of a
-    kind (KEP-5504); where there are none, whatever comes last counts.
+    kind (KEP-5504); where there are none, whatever comes last counts. Only numbers tell a
+    deletion's time from a source; from an answer the uid does, which is never used again.
     """
 
     def __init__(self, namespaces: Sequence[str]) -> None:
         """`namespaces` are those that are listed one by one; none: all at once."""
         self._scoped = bool(namespaces)
         # How far the source has come, by what it follows by itself.
-        self._told: dict[tuple[Kind, str | None], int] = {}
-        self._answered: dict[tuple[Kind, Key], int] = {}
-
-    def listing(self, kind: Kind, namespace: str | None) -> None:
-        """A list begins: it may be of a server whose resource versions begin anew."""
-        self._told.pop((kind, namespace), None)
-        for answered in [a for a in self._answered if a[0] is kind]:
-            if namespace in (None, answered[1].namespace):
-                del self._answered[answered]
-
-    def listed(self, kind: Kind, namespace: str | None, resource_version: str) -> None:
-        """The list that began is of that resource version, whatever it held."""
-        self._told[kind, namespace] = _number(resource_version) or 0
-
-    def overtaken(self, kind: Kind, key: Key) -> bool:
-        """Whether an answer told of a later time than the list that ends just now."""
-        told = self._told.get(self._scope(kind, key), 0)
-        return self._answered.get((kind, key), 0) > told
-
-    def told(self, kind: Kind, key: Key, resource_version: str) -> bool:
-        """Whether what the source tells is to be taken in: no answer was newer."""
-        version = _number(resource_version)
-        if version is None:
-            return True
-        scope = self._scope(kind, key)
-        self._told[scope] = max(version, self._told.get(scope, 0))
-        if version < self._answered.get((kind, key), 0):
-            return False
-        self._answered.pop((kind, key), None)
-        return True
-
-    def answered(self, kind: Kind, key: Key, resource_version: str) -> bool:
-        """Whether an answer is to be taken in: the source has not told of that time yet.
-
-        If it has, it has told this very state, or one after it: the object may be gone.
-        """
-        version = _number(resource_version)
-        if version is None:
-            return True
-        known = max(self._told.get(self._scope(kind, key), 0), self._answered.get((kind, key), 0))
-        if version <= known:
-            return False
-        self._answered[kind, key] = version
-        return True
-
-    def gone(self, kind: Kind, key: Key) -> None:
-        """There is no such object any more."""
-        self._answered.pop((kind, key), None)
+        self._told: dict[_List, int] = {}
+        self._listing: set[_List] = set()
+        # What the source has not told yet, as far as we know.
+        self._answered: dict[_List, dict[Key, _Answered]] = {}
+        # The same, from before the list was asked for that is under way. It knows better: if
+        # it is older nevertheless, the server begins anew, as after a restored backup.
+        self._before: dict[_List, dict[Key, _Answered]] = {}
 
     def idle(self) -> bool:
         """Whether everything that was answered has been told."""
-        return not self._answered
+        return not any(self._answered.values()) and not any(self._before.values())
 
-    def _scope(self, kind: Kind, key: Key) -> tuple[Kind, str | None]:
+    # -- What the source tells --
+
+    def listing(self, kind: Kind, namespace: str | None) -> None:
+        """A list is asked for."""
+        scope = kind, namespace
+        self._listing.add(scope)
+        self._before.setdefault(scope, {}).update(self._answered.pop(scope, {}))
+
+    def listed(
+        self, kind: Kind, namespace: str | None, resource_version: str, listed: Container[Key]
+    ) -> None:
+        """The list that was asked for is complete, holds these, and is of that version."""
+        scope = kind, namespace
+        at = number(resource_version)
+        self._told[scope] = at or 0
+        self._listing.discard(scope)
+        self._before.pop(scope, None)
+        answered = self._answered.pop(scope, {})
+        if at is not None:
+            self._answered[scope] = {
+                key: last
+                for key, last in answered.items()
+                # Of one that is gone and was listed, more may come yet.
+                if last.version > at or (last.gone and key in listed)
+            }
+
+    def overtaken(self, kind: Kind, key: Key) -> bool:
+        """Whether an object that the list just completed lacks was written after it."""
+        last = self._last(kind, key)
+        return last is not None and not last.gone
+
+    def told(self, kind: Kind, key: Key, resource_version: str, uid: str) -> bool:
+        """Whether a state that the source tells is to be taken in: no answer is newer."""
+        version = self._reached(kind, key, resource_version)
+        last = self._last(kind, key)
+        if version is None or last is None:
+            return True
+        if last.outdates(version, uid):
+            return False
+        del self._answered[self._scope(kind, key)][key]
+        return True
+
+    def told_malformed(self, kind: Kind, key: Key, resource_version: str) -> bool:
+        """Whether it counts that an object cannot be read: no answer is newer."""
+        version = self._reached(kind, key, resource_version)
+        last = self._last(kind, key)
+        return version is None or last is None or version >= last.version
+
+    def told_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
+        """Whether a deletion that the source tells is to be taken in: no answer is newer."""
+        version = self._reached(kind, key, resource_version)
+        last = self._last(kind, key)
+        if last is None:
+            return True
+        if version is not None and version < last.version:
+            return False
+        del self._answered[self._scope(kind, key)][key]
+        return True
+
+    # -- What requests are answered --
+
+    def answered(self, kind: Kind, meta: ObjectMeta, held: ObjectMeta | None) -> bool:
+        """Whether the state of an answer is to be taken in, `held` being what is held now.
+
+        Not if it is held already or a later one is, or if the source has told of that time:
+        then the object is gone.
+        """
+        version = number(meta.resource_version)
+        if version is None:
+            return True
+        scope = self._scope(kind, meta.key)
+        known = number(held.resource_version) if held else None
+        if version <= max(self._told.get(scope, 0), known or 0):
+            return False
+        for answered in (self._answered, self._before):
+            last = answered.get(scope, {}).get(meta.key)
+            if last is not None and last.outdates(version, meta.uid):
+                return False
+        self._answered.setdefault(scope, {})[meta.key] = _Answered(version, meta.uid)
+        return True
+
+    def answered_gone(self, answer: AnswerGone, held: ObjectMeta | None) -> bool:
+        """Whether what is held of the name, `held`, goes by the answer."""
+        version = number(answer.resource_version)
+        if version is None:
+            return True
+        scope = self._scope(answer.kind, answer.key)
+        if held is None:
+            goes = False
+            # The source has told of its end, or has yet to tell of all that it was.
+            told = self._told.get(scope, 0) > version
+        else:
+            known = number(held.resource_version) or 0
+            goes = held.uid == answer.uid or known < version
+            told = not goes  # This is a later object of the name.
+            if held.uid == answer.uid:
+                version = max(version, known)
+        last = self._answered.get(scope, {}).get(answer.key)
+        if not told and (last is None or last.version <= version):
+            gone = _Answered(version, answer.uid, gone=True)
+            self._answered.setdefault(scope, {})[answer.key] = gone
+        return goes
+
+    def _last(self, kind: Kind, key: Key) -> _Answered | None:
+        return self._answered.get(self._scope(kind, key), {}).get(key)
+
+    def _reached(self, kind: Kind, key: Key, resource_version: str) -> int | None:
+        """The version as a number; from here on, the source has come as far."""
+        version = number(resource_version)
+        scope = self._scope(kind, key)
+        # Objects of a list come in the order of their names, not in that of time.
+        if version is not None and scope not in self._listing:
+            self._told[scope] = max(version, self._told.get(scope, 0))
+        return version
+
+    def _scope(self, kind: Kind, key: Key) -> _List:
         return kind, key.namespace if self._scoped else None
 
 
-def _number(resource_version: str) -> int | None:
-    counts = resource_version.isdecimal() and len(resource_version) <= _DIGITS_MAX
-    return int(resource_version) if counts else None
+# As many digits as 64 bits have: etcd counts no further. Python refuses to read 5,000.
+_NUMBER = re.compile("[0-9]{1,20}")
+
+
+def number(resource_version: str) -> int | None:
+    """A resource version as a number to compare; None if it is not one. Never raises."""
+    return int(resource_version) if _NUMBER.fullmatch(resource_version) else None
 
 
 class SliceIndex:
@@ -316,6 +424,10 @@ class SliceIndex:
         """An empty index."""
         self._by_key: dict[Key, StoredEndpointSlice] = {}
         self._by_service: dict[Key, dict[Key, StoredEndpointSlice]] = {}
+
+    def get(self, key: Key) -> StoredEndpointSlice | None:
+        """The slice of that name, or None."""
+        return self._by_key.get(key)
 
     def keys(self) -> set[Key]:
         """The names of all slices, as a set of the caller's own."""

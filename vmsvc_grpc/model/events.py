@@ -1,10 +1,10 @@
-"""What a source tells, in the order in which it tells it.
+"""What a source emits, in the order in which it emits it.
 
 For each kind, and each namespace where they are listed one by one: `Init`, then an
 `Apply` or `Malformed` for each object of a complete list, then `InitDone`; afterwards
 `Apply`, `Malformed` and `Delete` as things change. A source that lists again starts
 over with `Init`; what that list lacks is deleted at its `InitDone`, and only there.
-`Answer` is told by who writes, at any time.
+The writer of objects emits `Answer` and `AnswerGone`, at any time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from vmsvc_grpc.model.problem import Problem
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """A complete list of one kind begins, of one namespace or of all. Nothing is dropped by it."""
+    """A complete list of one kind is asked for, of one namespace or of all.
+
+    It will be of this moment or a later one. Nothing is dropped by it, and it may be asked
+    for again before there is one.
+    """
 
     kind: Kind
     namespace: str | None = None
@@ -32,11 +36,15 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """The object exists, but what it says cannot be read. Its last good state stays."""
+    """The object exists, but what it says cannot be read. Its last good state stays.
+
+    `resource_version` says since when, where the source knows.
+    """
 
     kind: Kind
     key: Key
     problem: Problem
+    resource_version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,26 @@ class InitDone:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request was answered with this object; not told by the source, nor in its order.
+    """A request was answered with this object; not emitted by the source, nor in its order.
 
-    The source may have told of a later state already, or tell of an earlier one yet.
+    The source may have emitted a later state already, or emit an earlier one yet.
     """
 
     object: Object
 
 
-Event = Init | Apply | Malformed | Delete | InitDone | Answer
+@dataclass(frozen=True, slots=True)
+class AnswerGone:
+    """A request was answered with: the object of this uid is gone. In no order with the source.
+
+    `resource_version` is that of the last state that was known of it; the answer itself
+    mostly says none. No later state of this uid will ever be.
+    """
+
+    kind: Kind
+    key: Key
+    uid: str
+    resource_version: str
+
+
+Event = Init | Apply | Malformed | Delete | InitDone | Answer | AnswerGone

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.events import Answer, Delete, Event
+from vmsvc_grpc.model.events import Answer, AnswerGone, Event
 from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
@@ -445,11 +445,10 @@ class Reconciler:
         """Make one change, and have the cache know of it before anything else is planned."""
         if not self._may_write():
             raise NotWriting
-        gone = Delete(change.kind, change.key)
         try:
             held = await self._store.apply(change)
         except Gone:
-            self._take_in(key, gone)
+            self._take_in(key, _gone(change))
             return
         except Conflict as conflict:
             conflict.change = change
@@ -457,7 +456,7 @@ class Reconciler:
         self.counts.writes[change.kind, change.verb] += 1
         service = self._cache.services.get(key)
         self._telling.made(service.object if service else None, change)
-        self._take_in(key, gone if held is None else Answer(held))
+        self._take_in(key, _gone(change) if held is None else Answer(held))
 
     def _take_in(self, key: Key, event: Event) -> None:
         # The key itself is planned anew right after this.
@@ -467,3 +466,9 @@ class Reconciler:
         service = self._cache.services.get(key)
         mirrored = None if self._rules.direct_slices else self._cache.stored_endpoints.get(key)
         self._telling.warn(key, service.object if service else None, failures, mirrored)
+
+
+def _gone(change: Change) -> AnswerGone:
+    before = change.before
+    assert before is not None, "what was not there cannot go"
+    return AnswerGone(change.kind, change.key, before.meta.uid, before.meta.resource_version)

@@ -118,6 +118,7 @@ class KubeSource:
 
     async def _step(self, loop: ListWatch, emit: Emit) -> float:
         """One request and what comes of it; seconds to wait before the next."""
+        _emit_all(loop.asks(), emit)
         try:
             match loop.request():
                 case Discover():

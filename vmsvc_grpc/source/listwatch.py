@@ -126,9 +126,9 @@ class _Phase(Enum):
 class ListWatch:
     """Follows one kind, in one namespace or in all.
 
-    The driver repeats: `request()`, ask it, hand over what came (`discovered`; `page`;
-    `opened`, `line` and `ended`; or `failed`), emit the events that these give, in order,
-    and wait as long as they say.
+    The driver repeats: `request()`, emit the events of `asks()`, ask it, hand over what came
+    (`discovered`; `page`; `opened`, `line` and `ended`; or `failed`), emit the events that
+    these give, in order, and wait as long as they say.
 
     Nothing is ever dropped by a failure: what was listed stays until a list is complete
     that lacks it, or a watch says that it was deleted.
@@ -183,6 +183,15 @@ class ListWatch:
             case _Phase.WATCH:
                 return Watch(self.version, self._resource_version)
 
+    def asks(self) -> list[Event]:
+        """The events of asking what `request` says; emit them before it is asked.
+
+        A list begins as it is asked for, so that whoever is told something meanwhile knows
+        that the list may be older.
+        """
+        listing = self._phase is _Phase.LIST and not self._continue
+        return [Init(self.kind, self.namespace)] if listing else []
+
     def discovered(self, version: str) -> None:
         """`version` is the newest one that is served and that we know."""
         if version != self.version:
@@ -204,8 +213,6 @@ class ListWatch:
         return self._page(page)
 
     def _page(self, page: _List) -> Iterator[Event]:
-        if not self._continue:
-            yield Init(self.kind, self.namespace)
         for item in page.items or ():
             yield from self._listed(item)
         self._continue = page.metadata.continue_
@@ -244,7 +251,7 @@ class ListWatch:
         match line:
             case Told(_, object_):
                 if isinstance(object_, ParseError):
-                    return self._malformed(object_)
+                    return self._malformed(object_, line.resource_version)
                 return [Apply(object_)]
             case Deleted(resource_version, key):
                 return [Delete(self.kind, key, resource_version)]
@@ -307,11 +314,11 @@ class ListWatch:
         except ParseError as error:
             return self._malformed(error)
 
-    def _malformed(self, error: ParseError) -> list[Event]:
+    def _malformed(self, error: ParseError, resource_version: str = "") -> list[Event]:
         if error.key is None:
             self.counts.nameless += 1
             return []
-        return [Malformed(self.kind, error.key, error.problem)]
+        return [Malformed(self.kind, error.key, error.problem, resource_version)]
 
 
 def _lasting(failure: Failure) -> bool:

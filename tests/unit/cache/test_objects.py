@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,8 +11,17 @@ from hypothesis import strategies as st
 
 from tests.unit.objects import WEB, service
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.objects import SliceIndex
-from vmsvc_grpc.model.events import Answer, Apply, Delete, Event, Init, InitDone
+from vmsvc_grpc.cache.objects import SliceIndex, number
+from vmsvc_grpc.model.events import (
+    Answer,
+    AnswerGone,
+    Apply,
+    Delete,
+    Event,
+    Init,
+    InitDone,
+    Malformed,
+)
 from vmsvc_grpc.model.objects import (
     Key,
     Kind,
@@ -23,10 +31,12 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import service_of_slice
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 
 SERVICES = Kind.SERVICE
 DB = Key("shop", "db")
+FLAW = Problem("spec", "is no object")
 ENDLESS = ObjectMeta(key=WEB, uid="u", resource_version="9" * 5_000)
 
 
@@ -38,6 +48,11 @@ def stored(version: int, key: Key = WEB, uid: str = "u") -> StoredService:
 
 def gone(version: int) -> Delete:
     return Delete(SERVICES, WEB, str(version))
+
+
+def ended(version: int) -> AnswerGone:
+    """We deleted it, or found it gone, having seen it last as of that version."""
+    return AnswerGone(SERVICES, WEB, "u", str(version))
 
 
 def listed(version: int, *objects: StoredService) -> Iterator[Event]:
@@ -75,6 +90,83 @@ def listed(version: int, *objects: StoredService) -> Iterator[Event]:
             [Answer(stored(5)), *listed(3, stored(2))], 2, id="a server restored from a backup"
         ),
         pytest.param(
+            [Init(SERVICES), Answer(stored(10)), Apply(stored(4)), InitDone(SERVICES, None, "9")],
+            10,
+            id="a list that is older than the answer holds what was before",
+        ),
+        pytest.param(
+            [Init(SERVICES), Apply(stored(8, DB)), Answer(stored(5))],
+            5,
+            id="a list's objects come in no order of time",
+        ),
+        pytest.param(
+            [Init(SERVICES), Apply(stored(7)), Answer(stored(5)), InitDone(SERVICES, None, "9")],
+            7,
+            id="an answer that is older than what the list held",
+        ),
+        pytest.param(
+            [Answer(stored(5)), Init(SERVICES), Answer(stored(4)), InitDone(SERVICES, None, "3")],
+            None,
+            id="answers out of order while a restored server is listed",
+        ),
+        pytest.param(
+            [Answer(stored(5)), Init(SERVICES), Init(SERVICES), Answer(stored(4))],
+            5,
+            id="answers out of order while lists fail",
+        ),
+        pytest.param([Apply(stored(5)), ended(5)], None, id="deleted by us"),
+        pytest.param(
+            [Answer(stored(5)), ended(5), Apply(stored(4)), Apply(stored(5))],
+            None,
+            id="the watch tells what was before our deletion",
+        ),
+        pytest.param(
+            [Apply(stored(5)), ended(5), Apply(stored(7))],
+            None,
+            id="and what others did between",
+        ),
+        pytest.param(
+            [Apply(stored(5)), ended(5), Apply(stored(9, uid="v"))], 9, id="and made anew"
+        ),
+        pytest.param(
+            [Apply(stored(5)), ended(5), Answer(stored(9, uid="v")), gone(7)],
+            9,
+            id="made anew before the watch tells of our deletion",
+        ),
+        pytest.param(
+            [Answer(stored(5)), ended(5), Apply(stored(3, uid="t")), gone(4)],
+            None,
+            id="the watch tells of a former one",
+        ),
+        pytest.param(
+            [Init(SERVICES), Apply(stored(5)), ended(5), InitDone(SERVICES, None, "9"), gone(10)],
+            None,
+            id="deleted after it was listed",
+        ),
+        pytest.param(
+            [
+                *(Apply(stored(5)), Init(SERVICES), ended(5), Apply(stored(5))),
+                *(InitDone(SERVICES, None, "9"), Apply(stored(10))),
+            ],
+            None,
+            id="a list that is older than our deletion holds it",
+        ),
+        pytest.param(
+            [Apply(stored(5)), ended(5), *listed(3, stored(2))],
+            2,
+            id="deleted, and restored with the server",
+        ),
+        pytest.param(
+            [Apply(stored(8, uid="v")), ended(5)], 8, id="made anew since what we deleted"
+        ),
+        pytest.param([Apply(stored(5)), gone(6), ended(5), Apply(stored(9))], 9, id="told before"),
+        pytest.param([Answer(stored(5)), ended(5), Answer(stored(5))], None, id="twice answered"),
+        pytest.param(
+            [Answer(stored(5)), Malformed(SERVICES, WEB, FLAW, "4"), ended(5)],
+            None,
+            id="malformed before",
+        ),
+        pytest.param(
             [Answer(replace(stored(5), meta=ObjectMeta(key=WEB, uid="u"))), Apply(stored(4))],
             4,
             id="no resource version, no order",
@@ -94,6 +186,33 @@ def test_the_newer_telling_counts(events: list[Event], held: int | None) -> None
     assert (service and service.type) == (held and f"at {held}")
 
 
+def test_what_could_not_be_read_before_an_answer_is_no_problem_now() -> None:
+    cache = Cache(AddressRules())
+    cache.apply(Answer(stored(5)))
+    cache.apply(Malformed(SERVICES, WEB, FLAW, "4"))
+    assert cache.problems == {}
+    cache.apply(Malformed(SERVICES, WEB, FLAW, "6"))
+    assert cache.problems == {(SERVICES, WEB): (FLAW,)}
+
+
+@pytest.mark.parametrize("odd", ["", "9" * 21, "9" * 5_000, "-1", "1.5", "0x9", " 9", "٣", "abc"])
+def test_what_is_no_number_is_of_no_time(odd: str) -> None:
+    assert number(odd) is None
+    cache = Cache(AddressRules())
+    meta = ObjectMeta(key=WEB, uid="u", resource_version=odd)
+    for event in (
+        Answer(stored(5)),
+        Apply(StoredService(meta=meta)),
+        Answer(StoredService(meta=meta, type="x")),
+    ):
+        cache.apply(event)
+    assert cache.stored_services[WEB].type == "x"
+    cache.apply(AnswerGone(SERVICES, WEB, "u", odd))
+    assert cache.stored_services == {}
+    cache.apply(Apply(StoredService(meta=meta)))
+    assert cache.stored_services[WEB].type == ""
+
+
 def test_an_answer_of_one_namespace_waits_for_no_other() -> None:
     cache = Cache(AddressRules(), kinds=[SERVICES], namespaces=["shop", "other"])
     cache.apply(Apply(stored(9, Key("other", "web"))))
@@ -111,65 +230,6 @@ def test_an_older_telling_of_a_vmservice_is_not_taken_in() -> None:
     assert cache.services[WEB].object == at(5)
     assert cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB, "6")) == {WEB}
     assert cache.apply(Answer(at(5))) == frozenset()
-    assert cache.idle()
-
-
-class Server:
-    """Stores objects; tells of them by one watch, and by answers that take their time."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.objects: dict[Key, StoredService] = {}
-        self.watch: list[Event] = []
-        self.answers: list[Event] = []
-
-    def write(self, key: Key, *, answered: bool) -> None:
-        self.version += 1
-        held = self.objects.get(key)
-        written = stored(self.version, key, held.meta.uid if held else str(self.version))
-        self.objects[key] = written
-        self.watch.append(Apply(written))
-        if answered:
-            self.answers.append(Answer(written))
-
-    def delete(self, key: Key) -> None:
-        if self.objects.pop(key, None):
-            self.version += 1
-            self.watch.append(Delete(SERVICES, key, str(self.version)))
-
-    def listed(self) -> Iterator[Event]:
-        """A list of now. What the watch had not told yet it never will."""
-        self.watch.clear()
-        return listed(self.version, *self.objects.values())
-
-
-STEPS = st.sampled_from(["others write", "we write", "delete", "watch", "answer", "list"])
-
-
-@given(st.lists(st.tuples(STEPS, st.sampled_from([WEB, DB]), st.randoms(use_true_random=False))))
-def test_once_everything_is_told_the_cache_is_what_is_stored(
-    steps: list[tuple[str, Key, Random]],
-) -> None:
-    server, cache = Server(), Cache(AddressRules(), kinds=[SERVICES])
-    listing: list[Event] = []
-    for step, key, random in steps:
-        if step in ("others write", "we write"):
-            server.write(key, answered=step == "we write")
-        elif step == "delete":
-            server.delete(key)
-        elif step == "answer" and server.answers:
-            cache.apply(server.answers.pop(random.randrange(len(server.answers))))
-        elif step == "watch" and listing:
-            cache.apply(listing.pop(0))
-        elif step == "watch" and server.watch:
-            cache.apply(server.watch.pop(0))
-        elif step == "list" and not listing:
-            listing = list(server.listed())
-    for event in (*listing, *server.watch, *server.answers):
-        cache.apply(event)
-    assert cache.stored_services == server.objects
-    for key in list(server.objects):
-        cache.apply(Delete(SERVICES, key, str(server.version + 1)))
     assert cache.idle()
 
 

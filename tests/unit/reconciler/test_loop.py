@@ -115,6 +115,14 @@ class MemoryStore:
     def holds_vmservices(self) -> bool:
         return Kind.VIRTUAL_MACHINE_SERVICE in self.kinds
 
+    def made_anew(self, slice_: StoredEndpointSlice) -> StoredEndpointSlice:
+        """Another of the same name and content: a uid never comes back."""
+        self._given += 1
+        meta = replace(
+            slice_.meta, uid=f"uid-given-{self._given}", resource_version=str(self._given)
+        )
+        return replace(slice_, meta=meta)
+
     def children(self, key: Key) -> Objects:
         stored, endpoints = (self.held.get((kind, key)) for kind in (Kind.SERVICE, Kind.ENDPOINTS))
         assert stored is None or isinstance(stored, StoredService)
@@ -991,7 +999,7 @@ async def test_slices_are_kept_right_until_kubernetes_mirrors_what_they_hold() -
         # Another leader writes them again: they are handed over like any.
         mirror.address_types = frozenset()
         asked = mirror.asked
-        world.put(first)
+        world.put(store.made_anew(first))
         await until(lambda: mirror.asked > asked + 1)
         assert [s.address_type for s in store.children(WEB).slices] == ["IPv4", "IPv6"]
     assert [failure and failure.reason for _, failure in world.failures] == [

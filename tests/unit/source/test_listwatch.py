@@ -95,7 +95,9 @@ def test_a_list_in_pages_is_one_list() -> None:
     assert machine.request() == Discover()
     machine.discovered(V6)
     assert machine.request() == FROM_START
-    assert told(list(machine.page(page(vm("a"), more="token"), 1.0))) == ["Init", "+shop/a"]
+    assert told(machine.asks()) == ["Init"]
+    assert told(list(machine.page(page(vm("a"), more="token"), 1.0))) == ["+shop/a"]
+    assert machine.asks() == []
     assert machine.counts.lists == 0
     assert machine.request() == ListPage(V6, "token")
     assert told(list(machine.page(page(vm("b")), 2.0))) == ["+shop/b", "InitDone"]
@@ -105,12 +107,15 @@ def test_a_list_in_pages_is_one_list() -> None:
 
 
 def test_an_empty_list_is_a_list() -> None:
-    assert told(list(listing().page(page(), 0.0))) == ["Init", "InitDone"]
+    machine = listing()
+    assert told([*machine.asks(), *machine.page(page(), 0.0)]) == ["Init", "InitDone"]
+    assert machine.asks() == []
 
 
 def test_a_namespace_is_listed_by_itself() -> None:
     machine = ListWatch(VM, "shop", version="v1")
-    assert list(machine.page(page(), 0.0)) == [Init(VM, "shop"), InitDone(VM, "shop")]
+    events = [*machine.asks(), *machine.page(page(), 0.0)]
+    assert events == [Init(VM, "shop"), InitDone(VM, "shop")]
 
 
 def test_a_page_that_is_none_tells_nothing() -> None:
@@ -157,7 +162,7 @@ def test_a_vm_nested_as_deep_as_an_api_server_takes_it() -> None:
     machine = watching()
     assert told(machine.line(b'{"type": "ADDED", "object": %s}' % raw, 0.0)) == ["+shop/deep"]
     list_of_it = b'{"metadata": {"resourceVersion": "12"}, "items": [%s]}' % raw
-    assert told(list(listing().page(list_of_it, 0.0))) == ["Init", "+shop/deep", "InitDone"]
+    assert told(list(listing().page(list_of_it, 0.0))) == ["+shop/deep", "InitDone"]
 
 
 def test_an_object_without_a_name_is_counted() -> None:
@@ -238,7 +243,8 @@ def test_what_was_read_in_pages_that_expire_is_told_as_a_list_anew() -> None:
     machine.failed(GONE, 0.0, 0.0)
     machine.discovered(V6)
     assert machine.request() == FROM_START
-    assert told(list(machine.page(page(vm("b")), 0.0))) == ["Init", "+shop/b", "InitDone"]
+    events = [*machine.asks(), *machine.page(page(vm("b")), 0.0)]
+    assert told(events) == ["Init", "+shop/b", "InitDone"]
 
 
 def test_a_kind_of_one_version_is_never_looked_for() -> None:

@@ -243,6 +243,7 @@ class ApiServerMachine(RuleBasedStateMachine):
                 else:
                     self.fail(loop, Failure(NOT_FOUND, "not installed"))
             case ListPage() as request:
+                self.take(machine.asks())
                 answer = self.server.page(request, machine)
                 if isinstance(answer, Failure):
                     self.fail(loop, answer)
