@@ -323,7 +323,8 @@ SERVE = [
     Flag(
         "--settle-s",
         _seconds(0),
-        "seconds without a change after which a file written in place is read",
+        "seconds without a change after which a file written in place is read, once its writer has "
+        "closed it or let 10 s pass",
         "0.2",
         "SECONDS",
     ),

@@ -66,7 +66,7 @@ class Bounds:
     poll_s: float = 1.0
     poll_share_max: float = 0.05
     directory_check_s: float = 1.0
-    open_settle_s: float = 30.0
+    open_settle_s: float = 10.0
     gather_s: float = 0.005
     slice_s: float = 0.005
     file_bytes_max: int = 16 * 1024 * 1024
@@ -532,9 +532,9 @@ class FilesSource:
         """Emit what becomes of objects that their files have let go of."""
         self._union.tie(self._clock())
         for missing in self._union.missing:
+            await self._breathe()
             if self._clock() < missing.since + self._settle_s:
                 continue
-            await self._breathe()
             self._look(missing.path)
             if missing.path in self._unsettled:
                 self._union.postpone(missing, self._clock())  # It may be back, unread as yet.
