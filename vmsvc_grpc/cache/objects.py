@@ -384,8 +384,6 @@ class Freshness:
             known = number(held.resource_version) or 0
             goes = held.uid == answer.uid or known < version
             told = not goes  # This is a later object of the name.
-            if held.uid == answer.uid:
-                version = max(version, known)
         last = self._answered.get(scope, {}).get(answer.key)
         if not told and (last is None or last.version <= version):
             gone = _Answered(version, answer.uid, gone=True)

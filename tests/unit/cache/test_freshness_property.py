@@ -355,4 +355,4 @@ class FreshnessMachine(RuleBasedStateMachine):
 
 
 TestFreshnessMachine = FreshnessMachine.TestCase
-TestFreshnessMachine.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestFreshnessMachine.settings = settings(max_examples=500, stateful_step_count=30, deadline=None)

@@ -116,6 +116,19 @@ def listed(version: int, *objects: StoredService) -> Iterator[Event]:
         ),
         pytest.param([Apply(stored(5)), ended(5)], None, id="deleted by us"),
         pytest.param(
+            [ended(5), Apply(stored(5))], None, id="deleted before the watch tells that it was made"
+        ),
+        pytest.param(
+            [Apply(stored(3, uid="t")), ended(5)],
+            None,
+            id="deleted while the watch is at a former one",
+        ),
+        pytest.param(
+            [Answer(stored(5)), ended(5), Init(SERVICES), Answer(stored(5))],
+            None,
+            id="answers out of order around our deletion, while lists fail",
+        ),
+        pytest.param(
             [Answer(stored(5)), ended(5), Apply(stored(4)), Apply(stored(5))],
             None,
             id="the watch tells what was before our deletion",
