@@ -320,7 +320,7 @@ def test_watch_writes_a_line_at_once_for_each_change(server: Program, file: Path
         assert addresses(first) == ["10.0.0.1"]
         replace(file, MANIFESTS.replace("10.0.0.1}", "10.0.0.9}"))
         assert addresses(watch.told()) == ["10.0.0.9"]
-        replace(file, "")
+        file.unlink()
         gone = watch.told()
         assert (gone["present"], gone["absence"]["reason"]) == (False, "NOT_FOUND")
         assert watch.end(signal.SIGINT) == (130, "", "")
@@ -361,7 +361,7 @@ def test_watch_ends_quietly_when_its_reader_is_gone(server: Program, file: Path)
         watch.told()
         assert watch.process.stdout is not None
         watch.process.stdout.close()
-        replace(file, "")
+        file.unlink()
         assert watch.process.wait(PATIENCE_S) == 141
         assert watch.process.stderr is not None
         assert watch.process.stderr.read() == b""
