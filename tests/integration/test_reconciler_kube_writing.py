@@ -519,6 +519,146 @@ async def test_beside_vm_operator_neither_undoes_what_the_other_writes(
     assert double.process.running
 
 
+TRAFFIC = "virtualmachineservice.vmoperator.vmware.com/service.externalTrafficPolicy"
+LOCAL = {"annotations": {TRAFFIC: "Local"}}
+
+
+@pytest.mark.parametrize(
+    ("ip", "given", "theirs"),
+    [
+        pytest.param(
+            "10.20.0.1",
+            {"type": "LoadBalancer", "loadBalancerSourceRanges": [" 10.0.0.0/8 "]},
+            "",
+            id="blanks in source ranges",
+        ),
+        pytest.param("10.20.0.1", {"externalName": "a.example"}, "", id="an externalName"),
+        pytest.param("2001:db8::1", {}, "", id="an IPv6 address in primaryIP4"),
+        pytest.param("010.020.0.1", {}, "", id="leading zeros"),
+        pytest.param("::ffff:10.20.0.1", {}, "", id="an IPv4 address written as IPv6"),
+        pytest.param("239.1.2.3", {}, "", id="a multicast address"),
+        pytest.param(
+            "10.20.0.1", {"type": "LoadBalancer", "meta": LOCAL}, "nsx-t-lb", id="their provider"
+        ),
+    ],
+)
+async def test_what_vm_operator_writes_of_odd_input_is_what_we_would(
+    ip: str, given: Any, theirs: str, desk: Desk, tmp_path: Path, start_vm_operator: StartVMOperator
+) -> None:
+    """One write a second each, for ever, in silence (issue 9, point 19)."""
+    await desk.vm("a", "10.20.9.9")
+    await desk.patch("virtualmachines", "a", {"status": {"network": {"primaryIP4": ip}}}, "/status")
+    await desk.vmservice(**given)
+    double = await asyncio.to_thread(
+        start_vm_operator, desk.kube, namespace=desk.namespace, provider=theirs
+    )
+    await desk.holds(ip)
+    async with replica(desk, tmp_path) as one:
+        await one.settled()
+        await at_rest(desk, double, one)
+        if theirs:
+            # Nobody asks for the marks any more: they are taken off the Service alone.
+            patch = {"metadata": {"annotations": {TRAFFIC: None}}}
+            await desk.patch("virtualmachineservices", "web", patch)
+            await at_rest(desk, double, one)
+        assert one.failures == []
+        assert await desk.addresses() == [ip]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        pytest.param(
+            {"spec": {"type": "ExternalName", "externalName": "a.example"}},
+            ("Service", "spec.type"),
+            id="a type that we refuse",
+        ),
+        pytest.param(
+            {"spec": {"selector": {"app": "no label!"}}},
+            ("Endpoints", "subsets"),
+            id="a selector that is no labels",
+        ),
+    ],
+)
+async def test_where_vm_operator_writes_what_we_refuse_we_yield_and_say_so(
+    edit: Any,
+    words: tuple[str, ...],
+    desk: Desk,
+    tmp_path: Path,
+    start_vm_operator: StartVMOperator,
+) -> None:
+    await desk.vm("a", "10.20.0.1")
+    await desk.vmservice()
+    await asyncio.to_thread(start_vm_operator, desk.kube, namespace=desk.namespace)
+    await desk.holds("10.20.0.1")
+    async with replica(desk, tmp_path) as one:
+        await one.settled()
+        await desk.patch("virtualmachineservices", "web", edit)
+
+        async def yielded() -> bool:
+            return bool(one.failures)
+
+        await until(yielded)
+        ((_, failure),) = one.failures
+        assert failure is not None
+        assert failure.reason == "ChangesDoNotStay"
+        for word in (*words, "by 'vmoperator"):
+            assert word in failure.message
+
+        async def told_of() -> bool:
+            accepted = await desk.condition("VirtualMachineServiceAccepted")
+            refused = accepted is not None and accepted["status"] == "False"
+            said = accepted["message"] if accepted else ""
+            notes = [note for _, reason, note in await desk.told() if reason == failure.reason]
+            return refused and all(word in said for word in words) and bool(notes)
+
+        await until(told_of)
+        writes = one.writes
+        await asyncio.sleep(3)  # A fight was a write for each rest of 0.05 s.
+        assert one.writes - writes <= 1
+        await desk.patch(
+            "virtualmachineservices",
+            "web",
+            {"spec": {"type": "ClusterIP", "externalName": None, "selector": {"app": "web"}}},
+        )
+        await desk.holds("10.20.0.1")
+
+
+async def test_slices_in_the_place_of_ours_stay_and_ours_have_the_next_names(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """Created and conflicted for ever in silence, or relabelled and overwritten (point 18)."""
+    await desk.vm("a", "10.20.0.1")
+    for number, manager in enumerate(("someone", "vmsvc-grpc")):
+        labels = {
+            "kubernetes.io/service-name": "web",
+            "endpointslice.kubernetes.io/managed-by": manager,
+        }
+        body = {
+            "metadata": {"name": f"web-ipv4-{number}", "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": [],
+        }
+        await desk.create("endpointslices", body)
+    theirs = [await desk.get("endpointslices", f"web-ipv4-{number}") for number in range(2)]
+    await desk.vmservice()
+    async with replica(desk, tmp_path, rules=DIRECT) as one:
+        await desk.holds("10.20.0.1")
+
+        async def told_of() -> bool:
+            accepted = await desk.condition("VirtualMachineServiceAccepted")
+            return accepted is not None and all(
+                f"web-ipv4-{number}" in accepted["message"] for number in range(2)
+            )
+
+        await until(told_of)
+        ours = await desk.get("endpointslices", "web-ipv4-2")
+        assert ours is not None
+        assert [e["addresses"] for e in ours["endpoints"]] == [["10.20.0.1"]]
+        assert one.reconciler.counts.conflicts == 2
+    assert [await desk.get("endpointslices", f"web-ipv4-{n}") for n in range(2)] == theirs
+
+
 async def told(desk: Desk, name: str = "web") -> None:
     """Return once a VMService's status has been written."""
 

@@ -30,8 +30,8 @@ class Write(NamedTuple):
 class VMOperator:
     """A running double of VM Operator, in all namespaces or one. Use as a context manager.
 
-    It is the cluster's admin, or `user`. It may be stopped and started again, and then counts from
-    zero.
+    It is the cluster's admin, or `user`, and marks Services for `provider`. It may be stopped and
+    started again, and then counts from zero.
     """
 
     def __init__(
@@ -40,12 +40,13 @@ class VMOperator:
         folder: Path,
         *,
         namespace: str = "",
+        provider: str = "",
         user: User | None = None,
         find: FindBinary = binary,
     ) -> None:
         kubeconfig = cluster.kubeconfig(folder / "vmoperator.kubeconfig", user=user)
         command = [str(find("vmoperator")), f"--kubeconfig={kubeconfig}"]
-        command += [f"--namespace={namespace}"]
+        command += [f"--namespace={namespace}", f"--load-balancer-provider={provider}"]
         self.process = Process("vmoperator", command, folder / "vmoperator.log")
         self._url = ""
 

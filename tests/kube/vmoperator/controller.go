@@ -21,12 +21,14 @@ import (
 // controller brings one VMService after the other in line, whenever something of it changed.
 type controller struct {
 	*cluster
-	queue workqueue.TypedRateLimitingInterface[types.NamespacedName]
+	provider string
+	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
 }
 
-func newController(store *cluster) (*controller, error) {
+func newController(store *cluster, provider string) (*controller, error) {
 	limiter := workqueue.DefaultTypedControllerRateLimiter[types.NamespacedName]()
-	c := &controller{cluster: store, queue: workqueue.NewTypedRateLimitingQueue(limiter)}
+	queue := workqueue.NewTypedRateLimitingQueue(limiter)
+	c := &controller{cluster: store, provider: provider, queue: queue}
 	for of, enqueue := range map[kind]func(was, is *unstructured.Unstructured){
 		vmServiceKind: c.enqueueItself,
 		serviceKind:   c.enqueueOwners,
@@ -150,8 +152,17 @@ func (c *controller) hold(ctx context.Context, s *vmService) error {
 	if !slices.Contains(s.Finalizers, finalizer) {
 		s.Finalizers = append(without(s.Finalizers, oldFinalizer), finalizer)
 	}
+	if c.provider == nsxProvider {
+		markVMService(s)
+	}
 	service, err := createOrPatch(ctx, c.cluster, serviceKind, s.key(),
-		func(service *corev1.Service) error { return changeService(s, service) })
+		func(service *corev1.Service) error {
+			err := changeService(s, service)
+			if err == nil && c.provider == nsxProvider {
+				unmarkService(s, service)
+			}
+			return err
+		})
 	if err != nil {
 		return err
 	}
@@ -194,7 +205,7 @@ func without(finalizers []string, names ...string) []string {
 }
 
 // patchVMService writes what changed: conditions, which others write too, by their
-// resourceVersion; then the finalizers; then the rest of the status.
+// resourceVersion; then finalizers and a provider's marks; then the rest of the status.
 func (c *controller) patchVMService(ctx context.Context, before, after *vmService) error {
 	var failures []error
 	patch := func(diff map[string]any, subresources ...string) {
@@ -211,8 +222,18 @@ func (c *controller) patchVMService(ctx context.Context, before, after *vmServic
 			"status":   map[string]any{"conditions": is.Conditions},
 		}, "status")
 	}
+	metadata := map[string]any{}
 	if !slices.Equal(before.Finalizers, after.Finalizers) {
-		patch(map[string]any{"metadata": map[string]any{"finalizers": after.Finalizers}})
+		metadata["finalizers"] = after.Finalizers
+	}
+	if !maps.Equal(before.Labels, after.Labels) {
+		metadata["labels"] = after.Labels
+	}
+	if !maps.Equal(before.Annotations, after.Annotations) {
+		metadata["annotations"] = after.Annotations
+	}
+	if len(metadata) > 0 {
+		patch(map[string]any{"metadata": metadata})
 	}
 	if !slices.Equal(was.LoadBalancer.Ingress, is.LoadBalancer.Ingress) {
 		patch(map[string]any{"status": map[string]any{"loadBalancer": is.LoadBalancer}}, "status")

@@ -86,6 +86,33 @@ func changeService(s *vmService, service *corev1.Service) error {
 	return nil
 }
 
+// markVMService puts NSX's marks on a VMService; its Service takes them from there.
+func markVMService(s *vmService) {
+	if s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return
+	}
+	if s.Annotations[trafficPolicyAnnotation] == string(corev1.ServiceExternalTrafficPolicyLocal) {
+		s.Labels = overlaid(s.Labels, map[string]string{nsxProxyLabel: nsxProxy})
+	}
+	if port, asked := s.Annotations[healthCheckAnnotation]; asked {
+		s.Annotations = overlaid(s.Annotations, map[string]string{nsxHealthCheckAnnotation: port})
+	}
+}
+
+// unmarkService takes NSX's marks off a Service, not off the VMService, when nobody asks for them.
+func unmarkService(s *vmService, service *corev1.Service) {
+	local := string(corev1.ServiceExternalTrafficPolicyLocal)
+	if s.Annotations[trafficPolicyAnnotation] != local {
+		delete(service.Labels, nsxProxyLabel)
+	}
+	if _, asked := s.Annotations[healthCheckAnnotation]; !asked {
+		delete(service.Annotations, nsxHealthCheckAnnotation)
+	}
+	if _, asked := s.Annotations[nsxHostnameAnnotation]; !asked {
+		delete(service.Annotations, nsxHostnameAnnotation)
+	}
+}
+
 // servicePorts are the VMService's; each keeps the node port that one of its name has.
 func servicePorts(asked []vmServicePort, stored []corev1.ServicePort) []corev1.ServicePort {
 	nodePorts := make(map[string]int32, len(stored))

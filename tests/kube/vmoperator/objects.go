@@ -17,6 +17,12 @@ const (
 
 	trafficPolicyAnnotation = "virtualmachineservice." + group + "/service.externalTrafficPolicy"
 	healthCheckAnnotation   = "virtualmachineservice." + group + "/service.healthCheckNodePort"
+
+	nsxProvider              = "nsx-t-lb"
+	nsxProxyLabel            = "service.kubernetes.io/service-proxy-name"
+	nsxProxy                 = "nsx-t"
+	nsxHealthCheckAnnotation = "ncp/healthCheckNodePort"
+	nsxHostnameAnnotation    = "nsx.vmware.com/hostname"
 )
 
 // kind is a kind of object, and where it is read and written.
