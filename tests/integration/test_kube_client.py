@@ -391,6 +391,105 @@ async def test_a_pods_token_is_read_again_before_it_is_refused() -> None:
         assert len(server.asked) == 1
 
 
+class Flaky:
+    """Credentials that cannot be had for as long as it says why."""
+
+    def __init__(self, access: Access, why: str = "") -> None:
+        self.access = access
+        self.why = why
+        self.loads = 0
+        self.held_up = asyncio.Event()
+        self.held_up.set()
+
+    async def load(self) -> Access:
+        self.loads += 1
+        await self.held_up.wait()
+        if self.why:
+            raise NoApiServer(self.why, may_pass=True)
+        return self.access
+
+
+async def test_a_plugin_that_fails_at_first_is_asked_again_and_told_meanwhile() -> None:
+    async with served(unless("two")) as server:
+        credentials = Flaky(access(server, "two"), why="the plugin failed")
+        async with ApiServer(credentials, QUICK) as kube:
+            with pytest.raises(ApiServerError, match=r"^the plugin failed$"):
+                await kube.request("GET", "/x")
+            assert server.asked == []  # Never as nobody.
+            credentials.why = ""
+            assert await kube.request("GET", "/x") == b"ok"
+
+
+async def test_a_plugin_that_fails_once_its_token_is_refused_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with served(unless("two")) as server:
+        credentials = Flaky(access(server, "one"))
+        async with ApiServer(credentials, QUICK) as kube:
+            credentials.why = "the plugin failed"
+            for _ in range(3):
+                with pytest.raises(ApiServerError, match=r"no new credentials: the plugin failed$"):
+                    await kube.request("GET", "/x")
+            assert credentials.loads == 4
+            credentials.why, credentials.access = "", access(server, "two")
+            assert await kube.request("GET", "/x") == b"ok"
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["no new credentials, and asking again: the plugin failed"]
+
+
+async def test_a_plugin_that_fails_is_asked_ever_more_seldom() -> None:
+    async with served(unless("two")) as server:
+        credentials = Flaky(access(server, "one"), why="no")
+        often = replace(QUICK, reload_s=0.01, reload_max_s=0.04)
+        async with ApiServer(credentials, often) as kube:
+            began = asyncio.get_running_loop().time()
+            while credentials.loads < 8:
+                with pytest.raises(ApiServerError):
+                    await kube.request("GET", "/x")
+                await asyncio.sleep(0.001)
+            # The first at once, then after 0.02 s, and each 0.04 s.
+            assert asyncio.get_running_loop().time() - began > 0.2
+
+
+async def test_a_plugin_that_gives_what_was_refused_is_asked_ever_more_seldom() -> None:
+    async with served(unless("two")) as server:
+        credentials = Flaky(access(server, "one"))
+        often = replace(QUICK, reload_s=0.01, reload_max_s=0.04)
+        async with ApiServer(credentials, often) as kube:
+            began = asyncio.get_running_loop().time()
+            while credentials.loads < 8:
+                with pytest.raises(ApiServerError):
+                    await kube.request("GET", "/x")
+                await asyncio.sleep(0.001)
+            assert asyncio.get_running_loop().time() - began > 0.2
+
+
+async def test_a_plugin_that_hangs_holds_up_nobody_whose_token_still_does() -> None:
+    async with served(unless("one")) as server:
+        credentials = Flaky(replace(access(server, "one"), fresh_s=0.0))
+        async with ApiServer(credentials, replace(QUICK, renewal_s=0.05)) as kube:
+            credentials.held_up.clear()
+            assert await kube.request("GET", "/x") == b"ok"
+            assert await kube.request("GET", "/x") == b"ok"
+            assert credentials.loads == 2
+
+
+async def test_who_cannot_wait_for_a_plugin_does_not_end_it_for_the_others() -> None:
+    async with served(unless("two")) as server:
+        credentials = Flaky(access(server, "one"))
+        async with ApiServer(credentials, QUICK) as kube:
+            credentials.held_up.clear()
+            credentials.access = access(server, "two")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await kube.request("GET", "/x")
+            patient = asyncio.create_task(kube.request("GET", "/x"))
+            await asyncio.sleep(0)
+            credentials.held_up.set()
+            assert await patient == b"ok"
+            assert credentials.loads == 2
+
+
 async def test_without_credentials_there_is_no_beginning() -> None:
     with pytest.raises(NoApiServer):
         async with ApiServer(Rotating([])):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -38,6 +39,10 @@ NAMESPACE_TERMINATING = "NamespaceTerminating"
 
 _UNAUTHORIZED = 401
 
+_DOUBLINGS_MAX = 30  # Beyond any bound; a float ends at 1,023.
+
+_log = logging.getLogger(__name__)
+
 # A connection that is dropped is lost a turn or two of the event loop later. uvloop does not
 # tell of one that it closed while it was made.
 _LOST_S = 1.0
@@ -56,7 +61,9 @@ class Bounds:
     `connect_s` is for the connection, TLS included; `silence_s` for the next byte of an
     answer; `request_s` for all of it (an API server itself gives up after 60 s). A line
     of a watch holds one object, which etcd bounds at 1.5 MiB unless told otherwise.
-    Credentials that were refused are read again every `reload_s` at most.
+    Credentials that were refused are read again every `reload_s` at most; after each failure to
+    do so the time doubles, up to `reload_max_s`. Those that are about to expire are waited for
+    for `renewal_s`, and then used on.
     """
 
     connect_s: float = 10.0
@@ -64,6 +71,8 @@ class Bounds:
     request_s: float = 65.0
     line_bytes_max: int = 64 * 1024 * 1024
     reload_s: float = 1.0
+    reload_max_s: float = 60.0
+    renewal_s: float = 1.0
 
 
 class ApiServerError(Exception):
@@ -139,14 +148,27 @@ class ApiServer:
         """Nothing is read or connected to yet."""
         self._credentials = credentials
         self._bounds = bounds
-        self._loading = asyncio.Lock()
+        self._loading: asyncio.Task[None] | None = None
         self._loaded = 0.0
+        self._tried = 0.0
+        self._refused = False
+        self._failures = 0
+        self._failure = ""
         self._access: Access | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Read the credentials. Raises NoApiServer; does not connect."""
-        await self._load()
+        """Read the credentials; does not connect.
+
+        Raises NoApiServer, but not where to ask again may help: then requests say what is wrong
+        until it has.
+        """
+        try:
+            await self._load()
+        except NoApiServer as error:
+            if not error.may_pass:
+                raise
+            self._failed(error)
         on_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
         self._session = aiohttp.ClientSession(
             connector=_Connector(
@@ -171,6 +193,9 @@ class ApiServer:
     ) -> None:
         """End all connections."""
         assert self._session is not None
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait((self._loading,))
         await self._session.close()
 
     @property
@@ -246,8 +271,9 @@ class ApiServer:
                 raise
             refused = error
         # Neither a refused request nor one without a connection has done anything.
+        self._refused = True
         if not await self._reloaded(access):
-            raise _translation(refused)
+            raise self._explained(_translation(refused))
         try:
             return await self._try(request, self._known_access)
         except aiohttp.ClientSSLError as error:
@@ -282,26 +308,73 @@ class ApiServer:
         return self._access
 
     async def _fresh_access(self) -> Access:
-        access = self._known_access
-        if access.fresh_s is not None and self._age_s() >= access.fresh_s:
-            await self._reloaded(access)
-        return self._known_access
+        access = self._access
+        if access is None:
+            await self._reloaded(None)
+        elif access.fresh_s is not None and _now_s() - self._loaded >= access.fresh_s:
+            # They may do for a while yet; who reads them, a plugin perhaps, may hang.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._bounds.renewal_s):
+                    await self._reloaded(access)
+        if self._access is None:
+            raise ApiServerError(0, self._failure)
+        return self._access
 
-    async def _reloaded(self, refused: Access) -> bool:
+    async def _reloaded(self, refused: Access | None) -> bool:
         """Whether there is other access than `refused`, read now or by somebody meanwhile."""
-        async with self._loading:
-            if self._access is refused and self._age_s() >= self._bounds.reload_s:
-                # What cannot be read now is perhaps being written; it is tried again.
-                with contextlib.suppress(NoApiServer):
-                    await self._load()
-            return self._access != refused
+        if self._access is refused:
+            if self._loading is None and _now_s() - self._tried >= self._reload_s():
+                self._loading = asyncio.create_task(self._reload())
+            if self._loading is not None:
+                # Whoever has no more time to wait must not end it for the others.
+                await asyncio.shield(self._loading)
+        return self._access != refused
+
+    def _reload_s(self) -> float:
+        """How long after they were read, or could not be, credentials may be read again."""
+        bounds = self._bounds
+        doubled = bounds.reload_s * 2.0 ** min(self._failures, _DOUBLINGS_MAX)
+        return min(doubled, max(bounds.reload_s, bounds.reload_max_s))
+
+    async def _reload(self) -> None:
+        """Read the credentials again. What cannot be read now is perhaps being written."""
+        before = self._access
+        try:
+            await self._load()
+        except NoApiServer as error:
+            self._failed(error)
+        else:
+            if self._failure:
+                _log.info("there are new credentials again")
+            self._failure = ""
+            # Those that were refused and are the same are as good as none.
+            self._failures = self._failures + 1 if self._refused and self._access == before else 0
+        finally:
+            self._loading, self._refused = None, False
+
+    def _failed(self, error: NoApiServer) -> None:
+        self._failures += 1
+        if str(error) != self._failure:
+            self._failure = str(error)
+            _log.warning("no new credentials, and asking again: %s", error)
+
+    def _explained(self, refused: ApiServerError) -> ApiServerError:
+        """A refusal, and why we have nothing better to show."""
+        if self._failure and refused.status == _UNAUTHORIZED:
+            message = f"{refused.message}; there are no new credentials: {self._failure}"
+            return ApiServerError(refused.status, message, reason=refused.reason)
+        return refused
 
     async def _load(self) -> None:
-        self._loaded = asyncio.get_running_loop().time()
-        self._access = await self._credentials.load()
+        try:
+            self._access = await self._credentials.load()
+        finally:
+            self._tried = _now_s()
+        self._loaded = self._tried
 
-    def _age_s(self) -> float:
-        return asyncio.get_running_loop().time() - self._loaded
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 _may_send: ContextVar[Callable[[], bool]] = ContextVar("_may_send")

@@ -7,15 +7,20 @@ requests.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import ssl
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
-import yaml
+from vmsvc_grpc.kube import plugin
+from vmsvc_grpc.kube.kubeconfig import Chosen, Cluster, KubeconfigError, Plugin, User, chosen
+from vmsvc_grpc.model.problem import escaped
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts the credentials of a pod."""
@@ -25,8 +30,26 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _POD_TOKEN_FRESH_S = 60.0
 
 
+# A credential that a plugin says has expired, or is about to, is used for as long: clocks differ,
+# and the API server has the last word.
+_PLUGIN_FRESH_MIN_S = 10.0
+# It is asked for another this long before one expires: a request takes time.
+_PLUGIN_EARLY_S = 10.0
+
+_PLUGIN_BOUNDS = plugin.PluginBounds()
+
+
 class NoApiServer(Exception):  # noqa: N818 - tells of a state, like StopIteration
-    """There is no way to reach an API server; one sentence says what was tried."""
+    """There is no way to reach an API server; one sentence says what was tried.
+
+    `may_pass` is whether to ask again may help, with nothing changed by anybody: a plugin that
+    failed or hung may not do so the next time.
+    """
+
+    def __init__(self, sentence: str, *, may_pass: bool = False) -> None:
+        """The sentence is made safe to print: a file or a program may have had a say in it."""
+        super().__init__(escaped(sentence))
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +93,7 @@ class InCluster:
 
     def _read(self) -> Access:
         try:
-            token = (self.folder / "token").read_text().strip()
+            token = _token((self.folder / "token").read_text())
             ca = (self.folder / "ca.crt").read_text()
             namespace = (self.folder / "namespace").read_text().strip()
             tls = _tls(ca, None, verify=True)
@@ -79,13 +102,21 @@ class InCluster:
         return Access(
             host=f"https://{self.address}",
             tls=tls,
-            authorization=f"Bearer {token}",
+            authorization=token,
             namespace=namespace,
             fresh_s=_POD_TOKEN_FRESH_S,
         )
 
     def __str__(self) -> str:
         return f"the pod's service account at {self.address}"
+
+
+class _Identity(NamedTuple):
+    """Who asks: a whole header or "", a certificate with its key as PEM, and for how long."""
+
+    authorization: str = ""
+    certificate: tuple[bytes, bytes] | None = None
+    fresh_s: float | None = None
 
 
 class Kubeconfig:
@@ -95,14 +126,76 @@ class Kubeconfig:
     current one later, that is another cluster, and nothing that we follow.
     """
 
-    def __init__(self, path: str, context: str | None = None) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self,
+        path: str,
+        context: str | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        bounds: plugin.PluginBounds = _PLUGIN_BOUNDS,
+    ) -> None:
+        """Nothing is read yet. A credential plugin is given `environ`."""
         self.path = path
         self.context = context
+        self._environ = environ
+        self._bounds = bounds
 
     async def load(self) -> Access:
-        """What the context says; runs its credential plugin if it has one. Raises NoApiServer."""
-        # A pod never comes here, and is spared the 20 MB that this import takes.
+        """What the context says; runs its credential plugin if it has one. Raises NoApiServer.
+
+        Where credentials are named, they are had, or it raises: never nobody's access.
+        """
+        try:
+            found = await asyncio.to_thread(self._read)
+            self.context = found.name
+            identity = await self._identity(found)
+            return await asyncio.to_thread(_access, found, identity)
+        except plugin.PluginError as error:
+            raise NoApiServer(f"{self} cannot be used: its {error}", may_pass=True) from error
+        except (OSError, ValueError) as error:
+            raise NoApiServer(f"{self} cannot be used: {error}") from error
+
+    def _read(self) -> Chosen:
+        paths = [Path(path).expanduser() for path in self.path.split(os.pathsep) if path]
+        # Of several, those that are missing are passed over, as kubectl does.
+        files = [path for path in paths if path.exists()] or paths
+        return chosen([(path, path.read_text()) for path in files], self.context)
+
+    async def _identity(self, found: Chosen) -> _Identity:
+        user, folder = found.user, found.user_folder
+        certificate = await asyncio.to_thread(_named_certificate, user, folder)
+        if user.names_token:
+            authorization = await asyncio.to_thread(_named_token, user, folder)
+            return _Identity(authorization, certificate)
+        if user.exec is not None and certificate is None:
+            return await self._asked(found, user.exec)
+        if user.auth_provider is not None:
+            return _Identity(await self._openid(), certificate)
+        return _Identity(certificate=certificate)
+
+    async def _asked(self, found: Chosen, named: Plugin) -> _Identity:
+        """What the user's plugin prints."""
+        # A command with a slash is a file, and relative to the kubeconfig as other files are.
+        command = named.command
+        if "/" in command:
+            command = str(found.user_folder / command)
+        cluster = await asyncio.to_thread(_cluster_info, found)
+        got = await plugin.ask(named, command, cluster, self._environ, self._bounds)
+        pair = None
+        if got.client_certificate_data and got.client_key_data:
+            pair = got.client_certificate_data.encode(), got.client_key_data.encode()
+        fresh_s = None
+        if (expires := got.expiration_timestamp) is not None:
+            # A time without zone is UTC's.
+            at = expires if expires.tzinfo else expires.replace(tzinfo=UTC)
+            left_s = (at - datetime.now(UTC)).total_seconds()
+            fresh_s = max(_PLUGIN_FRESH_MIN_S, left_s - _PLUGIN_EARLY_S)
+        return _Identity(_token(got.token) if got.token else "", pair, fresh_s)
+
+    async def _openid(self) -> str:
+        """The token of the user's OpenID provider, renewed by it if it has expired."""
+        # Only who needs it takes the 20 MB of this import.
+        import aiohttp  # noqa: PLC0415 - see above
         from kubernetes.aio.client import Configuration  # noqa: PLC0415 - see above
         from kubernetes.aio.config import (  # noqa: PLC0415 - see above
             ConfigException,
@@ -111,33 +204,24 @@ class Kubeconfig:
 
         configuration = Configuration()
         try:
-            loader = await load_kube_config(  # type: ignore[no-untyped-call]  # it has no types
-                self.path, self.context, configuration, persist_config=False
-            )
-            current = loader.current_context
-            self.context = str(current["name"])
-            return Access(
-                host=configuration.host,
-                tls=_tls(
-                    _text(configuration.ssl_ca_cert),
-                    _client_certificate(configuration.cert_file, configuration.key_file),
-                    verify=configuration.verify_ssl,
-                ),
-                # A token file usually ends with a newline, which no header may hold.
-                authorization=configuration.api_key.get("BearerToken", "").strip(),
-                namespace=current["context"].get("namespace") or "default",
-                server_name=configuration.tls_server_name or None,
-                proxy=configuration.proxy or None,
-            )
-        except (ConfigException, OSError, yaml.YAMLError) as error:
-            # A YAML error has several lines.
-            text = " ".join(str(error).split())
-            raise NoApiServer(f"{self} cannot be used: {text}") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # What the loader raises for a file of another shape than it expects.
-            raise NoApiServer(
-                f"{self} cannot be used: it is not a kubeconfig ({type(error).__name__}: {error})"
-            ) from error
+            async with asyncio.timeout(self._bounds.plugin_s):
+                await load_kube_config(  # type: ignore[no-untyped-call]  # it has no types
+                    self.path, self.context, configuration, persist_config=False
+                )
+        except (
+            ConfigException,
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            # What it raises where a provider, or a file, is not as it expects.
+            reason = str(error) or f"no answer within {self._bounds.plugin_s:g} s"
+            raise plugin.PluginError(f"OpenID provider gives no token: {reason}") from error
+        header = configuration.api_key.get("BearerToken", "")
+        return _token(header.removeprefix("Bearer "))
 
     def __str__(self) -> str:
         return f"kubeconfig {self.path}" + (f", context {self.context}" if self.context else "")
@@ -182,30 +266,113 @@ def _some_exist(paths: str) -> bool:
     return any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path)
 
 
-def _text(path: str | None) -> str | None:
-    return Path(path).read_text() if path else None
+def _access(found: Chosen, identity: _Identity) -> Access:
+    """How the API server is asked. Raises OSError and ValueError."""
+    cluster = found.cluster
+    tls = _tls(
+        _ca(cluster, found.cluster_folder),
+        identity.certificate,
+        verify=not cluster.insecure_skip_tls_verify,
+    )
+    return Access(
+        host=cluster.server.rstrip("/"),
+        tls=tls,
+        authorization=identity.authorization,
+        namespace=found.namespace,
+        server_name=cluster.tls_server_name or None,
+        proxy=cluster.proxy_url or None,
+        fresh_s=identity.fresh_s,
+    )
 
 
-def _client_certificate(certificate: str | None, key: str | None) -> tuple[str, str, bytes] | None:
-    """The files of a client certificate, and what stands in them now."""
-    if not certificate:
+def _ca(cluster: Cluster, folder: Path) -> str | None:
+    return _data_or_file(
+        "certificate-authority",
+        cluster.certificate_authority_data,
+        cluster.certificate_authority,
+        folder,
+    )
+
+
+def _cluster_info(found: Chosen) -> dict[str, Any]:
+    """What a plugin may be told of the cluster, as `client.authentication.k8s.io` has it."""
+    cluster = found.cluster
+    ca = _ca(cluster, found.cluster_folder)
+    info = {
+        "server": cluster.server,
+        "tls-server-name": cluster.tls_server_name,
+        "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
+        "certificate-authority-data": base64.b64encode(ca.encode()).decode() if ca else None,
+        "proxy-url": cluster.proxy_url,
+    }
+    return {name: value for name, value in info.items() if value}
+
+
+def _data_or_file(field: str, data: str | None, path: str | None, folder: Path) -> str | None:
+    """A PEM text that stands in the kubeconfig, or in the file that it names; None if neither."""
+    if data:
+        try:
+            return base64.b64decode(data, validate=True).decode()
+        except ValueError as error:
+            raise KubeconfigError(f"{field}-data is not text in base64") from error
+    return (folder / path).read_text() if path else None
+
+
+def _named_certificate(user: User, folder: Path) -> tuple[bytes, bytes] | None:
+    certificate = _data_or_file(
+        "client-certificate", user.client_certificate_data, user.client_certificate, folder
+    )
+    key = _data_or_file("client-key", user.client_key_data, user.client_key, folder)
+    if certificate is None or key is None:
         return None
-    key = key or certificate
-    return certificate, key, Path(certificate).read_bytes() + Path(key).read_bytes()
+    return certificate.encode(), key.encode()
+
+
+def _named_token(user: User, folder: Path) -> str:
+    """The header of a user with a token, a file with one, which goes first, or a password."""
+    if user.token_file:
+        return _token((folder / user.token_file).read_text())
+    if user.token:
+        return _token(user.token)
+    secret = f"{user.username}:{user.password or ''}".encode()
+    return f"Basic {base64.b64encode(secret).decode()}"
+
+
+def _token(text: str) -> str:
+    """The header for a token. A file with one usually ends with a newline, which no header may."""
+    token = text.strip()
+    if not token:
+        raise KubeconfigError("the token is empty")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise KubeconfigError("the token has characters that no header may hold")
+    return f"Bearer {token}"
 
 
 @lru_cache(maxsize=4)
-def _tls(ca: str | None, client: tuple[str, str, bytes] | None, *, verify: bool) -> ssl.SSLContext:
+def _tls(ca: str | None, client: tuple[bytes, bytes] | None, *, verify: bool) -> ssl.SSLContext:
     """How to check the server and show who we are.
 
     The same object for the same content, so that connections are used on when credentials
     are read again and have not changed.
     """
-    context = ssl.create_default_context(cadata=ca)
+    try:
+        context = ssl.create_default_context(cadata=ca)
+    except (ssl.SSLError, ValueError) as error:
+        raise KubeconfigError(f"the certificate authority cannot be read: {error}") from error
     # Python 3.13 checks more of RFC 5280 than the CAs of many clusters hold.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if client is not None:
-        context.load_cert_chain(client[0], client[1])
+        # Python takes them from files only; this one is gone before anybody is asked.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(client[1] + b"\n" + client[0])
+            file.flush()
+            try:
+                # Without a password, Python would ask the terminal for one.
+                context.load_cert_chain(file.name, password="")
+            except (ssl.SSLError, ValueError) as error:
+                raise KubeconfigError(
+                    f"the client certificate and its key cannot be used: {error}"
+                ) from error
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -233,7 +233,7 @@ async def test_the_context_stays_if_another_becomes_the_current_one(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "context", "said"),
     [
-        pytest.param("", None, "not a kubeconfig", id="empty"),
+        pytest.param("", None, "no current-context", id="empty"),
         pytest.param("{", None, "cannot be used", id="no YAML"),
         pytest.param("[1]", None, "not a kubeconfig", id="a list"),
         pytest.param("{contexts: []}", None, "current-context", id="no current context"),

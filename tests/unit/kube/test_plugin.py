@@ -1,0 +1,404 @@
+"""A credential plugin may do anything: what comes of it, in one line, and within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmsvc_grpc.kube.credentials import Kubeconfig, NoApiServer
+from vmsvc_grpc.kube.plugin import PluginBounds
+
+V1 = "client.authentication.k8s.io/v1"
+QUICK = PluginBounds(plugin_s=1.0, output_bytes_max=10_000)
+
+
+def answer(**status: Any) -> str:
+    return json.dumps({"apiVersion": V1, "kind": "ExecCredential", "status": status})
+
+
+def script(text: str) -> dict[str, Any]:
+    return {"apiVersion": V1, "command": sys.executable, "args": ["-c", text]}
+
+
+def kubeconfig(
+    folder: Path, exec_: dict[str, Any], *, bounds: PluginBounds = QUICK, **cluster: Any
+) -> Kubeconfig:
+    named = {"server": "https://10.0.0.1:6443", **cluster}
+    file = folder / "config"
+    file.write_text(
+        json.dumps(
+            {
+                "current-context": "one",
+                "contexts": [{"name": "one", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": named}],
+                "users": [{"name": "u", "user": {"exec": exec_}}],
+            }
+        )
+    )
+    return Kubeconfig(str(file), bounds=bounds)
+
+
+SAYS = {
+    "fails": ("import sys; sys.exit('no session')", "failed with exit status 1: 'no session'"),
+    "is killed": ("import os; os.kill(os.getpid(), 9)", "failed with signal 9"),
+    "hangs": ("import time; time.sleep(60)", "has not ended after 1 s"),
+    "hangs in a child": (
+        "import subprocess; subprocess.run(['sleep', '60'])",
+        "has not ended after 1 s",
+    ),
+    "prints nothing": ("", "printed no ExecCredential"),
+    "prints no JSON": ("print('Please log in: https://x')", "printed no ExecCredential"),
+    "prints a list": ("print('[]')", "printed no ExecCredential"),
+    "prints without end": (
+        "import sys\nwhile True: sys.stdout.write('x' * 100000)",
+        "printed more than 10000 bytes",
+    ),
+    "prints too much": ("print('x' * 10_001)", "printed more than 10000 bytes"),
+    "complains without end": (
+        "import sys\nwhile True: sys.stderr.write('x' * 100000)",
+        "printed more than 10000 bytes",
+    ),
+    "nests too deep": ("print('[' * 9000)", "printed no ExecCredential"),
+    "prints another kind": ('print(\'{"kind": "Status"}\')', "kind is 'Status'"),
+    "prints another version": (
+        f"print({answer(token='t').replace('/v1', '/v1beta1')!r})",
+        "printed apiVersion 'client.authentication.k8s.io/v1beta1', and is configured for",
+    ),
+    "has no status": (
+        f"print({json.dumps({'apiVersion': V1, 'kind': 'ExecCredential'})!r})",
+        "printed an ExecCredential without status",
+    ),
+    "has an empty status": (f"print({answer()!r})", "neither a token nor a client certificate"),
+    "has an empty token": (f"print({answer(token='')!r})", "neither a token nor"),
+    "has half a pair": (f"print({answer(clientCertificateData='x')!r})", "and not both"),
+    "has an expiry that is none": (
+        f"print({answer(token='t', expirationTimestamp='soon')!r})",
+        "printed no ExecCredential",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), SAYS.values(), ids=SAYS.keys())
+async def test_a_plugin_that_gives_nothing_is_told_in_one_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(NoApiServer) as caught:
+        await kubeconfig(tmp_path, script(text)).load()
+    sentence = str(caught.value)
+    assert "credential plugin" in sentence
+    assert said in sentence
+    assert sentence.isprintable()
+    assert caught.value.may_pass
+    assert time.monotonic() - began < 10
+
+
+async def test_what_it_says_is_cut_and_escaped_and_what_it_prints_is_secret(tmp_path: Path) -> None:
+    text = (
+        "import sys\n"
+        'print(\'{"status": {"token": "hush"\')\n'
+        "sys.exit('\\x1b[31m' + 'y' * 9_000 + '\\nforged line\\u202e')"
+    )
+    with pytest.raises(NoApiServer) as caught:
+        await kubeconfig(tmp_path, script(text)).load()
+    sentence = str(caught.value)
+    assert len(sentence) < 700
+    assert sentence.isprintable()
+    assert "hush" not in sentence
+    with pytest.raises(NoApiServer) as caught:
+        await kubeconfig(tmp_path, script(text.splitlines()[1])).load()
+    assert "hush" not in str(caught.value)
+
+
+async def test_nothing_of_one_that_hangs_is_left(tmp_path: Path) -> None:
+    child = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    text = f"import os, subprocess, sys; os.chdir({str(tmp_path)!r})\n"
+    text += f"subprocess.run([sys.executable, '-c', {child!r}])"
+    with pytest.raises(NoApiServer):
+        await kubeconfig(tmp_path, script(text), bounds=PluginBounds(plugin_s=2.0)).load()
+    pid = int((tmp_path / "pid").read_text())
+    await until(lambda: not runs(pid))
+
+
+def runs(pid: int) -> bool:
+    """Whether there is a process of that number that has not ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_is_not_there_comes_with_its_hint(tmp_path: Path) -> None:
+    plugin = {"apiVersion": V1, "command": "no-such-plugin", "installHint": "get it\nfrom x"}
+    with pytest.raises(NoApiServer, match="No such file or directory; 'get it") as caught:
+        await kubeconfig(tmp_path, plugin).load()
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "said"),
+    [
+        pytest.param({"apiVersion": V1}, "names no command", id="no command"),
+        pytest.param({"command": "x"}, "exec.apiVersion ''", id="no version"),
+        pytest.param({"command": "x", "apiVersion": "v9"}, "exec.apiVersion 'v9'", id="unknown"),
+        pytest.param(
+            {"command": "x", "apiVersion": V1, "interactiveMode": "Always"},
+            "wants a terminal",
+            id="a terminal",
+        ),
+        pytest.param(
+            {"command": "x", "apiVersion": V1, "interactiveMode": "Perhaps"},
+            "exec.interactiveMode 'Perhaps' is not known",
+            id="an unknown mode",
+        ),
+        pytest.param({"command": 5, "apiVersion": V1}, "not a kubeconfig", id="not a text"),
+        pytest.param(
+            {"command": "x", "apiVersion": V1, "args": ["\0"]}, "no program", id="a NUL in args"
+        ),
+        pytest.param(
+            {"command": "x", "apiVersion": V1, "env": [{"name": "A=B"}]}, "no program", id="in env"
+        ),
+    ],
+)
+async def test_one_that_is_named_wrongly_is_never_run(
+    plugin: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NoApiServer) as caught:
+        await kubeconfig(tmp_path, plugin).load()
+    assert said in str(caught.value)
+    assert not caught.value.may_pass
+
+
+async def test_what_it_is_given(tmp_path: Path) -> None:
+    """Its environment, no standard input, and the cluster if it asks for that."""
+    text = (
+        "import json, os, sys\n"
+        "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
+        "seen = [os.environ['MINE'], sys.stdin.read(), info['spec']['interactive'],\n"
+        "        info['spec']['cluster']['server'], info['apiVersion']]\n"
+        f"print(json.dumps({{'apiVersion': {V1!r}, 'kind': 'ExecCredential',\n"
+        "       'status': {'token': '.'.join(map(str, seen))}}))"
+    )
+    plugin = script(text) | {"env": [{"name": "MINE", "value": "v"}], "provideClusterInfo": True}
+    access = await kubeconfig(tmp_path, plugin).load()
+    assert access.authorization == f"Bearer v..False.https://10.0.0.1:6443.{V1}"
+
+
+async def test_a_command_with_a_slash_is_beside_the_kubeconfig(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    file = tmp_path / "bin" / "plugin"
+    file.write_text(f"#!{sys.executable}\nprint({answer(token='beside')!r})\n")
+    file.chmod(0o700)
+    plugin = {"apiVersion": V1, "command": "bin/plugin"}
+    assert (await kubeconfig(tmp_path, plugin).load()).authorization == "Bearer beside"
+
+
+@pytest.mark.parametrize(
+    ("in_s", "least_s", "most_s"),
+    [
+        pytest.param(3600, 3500, 3600, id="in an hour"),
+        pytest.param(-3600, 10, 10, id="an hour ago: the API server has the last word"),
+    ],
+)
+async def test_it_is_asked_again_before_what_it_gave_expires(
+    in_s: float, least_s: float, most_s: float, tmp_path: Path
+) -> None:
+    at = (datetime.now(UTC) + timedelta(seconds=in_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = f"print({answer(token='t', expirationTimestamp=at)!r})"
+    access = await kubeconfig(tmp_path, script(text)).load()
+    assert access.fresh_s is not None
+    assert least_s <= access.fresh_s <= most_s
+
+
+async def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    text = f"print({answer(clientCertificateData='x', clientKeyData='y')!r})"
+    with pytest.raises(NoApiServer, match="the client certificate and its key cannot be used"):
+        await kubeconfig(tmp_path, script(text)).load()
+
+
+async def test_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
+    plugin = kubeconfig(
+        tmp_path, script(f"import time; time.sleep(0.5); print({answer(token='t')!r})")
+    )
+    loading = asyncio.create_task(plugin.load())
+    worst = 0.0
+    while not loading.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.01)
+        worst = max(worst, time.perf_counter() - before)
+    assert (await loading).authorization == "Bearer t"
+    assert worst < 0.4
+
+
+async def test_one_that_is_cancelled_is_ended(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    text = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    bounds = PluginBounds(plugin_s=60.0)
+    loading = asyncio.create_task(kubeconfig(tmp_path, script(text), bounds=bounds).load())
+    await until(lambda: pid_file.exists() and bool(pid_file.read_text()))
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    await until(lambda: not runs(int(pid_file.read_text())))
+
+
+# -- Users that are not anonymous, whatever is wrong with them. --
+
+
+def of_user(folder: Path, user: dict[str, Any], *, name: str = "u") -> Kubeconfig:
+    credentials = kubeconfig(folder, {})
+    file = Path(credentials.path)
+    config = json.loads(file.read_text())
+    config["users"] = [{"name": name, "user": user}]
+    file.write_text(json.dumps(config))
+    return credentials
+
+
+SECRET = base64.b64encode(b"no PEM").decode()
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        pytest.param({"token": " "}, "the token is empty", id="a blank token"),
+        pytest.param({"token": "a\nb"}, "no header may hold", id="a token of two lines"),
+        pytest.param({"token": 5}, "Expected `str | null`", id="a token that is a number"),
+        pytest.param({"tokenFile": "none"}, "No such file", id="a token file that is not there"),
+        pytest.param({"tokenFile": "blank"}, "the token is empty", id="a blank token file"),
+        pytest.param({"tokenFile": "."}, "Is a directory", id="a directory as token file"),
+        pytest.param({"token": "t", "username": "u"}, "only one can be sent", id="two ways"),
+        pytest.param({"password": "p"}, "no username", id="a password of nobody"),
+        pytest.param({"client-certificate": "c"}, "both are needed", id="no key"),
+        pytest.param({"client-key-data": SECRET}, "both are needed", id="a key alone"),
+        pytest.param(
+            {"client-certificate-data": "", "client-certificate": "none", "client-key": "none"},
+            "No such file",
+            id="an empty text beside a file",
+        ),
+        pytest.param(
+            {"client-certificate-data": SECRET, "client-key-data": SECRET},
+            "the client certificate and its key cannot be used",
+            id="a certificate that is none",
+        ),
+        pytest.param(
+            {"client-certificate-data": "%", "client-key-data": SECRET},
+            "client-certificate-data is not text in base64",
+            id="no base64",
+        ),
+        pytest.param({"auth-provider": {"name": "gcp"}}, "auth-provider 'gcp'", id="gcp"),
+        pytest.param({"auth-provider": {}}, "auth-provider ''", id="a provider without a name"),
+        pytest.param(
+            {"auth-provider": {"name": "oidc"}}, "OpenID provider gives no token", id="openid"
+        ),
+        pytest.param({"exec": {}, "auth-provider": {"name": "oidc"}}, "only one", id="both"),
+        pytest.param({"as": "root", "token": "t"}, "not supported", id="as somebody else"),
+    ],
+)
+async def test_a_user_whose_credentials_cannot_be_had_is_not_anonymous(
+    user: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "blank").write_text(" \n")
+    credentials = of_user(tmp_path, user)
+    with pytest.raises(NoApiServer) as caught:
+        await credentials.load()
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+async def test_a_user_that_is_nowhere_is_not_anonymous(tmp_path: Path) -> None:
+    credentials = of_user(tmp_path, {}, name="another")
+    with pytest.raises(NoApiServer, match="it has no user 'u'"):
+        await credentials.load()
+
+
+async def test_a_file_with_a_token_goes_before_the_token(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("fresh\n")
+    credentials = of_user(tmp_path, {"token": "old", "tokenFile": "t"})
+    assert (await credentials.load()).authorization == "Bearer fresh"
+
+
+# -- Several files, and files that are none. --
+
+
+async def test_of_several_files_the_first_that_has_a_value_counts(tmp_path: Path) -> None:
+    """As kubectl reads `KUBECONFIG`; paths are relative to their own file."""
+    for name, token in (("a", "one"), ("b", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "token").write_text(token)
+    cluster = {"name": "c", "cluster": {"server": "https://10.0.0.1:6443"}}
+    other = {"name": "c", "cluster": {"server": "https://10.0.0.2:6443"}}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    user = {"name": "u", "user": {"tokenFile": "token"}}
+    (tmp_path / "a" / "config").write_text(json.dumps({"clusters": [cluster]}))
+    second = {"clusters": [other], "users": [user], "contexts": [context], "current-context": "x"}
+    (tmp_path / "b" / "config").write_text(json.dumps(second))
+    (tmp_path / "empty").write_text("")
+    names = ("none", "empty", "a/config", "b/config")
+    access = await Kubeconfig(os.pathsep.join(str(tmp_path / name) for name in names)).load()
+    assert access.host == "https://10.0.0.1:6443"
+    assert access.authorization == "Bearer two"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("users: [\n", "it is no YAML in line 2", id="cut off"),
+        pytest.param("a: b: c", "it is no YAML in line 1", id="a mapping in a mapping"),
+        pytest.param("- 1", "it is not a kubeconfig", id="a list"),
+        pytest.param("users: {a: b}", "Expected `array | null`", id="users that are no list"),
+        pytest.param("\0", "it is no YAML", id="a NUL"),
+        pytest.param("users: [{name: u}, {name: u}]\n", "no current-context", id="two of a name"),
+    ],
+)
+async def test_what_is_no_kubeconfig_is_told_in_one_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(text)
+    with pytest.raises(NoApiServer) as caught:
+        await Kubeconfig(str(file)).load()
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        pytest.param({"server": ""}, "server is not an http or https URL", id="no server"),
+        pytest.param({"server": "10.0.0.1"}, "server is not an http", id="no URL"),
+        pytest.param({"server": "https://h:99999"}, "server is not an http", id="no port"),
+        pytest.param({"proxy-url": "socks5://h:1"}, "proxy-url is not an http", id="SOCKS"),
+        pytest.param({"certificate-authority": "none"}, "No such file", id="no CA file"),
+        pytest.param(
+            {"certificate-authority-data": SECRET},
+            "the certificate authority cannot be read",
+            id="a CA that is none",
+        ),
+    ],
+)
+async def test_a_cluster_that_cannot_be_asked(
+    cluster: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    plugin = script(f"print({answer(token='t')!r})")
+    with pytest.raises(NoApiServer) as caught:
+        await kubeconfig(tmp_path, plugin, **cluster).load()
+    assert said in str(caught.value)

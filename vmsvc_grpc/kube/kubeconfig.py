@@ -1,0 +1,274 @@
+"""What a kubeconfig says of one context: the cluster, and who asks it. Pure: texts in, values out.
+
+As kubectl reads it (`client-go/tools/clientcmd`): of several files the first that has a value
+counts, and paths are relative to the file that names them. Stricter in one thing: what names
+credentials that we cannot use is an error, so that nobody asks as somebody else, or as nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from vmsvc_grpc.model.problem import quoted
+
+_Entry = TypeVar("_Entry", "NamedCluster", "NamedContext", "NamedUser")
+
+OPENID_PROVIDER = "oidc"
+"""The only `auth-provider` that Kubernetes still has."""
+
+_EXEC_API = "client.authentication.k8s.io/"
+_EXEC_VERSIONS = (f"{_EXEC_API}v1", f"{_EXEC_API}v1beta1")
+
+
+class KubeconfigError(ValueError):
+    """A kubeconfig does not say what is needed; the message is one line without the file's name."""
+
+
+class _Kebab(msgspec.Struct, rename="kebab", frozen=True):
+    """Fields as a kubeconfig names most of them. Others are for others, as kubectl has it."""
+
+
+class Cluster(_Kebab, frozen=True):
+    """Where the API server is, and how it is known."""
+
+    server: str = ""
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+    tls_server_name: str | None = None
+    proxy_url: str | None = None
+
+
+class EnvironmentEntry(msgspec.Struct, frozen=True):
+    """A variable that a plugin is given."""
+
+    name: str
+    value: str = ""
+
+
+class Plugin(msgspec.Struct, rename="camel", frozen=True):
+    """A program that prints credentials (KEP-541)."""
+
+    command: str = ""
+    api_version: str = ""
+    args: list[str] | None = None
+    env: list[EnvironmentEntry] | None = None
+    install_hint: str | None = None
+    interactive_mode: str | None = None
+    provide_cluster_info: bool | None = None
+
+
+class AuthProvider(msgspec.Struct, frozen=True):
+    """A way to credentials that is built into clients."""
+
+    name: str = ""
+    config: dict[str, str] | None = None
+
+
+class User(_Kebab, frozen=True):
+    """Who asks."""
+
+    token: str | None = None
+    token_file: str | None = msgspec.field(name="tokenFile", default=None)
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    username: str | None = None
+    password: str | None = None
+    exec: Plugin | None = None
+    auth_provider: AuthProvider | None = None
+    impersonate: str | None = msgspec.field(name="as", default=None)
+    impersonate_uid: str | None = msgspec.field(name="as-uid", default=None)
+    impersonate_groups: list[str] | None = msgspec.field(name="as-groups", default=None)
+    impersonate_extra: dict[str, Any] | None = msgspec.field(name="as-user-extra", default=None)
+
+    @property
+    def names_token(self) -> bool:
+        """Whether a token or a password stands here, which goes before what a plugin prints."""
+        return bool(self.token or self.token_file or self.username)
+
+    @property
+    def names_certificate(self) -> bool:
+        """Whether a client certificate stands here."""
+        return bool(self.client_certificate or self.client_certificate_data)
+
+
+class Context(msgspec.Struct, frozen=True):
+    """A cluster, a user, and the namespace that is meant where none is named."""
+
+    cluster: str = ""
+    user: str | None = None
+    namespace: str | None = None
+
+
+class NamedCluster(msgspec.Struct, frozen=True):
+    """A cluster by its name."""
+
+    name: str
+    cluster: Cluster | None = None
+
+
+class NamedContext(msgspec.Struct, frozen=True):
+    """A context by its name."""
+
+    name: str
+    context: Context | None = None
+
+
+class NamedUser(msgspec.Struct, frozen=True):
+    """A user by its name."""
+
+    name: str
+    user: User | None = None
+
+
+class _File(_Kebab, frozen=True):
+    current_context: str | None = None
+    clusters: list[NamedCluster] | None = None
+    contexts: list[NamedContext] | None = None
+    users: list[NamedUser] | None = None
+
+
+class Chosen(NamedTuple):
+    """One context with what it refers to, and the folders that their paths are relative to."""
+
+    name: str
+    cluster: Cluster
+    cluster_folder: Path
+    user: User
+    user_folder: Path
+    namespace: str
+
+
+def chosen(files: Sequence[tuple[Path, str]], context: str | None) -> Chosen:
+    """The context of that name in these files; without a name the current one.
+
+    `files` are paths with their texts. Raises KubeconfigError.
+    """
+    parsed = [(path.parent, _parsed(text)) for path, text in files]
+    name = context or next((file.current_context for _, file in parsed if file.current_context), "")
+    if not name:
+        raise KubeconfigError("it has no current-context; name one with --context")
+    _, named = _find(parsed, lambda file: file.contexts, name, "context")
+    meant = named.context or Context()
+    if not meant.cluster:
+        raise KubeconfigError(f"context {quoted(name)} names no cluster")
+    at_cluster, cluster = _find(parsed, lambda file: file.clusters, meant.cluster, "cluster")
+    at_user, user = Path(), None
+    if meant.user:
+        at_user, found = _find(parsed, lambda file: file.users, meant.user, "user")
+        user = found.user
+    return Chosen(
+        name,
+        _checked_cluster(meant.cluster, cluster.cluster or Cluster()),
+        at_cluster,
+        _checked_user(meant.user or "", user or User()),
+        at_user,
+        meant.namespace or "default",
+    )
+
+
+def _parsed(text: str) -> _File:
+    try:
+        data = yaml.load(text, yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        # A YAML error has several lines, and a text of the file among them, which is a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise KubeconfigError(f"it is no YAML{where}") from error
+    try:
+        return msgspec.convert({} if data is None else data, _File)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise KubeconfigError(f"it is not a kubeconfig: {error}") from error
+
+
+def _find(
+    files: Iterable[tuple[Path, _File]],
+    entries: Callable[[_File], list[_Entry] | None],
+    name: str,
+    kind: str,
+) -> tuple[Path, _Entry]:
+    """The first entry of that name, and the folder of its file."""
+    for folder, file in files:
+        found = [entry for entry in entries(file) or () if entry.name == name]
+        if len(found) > 1:
+            raise KubeconfigError(f"it has {len(found)} entries for {kind} {quoted(name)}")
+        if found:
+            return folder, found[0]
+    raise KubeconfigError(f"it has no {kind} {quoted(name)}")
+
+
+def _checked_cluster(name: str, cluster: Cluster) -> Cluster:
+    for field, url in (("server", cluster.server), ("proxy-url", cluster.proxy_url)):
+        if url is None or (field == "proxy-url" and not url):
+            continue
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise KubeconfigError(
+                f"cluster {quoted(name)}: {field} is not an http or https URL: {quoted(url)}"
+            )
+    return cluster
+
+
+def _checked_user(name: str, user: User) -> User:
+    """The user, if we can ask as exactly that one."""
+    who = f"user {quoted(name)}"
+    if (
+        user.impersonate
+        or user.impersonate_uid
+        or user.impersonate_groups
+        or user.impersonate_extra
+    ):
+        raise KubeconfigError(f"{who}: to ask as somebody else (as, as-groups) is not supported")
+    if user.token and user.username:
+        raise KubeconfigError(f"{who} has a token and a username; only one can be sent")
+    key = user.client_key or user.client_key_data
+    if user.names_certificate != bool(key):
+        raise KubeconfigError(f"{who} has one of a client certificate and its key; both are needed")
+    if user.password and not user.username:
+        raise KubeconfigError(f"{who} has a password and no username")
+    if user.exec is not None and user.auth_provider is not None:
+        raise KubeconfigError(f"{who} has exec and auth-provider; only one can be asked")
+    if user.exec is not None:
+        _check_plugin(who, user.exec)
+    if user.auth_provider is not None and user.auth_provider.name != OPENID_PROVIDER:
+        raise KubeconfigError(
+            f"{who}: auth-provider {quoted(user.auth_provider.name)} is not supported, "
+            "nor by Kubernetes since 1.26; use its exec plugin"
+        )
+    return user
+
+
+def _check_plugin(who: str, plugin: Plugin) -> None:
+    if not plugin.command:
+        raise KubeconfigError(f"{who}: exec names no command")
+    if plugin.api_version not in _EXEC_VERSIONS:
+        known = " or ".join(_EXEC_VERSIONS)
+        raise KubeconfigError(
+            f"{who}: exec.apiVersion {quoted(plugin.api_version)} is not known; use {known}"
+        )
+    if plugin.interactive_mode == "Always":
+        raise KubeconfigError(
+            f"{who}: its credential plugin wants a terminal (interactiveMode: Always), which a "
+            "server has not"
+        )
+    if plugin.interactive_mode not in (None, "", "Never", "IfAvailable"):
+        raise KubeconfigError(
+            f"{who}: exec.interactiveMode {quoted(plugin.interactive_mode)} is not known"
+        )
+    for entry in plugin.env or ():
+        if not entry.name or "=" in entry.name or "\0" in entry.name + entry.value:
+            raise KubeconfigError(f"{who}: exec.env has a variable that no program can be given")
+    if "\0" in "".join((plugin.command, *(plugin.args or ()))):
+        raise KubeconfigError(f"{who}: exec has an argument that no program can be given")
