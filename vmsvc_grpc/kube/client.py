@@ -38,6 +38,7 @@ NAMESPACE_TERMINATING = "NamespaceTerminating"
 """The cause for which nothing is made any more in a namespace that is being deleted."""
 
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 
 _DOUBLINGS_MAX = 30  # Beyond any bound; a float ends at 1,023.
 
@@ -105,6 +106,15 @@ class ApiServerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.status} {self.message}" if self.status else self.message
+
+    @property
+    def object_not_found(self) -> bool:
+        """Whether the API server says that the object asked for is not there.
+
+        A 404 without that reason is about more: its kind is not served, or it is somebody
+        else's answer, a proxy's. It says nothing of the object.
+        """
+        return self.status == _NOT_FOUND and self.reason == "NotFound"
 
 
 class NotSent(Exception):  # noqa: N818 - not an error: it was not to be sent.

@@ -53,9 +53,6 @@ _PASSING = frozenset(
 # How it refuses to create what exists: one with a cluster address, for want of that address.
 _PERHAPS_THERE = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
 
-# So an API server says that an object is not there; without it, not even its kind is.
-_OBJECT_NOT_FOUND = "NotFound"
-
 _MIRRORED_BY = "endpointslicemirroring-controller.k8s.io"
 
 _PASSING_REASONS = frozenset({"ServerTimeout", "Timeout", "TooManyRequests", "ServiceUnavailable"})
@@ -152,7 +149,7 @@ class KubeStore:
             async with asyncio.timeout(self._write_s):
                 return await self._api.request("GET", path_of(kind, version, *key))
         except ApiServerError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.object_not_found:
                 return None
             raise
 
@@ -172,7 +169,7 @@ class KubeStore:
         try:
             return self._held(change, await self._api.request("GET", _path(change.object)))
         except ApiServerError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.object_not_found:
                 return None
             raise
 
@@ -218,7 +215,7 @@ class KubeStore:
             path = path_of(kind, self._served, child.key.namespace, owner.name)
             found = parse_json(kind, await self._api.request("GET", path))
         except ApiServerError as error:
-            if error.status == HTTPStatus.NOT_FOUND and error.reason == _OBJECT_NOT_FOUND:
+            if error.object_not_found:
                 return
             self._served = ""
             message = f"whether VirtualMachineService {child.key} exists cannot be read: {error}"
@@ -306,9 +303,11 @@ def _translation(change: Change, error: ApiServerError) -> Exception:
     if error.status == HTTPStatus.CONFLICT or NAMESPACE_TERMINATING in error.causes:
         # Where the namespace is going, so is the VMService, but we may hear of it later.
         return Conflict()
-    if error.status == HTTPStatus.NOT_FOUND and change.verb is not Verb.CREATE:
+    if error.status == HTTPStatus.NOT_FOUND and change.kind is Kind.VIRTUAL_MACHINE_SERVICE:
         # If it is the version that is gone, the VMService may well exist: the watch tells.
-        return Conflict() if change.kind is Kind.VIRTUAL_MACHINE_SERVICE else Gone()
+        return Conflict()
+    if error.object_not_found and change.verb is not Verb.CREATE:
+        return Gone()
     passing = error.status == 0 or error.status in _PASSING or error.reason in _PASSING_REASONS
     return ChangeError(
         f"{change.verb.name.title()}{change.kind.value}Failed",

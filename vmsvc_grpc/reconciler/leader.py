@@ -19,7 +19,6 @@ from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.reconciler.election import Election, LeaseRecord, LeaseSettings
 
 _CONFLICT = 409
-_NOT_FOUND = 404
 
 
 class StoredLease:
@@ -38,7 +37,7 @@ class StoredLease:
         try:
             raw = await self._api.request("GET", f"{self._path}/{self._none.name}")
         except ApiServerError as error:
-            if error.status == _NOT_FOUND:
+            if error.object_not_found:
                 self._meta = self._none
                 return LeaseRecord()
             raise

@@ -75,7 +75,7 @@ class Release:
                     "PATCH", path, body={"metadata": meta}, content_type=MERGE_PATCH
                 )
             except ApiServerError as error:
-                if error.status == HTTPStatus.NOT_FOUND:
+                if error.object_not_found:
                     return False
                 if error.status != HTTPStatus.CONFLICT:
                     raise
@@ -121,7 +121,7 @@ class Release:
         try:
             return _finalized(_decode_one(await self._api.request("GET", path)).metadata)
         except ApiServerError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.object_not_found:
                 return None
             raise
 
@@ -131,7 +131,7 @@ class Release:
                 "GET", f"{_LEASES}/namespaces/{key.namespace}/leases/{key.name}"
             )
         except ApiServerError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.object_not_found:
                 return None
             raise
         return _decode_lease(raw)
