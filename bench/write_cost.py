@@ -54,13 +54,13 @@ T = TypeVar("T")
 
 def measured(endpoints: int = ENDPOINTS, rounds: int = ROUNDS) -> dict[str, float]:
     """The seconds of CPU that each piece takes: of `rounds` writes, the least of each."""
-    world = _World(endpoints)
+    world = World(endpoints)
     for number in range(rounds):
         world.write(number * 7 % endpoints)
     return {piece: min(times) for piece, times in world.pieces.items()}
 
 
-class _World:
+class World:
     """A cache, and an API server's answers to what is planned from it."""
 
     def __init__(self, endpoints: int) -> None:
