@@ -26,6 +26,7 @@ from vmsvc_grpc.reconciler.held import Child, Objects
 from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
+from vmsvc_grpc.source.characters import decoded
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.files import Bounds
 from vmsvc_grpc.source.manifests import Entry, ObjectId, Place, read_objects, repeated
@@ -122,52 +123,47 @@ class _Reading:
         """Take in all there is at a path."""
         for kind in _KINDS:
             self.cache.apply(Init(kind))
-        for name, text in self._texts(path):
-            self._take(name, text)
+        for name, content in self._contents(path):
+            self._take(name, content)
         for kind in _KINDS:
             self.cache.apply(InitDone(kind))
         if self._empty and not self.refused:
             shown = _STANDARD_INPUT if path == "-" else path
             self._refuse(f"{shown}: there is no VirtualMachine and no VirtualMachineService here")
 
-    def _texts(self, path: str) -> Iterator[tuple[str, str]]:
+    def _contents(self, path: str) -> Iterator[tuple[str, bytes]]:
         root = Path(path)
         if path == "-":
-            try:
-                yield _STANDARD_INPUT, tree.decoded(sys.stdin.buffer.read())
-            except ManifestError as error:
-                self._refuse(f"{_STANDARD_INPUT}: {error}")
+            yield _STANDARD_INPUT, sys.stdin.buffer.read()
         elif not root.is_dir():
-            yield from self._text(root)
+            yield from self._content(root)
         else:
             for found in tree.walk(root):
                 match found:
                     case tree.File(name):
-                        yield from self._text(root / name)
+                        yield from self._content(root / name)
                     case tree.Unlisted(name, message):
                         self._refuse(f"{root / name}: cannot be listed: {message}")
 
-    def _text(self, path: Path) -> Iterator[tuple[str, str]]:
+    def _content(self, path: Path) -> Iterator[tuple[str, bytes]]:
         try:
-            yield str(path), tree.read_text(path, Bounds().file_bytes_max).text
+            yield str(path), tree.read_content(path, Bounds().file_bytes_max).bytes
         except OSError as error:
             self._refuse(f"{path}: cannot be read: {tree.reason(error)}")
-        except ManifestError as error:
-            self._refuse(f"{path}: {error}")
 
-    def _take(self, name: str, text: str) -> None:
+    def _take(self, name: str, content: bytes) -> None:
         looked: dict[str, tuple[Place, Kind, dict[str, Any]]] = {}
 
         def look(place: Place, kind: Kind, untyped: dict[str, Any]) -> None:
             looked[str(place)] = place, kind, untyped
 
         try:
-            contents = read_objects(text, frozenset(_KINDS), look, namespace=self._namespace)
+            contents = read_objects(content, frozenset(_KINDS), look, namespace=self._namespace)
         except ManifestError as error:
             self._refuse(f"{name}: {error}")
             return
         self._empty &= not looked
-        lines = Text(text)
+        lines = Text(decoded(content))
         written = {
             place: _Written(name, *one, lines.document(one[0].line))
             for place, one in looked.items()
@@ -177,6 +173,8 @@ class _Reading:
             # Of what has no name, all has been said.
             if flaw.place not in written or written[flaw.place].key is not None:
                 self._refuse(f"{name}: {flaw.place}: {flaw.message}")
+        if contents.more_flaws:
+            self._refuse(f"{name}: {contents.more_flaws} more problems; mend these first")
         for entry in contents.entries.values():
             self._take_object(name, entry, written.get(entry.place), entry.place in refused)
 

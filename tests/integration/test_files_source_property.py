@@ -85,7 +85,7 @@ def read_anew(root: Path) -> dict[str, list[str]]:
     addresses: dict[str, list[str]] = {}
     for path in [*PATHS, STAYS]:
         if (root / path).is_file():
-            for entry in read_objects((root / path).read_text(), INPUT).entries.values():
+            for entry in read_objects((root / path).read_bytes(), INPUT).entries.values():
                 assert isinstance(entry.event, Apply)
                 assert isinstance(entry.event.object, VirtualMachine)
                 address = entry.event.object.addresses[0].text

@@ -386,7 +386,7 @@ def test_of_an_object_in_two_files_the_first_in_path_order_counts(tmp_path: Path
     ("content", "words"),
     [
         pytest.param(b"a: [", "line ", id="no YAML"),
-        pytest.param(b"a: \xff", "UTF-8", id="no UTF-8"),
+        pytest.param(b"a: \x00", "control characters", id="no text"),
     ],
 )
 def test_a_file_that_cannot_be_read_hides_no_other(
@@ -411,7 +411,7 @@ def test_what_is_told_is_one_printable_line_whatever_a_file_is_called(tmp_path: 
 
 
 def test_standard_input_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x00")))
     result = rendered("-")
     assert (result.status, result.out) == (1, "")
     assert result.err.startswith("standard input: line 1, column 1: ")

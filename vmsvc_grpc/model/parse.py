@@ -102,6 +102,16 @@ def parse(kind: Kind, untyped: Any) -> Object:
     return object_
 
 
+def unread(kind: Kind, untyped: Any, problem: Problem) -> ParseError:
+    """What is wrong with an object of which no more than the name is to be read."""
+    try:
+        named = converted(untyped, wire.BarelyNamed).metadata
+        key = _key(kind, wire.Meta(name=named.name, namespace=named.namespace))
+    except (msgspec.ValidationError, ParseError):
+        return ParseError(kind, None, problem)
+    return ParseError(kind, key, problem)
+
+
 def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
     """The same for an object's bytes in JSON. Raises ParseError."""
     try:

@@ -15,6 +15,11 @@ from vmsvc_grpc.model.objects import StoredAddress, TargetRef
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A whole number as Kubernetes has them; JSON itself sets them no bound."""
 
+_MANY = msgspec.Meta(max_length=10_000)
+
+Texts = Annotated[dict[str, str], _MANY]
+"""Labels, annotations or a selector: no more than can be read and judged in no time."""
+
 
 class Shape(msgspec.Struct, rename="camel", gc=False):
     """Fields in camel case; unknown ones are skipped."""
@@ -40,10 +45,10 @@ class Meta(Shape):
     resource_version: str | None = None
     generation: Int64 | None = None
     deletion_timestamp: str | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    finalizers: list[str] | None = None
-    owner_references: list[OwnerReference] | None = None
+    labels: Texts | None = None
+    annotations: Texts | None = None
+    finalizers: Annotated[list[str], _MANY] | None = None
+    owner_references: Annotated[list[OwnerReference], _MANY] | None = None
 
 
 class Condition(Shape):
@@ -84,7 +89,7 @@ class VirtualMachineStatus(Shape):
     vm_ip: str | None = None
     network: Network | None = None
     zone: str | None = None
-    conditions: list[Condition] | None = None
+    conditions: Annotated[list[Condition], _MANY] | None = None
 
 
 class VirtualMachine(Shape):
@@ -106,14 +111,14 @@ class Ingress(Shape):
 class LoadBalancer(Shape):
     """`status.loadBalancer`."""
 
-    ingress: list[Ingress] | None = None
+    ingress: Annotated[list[Ingress], _MANY] | None = None
 
 
 class Status(Shape):
     """The `status` of a VMService or Service."""
 
     load_balancer: LoadBalancer | None = None
-    conditions: list[Condition] | None = None
+    conditions: Annotated[list[Condition], _MANY] | None = None
 
 
 class VirtualMachineServicePort(Shape):
@@ -129,14 +134,14 @@ class VirtualMachineServiceSpec(Shape):
     """A VMService's `spec`; families are v1alpha6's."""
 
     type: str | None = None
-    selector: dict[str, str] | None = None
-    ports: list[VirtualMachineServicePort] | None = None
+    selector: Texts | None = None
+    ports: Annotated[list[VirtualMachineServicePort], _MANY] | None = None
     # On the wire it is clusterIp; VM Operator's documentation writes clusterIP.
     cluster_ip: str | None = msgspec.field(name="clusterIp", default=None)
     cluster_ip_documented: str | None = msgspec.field(name="clusterIP", default=None)
     load_balancer_ip: str | None = msgspec.field(name="loadBalancerIP", default=None)
-    load_balancer_source_ranges: list[str] | None = None
-    ip_families: list[str] | None = None
+    load_balancer_source_ranges: Annotated[list[str], _MANY] | None = None
+    ip_families: Annotated[list[str], _MANY] | None = None
     ip_family_policy: str | None = None
 
 
@@ -172,14 +177,14 @@ class ServiceSpec(Shape):
     """A Service's `spec`."""
 
     type: str | None = None
-    selector: dict[str, str] | None = None
-    ports: list[ServicePort] | None = None
+    selector: Texts | None = None
+    ports: Annotated[list[ServicePort], _MANY] | None = None
     cluster_ip: str | None = msgspec.field(name="clusterIP", default=None)
-    cluster_ips: list[str] | None = msgspec.field(name="clusterIPs", default=None)
-    ip_families: list[str] | None = None
+    cluster_ips: Annotated[list[str], _MANY] | None = msgspec.field(name="clusterIPs", default=None)
+    ip_families: Annotated[list[str], _MANY] | None = None
     ip_family_policy: str | None = None
     load_balancer_ip: str | None = msgspec.field(name="loadBalancerIP", default=None)
-    load_balancer_source_ranges: list[str] | None = None
+    load_balancer_source_ranges: Annotated[list[str], _MANY] | None = None
     load_balancer_class: str | None = None
     allocate_load_balancer_node_ports: bool | None = None
     external_traffic_policy: str | None = None
@@ -209,7 +214,7 @@ class Subset(Shape):
 
     addresses: list[StoredAddress] | None = None
     not_ready_addresses: list[StoredAddress] | None = None
-    ports: list[EndpointPort] | None = None
+    ports: Annotated[list[EndpointPort], _MANY] | None = None
 
 
 class Endpoints(Shape):
@@ -237,7 +242,7 @@ class SliceConditions(Shape):
 class SliceEndpoint(Shape):
     """One of an EndpointSlice's `endpoints`."""
 
-    addresses: list[str] | None = None
+    addresses: Annotated[list[str], _MANY] | None = None
     conditions: SliceConditions | None = None
     target_ref: TargetRef | None = None
     zone: str | None = None
@@ -251,7 +256,7 @@ class EndpointSlice(Shape):
     metadata: Meta
     address_type: str = ""
     endpoints: list[SliceEndpoint] | None = None
-    ports: list[EndpointPort] | None = None
+    ports: Annotated[list[EndpointPort], _MANY] | None = None
 
 
 class Named(Shape):

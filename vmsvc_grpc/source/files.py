@@ -23,9 +23,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
@@ -36,7 +38,7 @@ from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
 from vmsvc_grpc.source.problems import FileProblem, Problems, Report
-from vmsvc_grpc.source.tree import Oddity, Signature, Text
+from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
 from vmsvc_grpc.source.watch import How, Notices, Watch, Where, where
 
@@ -59,7 +61,9 @@ class Bounds:
     for notices that were lost; `poll_s` is how often where something cannot be watched, and
     `poll_share_max` how much of the time that may take. `open_settle_s` is how long a writer
     may pause who keeps the file open. Notices are gathered for `gather_s`. `slice_s` is how
-    long reading may hold up the event loop.
+    long reading may hold up the event loop. A file of more than `quick_bytes_max` is read in
+    a thread, slice by slice: a disk may be slow, and libyaml takes 30 ns for each byte of
+    one long text, in one go, but pauses for other threads whenever it asks for more.
     """
 
     rescan_s: float = 10.0
@@ -69,6 +73,7 @@ class Bounds:
     open_settle_s: float = 10.0
     gather_s: float = 0.005
     slice_s: float = 0.005
+    quick_bytes_max: int = 128 * 1024
     file_bytes_max: int = 16 * 1024 * 1024
 
 
@@ -453,59 +458,67 @@ class FilesSource:
         looked_at = self._unsettled.get(path)
         if looked_at is None:
             return  # It has gone since, or somebody told that he wrote it.
-        text = self._opened(path)
-        if isinstance(text, _Held):
-            await self._tell(self._hold(path, text, None), emit)
-        if not isinstance(text, Text):
+        large = bool(
+            isinstance(looked_at.signature, Signature)
+            and looked_at.signature.size > self._bounds.quick_bytes_max
+        )
+        content = await self._opened(path, large=large)
+        if self._unsettled.get(path) is not looked_at:
+            return
+        if isinstance(content, _Held):
+            await self._tell(self._hold(path, content, None), emit)
+        if not isinstance(content, Content):
             return
         self.files_read += 1
         held = self._held.get(path)
-        if held and held.signature and held.digest == text.digest:
+        if held and held.signature and held.digest == content.digest:
             problem = held.problem
             contents = None if problem else self._union.contents(path)
         else:
-            contents, problem = await self._read(path, text.text)
+            contents, problem = await self._read(path, content.bytes, large=large)
         self._look(path)
-        if self._unsettled.get(path) is looked_at and text.signature == looked_at.signature:
-            now_held = _Held(text.signature, text.digest, problem)
+        if self._unsettled.get(path) is looked_at and content.signature == looked_at.signature:
+            now_held = _Held(content.signature, content.digest, problem)
             await self._tell(self._hold(path, now_held, contents), emit)
 
-    def _opened(self, path: str) -> Text | _Held | None:
-        """The text of an unsettled file, or what to hold instead; None if there is no file."""
+    async def _opened(self, path: str, *, large: bool) -> Content | _Held | None:
+        """The bytes of an unsettled file, or what to hold instead; None if there is no file."""
         looked_at = self._unsettled[path].signature
         if isinstance(looked_at, Oddity):
             problem = FileProblem(_shown(path), "", f"{looked_at.text}; it is left out")
             return _Held(looked_at, b"", problem)
+        bytes_max = self._bounds.file_bytes_max
+        read = partial(tree.read_content, self._root / path, bytes_max, below=self._below)
         try:
-            return tree.read_text(self._root / path, self._bounds.file_bytes_max, below=self._below)
+            return await asyncio.to_thread(read) if large else read()
         except (FileNotFoundError, NotADirectoryError):
             self._forget(path)
             return None
-        except ManifestError as error:
-            return _Held(looked_at, b"", _problem(path, error))
         except OSError as error:
             message = f"cannot be read: {tree.reason(error)}"
             return _Held(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
 
-    async def _read(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
-        """What counts of a text, or why what was there before counts still."""
-        contents, problem = await self._parsed(path, text)
+    async def _read(
+        self, path: str, content: bytes, *, large: bool
+    ) -> tuple[Contents | None, FileProblem | None]:
+        """What counts of a file, or why what was there before counts still."""
+        contents, problem = await self._parsed(path, content, large=large)
         if contents is None or not self._union.contents(path).entries:
             return contents, problem
         return (None, _emptied(path, contents)) if contents.empty else (contents, None)
 
-    async def _parsed(self, path: str, text: str) -> tuple[Contents | None, FileProblem | None]:
-        """What the text says, or why that cannot be known."""
-        steps = reading(text, self._kinds, namespace=self._namespace)
+    async def _parsed(
+        self, path: str, content: bytes, *, large: bool
+    ) -> tuple[Contents | None, FileProblem | None]:
+        """What the bytes say, or why that cannot be known."""
+        steps = reading(content, self._kinds, namespace=self._namespace)
+        go_on = partial(_gone_on, steps, self._bounds.slice_s)
         try:
-            while True:
-                next(steps)
+            while (contents := await asyncio.to_thread(go_on) if large else go_on()) is None:
                 await self._breathe()
-        except StopIteration as end:
-            contents: Contents = end.value
-            return contents, None
         except ManifestError as error:
             return None, _problem(path, error)
+        return contents, None
 
     def _hold(
         self, path: str, held: _Held, contents: Contents | None
@@ -549,17 +562,32 @@ class FilesSource:
             await self._breathe()
             self._touched.discard(path)
             held = self._held.get(path)
+            more = 0
             if held and held.problem:
                 problems = [held.problem]
             else:
-                flaws = self._union.contents(path).flaws
-                problems = [FileProblem(_shown(path), *flaw) for flaw in flaws]
+                contents = self._union.contents(path)
+                problems = [FileProblem(_shown(path), *flaw) for flaw in contents.flaws]
+                more = contents.more_flaws
             repeats = self._union.repeats(path)
             problems += (self._repeat(id_, path) for id_ in repeats[:PROBLEMS_MAX])
-            self._problems.put(path, problems, more=len(repeats[PROBLEMS_MAX:]))
+            self._problems.put(path, problems, more=more + len(repeats[PROBLEMS_MAX:]))
 
     def _repeat(self, id_: ObjectId, path: str) -> FileProblem:
         return FileProblem(_shown(path), *self._union.repeat(id_, path))
+
+
+def _gone_on(steps: Generator[None, None, Contents], slice_s: float) -> Contents | None:
+    """Read on for `slice_s`, a step at least; what was read, once that is all."""
+    end = time.monotonic() + slice_s
+    try:
+        next(steps)
+        while time.monotonic() < end:
+            next(steps)
+    except StopIteration as over:
+        contents: Contents = over.value
+        return contents
+    return None
 
 
 def _if_another(

@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, kind_of, parse
-from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.source.documents import document_steps
+from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, kind_of, parse, unread
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, Restart
+from vmsvc_grpc.source.stream import document_steps
+
+OBJECTS_MAX = 100_000
+"""How many objects a file may define; the design size is 30,000 in all files."""
 
 ObjectId = tuple[Kind, Key]
 """Which object; one file defines it, and if there are more, the first counts."""
@@ -29,6 +33,10 @@ class Place(NamedTuple):
     document: int
     line: int
     items: tuple[int, ...] = ()
+
+    def item(self, index: int) -> Place:
+        """The place of an item of the list that is here."""
+        return self._replace(items=(*self.items, index))
 
     def __str__(self) -> str:
         items = "".join(f" items[{index}]" for index in self.items)
@@ -58,11 +66,13 @@ class Flaw(NamedTuple):
 class Contents:
     """The objects that a text defines, in its order, and what it holds besides.
 
-    `ignored` counts objects of kinds that were not asked for.
+    `flaws` are the first PROBLEMS_MAX, `more_flaws` counts the others. `ignored` counts
+    objects of kinds that were not asked for.
     """
 
     entries: Mapping[ObjectId, Entry] = field(default_factory=dict)
     flaws: tuple[Flaw, ...] = ()
+    more_flaws: int = 0
     ignored: int = 0
 
     @property
@@ -81,13 +91,13 @@ class Contents:
 
 
 def read_objects(
-    text: str,
+    content: bytes,
     kinds: AbstractSet[Kind],
     look: Look = lambda *_: None,
     *,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Contents:
-    """The objects of `kinds` that a text defines, in `namespace` if they name none.
+    """The objects of `kinds` that a file's bytes define, in `namespace` if they name none.
 
     Raises ManifestError.
 
@@ -96,7 +106,7 @@ def read_objects(
     even its name can; the others are not affected. Of two objects with one name, the
     first counts.
     """
-    steps = reading(text, kinds, look, namespace=namespace)
+    steps = reading(content, kinds, look, namespace=namespace)
     while True:
         try:
             next(steps)
@@ -106,33 +116,159 @@ def read_objects(
 
 
 def reading(
-    text: str,
+    content: bytes,
     kinds: AbstractSet[Kind],
     look: Look = lambda *_: None,
     *,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Generator[None, None, Contents]:
-    """`read_objects` in steps of a millisecond or so, so that a big text holds up no one."""
-    entries: dict[ObjectId, Entry] = {}
-    flaws: list[Flaw] = []
-    ignored = 0
-    for document in document_steps(text):
-        yield
-        if document is None or document.value is None:
-            continue
-        place = Place(document.index, document.line)
-        for found in _read(place, document.value, kinds, look, namespace):
+    """`read_objects` in steps of a millisecond or so, so that a big file holds up no one.
+
+    One text of several MiB in YAML takes a step of its own, at 30 ns a character.
+    """
+    reader = _Reader(_Asked(kinds, look, namespace))
+    for count, step in enumerate(document_steps(content)):
+        match step:
+            case Item():
+                yield from reader.item(step)
+            case Restart():
+                reader.restart()
+            case Document():
+                yield from reader.document(step)
+        if step is None or count % _STEP_TRIFLES == 0:
             yield
-            match found:
-                case Flaw():
-                    flaws.append(found)
-                case Entry():
-                    first = entries.setdefault(found.id, found)
-                    if first is not found:
-                        flaws.append(repeated(found, first.place))
-                case None:
-                    ignored += 1
-    return Contents(entries, tuple(flaws), ignored)
+    return reader.contents
+
+
+# How much of what takes a few microseconds each is done in a step.
+_STEP_TRIFLES = 50
+
+_Found = Entry | Flaw | None
+"""What an object was read as; None if it is of no kind that was asked for."""
+
+
+class _Asked(NamedTuple):
+    """Which objects are wanted, who is shown them, and where those without a namespace are."""
+
+    kinds: AbstractSet[Kind]
+    look: Look
+    namespace: str
+
+
+class _Reader:
+    """Takes documents in, and the items of lists before their document is known."""
+
+    def __init__(self, asked: _Asked) -> None:
+        self._asked = asked
+        self._entries: dict[ObjectId, Entry] = {}
+        self._flaws: list[Flaw] = []
+        self._more_flaws = 0
+        self._ignored = 0
+        self._count = 0
+        # As it was before the document that is being read.
+        self._before = (0, 0, 0, 0)
+        # Items that are of the kind that the list says, once it does.
+        self._unnamed: list[Item] = []
+        self._unnamed_size = 0
+
+    @property
+    def contents(self) -> Contents:
+        """All that was found."""
+        return Contents(self._entries, tuple(self._flaws), self._more_flaws, self._ignored)
+
+    def item(self, item: Item) -> Iterator[None]:
+        """Take in the next item of a list, in steps."""
+        if not isinstance(item.value, dict) and len(self._flaws) >= PROBLEMS_MAX:
+            self._more_flaws += 1  # There may be millions.
+        elif not _is_unnamed(item.value):
+            yield from self._take(_place(item), item.value, item.size)
+        elif (implied := _implied(item.head)) is not None:
+            yield from self._take(_place(item), implied | item.value, item.size)
+        elif self._unnamed_size > OBJECT_SIZE_MAX:
+            flaw = "has no kind, and that of the list comes too late; put kind before items"
+            self._found(Flaw(str(_place(item)), flaw))
+        else:
+            self._unnamed.append(item)
+            self._unnamed_size += item.size + _ITEM_SIZE
+
+    def restart(self) -> None:
+        """Forget the items since the last document."""
+        entries, flaws, self._more_flaws, self._ignored = self._before
+        while len(self._entries) > entries:
+            self._entries.popitem()
+        del self._flaws[flaws:]
+        self._unnamed, self._unnamed_size = [], 0
+
+    def document(self, document: Document) -> Iterator[None]:
+        """Take in the next document, or what remains of a list, in steps."""
+        place = Place(document.index, document.line)
+        if document.listed and (implied := _implied(document.value)) is not None:
+            for item in self._unnamed:
+                yield from self._take(_place(item), implied | item.value, item.size)
+        else:
+            if document.listed:
+                self.restart()  # What has items and is no list is an object as any other.
+            if document.value is not None:
+                yield from self._take(place, document.value, document.size)
+        if document.unread_line is not None:
+            unread = f"line {document.unread_line}"
+            self._found(Flaw(unread, "is not read; begin a document with a line '---'"))
+        self._unnamed, self._unnamed_size = [], 0
+        self._before = (len(self._entries), len(self._flaws), self._more_flaws, self._ignored)
+
+    def _take(self, place: Place, value: Any, size: int) -> Iterator[None]:
+        for found in _read(place, value, size, self._asked):
+            self._found(found)
+            self._count += 1
+            if isinstance(found, Entry) or self._count % _STEP_TRIFLES == 0:
+                yield
+
+    def _found(self, found: _Found) -> None:
+        match found:
+            case Entry():
+                self._found_object(found)
+            case Flaw() if len(self._flaws) < PROBLEMS_MAX:
+                self._flaws.append(found)
+            case Flaw():
+                self._more_flaws += 1
+            case None:
+                self._ignored += 1
+
+    def _found_object(self, entry: Entry) -> None:
+        first = self._entries.get(entry.id)
+        if first is not None:
+            self._found(repeated(entry, first.place))
+        elif len(self._entries) < OBJECTS_MAX:
+            self._entries[entry.id] = entry
+        else:
+            flaw = f"a file may define {OBJECTS_MAX} objects, and this is one more; split it"
+            self._found(Flaw(entry.place, flaw))
+
+
+_TOO_LARGE = Problem(
+    "(object)", f"takes more than {OBJECT_SIZE_MAX} characters; no API server holds as much"
+)
+
+# What an item costs beside its characters, in the same unit.
+_ITEM_SIZE = 20
+
+
+def _place(item: Item) -> Place:
+    return Place(item.document, item.line, (item.index,))
+
+
+def _is_unnamed(item: Any) -> bool:
+    """Whether it is an object that does not say of which kind."""
+    return isinstance(item, dict) and not (item.get("kind") or item.get("apiVersion"))
+
+
+def _implied(value: Any) -> dict[str, str] | None:
+    """What a list, as the API server gives it, leaves out of its items; None if it is none."""
+    api_version, kind = value.get("apiVersion"), value.get("kind")
+    if not isinstance(api_version, str) or not isinstance(kind, str) or not kind.endswith("List"):
+        return None
+    item_kind = kind.removesuffix("List")
+    return {"apiVersion": api_version, "kind": item_kind} if item_kind else {}
 
 
 def repeated(entry: Entry, first: str) -> Flaw:
@@ -142,32 +278,28 @@ def repeated(entry: Entry, first: str) -> Flaw:
     return Flaw(entry.place, flaw)
 
 
-def _read(
-    place: Place, value: Any, kinds: AbstractSet[Kind], look: Look, namespace: str
-) -> Iterator[Entry | Flaw | None]:
-    """The objects of a document, or of a list's item; None for each that is ignored."""
+def _read(place: Place, value: Any, size: int, asked: _Asked) -> Iterator[_Found]:
+    """The objects of a document, or of a list's item."""
     if not isinstance(value, dict):
         yield Flaw(str(place), "is not an object; it must be a mapping with apiVersion and kind")
         return
     api_version, kind_text = value.get("apiVersion"), value.get("kind")
     if not isinstance(api_version, str) or not isinstance(kind_text, str):
         yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
-    elif kind_text.endswith("List") and isinstance(value.get("items"), list):
-        item_kind = kind_text.removesuffix("List")
-        # A list of one kind, as the API server gives it, leaves them out of its items.
-        implied = {"apiVersion": api_version, "kind": item_kind} if item_kind else {}
-        for index, item in enumerate(value["items"]):
-            whole = implied | item if isinstance(item, dict) else item
-            below = place._replace(items=(*place.items, index))
-            yield from _read(below, whole, kinds, look, namespace)
+        return
+    implied, items = _implied(value), value.get("items")
+    if implied is not None and isinstance(items, list):
+        for index, item in enumerate(items):
+            whole = implied | item if _is_unnamed(item) else item
+            yield from _read(place.item(index), whole, size, asked)
     else:
         kind = kind_of(api_version, kind_text)
-        if kind is None or kind not in kinds:
+        if kind is None or kind not in asked.kinds:
             yield None
             return
-        whole = _in_namespace(value, namespace)
-        look(place, kind, whole)
-        yield _entry(place, kind, whole)
+        whole = _in_namespace(value, asked.namespace)
+        asked.look(place, kind, whole)
+        yield _entry(str(place), kind, whole, size)
 
 
 def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
@@ -180,11 +312,13 @@ def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
     return value | {"metadata": metadata | {"namespace": namespace}}
 
 
-def _entry(place: Place, kind: Kind, value: Any) -> Entry | Flaw:
+def _entry(place: str, kind: Kind, value: Any, size: int) -> Entry | Flaw:
     try:
+        if size > OBJECT_SIZE_MAX:
+            raise unread(kind, value, _TOO_LARGE)
         object_ = parse(kind, value)
     except ParseError as error:
         if error.key is None:
-            return Flaw(str(place), f"{kind.value} (unnamed): {error.problem}")
-        return Entry((kind, error.key), str(place), Malformed(kind, error.key, error.problem))
-    return Entry((kind, object_.key), str(place), Apply(object_))
+            return Flaw(place, f"{kind.value} (unnamed): {error.problem}")
+        return Entry((kind, error.key), place, Malformed(kind, error.key, error.problem))
+    return Entry((kind, object_.key), place, Apply(object_))

@@ -49,8 +49,8 @@ class Problems:
     def put(self, topic: str, problems: Sequence[FileProblem], *, more: int = 0) -> None:
         """From now on the topic has these problems and no others; report what is new.
 
-        The first PROBLEMS_MAX are kept, and the others counted, with `more` that are not
-        given. One that has only moved to another place is reported anew, but not as resolved.
+        PROBLEMS_MAX are kept at most, the last of which counts the others, and `more` that are
+        not given. One that has only moved to another place is reported anew, but not as resolved.
         """
         before = self._standing.pop(topic, ())
         now = _bounded(problems, more)
@@ -84,10 +84,10 @@ class Problems:
 
 
 def _bounded(problems: Sequence[FileProblem], more: int) -> tuple[FileProblem, ...]:
-    first, others = problems[:PROBLEMS_MAX], problems[PROBLEMS_MAX:]
+    if len(problems) + more <= PROBLEMS_MAX:
+        return tuple(problems)
+    first, others = problems[: PROBLEMS_MAX - 1], problems[PROBLEMS_MAX - 1 :]
     more += len(others)
-    if not more:
-        return tuple(first)
     text = f"{more} more problems; mend these first"
     hide_objects = any(problem.hides_objects for problem in others)
     return (*first, replace(first[0], place="", message=text, hides_objects=hide_objects))

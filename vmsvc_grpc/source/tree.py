@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vmsvc_grpc import beneath
-from vmsvc_grpc.source.documents import ManifestError
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -70,12 +69,12 @@ class Unlisted:
     message: str
 
 
-class Text(NamedTuple):
-    """The text of a file, and what tells it from another."""
+class Content(NamedTuple):
+    """The bytes of a file, and what tells it from another."""
 
     signature: Signature
     digest: bytes
-    text: str
+    bytes: bytes
 
 
 def is_manifest(path: str) -> bool:
@@ -192,11 +191,11 @@ def _parent(file: Path, below: Path | None) -> Iterator[tuple[str | Path, int | 
         yield file.name, parent
 
 
-def read_text(file: Path, bytes_max: int, *, below: Path | None = None) -> Text:
-    """The text of a file. Blocks for as long as the disk takes.
+def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Content:
+    """What a file holds. Blocks for as long as the disk takes, and lets other threads run.
 
-    `below`: a directory above it, from which on no link leads to it. Raises ManifestError
-    if it is not UTF-8, and OSError if it cannot be read or holds more than `bytes_max`.
+    `below`: a directory above it, from which on no link leads to it. Raises OSError
+    if it cannot be read or holds more than `bytes_max`.
     """
     # Not blocking: what was a file a moment ago may be a pipe that nobody writes to.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if below else 0)
@@ -210,18 +209,7 @@ def read_text(file: Path, bytes_max: int, *, below: Path | None = None) -> Text:
     if len(content) > bytes_max:
         raise OSError(errno.EFBIG, f"it holds more than {bytes_max} bytes; split it")
     digest = hashlib.blake2b(content, digest_size=16).digest()
-    return Text(_signature(status), digest, decoded(content))
-
-
-def decoded(content: bytes) -> str:
-    """The text of a file's bytes. Raises ManifestError if they are not UTF-8."""
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        line = before.count(b"\n") + 1
-        column = len(before) - before.rfind(b"\n")
-        raise ManifestError("this is not UTF-8; save the file as UTF-8", line, column) from None
+    return Content(_signature(status), digest, content)
 
 
 def reason(error: OSError) -> str:

@@ -6,8 +6,9 @@ import pytest
 
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine, VirtualMachineService
-from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.source.documents import ManifestError
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
+from vmsvc_grpc.source import manifests
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, ManifestError
 from vmsvc_grpc.source.manifests import Contents, read_objects, reading
 
 KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
@@ -70,7 +71,7 @@ def names(contents: Contents) -> list[str]:
     ],
 )
 def test_objects(text: str, read: list[str], ignored: int) -> None:
-    contents = read_objects(text, KINDS)
+    contents = read_objects(text.encode(), KINDS)
     assert names(contents) == read
     assert contents.ignored == ignored
     assert contents.flaws == ()
@@ -104,13 +105,13 @@ def test_objects(text: str, read: list[str], ignored: int) -> None:
     ],
 )
 def test_one_flaw_does_not_affect_the_others(text: str, flaw: str) -> None:
-    contents = read_objects(f"{text}---\n{VM % 'good'}", KINDS)
+    contents = read_objects(f"{text}---\n{VM % 'good'}".encode(), KINDS)
     assert [f"{found.place}: {found.message}" for found in contents.flaws] == [flaw]
     assert names(contents) == ["VirtualMachine default/good"]
 
 
 def test_an_object_that_cannot_be_read_is_malformed() -> None:
-    contents = read_objects(VM % "a" + "status: 1\n", KINDS)
+    contents = read_objects((VM % "a" + "status: 1\n").encode(), KINDS)
     id_ = (Kind.VIRTUAL_MACHINE, Key("default", "a"))
     assert list(contents.entries) == [id_]
     event = contents.entries[id_].event
@@ -123,7 +124,7 @@ def test_a_service_of_the_wrong_shape_is_an_object_with_problems() -> None:
         "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachineService\n"
         "metadata: {name: a}\nspec: {ports: 1}\n"
     )
-    (entry,) = read_objects(text, KINDS).entries.values()
+    (entry,) = read_objects(text.encode(), KINDS).entries.values()
     assert isinstance(entry.event, Apply)
     assert isinstance(entry.event.object, VirtualMachineService)
     assert entry.event.object.problems
@@ -131,7 +132,7 @@ def test_a_service_of_the_wrong_shape_is_an_object_with_problems() -> None:
 
 def test_of_two_objects_with_one_name_the_first_counts() -> None:
     text = f"{VM % 'a'}---\n{VM % 'a'}status: {{zone: second}}\n"
-    contents = read_objects(text, KINDS)
+    contents = read_objects(text.encode(), KINDS)
     (entry,) = contents.entries.values()
     assert isinstance(entry.event, Apply)
     assert isinstance(entry.event.object, VirtualMachine)
@@ -146,7 +147,7 @@ def test_of_two_objects_with_one_name_the_first_counts() -> None:
 
 def test_timestamps_need_no_quotes() -> None:
     text = VM.replace("}", ", deletionTimestamp: 2026-01-01T00:00:00Z}") % "a"
-    (entry,) = read_objects(text, KINDS).entries.values()
+    (entry,) = read_objects(text.encode(), KINDS).entries.values()
     assert isinstance(entry.event, Apply)
     assert isinstance(entry.event.object, VirtualMachine)
     assert entry.event.object.deleting
@@ -154,11 +155,12 @@ def test_timestamps_need_no_quotes() -> None:
 
 def test_nothing_counts_of_a_text_that_does_not_parse() -> None:
     with pytest.raises(ManifestError):
-        read_objects(f"{VM % 'a'}---\n[", KINDS)
+        read_objects(f"{VM % 'a'}---\n[".encode(), KINDS)
 
 
 def test_malformed_contents_are_the_same_objects() -> None:
-    contents = read_objects(f"{VM % 'a'}---\n{VM % 'b'}", KINDS).malformed("line 1: no YAML")
+    text = f"{VM % 'a'}---\n{VM % 'b'}"
+    contents = read_objects(text.encode(), KINDS).malformed("line 1: no YAML")
     assert names(contents) == ["VirtualMachine default/a", "VirtualMachine default/b"]
     assert [entry.event for entry in contents.entries.values()] == [
         Malformed(Kind.VIRTUAL_MACHINE, Key("default", name), Problem("(file)", "line 1: no YAML"))
@@ -168,7 +170,81 @@ def test_malformed_contents_are_the_same_objects() -> None:
 
 def test_reading_takes_a_break_at_each_object() -> None:
     text = "".join(f"---\n{VM % f'vm-{index}'}" for index in range(100))
-    assert sum(1 for _ in reading(text, KINDS)) >= 100
+    assert sum(1 for _ in reading(text.encode(), KINDS)) >= 100
+
+
+VMS = "vmoperator.vmware.com/v1alpha6"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            '{"items": [%s], "apiVersion": "%s", "kind": "VirtualMachineList"}', id="JSON"
+        ),
+        pytest.param("items: [%s]\napiVersion: %s\nkind: VirtualMachineList\n", id="YAML"),
+    ],
+)
+@pytest.mark.parametrize("filling", ["", '{"metadata": {"name": "%s"}}, ' % ("x" * 200_000)])
+def test_the_kind_of_a_list_may_come_after_its_items(text: str, filling: str) -> None:
+    items = filling + '{"metadata": {"name": "a"}}, {"kind": "Pod", "apiVersion": "v1"}'
+    contents = read_objects((text % (items, VMS)).encode(), KINDS)
+    assert names(contents) == ["VirtualMachine default/a"]
+    assert contents.ignored == 1
+    assert len(contents.flaws) == bool(filling)
+
+
+@pytest.mark.parametrize("kind", ["Menu", "VirtualMachineService"])
+def test_what_has_items_and_is_no_list_is_an_object(kind: str) -> None:
+    text = f"items: [soup, {{apiVersion: {VMS}, kind: VirtualMachine, metadata: {{name: a}}}}]\n"
+    text += f"apiVersion: {VMS}\nkind: {kind}\nmetadata: {{name: b}}\n"
+    contents = read_objects(text.encode(), KINDS)
+    assert names(contents) == [f"{kind} default/b"] * (kind != "Menu")
+    assert contents.ignored == (kind == "Menu")
+    assert contents.flaws == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("{}" * 220_000, id="objects without a kind"),
+        pytest.param(
+            '{"apiVersion": "v1", "kind": "List", "items": [%s 1]}' % ("1," * 219_999), id="a list"
+        ),
+    ],
+)
+def test_of_many_flaws_the_first_are_kept(text: str) -> None:
+    contents = read_objects(text.encode(), KINDS)
+    assert len(contents.flaws) == PROBLEMS_MAX
+    assert contents.more_flaws == 220_000 - PROBLEMS_MAX
+
+
+def test_a_file_defines_so_many_objects_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "OBJECTS_MAX", 2)
+    contents = read_objects("---\n".join(VM % name for name in "abab").encode(), KINDS)
+    assert [flaw.message for flaw in contents.flaws] == [
+        f"VirtualMachine default/{name} is defined in document {number} (line {line}) already, "
+        "which counts; remove one of them"
+        for name, number, line in (("a", 1, 1), ("b", 2, 4))
+    ]
+    contents = read_objects("---\n".join(VM % name for name in "abc").encode(), KINDS)
+    assert names(contents) == ["VirtualMachine default/a", "VirtualMachine default/b"]
+    assert "2 objects, and this is one more" in contents.flaws[0].message
+
+
+def test_an_object_that_is_too_large_costs_itself() -> None:
+    large = VM % "large" + "spec:\n" + "  a: b\n" * (OBJECT_SIZE_MAX // 5)
+    contents = read_objects(f"{large}---\n{VM % 'good'}".encode(), KINDS)
+    assert names(contents) == ["VirtualMachine default/large", "VirtualMachine default/good"]
+    event = contents.entries[Kind.VIRTUAL_MACHINE, Key("default", "large")].event
+    assert isinstance(event, Malformed)
+    assert "no API server holds as much" in event.problem.message
+
+
+def test_what_follows_a_document_is_a_flaw() -> None:
+    contents = read_objects(f"{VM % 'a'}...\n{VM % 'b'}".encode(), KINDS)
+    assert names(contents) == ["VirtualMachine default/a"]
+    assert contents.flaws == (("line 5", "is not read; begin a document with a line '---'"),)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +266,11 @@ def test_objects_that_name_no_namespace_are_in_the_one_that_is_given(
     if listed:
         item = text.replace("\n", "\n  ").rstrip()
         text = f"apiVersion: v1\nkind: List\nitems:\n- {item}\n"
-    assert names(read_objects(text, KINDS, namespace="lab")) == [f"VirtualMachine {expected}"]
-    (entry,) = read_objects(text, KINDS, namespace="lab").entries.values()
-    (default,) = read_objects(text, KINDS).entries.values()
+    assert names(read_objects(text.encode(), KINDS, namespace="lab")) == [
+        f"VirtualMachine {expected}"
+    ]
+    (entry,) = read_objects(text.encode(), KINDS, namespace="lab").entries.values()
+    (default,) = read_objects(text.encode(), KINDS).entries.values()
     assert isinstance(entry.event, Apply)
     assert isinstance(default.event, Apply)
     assert isinstance(entry.event.object, VirtualMachine)

@@ -85,12 +85,12 @@ def test_a_topic_keeps_the_first_and_counts_the_others() -> None:
     problems = Problems(told.append)
     flaws = [FileProblem("a.yaml", f"document {n}", f"is flawed: {n}") for n in range(25)]
     problems.put("a.yaml", flaws, more=3)
-    more = FileProblem("a.yaml", "", "18 more problems; mend these first")
-    assert told == [*flaws[:10], more]
-    assert problems.count == 11
+    more = FileProblem("a.yaml", "", "19 more problems; mend these first")
+    assert told == [*flaws[:9], more]
+    assert problems.count == 10
     problems.put("a.yaml", flaws)
-    assert told[11:] == [
-        replace(more, message="15 more problems; mend these first"),
+    assert told[10:] == [
+        replace(more, message="16 more problems; mend these first"),
         gone(more),
     ]
 

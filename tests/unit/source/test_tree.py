@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from vmsvc_grpc.source import tree
-from vmsvc_grpc.source.documents import ManifestError
 
 
 def files(root: Path) -> list[str]:
@@ -138,28 +137,21 @@ def test_what_is_named_like_a_file_and_is_none(tmp_path: Path) -> None:
     assert tree.signature(path) == tree.Oddity("this is a device, not a file")
 
 
-def test_reads_text(tmp_path: Path) -> None:
+def test_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("é" * 5)
-    text = tree.read_text(path, 10)
-    assert text.text == "é" * 5
-    assert text.signature == tree.signature(path)
-    assert text.digest != tree.read_text(tmp_path / "a.yaml", 10).text.encode()
+    content = tree.read_content(path, 10)
+    assert content.bytes == "é".encode() * 5
+    assert content.signature == tree.signature(path)
+    assert content.digest == tree.read_content(path, 10).digest
+    path.write_text("e")
+    assert content.digest != tree.read_content(path, 10).digest
+    path.write_text("é" * 5)
     with pytest.raises(OSError, match="more than 9 bytes; split it"):
-        tree.read_text(path, 9)
+        tree.read_content(path, 9)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.yaml")
     with pytest.raises(OSError, match="it is not a regular file"):
-        tree.read_text(tmp_path / "a.yaml", 10)
-
-
-@pytest.mark.parametrize(
-    ("content", "place"),
-    [(b"\xff", (1, 1)), (b"ab\nc\xc3(", (2, 2)), ("é\n".encode("utf-16"), (1, 1))],
-)
-def test_what_is_not_utf_8_is_told_with_its_place(content: bytes, place: tuple[int, int]) -> None:
-    with pytest.raises(ManifestError, match="is not UTF-8") as raised:
-        tree.decoded(content)
-    assert (raised.value.line, raised.value.column) == place
+        tree.read_content(tmp_path / "a.yaml", 10)

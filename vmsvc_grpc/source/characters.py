@@ -1,0 +1,95 @@
+"""The characters of a file's bytes, a window at a time.
+
+They are decoded as kubectl decodes them: UTF-16 where a byte order mark says so, else UTF-8,
+with U+FFFD in the place of what is neither. A window is small, so that no step takes long and
+no second copy of a large file is made.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+
+WINDOW = 65_536
+"""How many characters are decoded at a time, about: 0.1 ms of work."""
+
+
+class Characters:
+    """A place in a content, and a window of the text from there on.
+
+    `text[at:]` is what comes next, as far as it is decoded; `text[at - 1]` is there, too, and
+    is a line feed at the beginning. `ended` is whether nothing comes after `text`.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.text = "\n"
+        self.at = 1
+        self.ended = False
+        self._pieces = _pieces(content)
+        self._dropped = -1
+        # How many lines begin before `text[_counted]`.
+        self._lines = 0
+        self._counted = 0
+        # That of `text[0]`.
+        self._column = 0
+
+    @property
+    def offset(self) -> int:
+        """How many characters of the content come before."""
+        return self._dropped + self.at
+
+    @property
+    def line(self) -> int:
+        """The line of the place, from 1."""
+        self._lines += self.text.count("\n", self._counted, self.at)
+        self._counted = self.at
+        return self._lines
+
+    @property
+    def column(self) -> int:
+        """The column of the place, from 1."""
+        line_end = self.text.rfind("\n", 0, self.at)
+        return self.at - line_end if line_end >= 0 else self.at + self._column
+
+    def more(self) -> None:
+        """Decode some more, and let go of what has been passed. `at` changes with it."""
+        if self.ended:
+            return
+        self._lines, self._counted = self.line, 1
+        self._column = self.column - 1
+        self._dropped += self.at - 1
+        piece = next(self._pieces, None)
+        self.ended = piece is None
+        self.text = self.text[self.at - 1 :] + (piece or "")
+        self.at = 1
+
+    def skip(self, offset: int) -> Iterator[None]:
+        """Go forward to `offset`, in steps."""
+        while self.offset < offset and not (self.ended and self.at == len(self.text)):
+            self.at = min(len(self.text), self.at + offset - self.offset)
+            self.more()
+            yield
+
+    def begin_line(self) -> None:
+        """Take the place for the beginning of a line, whatever comes before it."""
+        if self.text[self.at - 1] != "\n":
+            self._lines, self._counted = self.line, 1
+            self._dropped += self.at - 1
+            self.text = "\n" + self.text[self.at :]
+            self.at = 1
+
+
+def decoded(content: bytes) -> str:
+    """All characters of a content, in one go: for who has no one waiting."""
+    return "".join(_pieces(content))
+
+
+def _pieces(content: bytes) -> Iterator[str]:
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    codec = "utf-16" if utf_16 else "utf-8-sig"
+    decoder = codecs.getincrementaldecoder(codec)("replace")
+    view = memoryview(content)
+    for start in range(0, len(content), WINDOW):
+        yield decoder.decode(view[start : start + WINDOW])
+    yield decoder.decode(b"", final=True)

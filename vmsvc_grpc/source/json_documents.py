@@ -1,0 +1,236 @@
+"""The JSON values of a text, one after another, as kubectl reads them.
+
+Whatever is small is decoded in one go, by `json`; of what is larger than a window, only the
+brackets and keys are read here, until something small comes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Iterator
+from enum import Enum, auto
+from typing import Any
+
+from vmsvc_grpc.source.builder import CONTAINER_SIZE, DEPTH_MAX, Builder
+from vmsvc_grpc.source.characters import WINDOW, Characters
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Step
+
+
+class NotJSONError(Exception):
+    """What comes at the place is not JSON. It may still be YAML."""
+
+
+_INT64 = range(-(2**63), 2**63)
+_INT64_CHARACTERS_MAX = 20
+_NUMBER_CUT_MAX = len("e+")  # What may be left of a number, once its end is cut off.
+_STEP_SIZE = 20_000  # Characters decoded in a step, about: 0.2 ms.
+_TOKEN_SIZE = 50  # What a token costs beside its characters, in the same unit.
+
+_BLANKS = re.compile(r"[ \t\r\n]*+")
+_COMMA = re.compile(r"[ \t\r\n]*+,[ \t\r\n]*+")
+_HIGH, _LOW = r"[dD][89abAB][0-9a-fA-F]{2}", r"[dD][c-fC-F][0-9a-fA-F]{2}"
+# As much of a string as is whole: a pair of surrogates is not parted.
+_STRING_PART = re.compile(
+    r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]'
+    rf"|\\u(?!{_HIGH})[0-9a-fA-F]{{4}}|\\u{_HIGH}\\u{_LOW}"
+    rf"|\\u{_HIGH}(?=[^\\]|\\[^u]|\\u(?!{_LOW})[0-9a-fA-F]{{4}}))*+"
+)
+_ESCAPES_MAX = 12  # Characters of a pair.
+_MAYBE_SURROGATE = re.compile(r"\\u[dD]")
+# Each escape in turn; the group holds half of a surrogate pair that stands alone.
+_ESCAPES = re.compile(rf"\\(?:u{_HIGH}\\u{_LOW}|u({_HIGH}|{_LOW})|.)", re.DOTALL)
+
+
+class _State(Enum):
+    VALUE = auto()
+    VALUE_OR_END = auto()
+    KEY = auto()
+    KEY_OR_END = auto()
+    COLON = auto()
+    COMMA_OR_END = auto()
+
+
+def skip_blanks(characters: Characters) -> Iterator[None]:
+    """Go to what comes after blanks, in steps."""
+    while True:
+        blanks = _BLANKS.match(characters.text, characters.at)
+        assert blanks is not None, "no blanks are some"
+        characters.at = blanks.end()
+        if characters.at < len(characters.text) or characters.ended:
+            return
+        characters.more()
+        yield
+
+
+def value_steps(characters: Characters, index: int) -> Iterator[Step]:
+    """The JSON value at the place, its items first; `index` is the document's number.
+
+    Raises NotJSONError; the place is then where it is not.
+    """
+    builder = Builder(index, characters.line)
+    reader = _Reader(characters, builder)
+    work = 0
+    while not builder.complete:
+        yield from skip_blanks(characters)
+        before = characters.offset
+        yield from reader.token()
+        yield from builder.ready
+        work += characters.offset - before + _TOKEN_SIZE
+        if work > _STEP_SIZE:
+            work = 0
+            yield None
+    yield builder.document()
+
+
+def small_value(characters: Characters) -> tuple[bool, Any, int]:
+    """Whether a value ends within the window, the value, and its size; passes it."""
+    text, at = characters.text, characters.at
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+        if _MAYBE_SURROGATE.search(text, at, end):
+            value = _DECODER.decode(_whole_characters(text[at:end]))
+    except (NotJSONError, ValueError, RecursionError):
+        return False, None, 0
+    if len(text) - end <= _NUMBER_CUT_MAX and not characters.ended:
+        return False, None, 0  # It may be half of a number.
+    characters.at = end
+    containers = text.count("{", at, end) + text.count("[", at, end)
+    return True, value, end - at + containers * CONTAINER_SIZE
+
+
+class _Reader:
+    """Reads a value into a builder, token by token, or whole where it is small."""
+
+    def __init__(self, characters: Characters, builder: Builder) -> None:
+        self._characters = characters
+        self._builder = builder
+        self._state = _State.VALUE
+
+    def token(self) -> Iterator[None]:
+        """Read what comes next. Raises NotJSONError."""
+        char = self._next
+        match self._state, char:
+            case (_State.VALUE_OR_END, "]") | (_State.KEY_OR_END, "}"):
+                self._end()
+            case (_State.VALUE | _State.VALUE_OR_END, _):
+                yield from self._value(char)
+            case (_State.KEY | _State.KEY_OR_END, '"'):
+                yield from self._key()
+            case (_State.COLON, ":"):
+                self._pass(_State.VALUE)
+            case (_State.COMMA_OR_END, ","):
+                self._pass(_State.KEY if self._builder.in_mapping else _State.VALUE)
+            case (_State.COMMA_OR_END, "}" | "]") if (char == "}") is self._builder.in_mapping:
+                self._end()
+            case _:
+                raise NotJSONError
+
+    @property
+    def _next(self) -> str:
+        characters = self._characters
+        return characters.text[characters.at : characters.at + 1]
+
+    def _pass(self, state: _State) -> None:
+        self._characters.at += 1
+        self._state = state
+
+    def _end(self) -> None:
+        self._pass(_State.COMMA_OR_END)
+        self._builder.end()
+
+    def _value(self, char: str) -> Iterator[None]:
+        found, value, size = small_value(self._characters)
+        if not found and self._fill():
+            yield
+            found, value, size = small_value(self._characters)
+        if found:
+            self._builder.put(value, size)
+            if not self._builder.in_mapping:
+                self._further_values()
+        elif char == '"':
+            text, size = yield from self._long_string()
+            self._builder.put(text, size)
+        elif char in ("{", "[") and self._builder.depth < DEPTH_MAX:
+            self._builder.begin({} if char == "{" else [])
+            self._pass(_State.KEY_OR_END if char == "{" else _State.VALUE_OR_END)
+            yield  # It took as long as a window to find out that it is not small.
+            return
+        else:
+            raise NotJSONError
+        self._state = _State.COMMA_OR_END
+
+    def _further_values(self) -> None:
+        """Those of a list that follow, as far as they are small and within the window."""
+        characters = self._characters
+        end = characters.at + _STEP_SIZE
+        for _ in range(_STEP_SIZE // _TOKEN_SIZE):
+            comma = _COMMA.match(characters.text, characters.at)
+            if comma is None or comma.end() > end:
+                return
+            before, characters.at = characters.at, comma.end()
+            found, value, size = small_value(characters)
+            if not found:
+                characters.at = before
+                return
+            self._builder.put(value, size)
+
+    def _key(self) -> Iterator[None]:
+        found, key, size = small_value(self._characters)
+        if not found and self._fill():
+            yield
+            found, key, size = small_value(self._characters)
+        if not found:
+            key, size = yield from self._long_string()
+        self._builder.key(key, size)
+        self._state = _State.COLON
+
+    def _fill(self) -> bool:
+        """Have a whole window to look at, or all there is; whether it is news."""
+        characters = self._characters
+        news = False
+        while not characters.ended and len(characters.text) - characters.at < WINDOW:
+            characters.more()
+            news = True
+        return news
+
+    def _long_string(self) -> Generator[None, None, tuple[str, int]]:
+        """A string that is longer than the window, as far as an object may hold it."""
+        characters = self._characters
+        parts: list[str] = []
+        size = 0
+        characters.at += 1
+        while True:
+            part = _STRING_PART.match(characters.text, characters.at)
+            assert part is not None, "no characters are some"
+            size += len(part[0])
+            if size <= OBJECT_SIZE_MAX:
+                parts.append(json.loads(_whole_characters(f'"{part[0]}"')))
+            characters.at = part.end()
+            if self._next == '"':
+                characters.at += 1
+                return "".join(parts), size
+            left = len(characters.text) - characters.at
+            if characters.ended or left >= _ESCAPES_MAX:
+                raise NotJSONError
+            characters.more()
+            yield
+
+
+def _whole_characters(text: str) -> str:
+    """JSON with U+FFFD for each half of a surrogate pair: no message could carry it."""
+    return _ESCAPES.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
+
+
+def _int(digits: str) -> int | float:
+    """A whole number; one of more than 64 bits is as rough as kubectl has it."""
+    if len(digits) <= _INT64_CHARACTERS_MAX and (number := int(digits)) in _INT64:
+        return number
+    return float(digits)
+
+
+def _constant(_: str) -> Any:
+    raise NotJSONError
+
+
+_DECODER = json.JSONDecoder(parse_int=_int, parse_constant=_constant)

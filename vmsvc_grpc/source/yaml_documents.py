@@ -1,0 +1,355 @@
+"""The documents of a text in YAML, as kubectl reads them.
+
+kubectl first splits a text at each line that begins with `---`, and then reads the first
+document that YAML finds in each part. PyYAML's loaders read other things than kubectl does,
+and a few kilobytes of aliases or brackets bring them down; so libyaml's events are put
+together here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any, Protocol, cast
+
+import yaml
+from yaml.reader import ReaderError
+
+from vmsvc_grpc.source.builder import DEPTH_MAX, Builder
+from vmsvc_grpc.source.characters import WINDOW, Characters
+from vmsvc_grpc.source.documents import Document, ManifestError, Step
+from vmsvc_grpc.source.yaml_scalars import (
+    MERGE_TAG,
+    Scalar,
+    TagError,
+    key_text,
+    plain_scalar,
+    tagged_scalar,
+)
+
+TOKEN_SIZE_MAX = 4 * 1024 * 1024
+"""How many characters libyaml may go through for one event, and keep us waiting for it.
+
+It takes some 30 ns for each. No object has a text that long.
+"""
+
+ANCHORS_MAX = 100_000
+"""How many anchors a document may have: what each stands for is kept to its end."""
+
+_STEP_EVENTS = 500  # About a millisecond of work.
+
+_SEPARATOR = "\n---"
+_SEPARATOR_LINE = re.compile(r"---(?P<blank>[^\S\n]*+)(?:#|\r?$|(?P<value>.))", re.MULTILINE)
+# Blank lines, comments and directives: they say nothing before a document.
+_HEAD_LINES = re.compile(r"(?:[ \t]*+(?:#[^\n]*+)?+\r?+\n|%[^\n]*+\n)*+")
+# One that does not end in the window.
+_HEAD_LINE = re.compile(r"(?:[ \t]*+(?P<comment>#[^\n]*+)?+|(?P<directive>%[^\n]*+))\Z")
+_FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def document_steps(characters: Characters, read: int) -> Iterator[Step]:
+    """The documents from the place on, empty ones too; `read` is how many came before.
+
+    Raises ManifestError, having yielded the documents before it. A step takes as long as
+    libyaml does for TOKEN_SIZE_MAX characters, if they are one value or comment.
+    """
+    characters.begin_line()
+    begun: int | None = None  # The line of the separator, once there was one.
+    while True:
+        part = _Part(characters)
+        yield from part.skip_head()
+        line = characters.line if begun is None else begun
+        if not part.ended:
+            read += 1
+            yield from _part_steps(part, characters, _YAMLBuilder(read, line, characters.line))
+            yield from part.skip_rest()
+        elif begun is not None:
+            read += 1
+            yield Document(read, line, None)
+        if characters.at == len(characters.text):
+            return
+        begun = characters.line
+        yield from _skip_separator(characters)
+
+
+def _skip_separator(characters: Characters) -> Iterator[None]:
+    """Go to the line after a separator, or to the value on its line, which kubectl refuses.
+
+    Raises ManifestError if what begins like a separator is none.
+    """
+    if len(characters.text) - characters.at < WINDOW:
+        characters.more()  # Blanks are looked over as far as that.
+    separator = _SEPARATOR_LINE.match(characters.text, characters.at)
+    assert separator is not None, "a separator is there"
+    if separator["value"] is None:
+        yield from _skip_line(characters)
+    elif separator["blank"]:
+        characters.at = separator.end("blank")
+    else:
+        message = "a line that begins with '---' ends a document; put the value on the next line"
+        raise ManifestError(message, characters.line, 1)
+
+
+def _skip_line(characters: Characters) -> Iterator[None]:
+    while (end := characters.text.find("\n", characters.at)) < 0 and not characters.ended:
+        characters.at = len(characters.text)
+        characters.more()
+        yield
+    characters.at = end + 1 if end >= 0 else len(characters.text)
+
+
+class _Part:
+    """The text up to the next separator, for libyaml to read from."""
+
+    def __init__(self, characters: Characters) -> None:
+        self.size_unanswered = 0
+        """How much was read since libyaml gave the last event."""
+        self._characters = characters
+        self._line_ended = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left of it."""
+        characters = self._characters
+        while not characters.ended and len(characters.text) - characters.at < len(_SEPARATOR):
+            characters.more()
+        at_separator = characters.text.startswith(_SEPARATOR, characters.at - 1)
+        return at_separator or characters.at == len(characters.text)
+
+    def skip_head(self) -> Iterator[None]:
+        """Pass over blank lines, comments and directives, in steps."""
+        characters = self._characters
+        while not self.ended:
+            lines = _HEAD_LINES.match(characters.text, characters.at)
+            assert lines is not None, "no lines are some"
+            characters.at = lines.end()
+            last = _HEAD_LINE.match(characters.text, characters.at)
+            if last is None or self.ended:
+                return
+            if last["comment"] or last["directive"] or characters.ended:
+                yield from _skip_line(characters)
+            elif len(characters.text) - characters.at > WINDOW:
+                return  # So many blanks are for libyaml to refuse.
+            else:
+                characters.more()
+                yield
+
+    def skip_rest(self) -> Iterator[None]:
+        """Pass over what is left, in steps."""
+        while self._piece():
+            yield
+
+    def read(self, _: int = 0, /) -> str:
+        """The next piece of it; "" at its end. Raises ManifestError."""
+        piece = self._piece()
+        self.size_unanswered += len(piece)
+        if self.size_unanswered > TOKEN_SIZE_MAX:
+            message = f"more than {TOKEN_SIZE_MAX} characters are one text, or comments; split it"
+            raise ManifestError(message, self._characters.line, 1)
+        if piece or self._line_ended:
+            self._line_ended = piece.endswith("\n") or not piece
+            return piece
+        # kubectl ends the last line, if the text does not; it is in a block's value.
+        self._line_ended = True
+        return "\n"
+
+    def _piece(self) -> str:
+        characters = self._characters
+        while True:
+            found = characters.text.find(_SEPARATOR, characters.at - 1)
+            if found >= 0:
+                end = found + 1
+            elif characters.ended:
+                end = len(characters.text)
+            else:  # The last characters may be half of a separator.
+                end = max(characters.at, len(characters.text) - len(_SEPARATOR) + 1)
+            if end > characters.at or found >= 0 or characters.ended:
+                piece = characters.text[characters.at : end]
+                characters.at = end
+                return piece
+            characters.more()
+
+
+def _part_steps(part: _Part, characters: Characters, builder: _YAMLBuilder) -> Iterator[Step]:
+    """The document that a part begins with."""
+    offset, first_line = characters.offset, characters.line
+    events = cast(Generator[yaml.Event], yaml.parse(part, Loader=yaml.CSafeLoader))
+    unread: int | None = None
+    try:
+        with closing(events):
+            for count, event in enumerate(events):
+                part.size_unanswered = 0
+                if isinstance(event, yaml.DocumentEndEvent):
+                    unread = _unread(event, events)
+                    break
+                builder.take(event)
+                yield from builder.ready
+                if count % _STEP_EVENTS == 0:
+                    yield None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        message = error.problem or "is not YAML"
+        raise ManifestError(message, first_line + line, column + 1) from None
+    except ReaderError as error:
+        yield from _refuse_characters(characters.content, offset, error.reason)
+    yield builder.document(None if unread is None else first_line + unread)
+
+
+def _unread(end: yaml.DocumentEndEvent, events: Iterator[yaml.Event]) -> int | None:
+    """In which line something stands that comes after the document's end, if it does."""
+    mark: _Mark | None = end.end_mark
+    try:
+        following = next(events, None)
+        if following is None or isinstance(following, yaml.StreamEndEvent):
+            return None
+        mark = following.start_mark
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+    except (ReaderError, ManifestError):
+        pass  # It is close behind.
+    return mark.line if mark else 0
+
+
+def _refuse_characters(content: bytes, offset: int, reason: str) -> Iterator[None]:
+    """Raises ManifestError for the first character from there on that YAML does not allow."""
+    characters = Characters(content)
+    yield from characters.skip(offset)
+    while not (found := _FORBIDDEN.search(characters.text, characters.at)):
+        assert not characters.ended, "libyaml found one"
+        characters.at = len(characters.text)
+        characters.more()
+        yield
+    characters.at = found.start()
+    raise ManifestError(reason, characters.line, characters.column)
+
+
+_ALIASES_MIN, _DECODED_MIN = 100, 1_000
+_DECODED_FEW, _DECODED_MANY = 400_000, 4_000_000
+
+
+def _aliased_share_max(decoded: int) -> float:
+    """How many of so many values may stand in aliases; go-yaml allows as much.
+
+    Nine lines of aliases of aliases can stand for a billion values; an honest manifest
+    repeats a few labels.
+    """
+    beyond = (decoded - _DECODED_FEW) / (_DECODED_MANY - _DECODED_FEW)
+    return 0.99 - 0.89 * min(1.0, max(0.0, beyond))
+
+
+class _Mark(Protocol):
+    """A place in a text, counted from 0."""
+
+    @property
+    def line(self) -> int: ...
+
+
+class _YAMLBuilder(Builder):
+    """Puts one document together from libyaml's events."""
+
+    def __init__(self, index: int, line: int, first_line: int) -> None:
+        """`first_line` is where libyaml begins to count."""
+        super().__init__(index, line)
+        self._first_line = first_line
+        self._anchored: dict[str, tuple[Any, int]] = {}
+        self._decoded = 0
+        self._aliased = 0
+        self._passed = 0
+        self._event: yaml.Event
+
+    def take(self, event: yaml.Event) -> None:
+        """Take in the next event. Raises ManifestError."""
+        assert event.end_mark is not None, "libyaml marks every event"
+        self._event = event
+        size = event.end_mark.index - self._passed
+        self._passed = event.end_mark.index
+        match event:
+            case yaml.ScalarEvent():
+                self._take_scalar(event, size)
+            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
+                self._take_start(event)
+            case yaml.CollectionEndEvent():
+                ended = self._innermost
+                self.end()
+                self._take_in(ended.anchor, ended.value, ended.weight)
+            case yaml.AliasEvent(anchor=str(name)):
+                self._take_alias(name, size)
+
+    def _take_scalar(self, event: yaml.ScalarEvent, size: int) -> None:
+        value = self._scalar(event)
+        self._decoded += 1
+        if self.expects_key:
+            self.key(key_text(value, event.value), size)
+            plain = event.implicit[0] or event.tag == MERGE_TAG
+            self._innermost.merging = plain and event.value == "<<"
+        else:
+            self.put(value, size)
+        self._take_in(event.anchor, value, 1)
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        if event.tag is None:
+            return plain_scalar(event.value) if event.implicit[0] else event.value
+        try:
+            return tagged_scalar(event.tag, event.value)
+        except TagError:
+            raise self._error(f"this is not what the tag {event.tag} says") from None
+
+    def _take_start(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        if self.expects_key:
+            raise self._error("a mapping or list cannot be a key; use text")
+        if self.depth >= DEPTH_MAX:
+            raise self._error(f"more than {DEPTH_MAX} levels deep; no object is")
+        self._decoded += 1
+        empty: dict[str, Any] | list[Any] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+        self.begin(empty, anchored=event.anchor is not None).anchor = event.anchor
+
+    def _take_in(self, anchor: str | None, value: Any, weight: int) -> None:
+        """Note what a value weighs, and what its anchor stands for."""
+        if self.depth:
+            self._innermost.weight += weight
+        if anchor is not None:
+            if len(self._anchored) >= ANCHORS_MAX:
+                raise self._error(f"more than {ANCHORS_MAX} anchors; write out what they stand for")
+            self._anchored[anchor] = (value, weight)
+
+    def _take_alias(self, name: str, size: int) -> None:
+        if name not in self._anchored:
+            raise self._error(f"the alias *{name} stands for nothing that ends before it")
+        value, weight = self._anchored[name]
+        self._decoded += 1 + weight
+        self._aliased += weight
+        many = self._aliased > _ALIASES_MIN and self._decoded > _DECODED_MIN
+        if many and self._aliased > self._decoded * _aliased_share_max(self._decoded):
+            raise self._error("aliases stand for too many values; write them out")
+        if not self.expects_key:
+            self.put(value, size + weight)
+        elif isinstance(value, dict | list):
+            raise self._error(f"the alias *{name} is not text, and cannot be a key")
+        else:
+            self.key(key_text(value, "null"), size)
+        self._take_in(None, value, 1 + weight)
+
+    def _done(self, value: Any) -> None:
+        if self.depth and self._innermost.merging:
+            self._merge(value)
+            self._innermost.merging = False
+        super()._done(value)
+
+    def _merge(self, value: Any) -> None:
+        """Take over others' keys. Of the sources, the first counts; of what is there, none."""
+        if not self._kept:
+            return
+        sources = value if isinstance(value, list) else [value]
+        if not all(isinstance(source, dict) for source in sources):
+            raise self._error("'<<' merges mappings, and this is none")
+        into = self._innermost.value
+        assert isinstance(into, dict), "only a mapping has keys"
+        for source in reversed(sources):
+            into.update(source)
+
+    def _error(self, message: str) -> ManifestError:
+        mark = self._event.start_mark
+        assert mark is not None, "libyaml marks every event"
+        return ManifestError(message, self._first_line + mark.line, mark.column + 1)

@@ -1,0 +1,136 @@
+"""What the scalars of YAML mean to kubectl: YAML 1.1 without its numbers to the base of 60.
+
+The rules are those of go-yaml 2 (its resolve.go), on which kubectl's reader is built.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+Scalar = bool | int | float | str | None
+
+_TAG = "tag:yaml.org,2002:"
+MERGE_TAG = _TAG + "merge"
+
+_WORDS: Mapping[str, bool | None] = {
+    form: value
+    for word, value in {
+        "null": None,
+        "true": True,
+        "yes": True,
+        "y": True,
+        "on": True,
+        "false": False,
+        "no": False,
+        "n": False,
+        "off": False,
+    }.items()
+    for form in (word, word.capitalize(), word.upper())
+} | {"": None, "~": None}
+
+# Longer ones are beyond all numbers; and so one costs little.
+_NUMBER_CHARACTERS_MAX = 400
+_INT = re.compile(
+    r"(?P<sign>[-+]?)(?:0[bB](?P<two>[01]+)|0[oO](?P<eight>[0-7]+)|0[xX](?P<sixteen>[0-9a-fA-F]+)"
+    r"|0(?P<octal>[0-7]+)|(?P<ten>0|[1-9][0-9]*))"
+)
+_BASES = {"two": 2, "eight": 8, "sixteen": 16, "octal": 8, "ten": 10}
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+
+_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+
+
+class TagError(Exception):
+    """A scalar is not what its tag says."""
+
+
+def plain_scalar(text: str) -> Scalar:
+    """What a scalar without quotes or tag means."""
+    if text in _WORDS:
+        return _WORDS[text]
+    first = text[0]
+    if first not in "+-.0123456789" or len(text) > _NUMBER_CHARACTERS_MAX:
+        return text
+    if first == ".":
+        # There, no underscore is passed over.
+        return text if "_" in text else _float(text, text)
+    digits = text.replace("_", "")
+    if found := _INT.fullmatch(digits):
+        base = str(found.lastgroup)
+        number = int(found["sign"] + found[base], _BASES[base])
+        unsigned = number <= _UINT64_MAX and found["sign"] != "+"
+        if _INT64_MIN <= number < 2**63 or (number > 0 and unsigned):
+            return number
+    return _float(digits, text)
+
+
+def _float(digits: str, text: str) -> float | str:
+    if not _FLOAT.fullmatch(digits):
+        return text
+    number = float(digits)
+    # An identifier such as 123e4567 is no number that anybody could mean.
+    return number if math.isfinite(number) else text
+
+
+def tagged_scalar(tag: str, text: str) -> Scalar:
+    """What a scalar of that tag means; that of an unknown one is text. Raises TagError."""
+    match tag.removeprefix(_TAG) if tag.startswith(_TAG) else None:
+        case "binary":
+            return _binary(text)
+        case "int" | "float" | "bool" | "null" as name:
+            value = plain_scalar(text)
+            if name == "float" and type(value) is int:
+                return float(value)
+            if type(value) is not _TYPES[name]:
+                raise TagError
+            return value
+    return text
+
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "null": type(None)}
+
+
+def _binary(text: str) -> str:
+    try:
+        return base64.b64decode(re.sub(r"[\r\n]", "", text), validate=True).decode(errors="replace")
+    except binascii.Error:
+        raise TagError from None
+
+
+def key_text(value: Any, written: str) -> str:
+    """The text of a key: a number as kubectl writes it, and null as it is written."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return _float_text(value)
+    return written
+
+
+_EXPONENT_MIN, _EXPONENT_MAX = -4, 6
+_DIGITS_MAX = 9
+
+
+def _float_text(value: float) -> str:
+    """The shortest text that is this number in 32 bits, as Go formats one."""
+    try:
+        single = struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return ".inf" if value > 0 else "-.inf"
+    short = (f"{single:.{digits}e}" for digits in range(_DIGITS_MAX))
+    text = next(text for text in short if struct.pack("f", float(text)) == struct.pack("f", single))
+    mantissa, _, exponent = text.partition("e")
+    if _EXPONENT_MIN <= int(exponent) < _EXPONENT_MAX:
+        decimals = len(mantissa.lstrip("-").replace(".", "")) - 1 - int(exponent)
+        return f"{float(text):.{max(0, decimals)}f}"
+    return text
