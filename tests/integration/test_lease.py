@@ -22,12 +22,26 @@ NAME = "vmsvc-grpc.shop"
 MERGE = "application/merge-patch+json"
 
 
+class Losing(ApiServer):
+    """An API server whose answers to as many writes as it says are lost."""
+
+    losing = 0
+
+    async def request(self, method: str, *arguments: Any, **options: Any) -> bytes:
+        answer = await super().request(method, *arguments, **options)
+        if method != "GET" and self.losing:
+            self.losing -= 1
+            raise ApiServerError(0, "the connection was lost")
+        return answer
+
+
 class Candidate:
     """A Leader of its own, on a cluster, and how it has stood."""
 
-    def __init__(self, cluster: Cluster, api: ApiServer, namespace: str, identity: str) -> None:
+    def __init__(self, cluster: Cluster, api: Losing, namespace: str, identity: str) -> None:
         self.path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.stood: list[Standing] = []
+        self.api = api
         self._cluster = cluster
         self.leader = Leader(
             api,
@@ -60,7 +74,7 @@ async def candidate(
 ) -> AsyncIterator[Candidate]:
     """It is not running yet."""
     file = cluster.kubeconfig(folder / f"{identity}.kubeconfig", namespace=namespace)
-    async with ApiServer(Kubeconfig(str(file))) as api:
+    async with Losing(Kubeconfig(str(file))) as api:
         yield Candidate(cluster, api, namespace, identity)
 
 
@@ -128,6 +142,34 @@ async def test_a_holder_puts_its_duration_right_whatever_somebody_made_of_it(
             one.patch({"spec": {"leaseDurationSeconds": 2**31 - 1}})
             await until(lambda: (one.lease() or {})["spec"]["leaseDurationSeconds"] == 3)
             assert one.leader.leads
+
+
+async def test_a_claim_whose_answer_was_lost_is_known_again(
+    kube: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    async with candidate(kube, tmp_path, namespace) as one:
+        one.create(leaseDurationSeconds=1)
+        one.api.losing = 1
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with running(one):
+            await until(lambda: one.leader.leads)
+            assert loop.time() - began < SETTINGS.duration_s
+
+
+async def test_one_that_ends_before_its_claim_is_answered_gives_the_lease_back(
+    kube: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    async with candidate(kube, tmp_path, namespace) as one:
+        one.create(leaseDurationSeconds=1)
+        one.api.losing = 1
+        with pytest.raises(ApiServerError):
+            await one.leader._turn()
+        await one.leader.release()
+        lease = one.lease()
+        assert lease is not None
+        assert lease["spec"]["holderIdentity"] == ""
+        assert lease["spec"]["leaseDurationSeconds"] == 1
 
 
 @pytest.mark.parametrize(

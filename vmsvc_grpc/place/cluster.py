@@ -48,6 +48,10 @@ class ClusterPlace:
         self._metrics = metrics
         self._source: KubeSource | None = None
         self._reconciler: Reconciler | None = None
+        self._leading: Leader | None = None
+        if config.reconcile:
+            # From the first moment: who looks early sees that nobody leads yet.
+            metrics.bind_one(Metric.LEADS, lambda: bool(self._leading and self._leading.leads))
 
     def __str__(self) -> str:
         where = ", ".join(self._config.namespaces)
@@ -84,11 +88,10 @@ class ClusterPlace:
     async def _run_both(self, api: ApiServer, source: KubeSource, emit: Emit) -> None:
         """Read, and write while leading; the lease is given back once nothing is written."""
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-        leader = self._leader(api, identity)
+        leader = self._leading = self._leader(api, identity)
         recorder = EventRecorder(api, instance=identity, may_write=lambda: leader.leads)
         self._reconciler = self._writer(api, leader, recorder)
         bind_reconciler(self._metrics, self._reconciler)
-        self._metrics.bind_one(Metric.LEADS, lambda: leader.leads)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for job in (source.run(emit), leader.run(), recorder.run(), self._reconciler.run()):

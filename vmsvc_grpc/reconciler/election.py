@@ -80,12 +80,16 @@ class LeaseSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """What a Lease says. `resource_version` is empty for one that does not exist."""
+    """What a Lease says. `resource_version` is empty for one that does not exist.
+
+    Nobody compares the times; they only tell one write from another.
+    """
 
     holder: str = ""
     duration_s: float = 0.0
     transitions: int = 0
     acquire_time: str = ""
+    renew_time: str = ""
     resource_version: str = ""
 
     @property
@@ -110,8 +114,10 @@ class Election:
         self.identity = identity
         self._settings = settings
         self._record: LeaseRecord | None = None
-        # From then on no earlier holder believes that it leads.
-        self._free_from = -math.inf
+        # From then on nobody that the Lease named earlier believes that it leads; and nobody that
+        # it names now, if it renews it no more.
+        self._others_until = -math.inf
+        self._holder_until = -math.inf
         # A Lease that somebody deleted is left to its last holder until then.
         self._create_from = -math.inf
         self._leads_until = -math.inf
@@ -119,6 +125,11 @@ class Election:
     def leads(self, now: float) -> bool:
         """Whether a write may be begun now."""
         return self._free_from <= now < self._leads_until
+
+    @property
+    def _free_from(self) -> float:
+        """From when on no other holder believes that it leads."""
+        return max(self._others_until, self._holder_until)
 
     @property
     def holder(self) -> str:
@@ -134,13 +145,13 @@ class Election:
         if record.exists and record.holder != self.identity:
             self._leads_until = -math.inf
         if record.released:
-            self._free_from = now
+            self._others_until = self._holder_until = now
         elif record.exists:
             # Of a change within our own time, whoever made it, nobody else became a holder.
             if not (self._is_mine(before) and self._is_mine(record) and now < self._leads_until):
-                self._wait(record, now)
+                self._wait(before, record, now)
         elif before is not None and not before.released and not self._is_mine(before):
-            self._wait(before, now)
+            self._others_until = max(self._others_until, now + self._silence_s(before))
             self._create_from = now + self._settings.margin_s
         else:
             self._create_from = now
@@ -148,15 +159,28 @@ class Election:
     def _is_mine(self, record: LeaseRecord | None) -> bool:
         return record is not None and record.holder == self.identity
 
-    def _wait(self, record: LeaseRecord, now: float) -> None:
-        """Count the silence of the holder of that record from now on.
+    def _wait(self, before: LeaseRecord | None, record: LeaseRecord, now: float) -> None:
+        """Count the silence of whom the Lease names now, and of whom it named before."""
+        until = now + self._silence_s(record)
+        if before is None or before.holder != record.holder:
+            self._others_until = self._free_from
+            if before is not None and before.exists and not before.released:
+                self._others_until = max(self._others_until, now + self._silence_s(before))
+            self._holder_until = until
+        elif before.renew_time != record.renew_time:
+            # Its holder renewed it, and said for how long: whatever stood there for a while.
+            self._holder_until = until
+        else:
+            self._holder_until = max(self._holder_until, until)
+
+    def _silence_s(self, record: LeaseRecord) -> float:
+        """How long the holder of that record may believe in it.
 
         Of whom else it may be is not known: somebody may have edited it. So it is no shorter
-        than our own.
+        than ours would be.
         """
-        silence_s = max(record.duration_s, self._settings.duration_s)
-        silence_s = min(silence_s, self._settings.duration_max_s)
-        self._free_from = max(self._free_from, now + silence_s)
+        longest_s = max(record.duration_s, self._settings.duration_s)
+        return min(longest_s, self._settings.duration_max_s)
 
     def claim(self, now: float) -> LeaseRecord | None:
         """What to write to take or to keep the Lease; None while another may hold it."""
@@ -180,7 +204,7 @@ class Election:
         self._record = record
         if not claim.exists:
             # There may have been another, deleted just now, whose holder knows nothing of it.
-            self._free_from = max(self._free_from, now + self._settings.belief_s)
+            self._others_until = max(self._free_from, now + self._settings.belief_s)
         self._leads_until = asked_at + self._settings.belief_s
 
     def resigned(self, now: float) -> LeaseRecord | None:

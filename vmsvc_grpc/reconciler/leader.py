@@ -10,6 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -107,6 +108,9 @@ class Leader:
         self._on_change = on_change
         self._clock = clock
         self._told = Standing()
+        # A claim that was sent, and when, and whose answer we have not heard: it may have been
+        # written all the same.
+        self._sent: tuple[LeaseRecord, float] | None = None
 
     @property
     def leads(self) -> bool:
@@ -130,13 +134,13 @@ class Leader:
         """Give the Lease back, so that another replica need not wait for its end."""
         held = self._election.resigned(self._clock()) is not None
         self._tell()
-        if not held:
+        if not (held or self._sent):
             return
         with contextlib.suppress(ApiServerError, TimeoutError, msgspec.DecodeError):
             async with asyncio.timeout(self._settings.margin_s):
-                self._election.observe(await self._lease.read(), self._clock())
+                await self._look()
                 if (freed := self._election.resigned(self._clock())) is not None:
-                    await self._lease.write(freed)
+                    await self._lease.write(replace(freed, renew_time=_now()))
 
     def _tell(self, trouble: str = "") -> None:
         standing = Standing(self.leads, self._election.holder, trouble)
@@ -158,18 +162,37 @@ class Leader:
         return ""
 
     async def _turn(self) -> None:
-        self._election.observe(await self._lease.read(), self._clock())
+        await self._look()
         asked_at = self._clock()
         claim = self._election.claim(asked_at)
         if claim is None:
             return
+        claim = replace(claim, renew_time=_now())
+        self._sent = claim, asked_at
         try:
             written = await self._lease.write(claim)
         except ApiServerError as error:
-            if error.status != _CONFLICT:  # Somebody else was first: look again in a while.
+            if error.status != _CONFLICT:
                 raise
+            self._sent = None  # Somebody else was first: look again in a while.
         else:
+            self._sent = None
             self._election.claimed(claim, written, asked_at, self._clock())
+
+    async def _look(self) -> None:
+        """See what the Lease says; it may be what we asked for, unheard."""
+        found = await self._lease.read()
+        sent, self._sent = self._sent, None
+        if sent is not None and _is_answer(found, sent[0]):
+            claim, asked_at = sent
+            self._election.claimed(claim, found, asked_at, self._clock())
+        else:
+            self._election.observe(found, self._clock())
+
+
+def _is_answer(found: LeaseRecord, claim: LeaseRecord) -> bool:
+    """Whether what is found is what was claimed, and nothing that somebody wrote since."""
+    return (found.holder, found.renew_time) == (claim.holder, claim.renew_time)
 
 
 class _LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
@@ -209,17 +232,22 @@ def _record(lease: _Lease) -> LeaseRecord:
         duration_s=float(spec.lease_duration_seconds or 0),
         transitions=spec.lease_transitions or 0,
         acquire_time=spec.acquire_time or "",
+        renew_time=spec.renew_time or "",
         resource_version=lease.metadata.resource_version,
     )
 
 
 def _spec(record: LeaseRecord) -> _LeaseSpec:
-    """What a Lease says then. Its times are for people: no candidate compares them."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """What a Lease says then."""
     return _LeaseSpec(
         holder_identity=record.holder,
         lease_duration_seconds=math.ceil(record.duration_s),
-        acquire_time=record.acquire_time or now,
-        renew_time=now,
+        acquire_time=record.acquire_time or _now(),
+        renew_time=record.renew_time or _now(),
         lease_transitions=record.transitions,
     )
+
+
+def _now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

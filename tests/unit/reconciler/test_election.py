@@ -170,6 +170,16 @@ def test_a_longer_duration_is_still_waited_for_after_it_was_shortened() -> None:
     assert election.claim(40.0) is not None
 
 
+def test_a_holder_that_renews_says_for_how_long_whatever_stood_there_for_a_while() -> None:
+    election = candidate(replace(OTHERS, renew_time="1"))
+    edited = replace(OTHERS, duration_s=YEARS_68_S, renew_time="1", resource_version="2")
+    election.observe(edited, 1.0)
+    assert election.claim(60.9) is None
+    election.observe(replace(OTHERS, renew_time="2", resource_version="3"), 2.0)
+    assert election.claim(16.9) is None
+    assert election.claim(17.0) is not None
+
+
 def test_a_holder_renews_with_its_own_duration() -> None:
     election = holder()
     edited = LeaseRecord(holder="me", duration_s=YEARS_68_S, resource_version="3")
@@ -352,7 +362,7 @@ class ElectionMachine(RuleBasedStateMachine):
         """Whether the API server takes it: it refuses what is not of the newest, or is no more."""
         if request.claim.resource_version != self.lease.resource_version:
             return False
-        self.put(request.claim)
+        self.put(replace(request.claim, renew_time=f"{self.version}"))
         return True
 
     def put(self, record: LeaseRecord) -> None:
