@@ -384,6 +384,47 @@ def mount(directory: Path, version: int, files: dict[str, str]) -> None:
         shutil.rmtree(directory / before)
 
 
+class TestLargeFiles:
+    """One that takes seconds to read costs the others nothing."""
+
+    # Of all shapes, empty objects take the longest for their size: half a minute for 16 MiB.
+    SLOW = "{}" * 4_000_000
+
+    async def test_others_are_taken_while_one_is_read(self, tmp_path: Path) -> None:
+        """A file of 16 MiB of `{}` kept every other file unread for 70 s."""
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        async with told_by(tmp_path) as told:
+            replace(tmp_path / "large.json", self.SLOW)
+            await told.until_read(2)
+            replace(tmp_path / "a.yaml", vm("a", "10.0.0.9"))
+            replace(tmp_path / "b.yaml", vm("b", "10.0.0.2"))
+            await told.until_vms({"a": "10.0.0.9", "b": "10.0.0.2"})
+            assert told.standing == [], "the large one has not been read to its end yet"
+
+    async def test_one_that_is_replaced_is_read_no_further(self, tmp_path: Path) -> None:
+        async with told_by(tmp_path) as told:
+            replace(tmp_path / "large.json", self.SLOW)
+            await told.until_read(1)
+            replace(tmp_path / "large.json", vm("a"))
+            await told.until_vms({"a": "10.0.0.1"})
+            assert told.standing == []
+
+    async def test_one_that_is_removed_is_read_no_further(self, tmp_path: Path) -> None:
+        async with told_by(tmp_path) as told:
+            replace(tmp_path / "large.json", self.SLOW)
+            await told.until_read(1)
+            (tmp_path / "large.json").unlink()
+            replace(tmp_path / "next.yaml", vm("a") + "#" * 200_000)
+            await told.until_vms({"a": "10.0.0.1"})
+
+    async def test_several_are_read_one_after_another(self, tmp_path: Path) -> None:
+        async with told_by(tmp_path) as told:
+            names = [f"vm-{n}" for n in range(4)]
+            for name in names:
+                replace(tmp_path / f"{name}.yaml", vm(name) + "#" * 200_000)
+            await told.until_vms(dict.fromkeys(names, "10.0.0.1"))
+
+
 class TestLinks:
     async def test_a_mounted_config_map_is_taken_at_once(self, tmp_path: Path) -> None:
         mount(tmp_path, 0, {"a.yaml": vm("a"), "b.yaml": vm("b")})
@@ -864,6 +905,6 @@ class TestCancellation:
             raise BrokenInvariantError
 
         before = asyncio.all_tasks()
-        with pytest.raises(BrokenInvariantError):
+        with pytest.RaisesGroup(BrokenInvariantError):
             await FilesSource(tmp_path, INPUT).run(emit)
         assert asyncio.all_tasks() == before

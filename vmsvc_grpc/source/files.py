@@ -29,6 +29,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object
@@ -99,6 +100,22 @@ class _Unsettled:
     whole: bool | None
 
 
+class _Fetched(NamedTuple):
+    """What was read of a file: what is held of it from now on, and what it says, if that counts."""
+
+    held: _Held
+    contents: Contents | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A large file that is being read while others are taken."""
+
+    path: str
+    looked_at: _Unsettled
+    task: asyncio.Task[_Fetched | None]
+
+
 class FilesSource:
     """Events from a directory, and counts of what it read. Runs once."""
 
@@ -133,6 +150,8 @@ class FilesSource:
         self._held: dict[str, _Held] = {}
         self._unsettled: dict[str, _Unsettled] = {}
         self._touched: set[str] = set()
+        # One at a time: a large file may take seconds, and must not cost the others those.
+        self._reading: _Reading | None = None
         # Files that somebody has written to who may have them open still.
         self._open: set[str] = set()
         self._watch = Watch(self._root)
@@ -193,10 +212,11 @@ class FilesSource:
         """
         self._identity = self._first_identity()
         try:
-            while True:
-                if self._directory_is_there():
-                    await self._pass(emit)
-                await self._rest()
+            async with asyncio.TaskGroup() as readers:
+                while True:
+                    if self._directory_is_there():
+                        await self._pass(emit, readers)
+                    await self._rest()
         finally:
             self._watch.close()
 
@@ -230,7 +250,7 @@ class FilesSource:
         self._identity, self._away = identity, False
         return True
 
-    async def _pass(self, emit: Emit) -> None:
+    async def _pass(self, emit: Emit, readers: asyncio.TaskGroup) -> None:
         """Look where it is due and tell what has changed."""
         # First where something is known of how a change was made.
         links_swapped = await self._hear(self._watch.take())
@@ -240,8 +260,12 @@ class FilesSource:
             if "" not in self._directories:
                 return  # It went away just now.
             await self._list(emit)
+        await self._end_reading(emit)
         for path in self._due():
-            await self._take(path, emit)
+            if self._is_large(path):
+                self._begin_reading(path, readers)
+            else:
+                await self._take(path, emit)
         await self._settle(emit)
         await self._report()
 
@@ -287,7 +311,12 @@ class FilesSource:
             return
         now = self._clock()
         due = [now + self._bounds.directory_check_s, self._next_rescan]
-        due += map(self._settled_at, self._unsettled)
+        # The end of a reading is noticed, and then the next large file is due.
+        due += (
+            self._settled_at(path)
+            for path in self._unsettled
+            if self._reading is None or not self._is_large(path)
+        )
         due += (missing.since + self._settle_s for missing in self._union.missing)
         try:
             async with asyncio.timeout(max(0.0, min(due) - now)):
@@ -458,17 +487,43 @@ class FilesSource:
         looked_at = self._unsettled.get(path)
         if looked_at is None:
             return  # It has gone since, or somebody told that he wrote it.
-        large = bool(
-            isinstance(looked_at.signature, Signature)
-            and looked_at.signature.size > self._bounds.quick_bytes_max
-        )
-        content = await self._opened(path, large=large)
-        if self._unsettled.get(path) is not looked_at:
+        fetched = await self._fetched(path, looked_at, large=self._is_large(path))
+        await self._conclude(path, looked_at, fetched, emit)
+
+    def _is_large(self, path: str) -> bool:
+        """Whether an unsettled file takes so long to read that others must not wait for it."""
+        unsettled = self._unsettled.get(path)
+        found = unsettled.signature if unsettled else None
+        return isinstance(found, Signature) and found.size > self._bounds.quick_bytes_max
+
+    def _begin_reading(self, path: str, readers: asyncio.TaskGroup) -> None:
+        """Read a large file while others are taken, unless one is being read already."""
+        if self._reading is not None:
             return
+        looked_at = self._unsettled[path]
+        task = readers.create_task(self._fetched(path, looked_at, large=True))
+        task.add_done_callback(lambda _: self._watch.noticed.set())
+        self._reading = _Reading(path, looked_at, task)
+
+    async def _end_reading(self, emit: Emit) -> None:
+        """Tell what a large file says that has been read; read on no more if it has changed."""
+        reading = self._reading
+        if reading is None:
+            return
+        if self._unsettled.get(reading.path) is not reading.looked_at:
+            reading.task.cancel()
+            self._reading = None
+        elif reading.task.done():
+            self._reading = None
+            await self._conclude(reading.path, reading.looked_at, reading.task.result(), emit)
+
+    async def _fetched(self, path: str, looked_at: _Unsettled, *, large: bool) -> _Fetched | None:
+        """What an unsettled file says; None if it is not what was looked at any more."""
+        content = await self._opened(path, looked_at, large=large)
         if isinstance(content, _Held):
-            await self._tell(self._hold(path, content, None), emit)
-        if not isinstance(content, Content):
-            return
+            return _Fetched(content, None)
+        if content is None or self._unsettled.get(path) is not looked_at:
+            return None
         self.files_read += 1
         held = self._held.get(path)
         if held and held.signature and held.digest == content.digest:
@@ -476,17 +531,29 @@ class FilesSource:
             contents = None if problem else self._union.contents(path)
         else:
             contents, problem = await self._read(path, content.bytes, large=large)
-        self._look(path)
-        if self._unsettled.get(path) is looked_at and content.signature == looked_at.signature:
-            now_held = _Held(content.signature, content.digest, problem)
-            await self._tell(self._hold(path, now_held, contents), emit)
+        return _Fetched(_Held(content.signature, content.digest, problem), contents)
 
-    async def _opened(self, path: str, *, large: bool) -> Content | _Held | None:
+    async def _conclude(
+        self, path: str, looked_at: _Unsettled, fetched: _Fetched | None, emit: Emit
+    ) -> None:
+        """Take note of what a file says, and tell it, if it is still what was looked at."""
+        if fetched is None or self._unsettled.get(path) is not looked_at:
+            return
+        held, contents = fetched
+        if isinstance(held.signature, Signature):
+            self._look(path)
+            if self._unsettled.get(path) is not looked_at or held.signature != looked_at.signature:
+                return
+        await self._tell(self._hold(path, held, contents), emit)
+
+    async def _opened(
+        self, path: str, looked_at: _Unsettled, *, large: bool
+    ) -> Content | _Held | None:
         """The bytes of an unsettled file, or what to hold instead; None if there is no file."""
-        looked_at = self._unsettled[path].signature
-        if isinstance(looked_at, Oddity):
-            problem = FileProblem(_shown(path), "", f"{looked_at.text}; it is left out")
-            return _Held(looked_at, b"", problem)
+        found = looked_at.signature
+        if isinstance(found, Oddity):
+            problem = FileProblem(_shown(path), "", f"{found.text}; it is left out")
+            return _Held(found, b"", problem)
         bytes_max = self._bounds.file_bytes_max
         read = partial(tree.read_content, self._root / path, bytes_max, below=self._below)
         try:
