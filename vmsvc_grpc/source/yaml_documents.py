@@ -41,6 +41,7 @@ _STEP_EVENTS = 500  # About a millisecond of work.
 
 _SEPARATOR = "\n---"
 _SEPARATOR_LINE = re.compile(r"---(?P<blank>[^\S\n]*+)(?:#|\r?$|(?P<value>.))", re.MULTILINE)
+_END = re.compile(r"\.\.\.(?:\s|\Z)")
 # Blank lines, comments and directives: they say nothing before a document.
 _HEAD_LINES = re.compile(r"(?:[ \t]*+(?:#[^\n]*+)?+\r?+\n|%[^\n]*+\n)*+")
 # One that does not end in the window.
@@ -60,7 +61,12 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
         part = _Part(characters)
         yield from part.skip_head()
         line = characters.line if begun is None else begun
-        if not part.ended:
+        if begun is not None and _END.match(characters.text, characters.at):
+            # With nothing before it, so that the document is empty.
+            read += 1
+            yield Document(read, line, None)
+            yield from part.skip_rest()
+        elif not part.ended:
             read += 1
             yield from _part_steps(part, characters, _YAMLBuilder(read, line, characters.line))
             yield from part.skip_rest()
@@ -106,7 +112,7 @@ class _Part:
         self.size_unanswered = 0
         """How much was read since libyaml gave the last event."""
         self._characters = characters
-        self._line_ended = True
+        self._last = ""
 
     @property
     def ended(self) -> bool:
@@ -123,7 +129,8 @@ class _Part:
         while not self.ended:
             lines = _HEAD_LINES.match(characters.text, characters.at)
             assert lines is not None, "no lines are some"
-            characters.at = lines.end()
+            if lines.end() > characters.at:
+                characters.at, self._last = lines.end(), "\n"
             last = _HEAD_LINE.match(characters.text, characters.at)
             if last is None or self.ended:
                 return
@@ -143,16 +150,19 @@ class _Part:
     def read(self, _: int = 0, /) -> str:
         """The next piece of it; "" at its end. Raises ManifestError."""
         piece = self._piece()
+        # Of two files put together, say, a mark may begin a line. It is a character to kubectl,
+        # and to libyaml only if written as Unicode now has it.
+        piece = (self._last + piece).replace("\n\ufeff", "\n\u2060")[len(self._last) :]
+        self._last = piece[-1:] or self._last
         self.size_unanswered += len(piece)
         if self.size_unanswered > TOKEN_SIZE_MAX:
             message = f"more than {TOKEN_SIZE_MAX} characters are one text, or comments; split it"
             raise ManifestError(message, self._characters.line, 1)
-        if piece or self._line_ended:
-            self._line_ended = piece.endswith("\n") or not piece
+        if piece or self._last in ("", "\n"):
             return piece
         # kubectl ends the last line, if the text does not; it is in a block's value.
-        self._line_ended = True
-        return "\n"
+        self._last = "\n"
+        return self._last
 
     def _piece(self) -> str:
         characters = self._characters

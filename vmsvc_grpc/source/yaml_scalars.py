@@ -97,8 +97,9 @@ _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "null": typ
 
 
 def _binary(text: str) -> str:
+    encoded = re.sub(r"[\r\n]", "", text).encode()
     try:
-        return base64.b64decode(re.sub(r"[\r\n]", "", text), validate=True).decode(errors="replace")
+        return base64.b64decode(encoded, validate=True).decode(errors="replace")
     except binascii.Error:
         raise TagError from None
 

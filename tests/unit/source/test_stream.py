@@ -146,6 +146,9 @@ def values(text: str) -> list[Any]:
             [(1, 1, {"a": "x\n"}), (2, 3, {"b": "\n---"})],
             id="a separator is one at the beginning of a line only, in a block of text too",
         ),
+        pytest.param(
+            "---\n...\n---\na: 1\n", [(1, 1, None), (2, 3, {"a": 1})], id="an end of nothing"
+        ),
         pytest.param("--- {a: 1}\n", [(1, 1, {"a": 1})], id="a value on the separator's line"),
         pytest.param("a: |\n  x", [(1, 1, {"a": "x\n"})], id="the last line has an end"),
         pytest.param(
@@ -240,6 +243,11 @@ def test_documents(text: str, documents: list[tuple[int, int, Any]]) -> None:
             "a: &a [*a]",
             "line 1, column 8: the alias *a stands for nothing that ends before it",
             id="an alias within what it stands for",
+        ),
+        pytest.param(
+            "a: !!binary é",
+            "line 1, column 4: this is not what the tag tag:yaml.org,2002:binary says",
+            id="binary that is none",
         ),
         pytest.param(
             "a: !!int x",
