@@ -3,7 +3,7 @@
 A binary comes from the folder that KUBEBUILDER_ASSETS names, if it is there; kubectl next from the
 PATH; else from a cache folder outside the tree, into which it is built once from the Go modules
 beside this file. Their versions stand in the two go.mod files only. The programs of our own,
-vmoperator and those of bench/kube, are built again when their source has changed.
+vmoperator, reader and those of bench/kube, are built again when their source has changed.
 
     python -m tests.kube.binaries            build what the fixtures need, print where each is
     python -m tests.kube.binaries kubectl    the same for the named ones
@@ -83,6 +83,7 @@ _SOURCES = {
     "kubectl": _kubernetes("kubectl"),
     "kube-controller-manager": _kubernetes("kube-controller-manager"),
     "vmoperator": _Source(_HERE, "k8s.io/kubernetes", "./vmoperator"),
+    "reader": _Source(_HERE, "k8s.io/kubernetes", "./reader"),
     "informer": _Source(_BENCH, "k8s.io/client-go", "./informer"),
     "addresswatch": _Source(_BENCH, "k8s.io/client-go", "./addresswatch"),
 }

@@ -1,0 +1,379 @@
+"""We read files as kubectl does: its own reader and ours are given the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.kube.apiserver import Cluster
+from tests.kube.kubectl_reader import KubectlReader, Reading
+from vmsvc_grpc.model.events import Apply, Malformed
+from vmsvc_grpc.model.objects import Kind, VirtualMachineService
+from vmsvc_grpc.source.documents import Document, Item, ManifestError, Restart
+from vmsvc_grpc.source.manifests import Contents, ObjectId, read_objects
+from vmsvc_grpc.source.stream import document_steps
+
+KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
+VERSION = "vmoperator.vmware.com/v1alpha6"
+
+SAMPLES = {
+    "nulls": b"labels: {a: null}\nfinalizers: [null]\n",
+    "whole numbers": b"port: 80.0\nother: 8e1\n",
+    "tags": b"a: !vault x\nb: !!binary aGk=\nc: !!str 5\nd: ! 5\ne: !mine [1]\nf: !!float 5\n",
+    "merges": b"a: &a {x: 1, z: 1}\nb: {x: 0, <<: *a, <<: {z: 2}}\nc: {<<: [{x: 3}, *a], z: 4}\n",
+    "equal keys": b"a: 1\na: 2\nb: {c: 1, c: 2}\n",
+    "keys": b"1: a\n1.5: b\n1e6: c\n0x10: d\nyes: e\ny: f\n1e-7: g\n2001-01-01: h\n",
+    "numbers": b"a: [1_0, 0o17, 017, 08, 0b11, .5, 1., +1, -0x1F, 1:30, 2001-01-01, 1e400, 1_.5]\n",
+    "large numbers": b"a: [18446744073709551615, 9223372036854775808, -9223372036854775809]\n",
+    "booleans": b"a: [y, N, yes, Off, on, TRUE, tRUE, ~, Null, '', 'no']\n",
+    "a mark": b"\xef\xbb\xbfa: 1\n",
+    "a mark later": b"a: 1\n---\n\xef\xbb\xbfkind: b\napiVersion: v1\n",
+    "a mark in a line": b"a: 1\n\xef\xbb\xbfb: 1\nc: |\n  x\n",
+    "UTF-16": "\ufeffa: é😀\n".encode("utf-16-le"),
+    "UTF-16, the other": "\ufeffa: é😀\n".encode("utf-16-be"),
+    "no UTF-8": b"a: \xff\xc3(\xe2\x82\n",
+    "separators": b"--- # a\na: |\n  x\n---\t\nkind: b\napiVersion: v1\n---#c\n",
+    "dots": b"a: 1\n...\nb: 2\n---\nkind: c\napiVersion: v1\n",
+    "line ends": b"a: |\r\n  x\r\n  y\r\nb: 1\r\n---\r\nkind: b\r\napiVersion: v1\r\n",
+    "no line end": b"a: |\n  x",
+    "odd line ends": "a: 'x\u0085y\u2028z'\nb: 1\n".encode(),
+    "JSON": b'{"kind": "a", "apiVersion": "v1", "a": 1, "a": 80.0, "b": "\\ud800\\u0041"}{"x": 1}',
+    "JSON, then YAML": b'{"kind": "a", "apiVersion": "v1"}\n---\nkind: b\napiVersion: v1\n',
+    "a list": b"items: [{kind: b, apiVersion: v1}, {x: 1}]\nkind: aList\n",
+    "an object without a kind": b"a: 1\n---\nb: 1\n---\nkind: c\napiVersion: v1\n",
+    "labels that are none": b"metadata: {labels: {a: 1}}\n---\nkind: c\napiVersion: v1\n",
+}
+
+
+def whole(sample: bytes) -> bytes:
+    """A sample as an object, unless it says itself what it is."""
+    if sample.lstrip()[:1] in (b"{", b"-") or b"\0" in sample:
+        return sample
+    mark = b"\xef\xbb\xbf" if sample.startswith(b"\xef\xbb\xbf") else b""
+    kind = b"" if sample.startswith(b"items") else b"kind: a\n"
+    return mark + kind + b"apiVersion: v1\n" + sample.removeprefix(mark)
+
+
+@pytest.fixture(scope="module")
+def kubectl(
+    find_binary: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[KubectlReader]:
+    with KubectlReader(find_binary("reader"), tmp_path_factory.mktemp("manifests")) as reader:
+        yield reader
+
+
+# -- What was read. --
+
+
+def ours(content: bytes) -> list[Any]:
+    """All that we read in a file as kubectl flattens it, what is no object too."""
+    found: list[Any] = []
+    items: list[Any] = []
+    for step in document_steps(content):
+        match step:
+            case Item():
+                items.append(step.value)
+            case Restart():
+                items = []
+            case Document(value=dict(value)) if step.listed:
+                found += flat({**value, "items": items})
+                items = []
+            case Document() if step.value is not None:
+                found += flat(step.value)
+    return found
+
+
+def flat(value: Any) -> Iterator[Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("items", 0), list | None):
+        yield value
+        return
+    kind, version = value.get("kind"), value.get("apiVersion")
+    for item in value["items"] or ():
+        if isinstance(item, dict) and not (item.get("kind") or item.get("apiVersion")):
+            implied = {"kind": str(kind or "").removesuffix("List"), "apiVersion": version}
+            yield from flat({**item, **implied})
+        else:
+            yield from flat(item)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        one, other = ({marked(k): v for k, v in value.items()} for value in (one, other))
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or math.isclose(one, other, rel_tol=1e-15)
+    if isinstance(one, str) and isinstance(other, str):
+        return marked(one) == marked(other)
+    return one is other
+
+
+def marked(text: str) -> str:
+    """The text as we read it where that is not quite as kubectl does, and nobody's meaning.
+
+    A byte order mark that begins a line is another character; and of bytes that are no
+    text, not as many marks may be left.
+    """
+    return re.sub("\ufffd+", "\ufffd", text.replace("\ufeff", "\u2060"))
+
+
+def contains(found: list[Any], objects: list[dict[str, Any]]) -> bool:
+    """Whether the objects are among what was found, in that order."""
+    remaining = iter(found)
+    return all(any(same(one, other) for other in remaining) for one in objects)
+
+
+# What go-yaml takes and libyaml does not: `!a[b`, `{a:, b}` and "\\'"; and libyaml looks further
+# ahead for what is no text.
+LIBYAML_STRICTER = (
+    "did not find expected whitespace or line break",
+    "found unexpected ':'",
+    "found unknown escape character",
+    "control characters are not allowed",
+)
+
+
+def check(content: bytes, said: Reading) -> None:
+    """What kubectl reads we read; of what it does not, nothing need be the same."""
+    if not said.parsed:
+        with suppress(ManifestError):
+            ours(content)
+        return
+    try:
+        found = ours(content)
+    except ManifestError as error:
+        if error.message not in LIBYAML_STRICTER:
+            raise
+        return
+    assert contains(found, said.objects), (found, said)
+    if not said.errors:
+        assert len(found) == len(said.objects), (found, said)
+        mean_the_same(read_objects(content, KINDS), said.objects)
+
+
+def mean_the_same(contents: Contents, objects: list[dict[str, Any]]) -> None:
+    written = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    expected = read_objects(written.encode(), KINDS)
+    assert events(contents) == events(expected)
+
+
+def events(contents: Contents) -> dict[ObjectId, object]:
+    """The model of each object, or which of its fields are wrong.
+
+    kubectl writes keys in their order, and 80.0 as 80; so of several problems the first is
+    another, and the texts differ.
+    """
+    return {id_: _model(entry.event) for id_, entry in contents.entries.items()}
+
+
+def _model(event: Apply | Malformed) -> object:
+    match event:
+        case Malformed():
+            return event.problem.field.partition("[")[0]
+        case Apply(object=VirtualMachineService(problems=(_, *_)) as service):
+            fields = {problem.field.partition("[")[0] for problem in service.problems}
+            return replace(service, problems=()), fields
+    return event.object
+
+
+# -- The table, which kubectl itself is asked about, too. --
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_samples(kubectl: KubectlReader, sample: str) -> None:
+    content = whole(SAMPLES[sample])
+    said = kubectl.read(content)
+    assert said.parsed
+    check(content, said)
+
+
+def printed(text: str) -> Iterator[Any]:
+    """The values of JSON that kubectl prints one after another."""
+    while text := text.lstrip():
+        value, end = json.JSONDecoder().raw_decode(text)
+        yield value
+        text = text[end:]
+
+
+def test_the_reader_is_kubectls(kube: Cluster, kubectl: KubectlReader, tmp_path: Path) -> None:
+    """`kubectl create --dry-run=client` asks an API server for the kinds, and no more."""
+    for name, sample in SAMPLES.items():
+        content = whole(sample).replace(b"kind: a\n", b"kind: ConfigMap\n")
+        content = content.replace(b'"kind": "a"', b'"kind": "ConfigMap"')
+        content = content.replace(b"kind: b\n", b"kind: Secret\n")
+        file = tmp_path / "sample.yaml"
+        file.write_bytes(content)
+        said = kubectl.read(content)
+        # kubectl reads no YAML after JSON before its version 1.33, and PATH may have such a one.
+        if name == "JSON, then YAML":
+            continue
+        if said.errors or not all(one["kind"] in ("ConfigMap", "Secret") for one in said.objects):
+            continue
+        arguments = ["--dry-run=client", "--validate=false", "-o", "json", "-f", str(file)]
+        objects = list(printed(kube.kubectl("create", *arguments)))
+        for one in objects:
+            one.get("metadata", {}).pop("namespace", None)
+            if not one.get("metadata"):
+                one.pop("metadata", None)
+        assert same(objects, said.objects), name
+
+
+# -- Whatever is written, and whatever becomes of it. --
+
+ODDITIES = [
+    *("null", "~", "yes", "n", "80.0", "8e1", "0x1F", "017", "1_000", "1:30", ".5", "2001-01-01"),
+    *("!vault x", "!!str 5", "!!binary aGk=", "! 5", "!mine {a: b}", "!!int '5'", "!!float 5"),
+    *("&a {app: web}", "*a", "&b x", "*b", "{<<: *a, app: db}", "{app: x, <<: [*a, {b: c}]}"),
+    *("'it''s'", '"\\u00e9\\x41"', "|\n      text\n", ">-\n      text\n", "[null, 1]", "{a: null}"),
+    *("'null'", "web", "é😀", "", "'10.0.0.1'", "10.0.0.1", "{}", "[]"),
+]
+values = st.sampled_from(ODDITIES) | st.text(max_size=5).map(
+    lambda text: json.dumps(text, ensure_ascii=True)
+)
+keys = st.sampled_from(
+    ["app", "tier", "1", "1.5", "yes", "0x10", "'q'", '"d"', "y", "<<", "2001-01-01"]
+)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> str:
+    """A VM or VMService with odd values in the fields that are read, and in others."""
+    kind = draw(st.sampled_from(["VirtualMachine", "VirtualMachineService", "ConfigMap", "List"]))
+    lines = [f"apiVersion: {VERSION}", f"kind: {kind}", "metadata:", "  name: web"]
+    for field in draw(st.lists(st.sampled_from(["labels", "annotations"]), unique=True)):
+        lines.append(f"  {field}:")
+        lines += (f"    {draw(keys)}: {draw(values)}" for _ in range(draw(st.integers(1, 3))))
+    lines += (f"  finalizers: [{draw(values)}]" for _ in range(draw(st.integers(0, 1))))
+    if kind == "VirtualMachineService":
+        lines += ["spec:", "  ports:", f"  - port: {draw(values)}", "    name: http"]
+        lines += ["  selector:", f"    {draw(keys)}: {draw(values)}"]
+    if kind == "List":
+        lines += ["items:", *(f"- {draw(values)}" for _ in range(draw(st.integers(0, 2))))]
+    lines += (f"{draw(keys)}: {draw(values)}" for _ in range(draw(st.integers(0, 2))))
+    return "\n".join(lines) + "\n"
+
+
+separators = st.sampled_from(
+    ["---\n", "--- # c\n", "---\t\n", "...\n---\n", "---\n---\n", "---\n\ufeff", "---\r\n", "...\n"]
+)
+codecs_used = st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])
+DAMAGE = [
+    *(
+        b"\n",
+        b"\r\n",
+        b"\t",
+        b" ",
+        b"---",
+        b"...",
+        b"- ",
+        b": ",
+        b"#",
+        b"'",
+        b'"',
+        b"[",
+        b"}",
+        b",",
+    ),
+    *(b"&a ", b"*a", b"!x ", b"<<: ", b"|", b"\xef\xbb\xbf", b"\xff", b"\x00", b"\xc2\x85", b"%"),
+    *(b"{", b",", b"\\", b"null", b"\x7f", b"? ", b"\r"),
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, contents: st.SearchStrategy[bytes]) -> bytes:
+    """A file in which somebody has cut, put in or doubled a few bytes."""
+    content = draw(contents)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(content)))
+        end = min(len(content), at + draw(st.integers(0, 4)))
+        content = content[:at] + draw(st.sampled_from(DAMAGE)) + content[end:]
+    return content
+
+
+@st.composite
+def files(draw: st.DrawFn) -> bytes:
+    parts = draw(st.lists(manifests(), min_size=1, max_size=3))
+    text = "".join(part + draw(separators) for part in parts[:-1]) + parts[-1]
+    return text.replace("\n", draw(st.sampled_from(["\n", "\n", "\r\n"]))).encode(draw(codecs_used))
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.just("items"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def json_files(draw: st.DrawFn) -> bytes:
+    head = {"apiVersion": VERSION, "kind": draw(st.sampled_from(["List", "VirtualMachine", "X"]))}
+    bodies = draw(
+        st.lists(st.dictionaries(st.text(max_size=3), json_values), min_size=1, max_size=3)
+    )
+    ascii_only = draw(st.booleans())
+    form = draw(st.sampled_from([None, 2, "\t"]))
+    gap = draw(st.sampled_from(["", "\n", " ", "\n---\n"]))
+    texts = (json.dumps(head | one, ensure_ascii=ascii_only, indent=form) for one in bodies)
+    return gap.join(texts).encode(draw(codecs_used))
+
+
+relaxed = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=300,
+)
+
+
+@relaxed
+@given(content=files())
+def test_manifests(kubectl: KubectlReader, content: bytes) -> None:
+    check(content, kubectl.read(content))
+
+
+@relaxed
+@given(content=damaged(files()))
+def test_damaged_manifests(kubectl: KubectlReader, content: bytes) -> None:
+    check(content, kubectl.read(content))
+
+
+@relaxed
+@given(content=json_files() | damaged(json_files()))
+@example(content=b'{"a": "\x7f"}')
+def test_json(kubectl: KubectlReader, content: bytes) -> None:
+    check(content, kubectl.read(content))
+
+
+@relaxed
+@given(content=damaged(st.sampled_from([whole(sample) for sample in SAMPLES.values()])))
+def test_damaged_samples(kubectl: KubectlReader, content: bytes) -> None:
+    check(content, kubectl.read(content))
+
+
+@relaxed
+@given(st.lists(json_values, min_size=1, max_size=2))
+def test_what_others_write(kubectl: KubectlReader, read: list[Any]) -> None:
+    objects = [{"apiVersion": "v1", "kind": "X", "value": value} for value in read]
+    content = yaml.safe_dump_all(objects, allow_unicode=True).encode()
+    check(content, kubectl.read(content))
