@@ -8,8 +8,9 @@ or a pause is over that grows at each vain attempt. Time is an argument: seconds
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.patch import Path, merge_patch
 from vmsvc_grpc.reconciler.plan import Change
+
+_WHOLE: Path = ()
+"""The object itself, in the place of a field: it was deleted, or made again."""
 
 # At each write more are looked at than can have come since the write before.
 _EXPIRED_AT_ONCE = 2
@@ -60,13 +64,17 @@ class Patience:
 class _Record:
     """What was written last, and what became of it.
 
+    `answered` is how often in a row each field was written again after it had been changed back;
+    that an object is there at all counts as a field, `_WHOLE`. So what several hands do once
+    each (Kubernetes deletes the Endpoints of a Service that is deleted) is no disagreement.
+
     `pause_s` is 0 until we have yielded once; then `fields` are those in dispute, and
     `until` is when the next attempt may be made.
     """
 
     after: Held | None
     at: float
-    rounds: int = 1
+    answered: Counter[Path] = field(default_factory=Counter)
     pause_s: float = 0.0
     until: float = 0.0
     fields: frozenset[Path] = frozenset()
@@ -108,9 +116,9 @@ class Yielding:
             return True
         record.quiet_since = None
         changed_back = _changed_back(record.after, change)
-        if changed_back is None or record.rounds < self._patience.rounds_max:
+        if changed_back is None or not self._tires(record, changed_back):
             return True
-        record.fields |= changed_back
+        record.fields |= changed_back - {_WHOLE}
         if record.until <= record.at:
             # It was changed back after the last attempt.
             patience = self._patience
@@ -118,6 +126,11 @@ class Yielding:
             record.pause_s = doubled or patience.pause_first_s
             record.until = now + record.pause_s
         return now >= record.until
+
+    def _tires(self, record: _Record, changed_back: frozenset[Path]) -> bool:
+        """Whether one of these fields has now been changed back as often as is borne."""
+        most = max((record.answered[path] for path in changed_back), default=0)
+        return record.disputed or most + 1 >= self._patience.rounds_max
 
     def written(self, service: Key, change: Change, now: float) -> None:
         """A change was made."""
@@ -127,12 +140,13 @@ class Yielding:
         record = records.pop(about, None)
         if record is None:
             record = _Record(change.after, now)
-        elif _changed_back(record.after, change) is None:
-            record.after, record.at, record.until = change.after, now, now
-            record.rounds = self._patience.rounds_max if record.disputed else 1
         else:
+            changed_back = _changed_back(record.after, change)
             record.after, record.at, record.until = change.after, now, now
-            record.rounds += 1
+            if changed_back is None:
+                record.answered.clear()
+            else:
+                record.answered.update(changed_back)
         records[about] = record
 
     def undecided(self, service: Key) -> Iterator[tuple[Target, frozenset[Path]]]:
@@ -196,12 +210,12 @@ def _failure(about: Target, record: _Record, rounds: int) -> Failure:
 
 
 def _changed_back(wrote: Held | None, change: Change) -> frozenset[Path] | None:
-    """The fields that say again what we last wrote; None if our own result has changed."""
+    """The fields that are to say again what we last wrote; None if our own result has changed."""
     wanted = change.after
     if wrote is None or wanted is None:
-        return frozenset() if wrote is wanted else None
+        return frozenset((_WHOLE,)) if wrote is wanted else None
     if change.before is None:
-        return None if merge_patch(wrote, wanted) else frozenset()
+        return None if merge_patch(wrote, wanted) else frozenset((_WHOLE,))
     patch = list(_leaves(merge_patch(change.before, wanted)))
     ours = list(_leaves(merge_patch(wrote, wanted)))
     if any(_overlap(one, other) for one in patch for other in ours):

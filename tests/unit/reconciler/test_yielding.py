@@ -60,6 +60,31 @@ class Desk:
         return wrote
 
 
+def test_what_several_hands_do_once_each_is_no_disagreement() -> None:
+    """A Service is deleted, and its Endpoints with it; these are deleted, too; and then edited."""
+    desk = Desk()
+    desk.held = None
+    for theirs in (None, None, THEIRS, replace(OURS, external_name="x")):
+        assert desk.turn()
+        desk.held = theirs
+        desk.now += 1
+    assert desk.turn()
+    assert not desk.disputed
+
+
+def test_one_who_deletes_and_edits_in_turns_is_yielded_to() -> None:
+    desk = Desk()
+    desk.held = None
+    wrote = 0
+    for _ in range(10):
+        for theirs in (None, THEIRS):
+            wrote += desk.turn()
+            desk.held = theirs
+            desk.now += 1
+    assert wrote <= 6
+    assert desk.disputed
+
+
 def test_what_was_changed_back_three_times_in_a_row_is_left_alone() -> None:
     desk = Desk()
     assert desk.rounds(3) == 3
