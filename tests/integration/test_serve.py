@@ -248,7 +248,7 @@ def test_manifests_that_are_broken_at_the_start_are_said_and_the_rest_is_served(
 
 
 def test_a_service_is_not_given_what_is_denied(manifests: Path, tmp_path: Path) -> None:
-    marks = "{example.com/a: x, team: y}"
+    marks = "{example.com/a: x, team: shop}"
     marked = SERVICE.replace("namespace: shop}", f"namespace: shop, labels: {marks}}}").replace(
         "labels:", f"annotations: {marks}, labels:"
     )
@@ -260,5 +260,5 @@ def test_a_service_is_not_given_what_is_denied(manifests: Path, tmp_path: Path) 
         awaited(held.exists)
         metadata = yaml.safe_load(held.read_text())["metadata"]
     assert metadata["labels"] == {"example.com/a": "x"}
-    assert {"team": "y"}.items() <= metadata["annotations"].items()
+    assert {"team": "shop"}.items() <= metadata["annotations"].items()
     assert "example.com/a" not in metadata["annotations"]
