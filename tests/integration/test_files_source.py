@@ -808,6 +808,7 @@ class TestEmptied:
             await told.until(lambda: told.standing == [said])
             assert told.events[listed:] == []
             (tmp_path / "empty" / "deep" / "b.yaml").write_text(vm("b"))
+            await told.until_read(3)
             await told.until_vms({"b": "10.0.0.1"})
             await told.until(lambda: told.standing == [])
             lead_to("other")

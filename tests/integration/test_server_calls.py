@@ -171,7 +171,10 @@ async def test_reflection_ends_with_the_client_or_with_bytes_that_are_no_request
     assert await call.read()
     call.cancel()
     await until(lambda: not running.streams_open)
-    assert running.counts.calls[path, Code.CANCELLED] == 1
+    # gRPC tells of a client that has gone as the end of its requests, or as cancelled: whichever
+    # comes first, and by the former the stream has said all.
+    counted = running.counts.calls
+    assert counted[path, Code.CANCELLED] + counted[path, Code.OK] == 1
 
 
 async def test_channelz_tells_of_this_server(running: Serving) -> None:
