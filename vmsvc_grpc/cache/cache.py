@@ -51,7 +51,7 @@ class ScopeWatcher(Protocol):
         """The cache has become complete: everything may be asked for now."""
 
 
-class Counts(NamedTuple):
+class CacheCounts(NamedTuple):
     """How much work was done so far, for tests and metrics."""
 
     events: int
@@ -109,9 +109,9 @@ class Cache:
         return self._objects.unlisted
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> CacheCounts:
         """How much work was done so far."""
-        return Counts(self._events, self._membership.evaluations, self._topics.publications)
+        return CacheCounts(self._events, self._membership.evaluations, self._topics.publications)
 
     @property
     def topic_count(self) -> int:

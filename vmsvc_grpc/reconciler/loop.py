@@ -63,7 +63,7 @@ class Settings:
 
 
 @dataclass(slots=True)
-class Counts:
+class ReconcilerCounts:
     """How much work was done, for tests and metrics. Only rises."""
 
     reconciles: int = 0
@@ -138,7 +138,7 @@ class Reconciler:
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
-        self.counts = Counts()
+        self.counts = ReconcilerCounts()
         self._cache = cache
         self._store = store
         self._settings = settings

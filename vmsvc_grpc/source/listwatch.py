@@ -91,7 +91,7 @@ class Backoff:
 
 
 @dataclass(slots=True)
-class Counts:
+class ListWatchCounts:
     """What happened, for tests and metrics. Only rises.
 
     `lists` are complete ones, `watches` those that were opened; `nameless` are objects of
@@ -146,7 +146,7 @@ class ListWatch:
         self.kind = kind
         self.namespace = namespace
         self.version = version
-        self.counts = Counts()
+        self.counts = ListWatchCounts()
         self.contact: float | None = None
         """When the server last told something, by the driver's clock; None: not yet."""
         self.trouble = ""
