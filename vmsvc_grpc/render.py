@@ -28,7 +28,7 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.characters import decoded
 from vmsvc_grpc.source.documents import ManifestError
-from vmsvc_grpc.source.files import Bounds
+from vmsvc_grpc.source.files import FilesSourceBounds
 from vmsvc_grpc.source.manifests import Entry, ObjectId, Place, read_objects, repeated
 from vmsvc_grpc.source.places import Lines, Text
 
@@ -147,7 +147,7 @@ class _Reading:
 
     def _content(self, path: Path) -> Iterator[tuple[str, bytes]]:
         try:
-            yield str(path), tree.read_content(path, Bounds().file_bytes_max).bytes
+            yield str(path), tree.read_content(path, FilesSourceBounds().file_bytes_max).bytes
         except OSError as error:
             self._refuse(f"{path}: cannot be read: {tree.reason(error)}")
 

@@ -18,13 +18,13 @@ from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
 from vmsvc_grpc.model.events import Delete, Event, InitDone
 from vmsvc_grpc.model.objects import GROUP, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
+from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds, Trouble
 from vmsvc_grpc.source.listwatch import Backoff, ListWatch
 
 DEADLINE_S = 60
 KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE, Kind.SERVICE, Kind.ENDPOINTS)
 # Small pages, so that every list has several; and nobody waits for a failure to be over.
-BOUNDS = Bounds(page_objects=3, backoff=Backoff(first_s=0.05, max_s=0.2))
+BOUNDS = KubeSourceBounds(page_objects=3, backoff=Backoff(first_s=0.05, max_s=0.2))
 
 VM, VMSERVICE = Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE
 
@@ -91,7 +91,7 @@ async def following(
     namespaces: Sequence[str] = (),
     *,
     kinds: Sequence[Kind] = KINDS,
-    bounds: Bounds = BOUNDS,
+    bounds: KubeSourceBounds = BOUNDS,
 ) -> AsyncIterator[Following]:
     """A source that runs within the block, and that never ends by itself."""
     if isinstance(credentials, Path):

@@ -18,7 +18,7 @@ from tests.integration.told_by_files import INPUT, OUTPUT, SETTLE_S, Told, repla
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, StoredEndpoints
 from vmsvc_grpc.model.parse import parse
-from vmsvc_grpc.source.files import Bounds, FilesSource, SourceError
+from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds, SourceError
 
 
 def service(name: str, port: int = 80) -> str:
@@ -145,7 +145,7 @@ class TestList:
 
         counting = asyncio.create_task(count_turns())
         # A slice without length: others have their turn after each step.
-        async with told_by(tmp_path, bounds=Bounds(slice_s=0.0)) as told:
+        async with told_by(tmp_path, bounds=FilesSourceBounds(slice_s=0.0)) as told:
             assert len(told.vms) == 1000
             assert turns > 2000, "at least one to read each object, and one to tell it"
         counting.cancel()
@@ -178,7 +178,9 @@ class TestChanges:
         self, tmp_path: Path, rescan_s: float
     ) -> None:
         (tmp_path / "a.yaml").write_text(vm("a"))
-        async with told_by(tmp_path, settle_s=3600.0, bounds=Bounds(rescan_s=rescan_s)) as told:
+        async with told_by(
+            tmp_path, settle_s=3600.0, bounds=FilesSourceBounds(rescan_s=rescan_s)
+        ) as told:
             for address in ("10.0.0.2", "10.0.0.3", "10.0.0.4"):
                 replace(tmp_path / "a.yaml", vm("a", address))
                 await told.until_vms({"a": address})
@@ -221,7 +223,7 @@ class TestChanges:
             assert told.reports == []
 
     async def test_a_file_that_is_kept_open_is_taken_after_a_while(self, tmp_path: Path) -> None:
-        bounds = Bounds(rescan_s=3600.0, open_settle_s=0.3)
+        bounds = FilesSourceBounds(rescan_s=3600.0, open_settle_s=0.3)
         async with told_by(tmp_path, settle_s=0.0, bounds=bounds) as told:
             with (tmp_path / "a.yaml").open("w") as file:
                 for address in ("10.0.0.1", "10.0.0.2"):
@@ -356,7 +358,7 @@ class TestChanges:
         (tmp_path / "current").symlink_to("1")
         (tmp_path / "tree").mkdir()
         (tmp_path / "tree" / "a.yaml").symlink_to(tmp_path / "current" / "a.yaml")
-        async with told_by(tmp_path / "tree", bounds=Bounds(rescan_s=0.3)) as told:
+        async with told_by(tmp_path / "tree", bounds=FilesSourceBounds(rescan_s=0.3)) as told:
             (tmp_path / "next").symlink_to("2")
             (tmp_path / "next").rename(tmp_path / "current")
             await told.until_vms({"a": "10.0.0.2"})
@@ -461,7 +463,7 @@ class TestLinks:
             (tmp_path / release).mkdir()
             (tmp_path / release / "a.yaml").write_text(vm("a", f"10.0.0.{release}"))
         (tmp_path / "current").symlink_to("1")
-        bounds = Bounds(rescan_s=3600.0, directory_check_s=0.1)
+        bounds = FilesSourceBounds(rescan_s=3600.0, directory_check_s=0.1)
         async with told_by(tmp_path / "current", bounds=bounds) as told:
             (tmp_path / ".next").symlink_to("2")
             (tmp_path / ".next").rename(tmp_path / "current")
@@ -534,14 +536,14 @@ class TestProblems:
     )
     async def test_reports(self, tmp_path: Path, content: bytes, problem: str | None) -> None:
         (tmp_path / "a.yaml").write_bytes(content)
-        async with told_by(tmp_path, bounds=Bounds(file_bytes_max=2000)) as told:
+        async with told_by(tmp_path, bounds=FilesSourceBounds(file_bytes_max=2000)) as told:
             assert told.standing == ([problem] if problem else [])
 
     async def test_what_may_not_be_read_keeps_what_was(self, unprivileged: Path) -> None:
         (unprivileged / "below").mkdir()
         (unprivileged / "a.yaml").write_text(vm("a"))
         (unprivileged / "below" / "b.yaml").write_text(vm("b"))
-        async with told_by(unprivileged, bounds=Bounds(rescan_s=0.2)) as told:
+        async with told_by(unprivileged, bounds=FilesSourceBounds(rescan_s=0.2)) as told:
             listed = len(told.events)
             (unprivileged / "a.yaml").chmod(0)
             (unprivileged / "below").chmod(0)
@@ -675,7 +677,7 @@ class TestProblems:
         directory = tmp_path / "tree"
         directory.mkdir()
         (directory / "a.yaml").write_text(vm("a"))
-        bounds = Bounds(rescan_s=3600.0, directory_check_s=0.1)
+        bounds = FilesSourceBounds(rescan_s=3600.0, directory_check_s=0.1)
         async with told_by(directory, bounds=bounds) as told:
             listed = len(told.events)
             directory.rename(tmp_path / "away")
@@ -793,7 +795,7 @@ class TestEmptied:
             (tmp_path / "next").rename(link)
 
         lead_to("full")
-        bounds = Bounds(rescan_s=3600.0, directory_check_s=0.1)
+        bounds = FilesSourceBounds(rescan_s=3600.0, directory_check_s=0.1)
         async with told_by(tmp_path / "tree" if below else link, bounds=bounds) as told:
             listed = len(told.events)
             lead_to("empty")
@@ -884,7 +886,7 @@ class TestCancellation:
     async def test_leaves_no_task_wherever_it_waits(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
             (tmp_path / f"{name}.yaml").write_text(vm(name) + vm(f"{name}-2"))
-        bounds = Bounds(slice_s=0.0)
+        bounds = FilesSourceBounds(slice_s=0.0)
         before = asyncio.all_tasks()
         for turns in range(60):
             source = FilesSource(tmp_path, INPUT, settle_s=0.0, bounds=bounds)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.integration.told_by_files import INPUT, replace, told_by, vm
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import VirtualMachine
-from vmsvc_grpc.source.files import Bounds
+from vmsvc_grpc.source.files import FilesSourceBounds
 from vmsvc_grpc.source.manifests import read_objects
 
 SETTLE_S = 0.05
@@ -109,7 +109,9 @@ async def adds_up(before: list[tuple[object, ...]], during: list[tuple[object, .
         (root / STAYS).write_text(vm("stays"))
         for operation in before:
             tried(perform, root, operation)
-        async with told_by(root, settle_s=SETTLE_S, bounds=Bounds(rescan_s=3600.0)) as told:
+        async with told_by(
+            root, settle_s=SETTLE_S, bounds=FilesSourceBounds(rescan_s=3600.0)
+        ) as told:
             for operation in during:
                 if operation[0] == "wait":
                     await asyncio.sleep(float(str(operation[1])))

@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import pytest
 
-from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError, Bounds, NotSent
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError, NotSent, RequestBounds
 from vmsvc_grpc.kube.credentials import Access, NoApiServer
 
 DEADLINE_S = 20
-QUICK = Bounds(silence_s=0.3, reload_s=0.0)
+QUICK = RequestBounds(silence_s=0.3, reload_s=0.0)
 TLS = ssl.create_default_context()
 
 
@@ -98,7 +98,7 @@ def access(server: Served, token: str = "one") -> Access:
     return Access(host=f"http://127.0.0.1:{server.port}", tls=TLS, authorization=f"Bearer {token}")
 
 
-def api(server: Served, bounds: Bounds = QUICK) -> ApiServer:
+def api(server: Served, bounds: RequestBounds = QUICK) -> ApiServer:
     return ApiServer(Rotating([access(server)]), bounds)
 
 
@@ -300,7 +300,7 @@ async def test_a_request_that_is_cancelled_leaves_no_connection() -> None:
     async def hold(_: Asked, writer: asyncio.StreamWriter) -> None:
         asked.set()
 
-    async with served(hold) as server, api(server, Bounds()) as kube:
+    async with served(hold) as server, api(server, RequestBounds()) as kube:
         task = asyncio.create_task(kube.request("GET", "/x"))
         await asked.wait()
         task.cancel()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object, VirtualMachine
-from vmsvc_grpc.source.files import Bounds, FilesSource
+from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds
 from vmsvc_grpc.source.problems import FileProblem
 
 INPUT = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
@@ -18,7 +18,7 @@ OUTPUT = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
 SETTLE_S = 0.2
 DEADLINE_S = 20.0
 # So rare that what a test sees was seen by the watch.
-NEVER = Bounds(rescan_s=3600.0)
+NEVER = FilesSourceBounds(rescan_s=3600.0)
 
 
 def vm(name: str, address: str = "10.0.0.1") -> str:
@@ -127,7 +127,7 @@ async def told_by(
     *,
     shared: bool = False,
     settle_s: float = SETTLE_S,
-    bounds: Bounds = NEVER,
+    bounds: FilesSourceBounds = NEVER,
 ) -> AsyncGenerator[Told]:
     """A source that runs on the directory and has listed it; none of it is left after."""
     told: Told

@@ -56,7 +56,7 @@ _ERROR_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class RequestBounds:
     """How long to wait for what, and how much to take.
 
     `connect_s` is for the connection, TLS included; `silence_s` for the next byte of an
@@ -154,7 +154,7 @@ class ApiServer:
     client certificates and CAs that rotate are taken up without a restart.
     """
 
-    def __init__(self, credentials: Credentials, bounds: Bounds = Bounds()) -> None:
+    def __init__(self, credentials: Credentials, bounds: RequestBounds = RequestBounds()) -> None:
         """Nothing is read or connected to yet."""
         self._credentials = credentials
         self._bounds = bounds

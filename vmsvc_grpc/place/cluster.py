@@ -22,7 +22,7 @@ from vmsvc_grpc.reconciler.leader import Leader, Standing
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
-from vmsvc_grpc.source.kube import Bounds, KubeSource, Trouble
+from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds, Trouble
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class ClusterPlace:
                 api,
                 kinds=cluster_kinds(self._config),
                 namespaces=self._config.namespaces,
-                bounds=Bounds(silence_s=self._config.watch_silence_s),
+                bounds=KubeSourceBounds(silence_s=self._config.watch_silence_s),
                 report=_log_trouble,
             )
             self._source = source

@@ -18,7 +18,7 @@ from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
-from vmsvc_grpc.source.files import Bounds, FilesSource
+from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds
 from vmsvc_grpc.source.problems import FileProblem
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,9 @@ class DirectoryPlace:
         self._output = config.output
         self._settle_s = config.settle_s
         self._namespace = config.manifests_namespace
-        self._bounds = Bounds(rescan_s=config.rescan_s, file_bytes_max=config.manifest_bytes_max)
+        self._bounds = FilesSourceBounds(
+            rescan_s=config.rescan_s, file_bytes_max=config.manifest_bytes_max
+        )
         self._metrics = metrics
         self._sources: dict[Path, FilesSource] = {}
         self._manifests = self._files(manifests, MANIFEST_KINDS, shared=False)

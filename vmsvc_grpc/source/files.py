@@ -55,7 +55,7 @@ class SourceError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class FilesSourceBounds:
     """Bounds of a file source that hardly anybody needs to change.
 
     `rescan_s` is how often everything is looked at unasked: for network file systems, and
@@ -127,7 +127,7 @@ class FilesSource:
         settle_s: float = 0.2,
         shared: bool = False,
         namespace: str = DEFAULT_NAMESPACE,
-        bounds: Bounds = Bounds(),
+        bounds: FilesSourceBounds = FilesSourceBounds(),
         report: Report = lambda _: None,
     ) -> None:
         """Objects of `kinds` are told, others ignored; in `namespace` if they name none.

@@ -46,7 +46,7 @@ Report = Callable[[Trouble], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class KubeSourceBounds:
     """Bounds of reading from an API server that hardly anybody needs to change.
 
     `page_objects` is what client-go asks for, too. A watch lasts between `watch_s` and
@@ -75,7 +75,7 @@ class KubeSource:
         *,
         kinds: Iterable[Kind] = tuple(Kind),
         namespaces: Sequence[str] = (),
-        bounds: Bounds = Bounds(),
+        bounds: KubeSourceBounds = KubeSourceBounds(),
         report: Report = lambda _: None,
         random: Callable[[], float] = random.random,
     ) -> None:
