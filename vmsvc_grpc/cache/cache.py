@@ -38,7 +38,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.model.resolve import Address, AddressRules, addresses
+from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, addresses
 
 
 class ScopeWatcher(Protocol):
@@ -286,7 +286,10 @@ class Cache:
         return self.keys_with_work()
 
     def _vm_changed(
-        self, old: VirtualMachine | None, new: VirtualMachine | None, judged: Sequence[Address]
+        self,
+        old: VirtualMachine | None,
+        new: VirtualMachine | None,
+        judged: Sequence[JudgedAddress],
     ) -> frozenset[Key]:
         if old == new or not self.synced:
             return frozenset()

@@ -18,7 +18,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
     says_the_same,
 )
-from vmsvc_grpc.model.resolve import Address, AddressRules, addresses, contribution, families
+from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, addresses, contribution, families
 from vmsvc_grpc.model.selector import matches
 
 _Label = tuple[str, str]  # namespace, label key
@@ -111,7 +111,10 @@ class Membership:
         return not self.services and self.vms.empty() and self._selectors.empty()
 
     def vm_changed(
-        self, old: VirtualMachine | None, new: VirtualMachine | None, judged: Sequence[Address]
+        self,
+        old: VirtualMachine | None,
+        new: VirtualMachine | None,
+        judged: Sequence[JudgedAddress],
     ) -> Iterator[tuple[Service, EndpointDiff]]:
         """A VM that was `old` is `new`: the services whose endpoints that changes, and how.
 

@@ -74,7 +74,7 @@ def _family_of_cluster_ip(spec: ServiceSpec) -> tuple[IPFamily, ...]:
     return (IPFamily.IPV6 if ":" in spec.cluster_ip else IPFamily.IPV4,)
 
 
-class Address(NamedTuple):
+class JudgedAddress(NamedTuple):
     """A reported address, judged: its family if it may be used, else its problem."""
 
     text: str
@@ -82,24 +82,24 @@ class Address(NamedTuple):
     problem: Problem | None
 
 
-def addresses(vm: VirtualMachine, rules: AddressRules) -> tuple[Address, ...]:
+def addresses(vm: VirtualMachine, rules: AddressRules) -> tuple[JudgedAddress, ...]:
     """The VM's reported addresses, each judged. In the order IPv4, IPv6."""
     return tuple([_judged(report, rules.allow_loopback) for report in vm.addresses])
 
 
-def _judged(report: ReportedAddress, allow_loopback: bool) -> Address:
+def _judged(report: ReportedAddress, allow_loopback: bool) -> JudgedAddress:
     if len(report.text) > CHARACTERS_MAX:
         return _judged_anew(report, allow_loopback)
     return _judged_before(report, allow_loopback)
 
 
-def _judged_anew(report: ReportedAddress, allow_loopback: bool) -> Address:
+def _judged_anew(report: ReportedAddress, allow_loopback: bool) -> JudgedAddress:
     text = report.text
     if _ORDINARY_IPV4.fullmatch(text):
-        return Address(text, report.family or IPFamily.IPV4, None)
+        return JudgedAddress(text, report.family or IPFamily.IPV4, None)
     family, flaw = _flaw(text, report.family, allow_loopback)
     problem = Problem(report.field, f"{quoted(text)} {flaw}") if flaw else None
-    return Address(text, None if flaw else family, problem)
+    return JudgedAddress(text, None if flaw else family, problem)
 
 
 # Most events repeat an address. What is too long to be one is not kept: it may be a megabyte.
@@ -154,7 +154,7 @@ def is_selected(spec: ServiceSpec, vm: VirtualMachine) -> bool:
 
 def contribution(
     vm: VirtualMachine,
-    judged: Iterable[Address],
+    judged: Iterable[JudgedAddress],
     wanted: Sequence[IPFamily],
     remembers: Remembers,
 ) -> tuple[Endpoint, ...]:

@@ -41,7 +41,7 @@ from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
 from vmsvc_grpc.source.problems import FileProblem, Problems, Report
 from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
-from vmsvc_grpc.source.watch import How, Notices, Watch, Where, where
+from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
 
 # Topics of problems beside the paths of files, none of which begins with a slash.
 _WATCH = "/watch"
@@ -154,7 +154,7 @@ class FilesSource:
         self._reading: _Reading | None = None
         # Files that somebody has written to who may have them open still.
         self._open: set[str] = set()
-        self._watch = Watch(self._root)
+        self._watch = DirectoryWatch(self._root)
         self._directories: set[str] = set()
         # Which directory each was when it last had anything in it.
         self._identities: dict[str, tuple[int, int]] = {}

@@ -24,10 +24,10 @@ from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.listwatch import (
     Backoff,
     Discover,
-    Failure,
     ListPage,
     ListWatch,
-    Watch,
+    OpenWatch,
+    RequestFailure,
 )
 
 
@@ -127,14 +127,14 @@ class KubeSource:
                 case ListPage(version, continue_token):
                     await self._page(loop, version, continue_token, emit)
                     return 0.0
-                case Watch(version, resource_version):
+                case OpenWatch(version, resource_version):
                     return await self._watch(loop, version, resource_version, emit)
         except ApiServerError as error:
-            failure = Failure(error.status, str(error), error.retry_after_s, error.silent)
+            failure = RequestFailure(error.status, str(error), error.retry_after_s, error.silent)
             return self._failed(loop, failure)
         except msgspec.DecodeError as error:
             message = f"the answer cannot be read: {error}"
-            return self._failed(loop, Failure(0, message, unreadable=True))
+            return self._failed(loop, RequestFailure(0, message, unreadable=True))
 
     async def _page(self, loop: ListWatch, version: str, continue_token: str, emit: Emit) -> None:
         query = {"limit": str(self._bounds.page_objects), **_selection(loop.kind)}
@@ -168,12 +168,12 @@ class KubeSource:
             self._tell_trouble(loop)
             async for line in lines:
                 told = loop.line(line, _now())
-                if isinstance(told, Failure):
+                if isinstance(told, RequestFailure):
                     return self._failed(loop, told)
                 _emit_all(told, emit)
         return loop.ended(_now(), self._random())
 
-    def _failed(self, loop: ListWatch, failure: Failure) -> float:
+    def _failed(self, loop: ListWatch, failure: RequestFailure) -> float:
         return loop.failed(failure, _now(), self._random())
 
     def _tell_trouble(self, loop: ListWatch) -> None:

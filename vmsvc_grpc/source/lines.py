@@ -55,7 +55,7 @@ ReadLine = Callable[[bytes], Line]
 """Reads one line. Raises msgspec.DecodeError if it is none, or not of any moment."""
 
 
-class Meta(msgspec.Struct, rename="camel"):
+class LineMeta(msgspec.Struct, rename="camel"):
     """Where an object is in time, and which one it is."""
 
     # A watch without one would begin at some moment, and what was deleted before would stay.
@@ -65,7 +65,7 @@ class Meta(msgspec.Struct, rename="camel"):
 
 
 class _Named(msgspec.Struct):
-    metadata: Meta
+    metadata: LineMeta
 
 
 class _Envelope(msgspec.Struct):

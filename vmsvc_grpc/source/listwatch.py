@@ -19,7 +19,7 @@ from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.model.parse import ParseError
-from vmsvc_grpc.source.lines import Bookmark, Deleted, Error, Meta, Told, line_reader
+from vmsvc_grpc.source.lines import Bookmark, Deleted, Error, LineMeta, Told, line_reader
 from vmsvc_grpc.source.slim import read_slim
 
 GONE = 410
@@ -52,17 +52,17 @@ class ListPage(NamedTuple):
     continue_token: str
 
 
-class Watch(NamedTuple):
+class OpenWatch(NamedTuple):
     """Ask for what has changed since a resource version."""
 
     version: str
     resource_version: str
 
 
-Request = Discover | ListPage | Watch
+ListWatchRequest = Discover | ListPage | OpenWatch
 
 
-class Failure(NamedTuple):
+class RequestFailure(NamedTuple):
     """Why a request, or a watch that was open, came to nothing.
 
     `status` is the HTTP status, or the code of a watch's ERROR event; 0 where there was
@@ -105,16 +105,16 @@ class ListWatchCounts:
     failures: Counter[int] = field(default_factory=Counter)
 
 
-class _ListMeta(Meta):
+class _ListMeta(LineMeta):
     continue_: str = msgspec.field(name="continue", default="")
 
 
-class _List(msgspec.Struct):
+class _Page(msgspec.Struct):
     metadata: _ListMeta
     items: list[msgspec.Raw] | None = None
 
 
-_decode_list = decoder(_List)
+_decode_list = decoder(_Page)
 
 
 class _Phase(Enum):
@@ -173,7 +173,7 @@ class ListWatch:
         """Whether there was a complete list."""
         return self.counts.lists > 0
 
-    def request(self) -> Request:
+    def request(self) -> ListWatchRequest:
         """What to ask next."""
         match self._phase:
             case _Phase.DISCOVER:
@@ -181,7 +181,7 @@ class ListWatch:
             case _Phase.LIST:
                 return ListPage(self.version, self._continue)
             case _Phase.WATCH:
-                return Watch(self.version, self._resource_version)
+                return OpenWatch(self.version, self._resource_version)
 
     def asks(self) -> list[Event]:
         """The events of asking what `request` says; emit them before it is asked.
@@ -212,7 +212,7 @@ class ListWatch:
         self.trouble = ""
         return self._page(page)
 
-    def _page(self, page: _List) -> Iterator[Event]:
+    def _page(self, page: _Page) -> Iterator[Event]:
         for item in page.items or ():
             yield from self._listed(item)
         self._continue = page.metadata.continue_
@@ -231,14 +231,16 @@ class ListWatch:
         self._opened = now
         self._told = False
 
-    def line(self, raw: bytes, now: float) -> list[Event] | Failure:
-        """One line of the watch. A Failure is to be handed to `failed`; the watch is over."""
+    def line(self, raw: bytes, now: float) -> list[Event] | RequestFailure:
+        """One line of the watch. A RequestFailure is to be handed to `failed`; the watch is over."""
         try:
             line = self._read_line(raw)
         except msgspec.DecodeError as error:
-            return Failure(0, f"a line of the watch cannot be read: {error}", unreadable=True)
+            return RequestFailure(
+                0, f"a line of the watch cannot be read: {error}", unreadable=True
+            )
         if isinstance(line, Error):
-            return Failure(line.code, line.message or line.reason)
+            return RequestFailure(line.code, line.message or line.reason)
         self.contact = now
         self.counts.events += 1
         self._resource_version = line.resource_version
@@ -269,9 +271,9 @@ class ListWatch:
             self._phase = _Phase.DISCOVER
         if self._told or lasted_s >= _SHORT_WATCH_S:
             return 0.0
-        return self.failed(Failure(0, "the server ends watches at once"), now, jitter)
+        return self.failed(RequestFailure(0, "the server ends watches at once"), now, jitter)
 
-    def failed(self, failure: Failure, now: float, jitter: float) -> float:
+    def failed(self, failure: RequestFailure, now: float, jitter: float) -> float:
         """A request or a watch failed; seconds to wait before the next request.
 
         `jitter` is a random number from 0 to 1.
@@ -292,7 +294,7 @@ class ListWatch:
             self.trouble = asked + failure.message
         return max(failure.retry_after_s, self._backoff.delay_s(self._failures, jitter))
 
-    def _next_phase(self, failure: Failure) -> None:
+    def _next_phase(self, failure: RequestFailure) -> None:
         if self._phase is _Phase.DISCOVER:
             if failure.status == NOT_FOUND:
                 # If it is installed again, its objects are others.
@@ -321,7 +323,7 @@ class ListWatch:
         return [Malformed(self.kind, error.key, error.problem, resource_version)]
 
 
-def _lasting(failure: Failure) -> bool:
+def _lasting(failure: RequestFailure) -> bool:
     """Whether asking the same again cannot succeed: what was asked for is gone or wrong."""
     refused = failure.status // 100 == 4 and failure.status not in _PASSING  # noqa: PLR2004 - HTTP
     return refused or failure.unreadable

@@ -66,7 +66,7 @@ class Notices:
             self.missed = True
 
 
-class Watch:
+class DirectoryWatch:
     """Notices of directories, and of files that links lead to.
 
     For the use on one event loop. `noticed` is set when there is something to `take`.

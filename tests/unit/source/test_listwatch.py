@@ -13,21 +13,21 @@ from vmsvc_grpc.model.objects import GROUP, Kind, VirtualMachine
 from vmsvc_grpc.source.listwatch import (
     Backoff,
     Discover,
-    Failure,
     ListPage,
     ListWatch,
-    Request,
-    Watch,
+    ListWatchRequest,
+    OpenWatch,
+    RequestFailure,
 )
 
 VM = Kind.VIRTUAL_MACHINE
 V6, V5 = "v1alpha6", "v1alpha5"
-GONE = Failure(410, "too old resource version")
-LOST = Failure(0, "connection lost")
-SILENT = Failure(0, "nothing came", silent=True)
-UNREADABLE = Failure(0, "garbage", unreadable=True)
+GONE = RequestFailure(410, "too old resource version")
+LOST = RequestFailure(0, "connection lost")
+SILENT = RequestFailure(0, "nothing came", silent=True)
+UNREADABLE = RequestFailure(0, "garbage", unreadable=True)
 FROM_START = ListPage(V6, "")
-RESUMED = Watch(V6, "10")
+RESUMED = OpenWatch(V6, "10")
 
 
 def vm(name: str, resource_version: int = 5, **parts: Any) -> dict[str, Any]:
@@ -44,9 +44,9 @@ def line(type_: str, object_: Any) -> bytes:
     return json.dumps({"type": type_, "object": object_}).encode()
 
 
-def told(events: list[Event] | Failure) -> list[str]:
+def told(events: list[Event] | RequestFailure) -> list[str]:
     """Events, short: what is told of which VM."""
-    assert not isinstance(events, Failure)
+    assert not isinstance(events, RequestFailure)
     return [short(event) for event in events]
 
 
@@ -149,7 +149,7 @@ def test_a_line_is_an_event_and_moves_us_on(
     assert told(machine.line(line(type_, object_), 7.0)) == expected
     assert machine.contact == 7.0
     assert machine.failed(LOST, 7.0, 0.0) == 0.0
-    assert machine.request() == Watch(V6, resumed_at)
+    assert machine.request() == OpenWatch(V6, resumed_at)
 
 
 def test_a_vm_nested_as_deep_as_an_api_server_takes_it() -> None:
@@ -176,17 +176,17 @@ def test_an_object_without_a_name_is_counted() -> None:
     [
         pytest.param(
             line("ERROR", {"code": 410, "message": "too old", "reason": "Expired"}),
-            Failure(410, "too old"),
+            RequestFailure(410, "too old"),
             id="an error of the server, though the status was 200",
         ),
         pytest.param(
             line("ERROR", {"code": 500, "reason": "InternalError"}),
-            Failure(500, "InternalError"),
+            RequestFailure(500, "InternalError"),
             id="an error without a message",
         ),
     ],
 )
-def test_a_watch_may_fail_in_the_middle(raw: bytes, failure: Failure) -> None:
+def test_a_watch_may_fail_in_the_middle(raw: bytes, failure: RequestFailure) -> None:
     assert watching().line(raw, 0.0) == failure
 
 
@@ -201,7 +201,7 @@ def test_a_watch_may_fail_in_the_middle(raw: bytes, failure: Failure) -> None:
 def test_a_line_that_cannot_be_read_ends_in_a_new_list(raw: bytes) -> None:
     machine = watching()
     failure = machine.line(raw, 0.0)
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, RequestFailure)
     machine.failed(failure, 0.0, 0.0)
     machine.discovered(V6)
     assert machine.request() == FROM_START
@@ -213,27 +213,37 @@ def test_a_line_that_cannot_be_read_ends_in_a_new_list(raw: bytes) -> None:
         pytest.param(watching(), LOST, RESUMED, id="a connection is lost: resume"),
         pytest.param(watching(), SILENT, RESUMED, id="nothing comes any more: resume"),
         pytest.param(
-            watching(), Failure(500, "oh"), RESUMED, id="the server has a problem: resume"
+            watching(), RequestFailure(500, "oh"), RESUMED, id="the server has a problem: resume"
         ),
-        pytest.param(watching(), Failure(429, "busy"), RESUMED, id="it is busy: resume"),
-        pytest.param(waiting(), Failure(401, "who?"), RESUMED, id="a token ran out: resume"),
-        pytest.param(waiting(), Failure(403, "no"), RESUMED, id="we may not watch: resume"),
+        pytest.param(watching(), RequestFailure(429, "busy"), RESUMED, id="it is busy: resume"),
+        pytest.param(waiting(), RequestFailure(401, "who?"), RESUMED, id="a token ran out: resume"),
+        pytest.param(waiting(), RequestFailure(403, "no"), RESUMED, id="we may not watch: resume"),
         pytest.param(waiting(), GONE, Discover(), id="it has forgotten: list anew"),
         pytest.param(watching(), GONE, Discover(), id="it forgets meanwhile: list anew"),
-        pytest.param(waiting(), Failure(404, "what?"), Discover(), id="the kind is gone: look"),
-        pytest.param(waiting(), Failure(400, "huh?"), Discover(), id="it refuses: list anew"),
+        pytest.param(
+            waiting(), RequestFailure(404, "what?"), Discover(), id="the kind is gone: look"
+        ),
+        pytest.param(
+            waiting(), RequestFailure(400, "huh?"), Discover(), id="it refuses: list anew"
+        ),
         pytest.param(listing(), LOST, FROM_START, id="a list is lost: again"),
-        pytest.param(listing(), Failure(403, "no"), FROM_START, id="we may not list: again"),
-        pytest.param(listing(), Failure(404, "what?"), Discover(), id="there is none: look"),
+        pytest.param(listing(), RequestFailure(403, "no"), FROM_START, id="we may not list: again"),
+        pytest.param(listing(), RequestFailure(404, "what?"), Discover(), id="there is none: look"),
         pytest.param(paging(), LOST, ListPage(V6, "token"), id="a page is lost: that page again"),
-        pytest.param(paging(), Failure(429, "busy"), ListPage(V6, "token"), id="busy: that page"),
+        pytest.param(
+            paging(), RequestFailure(429, "busy"), ListPage(V6, "token"), id="busy: that page"
+        ),
         pytest.param(paging(), GONE, Discover(), id="the pages have expired: all anew"),
         pytest.param(paging(), UNREADABLE, Discover(), id="a page is garbage: all anew"),
-        pytest.param(ListWatch(VM), Failure(404, "none"), Discover(), id="not installed: look"),
+        pytest.param(
+            ListWatch(VM), RequestFailure(404, "none"), Discover(), id="not installed: look"
+        ),
         pytest.param(ListWatch(VM), LOST, Discover(), id="nobody there: look again"),
     ],
 )
-def test_after_a_failure(machine: ListWatch, failure: Failure, then: Request) -> None:
+def test_after_a_failure(
+    machine: ListWatch, failure: RequestFailure, then: ListWatchRequest
+) -> None:
     machine.failed(failure, 0.0, 0.0)
     assert machine.request() == then
 
@@ -251,12 +261,12 @@ def test_a_kind_of_one_version_is_never_looked_for() -> None:
     machine = ListWatch(Kind.SERVICE, version="v1")
     assert machine.request() == ListPage("v1", "")
     list(machine.page(page(more="token"), 0.0))
-    machine.failed(Failure(404, "?"), 0.0, 0.0)
+    machine.failed(RequestFailure(404, "?"), 0.0, 0.0)
     assert machine.request() == ListPage("v1", "")
     list(machine.page(page(), 0.0))
     machine.opened(0.0)
     machine.ended(300.0, 0.0)
-    assert machine.request() == Watch("v1", "10")
+    assert machine.request() == OpenWatch("v1", "10")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +276,7 @@ def test_a_kind_of_one_version_is_never_looked_for() -> None:
         pytest.param(V5, ListPage(V5, ""), id="another: list, as objects then say other things"),
     ],
 )
-def test_when_a_watch_ends_the_version_is_looked_for(found: str, then: Request) -> None:
+def test_when_a_watch_ends_the_version_is_looked_for(found: str, then: ListWatchRequest) -> None:
     machine = watching()
     assert machine.ended(300.0, 1.0) == 0.0
     assert machine.request() == Discover()
@@ -277,7 +287,7 @@ def test_when_a_watch_ends_the_version_is_looked_for(found: str, then: Request) 
 def test_a_kind_that_was_gone_is_listed_anew() -> None:
     machine = watching()
     machine.ended(300.0, 1.0)
-    machine.failed(Failure(404, "not installed"), 300.0, 1.0)
+    machine.failed(RequestFailure(404, "not installed"), 300.0, 1.0)
     assert machine.request() == Discover()
     machine.discovered(V6)
     assert machine.request() == FROM_START
@@ -310,11 +320,11 @@ def test_a_watch_that_had_a_word_is_resumed_however_often() -> None:
         pytest.param([LOST] * 100, 30.0, id="it is bounded"),
         pytest.param([GONE], 0.0, id="a version that is forgotten is listed anew at once"),
         pytest.param([GONE, GONE], 1.0, id="but not over and over"),
-        pytest.param([Failure(429, "busy", 7.0)], 7.0, id="the server says when"),
-        pytest.param([LOST] * 9 + [Failure(503, "", 7.0)], 30.0, id="sooner than we would"),
+        pytest.param([RequestFailure(429, "busy", 7.0)], 7.0, id="the server says when"),
+        pytest.param([LOST] * 9 + [RequestFailure(503, "", 7.0)], 30.0, id="sooner than we would"),
     ],
 )
-def test_how_long_to_wait(failures: list[Failure], delay_s: float) -> None:
+def test_how_long_to_wait(failures: list[RequestFailure], delay_s: float) -> None:
     machine = waiting()
     delays = [machine.failed(failure, 0.0, jitter=1.0) for failure in failures]
     assert delays[-1] == delay_s
@@ -368,15 +378,15 @@ def test_a_server_that_ends_watches_at_once_is_not_asked_over_and_over() -> None
     [
         pytest.param([LOST], "", id="what is lost once is soon found"),
         pytest.param([GONE], "", id="to be forgotten is usual"),
-        pytest.param([Failure(429, "busy")], "", id="so is a busy server"),
+        pytest.param([RequestFailure(429, "busy")], "", id="so is a busy server"),
         pytest.param([LOST, LOST], "connection lost", id="nobody there"),
         pytest.param(
-            [Failure(403, "403 forbidden")],
+            [RequestFailure(403, "403 forbidden")],
             "VirtualMachine in all namespaces: 403 forbidden",
             id="we may not",
         ),
         pytest.param(
-            [Failure(404, "not installed")],
+            [RequestFailure(404, "not installed")],
             "VirtualMachine in all namespaces: not installed",
             id="there is no such kind",
         ),
@@ -385,7 +395,7 @@ def test_a_server_that_ends_watches_at_once_is_not_asked_over_and_over() -> None
         ),
     ],
 )
-def test_what_is_said_of_a_failure(failures: list[Failure], trouble: str) -> None:
+def test_what_is_said_of_a_failure(failures: list[RequestFailure], trouble: str) -> None:
     machine = listing()
     for failure in failures:
         machine.failed(failure, 0.0, 0.0)
@@ -399,7 +409,7 @@ def test_trouble_ends_when_a_watch_opens() -> None:
     machine = ListWatch(VM, "shop")
     machine.discovered(V6)
     list(machine.page(page(), 0.0))
-    machine.failed(Failure(403, "no"), 1.0, 0.0)
+    machine.failed(RequestFailure(403, "no"), 1.0, 0.0)
     assert machine.trouble == "VirtualMachine in namespace shop: no"
     assert machine.contact == 0.0
     machine.opened(2.0)

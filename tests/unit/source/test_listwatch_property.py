@@ -22,7 +22,7 @@ from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malfor
 from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Key, Kind, Object
 from vmsvc_grpc.model.parse import ParseError, parse_json
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.source.listwatch import Discover, Failure, ListPage, ListWatch, Watch
+from vmsvc_grpc.source.listwatch import Discover, ListPage, ListWatch, OpenWatch, RequestFailure
 
 KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 NAMESPACES = ("shop", "other")
@@ -81,15 +81,15 @@ class Server:
                 there[change.key] = change
         return dict(sorted(there.items()))
 
-    def page(self, request: ListPage, loop: ListWatch) -> bytes | Failure:
+    def page(self, request: ListPage, loop: ListWatch) -> bytes | RequestFailure:
         if request.version not in self.versions[loop.kind]:
-            return Failure(NOT_FOUND, "no such resource")
+            return RequestFailure(NOT_FOUND, "no such resource")
         at, start = self.resource_version, ""
         if request.continue_token:
             text, _, start = request.continue_token.partition("/")
             at = int(text)
             if at < self.compacted:
-                return Failure(GONE, "the continue token has expired")
+                return RequestFailure(GONE, "the continue token has expired")
         assert loop.namespace is not None
         there = self.objects(loop.kind, loop.namespace, at)
         rest = [change for key, change in there.items() if key.name >= start]
@@ -241,21 +241,21 @@ class ApiServerMachine(RuleBasedStateMachine):
                 if served:
                     machine.discovered(served[-1])
                 else:
-                    self.fail(loop, Failure(NOT_FOUND, "not installed"))
+                    self.fail(loop, RequestFailure(NOT_FOUND, "not installed"))
             case ListPage() as request:
                 self.take(machine.asks())
                 answer = self.server.page(request, machine)
-                if isinstance(answer, Failure):
+                if isinstance(answer, RequestFailure):
                     self.fail(loop, answer)
                 else:
                     self.take(list(machine.page(answer, self.now)))
-            case Watch(version, resource_version):
+            case OpenWatch(version, resource_version):
                 self.watch(loop, version, int(resource_version), form)
 
     def watch(self, loop: Loop, version: str, position: int, form: str) -> None:
-        gone = Failure(GONE, "too old resource version")
+        gone = RequestFailure(GONE, "too old resource version")
         if version not in self.server.versions[loop.machine.kind]:
-            self.fail(loop, Failure(NOT_FOUND, "no such resource"))
+            self.fail(loop, RequestFailure(NOT_FOUND, "no such resource"))
         elif position >= self.server.compacted:
             loop.machine.opened(self.now)
             loop.watching, loop.position = version, position
@@ -293,7 +293,7 @@ class ApiServerMachine(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 3),
         failure=st.builds(
-            Failure,
+            RequestFailure,
             st.sampled_from([0, 400, 401, 403, 404, 410, 429, 500, 503]),
             st.just("injected"),
             st.sampled_from([0.0, 1.0]),
@@ -301,7 +301,7 @@ class ApiServerMachine(RuleBasedStateMachine):
             st.booleans(),
         ),
     )
-    def go_wrong(self, number: int, failure: Failure) -> None:
+    def go_wrong(self, number: int, failure: RequestFailure) -> None:
         """A request, or the watch that is open, fails in any way."""
         self.fail(self.loops[number], failure)
 
@@ -310,7 +310,7 @@ class ApiServerMachine(RuleBasedStateMachine):
         loop = self.loops[number]
         if loop.watching:
             failure = loop.machine.line(b'{"type": "MODIFIED", "obj', self.now)
-            assert isinstance(failure, Failure)
+            assert isinstance(failure, RequestFailure)
             self.fail(loop, failure)
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 60.0]))
@@ -327,7 +327,7 @@ class ApiServerMachine(RuleBasedStateMachine):
                 lines -= 1
                 line = {"type": change.type, "object": rendered(change, loop.watching)}
                 events = machine.line(json.dumps(line).encode(), self.now)
-                assert not isinstance(events, Failure)
+                assert not isinstance(events, RequestFailure)
                 self.take(events)
 
     def end(self, loop: Loop) -> None:
@@ -335,7 +335,7 @@ class ApiServerMachine(RuleBasedStateMachine):
         delay_s = loop.machine.ended(self.now, jitter=1.0)
         assert 0.0 <= delay_s <= 30.0
 
-    def fail(self, loop: Loop, failure: Failure) -> None:
+    def fail(self, loop: Loop, failure: RequestFailure) -> None:
         loop.watching = ""
         delay_s = loop.machine.failed(failure, self.now, jitter=1.0)
         assert failure.retry_after_s <= delay_s <= 30.0 or failure.status == GONE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vmsvc_grpc.source.watch import How, Notices, Watch, Where, where
+from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
 
 DIRECTORIES = frozenset({"", "known", "gone"})
 DEADLINE_S = 20.0
@@ -81,8 +81,8 @@ def test_more_notices_than_that_are_one() -> None:
 
 
 @pytest.fixture
-async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
-    made = Watch(tmp_path)
+async def watch(tmp_path: Path) -> AsyncIterator[DirectoryWatch]:
+    made = DirectoryWatch(tmp_path)
     made.open()
     made.directory("")
     assert made.unwatched() is None
@@ -90,13 +90,13 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
     made.close()
 
 
-async def noticed(watch: Watch) -> dict[str, How]:
+async def noticed(watch: DirectoryWatch) -> dict[str, How]:
     async with asyncio.timeout(DEADLINE_S):
         await watch.noticed.wait()
     return watch.take().how
 
 
-async def test_says_how_a_file_came_to_be(tmp_path: Path, watch: Watch) -> None:
+async def test_says_how_a_file_came_to_be(tmp_path: Path, watch: DirectoryWatch) -> None:
     with (tmp_path / "a").open("w") as file:
         assert await noticed(watch) == {"a": How.ANOTHER}
         file.write("1")
@@ -111,7 +111,7 @@ async def test_says_how_a_file_came_to_be(tmp_path: Path, watch: Watch) -> None:
     assert await noticed(watch) == {"b": How.ANOTHER}
 
 
-async def test_names_that_are_no_text(tmp_path: Path, watch: Watch) -> None:
+async def test_names_that_are_no_text(tmp_path: Path, watch: DirectoryWatch) -> None:
     name = os.fsdecode(b"\xff\n")
     (tmp_path / name).mkdir()
     notices = watch.take() if await noticed(watch) == {name: How.ANOTHER} else Notices()
@@ -124,7 +124,7 @@ async def test_names_that_are_no_text(tmp_path: Path, watch: Watch) -> None:
 async def test_a_file_elsewhere_that_links_lead_to(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "elsewhere").write_text("1")
-    watch = Watch(tmp_path / "tree")
+    watch = DirectoryWatch(tmp_path / "tree")
     watch.open()
     for name in ("a", "b"):
         (tmp_path / "tree" / name).symlink_to(tmp_path / "elsewhere")
@@ -139,7 +139,7 @@ async def test_a_file_elsewhere_that_links_lead_to(tmp_path: Path) -> None:
 
 
 async def test_what_is_gone_or_may_not_be_read_is_nobodys_limit(
-    tmp_path: Path, watch: Watch
+    tmp_path: Path, watch: DirectoryWatch
 ) -> None:
     watch.directory("gone")
     watch.linked_file("gone.yaml")

@@ -14,7 +14,7 @@ from vmsvc_grpc.cache.membership import Service
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ACCEPTED, IPFamily, Key, Kind, ServiceSpec, VirtualMachine
 from vmsvc_grpc.model.problem import Problem, quoted
-from vmsvc_grpc.model.resolve import Address, addresses
+from vmsvc_grpc.model.resolve import JudgedAddress, addresses
 from vmsvc_grpc.model.selector import matches
 from vmsvc_grpc.server.endpoint_service.encode import endpoint_message
 
@@ -148,7 +148,7 @@ def _label_reasons(spec: ServiceSpec, vm: VirtualMachine) -> Iterator[str]:
             yield f"label {label} is {quoted(have)}; the service selects {label}={wanted}"
 
 
-def _address_reasons(service: Service, judged: Iterable[Address]) -> list[str]:
+def _address_reasons(service: Service, judged: Iterable[JudgedAddress]) -> list[str]:
     reasons = []
     for address in judged:
         if address.problem is not None:

@@ -44,7 +44,7 @@ class Health:
         self._cache = cache
         self._services = ("", *services)
         self._draining = False
-        self._watches: dict[_Watch, None] = {}
+        self._watches: dict[_HealthWatch, None] = {}
 
     def drain(self) -> None:
         """Say NOT_SERVING from now on, to all who watch too."""
@@ -79,14 +79,14 @@ class Health:
         return pb.HealthListResponse(statuses=statuses).SerializeToString()
 
     def _open(self, _call: Call, wake: Wake) -> Stream:
-        return _Watch(self, self._cache, self._watches, wake)
+        return _HealthWatch(self, self._cache, self._watches, wake)
 
 
-class _Watch:
+class _HealthWatch:
     """One Watch call: tells a status at once, and again whenever it is another one."""
 
     def __init__(
-        self, health: Health, cache: Cache, watches: dict[_Watch, None], wake: Wake
+        self, health: Health, cache: Cache, watches: dict[_HealthWatch, None], wake: Wake
     ) -> None:
         self._health = health
         self._cache = cache
