@@ -34,7 +34,7 @@ from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.fields import body
-from vmsvc_grpc.reconciler.held import Held, Objects
+from vmsvc_grpc.reconciler.held import Held, HeldObjects
 from vmsvc_grpc.reconciler.patch import merge_patch
 from vmsvc_grpc.reconciler.plan import Change, plan
 from vmsvc_grpc.reconciler.rules import Rules
@@ -103,7 +103,7 @@ class World:
 
     def _next(self) -> Change | None:
         service = self._cache.services[SERVICE]
-        observed = Objects(
+        observed = HeldObjects(
             vmservice=service.object,
             service=self._cache.stored_services.get(SERVICE),
             endpoints=self._cache.stored_endpoints.get(SERVICE),

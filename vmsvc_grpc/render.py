@@ -22,7 +22,7 @@ from vmsvc_grpc.model.schema import Path as FieldPath
 from vmsvc_grpc.model.schema import field_name
 from vmsvc_grpc.model.strict import path_of, problems
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Child, Objects
+from vmsvc_grpc.reconciler.held import Child, HeldObjects
 from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
@@ -218,7 +218,7 @@ class _Reading:
 def _held(cache: Cache, rules: Rules) -> Iterator[Child]:
     for _, service in sorted(cache.services.items(), key=lambda item: item[0]):
         wanted = desired(
-            Objects(vmservice=service.object),
+            HeldObjects(vmservice=service.object),
             service.spec,
             service.endpoints,
             rules,

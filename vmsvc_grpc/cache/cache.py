@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from vmsvc_grpc.cache.collection import Collection
-from vmsvc_grpc.cache.membership import Membership, Service
+from vmsvc_grpc.cache.membership import CachedService, Membership
 from vmsvc_grpc.cache.objects import Objects, OnProblems
 from vmsvc_grpc.cache.topic import (
     Absence,
@@ -336,12 +336,12 @@ class Cache:
         if self._membership.families(service, self.stored_services.get(key)) != service.families:
             self._evaluate(service)
 
-    def _evaluate(self, service: Service) -> None:
+    def _evaluate(self, service: CachedService) -> None:
         """Work a service out anew from its VMs, and publish what comes of it."""
         self._membership.evaluate(service, self.stored_services.get(service.object.key))
         self._publish(service)
 
-    def _publish(self, service: Service) -> None:
+    def _publish(self, service: CachedService) -> None:
         """Bring the service's topics to its state; those that show no change stay silent."""
         spec = service.served
         if spec is None:

@@ -26,7 +26,7 @@ _Pair = tuple[str, str, str]  # namespace, label key, label value
 
 
 @dataclass(slots=True)
-class Service:
+class CachedService:
     """What the cache knows of one VMService. Read it; only the cache changes it.
 
     `spec` is the last valid specification, which is served also while the object as
@@ -101,7 +101,7 @@ class Membership:
     def __init__(self, rules: AddressRules) -> None:
         """There are none yet."""
         self.vms = VirtualMachineIndex()
-        self.services: dict[Key, Service] = {}
+        self.services: dict[Key, CachedService] = {}
         self.evaluations = 0
         self._rules = rules
         self._selectors = SelectorIndex()
@@ -115,7 +115,7 @@ class Membership:
         old: VirtualMachine | None,
         new: VirtualMachine | None,
         judged: Sequence[JudgedAddress],
-    ) -> Iterator[tuple[Service, EndpointDiff]]:
+    ) -> Iterator[tuple[CachedService, EndpointDiff]]:
         """A VM that was `old` is `new`: the services whose endpoints that changes, and how.
 
         `judged` are the addresses of the new one.
@@ -143,7 +143,7 @@ class Membership:
 
     def put_service(
         self, object_: VirtualMachineService, stored: StoredEndpoints | None
-    ) -> tuple[Service, bool] | None:
+    ) -> tuple[CachedService, bool] | None:
         """A VMService is now like this; what is known of it, and whether its spec is another.
 
         None if nothing changed. `stored` are its Endpoints, for one that was not known before.
@@ -152,7 +152,7 @@ class Membership:
         service = self.services.get(key)
         if service is None or service.object.meta.uid != object_.meta.uid:
             # A new object of an old name owes nothing to the one before it.
-            service = Service(object_)
+            service = CachedService(object_)
             service.remember(stored)
             self.services[key] = service
             self._selectors.remove(key)
@@ -171,13 +171,15 @@ class Membership:
         self._selectors.remove(key)
         return self.services.pop(key, None) is not None
 
-    def families(self, service: Service, stored: StoredService | None) -> tuple[IPFamily, ...]:
+    def families(
+        self, service: CachedService, stored: StoredService | None
+    ) -> tuple[IPFamily, ...]:
         """The address families of a service with a valid spec, `stored` being its Service."""
         assert service.spec is not None, "a service without a spec asks for no addresses"
         given: Sequence[str] = stored.ip_families if stored else ()
         return families(service.spec, given, self._rules.cluster_families)
 
-    def evaluate(self, service: Service, stored: StoredService | None) -> None:
+    def evaluate(self, service: CachedService, stored: StoredService | None) -> None:
         """Work the service out anew from its VMs. O(VMs with the rarest pair of its selector)."""
         contributions: dict[Key, tuple[Endpoint, ...]] = {}
         if service.spec is not None:

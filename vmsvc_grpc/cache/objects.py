@@ -31,7 +31,7 @@ from vmsvc_grpc.model.problem import Problem
 OnProblems = Callable[[Kind, Key, tuple[Problem, ...]], None]
 """Told what is wrong with an object, each time that changes; empty when nothing is."""
 
-_List = tuple[Kind, str | None]
+_ListScope = tuple[Kind, str | None]
 """What one complete list covers: a kind, in one namespace or in all (None)."""
 
 Stored = StoredService | StoredEndpoints | StoredEndpointSlice
@@ -56,8 +56,8 @@ class Objects:
         self.problems: dict[tuple[Kind, Key], tuple[Problem, ...]] = {}
         # Those told of last as something that cannot be read, by namespace.
         self._unreadable: dict[tuple[Kind, str], dict[Key, None]] = {}
-        self._unlisted: set[_List] = set(product(kinds, namespaces or (None,)))
-        self._listing: dict[_List, set[Key]] = {}
+        self._unlisted: set[_ListScope] = set(product(kinds, namespaces or (None,)))
+        self._listing: dict[_ListScope, set[Key]] = {}
         self._freshness = Freshness(namespaces)
         self._on_problems = on_problems
 
@@ -277,13 +277,13 @@ class Freshness:
         """`namespaces` are those that are listed one by one; none: all at once."""
         self._scoped = bool(namespaces)
         # How far the source has come, by what it follows by itself.
-        self._told: dict[_List, int] = {}
-        self._listing: set[_List] = set()
+        self._told: dict[_ListScope, int] = {}
+        self._listing: set[_ListScope] = set()
         # What the source has not told yet, as far as we know.
-        self._answered: dict[_List, dict[Key, _Answered]] = {}
+        self._answered: dict[_ListScope, dict[Key, _Answered]] = {}
         # The same, from before the list was asked for that is under way. It knows better: if
         # it is older nevertheless, the server begins anew, as after a restored backup.
-        self._before: dict[_List, dict[Key, _Answered]] = {}
+        self._before: dict[_ListScope, dict[Key, _Answered]] = {}
 
     def idle(self) -> bool:
         """Whether everything that was answered has been told."""
@@ -402,7 +402,7 @@ class Freshness:
             self._told[scope] = max(version, self._told.get(scope, 0))
         return version
 
-    def _scope(self, kind: Kind, key: Key) -> _List:
+    def _scope(self, kind: Kind, key: Key) -> _ListScope:
         return kind, key.namespace if self._scoped else None
 
 

@@ -21,7 +21,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.ownership import is_controlled, is_controlled_by, is_left_behind
 from vmsvc_grpc.reconciler.endpoints import endpoint_ports, endpoints_of
-from vmsvc_grpc.reconciler.held import Failure, Objects
+from vmsvc_grpc.reconciler.held import Failure, HeldObjects
 from vmsvc_grpc.reconciler.owners import (
     endpoints_in_the_way,
     owner_of,
@@ -41,13 +41,13 @@ class Desired:
     A child that replaces an observed one of a former VMService has no uid yet.
     """
 
-    objects: Objects
+    objects: HeldObjects
     failures: tuple[Failure, ...] = ()
     """What we cannot do or may not: another's object is in the way, say."""
 
 
 def desired(
-    observed: Objects,
+    observed: HeldObjects,
     spec: ServiceSpec | None,
     endpoints: tuple[Endpoint, ...],
     rules: Rules,
@@ -86,7 +86,7 @@ def desired(
 
 
 def undone(
-    observed: Objects,
+    observed: HeldObjects,
     spec: ServiceSpec | None,
     failures: tuple[Failure, ...],
     rules: Rules,
@@ -112,7 +112,7 @@ def _reported(
 
 
 def _with_children(
-    observed: Objects,
+    observed: HeldObjects,
     vmservice: VirtualMachineService,
     spec: ServiceSpec | None,
     endpoints: tuple[Endpoint, ...],

@@ -20,7 +20,7 @@ Held = Child | StoredEndpointSlice | VirtualMachineService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objects:
+class HeldObjects:
     """A VMService and the objects held for it; None is one that does not exist."""
 
     vmservice: VirtualMachineService | None = None

@@ -25,7 +25,7 @@ from vmsvc_grpc.model.objects import (
 from vmsvc_grpc.model.ownership import is_our_slice
 from vmsvc_grpc.reconciler.desired import Desired, desired, undone
 from vmsvc_grpc.reconciler.handover import HandOver
-from vmsvc_grpc.reconciler.held import Failure, Objects, joined
+from vmsvc_grpc.reconciler.held import Failure, HeldObjects, joined
 from vmsvc_grpc.reconciler.names import TakenNames
 from vmsvc_grpc.reconciler.notice import OnNotice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
@@ -391,9 +391,9 @@ class Reconciler:
             if self._yielding.failures(key) == disputes:
                 return (changes[0] if changes else None), wanted.failures
 
-    def _observed(self, key: Key) -> Objects:
+    def _observed(self, key: Key) -> HeldObjects:
         service = self._cache.services.get(key)
-        return Objects(
+        return HeldObjects(
             vmservice=service.object if service else None,
             service=self._cache.stored_services.get(key),
             endpoints=self._cache.stored_endpoints.get(key),
@@ -403,7 +403,7 @@ class Reconciler:
     def _desired(
         self,
         key: Key,
-        observed: Objects,
+        observed: HeldObjects,
         failed: Failure | None,
         disputes: tuple[Failure, ...],
     ) -> Desired:

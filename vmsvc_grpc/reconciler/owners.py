@@ -14,10 +14,10 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import Obstacle, is_of_namesake, is_vmservice, obstacle
-from vmsvc_grpc.reconciler.held import Child, Failure, Objects
+from vmsvc_grpc.reconciler.held import Child, Failure, HeldObjects
 
 
-def without(observed: Objects, ours: Callable[[ObjectMeta], bool]) -> Objects:
+def without(observed: HeldObjects, ours: Callable[[ObjectMeta], bool]) -> HeldObjects:
     """What is held but for the children that are ours, as a rule of `model.ownership` has it."""
     service, endpoints = observed.service, observed.endpoints
     return replace(
@@ -78,7 +78,7 @@ def owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
 
 
 def owner_of(
-    vmservice: VirtualMachineService, observed: Objects, api_version: str
+    vmservice: VirtualMachineService, observed: HeldObjects, api_version: str
 ) -> OwnerReference:
     """The reference to the VMService, by the newest version.
 

@@ -14,7 +14,7 @@ from vmsvc_grpc.model.objects import (
     StoredEndpointSlice,
     Subset,
 )
-from vmsvc_grpc.reconciler.held import Child, Held, Objects
+from vmsvc_grpc.reconciler.held import Child, Held, HeldObjects
 
 _Child = Child | StoredEndpointSlice
 
@@ -69,7 +69,7 @@ class Change:
         return f"{self.verb.value} {self.kind.value} {self.key}"
 
 
-def plan(desired: Objects, observed: Objects) -> tuple[Change, ...]:
+def plan(desired: HeldObjects, observed: HeldObjects) -> tuple[Change, ...]:
     """The changes, in the order in which they are to be made; none if all is as it should be.
 
     The finalizer comes before the first of the objects, and goes after the last; what the
@@ -88,7 +88,7 @@ def plan(desired: Objects, observed: Objects) -> tuple[Change, ...]:
     return (*claim, *children, *status)
 
 
-def _of_children(desired: Objects, observed: Objects) -> tuple[Change, ...]:
+def _of_children(desired: HeldObjects, observed: HeldObjects) -> tuple[Change, ...]:
     """Deletions first, and the Service's last of them; otherwise the Service first.
 
     So nothing points to addresses that are no longer looked after, and Endpoints find the

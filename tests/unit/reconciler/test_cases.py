@@ -35,7 +35,7 @@ from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Objects
+from vmsvc_grpc.reconciler.held import HeldObjects
 from vmsvc_grpc.reconciler.manifest import manifest
 from vmsvc_grpc.reconciler.plan import Change, plan
 from vmsvc_grpc.reconciler.rules import Rules
@@ -102,7 +102,7 @@ class World:
         cache = self._cache
         for key in {*cache.services, *cache.stored_services, *cache.stored_endpoints}:
             service = cache.services.get(key)
-            observed = Objects(
+            observed = HeldObjects(
                 vmservice=service.object if service else None,
                 service=cache.stored_services.get(key),
                 endpoints=cache.stored_endpoints.get(key),

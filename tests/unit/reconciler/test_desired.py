@@ -33,7 +33,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.desired import Desired, desired
-from vmsvc_grpc.reconciler.held import Child, Objects
+from vmsvc_grpc.reconciler.held import Child, HeldObjects
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
 from vmsvc_grpc.reconciler.service import EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT
 
@@ -85,12 +85,12 @@ def wanted(
     given: ServiceSpec | None = None,
     *endpoints: Endpoint,
     by: VirtualMachineService | None = None,
-    held: Objects | None = None,
+    held: HeldObjects | None = None,
     provider: str = "",
     copying: Copying | None = None,
 ) -> Desired:
     return desired(
-        replace(held or Objects(), vmservice=by or service()),
+        replace(held or HeldObjects(), vmservice=by or service()),
         given or spec(),
         endpoints,
         Rules(load_balancer_provider=provider, copying=copying or Copying()),
@@ -311,7 +311,7 @@ def test_fields_of_a_new_service(given: ServiceSpec, fields: dict[str, Any]) -> 
 def test_a_stored_service_is_brought_in_line(
     given: ServiceSpec, held: dict[str, Any], fields: dict[str, Any]
 ) -> None:
-    got = service_of(wanted(given, held=Objects(service=stored_service(OURS, **held))))
+    got = service_of(wanted(given, held=HeldObjects(service=stored_service(OURS, **held))))
     assert {name: getattr(got, name) for name in fields} == fields
 
 
@@ -329,7 +329,7 @@ def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> No
             owner_references=(old, other),
         ),
     )
-    got = service_of(wanted(held=Objects(service=held)))
+    got = service_of(wanted(held=HeldObjects(service=held)))
     assert got.meta == replace(held.meta, owner_references=(OURS, other))
 
 
@@ -347,7 +347,7 @@ def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> No
     ],
 )
 def test_there_is_one_reference_to_the_vmservice(owners: tuple[OwnerReference, ...]) -> None:
-    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    held = HeldObjects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
     got = wanted(held=held)
     assert service_of(got).meta.owner_references == (OURS,)
     assert endpoints_of(got).meta.owner_references == (OURS,)
@@ -382,7 +382,7 @@ def test_references_are_by_the_newest_version(
     stored: str | None, served: str, written: str
 ) -> None:
     owners = (OURS._replace(api_version=stored),) if stored else ()
-    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    held = HeldObjects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
     got = desired(
         replace(held, vmservice=replace(service(), api_version=served)),
         spec(),
@@ -416,7 +416,9 @@ def test_external_traffic_policy(given: ServiceSpec, annotation: str, policy: st
 
 
 def test_the_health_check_port_stays_only_while_the_policy_is_local() -> None:
-    held = Objects(service=stored_service(OURS, type="LoadBalancer", health_check_node_port=30012))
+    held = HeldObjects(
+        service=stored_service(OURS, type="LoadBalancer", health_check_node_port=30012)
+    )
     local = marked(annotations={EXTERNAL_TRAFFIC_POLICY: "Local"})
     assert service_of(wanted(balanced(), by=local, held=held)).health_check_node_port == 30012
     assert service_of(wanted(balanced(), held=held)).health_check_node_port == 0
@@ -498,7 +500,7 @@ def test_nsx_t_lb_marks_the_service(
         wanted(
             given,
             by=marked(annotations=annotations),
-            held=Objects(service=stored),
+            held=HeldObjects(service=stored),
             provider=NSX_T_LB,
         )
     )
@@ -508,7 +510,7 @@ def test_nsx_t_lb_marks_the_service(
 def test_without_that_provider_its_marks_are_others_keys() -> None:
     marks = {PROXY_NAME: "x"}, {NCP_HEALTH_CHECK: "1", NSX_HOSTNAME: "a.example"}
     stored = stored_service(OURS, labels=marks[0], annotations=marks[1])
-    got = service_of(wanted(balanced(), held=Objects(service=stored)))
+    got = service_of(wanted(balanced(), held=HeldObjects(service=stored)))
     assert (got.meta.labels, got.meta.annotations) == marks
 
 
@@ -534,7 +536,7 @@ def test_labels_and_annotations_overlay_those_of_the_service(
     held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
 ) -> None:
     stored = stored_service(OURS, labels=held, annotations=held)
-    got = wanted(by=marked(given, given), held=Objects(service=stored))
+    got = wanted(by=marked(given, given), held=HeldObjects(service=stored))
     assert service_of(got).meta.labels == result
     assert service_of(got).meta.annotations == result
     assert endpoints_of(got).meta.labels == result
@@ -559,7 +561,7 @@ def test_what_is_denied_is_not_copied_and_not_taken_away(
 ) -> None:
     stored = stored_service(OURS, labels=held, annotations=held)
     copying = Copying(denied_labels=("deny/*",), denied_annotations=("deny/*",))
-    got = wanted(by=marked(given, given), held=Objects(service=stored), copying=copying)
+    got = wanted(by=marked(given, given), held=HeldObjects(service=stored), copying=copying)
     for child in (service_of(got), endpoints_of(got)):
         assert child.meta.labels == result
         assert child.meta.annotations == result
@@ -600,7 +602,7 @@ def test_annotations_with_rules_of_their_own(
     held: Mapping[str, str], given: Mapping[str, str], result: Mapping[str, str]
 ) -> None:
     stored = stored_service(OURS, annotations=held)
-    got = service_of(wanted(by=marked(annotations=given), held=Objects(service=stored)))
+    got = service_of(wanted(by=marked(annotations=given), held=HeldObjects(service=stored)))
     assert got.meta.annotations == result
 
 
@@ -665,7 +667,7 @@ def test_subsets(
 
 def test_labels_that_are_only_on_the_endpoints_go() -> None:
     held = StoredEndpoints(meta=meta(OURS, labels={"x": "y"}, annotations={"x": "y"}))
-    got = endpoints_of(wanted(by=marked({"team": "blue"}), held=Objects(endpoints=held)))
+    got = endpoints_of(wanted(by=marked({"team": "blue"}), held=HeldObjects(endpoints=held)))
     assert got.meta == meta(OURS, labels={"team": "blue"})
 
 
@@ -679,19 +681,19 @@ def test_labels_that_are_only_on_the_endpoints_go() -> None:
     ],
 )
 def test_without_selector_endpoints_stay_as_they_are(held: StoredEndpoints | None) -> None:
-    got = wanted(spec(selector={}), READY, held=Objects(endpoints=held))
+    got = wanted(spec(selector={}), READY, held=HeldObjects(endpoints=held))
     assert got.objects.endpoints == held
     assert service_of(got).selector == {}
 
 
 def test_endpoints_without_owner_are_taken_over() -> None:
-    got = endpoints_of(wanted(held=Objects(endpoints=stored_endpoints())))
+    got = endpoints_of(wanted(held=HeldObjects(endpoints=stored_endpoints())))
     assert got.meta == meta(OURS)
 
 
 def test_endpoints_that_another_controls_stay_and_are_reported() -> None:
     held = stored_endpoints(DEPLOYMENT)
-    got = wanted(spec(), READY, held=Objects(endpoints=held))
+    got = wanted(spec(), READY, held=HeldObjects(endpoints=held))
     assert got.objects.endpoints == held
     assert got.objects.service is not None
     (failure,) = got.failures
@@ -717,7 +719,7 @@ def test_endpoints_that_another_controls_stay_and_are_reported() -> None:
     ],
 )
 def test_a_service_is_adopted(held: StoredService) -> None:
-    got = service_of(wanted(held=Objects(service=held)))
+    got = service_of(wanted(held=HeldObjects(service=held)))
     assert got.meta.uid == "uid-stored"
     assert got.meta.controller == OURS
     assert got.selector == {}
@@ -746,7 +748,7 @@ def test_a_service_that_is_not_ours_stays_and_no_endpoints_are_written(
     held: StoredService, words: str
 ) -> None:
     for endpoints in (None, stored_endpoints(OURS)):
-        observed = Objects(vmservice=service(), service=held, endpoints=endpoints)
+        observed = HeldObjects(vmservice=service(), service=held, endpoints=endpoints)
         got = wanted(spec(), READY, held=observed)
         assert got.objects == observed
         (failure,) = got.failures
@@ -760,7 +762,7 @@ def test_the_api_servers_own_service_is_not_taken_over() -> None:
     key = Key("default", "kubernetes")
     held = StoredService(meta=ObjectMeta(key=key, uid="uid-stored"))
     endpoints = StoredEndpoints(meta=ObjectMeta(key=key, uid="uid-stored"))
-    observed = Objects(vmservice=service(key), service=held, endpoints=endpoints)
+    observed = HeldObjects(vmservice=service(key), service=held, endpoints=endpoints)
     got = wanted(spec(), READY, by=service(key), held=observed)
     assert got.objects == observed
     (failure,) = got.failures
@@ -769,7 +771,7 @@ def test_the_api_servers_own_service_is_not_taken_over() -> None:
 
 
 def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
-    held = Objects(
+    held = HeldObjects(
         service=stored_service(
             FORMER, cluster_ip="10.96.0.1", labels={"old": "x"}, selector={"app": "pods"}
         ),
@@ -786,16 +788,16 @@ MARK = {"vmsvc-grpc/endpoint-slices": "direct"}
 
 def direct(
     given: ServiceSpec,
-    held: Objects | None = None,
+    held: HeldObjects | None = None,
     by: VirtualMachineService | None = None,
     *,
     on: bool = True,
-) -> Objects:
-    observed = replace(held or Objects(), vmservice=by or service())
+) -> HeldObjects:
+    observed = replace(held or HeldObjects(), vmservice=by or service())
     return desired(observed, given, (READY,), Rules(direct_slices=on)).objects
 
 
-def marks(children: Objects) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def marks(children: HeldObjects) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Labels and annotations of the Service; those of the Endpoints are the same."""
     stored, endpoints = children.service, children.endpoints
     assert stored is not None
@@ -819,7 +821,7 @@ def test_they_are_told_that_the_service_is_headless() -> None:
 
 
 def test_there_is_one_for_each_family_of_the_service() -> None:
-    held = Objects(service=stored_service(OURS, ip_families=("IPv6", "IPv4")))
+    held = HeldObjects(service=stored_service(OURS, ip_families=("IPv6", "IPv4")))
     assert [s.address_type for s in direct(spec(), held).slices] == ["IPv4", "IPv6"]
 
 
@@ -856,7 +858,7 @@ def test_with_the_selector_gone_they_stay_as_they_were_until_then() -> None:
 
 def test_marks_on_endpoints_that_are_another_s_stay() -> None:
     theirs = StoredEndpoints(meta=meta(DEPLOYMENT, labels=SKIP, annotations=MARK))
-    held = Objects(vmservice=service(), service=stored_service(OURS), endpoints=theirs)
+    held = HeldObjects(vmservice=service(), service=stored_service(OURS), endpoints=theirs)
     assert desired(held, spec(selector={}), (), Rules()).objects.endpoints == theirs
 
 
@@ -873,18 +875,18 @@ def test_a_label_that_the_vmservice_asks_for_in_vain_goes() -> None:
 
 
 def test_a_label_that_somebody_else_put_on_the_service_stays() -> None:
-    held = Objects(service=stored_service(OURS, labels=SKIP))
+    held = HeldObjects(service=stored_service(OURS, labels=SKIP))
     assert marks(direct(spec(), held, on=False)) == (SKIP, {})
 
 
 def test_slices_go_with_the_vmservice() -> None:
     by = service(deleting=True)
-    assert direct(spec(), direct(spec()), by) == Objects(vmservice=by)
+    assert direct(spec(), direct(spec()), by) == HeldObjects(vmservice=by)
 
 
 def test_slices_without_vmservice_are_left_to_kubernetes() -> None:
     held = replace(direct(spec()), vmservice=None)
-    assert desired(held, None, (), Rules()).objects == Objects(slices=held.slices)
+    assert desired(held, None, (), Rules()).objects == HeldObjects(slices=held.slices)
 
 
 @pytest.mark.parametrize("owner", [DEPLOYMENT, OURS], ids=["another's Endpoints", "no valid spec"])
@@ -912,15 +914,15 @@ def test_a_vmservice_that_is_being_deleted_takes_its_own(
     owner: OwnerReference | None, goes: bool
 ) -> None:
     owners = (owner,) if owner else ()
-    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    held = HeldObjects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
     got = wanted(by=service(deleting=True), held=held)
-    assert replace(got.objects, vmservice=None) == (Objects() if goes else held)
+    assert replace(got.objects, vmservice=None) == (HeldObjects() if goes else held)
 
 
 def test_it_takes_each_by_itself() -> None:
-    held = Objects(service=stored_service(DEPLOYMENT), endpoints=stored_endpoints(OURS))
+    held = HeldObjects(service=stored_service(DEPLOYMENT), endpoints=stored_endpoints(OURS))
     got = wanted(by=service(deleting=True), held=held)
-    assert replace(got.objects, vmservice=None) == Objects(service=held.service)
+    assert replace(got.objects, vmservice=None) == HeldObjects(service=held.service)
 
 
 @pytest.mark.parametrize(
@@ -941,28 +943,28 @@ def test_without_vmservice_what_one_controlled_goes(
     owner: OwnerReference | None, goes: bool
 ) -> None:
     owners = (owner,) if owner else ()
-    held = Objects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
-    assert desired(held, None, (), Rules()).objects == (Objects() if goes else held)
+    held = HeldObjects(service=stored_service(*owners), endpoints=stored_endpoints(*owners))
+    assert desired(held, None, (), Rules()).objects == (HeldObjects() if goes else held)
 
 
 @pytest.mark.parametrize(
     "held",
     [
-        pytest.param(Objects(), id="nothing"),
+        pytest.param(HeldObjects(), id="nothing"),
         pytest.param(
-            Objects(service=stored_service(OURS), endpoints=stored_endpoints(OURS)), id="ours"
+            HeldObjects(service=stored_service(OURS), endpoints=stored_endpoints(OURS)), id="ours"
         ),
-        pytest.param(Objects(service=stored_service(FORMER)), id="a former one's"),
+        pytest.param(HeldObjects(service=stored_service(FORMER)), id="a former one's"),
     ],
 )
-def test_a_vmservice_that_was_never_valid_leaves_all_as_it_is(held: Objects) -> None:
+def test_a_vmservice_that_was_never_valid_leaves_all_as_it_is(held: HeldObjects) -> None:
     observed = replace(held, vmservice=service())
     assert desired(observed, None, (READY,), Rules()) == Desired(observed)
 
 
 def test_a_refused_vmservice_is_held_by_its_last_valid_spec() -> None:
     refused = replace(service(), spec=None)
-    got = desired(Objects(vmservice=refused), spec(), (READY,), Rules())
+    got = desired(HeldObjects(vmservice=refused), spec(), (READY,), Rules())
     assert replace(got.objects, vmservice=service()) == wanted(spec(), READY).objects
 
 
@@ -989,13 +991,13 @@ def test_source_ranges_are_as_given_and_compared_without_blanks(
     given: tuple[str, ...], stored: tuple[str, ...] | None, written: tuple[str, ...]
 ) -> None:
     held = stored_service(OURS, type="LoadBalancer", load_balancer_source_ranges=stored or ())
-    observed = Objects(service=held) if stored else None
+    observed = HeldObjects(service=held) if stored else None
     got = wanted(balanced(load_balancer_source_ranges=given), held=observed)
     assert service_of(got).load_balancer_source_ranges == written
 
 
 def test_an_external_name_that_another_writer_copied_is_left_alone() -> None:
-    held = Objects(service=stored_service(OURS, external_name="a.example"))
+    held = HeldObjects(service=stored_service(OURS, external_name="a.example"))
     assert service_of(wanted(held=held)).external_name == "a.example"
 
 
@@ -1011,7 +1013,7 @@ def test_a_provider_s_keys_are_another_writer_s_where_we_have_none(
     by = marked({PROXY_NAME: "nsx-t"}, NSX_KEYS) if on_vmservice else marked()
     labels, annotations = ({PROXY_NAME: "nsx-t"}, NSX_KEYS) if on_service else ({}, {})
     stored = stored_service(OURS, labels=labels, annotations=annotations)
-    held = Objects(service=stored, endpoints=stored_endpoints(OURS))
+    held = HeldObjects(service=stored, endpoints=stored_endpoints(OURS))
     got = wanted(balanced(), READY, by=by, held=held)
     for child in (service_of(got), endpoints_of(got)):
         assert (child.meta.labels, child.meta.annotations) == (labels, annotations)

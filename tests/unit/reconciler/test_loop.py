@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.membership import Service
+from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -30,7 +30,7 @@ from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Child, Failure, Held, Objects
+from vmsvc_grpc.reconciler.held import Child, Failure, Held, HeldObjects
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
@@ -123,12 +123,12 @@ class MemoryStore:
         )
         return replace(slice_, meta=meta)
 
-    def children(self, key: Key) -> Objects:
+    def children(self, key: Key) -> HeldObjects:
         stored, endpoints = (self.held.get((kind, key)) for kind in (Kind.SERVICE, Kind.ENDPOINTS))
         assert stored is None or isinstance(stored, StoredService)
         assert endpoints is None or isinstance(endpoints, StoredEndpoints)
         slices = [held for held in self.held.values() if isinstance(held, StoredEndpointSlice)]
-        return Objects(
+        return HeldObjects(
             service=stored,
             endpoints=endpoints,
             slices=tuple(
@@ -222,9 +222,9 @@ class World:
         """Whether what is held is what a fresh computation gives, and the cache knows it."""
         return all(map(self._is_right, self.cache.services.values()))
 
-    def _is_right(self, one: Service) -> bool:
+    def _is_right(self, one: CachedService) -> bool:
         key = one.object.key
-        known = Objects(
+        known = HeldObjects(
             vmservice=one.object,
             service=self.cache.stored_services.get(key),
             endpoints=self.cache.stored_endpoints.get(key),

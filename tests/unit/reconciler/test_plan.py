@@ -40,7 +40,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.parse import ParseError, parse
 from vmsvc_grpc.reconciler.desired import desired
-from vmsvc_grpc.reconciler.held import Child, Objects
+from vmsvc_grpc.reconciler.held import Child, HeldObjects
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan, same
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
@@ -50,7 +50,7 @@ from vmsvc_grpc.reconciler.vmservice import FINALIZER, FORMER_FINALIZER, SERVICE
 META = ObjectMeta(key=WEB, uid="uid")
 SERVICE = StoredService(meta=META, type="ClusterIP")
 ENDPOINTS = StoredEndpoints(meta=META)
-BOTH = Objects(service=SERVICE, endpoints=ENDPOINTS)
+BOTH = HeldObjects(service=SERVICE, endpoints=ENDPOINTS)
 
 
 def slice_of(number: int, **meta: Any) -> StoredEndpointSlice:
@@ -78,22 +78,22 @@ def described(changes: tuple[Change, ...]) -> list[str]:
 @pytest.mark.parametrize(
     ("wanted", "held", "changes"),
     [
-        pytest.param(Objects(), Objects(), [], id="nothing to nothing"),
+        pytest.param(HeldObjects(), HeldObjects(), [], id="nothing to nothing"),
         pytest.param(BOTH, BOTH, [], id="all as it should be"),
         pytest.param(
             BOTH,
-            Objects(),
+            HeldObjects(),
             ["create Service shop/web", "create Endpoints shop/web"],
             id="the Service is created first",
         ),
         pytest.param(
-            Objects(),
+            HeldObjects(),
             BOTH,
             ["delete Endpoints shop/web", "delete Service shop/web"],
             id="the Service is deleted last",
         ),
         pytest.param(
-            Objects(
+            HeldObjects(
                 service=replace(SERVICE, type="LoadBalancer"),
                 endpoints=replace(ENDPOINTS, meta=replace(META, labels={"a": "b"})),
             ),
@@ -102,13 +102,13 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="the Service is updated first",
         ),
         pytest.param(
-            Objects(endpoints=ENDPOINTS),
-            Objects(service=SERVICE),
+            HeldObjects(endpoints=ENDPOINTS),
+            HeldObjects(service=SERVICE),
             ["delete Service shop/web", "create Endpoints shop/web"],
             id="one goes, one comes",
         ),
         pytest.param(
-            Objects(service=replace(SERVICE, meta=NEW), endpoints=replace(ENDPOINTS, meta=NEW)),
+            HeldObjects(service=replace(SERVICE, meta=NEW), endpoints=replace(ENDPOINTS, meta=NEW)),
             BOTH,
             [
                 "delete Endpoints shop/web",
@@ -119,20 +119,20 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="others of the same name replace them",
         ),
         pytest.param(
-            Objects(),
-            Objects(service=replace(SERVICE, meta=GOING)),
+            HeldObjects(),
+            HeldObjects(service=replace(SERVICE, meta=GOING)),
             [],
             id="what is going is not deleted again",
         ),
         pytest.param(
-            Objects(service=replace(SERVICE, meta=NEW)),
-            Objects(service=replace(SERVICE, meta=GOING)),
+            HeldObjects(service=replace(SERVICE, meta=NEW)),
+            HeldObjects(service=replace(SERVICE, meta=GOING)),
             [],
             id="what replaces it waits until it is gone",
         ),
         pytest.param(
             replace(SLICED, slices=(slice_of(1, uid=""), slice_of(2, uid=""))),
-            Objects(),
+            HeldObjects(),
             [
                 "create Service shop/web",
                 "create EndpointSlice shop/web-ipv4-1",
@@ -152,7 +152,7 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="slices that are too many go when all else is told",
         ),
         pytest.param(
-            Objects(),
+            HeldObjects(),
             SLICED,
             [
                 "delete Endpoints shop/web",
@@ -164,7 +164,7 @@ def described(changes: tuple[Change, ...]) -> list[str]:
         ),
         pytest.param(
             replace(BOTH, vmservice=REPORTED),
-            Objects(vmservice=UNCLAIMED),
+            HeldObjects(vmservice=UNCLAIMED),
             [
                 "update VirtualMachineService shop/web",
                 "create Service shop/web",
@@ -174,7 +174,7 @@ def described(changes: tuple[Change, ...]) -> list[str]:
             id="the finalizer comes before the objects, and what is said of them after",
         ),
         pytest.param(
-            Objects(vmservice=LET_GO),
+            HeldObjects(vmservice=LET_GO),
             replace(BOTH, vmservice=LEAVING),
             [
                 "delete Endpoints shop/web",
@@ -185,7 +185,7 @@ def described(changes: tuple[Change, ...]) -> list[str]:
         ),
     ],
 )
-def test_changes(wanted: Objects, held: Objects, changes: list[str]) -> None:
+def test_changes(wanted: HeldObjects, held: HeldObjects, changes: list[str]) -> None:
     assert described(plan(wanted, held)) == changes
 
 
@@ -358,7 +358,7 @@ SUBSETS = st.builds(
     st.lists(st.sampled_from([P, Q]), max_size=2).map(tuple),
 )
 OBSERVED = st.builds(
-    Objects,
+    HeldObjects,
     service=st.none() | STORED_SERVICES,
     endpoints=st.none()
     | st.builds(StoredEndpoints, meta=METAS, subsets=st.lists(SUBSETS, max_size=2).map(tuple)),
@@ -453,7 +453,7 @@ RULES = st.builds(
 )
 
 
-def applied(changes: tuple[Change, ...], observed: Objects) -> Objects:
+def applied(changes: tuple[Change, ...], observed: HeldObjects) -> HeldObjects:
     """What is held once the changes are made, as a store gives uids."""
     held: dict[tuple[Kind, Key], Any] = {
         (one.kind, one.key): one
@@ -472,7 +472,7 @@ def applied(changes: tuple[Change, ...], observed: Objects) -> Objects:
             meta = replace(after.meta, uid=after.meta.uid or "uid-given")
             held[change.kind, change.key] = replace(after, meta=meta)
     of_kind = [held[at] for at in sorted(held, key=str) if at[0] is Kind.ENDPOINT_SLICE]
-    return Objects(
+    return HeldObjects(
         vmservice=held.get((Kind.VIRTUAL_MACHINE_SERVICE, WEB)),
         service=held.get((Kind.SERVICE, WEB)),
         endpoints=held.get((Kind.ENDPOINTS, WEB)),
@@ -491,12 +491,12 @@ def test_applying_a_plan_and_planning_again_yields_nothing(
     by: VirtualMachineService,
     given_spec: ServiceSpec | None,
     endpoints: tuple[Endpoint, ...],
-    observed: Objects,
+    observed: HeldObjects,
     rules: Rules,
 ) -> None:
     observed = replace(observed, vmservice=by)
 
-    def wanted(held: Objects) -> Objects:
+    def wanted(held: HeldObjects) -> HeldObjects:
         return desired(held, given_spec, endpoints, rules, now="now").objects
 
     held = applied(plan(wanted(observed), observed), observed)
@@ -506,7 +506,7 @@ def test_applying_a_plan_and_planning_again_yields_nothing(
 def test_a_manifest_that_was_cut_short_anywhere_is_put_right() -> None:
     """Whatever is left of it, as long as it is an object of that name."""
     ready = Endpoint("10.0.0.1", "uid-a", True, "a", "")
-    right = desired(Objects(vmservice=service()), spec(), (ready,), Rules()).objects
+    right = desired(HeldObjects(vmservice=service()), spec(), (ready,), Rules()).objects
     put_right = 0
     for child in (right.service, right.endpoints):
         assert child is not None
@@ -527,7 +527,7 @@ def test_a_manifest_that_was_cut_short_anywhere_is_put_right() -> None:
     assert put_right > 100
 
 
-def children(held: Objects) -> list[Child]:
+def children(held: HeldObjects) -> list[Child]:
     return [child for child in (held.service, held.endpoints) if child is not None]
 
 
@@ -540,14 +540,14 @@ def read(kind: Kind, text: str) -> object:
 
 
 @given(OBSERVED)
-def test_cleaning_up_and_cleaning_up_again_yields_nothing(observed: Objects) -> None:
+def test_cleaning_up_and_cleaning_up_again_yields_nothing(observed: HeldObjects) -> None:
     held = applied(plan(desired(observed, None, (), Rules()).objects, observed), observed)
     assert described(plan(desired(held, None, (), Rules()).objects, held)) == []
 
 
 @given(SPECS, ENDPOINT_LISTS, OBSERVED)
 def test_what_another_controls_is_never_written(
-    given_spec: ServiceSpec, endpoints: tuple[Endpoint, ...], observed: Objects
+    given_spec: ServiceSpec, endpoints: tuple[Endpoint, ...], observed: HeldObjects
 ) -> None:
     """But for slices: those observed say that they are managed by us."""
     observed = replace(observed, slices=(), vmservice=service())

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.unit.objects import WEB, service
 from vmsvc_grpc.model.objects import ACCEPTED, Condition, ObjectMeta, StoredService
-from vmsvc_grpc.reconciler.held import Objects
+from vmsvc_grpc.reconciler.held import HeldObjects
 from vmsvc_grpc.reconciler.plan import Change, plan
 from vmsvc_grpc.reconciler.yielding import Patience, Target, Yielding, target
 
@@ -35,7 +35,7 @@ class Desk:
 
     def turn(self) -> bool:
         """What the loop does when it looks at the service; whether it wrote."""
-        observed, wanted = Objects(service=self.held), Objects(service=self.wanted)
+        observed, wanted = HeldObjects(service=self.held), HeldObjects(service=self.wanted)
         changes = self.yielding.allowed(WEB, plan(wanted, observed), self.now)
         if not changes:
             return False
@@ -43,7 +43,7 @@ class Desk:
         self.yielding.written(WEB, changes[0], self.now)
         self.written.append(self.now)
         # It is planned anew after each write.
-        self.yielding.allowed(WEB, plan(wanted, Objects(service=self.held)), self.now)
+        self.yielding.allowed(WEB, plan(wanted, HeldObjects(service=self.held)), self.now)
         return True
 
     @property

@@ -10,7 +10,7 @@ from itertools import islice
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.membership import Service
+from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ACCEPTED, IPFamily, Key, Kind, ServiceSpec, VirtualMachine
 from vmsvc_grpc.model.problem import Problem, quoted
@@ -75,7 +75,7 @@ def _response(key: Key, problems: Iterable[Problem]) -> pb.ExplainEndpointsRespo
     )
 
 
-def _unheld(service: Service) -> Iterator[pb.Problem]:
+def _unheld(service: CachedService) -> Iterator[pb.Problem]:
     """Why the service's objects are not as it asks, in the words of the replica that writes."""
     for condition in service.object.conditions:
         if condition.type == ACCEPTED and condition.status == "False":
@@ -109,7 +109,7 @@ def _unreadable(cache: Cache, namespace: str) -> Iterator[pb.VirtualMachineExpla
 
 
 def _explained(
-    cache: Cache, service: Service, spec: ServiceSpec, vm: VirtualMachine
+    cache: Cache, service: CachedService, spec: ServiceSpec, vm: VirtualMachine
 ) -> pb.VirtualMachineExplanation:
     judged = addresses(vm, cache.rules)
     endpoints = service.contributions.get(vm.key, ())
@@ -148,7 +148,7 @@ def _label_reasons(spec: ServiceSpec, vm: VirtualMachine) -> Iterator[str]:
             yield f"label {label} is {quoted(have)}; the service selects {label}={wanted}"
 
 
-def _address_reasons(service: Service, judged: Iterable[JudgedAddress]) -> list[str]:
+def _address_reasons(service: CachedService, judged: Iterable[JudgedAddress]) -> list[str]:
     reasons = []
     for address in judged:
         if address.problem is not None:

@@ -7,7 +7,7 @@ from google.rpc import error_details_pb2
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.membership import Service
+from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.cache.topic import Absence, Absent
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
@@ -115,19 +115,19 @@ class Lookup:
             refused_reason="; ".join(map(str, problems)),
         )
 
-    def _stored(self, service: Service) -> StoredService | None:
+    def _stored(self, service: CachedService) -> StoredService | None:
         """The Service that belongs to a VMService; one of another owner tells nothing."""
         stored = self._cache.stored_services.get(service.object.key)
         ours = stored is not None and is_controlled_by(stored.meta, service.object.meta.uid)
         return stored if ours else None
 
-    def _cluster_ips(self, service: Service) -> tuple[str, ...]:
+    def _cluster_ips(self, service: CachedService) -> tuple[str, ...]:
         stored, spec = self._stored(service), service.spec
         if stored is not None and stored.cluster_ip:
             return stored.cluster_ips or (stored.cluster_ip,)
         return (spec.cluster_ip,) if spec and spec.cluster_ip else ()
 
-    def _load_balancer_ingress(self, service: Service) -> tuple[str, ...]:
+    def _load_balancer_ingress(self, service: CachedService) -> tuple[str, ...]:
         if service.spec is None or service.spec.type is not ServiceType.LOAD_BALANCER:
             return ()
         stored = self._stored(service)
