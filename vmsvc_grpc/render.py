@@ -29,7 +29,7 @@ from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.characters import decoded
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.files import FilesSourceBounds
-from vmsvc_grpc.source.manifests import Entry, ObjectId, Place, read_objects, repeated
+from vmsvc_grpc.source.manifests import Entry, ObjectId, Position, read_objects, repeated
 from vmsvc_grpc.source.places import Lines, Text
 
 _STANDARD_INPUT = "standard input"
@@ -69,7 +69,7 @@ class _Written:
     """An object as it stands in a file."""
 
     def __init__(
-        self, file: str, place: Place, kind: Kind, untyped: dict[str, Any], lines: Lines | None
+        self, file: str, place: Position, kind: Kind, untyped: dict[str, Any], lines: Lines | None
     ) -> None:
         self.key = _key(kind, untyped)
         self._file = file
@@ -152,9 +152,9 @@ class _Reading:
             self._refuse(f"{path}: cannot be read: {tree.reason(error)}")
 
     def _take(self, name: str, content: bytes) -> None:
-        looked: dict[str, tuple[Place, Kind, dict[str, Any]]] = {}
+        looked: dict[str, tuple[Position, Kind, dict[str, Any]]] = {}
 
-        def look(place: Place, kind: Kind, untyped: dict[str, Any]) -> None:
+        def look(place: Position, kind: Kind, untyped: dict[str, Any]) -> None:
             looked[str(place)] = place, kind, untyped
 
         try:

@@ -75,7 +75,7 @@ class DirectoryStore:
         self._on_write = on_write
         # Files that are ours even if nothing in them tells so any more, and the cluster
         # address in each, which is chosen once and then cannot be asked of anybody else.
-        self._ours: dict[_Place, str] = {}
+        self._ours: dict[_FilePlace, str] = {}
         try:
             with beneath.directory(directory, make=True) as root:
                 beneath.create_file(_TRIAL, root, b"")
@@ -89,7 +89,7 @@ class DirectoryStore:
 
         What somebody edited since it was observed is overwritten, as any edit is.
         """
-        place, wanted = _Place.of(change.kind, change.key), change.after
+        place, wanted = _FilePlace.of(change.kind, change.key), change.after
         assert wanted is None or isinstance(wanted, Child), "no other kind is held"
         try:
             stored = await self._write(change, place, wanted) if wanted else None
@@ -113,12 +113,12 @@ class DirectoryStore:
                 return Delete(kind, key)
             case Delete(kind, key):
                 # What was edited until no object was left in it stays ours.
-                place = _Place.of(kind, key)
+                place = _FilePlace.of(kind, key)
                 if not self._exists(place):
                     self._ours.pop(place, None)
             case Apply(StoredService() | StoredEndpoints() as stored):
                 child = _referring(stored)
-                place = _Place.of(child.kind, child.key)
+                place = _FilePlace.of(child.kind, child.key)
                 moved = self._ours.get(place, _cluster_ip(child)) != _cluster_ip(child)
                 if moved or _is_refused(child.meta):
                     return Delete(child.kind, child.key)
@@ -127,14 +127,14 @@ class DirectoryStore:
                 return Apply(child)
         return event
 
-    def _exists(self, place: _Place) -> bool:
+    def _exists(self, place: _FilePlace) -> bool:
         try:
             with beneath.directory(self._directory, place.namespace) as parent:
                 return beneath.status(place.name, parent) is not None
         except OSError:
             return False
 
-    async def _check_ours(self, change: Change, place: _Place, parent: int) -> None:
+    async def _check_ours(self, change: Change, place: _FilePlace, parent: int) -> None:
         """Raise ChangeError if something is there, and is not ours; Conflict if it changes."""
         found = beneath.status(place.name, parent)
         if found is None:
@@ -156,7 +156,7 @@ class DirectoryStore:
             if now is None or _identity(now) != _identity(os.fstat(file.fileno())):
                 raise Conflict
 
-    async def _write(self, change: Change, place: _Place, child: Child) -> Child:
+    async def _write(self, change: Change, place: _FilePlace, child: Child) -> Child:
         untyped, note = manifest(child), ownerless_note(child)
         if note:
             annotations = untyped["metadata"].get("annotations", {})
@@ -174,7 +174,7 @@ class DirectoryStore:
         assert isinstance(stored, Child), "a child's manifest is a child"
         return stored
 
-    async def _remove(self, change: Change, place: _Place) -> None:
+    async def _remove(self, change: Change, place: _FilePlace) -> None:
         try:
             with beneath.directory(self._directory, place.namespace) as parent:
                 await self._check_ours(change, place, parent)
@@ -186,20 +186,20 @@ class DirectoryStore:
         with suppress(OSError), beneath.directory(self._directory) as root:
             os.rmdir(place.namespace, dir_fd=root)
 
-    def _foreign(self, change: Change, place: _Place, flaw: str) -> ChangeError:
+    def _foreign(self, change: Change, place: _FilePlace, flaw: str) -> ChangeError:
         path = self._directory / place.path
         message = f"cannot {change}: {path} is not ours, as it {flaw}, and stays; move it away"
         return ChangeError(f"{change.kind.value}NotOurs", message)
 
 
-class _Place(NamedTuple):
+class _FilePlace(NamedTuple):
     """Where in the directory an object is held."""
 
     namespace: str
     name: str
 
     @classmethod
-    def of(cls, kind: Kind, key: Key) -> _Place:
+    def of(cls, kind: Kind, key: Key) -> _FilePlace:
         return cls(key.namespace, f"{key.name}{_SUFFIXES[kind]}")
 
     @property

@@ -24,7 +24,7 @@ ObjectId = tuple[Kind, Key]
 """Which object; one file defines it, and if there are more, the first counts."""
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where an object stands: its document and the line where that begins, both from 1.
 
     In a list, `items` are the indexes of the item, the outermost first.
@@ -34,7 +34,7 @@ class Place(NamedTuple):
     line: int
     items: tuple[int, ...] = ()
 
-    def item(self, index: int) -> Place:
+    def item(self, index: int) -> Position:
         """The place of an item of the list that is here."""
         return self._replace(items=(*self.items, index))
 
@@ -43,7 +43,7 @@ class Place(NamedTuple):
         return f"document {self.document} (line {self.line}){items}"
 
 
-Look = Callable[[Place, Kind, dict[str, Any]], None]
+Look = Callable[[Position, Kind, dict[str, Any]], None]
 """Is shown each object of a kind that was asked for as it stands in the text, untyped."""
 
 
@@ -201,7 +201,7 @@ class _Reader:
 
     def document(self, document: Document) -> Iterator[None]:
         """Take in the next document, or what remains of a list, in steps."""
-        place = Place(document.index, document.line)
+        place = Position(document.index, document.line)
         if document.listed and (implied := _implied(document.value)) is not None:
             for item in self._unnamed:
                 yield from self._take(_place(item), implied | item.value, item.size)
@@ -216,7 +216,7 @@ class _Reader:
         self._unnamed, self._unnamed_size = [], 0
         self._before = (len(self._entries), len(self._flaws), self._more_flaws, self._ignored)
 
-    def _take(self, place: Place, value: Any, size: int) -> Iterator[None]:
+    def _take(self, place: Position, value: Any, size: int) -> Iterator[None]:
         for found in _read(place, value, size, self._asked):
             self._found(found)
             self._count += 1
@@ -253,8 +253,8 @@ _TOO_LARGE = Problem(
 _ITEM_SIZE = 20
 
 
-def _place(item: Item) -> Place:
-    return Place(item.document, item.line, (item.index,))
+def _place(item: Item) -> Position:
+    return Position(item.document, item.line, (item.index,))
 
 
 def _is_unnamed(item: Any) -> bool:
@@ -278,7 +278,7 @@ def repeated(entry: Entry, first: str) -> Flaw:
     return Flaw(entry.place, flaw)
 
 
-def _read(place: Place, value: Any, size: int, asked: _Asked) -> Iterator[_Found]:
+def _read(place: Position, value: Any, size: int, asked: _Asked) -> Iterator[_Found]:
     """The objects of a document, or of a list's item."""
     if not isinstance(value, dict):
         yield Flaw(str(place), "is not an object; it must be a mapping with apiVersion and kind")
