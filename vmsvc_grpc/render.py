@@ -18,9 +18,8 @@ from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, parse
 from vmsvc_grpc.model.problem import Problem, escaped
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.model.schema import Path as FieldPath
-from vmsvc_grpc.model.schema import field_name
-from vmsvc_grpc.model.strict import path_of, problems
+from vmsvc_grpc.model.schema import FieldPath, field_name
+from vmsvc_grpc.model.strict import field_path, problems
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.held import Child, HeldObjects
 from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_document
@@ -91,7 +90,7 @@ class _Written:
 
     def problem(self, problem: Problem) -> str:
         """A problem that was found elsewhere, as a sentence."""
-        return self._sentence(self._line_of(path_of(problem.field)), str(problem))
+        return self._sentence(self._line_of(field_path(problem.field)), str(problem))
 
     def _line_of(self, path: FieldPath) -> int:
         return self._lines.line_of(path) if self._lines else self._place.line

@@ -26,7 +26,7 @@ LABEL_SELECTORS = {Kind.ENDPOINT_SLICE: f"{MANAGED_BY_LABEL}={MANAGED_BY}"}
 """What to ask for of a kind, where not for all: of EndpointSlices, only ours matter."""
 
 
-def path_of(kind: Kind, version: str, namespace: str | None = None, name: str = "") -> str:
+def resource_path(kind: Kind, version: str, namespace: str | None = None, name: str = "") -> str:
     """The path of one object, or of all of a kind in a namespace or everywhere."""
     group = _GROUPS.get(kind, GROUP)
     root = f"/apis/{group}/{version}" if group else f"/api/{version}"

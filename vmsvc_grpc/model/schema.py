@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.model.objects import KNOWN_VERSIONS, Kind
 from vmsvc_grpc.model.problem import quoted
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 """Where in an object: keys of mappings, and indexes of lists from 0."""
 
-Node = Mapping[str, Any]
+SchemaNode = Mapping[str, Any]
 """One node of the schema, as `fields.json` has it."""
 
 # The documentation spells it so.
@@ -55,7 +55,7 @@ _TYPE_WORDS = {
 class Fault(NamedTuple):
     """What is wrong with a field. `instead` may stand in the place of a value of a wrong type."""
 
-    path: Path
+    path: FieldPath
     message: str
     instead: Any = None
 
@@ -65,7 +65,7 @@ class Fault(NamedTuple):
         return field_name(self.path)
 
 
-def field_name(path: Path) -> str:
+def field_name(path: FieldPath) -> str:
     """A path as Kubernetes writes it."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return "".join(steps).removeprefix(".") or "(object)"
@@ -98,8 +98,8 @@ def _roots() -> Mapping[str, Mapping[str, int]]:
     return roots
 
 
-def _nodes() -> list[Node]:
-    nodes: list[Node] = _table()["nodes"]
+def _nodes() -> list[SchemaNode]:
+    nodes: list[SchemaNode] = _table()["nodes"]
     return nodes
 
 
@@ -109,7 +109,7 @@ class _Checks:
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
 
-    def of(self, node: Node, value: Any, path: Path) -> Iterator[Fault]:
+    def of(self, node: SchemaNode, value: Any, path: FieldPath) -> Iterator[Fault]:
         """What is wrong with a value and all below it."""
         expected, in_status = node["type"], path[:1] == ("status",)
         if expected == "any" or value is None:
@@ -125,7 +125,9 @@ class _Checks:
         elif isinstance(value, list):
             yield from self._of_list(node, value, path)
 
-    def _of_mapping(self, node: Node, value: dict[str, Any], path: Path) -> Iterator[Fault]:
+    def _of_mapping(
+        self, node: SchemaNode, value: dict[str, Any], path: FieldPath
+    ) -> Iterator[Fault]:
         fields, nodes = node.get("fields", {}), _nodes()
         also = _ALSO_FIELDS.get((self._kind, field_name(path)), {})
         for key, inner in value.items():
@@ -138,7 +140,7 @@ class _Checks:
             if self._lacks(value.get(key), path, key):
                 yield Fault((*path, key), "is missing; it is required")
 
-    def _lacks(self, found: Any, path: Path, key: str) -> bool:
+    def _lacks(self, found: Any, path: FieldPath, key: str) -> bool:
         """Whether a required field is missing where an API server would miss it."""
         match path[:1]:
             case ("metadata",):
@@ -148,7 +150,7 @@ class _Checks:
                 return found is None and not optional
         return False
 
-    def _of_list(self, node: Node, value: list[Any], path: Path) -> Iterator[Fault]:
+    def _of_list(self, node: SchemaNode, value: list[Any], path: FieldPath) -> Iterator[Fault]:
         inner = _nodes()[node["items"]]
         in_status = path[:1] == ("status",)
         seen: dict[tuple[Any, ...], int] = {}
@@ -166,14 +168,14 @@ class _Checks:
                 yield Fault((*path, index), message)
 
 
-def _mistyped(path: Path, expected: str, found: str) -> Fault:
+def _mistyped(path: FieldPath, expected: str, found: str) -> Fault:
     if expected not in _TYPES:
         return Fault(path, f"must not be {found}")
     message = f"must be {_TYPE_WORDS[expected]}, not {found}"
     return Fault(path, message, instead=_TYPES[expected][0]())
 
 
-def _keys(node: Node, item: Any) -> tuple[Any, ...]:
+def _keys(node: SchemaNode, item: Any) -> tuple[Any, ...]:
     """What tells an item of a list from the others; nothing if nothing has to."""
     if "keys" not in node or not isinstance(item, dict):
         return ()
@@ -212,7 +214,7 @@ def _unknown(key: str, fields: Mapping[str, int], value: Mapping[str, Any]) -> s
     return f"is not a field here; did you mean {meant}{there}?"
 
 
-def _flaws(node: Node, value: Any) -> Iterator[str]:
+def _flaws(node: SchemaNode, value: Any) -> Iterator[str]:
     """What is wrong with a value of the right type."""
     if "enum" in node and value not in node["enum"]:
         known = ", ".join(map(str, node["enum"]))
@@ -230,7 +232,7 @@ def _flaws(node: Node, value: Any) -> Iterator[str]:
             yield f"{_in_words(value)} is more than {node['maximum']}"
 
 
-def _flaws_of_size(node: Node, size: int, what: str, unit: str) -> Iterator[str]:
+def _flaws_of_size(node: SchemaNode, size: int, what: str, unit: str) -> Iterator[str]:
     least, most = node.get(f"min{what}", 0), node.get(f"max{what}", size)
     if size < least:
         yield f"has {size} {unit}, and needs {least}"

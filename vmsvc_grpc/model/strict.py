@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import ParseError, metadata_problems, parse
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.model.schema import Fault, Path, faults
+from vmsvc_grpc.model.schema import Fault, FieldPath, faults
 
 FAULTS_MAX = 100
 """How many faults of an object are told: who made so many has not written them by hand."""
@@ -28,11 +28,11 @@ _BY_TYPE = frozenset({"spec.ports", "spec.loadBalancerSourceRanges"})
 class Located(NamedTuple):
     """A problem, and the path of its field."""
 
-    path: Path
+    path: FieldPath
     problem: Problem
 
 
-def path_of(field: str) -> Path:
+def field_path(field: str) -> FieldPath:
     """The path of a field that is written as Kubernetes writes it, and has no dots in its keys."""
     if field.startswith("("):
         return ()  # It stands for no field, as "(object)" does.
@@ -59,7 +59,7 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
     ruled = {problem.field for problem in by_rules}
     return [
         *(Located(f.path, Problem(f.field, f.message)) for f in found if f.field not in ruled),
-        *(Located(path_of(problem.field), problem) for problem in by_rules),
+        *(Located(field_path(problem.field), problem) for problem in by_rules),
     ]
 
 
@@ -80,7 +80,7 @@ def _with_types(untyped: Mapping[str, Any], found: list[Fault]) -> dict[str, Any
     return mended
 
 
-def _replaced(value: Any, path: Path, instead: Any) -> Any:
+def _replaced(value: Any, path: FieldPath, instead: Any) -> Any:
     """A copy in which another value is at the path; it shares all that is not on the way."""
     if not path:
         return instead

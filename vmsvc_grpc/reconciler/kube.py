@@ -22,7 +22,7 @@ from vmsvc_grpc.kube.client import (
     ApiServerError,
     NotSent,
 )
-from vmsvc_grpc.kube.resources import VERSIONS, newest_served, path_of
+from vmsvc_grpc.kube.resources import VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.objects import (
     MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL,
@@ -36,7 +36,7 @@ from vmsvc_grpc.model.parse import ParseError, parse_json
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.reconciler.fields import body
 from vmsvc_grpc.reconciler.held import Child, Held
-from vmsvc_grpc.reconciler.patch import Path, merge_patch
+from vmsvc_grpc.reconciler.patch import PatchPath, merge_patch
 from vmsvc_grpc.reconciler.plan import Change, Verb
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
@@ -109,7 +109,7 @@ class KubeStore:
         selector = f"{SERVICE_NAME_LABEL}={service.name},{MANAGED_BY_LABEL}={_MIRRORED_BY}"
         # From the API server's memory: it may lag, but hardly by as much as we do.
         query = {"labelSelector": selector, "resourceVersion": "0"}
-        path = path_of(Kind.ENDPOINT_SLICE, VERSIONS[Kind.ENDPOINT_SLICE], service.namespace)
+        path = resource_path(Kind.ENDPOINT_SLICE, VERSIONS[Kind.ENDPOINT_SLICE], service.namespace)
         try:
             async with asyncio.timeout(self._write_s):
                 raw = await self._api.request("GET", path, query=query)
@@ -128,7 +128,7 @@ class KubeStore:
             message = f"{kind.value} {key} cannot be read: {error}"
             raise ChangeError(f"{kind.value}Unread", message, passing=True) from error
 
-    async def other_writer(self, kind: Kind, key: Key, fields: Collection[Path]) -> str:
+    async def other_writer(self, kind: Kind, key: Key, fields: Collection[PatchPath]) -> str:
         """The manager, other than us, whose entry for these fields is newest, or at all.
 
         One that takes a field away owns it no longer, so there need not be one for it.
@@ -147,7 +147,7 @@ class KubeStore:
         version = VERSIONS.get(kind) or self._served or await newest_served(self._api, kind)
         try:
             async with asyncio.timeout(self._write_s):
-                return await self._api.request("GET", path_of(kind, version, *key))
+                return await self._api.request("GET", resource_path(kind, version, *key))
         except ApiServerError as error:
             if error.object_not_found:
                 return None
@@ -155,7 +155,7 @@ class KubeStore:
 
     async def _create(self, change: Change) -> Held | None:
         wanted = change.object
-        path = path_of(change.kind, _version(wanted), change.key.namespace)
+        path = resource_path(change.kind, _version(wanted), change.key.namespace)
         try:
             raw = await self._write("POST", path, body(wanted))
         except ApiServerError as error:
@@ -212,7 +212,7 @@ class KubeStore:
         try:
             if not self._served:
                 self._served = await newest_served(self._api, kind)
-            path = path_of(kind, self._served, child.key.namespace, owner.name)
+            path = resource_path(kind, self._served, child.key.namespace, owner.name)
             found = parse_json(kind, await self._api.request("GET", path))
         except ApiServerError as error:
             if error.object_not_found:
@@ -244,11 +244,11 @@ class _ManagedEntry(msgspec.Struct, rename="camel"):
     time: str = ""
     fields_v1: dict[str, Any] = msgspec.field(name="fieldsV1", default_factory=dict)
 
-    def holds(self, fields: Collection[Path]) -> bool:
+    def holds(self, fields: Collection[PatchPath]) -> bool:
         """Whether it is for one of these fields, or for one that holds it."""
         return any(self._holds(path) for path in fields)
 
-    def _holds(self, path: Path) -> bool:
+    def _holds(self, path: PatchPath) -> bool:
         inner: Any = self.fields_v1
         for name in path:
             if not isinstance(inner, dict) or f"f:{name}" not in inner:
@@ -295,7 +295,7 @@ def _version(held: Held) -> str:
 
 
 def _path(held: Held) -> str:
-    return path_of(held.kind, _version(held), held.key.namespace, held.key.name)
+    return resource_path(held.kind, _version(held), held.key.namespace, held.key.name)
 
 
 def _translation(change: Change, error: ApiServerError) -> Exception:

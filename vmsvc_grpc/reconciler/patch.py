@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmsvc_grpc.reconciler.fields import Untyped, fields_of, put
 from vmsvc_grpc.reconciler.held import Held
 
-Path = tuple[str, ...]
+PatchPath = tuple[str, ...]
 """Where a field stands in JSON: the names that lead to it."""
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
-from vmsvc_grpc.kube.resources import newest_served, path_of
+from vmsvc_grpc.kube.resources import newest_served, resource_path
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, is_named_after
 from vmsvc_grpc.reconciler.vmservice import without_ours
@@ -55,7 +55,7 @@ class Release:
         self._version = await newest_served(self._api, _KIND)
         found: list[Finalized] = []
         for namespace in self._namespaces or (None,):
-            path = path_of(_KIND, self._version, namespace)
+            path = resource_path(_KIND, self._version, namespace)
             found += [one async for meta in _listed(self._api, path) if (one := _finalized(meta))]
         return found
 
@@ -64,7 +64,7 @@ class Release:
 
         Whatever else is changed meanwhile stays. May be asked for again, also after an error.
         """
-        path = path_of(_KIND, self._version, one.key.namespace, one.key.name)
+        path = resource_path(_KIND, self._version, one.key.namespace, one.key.name)
         while True:
             meta = {
                 "finalizers": without_ours(one.finalizers),

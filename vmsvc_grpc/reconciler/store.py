@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.held import Failure, Held
-from vmsvc_grpc.reconciler.patch import Path
+from vmsvc_grpc.reconciler.patch import PatchPath
 from vmsvc_grpc.reconciler.plan import Change
 
 
@@ -69,5 +69,5 @@ class Witness(Protocol):
         Raises ChangeError.
         """
 
-    async def other_writer(self, kind: Kind, key: Key, fields: Collection[Path]) -> str:
+    async def other_writer(self, kind: Kind, key: Key, fields: Collection[PatchPath]) -> str:
         """Who else wrote these fields of an object last; "" if that cannot be told."""

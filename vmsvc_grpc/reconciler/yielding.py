@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.reconciler.held import Failure, Held
-from vmsvc_grpc.reconciler.patch import Path, merge_patch
+from vmsvc_grpc.reconciler.patch import PatchPath, merge_patch
 from vmsvc_grpc.reconciler.plan import Change
 
-_WHOLE: Path = ()
+_WHOLE: PatchPath = ()
 """The object itself, in the place of a field: it was deleted, or made again."""
 
 # At each write more are looked at than can have come since the write before.
@@ -74,10 +74,10 @@ class _Record:
 
     after: Held | None
     at: float
-    answered: Counter[Path] = field(default_factory=Counter)
+    answered: Counter[PatchPath] = field(default_factory=Counter)
     pause_s: float = 0.0
     until: float = 0.0
-    fields: frozenset[Path] = frozenset()
+    fields: frozenset[PatchPath] = frozenset()
     writer: str | None = None
     quiet_since: float | None = None
 
@@ -127,7 +127,7 @@ class Yielding:
             record.until = now + record.pause_s
         return now >= record.until
 
-    def _tires(self, record: _Record, changed_back: frozenset[Path]) -> bool:
+    def _tires(self, record: _Record, changed_back: frozenset[PatchPath]) -> bool:
         """Whether one of these fields has now been changed back as often as is borne."""
         most = max((record.answered[path] for path in changed_back), default=0)
         return record.disputed or most + 1 >= self._patience.rounds_max
@@ -149,7 +149,7 @@ class Yielding:
                 record.answered.update(changed_back)
         records[about] = record
 
-    def undecided(self, service: Key) -> Iterator[tuple[Target, frozenset[Path]]]:
+    def undecided(self, service: Key) -> Iterator[tuple[Target, frozenset[PatchPath]]]:
         """Objects in dispute of which nobody has found out yet who else writes them."""
         for about, record in self._records.get(service, {}).items():
             if record.disputed and record.writer is None:
@@ -209,7 +209,7 @@ def _failure(about: Target, record: _Record, rounds: int) -> Failure:
     )
 
 
-def _changed_back(wrote: Held | None, change: Change) -> frozenset[Path] | None:
+def _changed_back(wrote: Held | None, change: Change) -> frozenset[PatchPath] | None:
     """The fields that are to say again what we last wrote; None if our own result has changed."""
     wanted = change.after
     if wrote is None or wanted is None:
@@ -223,7 +223,7 @@ def _changed_back(wrote: Held | None, change: Change) -> frozenset[Path] | None:
     return frozenset(patch)
 
 
-def _leaves(patch: dict[str, Any], head: Path = ()) -> Iterator[Path]:
+def _leaves(patch: dict[str, Any], head: PatchPath = ()) -> Iterator[PatchPath]:
     for name, value in patch.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, (*head, name))
@@ -231,5 +231,5 @@ def _leaves(patch: dict[str, Any], head: Path = ()) -> Iterator[Path]:
             yield (*head, name)
 
 
-def _overlap(one: Path, other: Path) -> bool:
+def _overlap(one: PatchPath, other: PatchPath) -> bool:
     return all(a == b for a, b in zip(one, other, strict=False))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
-from vmsvc_grpc.kube.resources import LABEL_SELECTORS, VERSIONS, newest_served, path_of
+from vmsvc_grpc.kube.resources import LABEL_SELECTORS, VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.source import Emit
@@ -140,7 +140,7 @@ class KubeSource:
         query = {"limit": str(self._bounds.page_objects), **_selection(loop.kind)}
         if continue_token:
             query["continue"] = continue_token
-        path = path_of(loop.kind, version, loop.namespace)
+        path = resource_path(loop.kind, version, loop.namespace)
         raw = await self._api.request("GET", path, query=query)
         # The event loop's own clock stands still until it has its turn.
         began = time.perf_counter()
@@ -162,7 +162,7 @@ class KubeSource:
             "timeoutSeconds": str(round(timeout_s)),
             **_selection(loop.kind),
         }
-        path = path_of(loop.kind, version, loop.namespace)
+        path = resource_path(loop.kind, version, loop.namespace)
         async with self._api.watch(path, query, silence_s=self._bounds.silence_s) as lines:
             loop.opened(_now())
             self._tell_trouble(loop)

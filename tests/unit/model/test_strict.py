@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vmsvc_grpc.model.objects import GROUP, Kind
-from vmsvc_grpc.model.strict import FAULTS_MAX, path_of, problems
+from vmsvc_grpc.model.strict import FAULTS_MAX, field_path, problems
 
 
 def fields(kind: Kind, spec: Any, **metadata: Any) -> list[str]:
@@ -18,7 +18,7 @@ def fields(kind: Kind, spec: Any, **metadata: Any) -> list[str]:
         "spec": spec,
     }
     found = problems(kind, untyped)
-    assert [path_of(problem.field) for _, problem in found] == [path for path, _ in found]
+    assert [field_path(problem.field) for _, problem in found] == [path for path, _ in found]
     return [problem.field for _, problem in found]
 
 
@@ -91,4 +91,4 @@ def test_an_object_with_very_many_faults_is_bounded() -> None:
     ],
 )
 def test_paths(field: str, path: tuple[str | int, ...]) -> None:
-    assert path_of(field) == path
+    assert field_path(field) == path
