@@ -21,8 +21,8 @@ from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits
 
-_CLUSTER = ("kubeconfig", "context", "namespace")
-_CLUSTER_ONLY = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
+_CLUSTER_FLAGS = ("kubeconfig", "context", "namespace")
+_CLUSTER_ONLY_FLAGS = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -120,7 +120,7 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         "deny_labels",
         "deny_annotations",
         "log_level",
-        *_CLUSTER,
+        *_CLUSTER_FLAGS,
         "reconcile",
     }
     rest = {name: value for name, value in given.items() if name not in taken}
@@ -131,7 +131,7 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     return Config(
         **rest,
         credentials=found,
-        cluster_only=tuple(name for name in _CLUSTER_ONLY if name in given),
+        cluster_only=tuple(name for name in _CLUSTER_ONLY_FLAGS if name in given),
         namespaces=() if manifests else namespaces,
         manifests_namespace=_one_of(namespaces) if manifests else DEFAULT_NAMESPACE,
         reconcile=given.get("reconcile", in_pod),
@@ -195,7 +195,7 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
     found = _credentials(given, environment)
     from vmsvc_grpc import release  # noqa: PLC0415
 
-    request = release.Request(
+    request = release.ReleaseRequest(
         namespaces=given.get("namespace", ()),
         lease=given["lease_name"],
         lease_namespace=given.get("lease_namespace", ""),

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Not blocking: what was a file a moment ago may be a FIFO that nobody writes to.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def directory(root: Path, *names: str, make: bool = False) -> Iterator[int]:
     """
     if make:
         root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root, _DIRECTORY)
+    descriptor = os.open(root, _DIRECTORY_FLAGS)
     try:
         for name in names:
             below = _below(name, descriptor, make=make)
@@ -44,7 +44,7 @@ def _below(name: str, parent: int, *, make: bool) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
     try:
-        return os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        return os.open(name, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=parent)
     except OSError as error:
         found = status(name, parent)
         if found is None or stat.S_ISDIR(found.st_mode):
@@ -69,7 +69,7 @@ def open_file(name: str, parent: int) -> int:
     """
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     _check_regular(found)
-    descriptor = os.open(name, _FILE, dir_fd=parent)
+    descriptor = os.open(name, _FILE_FLAGS, dir_fd=parent)
     try:
         _check_regular(os.fstat(descriptor))
     except OSError:

@@ -15,7 +15,7 @@ from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.reconciler.copying import Copying
-from vmsvc_grpc.reconciler.election import LEASE
+from vmsvc_grpc.reconciler.election import LEASE_BASE_NAME
 from vmsvc_grpc.server.limits import Limits
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
@@ -178,7 +178,8 @@ class Config:
             raise ConfigError(
                 "--reconcile=on outside a cluster: name the Lease's namespace by "
                 "--lease-namespace, the one where the replicas in the cluster run "
-                f"({LEASE} as deploy/ has it), so that one of them and this one write in turn"
+                f"({LEASE_BASE_NAME} as deploy/ has it), so that one of them and this one write in "
+                "turn"
             )
 
     def _check_manifests(self, manifests: Path) -> None:

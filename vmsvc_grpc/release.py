@@ -18,7 +18,7 @@ EXIT_USAGE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReleaseRequest:
     """What was asked for. `namespaces` are those to look at; none: all.
 
     `lease` is the name of our Lease, or what its name begins with; `lease_namespace` is where it
@@ -41,7 +41,7 @@ class Streams:
     answers: TextIO
 
 
-def release(found: Credentials, request: Request, streams: Streams) -> int:
+def release(found: Credentials, request: ReleaseRequest, streams: Streams) -> int:
     """Take our finalizer off every VMService; the exit status. Says what was done, or why not."""
     if not (request.yes or request.dry_run or streams.answers.isatty()):
         text = "it asks before it does anything, and nobody can be asked here; add --yes"
@@ -56,7 +56,7 @@ def release(found: Credentials, request: Request, streams: Streams) -> int:
     return EXIT_FAILED
 
 
-async def _release(found: Credentials, request: Request, streams: Streams) -> int:
+async def _release(found: Credentials, request: ReleaseRequest, streams: Streams) -> int:
     async with ApiServer(found) as api:
         work = Release(api, request.namespaces)
         finalized = await work.finalized()
@@ -80,7 +80,7 @@ async def _release(found: Credentials, request: Request, streams: Streams) -> in
         return await _let_all_go(work, finalized, streams.out)
 
 
-async def _alive(work: Release, request: Request, err: TextIO) -> list[LeaseHolder]:
+async def _alive(work: Release, request: ReleaseRequest, err: TextIO) -> list[LeaseHolder]:
     """Who writes now, and would put the finalizer on again."""
     holders = await work.holders(request.lease, request.lease_namespace)
     if not holders:

@@ -56,7 +56,7 @@ def render(
     if an object is refused, something cannot be read, or there is no object; else 0: an
     address that cannot be used is a problem, and no more.
     """
-    reading = _Reading(rules, err, namespace)
+    reading = _Rendering(rules, err, namespace)
     reading.read(path)
     children = _held(reading.cache, held)
     documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in children]
@@ -64,7 +64,7 @@ def render(
     return 1 if reading.refused else 0
 
 
-class _Written:
+class _Manifest:
     """An object as it stands in a file."""
 
     def __init__(
@@ -106,7 +106,7 @@ def _key(kind: Kind, untyped: dict[str, Any]) -> Key | None:
         return error.key
 
 
-class _Reading:
+class _Rendering:
     """Takes manifests into a cache, and tells what is wrong with them on the way."""
 
     def __init__(self, rules: AddressRules, err: TextIO, namespace: str) -> None:
@@ -114,7 +114,7 @@ class _Reading:
         self.refused = False
         self._empty = True
         self._places: dict[ObjectId, str] = {}
-        self._written: dict[ObjectId, _Written] = {}
+        self._written: dict[ObjectId, _Manifest] = {}
         self._err = err
         self._namespace = namespace
 
@@ -164,7 +164,7 @@ class _Reading:
         self._empty &= not looked
         lines = Text(decoded(content))
         written = {
-            place: _Written(name, *one, lines.document(one[0].line))
+            place: _Manifest(name, *one, lines.document(one[0].line))
             for place, one in looked.items()
         }
         refused = {place for place, one in written.items() if self._refuses(one)}
@@ -177,14 +177,14 @@ class _Reading:
         for entry in contents.entries.values():
             self._take_object(name, entry, written.get(entry.place), entry.place in refused)
 
-    def _refuses(self, one: _Written) -> bool:
+    def _refuses(self, one: _Manifest) -> bool:
         sentences = list(one.problems())
         for sentence in sentences:
             self._refuse(sentence)
         return bool(sentences)
 
     def _take_object(
-        self, name: str, entry: Entry, written: _Written | None, refused: bool
+        self, name: str, entry: Entry, written: _Manifest | None, refused: bool
     ) -> None:
         if entry.id in self._places:
             flaw = repeated(entry, self._places[entry.id])

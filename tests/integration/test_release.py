@@ -19,7 +19,7 @@ from tests.kube.apiserver import Cluster
 from vmsvc_grpc.kube.credentials import Kubeconfig
 from vmsvc_grpc.reconciler.election import lease_name
 from vmsvc_grpc.reconciler.vmservice import FINALIZER
-from vmsvc_grpc.release import Request, Streams, release
+from vmsvc_grpc.release import ReleaseRequest, Streams, release
 
 FORMER = "virtualmachineservice.vmoperator.vmware.com"
 
@@ -43,7 +43,7 @@ class Uninstaller:
         self, *, answers: io.StringIO | None = None, dry_run: bool = False, yes: bool = False
     ) -> int:
         namespace = self.desk.namespace
-        request = Request(
+        request = ReleaseRequest(
             namespaces=(namespace,), lease_namespace=namespace, dry_run=dry_run, yes=yes
         )
         out, err = io.StringIO(), io.StringIO()

@@ -121,7 +121,7 @@ class NotSent(Exception):  # noqa: N818 - not an error: it was not to be sent.
     """`may_send` said no once there was a connection; nothing was sent over it."""
 
 
-class _Request(NamedTuple):
+class _HttpRequest(NamedTuple):
     method: str
     path: str
     query: Mapping[str, str] | None
@@ -138,13 +138,13 @@ class _Details(msgspec.Struct):
     causes: list[_Cause] | None = None
 
 
-class _Status(msgspec.Struct):
+class _StatusBody(msgspec.Struct):
     reason: str = ""
     message: str = ""
     details: _Details | None = None
 
 
-_decode_status = decoder(_Status)
+_decode_status = decoder(_StatusBody)
 
 
 class ApiServer:
@@ -240,7 +240,7 @@ class ApiServer:
         timeout = aiohttp.ClientTimeout(
             total=bounds.request_s, connect=bounds.connect_s, sock_read=bounds.silence_s
         )
-        request = _Request(method, path, query, headers, data, timeout)
+        request = _HttpRequest(method, path, query, headers, data, timeout)
         token = _may_send.set(may_send)
         try:
             response = await self._open(request)
@@ -262,14 +262,14 @@ class ApiServer:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=self._bounds.connect_s, sock_read=silence_s
         )
-        response = await self._open(_Request("GET", path, query, {}, None, timeout))
+        response = await self._open(_HttpRequest("GET", path, query, {}, None, timeout))
         async with response:
             try:
                 yield _lines(response.content, self._bounds.line_bytes_max)
             finally:
                 await _abort(response)
 
-    async def _open(self, request: _Request) -> aiohttp.ClientResponse:
+    async def _open(self, request: _HttpRequest) -> aiohttp.ClientResponse:
         """A successful answer, of which only the head has been read."""
         access = await self._fresh_access()
         try:
@@ -289,7 +289,7 @@ class ApiServer:
         except aiohttp.ClientSSLError as error:
             raise _translation(error) from error
 
-    async def _try(self, request: _Request, access: Access) -> aiohttp.ClientResponse:
+    async def _try(self, request: _HttpRequest, access: Access) -> aiohttp.ClientResponse:
         """One request. Raises ApiServerError, and ClientSSLError as it is."""
         assert self._session is not None, "use it as a context manager"
         authorization = {"Authorization": access.authorization} if access.authorization else {}
@@ -553,7 +553,7 @@ async def _error(response: aiohttp.ClientResponse) -> ApiServerError:
     try:
         status = _decode_status(raw)
     except msgspec.DecodeError:  # Not the API server's words, but a proxy's perhaps.
-        status = _Status(message=raw[:200].decode(errors="replace").strip())
+        status = _StatusBody(message=raw[:200].decode(errors="replace").strip())
     return ApiServerError(
         response.status,
         status.message or response.reason or "no reason given",

@@ -17,7 +17,7 @@ import yaml
 
 from vmsvc_grpc.model.problem import quoted
 
-_Entry = TypeVar("_Entry", "NamedCluster", "NamedContext", "NamedUser")
+_ByName = TypeVar("_ByName", "NamedCluster", "NamedContext", "NamedUser")
 
 OPENID_PROVIDER = "oidc"
 """The only `auth-provider` that Kubernetes still has."""
@@ -129,7 +129,7 @@ class NamedUser(msgspec.Struct, frozen=True):
     user: User | None = None
 
 
-class _File(_Kebab, frozen=True):
+class _KubeconfigFile(_Kebab, frozen=True):
     current_context: str | None = None
     clusters: list[NamedCluster] | None = None
     contexts: list[NamedContext] | None = None
@@ -175,7 +175,7 @@ def chosen(files: Sequence[tuple[Path, str]], context: str | None) -> Chosen:
     )
 
 
-def _parsed(text: str) -> _File:
+def _parsed(text: str) -> _KubeconfigFile:
     try:
         data = yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError) as error:
@@ -184,17 +184,17 @@ def _parsed(text: str) -> _File:
         where = f" in line {mark.line + 1}" if mark else ""
         raise KubeconfigError(f"it is no YAML{where}") from error
     try:
-        return msgspec.convert({} if data is None else data, _File)
+        return msgspec.convert({} if data is None else data, _KubeconfigFile)
     except (msgspec.ValidationError, RecursionError) as error:
         raise KubeconfigError(f"it is not a kubeconfig: {error}") from error
 
 
 def _find(
-    files: Iterable[tuple[Path, _File]],
-    entries: Callable[[_File], list[_Entry] | None],
+    files: Iterable[tuple[Path, _KubeconfigFile]],
+    entries: Callable[[_KubeconfigFile], list[_ByName] | None],
     name: str,
     kind: str,
-) -> tuple[Path, _Entry]:
+) -> tuple[Path, _ByName]:
     """The first entry of that name, and the folder of its file."""
     for folder, file in files:
         found = [entry for entry in entries(file) or () if entry.name == name]

@@ -56,13 +56,13 @@ class Credential(msgspec.Struct, rename="camel", frozen=True):
     expiration_timestamp: datetime | None = None
 
 
-class _Answer(msgspec.Struct, rename="camel", frozen=True):
+class _ExecCredential(msgspec.Struct, rename="camel", frozen=True):
     api_version: str = ""
     kind: str = ""
     status: Credential | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_ExecCredential).decode
 
 
 async def ask(

@@ -310,7 +310,7 @@ def _ready(conditions: Iterable[wire.Condition]) -> Readiness | None:
 def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachineService:
     kind = Kind.VIRTUAL_MACHINE_SERVICE
     meta = object_meta(kind, given.metadata)
-    status = given.status or wire.Status()
+    status = given.status or wire.ServiceStatus()
     declared = escaped((given.spec and given.spec.type) or ServiceType.CLUSTER_IP.value)
     try:
         version = _version(kind, meta.key, given.api_version)
@@ -400,7 +400,7 @@ def _condition(given: wire.Condition) -> Condition:
 
 
 def _stored_service(given: wire.Service) -> StoredService:
-    spec, status = given.spec or wire.ServiceSpec(), given.status or wire.Status()
+    spec, status = given.spec or wire.ServiceSpec(), given.status or wire.ServiceStatus()
     ready = next((c for c in status.conditions or () if c.type == "Ready"), None)
     return StoredService(
         meta=object_meta(Kind.SERVICE, given.metadata),
@@ -497,7 +497,7 @@ def _unreadable(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -
         outline = convert(wire.VirtualMachineServiceOutline)
     except msgspec.DecodeError:
         outline = wire.VirtualMachineServiceOutline()
-    status = outline.status or wire.Status()
+    status = outline.status or wire.ServiceStatus()
     return VirtualMachineService(
         meta=object_meta(kind, meta),
         api_version=outline.api_version or NEWEST_API_VERSION,

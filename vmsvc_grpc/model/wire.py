@@ -114,7 +114,7 @@ class LoadBalancer(Shape):
     ingress: Annotated[list[Ingress], _MANY] | None = None
 
 
-class Status(Shape):
+class ServiceStatus(Shape):
     """The `status` of a VMService or Service."""
 
     load_balancer: LoadBalancer | None = None
@@ -151,7 +151,7 @@ class VirtualMachineService(Shape):
     api_version: str
     metadata: Meta
     spec: VirtualMachineServiceSpec | None = None
-    status: Status | None = None
+    status: ServiceStatus | None = None
 
 
 class VirtualMachineServiceOutline(Shape):
@@ -159,7 +159,7 @@ class VirtualMachineServiceOutline(Shape):
 
     api_version: str = ""
     metadata: Meta = msgspec.field(default_factory=Meta)
-    status: Status | None = None
+    status: ServiceStatus | None = None
 
 
 class ServicePort(Shape):
@@ -197,7 +197,7 @@ class Service(Shape):
 
     metadata: Meta
     spec: ServiceSpec | None = None
-    status: Status | None = None
+    status: ServiceStatus | None = None
 
 
 class EndpointPort(Shape):

@@ -20,7 +20,7 @@ from hashlib import sha256
 _DIGEST = "-namespaces."
 _NAME_MAX = 253  # RFC 1123, and Kubernetes for the names of objects.
 
-LEASE = "vmsvc-grpc"
+LEASE_BASE_NAME = "vmsvc-grpc"
 """The Lease of the replica that writes in all namespaces."""
 
 LEASE_DURATION_MAX_S = 60.0
@@ -42,11 +42,11 @@ def lease_name(namespaces: Collection[str]) -> str:
     for different ones do not, as no namespace has a dot in its name. At most 253 characters.
     """
     names = sorted(set(namespaces))
-    name = ".".join((LEASE, *names))
+    name = ".".join((LEASE_BASE_NAME, *names))
     if len(name) <= _NAME_MAX:
         return name
     digest = sha256(",".join(names).encode()).hexdigest()[:32]
-    return f"{LEASE}{_DIGEST}{digest}"
+    return f"{LEASE_BASE_NAME}{_DIGEST}{digest}"
 
 
 def is_named_after(name: str, lease: str) -> bool:

@@ -113,7 +113,7 @@ class KubeStore:
         try:
             async with asyncio.timeout(self._write_s):
                 raw = await self._api.request("GET", path, query=query)
-            found = msgspec.json.decode(raw, type=_Slices)
+            found = msgspec.json.decode(raw, type=_SliceList)
         except (ApiServerError, TimeoutError, msgspec.DecodeError) as error:
             message = f"whether Endpoints {service} are mirrored cannot be read: {error}"
             raise ChangeError("EndpointSlicesUnread", message, passing=True) from error
@@ -201,7 +201,7 @@ class KubeStore:
         }
         raw = await self._write("DELETE", _path(held), options)
         # One with finalizers stays until they are gone; else the answer is a Status.
-        stays = msgspec.json.decode(raw, type=_Answer).metadata.finalizers
+        stays = msgspec.json.decode(raw, type=_WrittenObject).metadata.finalizers
         return self._held(change, raw) if stays else None
 
     async def _check_owner(self, child: Child) -> None:
@@ -265,12 +265,12 @@ class _Managed(msgspec.Struct):
     metadata: _ManagedMeta = msgspec.field(default_factory=_ManagedMeta)
 
 
-class _AnswerMeta(msgspec.Struct):
+class _WrittenMeta(msgspec.Struct):
     finalizers: list[str] = []
 
 
-class _Answer(msgspec.Struct):
-    metadata: _AnswerMeta
+class _WrittenObject(msgspec.Struct):
+    metadata: _WrittenMeta
 
 
 class _Slice(msgspec.Struct, rename="camel"):
@@ -278,7 +278,7 @@ class _Slice(msgspec.Struct, rename="camel"):
     endpoints: list[msgspec.Raw] | None = None
 
 
-class _Slices(msgspec.Struct):
+class _SliceList(msgspec.Struct):
     items: list[_Slice]
 
 

@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.reconciler.held import Child, Held, HeldObjects
 
-_Child = Child | StoredEndpointSlice
+_Dependent = Child | StoredEndpointSlice
 
 
 class Verb(Enum):
@@ -118,7 +118,7 @@ def _made(changes: tuple[Change, ...]) -> tuple[Change, ...]:
     return tuple(change for change in changes if change.after is not None)
 
 
-def _changes(wanted: _Child | None, held: _Child | None) -> Iterator[Change]:
+def _changes(wanted: _Dependent | None, held: _Dependent | None) -> Iterator[Change]:
     if held is not None and (wanted is None or wanted.meta.uid != held.meta.uid):
         # One with finalizers stays for a while after its deletion; a new one must wait.
         if held.meta.deleting:
@@ -129,7 +129,7 @@ def _changes(wanted: _Child | None, held: _Child | None) -> Iterator[Change]:
         yield Change(held, wanted)
 
 
-def same(one: _Child, other: _Child | None) -> bool:
+def same(one: _Dependent, other: _Dependent | None) -> bool:
     """Whether two objects say the same: the order within Endpoints does not count.
 
     VM Operator's controller sorts ports by a hash; its order stays once it is written.

@@ -32,8 +32,8 @@ ENDPOINTS_MAX = 100
 
 _HEADLESS_LABEL = "service.kubernetes.io/headless"
 
-_Slices = dict[str, StoredEndpointSlice]
-_Held = dict[str, list[SliceEndpoint]]
+_SlicesByName = dict[str, StoredEndpointSlice]
+_EndpointsBySlice = dict[str, list[SliceEndpoint]]
 
 
 def slices(
@@ -56,7 +56,7 @@ def slices(
     endpoint changes at most two slices. O(endpoints).
     """
     wanted = [_endpoint(service, owner.api_version, e) for e in endpoints]
-    held: _Slices = {}
+    held: _SlicesByName = {}
     for family in IPFamily:
         of_family = [e for e in wanted if _family(e) is family]
         old = {s.key.name: s for s in observed if s.address_type == family.value}
@@ -95,9 +95,9 @@ def _of_family(
     service: Key,
     family: IPFamily,
     endpoints: list[SliceEndpoint],
-    observed: _Slices,
+    observed: _SlicesByName,
     taken: Collection[str],
-) -> _Slices:
+) -> _SlicesByName:
     """The slices of one family, by name; at least one."""
     held = _kept(endpoints, observed)
     placed = {e.id for kept in held.values() for e in kept}
@@ -118,17 +118,17 @@ def _of_family(
     }
 
 
-def _kept(endpoints: list[SliceEndpoint], observed: _Slices) -> _Held:
+def _kept(endpoints: list[SliceEndpoint], observed: _SlicesByName) -> _EndpointsBySlice:
     """The endpoints that stay in the slices that they are in, in their order there."""
     left = {e.id: e for e in endpoints}
-    held: _Held = {}
+    held: _EndpointsBySlice = {}
     for name, slice_ in sorted(observed.items()):
         ids = list(dict.fromkeys(e.id for e in slice_.endpoints if e.id in left))
         held[name] = [left.pop(id_) for id_ in ids[:ENDPOINTS_MAX]]
     return held
 
 
-def _place(waiting: list[SliceEndpoint], held: _Held, names: Iterator[str]) -> None:
+def _place(waiting: list[SliceEndpoint], held: _EndpointsBySlice, names: Iterator[str]) -> None:
     """Put those that are in no slice into as few slices as can be."""
     while len(waiting) >= ENDPOINTS_MAX:
         held[next(names)], waiting = waiting[:ENDPOINTS_MAX], waiting[ENDPOINTS_MAX:]

@@ -38,7 +38,7 @@ from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
-from vmsvc_grpc.source.problems import FileProblem, Problems, Report
+from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
 from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
@@ -79,7 +79,7 @@ class FilesSourceBounds:
 
 
 @dataclass(slots=True)
-class _Held:
+class _HeldFile:
     """What was last read of a file. Without signature it was not opened: try again."""
 
     signature: Signature | Oddity | None
@@ -103,7 +103,7 @@ class _Unsettled:
 class _Fetched(NamedTuple):
     """What was read of a file: what is held of it from now on, and what it says, if that counts."""
 
-    held: _Held
+    held: _HeldFile
     contents: Contents | None
 
 
@@ -128,7 +128,7 @@ class FilesSource:
         shared: bool = False,
         namespace: str = DEFAULT_NAMESPACE,
         bounds: FilesSourceBounds = FilesSourceBounds(),
-        report: Report = lambda _: None,
+        report: OnFileProblem = lambda _: None,
     ) -> None:
         """Objects of `kinds` are told, others ignored; in `namespace` if they name none.
 
@@ -147,7 +147,7 @@ class FilesSource:
         self._bounds = bounds
         self._problems = Problems(report)
         self._union = Union()
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, _HeldFile] = {}
         self._unsettled: dict[str, _Unsettled] = {}
         self._touched: set[str] = set()
         # One at a time: a large file may take seconds, and must not cost the others those.
@@ -200,7 +200,7 @@ class FilesSource:
             signature = tree.signature(self._root / path, below=self._below)
         except OSError:
             signature = None
-        self._held[path] = _Held(signature, b"", None)
+        self._held[path] = _HeldFile(signature, b"", None)
         entry = Entry((kind, object_.key), "document 1", Apply(object_))
         self._union.put(path, Contents({entry.id: entry}))
         self._touched.add(path)
@@ -520,7 +520,7 @@ class FilesSource:
     async def _fetched(self, path: str, looked_at: _Unsettled, *, large: bool) -> _Fetched | None:
         """What an unsettled file says; None if it is not what was looked at any more."""
         content = await self._opened(path, looked_at, large=large)
-        if isinstance(content, _Held):
+        if isinstance(content, _HeldFile):
             return _Fetched(content, None)
         if content is None or self._unsettled.get(path) is not looked_at:
             return None
@@ -531,7 +531,7 @@ class FilesSource:
             contents = None if problem else self._union.contents(path)
         else:
             contents, problem = await self._read(path, content.bytes, large=large)
-        return _Fetched(_Held(content.signature, content.digest, problem), contents)
+        return _Fetched(_HeldFile(content.signature, content.digest, problem), contents)
 
     async def _conclude(
         self, path: str, looked_at: _Unsettled, fetched: _Fetched | None, emit: Emit
@@ -548,12 +548,12 @@ class FilesSource:
 
     async def _opened(
         self, path: str, looked_at: _Unsettled, *, large: bool
-    ) -> Content | _Held | None:
+    ) -> Content | _HeldFile | None:
         """The bytes of an unsettled file, or what to hold instead; None if there is no file."""
         found = looked_at.signature
         if isinstance(found, Oddity):
             problem = FileProblem(_shown(path), "", f"{found.text}; it is left out")
-            return _Held(found, b"", problem)
+            return _HeldFile(found, b"", problem)
         bytes_max = self._bounds.file_bytes_max
         read = partial(tree.read_content, self._root / path, bytes_max, below=self._below)
         try:
@@ -563,7 +563,7 @@ class FilesSource:
             return None
         except OSError as error:
             message = f"cannot be read: {tree.reason(error)}"
-            return _Held(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
+            return _HeldFile(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
 
     async def _read(
         self, path: str, content: bytes, *, large: bool
@@ -588,7 +588,7 @@ class FilesSource:
         return contents, None
 
     def _hold(
-        self, path: str, held: _Held, contents: Contents | None
+        self, path: str, held: _HeldFile, contents: Contents | None
     ) -> Sequence[Apply | Malformed]:
         """Take note of a file that was read; what to tell. Without contents, the old ones stay."""
         del self._unsettled[path]
@@ -658,7 +658,7 @@ def _gone_on(steps: Generator[None, None, Contents], slice_s: float) -> Contents
 
 
 def _if_another(
-    whole: bool | None, before: _Held | _Unsettled | None, found: Signature | Oddity
+    whole: bool | None, before: _HeldFile | _Unsettled | None, found: Signature | Oddity
 ) -> bool | None:
     """`whole`, but never of what is still the file from before, and only of files."""
     if isinstance(found, Oddity):

@@ -69,7 +69,7 @@ def value_steps(characters: Characters, index: int) -> Iterator[Step]:
     Raises NotJSONError; the place is then where it is not.
     """
     builder = Builder(index, characters.line)
-    reader = _Reader(characters, builder)
+    reader = _TokenReader(characters, builder)
     work = 0
     while not builder.complete:
         yield from skip_blanks(characters)
@@ -99,7 +99,7 @@ def small_value(characters: Characters) -> tuple[bool, Any, int]:
     return True, value, end - at + containers * CONTAINER_SIZE
 
 
-class _Reader:
+class _TokenReader:
     """Reads a value into a builder, token by token, or whole where it is small."""
 
     def __init__(self, characters: Characters, builder: Builder) -> None:

@@ -41,7 +41,7 @@ class Trouble(NamedTuple):
         return f"{'in order again: ' if self.resolved else ''}{self.message}"
 
 
-Report = Callable[[Trouble], None]
+OnTrouble = Callable[[Trouble], None]
 """Told of each trouble once, and once more, with `resolved`, when it has gone."""
 
 
@@ -76,7 +76,7 @@ class KubeSource:
         kinds: Iterable[Kind] = tuple(Kind),
         namespaces: Sequence[str] = (),
         bounds: KubeSourceBounds = KubeSourceBounds(),
-        report: Report = lambda _: None,
+        report: OnTrouble = lambda _: None,
         random: Callable[[], float] = random.random,
     ) -> None:
         """Without `namespaces`, all at once; with them, nothing is asked of the others."""

@@ -15,7 +15,7 @@ import msgspec
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.parse import ParseError
-from vmsvc_grpc.source.slim import SHAPES, read_slim, slim
+from vmsvc_grpc.source.slim import SLIM_SHAPES, read_slim, slim
 
 _DELETED, _BOOKMARK, _ERROR = "DELETED", "BOOKMARK", "ERROR"
 _HELD = frozenset({"ADDED", "MODIFIED"})
@@ -80,7 +80,7 @@ _decode_error = decoder(Error)
 
 def line_reader(kind: Kind) -> ReadLine:
     """What reads the lines of a watch of one kind."""
-    fields = [("type", str), ("object", SHAPES[kind])]
+    fields = [("type", str), ("object", SLIM_SHAPES[kind])]
     decode = msgspec.json.Decoder(msgspec.defstruct("Line", fields, gc=False)).decode
 
     def read(raw: bytes) -> Line:

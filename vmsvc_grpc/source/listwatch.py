@@ -232,7 +232,7 @@ class ListWatch:
         self._told = False
 
     def line(self, raw: bytes, now: float) -> list[Event] | RequestFailure:
-        """One line of the watch. A RequestFailure is to be handed to `failed`; the watch is over."""
+        """One line of the watch. A RequestFailure ends the watch; hand it to `failed`."""
         try:
             line = self._read_line(raw)
         except msgspec.DecodeError as error:

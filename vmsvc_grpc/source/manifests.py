@@ -126,7 +126,7 @@ def reading(
 
     One text of several MiB in YAML takes a step of its own, at 30 ns a character.
     """
-    reader = _Reader(_Asked(kinds, look, namespace))
+    reader = _DocumentReader(_Asked(kinds, look, namespace))
     for count, step in enumerate(document_steps(content)):
         match step:
             case Item():
@@ -155,7 +155,7 @@ class _Asked(NamedTuple):
     namespace: str
 
 
-class _Reader:
+class _DocumentReader:
     """Takes documents in, and the items of lists before their document is known."""
 
     def __init__(self, asked: _Asked) -> None:

@@ -34,14 +34,14 @@ class FileProblem:
         return f"{self.path}: {'in order again: ' if self.resolved else ''}{place}{self.message}"
 
 
-Report = Callable[[FileProblem], None]
+OnFileProblem = Callable[[FileProblem], None]
 """Told of each problem once, and once more, with `resolved`, when it has gone."""
 
 
 class Problems:
     """The problems that stand now. Each topic (a file, say) has its own."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: OnFileProblem) -> None:
         self._report = report
         self._standing: dict[str, tuple[FileProblem, ...]] = {}
         self._hiding: set[str] = set()

@@ -16,7 +16,7 @@ from vmsvc_grpc.model import parse, wire
 from vmsvc_grpc.model.objects import Kind, Object, StoredEndpoints
 from vmsvc_grpc.model.ownership import is_owned
 
-SHAPES = {**parse.SHAPES, Kind.ENDPOINTS: wire.UnreadEndpoints}
+SLIM_SHAPES = {**parse.SHAPES, Kind.ENDPOINTS: wire.UnreadEndpoints}
 """What `slim` takes: an object of each kind, as far as it is read at first sight."""
 
 _decode_subsets = msgspec.json.Decoder(list[wire.Subset] | None).decode
@@ -32,7 +32,7 @@ def read_slim(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
 
 
 def slim(given: Any) -> Object:
-    """The same for an object that has been decoded as its shape in SHAPES.
+    """The same for an object that has been decoded as its shape in SLIM_SHAPES.
 
     Raises ParseError, and msgspec.DecodeError if the addresses of Endpoints cannot be read.
     """

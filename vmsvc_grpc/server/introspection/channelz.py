@@ -15,18 +15,18 @@ from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
 FILE = channelz_pb2.DESCRIPTOR
 """The file that describes the service, for reflection."""
 
-Source = Callable[[str, Message], Message]
+ChannelzAnswer = Callable[[str, Message], Message]
 """Answers a method of channelz, by its name. Raises RpcError."""
 
 
-def methods(source: Source) -> Iterator[Method]:
+def methods(source: ChannelzAnswer) -> Iterator[Method]:
     """All methods of channelz, answered by `source`."""
     service = FILE.services_by_name["Channelz"]
     for method in service.methods:
         yield UnaryMethod(f"/{service.full_name}/{method.name}", partial(_answer, source, method))
 
 
-def _answer(source: Source, method: MethodDescriptor, request: bytes, _call: Call) -> bytes:
+def _answer(source: ChannelzAnswer, method: MethodDescriptor, request: bytes, _call: Call) -> bytes:
     try:
         asked = GetMessageClass(method.input_type).FromString(request)
     except DecodeError:

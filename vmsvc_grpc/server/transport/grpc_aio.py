@@ -22,7 +22,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status
 
 # In quotes, as only the stubs know that they are generic. Requests are bytes, or EOF.
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
+_CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -42,7 +42,7 @@ class GrpcAio:
 
     def channelz(self, method: str, request: Message) -> Message:
         """What gRPC's core tells of its connections. Raises RpcError."""
-        context = _Refusal()
+        context = _ChannelzRefusal()
         answer: Message | None = getattr(channelz.ChannelzServicer, method)(request, context)
         if answer is None:
             raise RpcError(context.code, context.details)
@@ -91,16 +91,18 @@ class GrpcAio:
             return grpc.stream_stream_rpc_method_handler(partial(self._both_ways, method))
         return grpc.unary_stream_rpc_method_handler(partial(self._stream, method))
 
-    async def _unary(self, method: UnaryMethod, request: bytes, context: _Context) -> bytes:
+    async def _unary(self, method: UnaryMethod, request: bytes, context: _CallContext) -> bytes:
         answer = self._sessions.unary(method, request, _call(context))
         if isinstance(answer, Status):
             await _abort(context, answer)
         return answer
 
-    async def _both_ways(self, method: StreamMethod, _requests: Any, context: _Context) -> None:
+    async def _both_ways(self, method: StreamMethod, _requests: Any, context: _CallContext) -> None:
         await self._stream(method, None, context)
 
-    async def _stream(self, method: StreamMethod, request: bytes | None, context: _Context) -> None:
+    async def _stream(
+        self, method: StreamMethod, request: bytes | None, context: _CallContext
+    ) -> None:
         """Run one stream to its end. `request` is the only one, or None: the client streams."""
         pump = _Pump(context)
         opened = self._sessions.open(method, _call(context), pump.wake)
@@ -117,7 +119,7 @@ class GrpcAio:
             await _abort(context, ending)
 
 
-class _Refusal:
+class _ChannelzRefusal:
     """What the package's channelz says of a call, in the place of gRPC's own context."""
 
     def __init__(self) -> None:
@@ -158,7 +160,7 @@ class _Pump:
 
     _session: Session
 
-    def __init__(self, context: _Context) -> None:
+    def __init__(self, context: _CallContext) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._context = context
@@ -288,11 +290,11 @@ class _Pump:
             self._leave()
 
 
-def _call(context: _Context) -> Call:
+def _call(context: _CallContext) -> Call:
     return Call(context.peer(), dict(context.invocation_metadata() or ()))
 
 
-async def _abort(context: _Context, status: Status) -> NoReturn:
+async def _abort(context: _CallContext, status: Status) -> NoReturn:
     details = (("grpc-status-details-bin", status.details),) if status.details else ()
     try:
         await context.abort(_STATUS_CODES[status.code], status.message, details)
