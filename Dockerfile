@@ -5,9 +5,8 @@ ARG PYTHON=python:3.11-slim-bookworm
 FROM ${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all:
 WORKDIR /src
-COPY requirements.lock requirements-dev.lock ./
-# The build backend is pinned with the development tools; they stay in this stage.
-RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements-dev.lock \
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements-build.lock \
  && python -m venv /opt/vmsvc && /opt/vmsvc/bin/pip install --require-hashes -r requirements.lock
 COPY clients/python clients/python
 COPY LICENSE pyproject.toml ./

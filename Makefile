@@ -11,7 +11,8 @@ GRPCURL := $(CACHE)/bin/grpcurl
 FIELDS  := vmsvc_grpc/model/fields.json
 PROTOS  := $(wildcard proto/vmsvc/v1/*.proto)
 LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-package vmsvc-client --custom-compile-command 'make lock' $(ARGS) pyproject.toml
+	--no-emit-package vmsvc-client --custom-compile-command 'make lock' $(ARGS)
+PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Tests look here; set it to use a grpcurl of your own, which also needs no Go.
 export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
@@ -28,7 +29,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: serve
-serve: .venv ## Serve examples/ and hold their objects in out/ (flags: ARGS=)
+serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: ARGS=)
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out $(ARGS)
 
 .PHONY: test
@@ -89,7 +90,7 @@ check-gen: .venv
 # A lock names packages and hashes. Where they come from is each machine's own setting.
 .PHONY: check-locks
 check-locks: .venv
-	@! grep -nE '://|^-' requirements.lock requirements-dev.lock
+	@! grep -nE '://|^-' requirements*.lock
 	@$(BIN)/pip check || { echo 'The locks lack what pyproject.toml asks for: run make lock.' >&2; exit 1; }
 
 .PHONY: format
@@ -110,8 +111,9 @@ baseline: .venv ## Record the API as released, for buf breaking
 
 .PHONY: lock
 lock: .venv ## Pin dependencies by hash (newest versions: ARGS=--upgrade)
-	$(LOCK) --output-file requirements.lock
-	$(LOCK) --output-file requirements-dev.lock --constraints requirements.lock --group dev
+	$(LOCK) --output-file requirements.lock pyproject.toml
+	$(LOCK) --output-file requirements-dev.lock --constraints requirements.lock --group dev pyproject.toml
+	$(LOCK) --output-file requirements-build.lock --constraints requirements-dev.lock --group build
 
 .PHONY: image
 image: ## Build the container image IMAGE=
@@ -142,11 +144,16 @@ $(GRPCURL): tests/tools/go.mod tests/tools/go.sum
 .PHONY: .venv
 .venv: .venv/installed
 
-.venv/installed: requirements-dev.lock pyproject.toml clients/python/pyproject.toml
+.venv/installed: .venv/serves requirements-dev.lock
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# What runs, without the tools that a first look has no use for.
+.venv/serves: requirements.lock requirements-build.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'vmsvc-grpc needs Python 3.11 or newer, and $(PYTHON) is not: set PYTHON=, as in make PYTHON=python3.12 serve.' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
 .PHONY: clean

@@ -9,6 +9,7 @@ machine() {  # machine NAME ADDRESS: a web server that answers with its name
 }
 
 . "$here/../local-vms.sh"
+[ -x "$bin/envoy" ] || { echo "there is no $bin/envoy: make .venv brings it" >&2; exit 1; }
 background "$bin/envoy" --config-yaml "$(cat "$here/bootstrap.conf")" --use-dynamic-base-id \
     --log-level warning
 
