@@ -24,7 +24,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
@@ -589,7 +589,7 @@ class FilesSource:
 
     def _hold(
         self, path: str, held: _HeldFile, contents: Contents | None
-    ) -> Sequence[Apply | Malformed]:
+    ) -> Iterable[Apply | Malformed | None]:
         """Take note of a file that was read; what to tell. Without contents, the old ones stay."""
         del self._unsettled[path]
         self._held[path] = held
@@ -599,12 +599,12 @@ class FilesSource:
             contents = self._union.contents(path).malformed(str(held.problem))
         if contents is None:
             return ()
-        return self._union.put(path, contents)
+        return self._union.putting(path, contents)
 
-    async def _tell(self, events: Iterable[Apply | Malformed], emit: Emit) -> None:
+    async def _tell(self, events: Iterable[Apply | Malformed | None], emit: Emit) -> None:
         """Tell what was read of a file, with breaks; but not what is outdated by then."""
         for event in events:
-            if self._union.stands(event):
+            if event is not None and self._union.stands(event):
                 emit(event)
             await self._breathe()
 

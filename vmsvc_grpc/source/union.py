@@ -17,6 +17,9 @@ from vmsvc_grpc.source.manifests import Contents, Entry, Flaw, ObjectId, repeate
 
 _NOTHING = Contents()
 
+# About 0.2 ms of work.
+_STEP_OBJECTS = 100
+
 
 class Missing(NamedTuple):
     """An object that its holder defines no more. Nothing was emitted of that yet."""
@@ -65,12 +68,33 @@ class Union:
 
     def put(self, path: str, contents: Contents) -> list[Apply | Malformed]:
         """A file says this now; what to emit of the objects it holds."""
-        self._replace(path, contents)
-        return [event for id_ in contents.entries for event in self._taken(id_, path)]
+        return [event for event in self.putting(path, contents) if event is not None]
+
+    def putting(self, path: str, contents: Contents) -> Iterator[Apply | Malformed | None]:
+        """`put` in steps, with a None now and then, so that others have their turn.
+
+        Should the file be put or dropped again in between, the rest is left to that.
+        """
+        before = self.contents(path)
+        yield from self._letting_go(path, contents)
+        if self.contents(path) is not before:
+            return
+        self._contents[path] = contents
+        for count, id_ in enumerate(contents.entries):
+            if self._contents.get(path) is not contents:
+                return
+            definers = self._definers.setdefault(id_, [])
+            if path not in definers:
+                insort(definers, path)
+            yield from self._taken(id_, path)
+            if count % _STEP_OBJECTS == 0:
+                yield None
 
     def drop(self, path: str) -> None:
         """The file is gone."""
-        self._replace(path, None)
+        for _ in self._letting_go(path, _NOTHING):
+            pass
+        self._contents.pop(path, None)
 
     def tie(self, now: float) -> None:
         """Declare missing what is loose."""
@@ -129,23 +153,25 @@ class Union:
         after = "; after a restart this one would count, as the first in path order"
         return flaw._replace(message=flaw.message + after)
 
-    def _replace(self, path: str, contents: Contents | None) -> None:
-        before = self._contents.pop(path, _NOTHING).entries
-        after = contents.entries if contents else _NOTHING.entries
-        if contents is not None:
-            self._contents[path] = contents
+    def _letting_go(self, path: str, contents: Contents) -> Iterator[None]:
+        """What the file defined, and does not in `contents`, it defines no more; in steps."""
         self._reshuffled.add(path)
-        for id_ in (id_ for id_ in before if id_ not in after):
-            definers = self._definers[id_]
-            definers.remove(path)
-            if not definers:
-                del self._definers[id_]
-            if self._holders.get(id_) == path:
-                del self._holders[id_]
-                self._loose[id_] = path
-                self._reshuffled.update(definers)
-        for id_ in (id_ for id_ in after if id_ not in before):
-            insort(self._definers.setdefault(id_, []), path)
+        before = self.contents(path)
+        for count, id_ in enumerate(before.entries):
+            if self.contents(path) is not before:
+                return
+            definers = self._definers.get(id_, [])
+            # It may not have been put as far as that.
+            if id_ not in contents.entries and path in definers:
+                definers.remove(path)
+                if not definers:
+                    del self._definers[id_]
+                if self._holders.get(id_) == path:
+                    del self._holders[id_]
+                    self._loose[id_] = path
+                    self._reshuffled.update(definers)
+            if count % _STEP_OBJECTS == 0:
+                yield
 
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
         """What to emit of an object that the file defines now."""

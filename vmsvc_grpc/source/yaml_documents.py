@@ -38,6 +38,7 @@ ANCHORS_MAX = 100_000
 """How many anchors a document may have: what each stands for is kept to its end."""
 
 _STEP_EVENTS = 500  # About a millisecond of work.
+_EVENT_LEVELS = 200  # How many of them take libyaml as long as an event does otherwise.
 
 _SEPARATOR = "\n---"
 _SEPARATOR_LINE = re.compile(r"---(?P<blank>[^\S\n]*+)(?:#|\r?$|(?P<value>.))", re.MULTILINE)
@@ -188,14 +189,18 @@ def _part_steps(part: _Part, characters: Characters, builder: _YAMLBuilder) -> I
     unread: int | None = None
     try:
         with closing(events):
-            for count, event in enumerate(events):
+            work = 0
+            for event in events:
                 part.size_unanswered = 0
                 if isinstance(event, yaml.DocumentEndEvent):
                     unread = _unread(event, events)
                     break
                 builder.take(event)
                 yield from builder.ready
-                if count % _STEP_EVENTS == 0:
+                # libyaml looks at each level that is open.
+                work += 1 + builder.depth // _EVENT_LEVELS
+                if work >= _STEP_EVENTS:
+                    work = 0
                     yield None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -217,3 +217,23 @@ def test_what_was_told_is_what_the_files_with_each_object_say(
     held = model.held
     assert model.known == {name: held[path][name] for name, path in model.holders.items()}
     assert model.known.keys() == {name for addresses in held.values() for name in addresses}
+
+
+def test_many_objects_are_put_in_steps_that_others_may_come_between() -> None:
+    many = {f"vm-{index}": "1" for index in range(1_000)}
+    union = Union()
+    union.put("a", contents({"vm-999": "old"}))
+    steps = union.putting("b", contents(many))
+    assert next(step for step in steps if step is None) is None
+    union.put("b", contents({"vm-1": "2", "vm-998": "2"}))
+    assert list(steps) == []
+    assert union.repeats("b") == []
+    steps = union.putting("b", contents(many))
+    events = [step for step in steps if step is not None]
+    assert len(events) == 998, "another file holds the last one, and the first was put before"
+    assert union.repeats("b") == [id_of("vm-999")]
+    assert sum(step is None for step in union.putting("b", contents(many))) >= 10
+    assert missing(union, 0.0) == []
+    union.drop("b")
+    assert len(missing(union, 0.0)) == 999
+    assert list(union.losers(id_of("vm-999"))) == []
