@@ -28,6 +28,7 @@ from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -202,7 +203,7 @@ class FilesSource:
             signature = None
         self._held[path] = _HeldFile(signature, b"", None)
         entry = Entry((kind, object_.key), "document 1", Apply(object_))
-        self._union.put(path, Contents({entry.id: entry}))
+        self._union.put(path, Contents({entry.id: entry}), self._clock())
         self._touched.add(path)
 
     async def run(self, emit: Emit) -> None:
@@ -252,6 +253,7 @@ class FilesSource:
 
     async def _pass(self, emit: Emit, readers: asyncio.TaskGroup) -> None:
         """Look where it is due and tell what has changed."""
+        began = self._clock()
         # First where something is known of how a change was made.
         links_swapped = await self._hear(self._watch.take())
         if self._look_wanted or self._clock() >= self._next_rescan:
@@ -266,7 +268,7 @@ class FilesSource:
                 self._begin_reading(path, readers)
             else:
                 await self._take(path, emit)
-        await self._settle(emit)
+        await self._settle(emit, began)
         await self._report()
 
     async def _hear(self, notices: Notices) -> bool:
@@ -317,7 +319,8 @@ class FilesSource:
             for path in self._unsettled
             if self._reading is None or not self._is_large(path)
         )
-        due += (missing.since + self._settle_s for missing in self._union.missing)
+        if missing := self._union.missing:
+            due.append(missing.since + self._settle_s)
         try:
             async with asyncio.timeout(max(0.0, min(due) - now)):
                 await self._watch.noticed.wait()
@@ -382,10 +385,10 @@ class FilesSource:
         self._directories = set(identities)
         self._watch.keep(watched)
         self._note_vacated(identities, found)
+        unknown = self._vacated | {directory.path for directory in unlisted}
         for path in (self._held.keys() | self._unsettled.keys()) - found:
             await self._breathe()
-            if self._vacated.isdisjoint(_above(path)):
-                self._look_for_unfound(path, unlisted)
+            self._look_for_unfound(path, unknown)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._plan_rescan(began)
 
@@ -427,14 +430,17 @@ class FilesSource:
         late = f"{unwatched}; changes there are seen after some seconds only"
         self._problems.put(_WATCH, [FileProblem(".", "", late)])
 
-    def _look_for_unfound(self, path: str, unlisted: list[tree.Unlisted]) -> None:
+    def _look_for_unfound(self, path: str, unknown: AbstractSet[str]) -> None:
         """Find out what became of a file that the tree no longer shows.
 
-        Listing a directory while it changes may pass over a file that is there.
+        Of one beneath an `unknown` directory that cannot be known. Listing a directory while it
+        changes may pass over a file that is there.
         """
+        if not unknown.isdisjoint(_above(path)):
+            return
         if path.rpartition("/")[0] in self._directories:
             self._look(path)
-        elif not any(path.startswith(f"{u.path}/") for u in unlisted):
+        else:
             self._forget(path)
 
     def _look(self, path: str, *, whole: bool | None = None) -> None:
@@ -589,38 +595,47 @@ class FilesSource:
 
     def _hold(
         self, path: str, held: _HeldFile, contents: Contents | None
-    ) -> Iterable[Apply | Malformed | None]:
-        """Take note of a file that was read; what to tell. Without contents, the old ones stay."""
+    ) -> Iterator[Apply | Malformed | None]:
+        """Take note of a file that was read; what to tell, in steps.
+
+        Without contents, the old ones stay.
+        """
+        now = self._clock()
         del self._unsettled[path]
         self._held[path] = held
         self._touched.add(path)
         if contents is None and self._shared and held.problem:
             # Whoever writes the directory must hear of it, to put the file right.
-            contents = self._union.contents(path).malformed(str(held.problem))
-        if contents is None:
-            return ()
-        return self._union.putting(path, contents)
+            contents = yield from self._union.contents(path).malformed(str(held.problem))
+            if self._held.get(path) is not held:
+                return
+        if contents is not None:
+            yield from self._union.putting(path, contents, now)
 
     async def _tell(self, events: Iterable[Apply | Malformed | None], emit: Emit) -> None:
-        """Tell what was read of a file, with breaks; but not what is outdated by then."""
+        """Tell what was read of a file, with breaks."""
         for event in events:
-            if event is not None and self._union.stands(event):
+            if event is not None:
                 emit(event)
             await self._breathe()
 
-    async def _settle(self, emit: Emit) -> None:
-        """Emit what becomes of objects that their files have let go of."""
-        self._union.tie(self._clock())
-        for missing in self._union.missing:
+    async def _settle(self, emit: Emit, looked_at: float) -> None:
+        """Emit what becomes of objects that their files have let go of.
+
+        All that was there by `looked_at` has been looked at.
+        """
+        for _ in self._union.letting_go(self._clock()):
             await self._breathe()
-            if self._clock() < missing.since + self._settle_s:
-                continue
+        while missing := self._union.missing:
+            await self._breathe()
+            if looked_at < missing.since + self._settle_s:
+                return
             self._look(missing.path)
             if missing.path in self._unsettled:
                 self._union.postpone(missing, self._clock())  # It may be back, unread as yet.
-            elif missing in self._union:
-                for event in self._union.settle(missing):
-                    emit(event)
+                continue
+            for event in self._union.settle(missing):
+                emit(event)
 
     async def _report(self) -> None:
         """Report what is wrong with the files that were read, or whose objects moved."""
@@ -637,8 +652,9 @@ class FilesSource:
                 problems = [FileProblem(_shown(path), *flaw) for flaw in contents.flaws]
                 more = contents.more_flaws
             repeats = self._union.repeats(path)
-            problems += (self._repeat(id_, path) for id_ in repeats[:PROBLEMS_MAX])
-            self._problems.put(path, problems, more=more + len(repeats[PROBLEMS_MAX:]))
+            problems += (self._repeat(id_, path) for id_ in islice(repeats, PROBLEMS_MAX))
+            more += max(0, len(repeats) - PROBLEMS_MAX)
+            self._problems.put(path, problems, more=more)
 
     def _repeat(self, id_: ObjectId, path: str) -> FileProblem:
         return FileProblem(_shown(path), *self._union.repeat(id_, path))

@@ -80,13 +80,14 @@ class Contents:
         """Whether no object could be read in it, of our kinds or another."""
         return not self.entries and not self.ignored
 
-    def malformed(self, message: str) -> Contents:
-        """The same objects, where a newer text cannot be read: they exist, somehow."""
+    def malformed(self, message: str) -> Generator[None, None, Contents]:
+        """The same objects, where a newer text cannot be read: they exist, somehow. In steps."""
         problem = Problem("(file)", message)
-        entries = {
-            entry.id: entry._replace(event=Malformed(*entry.id, problem))
-            for entry in self.entries.values()
-        }
+        entries = dict[ObjectId, Entry]()
+        for count, (id_, entry) in enumerate(self.entries.items()):
+            entries[id_] = entry._replace(event=Malformed(*id_, problem))
+            if count % _STEP_TRIFLES == 0:
+                yield
         return Contents(entries)
 
 

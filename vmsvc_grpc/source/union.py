@@ -4,12 +4,17 @@ Pure. An object that several files define is the one of its holder: the file tha
 it first, or the first in path order where they were all read at once, as at the start. It
 goes on holding the object for as long as it defines it, so that a copy that appears
 beside it changes nothing. Only what differs from the last event is emitted.
+
+A file may define a hundred thousand objects. So what is done for each of them is done in
+steps; whatever else happens to the file in between, the latest counts.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Delete, Malformed
@@ -33,75 +38,79 @@ class Missing(NamedTuple):
 class Union:
     """Contents by file, and the objects that follow from them.
 
-    Not every step leaves each object with a holder: what a file defines no more is loose
-    until `tie` declares it missing. It stays as it was last emitted until its file defines
-    it again, or until `settle` gives it to another file or deletes it.
+    Not every object has a holder: what a file defines no more is missing. It stays as it was
+    last emitted until its file defines it again, or until `settle` gives it to another file or
+    deletes it.
     """
 
     def __init__(self) -> None:
         self._contents: dict[str, Contents] = {}
+        # Files that are gone, and have not let go of all that they defined.
+        self._gone: dict[str, None] = {}
         # In path order.
         self._definers: dict[ObjectId, list[str]] = {}
         self._holders: dict[ObjectId, str] = {}
         self._emitted: dict[ObjectId, Apply | Malformed] = {}
-        self._loose: dict[ObjectId, str] = {}
-        self._missing: dict[ObjectId, Missing] = {}
+        # The one that is missing longest comes first.
+        self._missing: OrderedDict[ObjectId, Missing] = OrderedDict()
+        # By file, the objects that it defines and another one holds.
+        self._repeats: dict[str, dict[ObjectId, None]] = {}
         self._reshuffled: set[str] = set()
 
     @property
     def ignored(self) -> int:
         """How many objects of other kinds the files hold. O(files)."""
-        return sum(contents.ignored for contents in self._contents.values())
+        return sum(self.contents(path).ignored for path in self._contents)
 
     @property
-    def missing(self) -> Iterable[Missing]:
-        """Objects without a holder, each with its time."""
-        return tuple(self._missing.values())
-
-    def __contains__(self, missing: Missing) -> bool:
-        """Whether the object still lacks a holder, since then."""
-        return self._missing.get(missing.id) == missing
+    def missing(self) -> Missing | None:
+        """The object that has been without a holder for longest, if there is one."""
+        return next(iter(self._missing.values()), None)
 
     def contents(self, path: str) -> Contents:
         """What a file says, as far as is known."""
-        return self._contents.get(path, _NOTHING)
+        return _NOTHING if path in self._gone else self._contents.get(path, _NOTHING)
 
-    def put(self, path: str, contents: Contents) -> list[Apply | Malformed]:
-        """A file says this now; what to emit of the objects it holds."""
-        return [event for event in self.putting(path, contents) if event is not None]
+    def put(self, path: str, contents: Contents, now: float) -> list[Apply | Malformed]:
+        """A file says this now; what to emit of the objects it holds. O(objects of the file)."""
+        return [event for event in self.putting(path, contents, now) if event is not None]
 
-    def putting(self, path: str, contents: Contents) -> Iterator[Apply | Malformed | None]:
+    def putting(
+        self, path: str, contents: Contents, now: float
+    ) -> Iterator[Apply | Malformed | None]:
         """`put` in steps, with a None now and then, so that others have their turn.
 
         Should the file be put or dropped again in between, the rest is left to that.
         """
+        self._gone.pop(path, None)
         before = self.contents(path)
-        yield from self._letting_go(path, contents)
-        if self.contents(path) is not before:
+        yield from self._letting_go(path, contents, now)
+        if self._contents.get(path, _NOTHING) is not before or path in self._gone:
             return
-        self._contents[path] = contents
+        # Nobody else has put this one, be it the same as before.
+        self._contents[path] = contents = replace(contents)
         for count, id_ in enumerate(contents.entries):
-            if self._contents.get(path) is not contents:
+            if self._contents.get(path) is not contents or path in self._gone:
                 return
-            definers = self._definers.setdefault(id_, [])
-            if path not in definers:
-                insort(definers, path)
+            self._define(id_, path)
             yield from self._taken(id_, path)
             if count % _STEP_OBJECTS == 0:
                 yield None
 
     def drop(self, path: str) -> None:
-        """The file is gone."""
-        for _ in self._letting_go(path, _NOTHING):
-            pass
-        self._contents.pop(path, None)
+        """The file is gone; its objects go by `letting_go`. O(1)."""
+        self._reshuffled.add(path)
+        if path in self._contents:
+            self._gone[path] = None
 
-    def tie(self, now: float) -> None:
-        """Declare missing what is loose."""
-        for id_, path in self._loose.items():
-            if id_ not in self._holders:
-                self._missing[id_] = Missing(id_, path, now)
-        self._loose.clear()
+    def letting_go(self, now: float) -> Iterator[None]:
+        """Declare missing what the files held that are gone, in steps."""
+        while self._gone:
+            path = next(iter(self._gone))
+            before = self._contents[path]
+            yield from self._letting_go(path, _NOTHING, now)
+            if path in self._gone and self._contents[path] is before:
+                del self._gone[path], self._contents[path]
 
     def settle(self, missing: Missing) -> list[Apply | Malformed | Delete]:
         """Its holder has let go for good; what to emit of the object.
@@ -111,7 +120,7 @@ class Union:
         """
         id_ = missing.id
         del self._missing[id_]
-        definers = self._definers.get(id_, [])
+        definers = self._standing_definers(id_)
         if not definers:
             del self._emitted[id_]
             return [Delete(*id_)]
@@ -122,28 +131,21 @@ class Union:
     def postpone(self, missing: Missing, now: float) -> None:
         """The object is missing since `now` only."""
         self._missing[missing.id] = missing._replace(since=now)
+        self._missing.move_to_end(missing.id)
 
     def reshuffled(self) -> set[str]:
         """Files whose `repeats` may have changed since this was last asked."""
         paths, self._reshuffled = self._reshuffled, set()
         return paths
 
-    def stands(self, event: Apply | Malformed) -> bool:
-        """Whether this is still what was last emitted, or to emit, of its object."""
-        match event:
-            case Apply(object_):
-                return self._emitted.get((object_.kind, object_.key)) is event
-            case Malformed(kind, key):
-                return self._emitted.get((kind, key)) is event
-
-    def repeats(self, path: str) -> list[ObjectId]:
-        """The objects of the file that another file holds. O(objects of the file)."""
-        return [id_ for id_ in self.contents(path).entries if self._holders.get(id_, path) != path]
+    def repeats(self, path: str) -> Collection[ObjectId]:
+        """The objects of the file that another file holds."""
+        return self._repeats.get(path, {}).keys()
 
     def losers(self, id_: ObjectId) -> list[str]:
         """The files that define an object which another one holds, in path order."""
         holder = self._holders.get(id_)
-        return [path for path in self._definers.get(id_, ()) if holder not in (None, path)]
+        return [path for path in self._standing_definers(id_) if holder not in (None, path)]
 
     def repeat(self, id_: ObjectId, path: str) -> Flaw:
         """The flaw of defining an object that another file holds."""
@@ -153,43 +155,75 @@ class Union:
         after = "; after a restart this one would count, as the first in path order"
         return flaw._replace(message=flaw.message + after)
 
-    def _letting_go(self, path: str, contents: Contents) -> Iterator[None]:
+    def _standing_definers(self, id_: ObjectId) -> list[str]:
+        """The files that define an object, in path order, without those that are gone."""
+        return [path for path in self._definers.get(id_, ()) if path not in self._gone]
+
+    def _letting_go(self, path: str, contents: Contents, now: float) -> Iterator[None]:
         """What the file defined, and does not in `contents`, it defines no more; in steps."""
         self._reshuffled.add(path)
-        before = self.contents(path)
+        before = self._contents.get(path, _NOTHING)
         for count, id_ in enumerate(before.entries):
-            if self.contents(path) is not before:
+            if self._contents.get(path) is not before:
                 return
-            definers = self._definers.get(id_, [])
-            # It may not have been put as far as that.
-            if id_ not in contents.entries and path in definers:
-                definers.remove(path)
-                if not definers:
-                    del self._definers[id_]
-                if self._holders.get(id_) == path:
-                    del self._holders[id_]
-                    self._loose[id_] = path
-                    self._reshuffled.update(definers)
+            if id_ not in contents.entries:
+                self._define_no_more(id_, path, now)
             if count % _STEP_OBJECTS == 0:
                 yield
 
+    def _define(self, id_: ObjectId, path: str) -> None:
+        definers = self._definers.setdefault(id_, [])
+        if path not in definers:
+            insort(definers, path)
+        if self._holders.get(id_, path) != path:
+            self._note_repeat(id_, path)
+
+    def _define_no_more(self, id_: ObjectId, path: str, now: float) -> None:
+        definers = self._definers.get(id_, [])
+        if path not in definers:
+            return  # It had not been put as far as that.
+        definers.remove(path)
+        self._note_no_repeat(id_, path)
+        if self._holders.get(id_) == path:
+            del self._holders[id_]
+            self._missing[id_] = Missing(id_, path, now)
+            self._reshuffled.update(definers)
+            for other in definers:
+                self._note_no_repeat(id_, other)
+        if not definers:
+            del self._definers[id_]
+
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
         """What to emit of an object that the file defines now."""
-        holder = self._holders.get(id_) or self._let_go_by(id_) or path
+        missing = self._missing.get(id_)
+        holder = missing.path if missing else self._holders.get(id_, path)
         if holder != path:
             return
         if id_ not in self._holders:
             self._hold(id_, path)
         yield from self._news(id_)
 
-    def _let_go_by(self, id_: ObjectId) -> str | None:
-        missing = self._missing.get(id_)
-        return missing.path if missing else self._loose.get(id_)
-
     def _hold(self, id_: ObjectId, path: str) -> None:
         self._holders[id_] = path
         self._missing.pop(id_, None)
-        self._reshuffled.update(self._definers[id_])
+        definers = self._definers[id_]
+        self._reshuffled.update(definers)
+        for other in definers:
+            if other == path:
+                self._note_no_repeat(id_, path)
+            else:
+                self._note_repeat(id_, other)
+
+    def _note_repeat(self, id_: ObjectId, path: str) -> None:
+        self._repeats.setdefault(path, {})[id_] = None
+
+    def _note_no_repeat(self, id_: ObjectId, path: str) -> None:
+        repeats = self._repeats.get(path)
+        if repeats is None:
+            return
+        repeats.pop(id_, None)
+        if not repeats:
+            del self._repeats[path]
 
     def _news(self, id_: ObjectId) -> Iterator[Apply | Malformed]:
         event = self._entry(id_, self._holders[id_]).event

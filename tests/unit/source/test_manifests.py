@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from vmsvc_grpc.model.events import Apply, Malformed
@@ -158,9 +160,20 @@ def test_nothing_counts_of_a_text_that_does_not_parse() -> None:
         read_objects(f"{VM % 'a'}---\n[".encode(), KINDS)
 
 
+def finished(steps: Generator[None, None, Contents]) -> Contents:
+    """What comes of steps, all of them taken."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            contents: Contents = end.value
+            return contents
+
+
 def test_malformed_contents_are_the_same_objects() -> None:
     text = f"{VM % 'a'}---\n{VM % 'b'}"
-    contents = read_objects(text.encode(), KINDS).malformed("line 1: no YAML")
+    steps = read_objects(text.encode(), KINDS).malformed("line 1: no YAML")
+    contents = finished(steps)
     assert names(contents) == ["VirtualMachine default/a", "VirtualMachine default/b"]
     assert [entry.event for entry in contents.entries.values()] == [
         Malformed(Kind.VIRTUAL_MACHINE, Key("default", name), Problem("(file)", "line 1: no YAML"))

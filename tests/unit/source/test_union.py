@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.objects import vm
-from vmsvc_grpc.model.events import Apply, Delete, Event
+from vmsvc_grpc.model.events import Apply, Delete, Event, Malformed
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.source.manifests import Contents, Entry, Flaw, ObjectId
 from vmsvc_grpc.source.union import Missing, Union
 
 
 def id_of(name: str) -> ObjectId:
     return Kind.VIRTUAL_MACHINE, Key("shop", name)
+
+
+BROKEN = Malformed(*id_of("x"), Problem("(object)", "is broken"))
 
 
 def contents(addresses: Mapping[str, str], flaws: tuple[Flaw, ...] = ()) -> Contents:
@@ -39,104 +44,108 @@ def told(events: Sequence[Event]) -> list[str]:
     return texts
 
 
-def missing(union: Union, now: float) -> list[Missing]:
-    """What is missing, what was loose included."""
-    union.tie(now)
-    return list(union.missing)
+def missing(union: Union, now: float = 0.0) -> list[Missing]:
+    """What is missing, longest first, once what is gone has let go."""
+    for _ in union.letting_go(now):
+        pass
+    found: list[Missing] = []
+    while (first := union.missing) and first not in found:
+        found.append(first)
+        union.postpone(first, first.since)
+    return found
 
 
 def test_only_differences_are_told() -> None:
     union = Union()
-    assert told(union.put("a", contents({"x": "1", "y": "1"}))) == ["x=1", "y=1"]
-    assert told(union.put("a", contents({"x": "1", "y": "2"}))) == ["y=2"]
-    assert told(union.put("a", contents({"x": "1", "y": "2", "z": "1"}))) == ["z=1"]
+    assert told(union.put("a", contents({"x": "1", "y": "1"}), 0.0)) == ["x=1", "y=1"]
+    assert told(union.put("a", contents({"x": "1", "y": "2"}), 0.0)) == ["y=2"]
+    assert told(union.put("a", contents({"x": "1", "y": "2", "z": "1"}), 0.0)) == ["z=1"]
     assert missing(union, 0.0) == []
 
 
 def test_the_file_that_had_an_object_goes_on_having_it() -> None:
     union = Union()
-    assert told(union.put("b", contents({"x": "b"}))) == ["x=b"]
-    assert told(union.put("c", contents({"x": "c"}))) == []
-    assert told(union.put("a", contents({"x": "a"}))) == []
-    assert told(union.put("b", contents({"x": "b2"}))) == ["x=b2"]
+    assert told(union.put("b", contents({"x": "b"}), 0.0)) == ["x=b"]
+    assert told(union.put("c", contents({"x": "c"}), 0.0)) == []
+    assert told(union.put("a", contents({"x": "a"}), 0.0)) == []
+    assert told(union.put("b", contents({"x": "b2"}), 0.0)) == ["x=b2"]
     union.drop("b")
-    assert union.put("c", contents({"x": "c2"})) == [], "it may be back yet"
+    assert union.put("c", contents({"x": "c2"}), 0.0) == [], "it may be back yet"
     (let_go,) = missing(union, 1.0)
     assert told(union.settle(let_go)) == ["x=a"]
-    assert union.put("b", contents({"x": "b"})) == []
+    assert union.put("b", contents({"x": "b"}), 0.0) == []
     assert missing(union, 2.0) == []
 
 
 def test_a_file_that_is_back_in_time_has_its_object_still() -> None:
     union = Union()
-    union.put("b", contents({"x": "b"}))
-    union.put("a", contents({"x": "a"}))
+    union.put("b", contents({"x": "b"}), 0.0)
+    union.put("a", contents({"x": "a"}), 0.0)
     union.drop("b")
-    assert union.put("b", contents({"x": "b"})) == []
+    assert union.put("b", contents({"x": "b"}), 0.0) == []
     assert missing(union, 1.0) == []
     union.drop("b")
-    (let_go,) = missing(union, 2.0)
-    assert let_go in union
-    assert told(union.put("b", contents({"x": "b2"}))) == ["x=b2"]
+    assert missing(union, 2.0) == [Missing(id_of("x"), "b", 2.0)]
+    assert told(union.put("b", contents({"x": "b2"}), 0.0)) == ["x=b2"]
     assert missing(union, 3.0) == []
-    assert let_go not in union
 
 
 def test_one_that_says_the_same_is_the_next() -> None:
     """As a file that was renamed does; then nothing has happened."""
     union = Union()
-    union.put("b", contents({"x": "1"}))
-    union.put("a", contents({"x": "2"}))
+    union.put("b", contents({"x": "1"}), 0.0)
+    union.put("a", contents({"x": "2"}), 0.0)
     union.drop("b")
-    union.put("c", contents({"x": "1"}))
+    union.put("c", contents({"x": "1"}), 0.0)
     (let_go,) = missing(union, 1.0)
     assert union.settle(let_go) == []
-    assert told(union.put("c", contents({"x": "3"}))) == ["x=3"]
+    assert told(union.put("c", contents({"x": "3"}), 0.0)) == ["x=3"]
 
 
 def test_repeats_are_told_of_every_file_but_the_one_that_has_it() -> None:
     union = Union()
-    union.put("b", contents({"w": "1", "x": "b"}))
-    union.put("c", contents({"x": "c"}))
+    union.put("b", contents({"w": "1", "x": "b"}), 0.0)
+    union.put("c", contents({"x": "c"}), 0.0)
     assert union.reshuffled() == {"b", "c"}
     assert union.reshuffled() == set()
     text = "VirtualMachine shop/x is defined in b already, which counts; remove one of them"
-    assert union.repeats("b") == []
-    assert union.repeats("c") == [id_of("x")]
+    assert not union.repeats("b")
+    assert list(union.repeats("c")) == [id_of("x")]
     assert union.repeat(id_of("x"), "c") == Flaw("document 1", text)
-    union.put("a", contents({"x": "a"}))
+    union.put("a", contents({"x": "a"}), 0.0)
     after = "; after a restart this one would count, as the first in path order"
     assert union.repeat(id_of("x"), "a") == Flaw("document 1", text + after)
     assert union.losers(id_of("x")) == ["a", "c"]
     assert union.losers(id_of("w")) == []
     union.drop("b")
+    let_gone = missing(union, 1.0)
     assert union.reshuffled() >= {"a", "b", "c"}
     assert union.losers(id_of("x")) == [], "nobody has it for now"
-    for let_go in missing(union, 1.0):
+    for let_go in let_gone:
         union.settle(let_go)
     assert union.reshuffled() >= {"a", "c"}
-    assert union.repeats("a") == []
-    assert union.repeats("c") == [id_of("x")]
+    assert not union.repeats("a")
+    assert list(union.repeats("c")) == [id_of("x")]
 
 
 def test_what_no_file_defines_is_missing_until_it_is_deleted_or_back() -> None:
     union = Union()
-    union.put("a", contents({"x": "1", "y": "1"}))
+    union.put("a", contents({"x": "1", "y": "1"}), 0.0)
     union.drop("a")
     x, y = Missing(id_of("x"), "a", 1.0), Missing(id_of("y"), "a", 1.0)
     assert missing(union, 1.0) == [x, y]
     union.postpone(x, 2.0)
-    assert list(union.missing) == [x._replace(since=2.0), y]
+    assert missing(union) == [y, x._replace(since=2.0)]
     assert union.settle(y) == [Delete(*id_of("y"))]
-    assert told(union.put("b", contents({"y": "1"}))) == ["y=1"]
-    assert union.put("a", contents({"x": "1"})) == []
-    assert list(union.missing) == []
+    assert told(union.put("b", contents({"y": "1"}), 0.0)) == ["y=1"]
+    assert union.put("a", contents({"x": "1"}), 0.0) == []
+    assert missing(union) == []
 
 
 def test_an_object_that_was_never_told_is_never_missing() -> None:
     union = Union()
-    union.put("a", contents({"x": "1"}))
-    union.put("b", contents({"x": "2"}))
+    union.put("a", contents({"x": "1"}), 0.0)
+    union.put("b", contents({"x": "2"}), 0.0)
     union.drop("b")
     assert missing(union, 1.0) == []
 
@@ -144,96 +153,181 @@ def test_an_object_that_was_never_told_is_never_missing() -> None:
 def test_an_object_that_was_malformed_is_told_once_it_is_good() -> None:
     union = Union()
     good = contents({"x": "1"})
-    union.put("a", good)
-    assert union.put("a", good.malformed("no YAML")) == [
-        entry.event for entry in good.malformed("no YAML").entries.values()
-    ]
-    assert told(union.put("a", good)) == ["x=1"]
+    bad = Contents({id_: entry._replace(event=BROKEN) for id_, entry in good.entries.items()})
+    union.put("a", good, 0.0)
+    assert union.put("a", bad, 0.0) == [BROKEN]
+    assert told(union.put("a", good, 0.0)) == ["x=1"]
 
 
 def test_counts_what_is_ignored_in_files_that_are_there() -> None:
     union = Union()
-    union.put("a", Contents(ignored=2))
-    union.put("b", Contents(ignored=3))
+    union.put("a", Contents(ignored=2), 0.0)
+    union.put("b", Contents(ignored=3), 0.0)
     assert union.ignored == 5
     union.drop("a")
     assert union.ignored == 3
 
 
-files = st.dictionaries(st.sampled_from("xyz"), st.sampled_from("12"), max_size=3)
-steps = st.lists(st.tuples(st.sampled_from("abc"), st.none() | files, st.booleans()), max_size=20)
+FEW, MANY = ("x", "y", "z"), 150
+"""Names that are told apart, and how many more a large file has, so that it takes steps."""
+
+# What a file says: nothing if it is gone; whether it is large.
+files = st.dictionaries(st.sampled_from(FEW), st.sampled_from("12"), max_size=3)
+writes = st.tuples(st.sampled_from("abc"), st.none() | files, st.booleans())
+turns = st.sampled_from(["step", "settle"])
+
+
+def _large(addresses: dict[str, str]) -> dict[str, str]:
+    """The same, and many others, before and behind them."""
+    others = {f"other-{index}": "1" for index in range(MANY)}
+    return {"first": "1"} | addresses | others | {"last": "1"}
 
 
 class Model:
-    """A union, the files that it was told of, what follows, and which file has what."""
+    """A union that is given files in steps, and a naive model of the files and their holders."""
 
     def __init__(self) -> None:
         self.union = Union()
         self.held: dict[str, dict[str, str]] = {}
         self.known: dict[str, str] = {}
-        self.holders: dict[str, str] = {}
+        self.under_way: list[Iterator[Event | None]] = []
 
     def write(self, path: str, addresses: dict[str, str] | None) -> None:
         if addresses is None:
             self.held.pop(path, None)
             self.union.drop(path)
+            self.under_way.append(self.union.letting_go(0.0))
+        else:
+            self.held[path] = addresses
+            self.under_way.append(self.union.putting(path, contents(addresses), 0.0))
+        self.step()
+
+    def step(self) -> None:
+        """Go on with what was begun last: what was begun before it has been overtaken."""
+        if not self.under_way:
             return
-        self.held[path] = addresses
-        self._note(self.union.put(path, contents(addresses)))
-        for name in addresses:
-            self.holders.setdefault(name, path)
+        try:
+            self._note([next(self.under_way[-1])])
+        except StopIteration:
+            self.under_way.pop()
+        self.check()
+
+    def finish(self) -> None:
+        while self.under_way:
+            self.step()
 
     def settle(self) -> None:
-        for let_go in missing(self.union, 0.0):
-            name = let_go.id[1].name
-            said = self.known[name]
+        for let_go in missing(self.union):
             self._note(self.union.settle(let_go))
-            definers = [path for path in sorted(self.held) if name in self.held[path]]
-            same = [path for path in definers if self.held[path][name] == said]
-            del self.holders[name]
-            if definers:
-                self.holders[name] = (same or definers)[0]
 
-    def _note(self, events: Sequence[Event]) -> None:
+    def check(self) -> None:
+        """Whatever is under way, each loser can be told of."""
+        for path in "abc":
+            for id_ in islice(self.union.repeats(path), 5):
+                assert self.union.repeat(id_, path).message
+        for name in FEW:
+            for path in self.union.losers(id_of(name)):
+                assert self.union.repeat(id_of(name), path).message
+
+    def _note(self, events: Sequence[Event | None]) -> None:
         for event in events:
             if isinstance(event, Delete):
                 del self.known[event.key.name]
-            else:
+            elif event is not None:
                 name, _, address = told([event])[0].partition("=")
                 self.known[name] = address
 
 
-@given(steps)
-def test_what_was_told_is_what_the_files_with_each_object_say(
-    steps: list[tuple[str, dict[str, str] | None, bool]],
+@given(st.lists(writes | turns, max_size=20))
+def test_what_was_told_is_what_the_files_say_however_steps_mix(
+    steps: list[tuple[str, dict[str, str] | None, bool] | str],
 ) -> None:
-    """Once what is missing is settled, whenever that is done; beside a naive model of it."""
     model = Model()
-    for path, addresses, settled in steps:
-        model.write(path, addresses)
-        if settled:
+    for step in steps:
+        if step == "step":
+            model.step()
+        elif step == "settle":
+            model.finish()
             model.settle()
+        else:
+            assert not isinstance(step, str)
+            path, addresses, large = step
+            model.write(path, _large(addresses) if large and addresses is not None else addresses)
+    model.finish()
     model.settle()
-    held = model.held
-    assert model.known == {name: held[path][name] for name, path in model.holders.items()}
-    assert model.known.keys() == {name for addresses in held.values() for name in addresses}
+    union, held = model.union, model.held
+    defined = {name for addresses in held.values() for name in addresses}
+    assert model.known.keys() == defined
+    for name, address in model.known.items():
+        losers = union.losers(id_of(name))
+        (holder,) = {path for path in held if name in held[path]}.difference(losers)
+        assert held[holder][name] == address
+        assert all(id_of(name) in union.repeats(path) for path in losers)
+    assert sum(len(union.repeats(path)) for path in "abc") == sum(
+        len(union.losers(id_of(name))) for name in defined
+    )
+    assert missing(union) == []
 
 
-def test_many_objects_are_put_in_steps_that_others_may_come_between() -> None:
-    many = {f"vm-{index}": "1" for index in range(1_000)}
+@given(st.lists(writes | st.just("settle"), max_size=20))
+def test_the_holder_is_the_one_that_a_naive_model_has(
+    steps: list[tuple[str, dict[str, str] | None, bool] | str],
+) -> None:
+    model = Model()
+    holders: dict[str, str] = {}
+
+    def settle() -> None:
+        said = {
+            let_go.id[1].name: model.known[let_go.id[1].name] for let_go in missing(model.union)
+        }
+        model.settle()
+        for name, address in said.items():
+            definers = [path for path in sorted(model.held) if name in model.held[path]]
+            same = [path for path in definers if model.held[path][name] == address]
+            del holders[name]
+            if definers:
+                holders[name] = (same or definers)[0]
+
+    for step in steps:
+        if isinstance(step, str):
+            settle()
+            continue
+        path, addresses, _ = step
+        model.write(path, addresses)
+        model.finish()
+        for name in addresses or ():
+            holders.setdefault(name, path)
+    settle()
+    assert model.known == {name: model.held[path][name] for name, path in holders.items()}
+
+
+MANY_ADDRESSES = {f"vm-{index}": "1" for index in range(1_000)}
+
+
+def test_many_objects_are_put_and_let_go_of_in_steps() -> None:
     union = Union()
-    union.put("a", contents({"vm-999": "old"}))
-    steps = union.putting("b", contents(many))
-    assert next(step for step in steps if step is None) is None
-    union.put("b", contents({"vm-1": "2", "vm-998": "2"}))
-    assert list(steps) == []
-    assert union.repeats("b") == []
-    steps = union.putting("b", contents(many))
-    events = [step for step in steps if step is not None]
-    assert len(events) == 998, "another file holds the last one, and the first was put before"
-    assert union.repeats("b") == [id_of("vm-999")]
-    assert sum(step is None for step in union.putting("b", contents(many))) >= 10
-    assert missing(union, 0.0) == []
+    union.put("a", contents({"vm-999": "old"}), 0.0)
+    steps = list(union.putting("b", contents(MANY_ADDRESSES), 0.0))
+    assert steps.count(None) >= 10
+    assert len(steps) - steps.count(None) == 999, "another file holds the last one"
+    assert list(union.repeats("b")) == [id_of("vm-999")]
     union.drop("b")
-    assert len(missing(union, 0.0)) == 999
-    assert list(union.losers(id_of("vm-999"))) == []
+    assert union.missing is None, "nothing was done for each of them yet"
+    assert union.losers(id_of("vm-999")) == []
+    assert len(list(union.letting_go(0.0))) >= 10
+    assert len(missing(union)) == 999
+    assert not union.repeats("b")
+
+
+def test_a_file_that_is_back_before_all_was_let_go_has_all_of_it() -> None:
+    union = Union()
+    union.put("a", contents(MANY_ADDRESSES), 0.0)
+    union.drop("a")
+    letting_go = union.letting_go(0.0)
+    for _ in range(3):
+        next(letting_go)
+    assert union.put("a", contents(MANY_ADDRESSES), 0.0) == []
+    assert list(letting_go) == []
+    assert missing(union) == []
+    union.drop("a")
+    assert len(missing(union)) == 1_000
