@@ -8,14 +8,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 from vmsvc_grpc import __version__, flags
-from vmsvc_grpc.config import Config, ConfigError
+from vmsvc_grpc.config import Config, ConfigError, path
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
-from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.rules import Rules
@@ -28,17 +27,14 @@ EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-_SERVE_EPILOG = """\
-Every flag has an environment variable: VMSVC_ and its name, as in VMSVC_DRAIN_S for --drain-s;
-lists are separated by commas, flags without a value take true or false. The flag wins.
-
+_SERVE_EXITS = """\
 exit status:
   0  ended by SIGTERM, SIGINT or SIGHUP, after draining
   1  cannot start or go on: an address in use, a directory that cannot be read or written
   2  a wrong flag or setting
 """
 
-_RELEASE_EPILOG = """\
+_RELEASE_EXITS = """\
 exit status:
   0  every VirtualMachineService is free of it; or --dry-run has shown which are not
   1  a replica holds the Lease, the answer was no, or the API server cannot be asked or refuses;
@@ -46,7 +42,7 @@ exit status:
   2  a wrong flag or setting
 """
 
-_RENDER_EPILOG = """\
+_RENDER_EXITS = """\
 exit status:
   0  everything could be rendered
   1  an object is refused or cannot be read; the others are rendered
@@ -54,21 +50,39 @@ exit status:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, ours to print, and whose flags are written out."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            **settings,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line. It leaves flags as texts, unset ones as None."""
-    whole = argparse.ArgumentParser(
+    """The parser of the whole command line. It leaves flags as texts, unset ones as None.
+
+    Its errors are ConfigErrors.
+    """
+    whole = _Parser(
         prog="vmsvc-grpc",
         description="Serves the endpoints of VM Operator's VirtualMachineServices over gRPC "
         "and xDS.",
     )
     whole.add_argument("--version", action="version", version=f"vmsvc-grpc {__version__}")
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     serve = commands.add_parser(
         "serve",
         help="serve endpoints, and hold the objects that go with them",
         description="Serve endpoints over gRPC and xDS, and hold the objects that go with them.",
-        epilog=_SERVE_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_environment("--drain-s") + _SERVE_EXITS,
     )
     flags.add(serve, flags.SERVE)
     render = commands.add_parser(
@@ -76,8 +90,7 @@ def parser() -> argparse.ArgumentParser:
         help="print the Service and Endpoints that would be held, and end",
         description="Print, as YAML, the Service and Endpoints that would be held for each "
         "VirtualMachineService; problems go to standard error. Asks no server.",
-        epilog=_RENDER_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_environment("--namespace") + _RENDER_EXITS,
     )
     render.add_argument(
         "path", metavar="FILE|DIR|-", help="manifests: a file, a directory, or - for standard input"
@@ -89,11 +102,19 @@ def parser() -> argparse.ArgumentParser:
         description="Take our finalizer off every VirtualMachineService, so that deleting them "
         "waits for nobody. For an uninstall, once no replica runs and VM Operator does not. Asks "
         "before it does anything, and refuses while a replica holds the Lease.",
-        epilog=_RELEASE_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_environment("--dry-run") + _RELEASE_EXITS,
     )
     flags.add(release, flags.RELEASE)
     return whole
+
+
+def _environment(example: str) -> str:
+    variable = f"VMSVC_GRPC_{example.removeprefix('--').replace('-', '_').upper()}"
+    return (
+        f"Every flag has an environment variable: VMSVC_GRPC_ and its name, as in\n{variable} for "
+        f"{example}; lists are separated by commas, flags without a value take true\nor false. The "
+        "flag wins.\n\n"
+    )
 
 
 def _rules(settings: Mapping[str, Any]) -> AddressRules:
@@ -162,13 +183,10 @@ def _credentials(
 
 def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     given = flags.settings(flags.SERVE, arguments, environment)
-    level = logging.getLevelNamesMapping().get(given["log_level"])
-    if level is None:
-        raise ConfigError(f"--log-level: {quoted(given['log_level'].lower())} is not known")
     checked = config(given, environment)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=given["log_level"], handlers=[handler])
     # Only serving needs the event loop and gRPC; --help and render answer without them.
     from vmsvc_grpc import app  # noqa: PLC0415
 
@@ -178,6 +196,8 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
 def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     given = flags.settings(flags.RENDER, arguments, environment)
     namespace = _one_of(given.get("namespace", ()))
+    if arguments.path != "-":
+        path(arguments.path)  # Refuses an empty one, which would be the working directory.
     from vmsvc_grpc import render  # noqa: PLC0415
 
     return render.render(
@@ -207,16 +227,25 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
     )
 
 
-_COMMANDS = {"serve": _serve, "render": _render, "release": _release}
+_COMMANDS = {
+    "serve": (_serve, flags.SERVE),
+    "render": (_render, flags.RENDER),
+    "release": (_release, flags.RELEASE),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. Usage errors end with 2 and one line."""
-    arguments = parser().parse_args(argv)
+    name = "vmsvc-grpc"
     try:
-        return _COMMANDS[arguments.command](arguments, os.environ)
+        arguments = parser().parse_args(argv)
+        name = f"{name} {arguments.command}"
+        run, known = _COMMANDS[arguments.command]
+        for remark in flags.misnamed(known, os.environ):
+            print(f"{name}: {remark}", file=sys.stderr)
+        return run(arguments, os.environ)
     except ConfigError as error:
-        print(f"vmsvc-grpc {arguments.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         # While serving, SIGINT drains; before that, and in the other commands, it ends at once.

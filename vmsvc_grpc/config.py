@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vmsvc_grpc.kube.credentials import Credentials, InCluster
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
-from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.reconciler.copying import Copying
@@ -19,10 +19,18 @@ from vmsvc_grpc.reconciler.election import LEASE_BASE_NAME
 from vmsvc_grpc.server.limits import Limits
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class ConfigError(Exception):
-    """A setting is wrong; the message names it and says what to do."""
+    """A setting is wrong; the message names it and says what to do.
+
+    It is one line, cut and escaped: whoever sets a variable need not be who reads this.
+    """
+
+    def __init__(self, message: str) -> None:
+        """The message is made safe to print."""
+        super().__init__(escaped(message))
 
 
 class ListenAddress(NamedTuple):
@@ -56,14 +64,41 @@ def address(text: str) -> ListenAddress:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
         raise ConfigError(f"{quoted(text)} is not HOST:PORT; write for instance 127.0.0.1:50051")
-    if host != "localhost":
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            raise ConfigError(
-                f"{quoted(host)} in {quoted(text)} is not an IP address to listen on"
-            ) from None
+    if host != "localhost" and not _is_ip_address(host):
+        raise ConfigError(f"{quoted(host)} in {quoted(text)} is not an IP address to listen on")
     return ListenAddress(host, int(port))
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    # Anything may be a zone to Python (`fe80::1%eth0`).
+    return text.isascii() and text.isprintable()
+
+
+def path(text: str) -> Path:
+    """The path that a text names, whether or not there is something. Raises ConfigError.
+
+    An empty one would be the working directory, which nobody asked for.
+    """
+    if not text.strip():
+        raise ConfigError(f"{quoted(text)} names no file or directory")
+    try:
+        Path(text).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ConfigError(f"{quoted(text)} cannot be looked at: {error.strerror}") from error
+    return Path(text)
+
+
+def log_level(text: str) -> str:
+    """The name of a level as `logging` has it, given in either case. Raises ConfigError."""
+    if text.lower() not in LOG_LEVELS:
+        raise ConfigError(f"{quoted(text)} is not known; use one of {', '.join(LOG_LEVELS)}")
+    return text.upper()
 
 
 def ip_families(text: str) -> tuple[IPFamily, ...]:

@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.config import (
@@ -14,9 +13,11 @@ from vmsvc_grpc.config import (
     address,
     ip_families,
     key_patterns,
+    log_level,
     namespace,
     namespaces,
     object_name,
+    path,
 )
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S
@@ -41,8 +42,11 @@ class Flag(NamedTuple):
 
     @property
     def variable(self) -> str:
-        """The name of its environment variable."""
-        return f"VMSVC_{self.dest.upper()}"
+        """The name of its environment variable.
+
+        The client's variables begin with `VMSVC_`: one name must not mean two things.
+        """
+        return f"VMSVC_GRPC_{self.dest.upper()}"
 
 
 def _boolean(text: str) -> bool:
@@ -245,14 +249,14 @@ RELEASE = [
 SERVE = [
     Flag(
         "--manifests",
-        Path,
+        path,
         "directory of YAML and JSON manifests to serve instead of an API server; followed live",
         None,
         "DIR",
     ),
     Flag(
         "--output",
-        Path,
+        path,
         "directory in which to hold the Service and Endpoints of each VirtualMachineService",
         None,
         "DIR",
@@ -356,7 +360,7 @@ SERVE = [
     *_limit_flags(),
     Flag(
         "--log-level",
-        str.upper,
+        log_level,
         "the least severe lines to log: debug, info, warning, error",
         "info",
         "LEVEL",
@@ -375,6 +379,21 @@ def add(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
             parser.add_argument(flag.name, action="store_const", const="true", help=text)
         else:
             parser.add_argument(flag.name, metavar=flag.metavar, help=text)
+
+
+def misnamed(flags: Sequence[Flag], environment: Mapping[str, str]) -> list[str]:
+    """What to say of variables named without `GRPC_`, as ours once were: they set nothing.
+
+    In the order of the flags. Where our own variable is set too, the other is the client's.
+    """
+    found = []
+    for flag in flags:
+        other = flag.variable.replace("VMSVC_GRPC_", "VMSVC_", 1)
+        if other in environment and flag.variable not in environment:
+            found.append(
+                f"{other} is not read here; the variable of {flag.name} is {flag.variable}"
+            )
+    return found
 
 
 def settings(

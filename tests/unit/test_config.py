@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from vmsvc.options import parse as client_options
 from vmsvc_grpc import __main__ as command
 from vmsvc_grpc import flags
 from vmsvc_grpc.config import Config, ConfigError, ListenAddress, address, ip_families
 from vmsvc_grpc.kube.credentials import InCluster
 from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.model.problem import MESSAGE_CHARACTERS_MAX
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
 
@@ -97,10 +101,10 @@ def settings(arguments: list[str], environment: dict[str, str] | None = None) ->
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Path) -> None:
     environment = {
-        "VMSVC_MANIFESTS": str(tmp_path),
-        "VMSVC_DRAIN_S": "3",
-        "VMSVC_ALLOW_LOOPBACK": "true",
-        "VMSVC_STREAMS_MAX": "7",
+        "VMSVC_GRPC_MANIFESTS": str(tmp_path),
+        "VMSVC_GRPC_DRAIN_S": "3",
+        "VMSVC_GRPC_ALLOW_LOOPBACK": "true",
+        "VMSVC_GRPC_STREAMS_MAX": "7",
     }
     config = settings(["--drain-s", "4"], environment)
     assert config.manifests == tmp_path
@@ -108,6 +112,76 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
     assert config.rules.allow_loopback is True
     assert config.limits.streams_max == 7
     assert config.settle_s == 0.2
+
+
+def test_no_variable_of_ours_is_one_of_the_client(capsys: pytest.CaptureFixture[str]) -> None:
+    """`VMSVC_OUTPUT` was a directory to one program, and a format to the other."""
+    with pytest.raises(SystemExit):
+        client_options(["--help"], {}, terminal=False)
+    the_clients = set(re.findall("VMSVC_[A-Z_]+", capsys.readouterr().out))
+    assert {"VMSVC_OUTPUT", "VMSVC_NAMESPACE"} <= the_clients
+    ours = {flag.variable for flag in (*flags.SERVE, *flags.RENDER, *flags.RELEASE)}
+    assert all(name.startswith("VMSVC_GRPC_") for name in ours)
+    assert not ours & the_clients
+
+
+@pytest.mark.parametrize(
+    ("arguments", "others"),
+    [
+        (["serve", "--manifests", "none"], [*flags.SERVE]),
+        (["render", "none"], [*flags.RENDER]),
+        (["release", "--namespace", "A"], [*flags.RELEASE]),
+    ],
+)
+def test_a_variable_by_its_name_of_before_sets_nothing_and_is_named(
+    arguments: list[str],
+    others: list[flags.Flag],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VMSVC_SERVER", "the client's alone")
+    status = command.main(arguments)
+    before = capsys.readouterr().err.splitlines()
+    for flag in others:
+        monkeypatch.setenv(flag.variable.replace("_GRPC_", "_", 1), "neither read nor checked")
+    assert command.main(arguments) == status
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[len(others) :] == before
+    for flag, line in zip(others, shown, strict=False):
+        other = flag.variable.replace("_GRPC_", "_", 1)
+        assert line.startswith(f"vmsvc-grpc {arguments[0]}: {other} is not read here; ")
+        assert line.endswith(f"the variable of {flag.name} is {flag.variable}")
+
+
+def test_of_two_variables_the_one_without_grpc_is_the_clients() -> None:
+    environment = {"VMSVC_OUTPUT": "json", "VMSVC_GRPC_OUTPUT": "out"}
+    assert flags.misnamed(flags.SERVE, environment) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["serve", "--drain", "3"], "--drain 3"),
+        (["render", "--deny-annotation=a", "x"], "--deny-annotation=a"),
+        (["release", "--dry"], "--dry"),
+        (["release", "--ye\x1b[2J\n\ud800"], "--ye\\x1b[2J\\n\\ud800"),
+        (["served\n"], "served\\n"),
+        (["serve", "--insecure=\u202e"], "\\u202e"),
+        (["serve", "--listen"], "--listen"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments) == 2
+    shown = capsys.readouterr()
+    [line] = shown.err.splitlines()
+    assert line.isprintable()
+    assert line.startswith("vmsvc-grpc: ")
+    assert named in line
+    assert line.endswith(" --help")
+    assert shown.out == ""
 
 
 @pytest.mark.parametrize(
@@ -118,8 +192,8 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
         (["--drain-s", "nan"], {}, "--drain-s: 'nan' is not a number of seconds"),
         (["--drain-s", "soon"], {}, "--drain-s: 'soon' is not a number"),
         (["--watch-silence-s", "0.5"], {}, "--watch-silence-s: '0.5' is not a number of seconds"),
-        ([], {"VMSVC_DRAIN_S": "soon"}, "VMSVC_DRAIN_S: 'soon' is not a number"),
-        ([], {"VMSVC_INSECURE": "perhaps"}, "VMSVC_INSECURE: 'perhaps' is neither true nor false"),
+        ([], {"VMSVC_GRPC_DRAIN_S": "soon"}, "VMSVC_GRPC_DRAIN_S: 'soon' is not a number"),
+        ([], {"VMSVC_GRPC_INSECURE": "perhaps"}, "VMSVC_GRPC_INSECURE: 'perhaps' is neither true"),
         (
             ["--streams-max", "0"],
             {},
@@ -137,7 +211,11 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
             {},
             "--endpoint-slices=direct is for an API server, not for --manifests",
         ),
-        ([], {"VMSVC_RECONCILE": "on"}, "--reconcile is for an API server, not for --manifests"),
+        (
+            [],
+            {"VMSVC_GRPC_RECONCILE": "on"},
+            "--reconcile is for an API server, not for --manifests",
+        ),
         (["--lease-name", "a"], {}, "--lease-name is for an API server, not for --manifests"),
         (["--lease-name", "A b"], {}, "--lease-name: 'A b' cannot be the name of a Kubernetes ob"),
         (["--lease-namespace", "a.b"], {}, "--lease-namespace: 'a.b' cannot be a namespace"),
@@ -146,9 +224,17 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default(tmp_path: Pa
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
         (["--deny-labels", ""], {}, "--deny-labels: '' matches no key; write for instance"),
         (["--deny-labels", "a", "--deny-labels", "b c"], {}, "--deny-labels: 'b c' matches no key"),
-        ([], {"VMSVC_DENY_ANNOTATIONS": "a,,b"}, "VMSVC_DENY_ANNOTATIONS: '' matches no key"),
+        (
+            [],
+            {"VMSVC_GRPC_DENY_ANNOTATIONS": "a,,b"},
+            "VMSVC_GRPC_DENY_ANNOTATIONS: '' matches no key",
+        ),
         (["--deny-annotations", "a=b"], {}, "--deny-annotations: 'a=b' matches no key"),
-        ([], {"VMSVC_XDS_SCOPE": "lab"}, "VMSVC_XDS_SCOPE: 'lab' is not known; use all or namespa"),
+        (
+            [],
+            {"VMSVC_GRPC_XDS_SCOPE": "lab"},
+            "VMSVC_GRPC_XDS_SCOPE: 'lab' is not known; use all o",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(
@@ -164,7 +250,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(
 def test_what_is_not_copied(tmp_path: Path) -> None:
     arguments = ["--manifests", str(tmp_path)]
     several = ["--deny-labels", "team", "--deny-labels", "*.io/*,team"]
-    given = settings([*arguments, *several], {"VMSVC_DENY_ANNOTATIONS": "a/*, b-?"})
+    given = settings([*arguments, *several], {"VMSVC_GRPC_DENY_ANNOTATIONS": "a/*, b-?"})
     assert given.copying == Copying(
         denied_labels=("team", "*.io/*"), denied_annotations=("a/*", "b-?")
     )
@@ -259,6 +345,83 @@ EXTREME = [
     "1\n2",
     "\x1b[2J",
 ]
+# Of texts that no number is: what may stand in a name, a path or a list, or may not.
+STRANGE = [
+    *EXTREME,
+    "\udcff",
+    "a" * 5000,
+    "a/" * 5000,
+    ",",
+    "a,,b",
+    "[",
+    "*",
+    "%s{}",
+    ":0",
+    "localhost\n:5",
+    "[fe80::1%\x1b]:1",
+    "\u202e",
+    "/dev/null",
+    "~nobody-of-that-name/x",
+]
+COMMANDS = [
+    pytest.param(["serve", "--manifests", "."], flags.SERVE, id="serve, files"),
+    pytest.param(["serve", "--kubeconfig", "/dev/null"], flags.SERVE, id="serve, cluster"),
+    pytest.param(["render", "/dev/null"], flags.RENDER, id="render"),
+    pytest.param(["release"], flags.RELEASE, id="release"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "known"), COMMANDS)
+@pytest.mark.parametrize("text", STRANGE, ids=lambda text: ascii(text[:20]))
+def test_whatever_is_set_is_taken_or_refused_in_one_line(
+    arguments: list[str], known: list[flags.Flag], text: str
+) -> None:
+    parsed = command.parser().parse_args(arguments)
+    for flag in known:
+        refusal = refused(parsed, known, flag, text)
+        assert refusal.isprintable()
+        assert len(refusal) <= MESSAGE_CHARACTERS_MAX
+
+
+def refused(parsed: Namespace, known: list[flags.Flag], flag: flags.Flag, text: str) -> str:
+    """Why a flag cannot be set so; empty if it can."""
+    try:
+        given = flags.settings(known, Namespace(**{**vars(parsed), flag.dest: text}), {})
+        if parsed.command == "serve":
+            command.config(given, {})
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("text", ["", " ", "a" * 5000, "a/" * 5000])
+def test_what_names_no_file_is_not_rendered(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["render", text]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("vmsvc-grpc render: '")
+
+
+@pytest.mark.parametrize("text", ["", " "])
+@pytest.mark.parametrize("flag", ["--manifests", "--output"])
+def test_an_empty_path_is_not_the_working_directory(flag: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{flag}: '{text}' names no file or directory"):
+        settings([flag, text])
+
+
+def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop", "loop/out", "n" * 300):
+        with pytest.raises(ConfigError, match=r"--output: '.*' cannot be looked at: "):
+            settings(["--manifests", str(tmp_path), "--output", str(tmp_path / name)])
+
+
+def test_a_level_is_known_in_either_case(tmp_path: Path) -> None:
+    parsed = command.parser().parse_args(["serve", "--log-level", "WARNING"])
+    assert flags.settings(flags.SERVE, parsed, {})["log_level"] == "WARNING"
+    with pytest.raises(ConfigError, match="'notset' is not known; use one of debug, info, warni"):
+        settings(["--manifests", str(tmp_path), "--log-level", "notset"])
+
+
 NUMBERS = [flag for flag in flags.SERVE if flag.metavar in ("N", "SECONDS")]
 
 

@@ -11,7 +11,7 @@ import base64
 import os
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -156,7 +156,7 @@ class Kubeconfig:
             raise NoApiServer(f"{self} cannot be used: {error}") from error
 
     def _read(self) -> Chosen:
-        paths = [Path(path).expanduser() for path in self.path.split(os.pathsep) if path]
+        paths = list(_paths(self.path))
         # Of several, those that are missing are passed over, as kubectl does.
         files = [path for path in paths if path.exists()] or paths
         return chosen([(path, path.read_text()) for path in files], self.context)
@@ -263,7 +263,13 @@ def find(
 
 def _some_exist(paths: str) -> bool:
     """Whether there is any of the files; there may be several, as in `KUBECONFIG`."""
-    return any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep) if path)
+    # pathlib's own raise where a name is too long, or a directory may not be looked into.
+    return any(os.path.isfile(path) for path in _paths(paths))  # noqa: PTH113
+
+
+def _paths(text: str) -> Iterator[Path]:
+    """The files that a text names. A home that nobody has stays as it is written."""
+    return (Path(os.path.expanduser(path)) for path in text.split(os.pathsep) if path)  # noqa: PTH111
 
 
 def _access(found: Chosen, identity: _Identity) -> Access:
