@@ -275,6 +275,8 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
         lambda: {(path, code.name): n for (path, code), n in counts.calls.items()},
     )
     metrics.bind(Metric.STREAMS, lambda: {(path,): n for path, n in counts.streams_open.items()})
+    metrics.bind(Metric.REFUSALS, lambda: {(name,): n for name, n in counts.refusals.items()})
+    metrics.bind_one(Metric.REQUEST_BYTES, lambda: counts.request_bytes)
     metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
     metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
     metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})

@@ -116,6 +116,7 @@ _LIMITS = {
     "services_per_stream_max": "services that one stream may watch, at most",
     "xds_resources_max": "resources of one type that an xDS stream may ask for, or hold, at most",
     "message_bytes_max": "bytes of one request, at most",
+    "one_name_bytes_max": "bytes of one request to a method that names one thing, at most",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",
     "status_bytes_max": "bytes of one status of xDS clients, at most",
     "xds_stream_age_s": "seconds after which an xDS stream ends, so that clients spread anew",

@@ -55,6 +55,16 @@ class Metric(Enum):
     LEADS = ("vmsvc_leads", "1 while this replica may write, else 0.", ())
     CALLS = ("vmsvc_grpc_calls_total", "Calls that have ended.", ("method", "code"))
     STREAMS = ("vmsvc_grpc_streams_open", "Streams that are open.", ("method",))
+    REFUSALS = (
+        "vmsvc_grpc_refusals_total",
+        "What was refused at a bound: calls, requests, names; by the setting that is the bound.",
+        ("setting",),
+    )
+    REQUEST_BYTES = (
+        "vmsvc_grpc_request_bytes_total",
+        "Bytes of requests that were read; what is refused by its size is not.",
+        (),
+    )
     DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())
     MESSAGES = ("vmsvc_watch_messages_total", "Messages sent to watches.", ("event",))
     ENCODINGS = ("vmsvc_watch_encodings_total", "Messages made; many share one.", ("event",))

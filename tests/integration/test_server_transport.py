@@ -20,6 +20,7 @@ from vmsvc_grpc.server.call import (
     Code,
     EndOfStream,
     Method,
+    RequestBound,
     RpcError,
     StreamMethod,
     UnaryMethod,
@@ -71,9 +72,9 @@ class Toy:
 
     def methods(self) -> list[Method]:
         return [
-            UnaryMethod(UNARY, self._unary),
-            StreamMethod(SERVER, self.opened, client_streaming=False),
-            StreamMethod(BOTH, self.opened, client_streaming=True),
+            UnaryMethod(UNARY, self._unary, RequestBound.MANY_NAMES),
+            StreamMethod(SERVER, self.opened, RequestBound.MANY_NAMES, client_streaming=False),
+            StreamMethod(BOTH, self.opened, RequestBound.MANY_NAMES, client_streaming=True),
         ]
 
     def _unary(self, request: bytes, call: Call) -> bytes:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Set as AbstractSet
 
-from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.call import Code, RequestBound, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 
@@ -34,6 +34,7 @@ class Admission:
         self._draining = False
         self._open = 0
         self._of_client: Counter[str] = Counter()
+        self._request_bytes_max = {bound: getattr(limits, bound.value) for bound in RequestBound}
 
     def drain(self) -> None:
         """Let no call in from now on."""
@@ -43,6 +44,18 @@ class Admission:
         """Raise RpcError (UNAVAILABLE) if no call of `path` may begin."""
         if self._draining and path not in self._while_draining:
             raise draining()
+
+    def check_request(self, bound: RequestBound, request: bytes) -> None:
+        """Raise RpcError (RESOURCE_EXHAUSTED) if a request is too large to be read."""
+        most = self._request_bytes_max[bound]
+        if len(request) > most:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the request has {len(request)} bytes; the server's limit ({bound.value}) "
+                f"is {most}",
+                limit=bound.value,
+            )
+        self._counts.request_bytes += len(request)
 
     def enter(self, path: str, peer: str) -> str:
         """Count one more open stream of `path`; the client, whom `leave` takes again.
@@ -75,6 +88,7 @@ class Admission:
                 Code.RESOURCE_EXHAUSTED,
                 f"the server has {most} streams open, which is its limit (streams_max); "
                 "connect to another replica",
+                limit="streams_max",
             )
         most = self._limits.streams_per_client_max
         if self._of_client[client] >= most:
@@ -82,4 +96,5 @@ class Admission:
                 Code.RESOURCE_EXHAUSTED,
                 f"this client's address has {most} streams open, which is the limit "
                 "(streams_per_client_max); watch several services on one stream",
+                limit="streams_per_client_max",
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -36,15 +36,19 @@ class RpcError(Exception):
     """How a call ends, other than well.
 
     `details` are messages of google.rpc (BadRequest, RetryInfo, ...), which the
-    transport sends as `grpc-status-details-bin`.
+    transport sends as `grpc-status-details-bin`. `limit` is the setting at whose bound
+    the call is refused, by its name in `Limits`; empty where there is none.
     """
 
-    def __init__(self, code: Code, message: str, details: Sequence[Message] = ()) -> None:
+    def __init__(
+        self, code: Code, message: str, details: Sequence[Message] = (), *, limit: str = ""
+    ) -> None:
         """`message` is one sentence for the caller."""
         super().__init__(message)
         self.code = code
         self.message = message
         self.details = tuple(details)
+        self.limit = limit
 
 
 class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has said all, with OK.
@@ -118,24 +122,38 @@ class AnswerStream:
         self._message = None
 
 
+class RequestBound(Enum):
+    """How large a request of a method may be; the value is the setting that says how large."""
+
+    ONE_NAME = "one_name_bytes_max"
+    """It names one thing, or none."""
+    MANY_NAMES = "message_bytes_max"
+
+
 @dataclass(frozen=True, slots=True)
 class UnaryMethod:
-    """A method with one request and one response. `path` is `/package.Service/Method`."""
+    """A method with one request and one response. `path` is `/package.Service/Method`.
+
+    `handle` is given no request that is larger than `bound` allows.
+    """
 
     path: str
     handle: Callable[[bytes, Call], bytes]
+    bound: RequestBound
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    A client that takes in nothing for `write_s`, while there is something to send, is
-    ended; None lets it take its time.
+    Its streams are given no request that is larger than `bound` allows. A client that takes
+    in nothing for `write_s`, while there is something to send, is ended; None lets it take
+    its time.
     """
 
     path: str
     open: Callable[[Call, Wake], Stream]
+    bound: RequestBound
     client_streaming: bool
     write_s: float | None = None
 

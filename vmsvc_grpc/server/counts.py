@@ -39,5 +39,11 @@ class ServerCounts:
     xds_nacks: Counter[str] = field(default_factory=Counter)
     """Responses that clients refused, by type."""
 
+    refusals: Counter[str] = field(default_factory=Counter)
+    """What was refused at a bound, by the setting that names it."""
+
+    request_bytes: int = 0
+    """Bytes of requests that were given to methods to read."""
+
     drained: int = 0
     """Streams that were ended because the server stops."""

@@ -15,7 +15,7 @@ import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.server.admission import Admission, draining
-from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
+from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import lookup
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
@@ -134,7 +134,12 @@ class Server:
     def _methods(self) -> tuple[Method, ...]:
         return (
             *Lookup(self._cache, self._encoder, self._limits, self._remarks).methods(),
-            StreamMethod(f"/{lookup.SERVICE}/WatchEndpoints", self._watch, client_streaming=False),
+            StreamMethod(
+                f"/{lookup.SERVICE}/WatchEndpoints",
+                self._watch,
+                RequestBound.MANY_NAMES,
+                client_streaming=False,
+            ),
             *self._xds.methods(),
             *self._health.methods(),
             *self._reflection.methods(),

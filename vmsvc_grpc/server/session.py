@@ -63,9 +63,10 @@ class Sessions:
         answer: bytes | Status
         try:
             self._admission.check(method.path)
+            self._admission.check_request(method.bound, request)
             answer = method.handle(request, call)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            answer = status_of(ending_of(method.path, error))
+            answer = status_of(self.ending_of(method.path, error))
         code = answer.code if isinstance(answer, Status) else Code.OK
         self._counts.calls[method.path, code] += 1
         return answer
@@ -81,10 +82,23 @@ class Sessions:
                 self._admission.leave(path, client)
                 raise
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            refused = status_of(ending_of(path, error))
+            refused = status_of(self.ending_of(path, error))
             self._counts.calls[path, refused.code] += 1
             return refused
         return Session(self, method, client, stream)
+
+    def check_request(self, method: StreamMethod, request: bytes) -> None:
+        """Raise RpcError if a request of a stream is not to be read."""
+        self._admission.check_request(method.bound, request)
+
+    def ending_of(self, path: str, error: Exception) -> RpcError:
+        """How a call of `path` ends that `error` came out of; counted, if it is a refusal."""
+        if not isinstance(error, RpcError):
+            _log.error("a fault of ours in %s", path, exc_info=error)
+            return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
+        if error.limit:
+            self._counts.refusals[error.limit] += 1
+        return error
 
     def closed(self, path: str, client: str, code: Code) -> None:
         """A stream of `open` is over, with `code`."""
@@ -129,16 +143,17 @@ class Session:
         assert not self.in_hand, "one request at a time"
         self.in_hand = True
         try:
+            self._sessions.check_request(self._method, request)
             self._stream.receive(request)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            self._ending = ending_of(self._method.path, error)
+            self._ending = self._sessions.ending_of(self._method.path, error)
 
     def half_close(self) -> None:
         """The client sends no more. A server stream goes on."""
         try:
             self._stream.half_close()
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            self._ending = ending_of(self._method.path, error)
+            self._ending = self._sessions.ending_of(self._method.path, error)
 
     def next(self) -> bytes | Status | None:
         """What to send now: a message, the status to end with, or None until woken.
@@ -153,7 +168,7 @@ class Session:
                 self._code = Code.OK
                 return OK
             except Exception as error:  # noqa: BLE001 - as above.
-                self._ending = ending_of(self._method.path, error)
+                self._ending = self._sessions.ending_of(self._method.path, error)
         self._code = self._ending.code
         return status_of(self._ending)
 
@@ -200,14 +215,6 @@ class Session:
             self._stream.close()
         finally:
             self._sessions.closed(self._method.path, self._client, self._code)
-
-
-def ending_of(path: str, error: Exception) -> RpcError:
-    """How a call of `path` ends that `error` came out of."""
-    if isinstance(error, RpcError):
-        return error
-    _log.error("a fault of ours in %s", path, exc_info=error)
-    return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
 
 
 def status_of(error: RpcError) -> Status:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -14,13 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmsvc_grpc.server.admission import Admission
-from vmsvc_grpc.server.call import Call, Code, EndOfStream, RpcError, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    EndOfStream,
+    RequestBound,
+    RpcError,
+    StreamMethod,
+    UnaryMethod,
+)
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status, status_of
 
 CALL = Call("ipv4:192.0.2.1:50000")
 PATH = "/t.T/M"
+ONE, MANY = RequestBound.ONE_NAME, RequestBound.MANY_NAMES
 
 
 @dataclass
@@ -55,8 +64,8 @@ class World:
         self.admission = Admission(self.limits, self.counts)
         self.sessions = Sessions(self.admission, self.counts)
 
-    def opened(self, toy: Toy, write_s: float | None = None) -> Session:
-        method = StreamMethod(PATH, lambda *_: toy, client_streaming=True, write_s=write_s)
+    def opened(self, toy: Toy, write_s: float | None = None, bound: RequestBound = MANY) -> Session:
+        method = StreamMethod(PATH, lambda *_: toy, bound, client_streaming=True, write_s=write_s)
         session = self.sessions.open(method, CALL, lambda: None)
         assert isinstance(session, Session)
         return session
@@ -87,13 +96,13 @@ REFUSAL = RpcError(Code.NOT_FOUND, "there is none")
 class TestFaults:
     def test_of_a_unary_call(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        answer = world.sessions.unary(UnaryMethod(PATH, raising(error)), b"", CALL)
+        answer = world.sessions.unary(UnaryMethod(PATH, raising(error), ONE), b"", CALL)
         assert answer == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
 
     def test_at_the_beginning(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        method = StreamMethod(PATH, raising(error), client_streaming=True)
+        method = StreamMethod(PATH, raising(error), MANY, client_streaming=True)
         assert world.sessions.open(method, CALL, lambda: None) == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
         assert world.counts.streams_open[PATH] == 0
@@ -121,7 +130,7 @@ class TestFaults:
 
 def test_a_unary_call_is_answered_and_counted() -> None:
     world = World()
-    method = UnaryMethod(PATH, lambda request, _: request * 2)
+    method = UnaryMethod(PATH, lambda request, _: request * 2, ONE)
     assert world.sessions.unary(method, b"ab", CALL) == b"abab"
     assert world.counts.calls == {(PATH, Code.OK): 1}
 
@@ -185,13 +194,73 @@ def test_a_stream_without_a_limit_may_take_its_time() -> None:
     assert session.write_left_s(1e9) is None
 
 
+SMALL = Limits(one_name_bytes_max=10, message_bytes_max=20)
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "setting"),
+    [
+        pytest.param(ONE, 10, "one_name_bytes_max", id="a method that names one thing"),
+        pytest.param(MANY, 20, "message_bytes_max", id="a method that names many"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_a_request_that_is_too_large_is_never_read(
+    kind: str, bound: RequestBound, most: int, setting: str
+) -> None:
+    def unary(request: bytes, _call: Call) -> bytes:
+        read.append(request)
+        return b""
+
+    def answer(request: bytes) -> bytes | Status | None:
+        if kind == "unary":
+            return world.sessions.unary(UnaryMethod(PATH, unary, bound), request, CALL)
+        session = world.opened(Toy(receives=read.append, says=lambda: b""), bound=bound)
+        session.receive(request)
+        answer = session.next()
+        session.close()
+        return answer
+
+    read: list[bytes] = []
+    world = World(SMALL)
+    assert answer(b"x" * most) == b""
+    refused = answer(b"x" * (most + 1))
+    assert isinstance(refused, Status)
+    assert refused.code is Code.RESOURCE_EXHAUSTED
+    assert f"({setting}) is {most}" in refused.message
+    assert list(map(len, read)) == [most]
+    assert world.counts.request_bytes == most
+    assert world.counts.refusals == {setting: 1}
+    assert answer(b"") == b"", "the next is answered"
+
+
+def test_a_method_that_declares_no_bound_is_none() -> None:
+    with pytest.raises(TypeError, match="bound"):
+        UnaryMethod(PATH, lambda request, _: request)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="bound"):
+        StreamMethod(PATH, lambda *_: Toy(), client_streaming=True)  # type: ignore[call-arg]
+
+
+def test_each_bound_of_a_request_is_a_setting() -> None:
+    assert {bound.value for bound in RequestBound} <= asdict(Limits()).keys()
+
+
+def test_a_stream_refused_at_a_bound_is_counted_by_the_setting() -> None:
+    world = World(Limits(streams_per_client_max=1))
+    world.opened(Toy())
+    method = StreamMethod(PATH, lambda *_: Toy(), MANY, client_streaming=True)
+    for _ in range(2):
+        assert isinstance(world.sessions.open(method, CALL, lambda: None), Status)
+    assert world.counts.refusals == {"streams_per_client_max": 2}
+
+
 def test_while_the_server_drains_nobody_gets_in() -> None:
     world = World()
     world.admission.drain()
-    answer = world.sessions.unary(UnaryMethod(PATH, lambda request, _: request), b"", CALL)
+    answer = world.sessions.unary(UnaryMethod(PATH, lambda request, _: request, ONE), b"", CALL)
     assert isinstance(answer, Status)
     assert answer.code is Code.UNAVAILABLE
-    method = StreamMethod(PATH, lambda *_: Toy(), client_streaming=True)
+    method = StreamMethod(PATH, lambda *_: Toy(), MANY, client_streaming=True)
     refused = world.sessions.open(method, CALL, lambda: None)
     assert isinstance(refused, Status)
     assert refused.code is Code.UNAVAILABLE

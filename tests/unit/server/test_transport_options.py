@@ -22,7 +22,7 @@ MIB = 1024 * 1024
         pytest.param("grpc.max_connection_age_ms", 30 * 60_000, id="a connection's age"),
         # Without it, streams of a connection that is too old were open 25 s later.
         pytest.param("grpc.max_connection_age_grace_ms", 60_000, id="what is left to its calls"),
-        pytest.param("grpc.max_receive_message_length", 64 * MIB, id="a delta reconnect"),
+        pytest.param("grpc.max_receive_message_length", 4 * MIB, id="a delta reconnect"),
         pytest.param("grpc.server.max_pending_requests", 50_000, id="a storm"),
         pytest.param("grpc.server.max_pending_requests_hard_limit", 50_000, id="a hard storm"),
         pytest.param("grpc.so_reuseport", 0, id="one server on a port"),

@@ -12,7 +12,7 @@ from vmsvc_grpc.cache.topic import Absence, Absent
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
 from vmsvc_grpc.model.ownership import is_controlled_by
-from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
+from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
 from vmsvc_grpc.server.endpoint_service.explain import Remarks, explanation, no_remarks
@@ -38,10 +38,11 @@ class Lookup:
 
     def methods(self) -> tuple[Method, ...]:
         """The three methods."""
+        one = RequestBound.ONE_NAME
         return (
-            UnaryMethod(f"/{SERVICE}/ResolveEndpoints", self.resolve_endpoints),
-            UnaryMethod(f"/{SERVICE}/ListServices", self.list_services),
-            UnaryMethod(f"/{SERVICE}/ExplainEndpoints", self.explain_endpoints),
+            UnaryMethod(f"/{SERVICE}/ResolveEndpoints", self.resolve_endpoints, one),
+            UnaryMethod(f"/{SERVICE}/ListServices", self.list_services, one),
+            UnaryMethod(f"/{SERVICE}/ExplainEndpoints", self.explain_endpoints, one),
         )
 
     def resolve_endpoints(self, request: bytes, _call: Call) -> bytes:

@@ -222,4 +222,5 @@ class WatchStream:
             Code.RESOURCE_EXHAUSTED,
             f"the watch covers more than {most} services, which is the server's limit "
             "(services_per_stream_max); open one stream for each namespace",
+            limit="services_per_stream_max",
         )

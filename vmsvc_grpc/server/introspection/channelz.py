@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz_pb2
 
-from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
+from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
 
 FILE = channelz_pb2.DESCRIPTOR
 """The file that describes the service, for reflection."""
@@ -23,7 +23,8 @@ def methods(source: ChannelzAnswer) -> Iterator[Method]:
     """All methods of channelz, answered by `source`."""
     service = FILE.services_by_name["Channelz"]
     for method in service.methods:
-        yield UnaryMethod(f"/{service.full_name}/{method.name}", partial(_answer, source, method))
+        path = f"/{service.full_name}/{method.name}"
+        yield UnaryMethod(path, partial(_answer, source, method), RequestBound.ONE_NAME)
 
 
 def _answer(source: ChannelzAnswer, method: MethodDescriptor, request: bytes, _call: Call) -> bytes:

@@ -16,6 +16,7 @@ from vmsvc_grpc.server.call import (
     Call,
     Code,
     Method,
+    RequestBound,
     RpcError,
     Stream,
     StreamMethod,
@@ -55,9 +56,9 @@ class Health:
     def methods(self) -> tuple[Method, ...]:
         """Check, List and Watch."""
         return (
-            UnaryMethod(CHECK_PATH, self._check),
-            UnaryMethod(LIST_PATH, self._list),
-            StreamMethod(_WATCH_PATH, self._open, client_streaming=False),
+            UnaryMethod(CHECK_PATH, self._check, RequestBound.ONE_NAME),
+            UnaryMethod(LIST_PATH, self._list, RequestBound.ONE_NAME),
+            StreamMethod(_WATCH_PATH, self._open, RequestBound.ONE_NAME, client_streaming=False),
         )
 
     def status(self, service: str) -> pb.HealthCheckResponse:

@@ -18,6 +18,7 @@ from vmsvc_grpc.server.call import (
     Call,
     Code,
     Method,
+    RequestBound,
     RpcError,
     Stream,
     StreamMethod,
@@ -67,7 +68,10 @@ class Reflection:
 
     def methods(self) -> tuple[Method, ...]:
         """ServerReflectionInfo of both versions."""
-        return tuple(StreamMethod(path, self._open, client_streaming=True) for path in PATHS)
+        return tuple(
+            StreamMethod(path, self._open, RequestBound.ONE_NAME, client_streaming=True)
+            for path in PATHS
+        )
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """The response to one request; what is not found is an `error_response`."""

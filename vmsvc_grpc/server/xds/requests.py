@@ -16,7 +16,7 @@ from vmsvc_grpc.server.call import Code, RpcError
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
 
-# A request may hold 64 MiB; this much of it is kept, or put into the log.
+# A request may hold 4 MiB; this much of it is kept, or put into the log.
 _TEXT_MAX = 1_000
 _VERSION_MAX = 33  # One more than ours have: another's must not become one of ours.
 _NAME_MAX = 1_024  # Of characters. An xdstp name may be long; ours take 209.
@@ -114,6 +114,7 @@ def too_many(names_max: int, type_url: str) -> RpcError:
         Code.RESOURCE_EXHAUSTED,
         f"more than {names_max} resources of {type_url[:_NAME_MAX]!r} on one stream, which is the "
         "server's limit (xds_resources_max); ask for less, or on several streams",
+        limit="xds_resources_max",
     )
 
 

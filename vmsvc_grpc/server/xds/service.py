@@ -18,7 +18,7 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.server.call import Call, Method, Stream, StreamMethod, Wake
+from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
@@ -85,6 +85,7 @@ class Xds:
                 yield StreamMethod(
                     f"/{service}/{verb}{noun}",
                     partial(self._open, form, type_url),
+                    RequestBound.MANY_NAMES,
                     client_streaming=True,
                     write_s=self._limits.xds_write_s,
                 )

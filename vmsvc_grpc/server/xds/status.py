@@ -18,6 +18,7 @@ from vmsvc_grpc.server.call import (
     Call,
     Code,
     Method,
+    RequestBound,
     RpcError,
     Stream,
     StreamMethod,
@@ -53,9 +54,10 @@ class ClientStatus:
 
     def methods(self) -> tuple[Method, ...]:
         """Both methods."""
+        many = RequestBound.MANY_NAMES
         return (
-            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch),
-            StreamMethod(f"/{SERVICE}/StreamClientStatus", self._open, client_streaming=True),
+            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch, many),
+            StreamMethod(f"/{SERVICE}/StreamClientStatus", self._open, many, client_streaming=True),
         )
 
     def fetch(self, request: bytes, _call: Call) -> bytes:
@@ -85,6 +87,7 @@ class ClientStatus:
                         Code.RESOURCE_EXHAUSTED,
                         f"the status is more than {self._bytes_max} bytes (status_bytes_max); ask "
                         "for some clients, by node_matchers on node_id",
+                        limit="status_bytes_max",
                     )
         return b"".join(parts)
 
