@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from vmsvc_grpc.cache.collection import Collection
+from vmsvc_grpc.cache.collection import Collection, ServiceReader
 from vmsvc_grpc.cache.membership import CachedService, Membership
 from vmsvc_grpc.cache.objects import Objects, OnProblems
 from vmsvc_grpc.cache.topic import (
@@ -85,7 +85,7 @@ class Cache:
         self.collection = Collection()
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
-        self._topics = Topics(self._membership.services)
+        self._topics = Topics(self._membership.services, self.collection.record)
         self._scopes: dict[ScopeWatcher, str | None] = {}
         self._events = 0
         # What readers look at; only the rooms that own it change it.
@@ -134,7 +134,7 @@ class Cache:
 
     def state(self, service: Key, filter_class: FilterClass) -> Publication:
         """The newest publication of a service; an `Absent` one if it does not exist."""
-        return self._topics.state(service, filter_class)
+        return self._topics.get(filter_class, service).current
 
     def subscribe(
         self, service: Key, filter_class: FilterClass, subscription: Subscription
@@ -149,6 +149,15 @@ class Cache:
         """Do not wake `subscription` any more; also if it was not subscribed."""
         self._topics.unsubscribe(topic, subscription)
 
+    def follow(
+        self, namespace: str | None, filter_class: FilterClass, wake: Callable[[], None]
+    ) -> ServiceReader:
+        """A reader of all services of a namespace, or of all (None), which `wake` wakes.
+
+        To be asked once the cache is synced, and to be closed.
+        """
+        return self.collection.follow(namespace, filter_class, self._topics, wake)
+
     def watch_scope(self, watcher: ScopeWatcher, namespace: str | None) -> None:
         """Tell `watcher` of services created in a namespace, or in all, and of `synced`.
 
@@ -161,8 +170,8 @@ class Cache:
         self._scopes.pop(watcher, None)
 
     def idle(self) -> bool:
-        """Whether nothing is held for anybody: no object, index entry, topic or watcher."""
-        waited_for = self._topics or self._scopes or self.collection
+        """Whether nothing is held for anybody: no object, index entry, topic, reader or watcher."""
+        waited_for = self._topics or self._scopes or not self.collection.empty()
         return not waited_for and self._objects.empty() and self._membership.empty()
 
     # -- Changing --

@@ -1,4 +1,4 @@
-"""All services there are, of a namespace or of all: their names in order.
+"""All services there are, of a namespace or of all: their names in order, and what changes.
 
 A name is in it while its service exists and is not being deleted, refused or not.
 """
@@ -6,20 +6,66 @@ A name is in it while its service exists and is not being deleted, refused or no
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from functools import partial
 
+from vmsvc_grpc.cache.changes import ChangeLog, Reader
+from vmsvc_grpc.cache.topic import Topic, Topics
+from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.objects import Key
+
+ServiceReader = Reader[Key, Topic]
+"""Who follows all services, or those of a namespace: it is handed out their topics."""
+
+_Scope = tuple[str | None, FilterClass]
 
 
 class Collection:
-    """The names of the services, sorted by namespace and name. Only the cache changes it."""
+    """The names of the services, sorted by namespace and name. Only the cache changes it.
+
+    Of each namespace that somebody follows, and of all, there is one log of changes a filter
+    class, for all who follow it.
+    """
 
     def __init__(self) -> None:
         """There are none yet."""
         self._names: list[Key] = []
+        self._logs: dict[_Scope, ChangeLog[Key, Topic]] = {}
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._names)
+
+    def empty(self) -> bool:
+        """Whether there are no services, and nobody follows them."""
+        return not self._names and not self._logs
+
+    def follow(
+        self,
+        namespace: str | None,
+        filter_class: FilterClass,
+        topics: Topics,
+        wake: Callable[[], None],
+    ) -> ServiceReader:
+        """A reader of all services of a namespace, or of all (None). To be closed."""
+        scope = namespace, filter_class
+        log = self._logs.get(scope)
+        if log is None:
+            log = self._logs[scope] = ChangeLog(
+                topics.version,
+                partial(self._of, namespace),
+                partial(topics.get, filter_class),
+                on_left=partial(self._logs.pop, scope),
+            )
+        return Reader(log, wake)
+
+    def record(self, topic: Topic, *, was_there: bool) -> None:
+        """A topic has published; the service `was_there` before that. Wakes who waits for it."""
+        if self._logs:
+            for namespace in (None, topic.service.namespace):
+                log = self._logs.get((namespace, topic.filter_class))
+                if log is not None:
+                    log.record(topic.service, topic, was_there=was_there)
 
     def page(self, namespace: str | None, after: Key | None, size: int) -> list[Key]:
         """The next names of a namespace, or of all (None), beyond `after`: at most `size`.
@@ -27,12 +73,22 @@ class Collection:
         Costs the page, however many there are before and behind it.
         """
         names = self._names
-        # No text sorts between a namespace and the same with a zero character behind it.
-        start = 0 if namespace is None else bisect_left(names, Key(namespace, ""))
-        end = len(names) if namespace is None else bisect_left(names, Key(namespace + "\0", ""))
+        start, end = self._range(namespace)
         if after is not None:
             start = max(start, bisect_right(names, after))
         return names[start : min(end, start + size)]
+
+    def _of(self, namespace: str | None) -> tuple[Key, ...]:
+        start, end = self._range(namespace)
+        return tuple(self._names[start:end])
+
+    def _range(self, namespace: str | None) -> tuple[int, int]:
+        """From where to where the names of a namespace are, or all of them."""
+        if namespace is None:
+            return 0, len(self._names)
+        # No text sorts between a namespace and the same with a zero character behind it.
+        first, behind = Key(namespace, ""), Key(namespace + "\0", "")
+        return bisect_left(self._names, first), bisect_left(self._names, behind)
 
     def add(self, name: Key) -> bool:
         """This service is there from now on; whether it was not before."""

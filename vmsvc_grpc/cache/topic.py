@@ -68,6 +68,17 @@ class Topic:
         # A dict keeps the order of subscription, so that waking is fair and repeatable.
         self.subscriptions: dict[Subscription, None] = {}
 
+    @property
+    def version(self) -> int:
+        """That of the newest publication."""
+        return self.current.version
+
+    @property
+    def there(self) -> bool:
+        """Whether the service exists, refused or not, and is not being deleted."""
+        state = self.current.state
+        return not (isinstance(state, Absent) and state.absence is Absence.NOT_FOUND)
+
     def publish(
         self, version: int, state: EndpointSet | Absent, change: EndpointDiff | None = None
     ) -> None:
@@ -86,24 +97,35 @@ class Topic:
 _CLASSES = (FilterClass.ALL, FilterClass.READY_ONLY)
 
 
-class Topics:
-    """The topics of all services: two for each, and those of names that are waited for."""
+class OnPublished(Protocol):
+    """Is told each publication that shows a change. Must only take note."""
 
-    def __init__(self, services: Container[Key]) -> None:
+    def __call__(self, topic: Topic, /, *, was_there: bool) -> None:
+        """`topic` has published; its service `was_there` before that."""
+
+
+class Topics:
+    """The topics of all services: two for each, and those of names that are waited for.
+
+    `version` is that of the newest publication.
+    """
+
+    def __init__(self, services: Container[Key], on_published: OnPublished) -> None:
         """`services` are those that exist: the topics of others last while somebody subscribes."""
         self.publications = 0
+        self.version = 0
         self._services = services
+        self._on_published = on_published
         self._topics: dict[tuple[Key, FilterClass], Topic] = {}
-        self._version = 0
 
     def __len__(self) -> int:
         """How many there are."""
         return len(self._topics)
 
-    def state(self, service: Key, filter_class: FilterClass) -> Publication:
-        """The newest publication of a service; an `Absent` one if it does not exist."""
+    def get(self, filter_class: FilterClass, service: Key) -> Topic:
+        """The topic of a service; one that says so, and that nobody keeps, if there is none."""
         topic = self._topics.get((service, filter_class))
-        return topic.current if topic else self._first(not_found(service))
+        return topic or Topic(service, filter_class, self._first(not_found(service)))
 
     def subscribe(
         self, service: Key, filter_class: FilterClass, subscription: Subscription
@@ -156,8 +178,19 @@ class Topics:
         self, topic: Topic, base: EndpointSet, change: EndpointDiff, endpoints: tuple[Endpoint, ...]
     ) -> None:
         version = self._next_version()
+        self._publish_on(topic, version, base.changed(version, change, endpoints), change)
+
+    def _publish_on(
+        self,
+        topic: Topic,
+        version: int,
+        state: EndpointSet | Absent,
+        change: EndpointDiff | None = None,
+    ) -> None:
         self.publications += 1
-        topic.publish(version, base.changed(version, change, endpoints), change)
+        was_there = topic.there
+        topic.publish(version, state, change)
+        self._on_published(topic, was_there=was_there)
 
     def publish_absent(self, absent: Absent) -> None:
         """Have the topics of a service say that there is nothing to tell of it, and why."""
@@ -165,14 +198,18 @@ class Topics:
             topic = self._topics.get((absent.service, filter_class))
             if topic is None:
                 if absent.service in self._services:
-                    self._topics[absent.service, filter_class] = Topic(
-                        absent.service, filter_class, self._first(absent)
-                    )
+                    self._begin(filter_class, self._first(absent))
             else:
                 if not _same_absence(topic.current.state, absent):
-                    self.publications += 1
-                    topic.publish(self._next_version(), absent)
+                    self._publish_on(topic, self._next_version(), absent)
                 self._drop_if_idle(topic)
+
+    def _begin(self, filter_class: FilterClass, first: Publication) -> None:
+        """The topic of a service that there was none of."""
+        topic = Topic(first.state.service, filter_class, first)
+        self._topics[topic.service, filter_class] = topic
+        if topic.there:
+            self._on_published(topic, was_there=False)
 
     def _publish_set(
         self,
@@ -192,20 +229,19 @@ class Topics:
                 return
         version = self._next_version()
         new = EndpointSet(service, version, ports, endpoints)
-        self.publications += 1
         if topic is None:
-            first = Publication(version, new, None)
-            self._topics[service, filter_class] = Topic(service, filter_class, first)
+            self.publications += 1
+            self._begin(filter_class, Publication(version, new, None))
         else:
-            topic.publish(version, new)
+            self._publish_on(topic, version, new)
 
     def _drop_if_idle(self, topic: Topic) -> None:
         if not topic.subscriptions and topic.service not in self._services:
             self._topics.pop((topic.service, topic.filter_class), None)
 
     def _next_version(self) -> int:
-        self._version += 1
-        return self._version
+        self.version += 1
+        return self.version
 
     def _first(self, absent: Absent) -> Publication:
         return Publication(self._next_version(), absent, None)
