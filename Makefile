@@ -41,11 +41,11 @@ conformance: .venv ## Run the cases of CASES=DIR, through files and an API serve
 	$(BIN)/pytest tests/conformance --cases $(CASES) $(ARGS)
 
 .PHONY: bench
-bench: .venv bench-tools ## Measure the streams, into bench/reports (ARGS='--only c,e')
+bench: .venv bench-tools ## Measure streams and standstills, into bench/reports (ARGS='--only c,q-file')
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: .venv bench-tools ## The same smaller, in 3 minutes, into out/bench
+bench-quick: .venv bench-tools ## The same smaller, in 4 minutes, into out/bench
 	$(BIN)/python -m bench --quick --into out/bench $(ARGS)
 
 .PHONY: bench-cluster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import subprocess
 import sys
@@ -73,6 +74,16 @@ class Process:
     def rss_bytes(self) -> int:
         """The memory that it holds now."""
         return int(_proc(self.pid, "statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_bytes(self) -> int:
+        """The most memory that it has held since its beginning, or since `forget_peak`."""
+        found = re.search(r"VmHWM:\s+(\d+) kB", _proc(self.pid, "status"))
+        assert found is not None, "every process has one"
+        return int(found[1]) * 1024
+
+    def forget_peak(self) -> None:
+        """Have `peak_bytes` begin anew, at what it holds now."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # As proc(5) has it.
 
 
 @contextmanager

@@ -35,6 +35,23 @@ _RECONNECT_COLUMNS = {
     "resumed_failures": "failures",
 }
 _EVENT_COLUMNS = {"us": "CPU an event, µs", "evaluations": "services evaluated"}
+_STANDSTILL_COLUMNS = {
+    "lag_ms": "lag, at most, ms",
+    "lag_p99_ms": "p99, ms",
+    "histogram_ms": "by its own histogram, ms",
+    "piece_cpu_ms": "longest piece, CPU ms",
+    "look_up_ms": "a look-up, at most, ms",
+    "look_up_p99_ms": "p99, ms",
+    "took_s": "took, s",
+    "cpu_s": "CPU, s",
+    "before_mib": "RSS before, MiB",
+    "peak_mib": "peak",
+    "after_mib": "after",
+    "kept": "after, of before",
+    "ended": "ended or failed",
+}
+
+_COLUMNS = (_STREAM_COLUMNS, _RECONNECT_COLUMNS, _EVENT_COLUMNS, _STANDSTILL_COLUMNS)
 
 WRONG = ("connect_failures", "behind", "out_of_order", "lost", "wrong_state", "ended")
 """What must be 0, however slow a machine is."""
@@ -63,7 +80,13 @@ delivered. A latency is from just before a change is made to when a stream's rea
 *lag* counts from the first of the changes that the message covers, so it tells how old was what the
 stream held; *last stream* is when the last of them has it. RSS a stream is what connecting added,
 over the streams. *Skipped* counts changes that a stream was not told one by one, as it got a newer
-state instead."""
+state instead.
+
+Of q, *lag* is how much later than due the server's event loop came round: what everybody waits for.
+*Longest piece* is the CPU of its thread from one look to the next, 5 ms apart at rest, so no other
+process's work is in it. *Its own histogram* is the bound of `vmsvc_grpc_loop_lag_seconds` that it
+kept. A *look-up* is of one service, by a client of its own. *After* is a minute after the cause was
+over. *Ended or failed* counts the streams, calls and look-ups that did and should not have."""
 
 
 def verdict_table(results: Results, targets: Iterable[Target]) -> list[str]:
@@ -81,7 +104,7 @@ def _verdict_row(target: Target, measured: float) -> tuple[str, ...]:
 def _outcome_table(outcome: Outcome) -> list[str]:
     columns = next(
         columns
-        for columns in (_STREAM_COLUMNS, _RECONNECT_COLUMNS, _EVENT_COLUMNS)
+        for columns in _COLUMNS
         if any(outcome.spread(name, next(iter(columns))) for name in outcome.measured)
     )
     return outcome_table(outcome, columns)

@@ -63,8 +63,13 @@ def serving(server: Server, data: DataSet) -> Iterator[tuple[Process, str]]:
 
 
 @contextmanager
-def loading(server: Server, address: str, data: DataSet, load: Load) -> Iterator[Process]:
-    """The load client, told whom to ask and how; it has not connected yet."""
+def loading(
+    server: Server, address: str, data: DataSet, load: Load, source: str = ""
+) -> Iterator[Process]:
+    """The load client, told whom to ask and how; it has not connected yet.
+
+    It does so from the address `source` of this machine, if that is not empty.
+    """
     flags: dict[str, object] = {
         "target": address,
         "api": server.api,
@@ -74,6 +79,7 @@ def loading(server: Server, address: str, data: DataSet, load: Load) -> Iterator
         "services": data.services,
         "endpoints": data.endpoints,
         "descriptor": _DESCRIPTOR,
+        "from": source,
     }
     told = [f"--{name}={value}" for name, value in flags.items()]
     with running("vmsvc-load", [_tool("vmsvc-load"), *told]) as process:

@@ -1,4 +1,7 @@
-"""Scenarios a to j: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane."""
+"""Scenarios a to j: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
+
+And q: what everybody waits for while somebody asks for much.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from functools import partial
 from bench import servers
 from bench.dataset import DataSet
 from bench.servers import Load, Server
+from bench.standstills import causes
+from bench.standstills.trial import Size, provoked
 from bench.trial import Changes, Measured, reconnected, streamed
 
 _OWN = (servers.OURS, servers.BARE, servers.GRPC_GO)
@@ -27,10 +32,14 @@ _XDS = (
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Who is measured in a scenario, by the name that the report gives it, and how."""
+    """Who is measured in a scenario, by the name that the report gives it, and how.
+
+    One that has a key may be measured alone: `q-file` is that of `q` with the key `file`.
+    """
 
     name: str
     measure: Callable[[], Measured]
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +53,42 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """All of them, in the order of their letters. 20 minutes on 2 cores."""
-    return list(_all(seconds=6.0))
+    """All of them, in the order of their letters. 30 minutes on 2 cores."""
+    return [*_all(seconds=6.0), _standstills(causes.FULL)]
 
 
 def quick() -> list[Scenario]:
-    """The smaller ones, once and for a shorter time. 3 minutes on 2 cores."""
+    """The smaller ones, once and for a shorter time. 4 minutes on 2 cores."""
     wanted = ("a", "b", "c", "d", "g", "h", "i-c", "j")
-    return [replace(s, repeats=1) for s in _all(seconds=3.0) if s.key in wanted]
+    smaller = [replace(s, repeats=1) for s in _all(seconds=3.0) if s.key in wanted]
+    return [*smaller, _standstills(causes.QUICK)]
+
+
+def chosen(scenarios: Sequence[Scenario], keys: Sequence[str]) -> list[Scenario]:
+    """Those of these keys, in their order; of `q-file`, `q` with that contender alone.
+
+    Raises ValueError with the keys that there are not.
+    """
+    found = [(s, _contenders(s, keys)) for s in scenarios]
+    known = {s.key for s in scenarios} | {
+        f"{s.key}-{c.key}" for s in scenarios for c in s.contenders
+    }
+    if unknown := set(keys) - known:
+        raise ValueError(", ".join(sorted(unknown)))
+    return [replace(s, contenders=contenders) for s, contenders in found if contenders]
+
+
+def _contenders(scenario: Scenario, keys: Sequence[str]) -> tuple[Contender, ...]:
+    if scenario.key in keys:
+        return scenario.contenders
+    return tuple(c for c in scenario.contenders if f"{scenario.key}-{c.key}" in keys)
+
+
+def _standstills(size: Size) -> Scenario:
+    contenders = (Contender(c.title, partial(provoked, c, size), c.key) for c in causes.CAUSES)
+    services, vms = size.data.services, size.data.first_seq
+    title = f"standstills, beside 200 streams, with {services:,} services and {vms:,} VMs"
+    return Scenario("q", title, tuple(contenders), repeats=1)
 
 
 def _all(seconds: float) -> Iterator[Scenario]:

@@ -8,6 +8,7 @@ from functools import partial
 
 from bench import servers
 from bench.results import Outcome, Results
+from bench.standstills.causes import CAUSES
 
 _OURS, _BARE, _GO = servers.OURS.name, servers.BARE.name, servers.GRPC_GO.name
 
@@ -108,6 +109,15 @@ def _targets() -> Iterator[Target]:
     few, many = "10 services", "10,000 services"
     yield Target("j", f"an event with {many} beside {few}", ratio("us", many, few), most=1.3)
     yield Target("j", "CPU an event", median("us", many), most=100, unit="µs")
+    yield from _standstills()
+
+
+def _standstills() -> Iterator[Target]:
+    for cause in CAUSES:
+        name = cause.title
+        yield Target("q", f"lag while {name}", worst("lag_ms", name), most=50, unit="ms")
+        yield Target("q", f"memory after {name}", worst("kept", name), most=1.2)
+        yield Target("q", f"ended while {name}", worst("ended", name), most=0, unit="")
 
 
 STREAMS = tuple(_targets())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"regexp"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ const settlePoll = 5 * time.Millisecond
 // client is all streams, on their connections.
 type client struct {
 	target      string
+	from        string // The address that connections come from; empty: the system chooses.
 	set         dataset.Set
 	protocol    protocol
 	connections int
@@ -107,15 +109,25 @@ func (c *client) open() (opened, error) {
 // dialled is the connections, which connect once they are used.
 func (c *client) dialled() ([]*grpc.ClientConn, error) {
 	connections := make([]*grpc.ClientConn, c.connections)
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	if c.from != "" {
+		options = append(options, grpc.WithContextDialer(c.dial))
+	}
 	for i := range connections {
-		plain := grpc.WithTransportCredentials(insecure.NewCredentials())
-		connection, err := grpc.NewClient("passthrough:///"+c.target, plain)
+		connection, err := grpc.NewClient("passthrough:///"+c.target, options...)
 		if err != nil {
 			return nil, err
 		}
 		connections[i] = connection
 	}
 	return connections, nil
+}
+
+// dial connects from the address that is asked for, so that a server tells these clients from
+// others of the same machine.
+func (c *client) dial(ctx context.Context, target string) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}}
+	return dialer.DialContext(ctx, "tcp", target)
 }
 
 // wait is for the streams that are due to open, and not longer than they may take.

@@ -53,6 +53,7 @@ func fromFlags() (*client, error) {
 	c := &client{resumed: make(chan struct{})}
 	var streams, stalled int
 	flag.StringVar(&c.target, "target", "", "`HOST:PORT` of the server")
+	flag.StringVar(&c.from, "from", "", "`ADDRESS` of this machine that connections come from")
 	flag.IntVar(&c.connections, "connections", 1, "how many connections there are")
 	flag.IntVar(&streams, "streams", 1, "how many streams there are: stream n is on connection "+
 		"n mod connections, and follows service n mod services")

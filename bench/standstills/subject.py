@@ -1,0 +1,90 @@
+"""The real program, under a witness: `vmsvc-grpc serve` with these arguments.
+
+It speaks the bench's protocol, a JSON object a line (`bench.process`), and logs to standard
+error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import re
+import sys
+from typing import Any
+
+import uvloop
+
+from bench.standstills.witness import Witness
+from vmsvc_grpc import flags
+from vmsvc_grpc.__main__ import config, parser
+from vmsvc_grpc.app import App
+from vmsvc_grpc.logs import LineFormatter
+
+_ADDRESSES = re.compile(r"gRPC\s+on (\S+)\s+HTTP\s+on (\S+)")
+
+
+class _Said(io.StringIO):
+    """What the program says, and whether it is that it serves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.serving = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        if text.startswith("serving "):
+            self.serving.set()
+        return super().write(text)
+
+
+async def _serve(arguments: list[str]) -> None:
+    given = flags.settings(flags.SERVE, parser().parse_args(["serve", *arguments]), {})
+    said = _Said()
+    app, witness = App(config(given, {}), said), Witness()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(app.run())
+        watching = tasks.create_task(witness.run())
+        await _obey(said, witness)
+        running.cancel()
+        watching.cancel()
+
+
+async def _obey(said: _Said, witness: Witness) -> None:
+    """Say where it serves, once it does; then answer what is asked, until told to quit."""
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
+    )
+    await said.serving.wait()
+    found = _ADDRESSES.search(said.getvalue())
+    assert found is not None, "it says where it listens before it serves"
+    _answer({"address": found[1], "http": found[2], "pid": os.getpid()})
+    while line := await commands.readline():
+        match json.loads(line)["do"]:
+            case "quit":
+                return
+            case "mark":
+                witness.forget()
+                _answer({})
+            case "report":
+                _answer(
+                    {
+                        "lags_s": witness.lags_s,
+                        "spent_s": witness.spent_s,
+                        "places": witness.places.most_common(5),
+                    }
+                )
+
+
+def _answer(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    uvloop.run(_serve(sys.argv[1:]))

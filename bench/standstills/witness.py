@@ -1,0 +1,76 @@
+"""What the event loop does between two of its turns: for how long, for how much CPU, and where."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+TICK_S = 0.005
+"""How often the loop is looked at. A piece of work shows as at most this much more than it took."""
+
+# From here on a piece is long enough to ask what it is; half of what one may take.
+_LONG_S = 0.025
+
+# How often a thread looks whether the loop still stands; it needs the interpreter for that.
+_LOOK_S = 0.005
+
+_FRAMES = 6
+
+_PACKAGE = str(Path(__file__).parents[2] / "vmsvc_grpc")
+
+
+class Witness:
+    """Sees how late the running event loop is, and what it does while it stands still."""
+
+    def __init__(self) -> None:
+        """Nothing is seen before `run`. Must be made on the thread of the loop."""
+        self.lags_s: list[float] = []
+        """How much later than due each tick came: what everybody waited for."""
+        self.spent_s: list[float] = []
+        """The thread's CPU from one tick to the next: no other process's work is in it."""
+        self.places: Counter[str] = Counter()
+        """Where the loop's thread was, as often as it was looked at in a long piece."""
+        self._thread = threading.get_ident()
+        self._ticked = time.perf_counter()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.lags_s.clear()
+        self.spent_s.clear()
+        self.places.clear()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        over = threading.Event()
+        looking = threading.Thread(target=self._look, args=(over,), name="witness", daemon=True)
+        looking.start()
+        try:
+            while True:
+                began, cpu_s = time.perf_counter(), time.thread_time()
+                self._ticked = began
+                await asyncio.sleep(TICK_S)
+                self.lags_s.append(max(0.0, time.perf_counter() - began - TICK_S))
+                self.spent_s.append(time.thread_time() - cpu_s)
+        finally:
+            over.set()
+
+    def _look(self, over: threading.Event) -> None:
+        while not over.wait(_LOOK_S):
+            if time.perf_counter() - self._ticked > _LONG_S:
+                self.places[_place(sys._current_frames()[self._thread])] += 1  # noqa: SLF001
+
+
+def _place(frame: FrameType | None) -> str:
+    """Our functions in a stack, the innermost first."""
+    names: list[str] = []
+    while frame is not None and len(names) < _FRAMES:
+        code = frame.f_code
+        if code.co_filename.startswith(_PACKAGE):
+            names.append(f"{Path(code.co_filename).stem}.{code.co_name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return " < ".join(names) or "none of ours"
