@@ -245,6 +245,9 @@ class _Pump:
             self._answered = self._loop.create_future()
             self.wake()
             await self._answered
+        # grpc.aio reads the end of the requests also where the client has cancelled the call, and
+        # cancels this task a moment later: no later than it answers another read.
+        await self._context.read()
         session.half_close()
         self.wake()
 
