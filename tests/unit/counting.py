@@ -1,10 +1,14 @@
-"""Work counted by calls, which is the same on every machine, unlike time."""
+"""Work counted by calls or lines, which is the same on every machine, unlike time."""
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from types import FrameType
+from typing import Any
 
 
 @contextmanager
@@ -20,3 +24,27 @@ def counted_calls() -> Iterator[list[int]]:
         yield counted
     finally:
         sys.setprofile(None)
+
+
+@contextmanager
+def counted_lines() -> Iterator[list[int]]:
+    """How many lines of Python are run meanwhile: each turn of a loop counts, with calls or not."""
+    counted = [0]
+
+    def count(_frame: FrameType, event: str, _of: object) -> Any:
+        counted[0] += event == "line"
+        return count
+
+    before = sys.gettrace()
+    gc.disable()  # Others have callbacks in it.
+    sys.settrace(count)
+    try:
+        yield counted
+    finally:
+        sys.settrace(before)
+        gc.enable()
+
+
+def is_linear(works: Sequence[int]) -> bool:
+    """Whether each time there is twice as much to do, it is at most twice the work, and a bit."""
+    return all(after < 2.2 * before for before, after in pairwise(works))

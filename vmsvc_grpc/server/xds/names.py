@@ -8,7 +8,7 @@ names, those of xdstp among them, are opaque and name nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -46,19 +46,20 @@ def _parsed(name: str) -> Reference | None:
     return Reference(Key(namespace, service), port)
 
 
-def port_of(ports: Sequence[ServicePort], text: str) -> ServicePort | None:
-    """The port that `text` refers to, by number before by name; None if there is none.
+def ports_by_text(ports: Sequence[ServicePort]) -> Mapping[str, ServicePort]:
+    """The ports by each text that refers to one: by number before by name. O(ports).
 
-    Without a text it is the only port. SCTP has no name here: no xDS client speaks it.
+    "" refers to the only port. SCTP has no name here: no xDS client speaks it.
     """
     named = [port for port in ports if port.protocol in _PROTOCOLS]
-    if not text:
-        return named[0] if len(named) == 1 else None
-    for protocol in _PROTOCOLS:
-        for port in named:
-            if port.protocol == protocol and str(port.port) == text:
-                return port
-    return next((port for port in named if port.name == text), None)
+    # Of two with one name, or one number and protocol, the first counts; so it is put in last.
+    found = {port.name: port for port in reversed(named)}
+    found.pop("", None)
+    for protocol in reversed(_PROTOCOLS):
+        found.update({str(p.port): p for p in reversed(named) if p.protocol == protocol})
+    if len(named) == 1:
+        found[""] = named[0]
+    return found
 
 
 def canonical_names(service: Key, ports: Sequence[ServicePort]) -> Iterator[str]:

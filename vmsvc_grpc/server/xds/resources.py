@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -37,7 +37,7 @@ from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.xds.names import canonical_names, port_of, reference
+from vmsvc_grpc.server.xds.names import canonical_names, ports_by_text, reference
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
@@ -135,30 +135,48 @@ class Resources:
         key = f"xds {name}"
         resource: Resource | None = kept.get(key)
         if resource is None:
-            resource = self._made_endpoints(publication.state, name)
+            resource = self._made_endpoints(publication, name)
             if resource is not None:
                 kept[key] = resource
         return resource
 
-    def names(self, publication: Publication) -> tuple[str, ...]:
-        """The names that a wildcard lists of the publication's service."""
-        kept: tuple[str, ...] | None = publication.encoded.get("xds")
+    def names(self, publication: Publication) -> Mapping[str, None]:
+        """The names that a wildcard lists of the publication's service, in its ports' order."""
+        kept: Mapping[str, None] | None = publication.encoded.get("xds names")
         if kept is None:
             state = publication.state
             ports = state.ports if isinstance(state, EndpointSet) else ()
-            kept = publication.encoded["xds"] = tuple(canonical_names(state.service, ports))
+            kept = dict.fromkeys(canonical_names(state.service, ports))
+            publication.encoded["xds names"] = kept
         return kept
+
+    def port(self, publication: Publication, text: str) -> ServicePort | None:
+        """The port of the publication's service that a name's text refers to; None if none."""
+        kept: Mapping[str, ServicePort] | None = publication.encoded.get("xds ports")
+        if kept is None:
+            state = publication.state
+            kept = ports_by_text(state.ports) if isinstance(state, EndpointSet) else {}
+            publication.encoded["xds ports"] = kept
+        return kept.get(text)
 
     def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
         return self._encoded(type_url, name, _STATIC[type_url](name))
 
-    def _made_endpoints(self, state: object, name: str) -> Resource | None:
-        if not isinstance(state, EndpointSet) or (asked := reference(name)) is None:
+    def _made_endpoints(self, publication: Publication, name: str) -> Resource | None:
+        if (asked := reference(name)) is None:
             return None
-        if (port := port_of(state.ports, asked.port)) is None:
+        if (port := self.port(publication, asked.port)) is None:
             return None
-        message = load_assignment(name, port, state.endpoints)
-        return self._encoded(TypeUrl.ENDPOINT, name, message)
+        localities = self._localities(publication)
+        return self._encoded(TypeUrl.ENDPOINT, name, load_assignment(name, port, localities))
+
+    def _localities(self, publication: Publication) -> Localities:
+        """The VMs by zone, which are the same for each of a service's ports."""
+        kept: Localities | None = publication.encoded.get("xds localities")
+        if kept is None:
+            assert isinstance(publication.state, EndpointSet), "what has a port has endpoints"
+            kept = publication.encoded["xds localities"] = localities(publication.state.endpoints)
+        return kept
 
     def _encoded(self, type_url: TypeUrl, name: str, message: _Message) -> Resource:
         self._counts.xds_encodings[type_url.label] += 1
@@ -208,19 +226,15 @@ def cluster(name: str) -> _Message:
     )
 
 
-def load_assignment(name: str, port: ServicePort, endpoints: Iterable[Endpoint]) -> _Message:
-    """A ClusterLoadAssignment: a locality for each zone, sorted; without endpoints, none.
+def load_assignment(name: str, port: ServicePort, localities: Localities) -> _Message:
+    """A ClusterLoadAssignment of these localities; without one, of none.
 
-    A VM is one endpoint, with its other address, if it has two, as an additional one. An
-    address occurs once in all, as gRPC refuses what repeats one: a ready VM has it before
-    one that is not, then the lower uid. A locality weighs as much as its healthy
-    endpoints, and never nothing: clients drop one without weight.
+    A VM is one endpoint, with its other address, if it has two, as an additional one. A
+    locality weighs as much as its healthy endpoints, and never nothing: clients drop one
+    without weight.
     """
-    zones: dict[str, list[_Machine]] = defaultdict(list)
-    for machine in _machines(endpoints):
-        zones[machine.zone].append(machine)
     assignment = ClusterLoadAssignment(cluster_name=name)
-    for zone, machines in sorted(zones.items()):
+    for zone, machines in localities:
         members = (_member(m.addresses, m.ready, port.protocol, port.target_port) for m in machines)
         locality = assignment.endpoints.add()
         locality.MergeFromString(b"".join(members))
@@ -230,7 +244,7 @@ def load_assignment(name: str, port: ServicePort, endpoints: Iterable[Endpoint])
     return assignment
 
 
-class _Machine(NamedTuple):
+class Machine(NamedTuple):
     """A VM in a load assignment: its addresses, IPv4 first."""
 
     addresses: tuple[str, ...]
@@ -238,7 +252,23 @@ class _Machine(NamedTuple):
     zone: str
 
 
-def _machines(endpoints: Iterable[Endpoint]) -> Iterator[_Machine]:
+Localities = tuple[tuple[str, tuple[Machine, ...]], ...]
+"""The VMs of each zone, sorted by zone."""
+
+
+def localities(endpoints: Iterable[Endpoint]) -> Localities:
+    """The VMs of each zone. O(endpoints).
+
+    An address occurs once in all, as gRPC refuses what repeats one: a ready VM has it before
+    one that is not, then the lower uid.
+    """
+    zones: dict[str, list[Machine]] = defaultdict(list)
+    for machine in _machines(endpoints):
+        zones[machine.zone].append(machine)
+    return tuple((zone, tuple(machines)) for zone, machines in sorted(zones.items()))
+
+
+def _machines(endpoints: Iterable[Endpoint]) -> Iterator[Machine]:
     """The VMs, every address once in all of them; in the order of addresses."""
     holders: dict[str, Endpoint] = {}
     for endpoint in endpoints:
@@ -251,7 +281,7 @@ def _machines(endpoints: Iterable[Endpoint]) -> Iterator[_Machine]:
         machine = uid, ready, zone
         others = held.get(machine)
         held[machine] = (address,) if others is None else _ipv4_first(*others, address)
-    return (_Machine(addresses, ready, zone) for (_, ready, zone), addresses in held.items())
+    return (Machine(addresses, ready, zone) for (_, ready, zone), addresses in held.items())
 
 
 def _comes_before(endpoint: Endpoint, other: Endpoint) -> bool:

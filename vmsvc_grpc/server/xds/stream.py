@@ -13,14 +13,13 @@ from enum import Enum
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Topic
-from vmsvc_grpc.model.endpoints import EndpointSet
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Code, EndOfStream, RpcError, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.following import Following, XdsScope
-from vmsvc_grpc.server.xds.names import WILDCARD, port_of, reference
+from vmsvc_grpc.server.xds.names import WILDCARD, reference
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
 from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription
@@ -358,8 +357,7 @@ class XdsStream:
             return None
         if type_url is TypeUrl.ENDPOINT:
             return resources.endpoints(publication, name)
-        state = publication.state
-        if not isinstance(state, EndpointSet) or port_of(state.ports, asked.port) is None:
+        if resources.port(publication, asked.port) is None:
             return None
         return resources.static(type_url, name)
 

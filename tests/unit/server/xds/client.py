@@ -20,7 +20,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
-from vmsvc_grpc.server.xds.names import port_of, reference
+from vmsvc_grpc.server.xds.names import ports_by_text, reference
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.stream import Form, Refusal, XdsShared, XdsStream
 
@@ -288,11 +288,12 @@ def truth(
     state = cache.state(asked.service, filter_class).state if asked else None
     if asked is None or not isinstance(state, EndpointSet):
         return None
-    port = port_of(state.ports, asked.port)
+    port = ports_by_text(state.ports).get(asked.port)
     if port is None:
         return None
     if type_url is EDS:
-        return xds_resources.load_assignment(name, port, state.endpoints)
+        localities = xds_resources.localities(state.endpoints)
+        return xds_resources.load_assignment(name, port, localities)
     return xds_resources._STATIC[type_url](name)
 
 

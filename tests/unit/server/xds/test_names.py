@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmsvc_grpc.model.objects import Key, ServicePort
-from vmsvc_grpc.server.xds.names import Reference, canonical_names, port_of, reference
+from vmsvc_grpc.server.xds.names import Reference, canonical_names, ports_by_text, reference
 
 HTTP = ServicePort("http", "TCP", 80, 9376)
 DNS_TCP = ServicePort("dns-tcp", "TCP", 53, 5353)
@@ -64,7 +64,7 @@ def test_a_name_means_a_service_and_a_port_or_nothing(name: str, meant: Referenc
 def test_a_port_is_found(
     ports: tuple[ServicePort, ...], text: str, port: ServicePort | None
 ) -> None:
-    assert port_of(ports, text) == port
+    assert ports_by_text(ports).get(text) == port
 
 
 @pytest.mark.parametrize(

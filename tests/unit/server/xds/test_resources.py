@@ -19,7 +19,7 @@ from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.xds.resources import Resources, load_assignment, response
+from vmsvc_grpc.server.xds.resources import Resources, load_assignment, localities, response
 
 NAME = "web.shop:80"
 HTTP = ServicePort("http", "TCP", 80, 9376)
@@ -31,7 +31,7 @@ def endpoint(address: str, uid: str = "", *, ready: bool = True, zone: str = "")
 
 
 def assignment(*endpoints: Endpoint, port: ServicePort = HTTP) -> Any:
-    return load_assignment(NAME, port, sorted(endpoints))
+    return load_assignment(NAME, port, localities(sorted(endpoints)))
 
 
 def resource(type_url: Any) -> Any:
