@@ -91,10 +91,6 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
             moved = sum(map(_digest, change.upserted)) - sum(map(_digest, change.gone))
             self.__dict__["digest"] = (base.digest + moved) % _DIGESTS
 
-    def same_content(self, other: EndpointSet) -> bool:
-        """Whether ports and endpoints are equal, whatever the version."""
-        return self.ports == other.ports and self.endpoints == other.endpoints
-
 
 class EndpointDiff(NamedTuple):
     """What leads from one EndpointSet to another: removals first, then the rest.

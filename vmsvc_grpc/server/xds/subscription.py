@@ -126,11 +126,6 @@ class XdsSubscription:
 
     # -- What there may be to tell --
 
-    @property
-    def under_way(self) -> bool:
-        """Whether there are marks left to look at."""
-        return bool(self.pending or self.leaving)
-
     def note(self, name: str, *, forced: bool = False) -> None:
         """There may be something to tell of a name."""
         self.pending[name] = forced or self.pending.get(name, False)
