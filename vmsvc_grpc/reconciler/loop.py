@@ -397,7 +397,7 @@ class Reconciler:
             vmservice=service.object if service else None,
             service=self._cache.stored_services.get(key),
             endpoints=self._cache.stored_endpoints.get(key),
-            slices=tuple(filter(is_our_slice, self._cache.stored_slices.of(key))),
+            slices=self._cache.stored_slices.of(key),
         )
 
     def _desired(
