@@ -1,0 +1,115 @@
+"""A Lease of an API server: its shape on the wire, and one as a record, read and written."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.reconciler.election import LeaseRecord
+
+
+class StoredLease:
+    """One Lease of an API server, read and written as a record."""
+
+    def __init__(self, api: ApiServer, namespace: str, name: str) -> None:
+        """Nothing is read yet."""
+        self._api = api
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._none = _LeaseMeta(namespace, name)
+        # Of the Lease as it was last read: what others put there stays.
+        self._meta = self._none
+
+    async def read(self) -> LeaseRecord:
+        """What it says now. Raises ApiServerError, and msgspec.DecodeError."""
+        try:
+            raw = await self._api.request("GET", f"{self._path}/{self._none.name}")
+        except ApiServerError as error:
+            if error.object_not_found:
+                self._meta = self._none
+                return LeaseRecord()
+            raise
+        return self._taken(raw)
+
+    async def write(self, record: LeaseRecord) -> LeaseRecord:
+        """Write what a record says in the place of what was read, and what it says then.
+
+        Raises ApiServerError, 409 if it is not as it was read, and msgspec.DecodeError.
+        """
+        meta = self._meta
+        assert meta.resource_version == record.resource_version, "a claim follows a look"
+        # An API server makes a Lease of a PUT where there is none any more, unless the uid of one
+        # is named.
+        body = _Lease(meta, _spec(record))
+        if record.exists:
+            path = f"{self._path}/{self._none.name}"
+            raw = await self._api.request("PUT", path, body=body)
+        else:
+            raw = await self._api.request("POST", self._path, body=body)
+        return self._taken(raw)
+
+    def _taken(self, raw: bytes) -> LeaseRecord:
+        lease = _decode(raw)
+        self._meta = lease.metadata
+        return _record(lease)
+
+
+class _LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class _LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    # Others', which a PUT would take away if it did not repeat them.
+    labels: Any = None
+    annotations: Any = None
+    owner_references: Any = None
+    finalizers: Any = None
+
+
+class _Lease(msgspec.Struct, rename="camel"):
+    metadata: _LeaseMeta
+    spec: _LeaseSpec = _LeaseSpec()
+    api_version: str = "coordination.k8s.io/v1"
+    kind: str = "Lease"
+
+
+_decode = msgspec.json.Decoder(_Lease).decode
+
+
+def _record(lease: _Lease) -> LeaseRecord:
+    spec = lease.spec
+    return LeaseRecord(
+        holder=spec.holder_identity or "",
+        duration_s=float(spec.lease_duration_seconds or 0),
+        transitions=spec.lease_transitions or 0,
+        acquire_time=spec.acquire_time or "",
+        renew_time=spec.renew_time or "",
+        resource_version=lease.metadata.resource_version,
+    )
+
+
+def _spec(record: LeaseRecord) -> _LeaseSpec:
+    """What a Lease says then."""
+    return _LeaseSpec(
+        holder_identity=record.holder,
+        lease_duration_seconds=math.ceil(record.duration_s),
+        acquire_time=record.acquire_time or micro_time(),
+        renew_time=record.renew_time or micro_time(),
+        lease_transitions=record.transitions,
+    )
+
+
+def micro_time() -> str:
+    """The time now, as a Lease has it: Kubernetes' MicroTime."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
