@@ -12,14 +12,56 @@ from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.reconciler.election import LeaseRecord
 
 
+class LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """A Lease's `spec`."""
+
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """A Lease's `metadata`."""
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    # Others', which a PUT would take away if it did not repeat them.
+    labels: Any = None
+    annotations: Any = None
+    owner_references: Any = None
+    finalizers: Any = None
+
+
+class Lease(msgspec.Struct, rename="camel"):
+    """A Lease as it is read and written."""
+
+    metadata: LeaseMeta
+    spec: LeaseSpec = LeaseSpec()
+    api_version: str = "coordination.k8s.io/v1"
+    kind: str = "Lease"
+
+
+_decode = msgspec.json.Decoder(Lease).decode
+
+
+def leases_path(namespace: str = "") -> str:
+    """The path of all Leases of a namespace, or of all namespaces."""
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"/apis/coordination.k8s.io/v1{scope}/leases"
+
+
 class StoredLease:
     """One Lease of an API server, read and written as a record."""
 
     def __init__(self, api: ApiServer, namespace: str, name: str) -> None:
         """Nothing is read yet."""
         self._api = api
-        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._none = _LeaseMeta(namespace, name)
+        self._path = leases_path(namespace)
+        self._none = LeaseMeta(namespace, name)
         # Of the Lease as it was last read: what others put there stays.
         self._meta = self._none
 
@@ -43,7 +85,7 @@ class StoredLease:
         assert meta.resource_version == record.resource_version, "a claim follows a look"
         # An API server makes a Lease of a PUT where there is none any more, unless the uid of one
         # is named.
-        body = _Lease(meta, _spec(record))
+        body = Lease(meta, _spec(record))
         if record.exists:
             path = f"{self._path}/{self._none.name}"
             raw = await self._api.request("PUT", path, body=body)
@@ -54,40 +96,11 @@ class StoredLease:
     def _taken(self, raw: bytes) -> LeaseRecord:
         lease = _decode(raw)
         self._meta = lease.metadata
-        return _record(lease)
+        return record_of(lease)
 
 
-class _LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
-    holder_identity: str | None = None
-    lease_duration_seconds: int | None = None
-    acquire_time: str | None = None
-    renew_time: str | None = None
-    lease_transitions: int | None = None
-
-
-class _LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
-    namespace: str = ""
-    name: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    # Others', which a PUT would take away if it did not repeat them.
-    labels: Any = None
-    annotations: Any = None
-    owner_references: Any = None
-    finalizers: Any = None
-
-
-class _Lease(msgspec.Struct, rename="camel"):
-    metadata: _LeaseMeta
-    spec: _LeaseSpec = _LeaseSpec()
-    api_version: str = "coordination.k8s.io/v1"
-    kind: str = "Lease"
-
-
-_decode = msgspec.json.Decoder(_Lease).decode
-
-
-def _record(lease: _Lease) -> LeaseRecord:
+def record_of(lease: Lease) -> LeaseRecord:
+    """What a Lease says to the election."""
     spec = lease.spec
     return LeaseRecord(
         holder=spec.holder_identity or "",
@@ -99,9 +112,9 @@ def _record(lease: _Lease) -> LeaseRecord:
     )
 
 
-def _spec(record: LeaseRecord) -> _LeaseSpec:
+def _spec(record: LeaseRecord) -> LeaseSpec:
     """What a Lease says then."""
-    return _LeaseSpec(
+    return LeaseSpec(
         holder_identity=record.holder,
         lease_duration_seconds=math.ceil(record.duration_s),
         acquire_time=record.acquire_time or micro_time(),

@@ -16,11 +16,11 @@ import msgspec
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
 from vmsvc_grpc.kube.resources import newest_served, resource_path
 from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, is_named_after
+from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, LeaseRecord, is_named_after
+from vmsvc_grpc.reconciler.lease import Lease, StoredLease, leases_path, record_of
 from vmsvc_grpc.reconciler.vmservice import without_ours
 
 _KIND = Kind.VIRTUAL_MACHINE_SERVICE
-_LEASES = "/apis/coordination.k8s.io/v1"
 _PAGE_OBJECTS = 500
 
 
@@ -33,12 +33,15 @@ class Finalized(NamedTuple):
 
 
 class LeaseHolder(NamedTuple):
-    """A Lease of ours that names somebody. `duration_s` is how long silence counts as life."""
+    """A Lease of ours that names somebody, and what it says."""
 
     lease: Key
-    holder: str
-    duration_s: float
-    resource_version: str
+    record: LeaseRecord
+
+    @property
+    def holder(self) -> str:
+        """Whom it names."""
+        return self.record.holder
 
 
 class Release:
@@ -91,14 +94,12 @@ class Release:
 
         In one namespace, or in all: from outside the cluster nobody knows where ours is.
         """
-        where = f"/namespaces/{namespace}" if namespace else ""
         found: list[LeaseHolder] = []
-        async for meta, spec in _leases(self._api, f"{_LEASES}{where}/leases"):
-            if is_named_after(meta.name, lease) and spec.holder_identity:
-                duration_s = float(spec.lease_duration_seconds or 0)
-                key = Key(meta.namespace, meta.name)
-                holder = spec.holder_identity
-                found.append(LeaseHolder(key, holder, duration_s, meta.resource_version))
+        async for raw in _pages(self._api, leases_path(namespace)):
+            for item in _decode_leases(raw).items:
+                meta, record = item.metadata, record_of(item)
+                if is_named_after(meta.name, lease) and record.holder:
+                    found.append(LeaseHolder(Key(meta.namespace, meta.name), record))
         return found
 
     async def renewing(self, holders: Sequence[LeaseHolder]) -> list[LeaseHolder]:
@@ -109,11 +110,9 @@ class Release:
         await asyncio.sleep(longest_s(holders))
         alive: list[LeaseHolder] = []
         for held in holders:
-            now = await self._lease(held.lease)
-            if now is None or now.metadata.resource_version == held.resource_version:
-                continue
-            if now.spec.holder_identity:
-                alive.append(held._replace(holder=now.spec.holder_identity))
+            now = await StoredLease(self._api, held.lease.namespace, held.lease.name).read()
+            if now.holder and now.resource_version != held.record.resource_version:
+                alive.append(LeaseHolder(held.lease, now))
         return alive
 
     async def _read(self, path: str) -> Finalized | None:
@@ -125,40 +124,23 @@ class Release:
                 return None
             raise
 
-    async def _lease(self, key: Key) -> _Lease | None:
-        try:
-            raw = await self._api.request(
-                "GET", f"{_LEASES}/namespaces/{key.namespace}/leases/{key.name}"
-            )
-        except ApiServerError as error:
-            if error.object_not_found:
-                return None
-            raise
-        return _decode_lease(raw)
-
 
 def longest_s(holders: Sequence[LeaseHolder]) -> float:
     """How long it takes to know whether one of them is alive, at most a minute."""
-    return min(LEASE_DURATION_MAX_S, max((held.duration_s for held in holders), default=0.0))
+    return min(LEASE_DURATION_MAX_S, max((held.record.duration_s for held in holders), default=0.0))
 
 
-def _finalized(meta: _Meta) -> Finalized | None:
+def _finalized(meta: _FinalizedMeta) -> Finalized | None:
     finalizers = tuple(meta.finalizers or ())
     if without_ours(finalizers) == finalizers:
         return None
     return Finalized(Key(meta.namespace, meta.name), finalizers, meta.resource_version)
 
 
-async def _listed(api: ApiServer, path: str) -> AsyncIterator[_Meta]:
+async def _listed(api: ApiServer, path: str) -> AsyncIterator[_FinalizedMeta]:
     async for raw in _pages(api, path):
         for item in _decode_list(raw).items:
             yield item.metadata
-
-
-async def _leases(api: ApiServer, path: str) -> AsyncIterator[tuple[_Meta, _LeaseSpec]]:
-    async for raw in _pages(api, path):
-        for item in _decode_leases(raw).items:
-            yield item.metadata, item.spec
 
 
 async def _pages(api: ApiServer, path: str) -> AsyncIterator[bytes]:
@@ -173,25 +155,15 @@ async def _pages(api: ApiServer, path: str) -> AsyncIterator[bytes]:
             return
 
 
-class _Meta(msgspec.Struct, rename="camel"):
+class _FinalizedMeta(msgspec.Struct, rename="camel"):
     name: str
     namespace: str
     resource_version: str
     finalizers: list[str] | None = None
 
 
-class _One(msgspec.Struct):
-    metadata: _Meta
-
-
-class _LeaseSpec(msgspec.Struct, rename="camel"):
-    holder_identity: str | None = None
-    lease_duration_seconds: int | None = None
-
-
-class _Lease(msgspec.Struct):
-    metadata: _Meta
-    spec: _LeaseSpec = msgspec.field(default_factory=_LeaseSpec)
+class _VMService(msgspec.Struct):
+    metadata: _FinalizedMeta
 
 
 class _ListMeta(msgspec.Struct):
@@ -202,16 +174,15 @@ class _Head(msgspec.Struct):
     metadata: _ListMeta
 
 
-class _List(msgspec.Struct):
-    items: list[_One]
+class _VMServiceList(msgspec.Struct):
+    items: list[_VMService]
 
 
 class _LeaseList(msgspec.Struct):
-    items: list[_Lease]
+    items: list[Lease]
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
-_decode_list = msgspec.json.Decoder(_List).decode
+_decode_list = msgspec.json.Decoder(_VMServiceList).decode
 _decode_leases = msgspec.json.Decoder(_LeaseList).decode
-_decode_lease = msgspec.json.Decoder(_Lease).decode
-_decode_one = msgspec.json.Decoder(_One).decode
+_decode_one = msgspec.json.Decoder(_VMService).decode
