@@ -21,9 +21,12 @@ from vmsvc_grpc.model.objects import (
     Kind,
     ObjectMeta,
     OwnerReference,
+    StoredAddress,
     StoredEndpoints,
     StoredPort,
     StoredService,
+    Subset,
+    TargetRef,
     made_uid,
 )
 from vmsvc_grpc.model.ownership import HELD_FOR
@@ -97,6 +100,34 @@ def test_a_change_replaces_the_file_in_one_step(store: DirectoryStore, out: Path
         assert reader.read().endswith(text(SERVICE))
     assert "LoadBalancer" in path.read_text()
     assert [child.name for child in path.parent.iterdir()] == ["web.service.yaml"]
+
+
+def test_others_have_their_turn_while_a_large_file_is_rendered(store: DirectoryStore) -> None:
+    """5,000 endpoints took 60 ms in one go, and every stream stood still meanwhile."""
+    addresses = tuple(
+        StoredAddress(f"10.0.{n // 256}.{n % 256}", TargetRef(name=f"vm-{n}", uid=f"uid-{n}"))
+        for n in range(5000)
+    )
+    large = replace(ENDPOINTS, subsets=(Subset(addresses, (), ()),))
+
+    async def turns_meanwhile() -> int:
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as tasks:
+            others = tasks.create_task(take_turns())
+            await asyncio.sleep(0)
+            await store.apply(Change(None, large))
+            others.cancel()
+        return turns
+
+    lines = text(large).count("\n")
+    assert asyncio.run(turns_meanwhile()) > lines // 1000
 
 
 def test_deleting_leaves_no_empty_directory(store: DirectoryStore, out: Path) -> None:
