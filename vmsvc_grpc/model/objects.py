@@ -372,12 +372,6 @@ class SliceEndpoint(NamedTuple):
     hostname: str = ""
     node_name: str = ""
 
-    @property
-    def id(self) -> tuple[str, str]:
-        """Its address and the uid of its VM."""
-        address = self.addresses[0] if self.addresses else ""
-        return address, self.target_ref.uid if self.target_ref else ""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEndpointSlice:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import count
 
 from vmsvc_grpc.model.address import canonical
-from vmsvc_grpc.model.endpoints import Endpoint
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointId
 from vmsvc_grpc.model.objects import (
     MANAGED_BY,
     MANAGED_BY_LABEL,
@@ -34,6 +34,7 @@ _HEADLESS_LABEL = "service.kubernetes.io/headless"
 
 _SlicesByName = dict[str, StoredEndpointSlice]
 _EndpointsBySlice = dict[str, list[SliceEndpoint]]
+_EndpointsById = dict[EndpointId, SliceEndpoint]
 
 
 def slices(
@@ -55,10 +56,10 @@ def slices(
     the names in `taken`. A change of one
     endpoint changes at most two slices. O(endpoints).
     """
-    wanted = [_endpoint(service, owner.api_version, e) for e in endpoints]
+    wanted = _by_id(service, owner.api_version, endpoints)
     held: _SlicesByName = {}
     for family in IPFamily:
-        of_family = [e for e in wanted if _family(e) is family]
+        of_family = {id_: e for id_, e in wanted.items() if _family(id_) is family}
         old = {s.key.name: s for s in observed if s.address_type == family.value}
         if of_family or family.value in families:
             held |= _of_family(service, family, of_family, old, taken)
@@ -68,40 +69,36 @@ def slices(
     )
 
 
-def _endpoint(service: Key, api_version: str, endpoint: Endpoint) -> SliceEndpoint:
-    target = TargetRef(
-        api_version,
-        Kind.VIRTUAL_MACHINE.value,
-        service.namespace,
-        endpoint.vm_name,
-        endpoint.vm_uid,
-    )
+def _by_id(service: Key, api_version: str, endpoints: tuple[Endpoint, ...]) -> _EndpointsById:
+    # This runs at each look at a service: of 5,000 endpoints, for 4 ms.
+    kind, namespace = Kind.VIRTUAL_MACHINE.value, service.namespace
     # A VM that is being deleted is no endpoint, so none is ever terminating.
-    return SliceEndpoint(
-        (canonical(endpoint.address),),
-        target,
-        endpoint.ready,
-        endpoint.ready,
-        False,
-        endpoint.zone,
-    )
+    return {
+        (address := canonical(text), uid): SliceEndpoint(
+            (address,),
+            TargetRef(api_version, kind, namespace, name, uid),
+            ready,
+            ready,
+            False,
+            zone,
+        )
+        for text, uid, ready, name, zone in endpoints
+    }
 
 
-def _family(endpoint: SliceEndpoint) -> IPFamily:
-    return IPFamily.IPV6 if ":" in endpoint.addresses[0] else IPFamily.IPV4
+def _family(id_: EndpointId) -> IPFamily:
+    return IPFamily.IPV6 if ":" in id_[0] else IPFamily.IPV4
 
 
 def _of_family(
     service: Key,
     family: IPFamily,
-    endpoints: list[SliceEndpoint],
+    endpoints: _EndpointsById,
     observed: _SlicesByName,
     taken: Collection[str],
 ) -> _SlicesByName:
     """The slices of one family, by name; at least one."""
-    held = _kept(endpoints, observed)
-    placed = {e.id for kept in held.values() for e in kept}
-    waiting = [e for e in endpoints if e.id not in placed]
+    held, waiting = _kept(endpoints, observed)
     for name, kept in held.items():
         # It is written in any case; an empty one would be deleted.
         if tuple(kept) != observed[name].endpoints or not kept:
@@ -118,14 +115,24 @@ def _of_family(
     }
 
 
-def _kept(endpoints: list[SliceEndpoint], observed: _SlicesByName) -> _EndpointsBySlice:
-    """The endpoints that stay in the slices that they are in, in their order there."""
-    left = {e.id: e for e in endpoints}
+def _kept(
+    endpoints: _EndpointsById, observed: _SlicesByName
+) -> tuple[_EndpointsBySlice, list[SliceEndpoint]]:
+    """The endpoints that stay in the slices that they are in, in their order there; the rest."""
+    left = dict(endpoints)
     held: _EndpointsBySlice = {}
     for name, slice_ in sorted(observed.items()):
-        ids = list(dict.fromkeys(e.id for e in slice_.endpoints if e.id in left))
+        ids = [id_ for id_ in dict.fromkeys(_ids(slice_)) if id_ in left]
         held[name] = [left.pop(id_) for id_ in ids[:ENDPOINTS_MAX]]
-    return held
+    return held, list(left.values())
+
+
+def _ids(slice_: StoredEndpointSlice) -> list[EndpointId]:
+    """The ids of what a slice holds, whoever wrote it there."""
+    return [
+        (e.addresses[0] if e.addresses else "", e.target_ref.uid if e.target_ref else "")
+        for e in slice_.endpoints
+    ]
 
 
 def _place(waiting: list[SliceEndpoint], held: _EndpointsBySlice, names: Iterator[str]) -> None:
@@ -150,7 +157,9 @@ def _slice(
     endpoints: tuple[SliceEndpoint, ...],
 ) -> StoredEndpointSlice:
     if observed is not None:
-        return replace(observed, endpoints=endpoints)
+        # One that is as it was is the same object, so that the plan need not look into it.
+        same = observed.endpoints == endpoints
+        return observed if same else replace(observed, endpoints=endpoints)
     meta = ObjectMeta(key=key, uid="")
     return StoredEndpointSlice(meta=meta, address_type=family.value, endpoints=endpoints)
 
