@@ -20,7 +20,7 @@ from vmsvc_grpc.config import (
     path,
 )
 from vmsvc_grpc.model.problem import quoted
-from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S
+from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, LEASE_DURATION_MIN_S
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -283,7 +283,7 @@ SERVE = [
     *LEASE,
     Flag(
         "--lease-duration-s",
-        _seconds(3, LEASE_DURATION_MAX_S),
+        _seconds(LEASE_DURATION_MIN_S, LEASE_DURATION_MAX_S),
         "seconds after which another replica may write, if the one that did has vanished",
         "15",
         "SECONDS",

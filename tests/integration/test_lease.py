@@ -23,12 +23,20 @@ MERGE = "application/merge-patch+json"
 
 
 class Losing(ApiServer):
-    """An API server whose answers to as many writes as it says are lost."""
+    """An API server whose answers to as many writes as it says are lost.
+
+    Somebody on the way answers in its place with what is in `spoilt`, to one look each.
+    """
 
     losing = 0
+    spoilt: tuple[bytes, ...] = ()
 
     async def request(self, method: str, *arguments: Any, **options: Any) -> bytes:
         answer = await super().request(method, *arguments, **options)
+        if method == "GET" and self.spoilt:
+            first, *rest = self.spoilt
+            self.spoilt = tuple(rest)
+            return first
         if method != "GET" and self.losing:
             self.losing -= 1
             raise ApiServerError(0, "the connection was lost")
@@ -142,6 +150,45 @@ async def test_a_holder_puts_its_duration_right_whatever_somebody_made_of_it(
             one.patch({"spec": {"leaseDurationSeconds": 2**31 - 1}})
             await until(lambda: (one.lease() or {})["spec"]["leaseDurationSeconds"] == 3)
             assert one.leader.leads
+
+
+def spoilt(spec: bytes) -> bytes:
+    return b'{"metadata":{"name":"vmsvc-grpc.shop","resourceVersion":"1"},"spec":{%s}}' % spec
+
+
+SPOILT = (
+    b"<html>",
+    b"null",
+    b"[" * 9_000,
+    spoilt(b'"holderIdentity":"\xff"'),
+    spoilt(b'"other":' + b"[" * 9_000 + b"]" * 9_000),
+    *(
+        spoilt(b'"leaseDurationSeconds":%s,"leaseTransitions":%s' % (number, number))
+        for number in (
+            b"-1",
+            b"-" + b"9" * 400,
+            b"9" * 400,
+            b"9" * 5_000,
+            b"1e999",
+            b'"15"',
+            b"null",
+        )
+    ),
+    spoilt(b'"renewTime":null,"acquireTime":7'),
+)
+
+
+async def test_answers_that_cannot_be_read_end_nothing(
+    kube: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    """A number of 400 digits ended the process."""
+    async with candidate(kube, tmp_path, namespace) as one:
+        one.create(leaseDurationSeconds=1)
+        one.api.spoilt = SPOILT
+        async with running(one):
+            await until(lambda: not one.api.spoilt)
+            await until(lambda: one.leader.leads)
+        assert any("cannot be read" in stood.trouble for stood in one.stood)
 
 
 async def test_a_claim_whose_answer_was_lost_is_known_again(

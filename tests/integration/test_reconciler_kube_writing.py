@@ -165,6 +165,17 @@ async def test_without_an_answer_a_write_is_tried_again(desk: Desk, tmp_path: Pa
         assert error.value.passing
 
 
+# What no API server says: no JSON, no text, more levels or digits than Python reads, nulls.
+GARBAGE = (
+    b"<html>",
+    b'{"metadata":{"name":"\xff"}}',
+    b"[" * 9_000,
+    b'{"metadata":{"generation":' + b"9" * 5_000 + b"}}",
+    b'{"metadata":{"finalizers":[null]}}',
+    b"null",
+)
+
+
 class GarblingApi(ApiServer):
     """Somebody on the way spoils every other answer but those to lists, by chance."""
 
@@ -175,7 +186,8 @@ class GarblingApi(ApiServer):
     async def request(self, method: str, path: str, **options: Any) -> bytes:
         answer = await super().request(method, path, **options)
         one = method in WRITES or path.endswith("/web")
-        return b"<html>" if one and self._random.random() < 0.5 else answer
+        spoilt = one and self._random.random() < 0.5
+        return self._random.choice(GARBAGE) if spoilt else answer
 
 
 async def test_answers_that_cannot_be_read_end_nothing(desk: Desk, tmp_path: Path) -> None:

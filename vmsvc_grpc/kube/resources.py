@@ -7,6 +7,7 @@ from http import HTTPStatus
 import msgspec
 
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, MANAGED_BY, MANAGED_BY_LABEL, Kind
 
 _RESOURCES = {
@@ -37,11 +38,11 @@ def resource_path(kind: Kind, version: str, namespace: str | None = None, name: 
 async def newest_served(api: ApiServer, kind: Kind) -> str:
     """The newest version of VM Operator's kind that is served and that we know.
 
-    Raises ApiServerError; with status 404, if there is none.
+    Raises ApiServerError, with status 404 if there is none; and msgspec.DecodeError.
     """
     try:
         group = await api.request("GET", f"/apis/{GROUP}")
-        served = {v.version for v in msgspec.json.decode(group, type=_ApiGroup).versions}
+        served = {v.version for v in _decode_group(group).versions}
         for version in reversed(KNOWN_VERSIONS):
             if version in served and await _has(api, version, kind):
                 return version
@@ -58,7 +59,7 @@ async def newest_served(api: ApiServer, kind: Kind) -> str:
 
 async def _has(api: ApiServer, version: str, kind: Kind) -> bool:
     raw = await api.request("GET", f"/apis/{GROUP}/{version}")
-    resources = msgspec.json.decode(raw, type=_ApiResources).resources
+    resources = _decode_resources(raw).resources
     return any(resource.name == _RESOURCES[kind] for resource in resources)
 
 
@@ -76,3 +77,7 @@ class _ApiResource(msgspec.Struct):
 
 class _ApiResources(msgspec.Struct):
     resources: list[_ApiResource]
+
+
+_decode_group = decoder(_ApiGroup)
+_decode_resources = decoder(_ApiResources)

@@ -23,6 +23,9 @@ _NAME_MAX = 253  # RFC 1123, and Kubernetes for the names of objects.
 LEASE_BASE_NAME = "vmsvc-grpc"
 """The Lease of the replica that writes in all namespaces."""
 
+LEASE_DURATION_MIN_S = 3.0
+"""The shortest duration that a Lease of ours may have; it is renewed seven times within."""
+
 LEASE_DURATION_MAX_S = 60.0
 """The longest duration that a Lease of ours may have, and that anybody's is believed for.
 

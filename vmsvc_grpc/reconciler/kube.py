@@ -23,6 +23,7 @@ from vmsvc_grpc.kube.client import (
     NotSent,
 )
 from vmsvc_grpc.kube.resources import VERSIONS, newest_served, resource_path
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import (
     MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL,
@@ -113,7 +114,7 @@ class KubeStore:
         try:
             async with asyncio.timeout(self._write_s):
                 raw = await self._api.request("GET", path, query=query)
-            found = msgspec.json.decode(raw, type=_SliceList)
+            found = _decode_slices(raw)
         except (ApiServerError, TimeoutError, msgspec.DecodeError) as error:
             message = f"whether Endpoints {service} are mirrored cannot be read: {error}"
             raise ChangeError("EndpointSlicesUnread", message, passing=True) from error
@@ -124,7 +125,7 @@ class KubeStore:
         try:
             raw = await self._read(kind, key)
             return None if raw is None else _as_held(parse_json(kind, raw))
-        except (ApiServerError, TimeoutError, ParseError) as error:
+        except (ApiServerError, TimeoutError, msgspec.DecodeError, ParseError) as error:
             message = f"{kind.value} {key} cannot be read: {error}"
             raise ChangeError(f"{kind.value}Unread", message, passing=True) from error
 
@@ -135,7 +136,7 @@ class KubeStore:
         """
         try:
             raw = await self._read(kind, key)
-            managed = msgspec.json.decode(raw or b"{}", type=_Managed).metadata.managed_fields
+            managed = _decode_managed(raw or b"{}").metadata.managed_fields
         except (ApiServerError, TimeoutError, msgspec.DecodeError):
             return ""
         others = [entry for entry in managed or () if entry.manager != FIELD_MANAGER]
@@ -201,7 +202,7 @@ class KubeStore:
         }
         raw = await self._write("DELETE", _path(held), options)
         # One with finalizers stays until they are gone; else the answer is a Status.
-        stays = msgspec.json.decode(raw, type=_WrittenObject).metadata.finalizers
+        stays = _decode_written(raw).metadata.finalizers
         return self._held(change, raw) if stays else None
 
     async def _check_owner(self, child: Child) -> None:
@@ -280,6 +281,11 @@ class _Slice(msgspec.Struct, rename="camel"):
 
 class _SliceList(msgspec.Struct):
     items: list[_Slice]
+
+
+_decode_managed = decoder(_Managed)
+_decode_written = decoder(_WrittenObject)
+_decode_slices = decoder(_SliceList)
 
 
 def _as_held(found: Object) -> Held:

@@ -9,7 +9,10 @@ from typing import Any
 import msgspec
 
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.reconciler.election import LeaseRecord
+
+_SECONDS_MAX = 2**31 - 1
 
 
 class LeaseSpec(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
@@ -45,7 +48,7 @@ class Lease(msgspec.Struct, rename="camel"):
     kind: str = "Lease"
 
 
-_decode = msgspec.json.Decoder(Lease).decode
+_decode = decoder(Lease)
 
 
 def leases_path(namespace: str = "") -> str:
@@ -104,12 +107,17 @@ def record_of(lease: Lease) -> LeaseRecord:
     spec = lease.spec
     return LeaseRecord(
         holder=spec.holder_identity or "",
-        duration_s=float(spec.lease_duration_seconds or 0),
+        duration_s=_duration_s(spec.lease_duration_seconds),
         transitions=spec.lease_transitions or 0,
         acquire_time=spec.acquire_time or "",
         renew_time=spec.renew_time or "",
         resource_version=lease.metadata.resource_version,
     )
+
+
+def _duration_s(seconds: int | None) -> float:
+    # Kubernetes keeps it in 32 bits, but somebody else may answer in its place.
+    return float(min(max(seconds or 0, 0), _SECONDS_MAX))
 
 
 def _spec(record: LeaseRecord) -> LeaseSpec:
