@@ -178,7 +178,8 @@ def chosen(files: Sequence[tuple[Path, str]], context: str | None) -> Chosen:
 def _parsed(text: str) -> _KubeconfigFile:
     try:
         data = yaml.load(text, yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # PyYAML raises what it comes across: a tag's text may be none of that tag (`!!bool x`).
         # A YAML error has several lines, and a text of the file among them, which is a secret.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""

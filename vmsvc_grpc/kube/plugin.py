@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from vmsvc_grpc.kube.kubeconfig import Plugin
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import VALUE_CHARACTERS_MAX, quoted
 
 _CHUNK_BYTES = 64 * 1024
@@ -62,7 +63,7 @@ class _ExecCredential(msgspec.Struct, rename="camel", frozen=True):
     status: Credential | None = None
 
 
-_decode = msgspec.json.Decoder(_ExecCredential).decode
+_decode = decoder(_ExecCredential)
 
 
 async def ask(
@@ -134,7 +135,8 @@ class _Run:
         deadline = time.monotonic() + self._bounds.plugin_s
         try:
             with process.stdout as stdout, process.stderr as stderr:
-                printed = self._printed((stdout.fileno(), stderr.fileno()), deadline)
+                pipes = stdout.fileno(), stderr.fileno()
+                printed = self._printed(process, pipes, deadline)
             while process.poll() is None:
                 self._check(deadline)
                 self._stopped.wait(_POLL_S)
@@ -144,15 +146,25 @@ class _Run:
             process.wait()
         return process.returncode, *printed
 
-    def _printed(self, pipes: tuple[int, int], deadline: float) -> tuple[bytes, bytes]:
-        """All that comes over two pipes."""
+    def _printed(
+        self, process: subprocess.Popen[bytes], pipes: tuple[int, int], deadline: float
+    ) -> tuple[bytes, bytes]:
+        """All that comes over two pipes until both are closed, or the process has ended.
+
+        What it has started may hold them open for longer: an agent in the background, say.
+        """
         kept = dict.fromkeys(pipes, b"")
         with selectors.DefaultSelector() as selector:
             for pipe in pipes:
                 selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 self._check(deadline)
-                for key, _ in selector.select(_POLL_S):
+                # What it printed is in the pipes by the time that it ends.
+                ended = process.poll() is not None
+                ready = selector.select(0 if ended else _POLL_S)
+                if ended and not ready:
+                    break
+                for key, _ in ready:
                     chunk = os.read(key.fd, _CHUNK_BYTES)
                     kept[key.fd] += chunk
                     if not chunk:
@@ -179,7 +191,7 @@ def _said(errors: bytes) -> str:
 def _credential(name: str, plugin: Plugin, output: bytes) -> Credential:
     try:
         answer = _decode(output)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         # Its text names fields and types, and nothing of what was printed, which is secret.
         raise PluginError(f"{name} printed no ExecCredential: {error}") from error
     if answer.kind != "ExecCredential":

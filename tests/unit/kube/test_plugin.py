@@ -68,6 +68,10 @@ SAYS = {
         "import sys\nwhile True: sys.stderr.write('x' * 100000)",
         "printed more than 10000 bytes",
     ),
+    "prints what is no text": (
+        'import sys; sys.stdout.buffer.write(b\'{"kind": "\\xff"}\')',
+        "printed no ExecCredential",
+    ),
     "nests too deep": ("print('[' * 9000)", "printed no ExecCredential"),
     "prints another kind": ('print(\'{"kind": "Status"}\')', "kind is 'Status'"),
     "prints another version": (
@@ -201,6 +205,19 @@ async def test_what_it_is_given(tmp_path: Path) -> None:
     plugin = script(text) | {"env": [{"name": "MINE", "value": "v"}], "provideClusterInfo": True}
     access = await kubeconfig(tmp_path, plugin).load()
     assert access.authorization == f"Bearer v..False.https://10.0.0.1:6443.{V1}"
+
+
+async def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
+    """An agent that keeps its outputs open. It ends with the plugin, like all that this began."""
+    text = (
+        "import subprocess, sys\n"
+        "agent = subprocess.Popen(['sleep', '60'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(agent.pid))\n"
+        f"sys.stdout.write({answer(token='t')!r} + ' ' * 9_000)"
+    )
+    access = await kubeconfig(tmp_path, script(text), bounds=PluginBounds(plugin_s=10.0)).load()
+    assert access.authorization == "Bearer t"
+    await until(lambda: not runs(int((tmp_path / "pid").read_text())))
 
 
 async def test_a_command_with_a_slash_is_beside_the_kubeconfig(tmp_path: Path) -> None:
