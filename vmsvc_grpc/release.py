@@ -16,6 +16,9 @@ from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longe
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+REFUSALS_SHOWN_MAX = 10
+"""Of how many VMServices it is said why they could not be released; the others are counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRequest:
@@ -77,7 +80,7 @@ async def _release(found: Credentials, request: ReleaseRequest, streams: Streams
         if not (request.yes or _agreed(finalized, api.host, streams)):
             print("nothing was changed", file=streams.out)
             return EXIT_FAILED
-        return await _let_all_go(work, finalized, streams.out)
+        return await _let_all_go(work, finalized, streams)
 
 
 async def _alive(work: Release, request: ReleaseRequest, err: TextIO) -> list[LeaseHolder]:
@@ -109,11 +112,24 @@ def _agreed(finalized: Sequence[Finalized], host: str, streams: Streams) -> bool
     return streams.answers.readline().strip().lower() in ("y", "yes")
 
 
-async def _let_all_go(work: Release, finalized: Sequence[Finalized], out: TextIO) -> int:
-    released = 0
+async def _let_all_go(work: Release, finalized: Sequence[Finalized], streams: Streams) -> int:
+    """Go through all of them; one that is refused costs none of the others."""
+    released = refused = 0
     for one in finalized:
-        if await work.let_go(one):
-            print(f"released {one.key}", file=out)
+        try:
+            let_go = await work.let_go(one)
+        except ApiServerError as error:
+            if not error.status:
+                raise  # Nobody answers, nor will anybody for the next one.
+            refused += 1
+            if refused <= REFUSALS_SHOWN_MAX:
+                print(f"vmsvc-grpc release: {one.key}: {error}", file=streams.err)
+            continue
+        if let_go:
+            print(f"released {one.key}", file=streams.out)
             released += 1
-    print(f"released {released} VirtualMachineServices", file=out)
-    return 0
+    print(f"released {released} VirtualMachineServices", file=streams.out)
+    if not refused:
+        return 0
+    print(f"vmsvc-grpc release: {refused} could not be released; try again", file=streams.err)
+    return EXIT_FAILED

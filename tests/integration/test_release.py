@@ -8,16 +8,21 @@ import os
 import pty
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.integration.kube_replica import Desk, Object
 from tests.kube.apiserver import Cluster
+from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.kube.credentials import Kubeconfig
-from vmsvc_grpc.reconciler.election import lease_name
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.reconciler.election import LeaseRecord, lease_name
+from vmsvc_grpc.reconciler.release import LeaseHolder, longest_s
 from vmsvc_grpc.reconciler.vmservice import FINALIZER
 from vmsvc_grpc.release import ReleaseRequest, Streams, release
 
@@ -136,7 +141,7 @@ def lease(holder: str, duration_s: int) -> Object:
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
 
 
-async def held(desk: Desk, name: str, holder: str, duration_s: int = 1) -> None:
+async def held(desk: Desk, name: str, holder: str, duration_s: int = 3) -> None:
     path = f"/apis/coordination.k8s.io/v1/namespaces/{desk.namespace}/leases"
     body = lease(holder, duration_s) | {"metadata": {"name": name}}
     assert (await desk.request("POST", path, body)).status == 201
@@ -216,3 +221,63 @@ async def test_from_a_terminal_the_whole_command_asks(desk: Desk, uninstaller: U
     assert done.returncode == 0
     assert done.stdout.endswith("released 1 VirtualMachineServices\n")
     assert await uninstaller.finalizers() == {"a": None}
+
+
+class Refusing(ApiServer):
+    """An API server that refuses writes to one VMService, and has another change all the time."""
+
+    tried: ClassVar[Counter[str]] = Counter()
+
+    async def request(self, method: str, path: str, **options: Any) -> bytes:
+        name = path.rpartition("/")[2]
+        if method == "PATCH":
+            self.tried[name] += 1
+            if name in ("denied", "changing"):
+                status = 422 if name == "denied" else 409
+                raise ApiServerError(status, f"{name} by\x1b[2J a webhook")
+        return await super().request(method, path, **options)
+
+
+async def test_one_that_cannot_be_released_costs_none_of_the_others(
+    desk: Desk, uninstaller: Uninstaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("changing", "denied", "fine"):
+        await desk.vmservice(name, meta={"finalizers": [FINALIZER]})
+    monkeypatch.setattr("vmsvc_grpc.release.ApiServer", Refusing)
+    assert await uninstaller.release(yes=True) == 1
+    assert await uninstaller.finalizers() == {
+        "changing": [FINALIZER],
+        "denied": [FINALIZER],
+        "fine": None,
+    }
+    assert uninstaller.err.splitlines() == [
+        f"vmsvc-grpc release: {desk.namespace}/changing: 409 changing by\\x1b[2J a webhook",
+        f"vmsvc-grpc release: {desk.namespace}/denied: 422 denied by\\x1b[2J a webhook",
+        "vmsvc-grpc release: 2 could not be released; try again",
+    ]
+    assert Refusing.tried == {"changing": 10, "denied": 1, "fine": 1}
+
+
+async def test_who_holds_a_lease_may_have_any_name(desk: Desk, uninstaller: Uninstaller) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    await held(desk, "vmsvc-grpc", "\x1b[2Jforged\nline\u202e" + "x" * 500)
+    async with renewed(desk, "vmsvc-grpc"):
+        assert await uninstaller.release(yes=True) == 1
+    assert all(line.isprintable() and len(line) < 600 for line in uninstaller.err.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait_s"),
+    [
+        pytest.param([3, 15], 15, id="as long as the longest lasts"),
+        pytest.param([15, 2**31 - 1], 60, id="a minute at most"),
+        pytest.param([15, 1], 60, id="one that nobody of ours wrote says nothing"),
+        pytest.param([0], 60, id="nor does none"),
+        pytest.param([], 0, id="nobody holds any"),
+    ],
+)
+def test_how_long_a_sign_of_life_is_waited_for(seconds: list[float], wait_s: float) -> None:
+    """A holder writes its own duration at each renewal; until then somebody's edit stands there."""
+    key = Key("shop", "vmsvc-grpc")
+    holders = [LeaseHolder(key, LeaseRecord(duration_s=each)) for each in seconds]
+    assert longest_s(holders) == wait_s

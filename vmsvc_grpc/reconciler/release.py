@@ -15,13 +15,21 @@ import msgspec
 
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
 from vmsvc_grpc.kube.resources import newest_served, resource_path
+from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, LeaseRecord, is_named_after
+from vmsvc_grpc.model.problem import VALUE_CHARACTERS_MAX, escaped
+from vmsvc_grpc.reconciler.election import (
+    LEASE_DURATION_MAX_S,
+    LEASE_DURATION_MIN_S,
+    LeaseRecord,
+    is_named_after,
+)
 from vmsvc_grpc.reconciler.lease import Lease, StoredLease, leases_path, record_of
 from vmsvc_grpc.reconciler.vmservice import without_ours
 
 _KIND = Kind.VIRTUAL_MACHINE_SERVICE
 _PAGE_OBJECTS = 500
+_CONFLICTS_MAX = 10
 
 
 class Finalized(NamedTuple):
@@ -40,8 +48,8 @@ class LeaseHolder(NamedTuple):
 
     @property
     def holder(self) -> str:
-        """Whom it names."""
-        return self.record.holder
+        """Whom it names, safe to print: whoever may write a Lease chooses the name."""
+        return escaped(self.record.holder, VALUE_CHARACTERS_MAX)
 
 
 class Release:
@@ -65,10 +73,13 @@ class Release:
     async def let_go(self, one: Finalized) -> bool:
         """Take the finalizer off one of `finalized`; whether there was one left to take.
 
-        Whatever else is changed meanwhile stays. May be asked for again, also after an error.
+        Whatever else is changed meanwhile stays. May be asked for again, also after an error:
+        one of a conflict means that it was changed each time, over and over.
         """
         path = resource_path(_KIND, self._version, one.key.namespace, one.key.name)
+        tries = 0
         while True:
+            tries += 1
             meta = {
                 "finalizers": without_ours(one.finalizers),
                 "resourceVersion": one.resource_version,
@@ -80,7 +91,7 @@ class Release:
             except ApiServerError as error:
                 if error.object_not_found:
                     return False
-                if error.status != HTTPStatus.CONFLICT:
+                if error.status != HTTPStatus.CONFLICT or tries == _CONFLICTS_MAX:
                     raise
                 now = await self._read(path)
                 if now is None:
@@ -126,8 +137,17 @@ class Release:
 
 
 def longest_s(holders: Sequence[LeaseHolder]) -> float:
-    """How long it takes to know whether one of them is alive, at most a minute."""
-    return min(LEASE_DURATION_MAX_S, max((held.record.duration_s for held in holders), default=0.0))
+    """How long it takes to know whether one of them is alive, at most a minute.
+
+    No holder of ours writes a shorter duration than the shortest, so it is somebody else's
+    word, and says nothing of how often the holder renews the Lease.
+    """
+    longest_s = max((_silence_s(held.record.duration_s) for held in holders), default=0.0)
+    return min(LEASE_DURATION_MAX_S, longest_s)
+
+
+def _silence_s(duration_s: float) -> float:
+    return duration_s if duration_s >= LEASE_DURATION_MIN_S else LEASE_DURATION_MAX_S
 
 
 def _finalized(meta: _FinalizedMeta) -> Finalized | None:
@@ -182,7 +202,7 @@ class _LeaseList(msgspec.Struct):
     items: list[Lease]
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
-_decode_list = msgspec.json.Decoder(_VMServiceList).decode
-_decode_leases = msgspec.json.Decoder(_LeaseList).decode
-_decode_one = msgspec.json.Decoder(_VMService).decode
+_decode_head = decoder(_Head)
+_decode_list = decoder(_VMServiceList)
+_decode_leases = decoder(_LeaseList)
+_decode_one = decoder(_VMService)
