@@ -159,6 +159,11 @@ def service_of_slice(slice_: StoredEndpointSlice) -> Key:
     return Key(slice_.key.namespace, named)
 
 
+def is_our_slice_of(slice_: StoredEndpointSlice, service: Key) -> bool:
+    """Whether we wrote a slice, and for that service: one of another's is in the way of its own."""
+    return is_our_slice(slice_) and service_of_slice(slice_) == service
+
+
 def is_our_slice(slice_: StoredEndpointSlice) -> bool:
     """Whether we wrote a slice: by its controller and its managed-by label, and by no name.
 

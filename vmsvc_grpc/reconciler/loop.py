@@ -22,7 +22,7 @@ from vmsvc_grpc.model.objects import (
     Kind,
     StoredEndpointSlice,
 )
-from vmsvc_grpc.model.ownership import is_our_slice
+from vmsvc_grpc.model.ownership import is_our_slice_of
 from vmsvc_grpc.reconciler.desired import Desired, desired, undone
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.held import Failure, HeldObjects, joined
@@ -300,7 +300,7 @@ class Reconciler:
         """Take in what is there instead: into the cache, or among the names that are taken."""
         self.counts.conflicts += 1
         found = conflict.found
-        if isinstance(found, StoredEndpointSlice) and not is_our_slice(found):
+        if isinstance(found, StoredEndpointSlice) and not is_our_slice_of(found, key):
             self._taken.seen(key, found.key, asyncio.get_running_loop().time())
             self._retries.pop(key, None)  # The next name is progress.
         elif found is not None:
@@ -313,7 +313,7 @@ class Reconciler:
         for slice_ in self._taken.doubtful(key, asyncio.get_running_loop().time()):
             assert self._witness is not None, "slices are held where it can be asked for them"
             found = await self._witness.find(Kind.ENDPOINT_SLICE, slice_)
-            if isinstance(found, StoredEndpointSlice) and not is_our_slice(found):
+            if isinstance(found, StoredEndpointSlice) and not is_our_slice_of(found, key):
                 self._taken.seen(key, slice_, asyncio.get_running_loop().time())
             else:
                 self._taken.gone(key, slice_)

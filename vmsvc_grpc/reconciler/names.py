@@ -52,8 +52,9 @@ class TakenNames:
         return tuple(
             Failure(
                 "EndpointSliceNotOurs",
-                f"EndpointSlice {slice_} is not ours, by its controller and its managed-by label, "
-                "and stays as it is; ours has the next name; delete it if nobody needs it",
+                f"EndpointSlice {slice_} is not this service's, by its controller and its "
+                "managed-by label, and stays as it is; ours has the next name; delete it if nobody "
+                "needs it",
             )
             for slice_ in sorted(self._seen.get(service, ()))
         )

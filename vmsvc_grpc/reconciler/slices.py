@@ -57,6 +57,8 @@ def slices(
     endpoint changes at most two slices. O(endpoints).
     """
     wanted = _by_id(service, owner.api_version, endpoints)
+    # An address type cannot be changed, so a slice of another type keeps its name from ours.
+    taken = {*taken, *(slice_.key.name for slice_ in observed)}
     held: _SlicesByName = {}
     for family in IPFamily:
         of_family = {id_: e for id_, e in wanted.items() if _family(id_) is family}
@@ -105,7 +107,7 @@ def _of_family(
             room = ENDPOINTS_MAX - len(kept)
             kept.extend(waiting[:room])
             waiting = waiting[room:]
-    names = _free_names(f"{service.name}-{family.value.lower()}-", {*observed, *taken})
+    names = _free_names(f"{service.name}-{family.value.lower()}-", taken)
     _place(waiting, held, names)
     full = {name: kept for name, kept in held.items() if kept}
     first = min(held) if held else next(names)

@@ -1044,6 +1044,9 @@ class Hiding(Cluster):
         pytest.param(None, "vmsvc-grpc", True, id="nobody's, with our label"),
         pytest.param(OURS, "someone", False, id="ours by its owner alone"),
         pytest.param(DEPLOYMENT, "vmsvc-grpc", True, id="another's, with our label"),
+        pytest.param(
+            OURS._replace(name="db", uid="uid-db"), "vmsvc-grpc", True, id="another VMService's"
+        ),
     ],
 )
 async def test_a_slice_in_the_place_of_ours_stays_and_ours_has_the_next_name(

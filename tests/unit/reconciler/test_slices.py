@@ -245,3 +245,15 @@ def assert_right(held: Slices, endpoints: list[Endpoint]) -> None:
 
 def test_new_slices_are_as_few_as_can_be() -> None:
     assert len(wanted(map(at, range(1000)))) == 10
+
+
+@pytest.mark.parametrize("type_", ["IPv6", "FQDN"])
+def test_a_slice_of_another_address_type_keeps_its_name_from_ours(type_: str) -> None:
+    """No API server changes an address type: the slice goes, or is of use as what it is."""
+    held = stored(wanted([at(1)]))
+    odd = tuple(replace(s, address_type=type_, endpoints=()) for s in held)
+    after = wanted([at(1), at(2, family=6)], odd, families=("IPv4", "IPv6"))
+    assert {s.key.name: s.address_type for s in after} == {
+        "web-ipv4-1": "IPv4",
+        ("web-ipv4-0" if type_ == "IPv6" else "web-ipv6-0"): "IPv6",
+    }
