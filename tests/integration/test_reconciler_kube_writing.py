@@ -31,7 +31,7 @@ from tests.kube.vm_operator import VMOperator
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily, Key
-from vmsvc_grpc.reconciler.events import EventRecorder
+from vmsvc_grpc.reconciler.events import EventBounds, EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change
@@ -289,7 +289,7 @@ async def test_events_are_cut_to_what_is_admitted_and_lost_where_there_is_no_pla
         about = one.cache.services[desk.key()].object
     nowhere = replace(about, meta=replace(about.meta, key=Key("no-such-namespace", "web")))
     async with access(desk, tmp_path) as api:
-        recorder = EventRecorder(api, instance="test", waiting_max=3)
+        recorder = EventRecorder(api, instance="test", bounds=EventBounds(waiting_max=3))
         task = asyncio.create_task(recorder.run())
         recorder.tell(about, Notice(True, "Drop", "Dropped", "there is no room for it"))
         recorder.tell(nowhere, Notice(True, "Lose", "Lost", "there is no such place"))
@@ -309,6 +309,27 @@ async def test_events_are_cut_to_what_is_admitted_and_lost_where_there_is_no_pla
         desk.kube.kubectl, "describe", "vmservice", "web", "-n", desk.namespace
     )
     assert "done" in described
+
+
+async def test_events_about_one_vmservice_are_bounded_and_leave_the_others_theirs(
+    desk: Desk, tmp_path: Path
+) -> None:
+    about = [await desk.vmservice(name) for name in ("web", "db")]
+    async with replica(desk, tmp_path, may_write=lambda: False) as one:
+        await until(lambda: len(one.cache.services) == len(about))
+        web, db = (one.cache.services[desk.key(name)].object for name in ("web", "db"))
+    async with access(desk, tmp_path) as api:
+        recorder = EventRecorder(api, instance="test", bounds=EventBounds(burst=3))
+        task = asyncio.create_task(recorder.run())
+        for number in range(20):
+            recorder.tell(web, Notice(True, "Try", "Failed", f"try {number}"))
+        recorder.tell(db, Notice(True, "Try", "Failed", "its own"))
+        await until(lambda: not recorder.waiting)
+        assert recorder.counts == {"written": 4, "dropped": 17}
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert sorted(note for _, _, note in await desk.told()) == ["try 0", "try 1", "try 2"]
+    assert [note for _, _, note in await desk.told("db")] == ["its own"]
 
 
 # -- Slices --
@@ -585,6 +606,7 @@ async def test_what_vm_operator_writes_of_odd_input_is_what_we_would(
             ("Service", "spec.type"),
             id="a type that we refuse",
         ),
+        pytest.param({"spec": {"type": "NodePort"}}, ("Service", "spec.type"), id="a NodePort"),
         pytest.param(
             {"spec": {"selector": {"app": "no label!"}}},
             ("Endpoints", "subsets"),

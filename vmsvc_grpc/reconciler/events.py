@@ -10,12 +10,14 @@ import logging
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from vmsvc_grpc.kube.client import NAMESPACE_TERMINATING, ApiServer, ApiServerError, NotSent
 from vmsvc_grpc.model.objects import VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice
+from vmsvc_grpc.reconciler.queue import TokenBucket
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +26,22 @@ CONTROLLER = "vmsvc-grpc"
 
 # The API's bound on a note.
 _NOTE_BYTES_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBounds:
+    """How many events are written: client-go's own bounds on what is told of one object.
+
+    Of one VMService `burst` at once, and then one each `refill_s`; of those that `objects_max`
+    others were told of since, nothing is remembered. At most `waiting_max` wait, and each is
+    given up after `write_s`.
+    """
+
+    burst: int = 25
+    refill_s: float = 300.0
+    objects_max: int = 4096
+    waiting_max: int = 1000
+    write_s: float = 4.0
 
 
 class EventRecorder:
@@ -35,17 +53,17 @@ class EventRecorder:
         *,
         instance: str,
         may_write: Callable[[], bool] = lambda: True,
-        waiting_max: int = 1000,
-        write_s: float = 4.0,
+        bounds: EventBounds = EventBounds(),
     ) -> None:
-        """`instance` names this replica. Of more than `waiting_max`, the oldest is dropped."""
+        """`instance` names this replica. Of more than may wait, the oldest is dropped."""
         self.counts: Counter[str] = Counter(written=0, dropped=0)
         self._api = api
         self._instance = instance
         self._may_write = may_write
         self._waiting: deque[tuple[VirtualMachineService, Notice, datetime]] = deque()
-        self._waiting_max = waiting_max
-        self._write_s = write_s
+        self._bounds = bounds
+        # Of each VMService by its uid, the one told of last at the end.
+        self._allowances: dict[str, TokenBucket] = {}
         self._wake = asyncio.Event()
 
     @property
@@ -54,12 +72,25 @@ class EventRecorder:
         return len(self._waiting)
 
     def tell(self, about: VirtualMachineService, notice: Notice) -> None:
-        """Have this written soon. Does not wait."""
-        if len(self._waiting) == self._waiting_max:
+        """Have this written soon, unless there have been too many. Does not wait."""
+        if not self._allowed(about):
+            self.counts["dropped"] += 1
+            return
+        if len(self._waiting) == self._bounds.waiting_max:
             self._waiting.popleft()
             self.counts["dropped"] += 1
         self._waiting.append((about, notice, datetime.now(UTC)))
         self._wake.set()
+
+    def _allowed(self, about: VirtualMachineService) -> bool:
+        bounds, uid = self._bounds, about.meta.uid
+        allowance = self._allowances.pop(uid, None)
+        if allowance is None:
+            allowance = TokenBucket(per_s=1 / bounds.refill_s, burst=bounds.burst)
+            if len(self._allowances) == bounds.objects_max:
+                del self._allowances[next(iter(self._allowances))]
+        self._allowances[uid] = allowance
+        return allowance.take_now(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Write until cancelled. Never fails."""
@@ -74,7 +105,7 @@ class EventRecorder:
     async def _write(self, about: VirtualMachineService, notice: Notice, at: datetime) -> bool:
         path = f"/apis/events.k8s.io/v1/namespaces/{about.key.namespace}/events"
         try:
-            async with asyncio.timeout(self._write_s):
+            async with asyncio.timeout(self._bounds.write_s):
                 event = self._event(about, notice, at)
                 await self._api.request("POST", path, body=event, may_send=self._may_write)
         except NotSent:

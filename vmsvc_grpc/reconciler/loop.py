@@ -280,16 +280,21 @@ class Reconciler:
             self._note_conflict(key, conflict)
             if not self._in_vain(key):
                 raise
-            failure = _conflicts(conflict, self._settings.retries_max)
+            failure = self._as_told(key, _conflicts(conflict, self._settings.retries_max))
             await self._tell_of(key, failure)
             raise ChangeError(failure.reason, failure.message) from conflict
         except ChangeError as error:
             error.passing = error.passing and not self._in_vain(key)
+            error.failure = self._as_told(key, error.failure)
             if not error.passing:
                 await self._tell_of(key, error.failure)
             raise
         self._retries.pop(key, None)
         return done
+
+    def _as_told(self, key: Key, failure: Failure) -> Failure:
+        service = self._cache.services.get(key)
+        return self._telling.as_told(key, service.object if service else None, failure)
 
     def _in_vain(self, key: Key) -> bool:
         """Note that the work was broken off; whether that happens again and again."""

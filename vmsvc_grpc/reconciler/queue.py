@@ -13,6 +13,8 @@ from vmsvc_grpc.model.objects import Key
 
 # How many outdated entries the heap may hold, beside as many as there are keys.
 _OUTDATED_MAX = 64
+# What sums of floats may be off by, as a part of one token.
+_ROUNDING = 1e-3
 
 
 class Queue:
@@ -143,6 +145,14 @@ class TokenBucket:
         self._burst = burst
         # When the bucket will be full, counting what has been taken in advance.
         self._full_at = float("-inf")
+
+    def take_now(self, now: float) -> bool:
+        """Take one if it may be used at once; whether it may."""
+        full_at = max(self._full_at, now) + 1 / self._per_s
+        if full_at - now > (self._burst + _ROUNDING) / self._per_s:
+            return False
+        self._full_at = full_at
+        return True
 
     def take(self, now: float) -> float:
         """Take one; the seconds to wait before it may be used, 0 if it may be at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from vmsvc_grpc.model.objects import Key, StoredEndpoints, VirtualMachineService
@@ -10,6 +11,9 @@ from vmsvc_grpc.reconciler.desired import refusals
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.notice import Notice, OnNotice
 from vmsvc_grpc.reconciler.plan import Change
+
+# What differs each time that the same is refused, an id, a time or a port, has a digit.
+_WORD = re.compile(r"[\w.:-]+")
 
 # Of a VMService that is wrong throughout, the first flaws say enough.
 _WARNINGS_MAX = 10
@@ -29,6 +33,8 @@ class Telling:
         self._on_failure = on_failure
         self._on_notice = on_notice
         self._failures: dict[Key, Failure] = {}
+        # The generation of the VMService that a failure is about; 0 if there is none.
+        self._generations: dict[Key, int] = {}
         # Warnings that hold now, and have been recorded, of the VMService of a uid.
         self._warned: dict[Key, tuple[str, frozenset[Notice]]] = {}
 
@@ -36,6 +42,21 @@ class Telling:
     def failures(self) -> Mapping[Key, Failure]:
         """Why a service's objects are not as they should be, of each where they are not."""
         return self._failures
+
+    def as_told(
+        self, key: Key, vmservice: VirtualMachineService | None, failure: Failure
+    ) -> Failure:
+        """The failure; or what was told last, if it is the same but for its numbers.
+
+        Who refuses may give each refusal an id, and it is refused at each try: that is one
+        failure, and not a new one each time. A VMService that was edited is another matter.
+        """
+        generation = vmservice.meta.generation if vmservice else 0
+        told = self._failures.get(key)
+        if told and self._generations.get(key) == generation and _alike(told, failure):
+            return told
+        self._generations[key] = generation
+        return failure
 
     def fail(self, key: Key, failure: Failure | None) -> None:
         """Why the objects of a service are not right now; None if they are."""
@@ -45,6 +66,7 @@ class Telling:
             self._failures[key] = failure
         else:
             del self._failures[key]
+            self._generations.pop(key, None)
         if self._on_failure is not None:
             self._on_failure(key, failure)
 
@@ -79,3 +101,12 @@ class Telling:
         told = notice.of_change(change)
         if vmservice is not None and told is not None:
             self._on_notice(vmservice, told)
+
+
+def _alike(one: Failure, other: Failure) -> bool:
+    same = _without_numbers(one.message) == _without_numbers(other.message)
+    return same and one.reason == other.reason
+
+
+def _without_numbers(text: str) -> str:
+    return _WORD.sub(lambda word: "#" if re.search("[0-9]", word[0]) else word[0], text)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -906,6 +907,44 @@ async def test_a_refused_write_is_told_once_and_is_true_again_when_it_succeeds()
         await world.settled()
         assert store.accepted() == ("True", "Accepted", "")
         assert [reason for _, reason, _ in world.notices[2:]] == ["UpdateK8sServiceSuccess"]
+
+
+async def refused_again(world: World, times: int = 5) -> None:
+    """Return once as many more writes have been refused."""
+    most = world.reconciler.counts.errors + times
+    await until(lambda: world.reconciler.counts.errors >= most)
+
+
+async def test_a_refusal_that_has_another_number_each_time_is_one_until_something_is_edited() -> (
+    None
+):
+    """An admission webhook may give each refusal an id; a network error has a port of its own."""
+    numbers = count()
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+
+        def refused(change: Change) -> ChangeError | None:
+            if change.kind is not Kind.SERVICE:
+                return None
+            message = f"denied: request 7f3e-{next(numbers)} over 10.0.0.1:{next(numbers)}"
+            return ChangeError("UpdateServiceFailed", message)
+
+        store.refused = refused
+        settled = len(store.writes)
+        balanced = replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER))
+        for generation in (1, 2):
+            meta = replace(store.vmservice().meta, generation=generation)
+            world.put(replace(balanced, meta=meta, conditions=store.vmservice().conditions))
+            await refused_again(world)
+            assert len(world.failures) == generation
+        messages = [failure.message for _, failure in world.failures if failure]
+        assert [note for _, reason, note in world.notices if "Failed" in reason] == messages
+        reports = [write for write in store.writes[settled:] if "VirtualMachineService" in write]
+        assert len(reports) == 2  # Once for each generation.
+        assert store.accepted() == ("False", "UpdateServiceFailed", messages[-1])
+        store.refused = lambda change: None
+        await world.settled()
+        assert store.accepted() == ("True", "Accepted", "")
 
 
 async def test_what_passes_is_reported_but_not_told_by_the_vmservice() -> None:

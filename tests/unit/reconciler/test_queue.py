@@ -248,6 +248,12 @@ def test_the_bucket_fills_up_to_the_burst_and_no_further() -> None:
     assert [bucket.take(1000.0) for _ in range(3)] == pytest.approx([0, 0, 0.1])
 
 
+def test_what_does_not_wait_is_taken_at_once_or_not_at_all() -> None:
+    bucket = TokenBucket(per_s=1 / 300, burst=25)
+    assert [bucket.take_now(0.1) for _ in range(30)] == [True] * 25 + [False] * 5
+    assert [bucket.take_now(300.2) for _ in range(2)] == [True, False]
+
+
 @given(st.lists(st.floats(0, 0.3), max_size=60))
 def test_the_rate_holds_over_any_time(gaps: list[float]) -> None:
     bucket, now = TokenBucket(per_s=10, burst=3), 0.0
