@@ -174,7 +174,11 @@ class App:
         return self._place.remarks(kind, key) if self._place else ()
 
     def _say(self, text: str) -> None:
-        print(text, file=self._out, flush=True)
+        try:
+            print(text, file=self._out, flush=True)
+        except OSError as error:
+            # Whoever read it has gone, or the disk is full: nothing that is served needs it.
+            _log.info("standard output cannot be written: %s", _reason(error))
 
 
 def _stopping_signals() -> Iterator[signal.Signals]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import signal
 import socket
@@ -193,6 +194,37 @@ def test_a_second_signal_ends_it_at_once(manifests: Path, tmp_path: Path) -> Non
         program.process.send_signal(signal.SIGTERM)
         assert program.process.wait(PATIENCE_S) == 0
         stream.cancel()
+
+
+def test_it_serves_on_where_nobody_reads_its_output(manifests: Path, tmp_path: Path) -> None:
+    """As in `vmsvc-grpc serve | head -1`: it ended, and said nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vmsvc_grpc", "serve", "--manifests", str(manifests)]
+    command += ["--listen", "127.0.0.1:0", "--http-listen", address]
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=writer, stderr=errors)
+    os.close(writer)
+    try:
+        assert awaited(lambda: process.poll() is not None or _ready(address))
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+        assert "standard output cannot be written: Broken pipe" in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/readyz", timeout=PATIENCE_S) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
