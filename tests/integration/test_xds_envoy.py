@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests import program
+from tests.integration.delaying import delaying
 from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines
 from tests.integration.serving import PATIENCE_S, Serving, serving, until
 from tests.program import Program
@@ -127,6 +128,40 @@ async def test_a_port_is_changed_and_no_cluster_waits(mode: str, tmp_path: Path)
                 await proxy.answers("a", "b", cluster=f"web.shop:{port}")
             assert list(await proxy.clusters()) == [f"web.shop:{port}"]
         await clean(proxy)
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize(("delay_ms", "a_second"), [(20, 25), (20, 200), (5, 200)])
+async def test_a_new_service_arrives_from_afar_while_another_changes(
+    mode: str, delay_ms: int, a_second: int, tmp_path: Path
+) -> None:
+    """At 40 ms and 25 changes a second it never came, and Envoy gave up after its 15 s."""
+    async with (
+        world() as here,
+        delaying(here.running.address, delay_ms / 1000) as far,
+        envoy(bootstrap([far], mode), tmp_path) as proxy,
+    ):
+        await proxy.answers("a", "b")
+        busy = asyncio.create_task(_change(here, 1 / a_second))
+        ports = (ServicePort("http", "TCP", 80, here.machines.port),)
+        for name in ("new0", "new1", "new2"):
+            here.running.apply(Apply(service(Key("shop", name), spec(ports=ports))))
+            async with asyncio.timeout(5):  # It would be 15 s, or never.
+                await proxy.answers("a", "b", cluster=f"{name}.shop:80")
+        busy.cancel()
+        await asyncio.wait([busy])
+        await clean(proxy)
+
+
+async def _change(here: World, every_s: float) -> None:
+    """Endpoints of the busy service change, again and again."""
+    here.running.apply(Apply(service(Key("shop", "busy"), spec({"app": "busy"}))))
+    number = 0
+    while True:
+        number += 1
+        address = f"127.0.1.{number % 250}"
+        here.running.apply(Apply(vm("busy", address, labels={"app": "busy"})))
+        await asyncio.sleep(every_s)
 
 
 async def clean(proxy: Envoy) -> None:

@@ -136,9 +136,11 @@ class XdsStream:
             subscription = self._begin(type_url)
         if asked.nonce:
             self._hear(self._node, subscription, asked)
+        # Whatever its nonce: requests come in order, so these names are the newest that the
+        # client has said. Only what it acknowledges may be old.
         if isinstance(asked, DeltaRequest):
             self._take_delta(subscription, asked)
-        elif not subscription.nonce or asked.nonce == str(subscription.nonce):
+        else:
             self._take_sotw(subscription, asked)
         subscription.begun = True
 
@@ -318,11 +320,12 @@ class XdsStream:
                 for topic in self._following.take_noted():
                     self._mark(node, topic)
             for told in self._telling_order:
-                due = told.pending or told.answer_due
+                due = (told.pending or told.answer_due) and not self._waits(told)
                 if due and (message := self._upserts(node, told)) is not None:
                     return message
             for taken in self._taking_order:
-                if taken.leaving and (message := self._removals(node, taken)) is not None:
+                gone = taken.leaving and not self._waits(taken)
+                if gone and (message := self._removals(node, taken)) is not None:
                     return message
             if not (self._following.noted or self._under_way()):
                 return None
@@ -330,9 +333,20 @@ class XdsStream:
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and it is asked twice for each message.
         for subscription in self._telling_order:
-            if subscription.pending or subscription.leaving:
+            if (subscription.pending or subscription.leaving) and not self._waits(subscription):
                 return True
         return False
+
+    def _waits(self, subscription: XdsSubscription) -> bool:
+        """Whether the client is to acknowledge what it was sent before it is sent more of a type.
+
+        So one that is far away has one response of load assignments under way, and not one for
+        each change. The other types change seldom, and an Envoy acknowledges clusters only once
+        all of them, those of other servers too, have their endpoints.
+        """
+        if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
+            return False
+        return subscription.unheard and not self._half_closed
 
     def _mark(self, node: Node, topic: Topic) -> None:
         """Mark each name of a service, those that a wildcard covers now among them."""

@@ -148,6 +148,14 @@ class XdsSubscription:
         for name in names:
             self._unanswered[name] = nonce
 
+    @property
+    def unheard(self) -> bool:
+        """Whether a client that does acknowledge has not yet done so with the newest response.
+
+        One that has never acknowledged any is not waited for: it may only listen.
+        """
+        return 0 < self.answered < self.nonce
+
     def unanswered(self, name: str) -> bool:
         """Whether the client has yet to say what it makes of what it was told of a name."""
         return name in self._unanswered

@@ -9,7 +9,7 @@ from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.status.v3 import csds_pb2
 
 from tests.unit.objects import service, spec, vm
-from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
+from tests.unit.server.xds.client import CDS, EDS, XdsClient, addresses, node
 from tests.unit.server.xds.world import (
     API,
     BOTH,
@@ -124,13 +124,44 @@ def test_types_have_their_own_nonces_on_one_stream(form: Form) -> None:
     assert client.read_all() == [(E, NAME)]
 
 
-def test_a_stale_request_is_not_answered_nor_taken() -> None:
-    client = XdsClient(cache(service(API))).ask(EDS, NAME)
+def test_the_names_of_a_stale_request_are_taken_in() -> None:
+    """They are the newest that the client has said; only what it acknowledges is old."""
+    served = cache(service(API))
+    client = XdsClient(served).ask(EDS, NAME)
     client.read()
-    client.ask(EDS, "api.shop:80", response_nonce="0")
-    assert client.read_all() == []
-    client.ask(EDS, NAME, "api.shop:80")
+    client.ask(EDS, "api.shop:80", response_nonce="0", error_detail={"message": "late"})
     assert client.read_all() == [(E, "api.shop:80")]
+    assert client.refusals == []
+    move(served, "10.0.0.2")
+    assert client.read_all() == [(E, "api.shop:80")]
+
+
+def test_one_response_of_assignments_is_under_way_to_a_client_that_acknowledges() -> None:
+    served = cache()
+    client = XdsClient(served).ask(EDS, NAME)
+    client.read()
+    move(served, "10.0.0.2")
+    assert client.pump()
+    move(served, "10.0.0.3")
+    assert not client.pump()
+    client.ask(CDS, NAME)
+    assert client.pump(), "other types do not wait for it"
+    client.read()
+    assert client.pump()
+    client.read_all()
+    assert addresses(client.held(EDS)[NAME]) == ["10.0.0.3:9376"]
+
+
+def test_a_client_that_never_acknowledges_is_not_waited_for() -> None:
+    """As a person with grpcurl."""
+    served = cache()
+    client = XdsClient(served).ask(EDS, NAME)
+    for number in range(3):
+        assert client.pump()
+        move(served, f"10.0.1.{number}")
+    client.read()
+    client.stream.half_close()
+    assert client.pump(), "it can acknowledge nothing any more"
 
 
 def test_a_stale_change_of_a_delta_subscription_counts() -> None:

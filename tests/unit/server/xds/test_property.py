@@ -121,15 +121,20 @@ class Following(RuleBasedStateMachine):
     @rule(number=st.integers(0, 2), type_url=types, wanted=names)
     def ask(self, number: int, type_url: TypeUrl, wanted: list[str]) -> None:
         xds = self.clients[number % len(self.clients)].xds
-        asked = xds.asked(type_url)
         if xds.form is Form.SOTW:
-            if not set(wanted) >= asked.names or asked.wildcard:
-                # A state of the world that takes a name back and gives it again before the
-                # server sees either cannot be told from one that does neither.
-                xds.read_all()
-            xds.ask(type_url, *wanted)
+            self._ask_sotw(xds, type_url, wanted)
         else:
             xds.change(type_url, wanted)
+
+    def _ask_sotw(
+        self, xds: XdsClient, type_url: TypeUrl, wanted: list[str], **fields: Any
+    ) -> None:
+        asked = xds.asked(type_url)
+        if not set(wanted) >= asked.names or asked.wildcard:
+            # A state of the world that takes a name back and gives it again before the server
+            # sees either cannot be told from one that does neither.
+            xds.read_all()
+        xds.ask(type_url, *wanted, **fields)
 
     @precondition(lambda self: self.cache.synced)
     @rule(number=st.integers(0, 2), type_url=types, wanted=names)
@@ -176,13 +181,21 @@ class Following(RuleBasedStateMachine):
             client.xds.read_all()
             assert client.xds.read() is None
 
-    @rule(number=st.integers(0, 2), type_url=types, wanted=names)
-    def send_a_stale_nonce(self, number: int, type_url: TypeUrl, wanted: list[str]) -> None:
+    @rule(
+        number=st.integers(0, 2),
+        type_url=types,
+        wanted=names,
+        nonce=st.sampled_from(["0", "1", "7", "stale"]),
+    )
+    def send_a_stale_nonce(
+        self, number: int, type_url: TypeUrl, wanted: list[str], nonce: str
+    ) -> None:
+        """Whatever it acknowledges, what it asks for counts."""
         xds = self.clients[number % len(self.clients)].xds
         if xds.form is Form.DELTA:
-            xds.change(type_url, wanted, response_nonce="7")  # It counts all the same.
-        elif xds.asked(type_url).nonce:
-            xds._send_sotw(type_url, wanted, response_nonce="stale")
+            xds.change(type_url, wanted, response_nonce=nonce)
+        else:
+            self._ask_sotw(xds, type_url, wanted, response_nonce=nonce)
 
     @rule(number=st.integers(0, 2))
     def reconnect(self, number: int) -> None:
