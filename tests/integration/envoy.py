@@ -69,6 +69,19 @@ def bootstrap(servers: Sequence[str], mode: str, **metadata: str) -> dict[str, A
     }
 
 
+def on_demand(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of ADS in which each cluster is asked for when a request names it."""
+    (listener,) = config["static_resources"]["listeners"]
+    (filter_,) = listener["filter_chains"][0]["filters"]
+    prefix = "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3"
+    wanted = {"odcds": {"source": {"ads": {}, **V3}, "timeout": "1s"}}
+    typed = {"@type": f"{prefix}.OnDemand", **wanted}
+    manager = filter_["typed_config"]
+    manager["http_filters"].insert(0, {"name": "on_demand", "typed_config": typed})
+    config["dynamic_resources"].pop("cds_config")
+    return config
+
+
 def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
@@ -134,6 +147,17 @@ class Envoy:
         """Clusters that wait for their endpoints."""
         dump = json.loads(await self.ask("/config_dump?resource=dynamic_warming_clusters"))
         return [str(config) for config in dump.get("configs", ())]
+
+    async def call_raw(self, cluster: str) -> int:
+        """The status of a request; `cluster` may be any bytes, as `surrogateescape` has them."""
+        host, _, port = self.entrance.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        header = cluster.encode(errors="surrogateescape")
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-cluster: " + header + b"\r\n\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            status = int((await reader.readline()).split()[1])
+        writer.close()
+        return status
 
     async def call(self, cluster: str = "web.shop:80") -> str:
         """Who answers a request; its status if that is not 200."""

@@ -15,7 +15,7 @@ import pytest
 
 from tests import program
 from tests.integration.delaying import delaying
-from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines
+from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines, on_demand
 from tests.integration.serving import PATIENCE_S, Serving, serving, until
 from tests.program import Program
 from tests.unit.objects import WEB, service, spec, vm
@@ -24,6 +24,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.xds.following import XdsScope
@@ -191,6 +192,23 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
             await clean(proxy)
         await until(lambda: not second.counts.streams_open.total())
         await second.stop()
+
+
+@pytest.mark.parametrize("header", ["x" * 5_000, "\udcff\udcfe.shop:80", "%00", "a b"])
+async def test_an_on_demand_cluster_of_any_name_costs_its_request_alone(
+    header: str, tmp_path: Path
+) -> None:
+    """One HTTP request with a long `x-cluster` ended Envoy's stream, and each one after it."""
+    async with world() as here:
+        config = on_demand(bootstrap([here.running.address], "DELTA_GRPC"))
+        async with envoy(config, tmp_path) as proxy:
+            await proxy.answers("a", "b")
+            assert await proxy.call_raw(header) == 503
+            here.vm("c")
+            await proxy.answers("a", "b", "c")
+            calls = here.running.counts.calls
+            assert not [path for path, code in calls if code is not Code.OK], "no stream has ended"
+            await clean(proxy)
 
 
 @MODES

@@ -19,8 +19,8 @@ class Limits:
     """Services that one watch follows, those of a namespace or of all included."""
 
     xds_resources_max: int = 80_000
-    """Resources of one type that a stream of xDS asks for, or holds: one for each port of
-    20,000 services, with four ports each."""
+    """Names of one type that a stream of xDS asks for: one for each port of 20,000 services,
+    with four ports each. One more is as the name of nothing."""
 
     message_bytes_max: int = 4 * 1024 * 1024
     """The largest request. A client of xDS that resumes lists every resource of a type that it

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -19,7 +21,6 @@ _Message: TypeAlias = Any
 # A request may hold 4 MiB; this much of it is kept, or put into the log.
 _TEXT_MAX = 1_000
 _VERSION_MAX = 33  # One more than ours have: another's must not become one of ours.
-_NAME_MAX = 1_024  # Of characters. An xdstp name may be long; ours take 209.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
 
 
@@ -72,66 +73,102 @@ class DeltaRequest(NamedTuple):
     held: Mapping[str, str]
 
 
-def sotw(request: bytes, names_max: int) -> SotwRequest:
-    """A state-of-the-world request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
+def sotw(request: bytes) -> SotwRequest:
+    """A state-of-the-world request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
     message = _parsed(discovery_pb2.DiscoveryRequest, request)
-    names = tuple(message.resource_names)
-    if names:
-        _check(message, names, names_max)
     return SotwRequest(
         message,
         message.type_url,
         message.response_nonce,
         _refusal(message),
         message.version_info,
-        names,
+        tuple(message.resource_names),
     )
 
 
-def delta(request: bytes, names_max: int) -> DeltaRequest:
-    """A delta request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
+def delta(request: bytes) -> DeltaRequest:
+    """A delta request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
     message = _parsed(discovery_pb2.DeltaDiscoveryRequest, request)
-    subscribe, unsubscribe = message.resource_names_subscribe, message.resource_names_unsubscribe
     held = message.initial_resource_versions
-    if subscribe or unsubscribe or held:  # An ACK has none of them.
-        for names in filter(None, (subscribe, unsubscribe, held)):
-            _check(message, names, names_max)
-        held = {name: version[:_VERSION_MAX] for name, version in held.items()}
     return DeltaRequest(
         message,
         message.type_url,
         message.response_nonce,
         _refusal(message),
-        subscribe,
-        unsubscribe,
-        held,
+        message.resource_names_subscribe,
+        message.resource_names_unsubscribe,
+        {name: version[:_VERSION_MAX] for name, version in held.items()} if held else held,
     )
-
-
-def too_many(names_max: int, type_url: str) -> RpcError:
-    """How a stream ends that asks for too much, or would be told too much, of a type."""
-    return RpcError(
-        Code.RESOURCE_EXHAUSTED,
-        f"more than {names_max} resources of {type_url[:_NAME_MAX]!r} on one stream, which is the "
-        "server's limit (xds_resources_max); ask for less, or on several streams",
-        limit="xds_resources_max",
-    )
-
-
-def _check(message: _Message, names: Collection[str], names_max: int) -> None:
-    if len(names) > names_max:
-        raise too_many(names_max, message.type_url)
-    if max(map(len, names)) > _NAME_MAX:
-        text = f"a resource's name is longer than {_NAME_MAX} characters"
-        raise RpcError(Code.INVALID_ARGUMENT, text)
 
 
 def _parsed(kind: Any, request: bytes) -> _Message:
     try:
         return kind.FromString(request)
     except DecodeError:
+        pass
+    try:
+        return kind.FromString(_repaired(kind, request))
+    except DecodeError:
         name = kind.DESCRIPTOR.full_name
         raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
+
+
+def _repaired(kind: Any, request: bytes) -> bytes:
+    """A request without what protobuf refuses of its fields: text that is not UTF-8, say.
+
+    An Envoy takes the names of on-demand clusters from headers of its own clients, who are not
+    to end its stream. Text has U+FFFD where it is wrong; a node or an error is left empty, and
+    a version that is held is left out. Raises DecodeError where even the fields are unclear.
+    """
+    raw = _RAW[kind].FromString(request)
+    for field_, value in raw.ListFields():
+        meant = kind.DESCRIPTOR.fields_by_name[field_.name]
+        if field_.is_repeated:
+            value[:] = [one for one in map(_reader(meant), value) if one is not None]
+        else:
+            setattr(raw, field_.name, _reader(meant)(value) or b"")
+    repaired: bytes = raw.SerializeToString()
+    return repaired
+
+
+def _reader(meant: FieldDescriptor) -> Callable[[bytes], bytes | None]:
+    """What makes a field's bytes readable; None of a message that is not."""
+    if meant.message_type is None:
+        return lambda text: text.decode(errors="replace").encode()
+    kind = message_factory.GetMessageClass(meant.message_type)
+    return lambda content: content if _is_a(kind, content) else None
+
+
+def _is_a(kind: Any, content: bytes) -> bool:
+    try:
+        kind.FromString(content)
+    except DecodeError:
+        return False
+    return True
+
+
+def _raw(kind: Any) -> Any:
+    """A message as `kind`, each field the bytes that it is on the wire.
+
+    All fields of a request are texts or messages, which both are bytes there.
+    """
+    described = descriptor_pb2.DescriptorProto()
+    kind.DESCRIPTOR.CopyToProto(described)
+    file = descriptor_pb2.FileDescriptorProto(name=f"raw/{described.name}", syntax="proto3")
+    message = file.message_type.add(name=described.name)
+    for meant in described.field:
+        message.field.add(
+            name=meant.name, number=meant.number, label=meant.label, type=meant.TYPE_BYTES
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(described.name))
+
+
+_RAW = {
+    kind: _raw(kind)
+    for kind in (discovery_pb2.DiscoveryRequest, discovery_pb2.DeltaDiscoveryRequest)
+}
 
 
 def _refusal(message: _Message) -> str | None:

@@ -7,7 +7,7 @@ does not read. The rules are those of Envoy's `xds_protocol` page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -22,7 +22,7 @@ from vmsvc_grpc.server.xds.following import Following, XdsScope
 from vmsvc_grpc.server.xds.names import WILDCARD, reference
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
-from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription
+from vmsvc_grpc.server.xds.subscription import ABSENT, NAME_BYTES, UNKNOWN, XdsSubscription
 
 
 class Form(Enum):
@@ -72,8 +72,8 @@ _REMOVAL_ORDER = (TypeUrl.LISTENER, TypeUrl.ROUTE, TypeUrl.CLUSTER, TypeUrl.ENDP
 # In the state of the world, a response with these has all of them: absence is deletion.
 _WHOLE = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER})
 
-# What a name in `removed_resources` takes beside its text: a tag and a length.
-_NAME_BYTES = 8
+# Of characters. An xdstp name may be long; those of services take 209 at most.
+_NAME_MAX = 1_024
 
 
 class XdsStream:
@@ -122,10 +122,14 @@ class XdsStream:
     # -- What the transport calls --
 
     def receive(self, request: bytes) -> None:
-        """Take in a request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
+        """Take in a request. Raises RpcError (INVALID_ARGUMENT) for one that is none.
+
+        No name and no number of them ends the stream, whoever made an Envoy ask for it: a name
+        that is too long, and one too many, is of nothing.
+        """
         asked: SotwRequest | DeltaRequest
         read = xds_requests.sotw if self._form is Form.SOTW else xds_requests.delta
-        asked = read(request, self._shared.limits.xds_resources_max)
+        asked = read(request)
         if self._node is None:
             self._node = xds_requests.node(asked)
             self._following.begin(self._node)
@@ -183,9 +187,11 @@ class XdsStream:
                 raise RpcError(Code.INVALID_ARGUMENT, text)
             return _TYPES.get(type_url)
         if type_url not in ("", self._implied.value):
+            if type_url not in _TYPES:
+                return None
             raise RpcError(
                 Code.INVALID_ARGUMENT,
-                f"type_url is {type_url[:200]!r}, but this service has only {self._implied.value}; "
+                f"type_url is {type_url!r}, but this service has only {self._implied.value}; "
                 "use the aggregated service for several types",
             )
         return self._implied
@@ -243,9 +249,7 @@ class XdsStream:
         if subscription.begun and not (asked.subscribe or asked.unsubscribe):
             return  # As every ACK.
         if not subscription.begun:
-            for name, version in asked.held.items():
-                subscription.claim(name, version)
-                subscription.note(name)
+            self._take_held(subscription, asked.held)
             self._set_wildcard(subscription, not asked.subscribe)
         for name in asked.subscribe:
             if name == WILDCARD:
@@ -256,11 +260,23 @@ class XdsStream:
             self._set_wildcard(subscription, False)
         for name in asked.unsubscribe:
             self._unsubscribe(subscription, name, forced=True)
-        self._check_count(subscription, subscription.names)
 
-    def _check_count(self, subscription: XdsSubscription, names: Collection[str]) -> None:
-        if len(names) > (most := self._shared.limits.xds_resources_max):
-            raise xds_requests.too_many(most, subscription.type_url.label)
+    def _take_held(self, subscription: XdsSubscription, held: Mapping[str, str]) -> None:
+        """What the client says that it holds: compared once, and what is gone is told."""
+        for name, version in held.items():
+            if self._has_room(subscription.claimed, name):
+                subscription.claim(name, version)
+                subscription.note(name)
+            else:
+                self._deny(subscription, name)
+
+    def _has_room(self, names: Mapping[str, object], name: str) -> bool:
+        return len(name) <= _NAME_MAX and len(names) < self._shared.limits.xds_resources_max
+
+    def _deny(self, subscription: XdsSubscription, name: str) -> None:
+        """Tell the client that there is nothing of a name; only deltas can say so."""
+        if self._form is Form.DELTA:
+            subscription.deny(name, self._shared.limits.response_bytes_max)
 
     def _set_wildcard(self, subscription: XdsSubscription, wildcard: bool) -> None:
         if wildcard == subscription.wildcard:
@@ -287,6 +303,11 @@ class XdsStream:
         self._set_wildcard(subscription, True)
 
     def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
+        if name not in subscription.names and not self._has_room(subscription.names, name):
+            if len(name) <= _NAME_MAX:
+                self._shared.counts.refusals["xds_resources_max"] += 1
+            self._deny(subscription, name)
+            return
         subscription.ask(name)
         subscription.note(name, forced=forced)
         if (asked := reference(name)) is not None:
@@ -296,10 +317,13 @@ class XdsStream:
     def _unsubscribe(
         self, subscription: XdsSubscription, name: str, *, forced: bool = False
     ) -> None:
+        known = name in subscription.names or name in subscription.told
         subscription.drop(name)
-        if subscription.wildcard:
+        if subscription.wildcard and known:
             # It may be one of those that the wildcard has; the client cannot know.
             subscription.note(name, forced=forced)
+        elif subscription.wildcard:
+            self._deny(subscription, name)
         else:
             self._forget(subscription, name)
 
@@ -324,7 +348,7 @@ class XdsStream:
                 if due and (message := self._upserts(node, told)) is not None:
                     return message
             for taken in self._taking_order:
-                gone = taken.leaving and not self._waits(taken)
+                gone = (taken.leaving or taken.denied) and not self._waits(taken)
                 if gone and (message := self._removals(node, taken)) is not None:
                     return message
             if not (self._following.noted or self._under_way()):
@@ -333,7 +357,7 @@ class XdsStream:
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and it is asked twice for each message.
         for subscription in self._telling_order:
-            if (subscription.pending or subscription.leaving) and not self._waits(subscription):
+            if subscription.under_way and not self._waits(subscription):
                 return True
         return False
 
@@ -411,6 +435,8 @@ class XdsStream:
         endpoints = subscription.type_url is TypeUrl.ENDPOINT
         if endpoints and (message := self._emptied(node, subscription)) is not None:
             return message
+        for name in subscription.take_denied():
+            subscription.leaving[name] = True
         size = 0
         removed: list[str] = []
         while subscription.leaving and size < self._shared.limits.response_bytes_max:
@@ -425,7 +451,7 @@ class XdsStream:
             elif self._is_whole(subscription):
                 self._forget(subscription, name)
             removed.append(name)
-            size += len(name.encode()) + _NAME_BYTES
+            size += len(name.encode()) + NAME_BYTES
         if not removed or (endpoints and self._form is Form.SOTW):
             return None
         if self._is_whole(subscription):
@@ -504,7 +530,6 @@ class XdsStream:
         parts: Sequence[bytes],
         removed: Sequence[str] = (),
     ) -> bytes:
-        self._check_count(subscription, subscription.told)
         self._nonces += 1
         subscription.answer_due = False
         subscription.sent(self._nonces, names)

@@ -15,6 +15,9 @@ ABSENT = 0
 UNKNOWN = 1
 """In `told`: the client holds a resource of that name, which this stream has not told."""
 
+NAME_BYTES = 8
+"""What a name in `removed_resources` takes beside its text: a tag and a length."""
+
 _SUM_BITS = 128
 _NONCE_DIGITS_MAX = 20
 
@@ -28,10 +31,12 @@ class XdsSubscription:
 
     `pending` are to be looked at, in order, and `leaving` are to be taken away; True of
     one that is told even if nothing is new. `answer_due`: the client waits for a response,
-    even if there is nothing in it.
+    even if there is nothing in it. `denied` are names of which nothing is kept but this: the
+    client is to be told, once, that there is nothing of that name.
     """
 
     __slots__ = (
+        "_denied_bytes",
         "_of_service",
         "_sum",
         "_unanswered",
@@ -39,6 +44,7 @@ class XdsSubscription:
         "answered",
         "begun",
         "claimed",
+        "denied",
         "leaving",
         "named",
         "names",
@@ -62,6 +68,8 @@ class XdsSubscription:
         # Taking the first of a plain dict again and again is quadratic.
         self.pending: OrderedDict[str, bool] = OrderedDict()
         self.leaving: OrderedDict[str, bool] = OrderedDict()
+        self.denied: dict[str, None] = {}
+        self._denied_bytes = 0
         self.answer_due = False
         self.nonce = 0
         self.answered = 0
@@ -126,9 +134,33 @@ class XdsSubscription:
 
     # -- What there may be to tell --
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there are marks left to look at."""
+        return bool(self.pending or self.leaving or self.denied)
+
     def note(self, name: str, *, forced: bool = False) -> None:
         """There may be something to tell of a name."""
         self.pending[name] = forced or self.pending.get(name, False)
+
+    def deny(self, name: str, bytes_max: int) -> None:
+        """Tell the client that there is nothing of a name, as far as that fits in `bytes_max`.
+
+        What does not is not answered: the names may be any, of any length.
+        """
+        size = len(name.encode()) + NAME_BYTES
+        if name not in self.denied and self._denied_bytes + size <= bytes_max:
+            self.denied[name] = None
+            self._denied_bytes += size
+
+    def take_denied(self) -> Sequence[str]:
+        """The names to deny, once, but for those that are asked for by now."""
+        denied = [
+            name for name in self.denied if name not in self.names and name not in self.leaving
+        ]
+        self.denied.clear()
+        self._denied_bytes = 0
+        return denied
 
     def owes(self, resource: Resource, *, forced: bool) -> bool:
         """Whether the client must be told a resource; what it claimed is settled by that."""

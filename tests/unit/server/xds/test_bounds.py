@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.unit.server.endpoint_service.watching import emptied
 from tests.unit.server.xds.client import (
     CDS,
     EDS,
+    RDS,
     XdsClient,
     addresses,
     node,
@@ -21,7 +23,9 @@ from tests.unit.server.xds.world import (
     BOTH,
     ENVOY,
     NAME,
+    C,
     E,
+    R,
     ask,
     cache,
     move,
@@ -30,7 +34,7 @@ from tests.unit.server.xds.world import (
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.call import Code, EndOfStream, RpcError
+from vmsvc_grpc.server.call import EndOfStream
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.stream import Form
 
@@ -104,54 +108,174 @@ def test_services_that_come_and_go_leave_nothing_in_a_wildcard_stream(form: Form
 # -- What a client may ask for --
 
 
-def refused(client: XdsClient, **request: Any) -> RpcError:
-    """How a stream ends for a request of load assignments."""
-    kind = pb.DiscoveryRequest if client.form is Form.SOTW else pb.DeltaDiscoveryRequest
-    with pytest.raises(RpcError) as error:
-        client.stream.receive(kind(type_url=EDS.value, **request).SerializeToString())
-    return error.value
+def request(form: Form, names: Sequence[str], type_url: str = EDS.value, **fields: Any) -> bytes:
+    """A request that has these names wherever it can."""
+    if form is Form.SOTW:
+        message: Any = pb.DiscoveryRequest(type_url=type_url, resource_names=names, **fields)
+    else:
+        message = pb.DeltaDiscoveryRequest(
+            type_url=type_url,
+            resource_names_subscribe=names,
+            resource_names_unsubscribe=names[len(names) // 2 :],
+            initial_resource_versions=dict.fromkeys(names, "1"),
+            **fields,
+        )
+    raw: bytes = message.SerializeToString()
+    return raw
 
 
+LONG = "x" * 5_000
+ODD = [
+    "",
+    "*",
+    "\0",
+    "\n\x1b[2J",
+    "\u202e",
+    ".",
+    ":",
+    "a.b.c.d",
+    ":80",
+    "web.shop:",
+    LONG,
+    "x" * 200_000,
+]
 MANY = [f"s{number}.shop:80" for number in range(4)]
-
-
-@pytest.mark.parametrize(
-    ("form", "request_"),
-    [
-        pytest.param(Form.SOTW, {"resource_names": MANY}, id="asked for"),
-        pytest.param(Form.DELTA, {"resource_names_subscribe": MANY}, id="subscribed to"),
-        pytest.param(Form.DELTA, {"resource_names_unsubscribe": MANY}, id="unsubscribed from"),
-        pytest.param(
-            Form.DELTA, {"initial_resource_versions": dict.fromkeys(MANY, "1")}, id="held"
-        ),
-    ],
-)
-def test_more_names_than_a_stream_may_have_end_it(form: Form, request_: Any) -> None:
-    error = refused(XdsClient(cache(), form, limits=Limits(xds_resources_max=3)), **request_)
-    assert error.code is Code.RESOURCE_EXHAUSTED
-    assert "xds_resources_max" in error.message
-
-
-def test_names_add_up() -> None:
-    client = XdsClient(cache(), Form.DELTA, limits=Limits(xds_resources_max=3))
-    client.change(EDS, MANY[:3]).change(EDS, MANY[:3])
-    assert refused(client, resource_names_subscribe=MANY[3:]).code is Code.RESOURCE_EXHAUSTED
+KINDS = pytest.mark.parametrize("type_url", [EDS.value, CDS.value, "another", "another" * 1_000])
 
 
 @BOTH
-def test_a_wildcard_over_more_than_a_client_could_name_later_ends_the_stream(form: Form) -> None:
-    """Else its next stream, which says what it holds, would be refused for ever."""
+@KINDS
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(ODD, id="odd ones"),
+        pytest.param([LONG], id="a long one alone"),
+        pytest.param([NAME] * 10, id="the same ones"),
+        pytest.param(MANY * 3, id="more than a stream may have"),
+        pytest.param([f"{'y' * 2_000}{number}" for number in range(100)], id="many long ones"),
+    ],
+)
+def test_no_name_and_no_number_of_them_ends_a_stream(
+    form: Form, type_url: str, names: list[str]
+) -> None:
+    """One HTTP request with a long `x-cluster` cut an Envoy off for good: its stream was ended
+    for the name, and each one after it.
+    """
+    limits = Limits(xds_resources_max=3, response_bytes_max=10_000)
+    client = XdsClient(cache(), form, limits=limits)
+    client.stream.receive(request(form, names, type_url))
+    while (raw := client.stream.next_message()) is not None:
+        assert len(raw) < limits.response_bytes_max + 1_000
+    client = ask(client, RDS, NAME)
+    assert client.read_all() == [(R, NAME)]
+    for subscription in client.stream.subscriptions.values():
+        assert len(subscription.names) <= 3
+        assert not subscription.under_way
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"node": {"id": "n" * 100_000}}, id="a node's id"),
+        pytest.param({"node": node(namespace="x" * 100_000, readiness="\0")}, id="metadata"),
+        pytest.param({"response_nonce": "9" * 100_000}, id="a nonce"),
+        pytest.param({"error_detail": {"code": -1, "message": "e\n" * 100_000}}, id="an error"),
+    ],
+)
+def test_nothing_that_a_client_says_of_itself_ends_a_stream(form: Form, fields: Any) -> None:
+    client = XdsClient(cache(), form)
+    client.stream.receive(request(form, [], **fields))
+    assert (R, NAME) in ask(client, RDS, NAME).read_all()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(b"\xff", id="not UTF-8"),
+        pytest.param(b"web.shop:80\xc3", id="cut within a character"),
+        pytest.param(b"\xed\xa0\x80", id="half a surrogate"),
+    ],
+)
+def test_text_that_is_not_utf8_is_nothings_name(form: Form, bad: bytes) -> None:
+    """Envoy passes on what a header of an HTTP request says, which may be any bytes."""
+    client = XdsClient(cache(), form)
+    text = b"?" * len(bad)
+    who = {"id": "?" * len(bad), "user_agent_name": "envoy"}
+    error = {"message": "?" * len(bad)}
+    names = [NAME, text.decode()]
+    fields: dict[str, Any] = {"node": who, "error_detail": error, "response_nonce": text.decode()}
+    client.stream.receive(request(form, names, **fields).replace(text, bad))
+    told = client.read()
+    assert told is not None
+    assert told[:1] == (E,)
+    assert (R, NAME) in ask(client, RDS, NAME).read_all()
+
+
+def test_a_node_too_deep_to_be_read_is_nobodys() -> None:
+    value = b""
+    for _ in range(60):  # A list in a list, and so on: fields 1 and 6 of google.protobuf.
+        value = _field(6, _field(1, value))
+    who = node("envoy").SerializeToString() + _field(
+        3, _field(1, _field(1, b"k") + _field(2, value))
+    )
+    client = XdsClient(cache())
+    client.stream.receive(request(Form.SOTW, [NAME]) + _field(2, who))
+    assert client.read_all() == [(E, NAME)]
+    assert client.stream.node is not None
+    assert client.stream.node.id == ""
+
+
+def _field(number: int, content: bytes) -> bytes:
+    assert len(content) < 1 << 14
+    return bytes((number << 3 | 2, len(content) & 0x7F | 0x80, len(content) >> 7)) + content
+
+
+def test_names_that_a_stream_has_no_room_for_are_of_nothing_until_it_has() -> None:
+    client = XdsClient(cache(), Form.DELTA, limits=Limits(xds_resources_max=3))
+    client.change(EDS, MANY[:3]).change(EDS, MANY[:3])
+    client.read_all()
+    client.change(EDS, [NAME])
+    assert client.read_all() == [(E, f"-{NAME}")]
+    assert client.counts.refusals == {"xds_resources_max": 1}
+    client.change(EDS, [], MANY[:1]).change(EDS, [NAME])
+    assert client.read_all() == [(E, NAME)]
+    far = XdsClient(cache(), limits=Limits(xds_resources_max=3)).ask(EDS, *MANY[:3], NAME)
+    far.read_all()
+    assert NAME not in far.held(EDS)
+    far.ask(EDS, *MANY[1:3], NAME)
+    assert far.read_all() == [(E, NAME)]
+
+
+def test_a_name_without_room_that_the_wildcard_has_is_sent() -> None:
+    client = XdsClient(cache(), Form.DELTA, limits=Limits(xds_resources_max=1)).change(CDS)
+    client.read_all()
+    client.change(CDS, ["gone.shop:80", NAME])
+    assert client.read_all() == [(C, "-gone.shop:80"), (C, NAME)]
+    client.change(CDS, [], ["never.shop:80", NAME])
+    assert client.read_all() == [(C, NAME), (C, "-never.shop:80")]
+
+
+@BOTH
+def test_a_wildcard_has_no_bound(form: Form) -> None:
+    """Else two services with many ports would end it for all."""
     others = [service(Key("shop", f"s{number}")) for number in range(3)]
-    client = ask(XdsClient(cache(*others), form, limits=Limits(xds_resources_max=3)), CDS)
-    with pytest.raises(RpcError) as error:
-        client.read_all()
-    assert error.value.code is Code.RESOURCE_EXHAUSTED
+    limits = Limits(xds_resources_max=3)
+    client = ask(XdsClient(served := cache(*others), form, limits=limits, who=ENVOY), CDS)
+    client.read_all()
+    assert len(client.held(CDS)) == 4
+    remove(served)
+    client.reconnect()
+    client.read_all()
+    assert sorted(client.held(CDS)) == [f"s{number}.shop:80" for number in range(3)]
 
 
 def test_a_name_that_is_told_back_is_of_bounded_length() -> None:
-    client = XdsClient(cache(), Form.DELTA).change(EDS, ["x" * 1_024])
-    assert client.read_all() == [(E, "-" + "x" * 1_024)]
-    assert refused(client, resource_names_subscribe=["x" * 1_025]).code is Code.INVALID_ARGUMENT
+    client = XdsClient(cache(), Form.DELTA, limits=Limits(response_bytes_max=4_000))
+    client.change(EDS, ["x" * 1_025, "y" * 5_000, "z" * 2_000, "w" * 2_000])
+    assert client.read_all() == [(E, "-" + "x" * 1_025, "-" + "z" * 2_000)]
+    assert client.stream.subscriptions[EDS].names == {}
 
 
 # -- What is kept of it --
