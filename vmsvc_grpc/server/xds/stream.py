@@ -339,8 +339,9 @@ class XdsStream:
 
     def _next_response(self, node: Node) -> bytes | None:
         while True:
-            # What has begun is ended first, so that removals come, however much changes.
-            if self._following.noted and not self._under_way():
+            # What has begun is ended first, so that removals come, however much changes. But a
+            # first answer is all there is: what it lacked, its client would delete.
+            if self._following.noted and (self._owes_answer() or not self._under_way()):
                 for topic in self._following.take_noted():
                     self._mark(node, topic)
             for told in self._telling_order:
@@ -353,6 +354,9 @@ class XdsStream:
                     return message
             if not (self._following.noted or self._under_way()):
                 return None
+
+    def _owes_answer(self) -> bool:
+        return any(subscription.answer_due for subscription in self._telling_order)
 
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and it is asked twice for each message.

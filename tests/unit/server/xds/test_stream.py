@@ -134,6 +134,26 @@ def test_nothing_is_said_before_the_cache_is_synced(form: Form) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("named", [(), (NAME,)], ids=["alone", "beside a name"])
+@pytest.mark.parametrize("synced", [True, False], ids=["synced", "to be synced"])
+def test_the_first_answer_of_a_wildcard_is_all_there_is(
+    form: Form, named: tuple[str, ...], synced: bool
+) -> None:
+    """What it lacked, an Envoy that comes back would delete."""
+    served = Cache(AddressRules())
+    if synced:
+        listed(served, service(), service(API))
+    client = XdsClient(served, form, who=ENVOY)
+    ask(client, EDS, NAME)
+    client = ask(client, CDS, "*", *named)
+    if not synced:
+        assert client.read_all() == []
+        listed(served, service(), service(API))
+    told = [one for one in client.read_all() if one[0] == C]
+    assert told == [(C, "api.shop:80", NAME)]
+
+
+@BOTH
 def test_an_unknown_type_is_not_answered_and_the_stream_stays(form: Form) -> None:
     client = XdsClient(cache(), form)
     kind = pb.DiscoveryRequest if form is Form.SOTW else pb.DeltaDiscoveryRequest
