@@ -107,7 +107,7 @@ async def test_client_status_follows_acks_and_nacks(running: Serving) -> None:
     stream = ads(running)
     await stream.ask(EDS, NAME, "gone.shop:80")
     first = await stream.read()
-    assert await statuses(running) == {NAME: ("STALE", ""), "gone.shop:80": ("NOT_SENT", "")}
+    assert await statuses(running) == {NAME: ("STALE", ""), "gone.shop:80": ("STALE", "")}
     names = (NAME, "gone.shop:80")
     await stream.ask(EDS, *names, response_nonce=first.nonce, version_info=first.version_info)
     await until(lambda: running.counts.xds_acks[EDS.label])

@@ -227,10 +227,6 @@ class XdsStream:
         names.pop(WILDCARD, None)
         if not subscription.begun:
             subscription.answer_due = subscription.type_url in _WHOLE
-            if asked.version and subscription.type_url is TypeUrl.ENDPOINT:
-                # What it holds from before may have gone, and no response could say so.
-                for name in filter(reference, names):
-                    subscription.claim(name, "")
         elif names.keys() == subscription.names.keys() and wildcard == subscription.wildcard:
             return  # As every ACK.
         if wildcard:
@@ -412,6 +408,8 @@ class XdsStream:
         while subscription.pending:
             name, forced = subscription.pending.popitem(last=False)
             resource = self._resource(node, subscription, name)
+            if resource is None and self._is_awaited(subscription, name, forced=forced):
+                resource = self._empty(name)
             if resource is None:
                 self._gone(subscription, name, forced)
                 continue
@@ -433,6 +431,18 @@ class XdsStream:
         if not (parts or (subscription.answer_due and not subscription.pending)):
             return None
         return self._whole(subscription) if whole else self._response(subscription, names, parts)
+
+    def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
+        """Whether a client waits for a load assignment of a service that does not exist (yet).
+
+        An Envoy holds back its listeners, or a changed cluster, for 15 s otherwise. As deltas
+        it is told that there is none.
+        """
+        if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
+            return False
+        if name not in subscription.names or reference(name) is None:
+            return False
+        return forced or name not in subscription.told
 
     def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | None:
         """A response that takes away what is gone of a type."""

@@ -118,8 +118,11 @@ def test_a_scope_of_the_namespace_bounds_names_and_wildcards(form: Form) -> None
         client.read_all()
         ask(client, EDS, NAME)
         client.read_all()
+        if namespace != "shop":
+            assert not any(message.endpoints for message in client.held(EDS).values())
         shown[namespace] = [sorted(client.held(CDS)), sorted(client.held(EDS))]
-    assert shown == {"shop": [[NAME], [NAME]], "lab": [["web.lab:80"], []], "": [[], []]}
+    hidden = [NAME] if form is Form.SOTW else []  # An empty one; a delta says that there is none.
+    assert shown == {"shop": [[NAME], [NAME]], "lab": [["web.lab:80"], hidden], "": [[], hidden]}
 
 
 @BOTH
@@ -261,12 +264,35 @@ def test_a_deleted_service_leaves_the_list_and_empties_its_assignment() -> None:
     assert client.held(EDS)[NAME].endpoints
 
 
-def test_something_missing_is_not_answered_until_it_is_there() -> None:
+@pytest.mark.parametrize("type_url", [CDS, LDS, RDS], ids=lambda type_url: type_url.label)
+def test_something_missing_is_not_answered_until_it_is_there(type_url: TypeUrl) -> None:
     served = synced_cache()
-    client = XdsClient(served).ask(EDS, NAME)
+    client = XdsClient(served).ask(type_url, NAME)
+    assert [told[1:] for told in client.read_all()] in ([], [()])
+    served.apply(Apply(service()))
+    assert client.read_all() == [(type_url.label, NAME)]
+
+
+@pytest.mark.parametrize(
+    "name", ["web.shop:80", "api.shop:80", "web.gone", "web.shop:no", "a.b.svc.cluster.local:1"]
+)
+def test_an_assignment_that_could_be_a_services_is_answered_at_once(name: str) -> None:
+    """A static cluster of an Envoy holds back its listeners for 15 s otherwise."""
+    served = synced_cache(service(API))
+    client = XdsClient(served).ask(EDS, name)
+    assert client.read_all() == [(E, name)]
+    assert not client.held(EDS)[name].endpoints
     assert client.read_all() == []
+
+
+def test_an_assignment_of_a_service_to_come_is_filled_when_it_does() -> None:
+    served = synced_cache()
+    client = XdsClient(served).ask(EDS, NAME, "no-service-is-called-so")
+    assert client.read_all() == [(E, NAME)]
+    served.apply(Apply(vm("a", "10.0.0.1")))
     served.apply(Apply(service()))
     assert client.read_all() == [(E, NAME)]
+    assert addresses(client.held(EDS)[NAME]) == ["10.0.0.1:9376"]
 
 
 def test_a_wildcard_that_is_given_up_for_a_name_is_told_of_that_name_again() -> None:
@@ -527,9 +553,10 @@ def test_a_change_of_one_endpoint_leaves_the_others(form: Form) -> None:
 
 
 def test_who_does_not_say_who_it_is_is_answered_as_far_as_it_may_see() -> None:
-    for scope, told in ((XdsScope.ALL, [(E, NAME)]), (XdsScope.NAMESPACE, [])):
+    for scope, told in ((XdsScope.ALL, ["10.0.0.1:9376"]), (XdsScope.NAMESPACE, [])):
         client = XdsClient(cache(), who=pb.DiscoveryRequest().node, scope=scope).ask(EDS, NAME)
-        assert client.read_all() == told
+        assert client.read_all() == [(E, NAME)]
+        assert addresses(client.held(EDS)[NAME]) == told
 
 
 # -- Order --
@@ -542,7 +569,7 @@ def test_what_others_refer_to_comes_first_and_goes_last(form: Form) -> None:
     client = XdsClient(served, form)
     for type_url in (RDS, EDS, LDS, CDS):
         ask(client, type_url, NAME, "api.shop:80")
-    assert [told[0] for told in client.read_all() if told[1] == NAME] == [C, E, L, R]
+    assert [told[0] for told in client.read_all() if NAME in told] == [C, E, L, R]
     served.apply(Apply(service(API)))
     remove(served)
     told = client.read_all()
