@@ -148,6 +148,16 @@ class Envoy:
         dump = json.loads(await self.ask("/config_dump?resource=dynamic_warming_clusters"))
         return [str(config) for config in dump.get("configs", ())]
 
+    async def alternative_name(self, cluster: str = "web.shop:80") -> str:
+        """The `alt_stat_name` of a cluster that takes traffic; "" if it has none."""
+        dump = json.loads(await self.ask("/config_dump?resource=dynamic_active_clusters"))
+        (shown,) = [
+            config["cluster"]
+            for config in dump.get("configs", ())
+            if config["cluster"]["name"] == cluster
+        ]
+        return str(shown.get("alt_stat_name", ""))
+
     async def call_raw(self, cluster: str) -> int:
         """The status of a request; `cluster` may be any bytes, as `surrogateescape` has them."""
         host, _, port = self.entrance.rpartition(":")

@@ -27,7 +27,9 @@ from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
+from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.resources import TypeUrl
 
 ADS = ("GRPC", "DELTA_GRPC")
 MODES = pytest.mark.parametrize("mode", [*ADS, "EDS", "DELTA_EDS"])
@@ -55,9 +57,10 @@ class Traffic:
 class World:
     """Machines, a cache that says they are VMs of `web`, our server, and an Envoy."""
 
-    def __init__(self, machines: Machines, running: Serving) -> None:
+    def __init__(self, machines: Machines, running: Serving, stack: AsyncExitStack) -> None:
         self.machines = machines
         self.running = running
+        self.stack = stack
 
     def vm(self, name: str, address_of: str = "", **fields: Any) -> None:
         address = self.machines.addresses[address_of or name]
@@ -78,8 +81,12 @@ class World:
 async def world() -> AsyncIterator[World]:
     cache = Cache(AddressRules(allow_loopback=True))
     listed(cache)
-    async with machines("a", "b", "c") as local, serving(cache=cache) as running:
-        made = World(local, running)
+    async with (
+        machines("a", "b", "c") as local,
+        serving(cache=cache) as running,
+        AsyncExitStack() as stack,
+    ):
+        made = World(local, running, stack)
         made.serve()
         made.vm("a")
         made.vm("b")
@@ -192,6 +199,44 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
             await clean(proxy)
         await until(lambda: not second.counts.streams_open.total())
         await second.stop()
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("endpoints", ["the same", "others"])
+async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
+    mode: str, endpoints: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """envoy#22418: as deltas, Envoy says which endpoints it holds, and then waited for them."""
+    async with world() as here:
+        with monkeypatch.context() as earlier:
+            earlier.setitem(xds_resources._STATIC, TypeUrl.CLUSTER, _earlier_cluster)
+            first = Server(here.running.cache, "127.0.0.1:0", GrpcAio)
+            address = await first.start()
+            proxy = await here.stack.enter_async_context(
+                envoy(bootstrap([address], mode), tmp_path)
+            )
+            await proxy.answers("a", "b")
+            assert await proxy.alternative_name() == "earlier"
+            await first.stop()
+        if endpoints == "others":
+            here.vm("c")
+        second = Server(here.running.cache, address, GrpcAio)
+        assert await second.start() == address
+        # Well below the 15 s after which Envoy takes a cluster without its endpoints.
+        async with asyncio.timeout(10):
+            while await proxy.alternative_name():  # noqa: ASYNC110 - in Envoy
+                await asyncio.sleep(0.01)
+        await proxy.answers("a", "b", *(["c"] if endpoints == "others" else []))
+        await clean(proxy)
+        await here.stack.aclose()
+        await until(lambda: not second.counts.streams_open.total())
+        await second.stop()
+
+
+def _earlier_cluster(name: str) -> Any:
+    made = xds_resources.cluster(name)
+    made.alt_stat_name = "earlier"
+    return made
 
 
 @pytest.mark.parametrize("header", ["x" * 5_000, "\udcff\udcfe.shop:80", "%00", "a b"])

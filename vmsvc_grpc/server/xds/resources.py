@@ -68,10 +68,10 @@ class TypeUrl(StrEnum):
 class Resource(NamedTuple):
     """One resource, encoded.
 
-    `digest` is a number of 128 bits that follows from the content. `sotw` and `delta` are
-    the field `resources` of a DiscoveryResponse and of a DeltaDiscoveryResponse with it
-    alone: put one after the other, after the response's other fields, they are a response
-    with all.
+    `digest` is a number of 128 bits that follows from the content; that of a load assignment
+    from its cluster's, too. `sotw` and `delta` are the field `resources` of a DiscoveryResponse
+    and of a DeltaDiscoveryResponse with it alone: put one after the other, after the response's
+    other fields, they are a response with all.
     """
 
     name: str
@@ -183,6 +183,11 @@ class Resources:
         content = message.SerializeToString(deterministic=True)
         packed = PackedMessage(type_url=type_url.value, value=content)
         hashed = hashlib.blake2b(packed.SerializeToString(deterministic=True), digest_size=16)
+        if type_url is TypeUrl.ENDPOINT:
+            # An Envoy that comes back says which load assignments it holds. One that it got for
+            # another release's cluster is not the same to it: a changed cluster waits for its
+            # endpoints, be they the same.
+            hashed.update(self.static(TypeUrl.CLUSTER, name).digest.to_bytes(16))
         digest = int.from_bytes(hashed.digest(), "big")
         named = discovery_pb2.Resource(name=name, version=version_text(digest), resource=packed)
         return Resource(

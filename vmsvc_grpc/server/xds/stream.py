@@ -80,6 +80,7 @@ class XdsStream:
     """The stream of one call: a `call.Stream`."""
 
     __slots__ = (
+        "_clusters_sent",
         "_expired",
         "_following",
         "_form",
@@ -105,6 +106,9 @@ class XdsStream:
         self._subscriptions: dict[TypeUrl, XdsSubscription] = {}
         self._telling_order: tuple[XdsSubscription, ...] = ()
         self._taking_order: tuple[XdsSubscription, ...] = ()
+        # Before the client says which load assignments it holds: what it says of theirs is not
+        # taken for an answer.
+        self._clusters_sent: set[str] = set()
         self._nonces = 0
         self._half_closed = False
         self._expired = False
@@ -147,6 +151,8 @@ class XdsStream:
         else:
             self._take_sotw(subscription, asked)
         subscription.begun = True
+        if type_url is TypeUrl.ENDPOINT:
+            self._clusters_sent.clear()
 
     def half_close(self) -> None:
         """The client only listens now: it is told what is due, and then the stream ends."""
@@ -259,10 +265,12 @@ class XdsStream:
 
     def _take_held(self, subscription: XdsSubscription, held: Mapping[str, str]) -> None:
         """What the client says that it holds: compared once, and what is gone is told."""
+        assignments = subscription.type_url is TypeUrl.ENDPOINT
         for name, version in held.items():
             if self._has_room(subscription.claimed, name):
                 subscription.claim(name, version)
-                subscription.note(name)
+                # A cluster that was sent waits for its endpoints, be they the same.
+                subscription.note(name, forced=assignments and name in self._clusters_sent)
             else:
                 self._deny(subscription, name)
 
@@ -518,9 +526,12 @@ class XdsStream:
     def _cluster_told(self, clusters: XdsSubscription, cluster: Resource) -> None:
         """A changed cluster waits until its endpoints come again, even if they are the same."""
         name, assignments = cluster.name, self._subscriptions.get(TypeUrl.ENDPOINT)
-        if assignments is None or clusters.told.get(name) == cluster.digest:
+        if clusters.told.get(name) == cluster.digest:
             return
-        if name in assignments.names or name in assignments.told:
+        if assignments is None:
+            if self._form is Form.DELTA and self._implied is None:
+                self._clusters_sent.add(name)
+        elif name in assignments.names or name in assignments.told or name in assignments.claimed:
             assignments.note(name, forced=True)
 
     def _empty(self, name: str) -> Resource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -21,7 +21,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import ports_by_text, reference
-from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
 from vmsvc_grpc.server.xds.stream import Form, Refusal, XdsShared, XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
@@ -87,6 +87,7 @@ class XdsClient:
         self.refusals: list[Refusal] = []
         self.wakes = 0
         self.types: dict[TypeUrl, Asked] = {}
+        self._changed: set[str] = set()
         self.flying: deque[bytes] = deque()
         self.sizes: list[int] = []
         resources = resources or Resources(self.counts)
@@ -106,6 +107,22 @@ class XdsClient:
 
     def _wake(self) -> None:
         self.wakes += 1
+
+    def upgrade(self, resources: Resources) -> None:
+        """Its next stream is to another release of the server."""
+        self._shared = replace(self._shared, resources=resources)
+
+    @property
+    def warming(self) -> set[str]:
+        """Clusters that changed, and whose load assignment has not come since: Envoy waits."""
+        return self._changed & self.held(CDS).keys() & self.asked(EDS).names
+
+    def _note(self, type_url: TypeUrl, got: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
+        if type_url is CDS:
+            held = self.held(CDS)
+            self._changed.update(name for name in got if held.get(name) != got[name])
+        elif type_url is EDS:
+            self._changed.difference_update(got, gone)
 
     # -- Asking --
 
@@ -229,6 +246,7 @@ class XdsClient:
             asked.refused.update(got, gone)
             self._send_sotw(type_url, names, error_detail={"message": refuse})
         else:
+            self._note(type_url, got)
             if type_url in WHOLE:
                 asked.held.clear()
                 asked.refused.clear()
@@ -249,6 +267,8 @@ class XdsClient:
             asked.refused |= names
             answer.error_detail.message = refuse
         else:
+            got = dict(unpacked(resource.resource) for resource in response.resources)
+            self._note(type_url, got, response.removed_resources)
             for resource in response.resources:
                 name, message = unpacked(resource.resource)
                 assert name == resource.name
@@ -265,6 +285,26 @@ class XdsClient:
     def held(self, type_url: TypeUrl) -> dict[str, Any]:
         """What it holds of a type."""
         return self.asked(type_url).held
+
+
+class Release(Resources):
+    """The resources of another release: its clusters differ."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(ServerCounts())
+        self._number = number
+
+    def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
+        if type_url is not CDS:
+            return super()._made_static(type_url, name)
+        return self._encoded(type_url, name, self.cluster(name, self._number))
+
+    @staticmethod
+    def cluster(name: str, number: int) -> Any:
+        made = xds_resources.cluster(name)
+        if number:
+            made.alt_stat_name = str(number)
+        return made
 
 
 def once(names: Iterable[str]) -> None:

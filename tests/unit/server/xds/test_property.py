@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.test_watch_property import events
 from tests.unit.server.endpoint_service.watching import KINDS, emptied, listed
-from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Told, XdsClient, node, truth
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Release, Told, XdsClient, node, truth
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
@@ -42,6 +42,7 @@ class Client:
         self.xds = XdsClient(cache, form, who=who, scope=scope, limits=limits)
         self.scope = scope
         self.envoy = agent == "envoy"
+        self.release = 0
         self.filter_class = CLASSES[readiness]
 
     def truth(self, cache: Cache, type_url: TypeUrl) -> dict[str, Any]:
@@ -57,7 +58,11 @@ class Client:
             return {}
         seen = (name for name in wanted if self.scope is XdsScope.ALL or ".n2" not in name)
         known = {name: truth(cache, type_url, name, self.filter_class) for name in seen}
-        return {name: message for name, message in known.items() if message is not None}
+        expected = {name: message for name, message in known.items() if message is not None}
+        if type_url is CDS:
+            for message in expected.values():
+                message.CopyFrom(Release.cluster(message.name, self.release))
+        return expected
 
     def holds(self, cache: Cache, type_url: TypeUrl) -> None:
         """Fail unless it holds what it should, but for what it has refused itself."""
@@ -201,6 +206,15 @@ class Following(RuleBasedStateMachine):
     def reconnect(self, number: int) -> None:
         self.clients[number % len(self.clients)].xds.reconnect()
 
+    @rule(number=st.integers(0, 2), release=st.integers(0, 2))
+    def reconnect_to_another_release(self, number: int, release: int) -> None:
+        client = self.clients[number % len(self.clients)]
+        for topic in self.cache._topics._topics.values():
+            topic.current.encoded.clear()  # Releases share no process.
+        client.release = release
+        client.xds.upgrade(Release(release))
+        client.xds.reconnect()
+
     @precondition(lambda self: self.cache.synced)
     @invariant()
     def marks_are_bounded(self) -> None:
@@ -216,6 +230,7 @@ class Following(RuleBasedStateMachine):
             for type_url in client.xds.types:
                 if self.cache.synced:
                     client.holds(self.cache, type_url)
+            assert client.xds.warming == set()
 
     def teardown(self) -> None:
         self.everybody_catches_up()

@@ -14,6 +14,7 @@ from tests.unit.server.xds.client import (
     EDS,
     LDS,
     RDS,
+    Release,
     XdsClient,
     addresses,
     node,
@@ -501,6 +502,51 @@ def test_what_is_held_is_not_taken_away_before_the_cache_is_synced() -> None:
     assert client.read_all() == []
     listed(served, service())
     assert client.read_all() == [(C, "-api.shop:80")]
+
+
+@pytest.mark.parametrize("order", [(CDS, EDS), (EDS, CDS)], ids=["clusters first", "last"])
+@pytest.mark.parametrize("first_synced", [True, False], ids=["synced", "to be synced"])
+@pytest.mark.parametrize("claimed", ["old", "none"])
+def test_a_cluster_that_changed_meanwhile_brings_its_assignment_whatever_is_claimed(
+    order: tuple[TypeUrl, TypeUrl], first_synced: bool, claimed: str
+) -> None:
+    """envoy#22418: an Envoy that came back said that it held the assignment, and waited for it."""
+    served = Cache(AddressRules())
+    before = XdsClient(full := cache(service(API)), Form.DELTA, who=ENVOY).change(CDS)
+    before.read_all()
+    before.change(EDS, [NAME, "api.shop:80"]).read_all()
+    clusters, assignments = before.asked(CDS).versions, before.asked(EDS).versions
+    held = {CDS: clusters | {NAME: "of another release"}, EDS: assignments}
+    if claimed == "none":
+        held[CDS] = {}
+    if first_synced:
+        served = full
+    client = XdsClient(served, Form.DELTA, who=ENVOY)
+    told = []
+    for type_url in order:
+        names = ["*"] if type_url is CDS else [NAME, "api.shop:80"]
+        client.change(type_url, names, held=held[type_url])
+        told += client.read_all()
+    if not first_synced:
+        assert told == []
+        listed(served, service(), vm("a", "10.0.0.1"), service(API))
+        told = client.read_all()
+    both = ("api.shop:80", NAME)
+    changed = both if claimed == "none" else (NAME,)
+    assert [one for one in told if one[0] == C] == [(C, *changed)]
+    assert sorted(name for one in told if one[0] == E for name in one[1:]) == sorted(changed)
+
+
+def test_an_assignment_of_another_releases_cluster_is_another() -> None:
+    """A stream may break between the two: the Envoy then holds the new cluster, which waits."""
+    served = cache()
+    before = XdsClient(served, Form.DELTA, resources=Release(1)).change(EDS, [NAME])
+    before.read_all()
+    for topic in served._topics._topics.values():
+        topic.current.encoded.clear()  # Releases share no process.
+    client = XdsClient(served, Form.DELTA)
+    client.change(EDS, [NAME], held=before.asked(EDS).versions)
+    assert client.read_all() == [(E, NAME)]
 
 
 # -- Services of all kinds --
