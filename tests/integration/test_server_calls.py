@@ -198,6 +198,19 @@ async def test_channelz_tells_of_this_server(running: Serving) -> None:
     assert len(sockets.socket_ref) == 1
 
 
+@pytest.mark.parametrize("id_", [0, -1, 999_999, 2**63 - 1])
+async def test_channelz_has_no_such_id(running: Serving, id_: int) -> None:
+    stub = channelz_pb2_grpc.ChannelzStub(running.channel())  # type: ignore[no-untyped-call] # has none
+    calls = (
+        stub.GetServer(channelz_pb2.GetServerRequest(server_id=id_)),
+        stub.GetServerSockets(channelz_pb2.GetServerSocketsRequest(server_id=id_)),
+        stub.GetChannel(channelz_pb2.GetChannelRequest(channel_id=id_)),
+        stub.GetSubchannel(channelz_pb2.GetSubchannelRequest(subchannel_id=id_)),
+        stub.GetSocket(channelz_pb2.GetSocketRequest(socket_id=id_)),
+    )
+    assert {(await failure(call)).code() for call in calls} == {grpc.StatusCode.NOT_FOUND}
+
+
 async def test_a_method_that_is_not_here_is_unimplemented(running: Serving) -> None:
     method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
     method = running.channel().unary_unary("/vmsvc.v1.EndpointService/None")

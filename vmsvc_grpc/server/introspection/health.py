@@ -6,12 +6,14 @@ SERVING once the cache is synced and until the server drains.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2 as pb
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.server.call import (
     Call,
     Code,
@@ -30,11 +32,13 @@ CHECK_PATH = f"/{SERVICE}/Check"
 LIST_PATH = f"/{SERVICE}/List"
 _WATCH_PATH = f"/{SERVICE}/Watch"
 
-_SHOWN_MAX = 80  # Of a client's text, in an answer.
-
 _SERVING = pb.HealthCheckResponse.SERVING
 _NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
+
+_UNKNOWN_NAME = "?"  # No service is called so.
+
+_Request = TypeVar("_Request", bound=Message)
 
 
 class Health:
@@ -63,19 +67,23 @@ class Health:
 
     def status(self, service: str) -> pb.HealthCheckResponse:
         """The health of one service, SERVICE_UNKNOWN if it is none of ours."""
-        if service not in self._services:
+        if not self.knows(service):
             return pb.HealthCheckResponse(status=_SERVICE_UNKNOWN)
         serving = self._cache.synced and not self._draining
         return pb.HealthCheckResponse(status=_SERVING if serving else _NOT_SERVING)
 
     def _check(self, request: bytes, _call: Call) -> bytes:
-        service = _service(request)
-        response = self.status(service)
-        if response.status == _SERVICE_UNKNOWN:
-            raise RpcError(Code.NOT_FOUND, f"this server has no service {service[:_SHOWN_MAX]!r}")
-        return response.SerializeToString()
+        service = _parsed(pb.HealthCheckRequest, request).service
+        if not self.knows(service):
+            raise RpcError(Code.NOT_FOUND, f"this server has no service {quoted(service)}")
+        return self.status(service).SerializeToString()
 
-    def _list(self, _request: bytes, _call: Call) -> bytes:
+    def knows(self, service: str) -> bool:
+        """Whether it is a service of ours, or the server as a whole."""
+        return service in self._services
+
+    def _list(self, request: bytes, _call: Call) -> bytes:
+        _parsed(pb.HealthListRequest, request)
         statuses = {service: self.status(service) for service in self._services}
         return pb.HealthListResponse(statuses=statuses).SerializeToString()
 
@@ -97,7 +105,12 @@ class _HealthWatch:
         self._told: pb.HealthCheckResponse | None = None
 
     def receive(self, request: bytes) -> None:
-        self._service = _service(request)
+        asked = _parsed(pb.HealthCheckRequest, request).service
+        if not self._health.knows(asked):
+            # It stays unknown, so there is nothing to wait for; and the name may be a long one.
+            self._service = _UNKNOWN_NAME
+            return
+        self._service = asked
         self._watches[self] = None
         if not self._cache.synced:
             self._cache.watch_scope(self, None)
@@ -127,9 +140,9 @@ class _HealthWatch:
         self.wake()
 
 
-def _service(request: bytes) -> str:
+def _parsed(kind: type[_Request], request: bytes) -> _Request:
     try:
-        return pb.HealthCheckRequest.FromString(request).service
+        return kind.FromString(request)
     except DecodeError:
-        name = pb.HealthCheckRequest.DESCRIPTOR.full_name
-        raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
+        text = f"the request is not a {kind.DESCRIPTOR.full_name}"
+        raise RpcError(Code.INVALID_ARGUMENT, text) from None

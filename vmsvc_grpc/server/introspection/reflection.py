@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.server.call import (
     AnswerStream,
     Call,
@@ -52,8 +58,7 @@ def _with_imports(files: Iterable[FileDescriptor], seen: set[str]) -> Iterator[F
 class Reflection:
     """Describes `services` (full names) from `files`, which hold their imports too.
 
-    Of two files with one name the first counts. No file has extensions, so none are
-    described.
+    Of two files with one name the first counts.
     """
 
     def __init__(self, services: Iterable[str], files: Iterable[FileDescriptorProto]) -> None:
@@ -61,10 +66,18 @@ class Reflection:
         self._services = sorted({*services, *SERVICES})
         self._files: dict[str, FileDescriptorProto] = {}
         self._file_of_symbol: dict[str, str] = {}
+        # Of each message that there is: the files of its extensions, by number.
+        self._file_of_extension: dict[str, dict[int, str]] = {}
         for file in (*files, *with_imports(pb.DESCRIPTOR), _v1_file()):
             if file.name not in self._files:
                 self._files[file.name] = file
                 self._file_of_symbol.update(dict.fromkeys(_symbols(file), file.name))
+                for scope, message in _messages(file):
+                    self._file_of_extension.setdefault(_in(scope, message.name), {})
+                for extension in _extensions(file):
+                    extended = extension.extendee.removeprefix(".")
+                    numbers = self._file_of_extension.setdefault(extended, {})
+                    numbers[extension.number] = file.name
 
     def methods(self) -> tuple[Method, ...]:
         """ServerReflectionInfo of both versions."""
@@ -81,20 +94,19 @@ class Reflection:
                 for service in self._services:
                     response.list_services_response.service.add(name=service)
             case "file_by_filename":
-                self._answer_file(response, request.file_by_filename, request.file_by_filename)
+                name = request.file_by_filename
+                self._answer_file(response, name, f"file {quoted(name)}")
             case "file_containing_symbol":
-                symbol = request.file_containing_symbol
-                self._answer_file(response, self._file_of_symbol.get(symbol, ""), symbol)
+                name = request.file_containing_symbol
+                file_name = self._file_of_symbol.get(name, "")
+                self._answer_file(response, file_name, f"symbol {quoted(name)}")
             case "file_containing_extension":
                 extension = request.file_containing_extension
-                wanted = f"{extension.containing_type} extension {extension.extension_number}"
-                _refuse(response, Code.NOT_FOUND, f"{wanted} is not known here")
+                name, number = extension.containing_type, extension.extension_number
+                file_name = self._file_of_extension.get(name, {}).get(number, "")
+                self._answer_file(response, file_name, f"extension {number} of {quoted(name)}")
             case "all_extension_numbers_of_type":
-                name = request.all_extension_numbers_of_type
-                if name in self._file_of_symbol:
-                    response.all_extension_numbers_response.base_type_name = name
-                else:
-                    _refuse(response, Code.NOT_FOUND, f"{name} is not known here")
+                self._answer_numbers(response, request.all_extension_numbers_of_type)
             case _:
                 _refuse(response, Code.INVALID_ARGUMENT, "the request asks for nothing")
         return response
@@ -107,6 +119,14 @@ class Reflection:
             return
         files = response.file_descriptor_response.file_descriptor_proto
         files.extend(self._files[name].SerializeToString() for name in self._closure(file_name))
+
+    def _answer_numbers(self, response: pb.ServerReflectionResponse, name: str) -> None:
+        numbers = self._file_of_extension.get(name)
+        if numbers is None:
+            _refuse(response, Code.NOT_FOUND, f"message {quoted(name)} is not known here")
+            return
+        response.all_extension_numbers_response.base_type_name = name
+        response.all_extension_numbers_response.extension_number.extend(sorted(numbers))
 
     def _closure(self, file_name: str) -> Iterable[str]:
         """The file and all that it imports, itself first."""
@@ -167,24 +187,43 @@ def _add_json_names(message: DescriptorProto) -> None:
 def _symbols(file: FileDescriptorProto) -> Iterator[str]:
     """The full name of everything that a file defines."""
     package = file.package
-    for message in file.message_type:
-        yield from _message_symbols(package, message)
-    for enum in file.enum_type:
-        yield f"{package}.{enum.name}"
-        # An enum's values are its siblings.
-        yield from (f"{package}.{value.name}" for value in enum.value)
+    for scope, message in _messages(file):
+        name = _in(scope, message.name)
+        yield name
+        yield from (_in(name, field.name) for field in message.field)
+        yield from (_in(name, oneof.name) for oneof in message.oneof_decl)
+        yield from (_in(name, extension.name) for extension in message.extension)
+        yield from _enum_symbols(name, message.enum_type)
+    yield from _enum_symbols(package, file.enum_type)
+    yield from (_in(package, extension.name) for extension in file.extension)
     for service in file.service:
-        yield f"{package}.{service.name}"
-        yield from (f"{package}.{service.name}.{method.name}" for method in service.method)
+        yield _in(package, service.name)
+        yield from (_in(package, f"{service.name}.{method.name}") for method in service.method)
 
 
-def _message_symbols(scope: str, message: DescriptorProto) -> Iterator[str]:
-    name = f"{scope}.{message.name}"
-    yield name
-    yield from (f"{name}.{field.name}" for field in message.field)
-    yield from (f"{name}.{oneof.name}" for oneof in message.oneof_decl)
-    for enum in message.enum_type:
-        yield f"{name}.{enum.name}"
-        yield from (f"{name}.{value.name}" for value in enum.value)
-    for nested in message.nested_type:
-        yield from _message_symbols(name, nested)
+def _enum_symbols(scope: str, enums: Iterable[EnumDescriptorProto]) -> Iterator[str]:
+    for enum in enums:
+        yield _in(scope, enum.name)
+        # An enum's values are its siblings.
+        yield from (_in(scope, value.name) for value in enum.value)
+
+
+def _messages(file: FileDescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
+    """Every message that a file defines, each with the name of what it is defined in."""
+    left = [(file.package, message) for message in file.message_type]
+    while left:
+        scope, message = left.pop()
+        yield scope, message
+        left += ((_in(scope, message.name), nested) for nested in message.nested_type)
+
+
+def _extensions(file: FileDescriptorProto) -> Iterator[FieldDescriptorProto]:
+    """Every extension that a file defines, of whatever message."""
+    yield from file.extension
+    for _, message in _messages(file):
+        yield from message.extension
+
+
+def _in(scope: str, name: str) -> str:
+    """The full name of what is called so in a package or message; "" is the package of none."""
+    return f"{scope}.{name}" if scope else name

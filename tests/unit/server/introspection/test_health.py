@@ -76,6 +76,23 @@ def test_a_service_that_is_none_of_ours_is_not_found_and_watched_as_unknown() ->
     assert watched.read() is None
 
 
+def test_nothing_is_kept_of_a_name_that_is_none_of_ours() -> None:
+    """Thousands of watches of long names: each holds what one of a short name holds."""
+    cache = Cache(AddressRules())
+    health = Health(cache, [OURS])
+    name = "x" * 60_000
+    watches = [Watched(health, name) for _ in range(2_000)]
+    assert {watched.read() for watched in watches} == {"SERVICE_UNKNOWN"}
+    assert not any(name in vars(watched.stream).values() for watched in watches)
+    listed(cache, service())
+    health.drain()
+    assert {(watched.wakes, watched.read()) for watched in watches} == {(0, None)}
+    for watched in watches:
+        watched.stream.close()
+    emptied(cache)
+    assert cache.idle()
+
+
 def test_all_are_listed() -> None:
     method = Health(synced_cache(), [OURS]).methods()[1]
     assert isinstance(method, UnaryMethod)
@@ -103,8 +120,9 @@ def test_a_watch_holds_on_to_the_cache_only_until_it_is_synced() -> None:
     assert (closed.wakes, open_.wakes) == (0, 1)
 
 
-def test_bytes_that_are_no_request_are_refused() -> None:
-    method = Health(synced_cache(), [OURS]).methods()[0]
+@pytest.mark.parametrize("index", [0, 1], ids=["Check", "List"])
+def test_bytes_that_are_no_request_are_refused(index: int) -> None:
+    method = Health(synced_cache(), [OURS]).methods()[index]
     assert isinstance(method, UnaryMethod)
     with pytest.raises(RpcError, match="is not a grpc"):
         method.handle(b"\xff\xff", CALL)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
@@ -12,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.server.call import Call, Code, EndOfStream, RpcError, Stream, StreamMethod
 from vmsvc_grpc.server.introspection.reflection import SERVICES, Reflection, with_imports
+from vmsvc_grpc.server.xds import service as xds
 
 OURS = "vmsvc.v1.EndpointService"
 FILES = [endpoint_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR]
@@ -155,6 +160,119 @@ def test_a_type_of_ours_has_no_extensions(reflection: Reflection) -> None:
     request = pb.ServerReflectionRequest(all_extension_numbers_of_type="vmsvc.v1.Delta")
     found = reflection.answer(request).all_extension_numbers_response
     assert (found.base_type_name, list(found.extension_number)) == ("vmsvc.v1.Delta", [])
+
+
+# A file of proto2 with extensions at its top, in a message, and of a message of another file.
+EXTENDING = FileDescriptorProto(
+    name="extending.proto",
+    package="acme",
+    dependency=["vmsvc/v1/endpoint_service.proto"],
+    message_type=[
+        DescriptorProto(
+            name="Open",
+            extension_range=[DescriptorProto.ExtensionRange(start=100, end=200)],
+            nested_type=[
+                DescriptorProto(
+                    name="Inner",
+                    extension=[
+                        FieldDescriptorProto(name="nested", number=107, extendee=".acme.Open")
+                    ],
+                )
+            ],
+        )
+    ],
+    extension=[
+        FieldDescriptorProto(name="top", number=120, extendee=".acme.Open"),
+        FieldDescriptorProto(name="other", number=7, extendee=".vmsvc.v1.Delta"),
+    ],
+)
+BARE = FileDescriptorProto(name="bare.proto", message_type=[DescriptorProto(name="Bare")])
+
+
+@pytest.fixture(scope="module")
+def extended() -> Reflection:
+    given = [file for of in FILES for file in with_imports(of)]
+    return Reflection([OURS], [EXTENDING, BARE, *given])
+
+
+@pytest.mark.parametrize("symbol", ["acme.top", "acme.other", "acme.Open.Inner.nested"])
+def test_an_extension_is_a_symbol(extended: Reflection, symbol: str) -> None:
+    assert containing(extended, symbol)[0].name == "extending.proto"
+
+
+def test_a_file_without_a_package_has_its_symbols(extended: Reflection) -> None:
+    assert containing(extended, "Bare")[0].name == "bare.proto"
+
+
+@pytest.mark.parametrize(
+    ("extended_type", "number", "file"),
+    [
+        ("acme.Open", 107, "extending.proto"),
+        ("acme.Open", 120, "extending.proto"),
+        ("vmsvc.v1.Delta", 7, "extending.proto"),
+        ("acme.Open", 121, None),
+        ("acme.Open", -1, None),
+        ("acme.Open.Inner", 107, None),
+        ("", 107, None),
+    ],
+)
+def test_an_extension_is_found_by_its_number(
+    extended: Reflection, extended_type: str, number: int, file: str | None
+) -> None:
+    asked = pb.ExtensionRequest(containing_type=extended_type, extension_number=number)
+    response = extended.answer(pb.ServerReflectionRequest(file_containing_extension=asked))
+    if file is None:
+        assert response.error_response.error_code == Code.NOT_FOUND
+    else:
+        assert files(response)[0].name == file
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("acme.Open", [107, 120]),
+        ("vmsvc.v1.Delta", [7]),
+        ("acme.Open.Inner", []),
+        ("Bare", []),
+        (OURS, None),
+        ("vmsvc.v1.Readiness", None),
+        ("", None),
+    ],
+)
+def test_the_numbers_of_extensions_are_listed(
+    extended: Reflection, name: str, numbers: list[int] | None
+) -> None:
+    """Of messages; nothing else can be extended."""
+    response = extended.answer(pb.ServerReflectionRequest(all_extension_numbers_of_type=name))
+    if numbers is None:
+        assert response.error_response.error_code == Code.NOT_FOUND
+        return
+    found = response.all_extension_numbers_response
+    assert (found.base_type_name, list(found.extension_number)) == (name, numbers)
+
+
+def test_the_extensions_that_come_with_envoy_are_known() -> None:
+    """Options of its fields and messages, in files of its own and of others."""
+    real = Reflection([OURS], with_imports(*xds.files()))
+    options = "google.protobuf.FieldOptions"
+    asked = pb.ServerReflectionRequest(all_extension_numbers_of_type=options)
+    numbers = list(real.answer(asked).all_extension_numbers_response.extension_number)
+    assert len(numbers) > 3
+    assert numbers == sorted(numbers)
+    for number in numbers:
+        by_number = pb.ExtensionRequest(containing_type=options, extension_number=number)
+        (file, *_) = files(
+            real.answer(pb.ServerReflectionRequest(file_containing_extension=by_number))
+        )
+        assert any(of.number == number and of.extendee == f".{options}" for of in file.extension)
+
+
+@pytest.mark.parametrize("field", ["file_by_filename", "file_containing_symbol"])
+def test_an_odd_name_is_shown_cut_and_escaped(reflection: Reflection, field: str) -> None:
+    asked = pb.ServerReflectionRequest(**{field: "\u202e\n" * 10_000})  # type: ignore[arg-type]
+    said = reflection.answer(asked).error_response.error_message
+    assert said.isprintable()
+    assert len(said) < 300
 
 
 def opened(reflection: Reflection) -> Stream:
