@@ -187,6 +187,8 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=given["log_level"], handlers=[handler])
+    # gRPC's core writes a line of its own for each bad call, as often as a client likes.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only serving needs the event loop and gRPC; --help and render answer without them.
     from vmsvc_grpc import app  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TextIO
 
@@ -29,6 +30,7 @@ from vmsvc_grpc.place.cluster import SERVED_KINDS, ClusterPlace, cluster_kinds
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http import HttpServer
+from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.xds.following import XdsScope
@@ -75,11 +77,12 @@ class App:
             on_problems=_log_problems,
         )
         scope = XdsScope(config.xds_scope)
+        limits = within_files(config.limits, _raise_file_limit())
         self._server = Server(
             self._cache,
             str(config.listen),
             GrpcAio,
-            config.limits,
+            limits,
             xds_scope=scope,
             remarks=self._remarks,
         )
@@ -94,7 +97,6 @@ class App:
 
     async def run(self) -> None:
         """Serve until told to stop, then drain. Raises what a part cannot go on from."""
-        _raise_file_limit()
         calm_collector()  # Else it looks through all that was imported, as we read.
         loop = asyncio.get_running_loop()
         for number in _stopping_signals():
@@ -244,11 +246,20 @@ def _log_problems(kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
         _log.warning("%s %s: %s", kind.value, key, "; ".join(map(str, problems)))
 
 
-def _raise_file_limit() -> None:
-    """Allow as many connections as the system lets us have; each takes a file."""
+def _raise_file_limit() -> int:
+    """Allow as many open files as the system lets us have; how many those are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _log.info("open files: at most %d (was %d)", hard, soft)
+    return hard
+
+
+def within_files(limits: Limits, files_max: int) -> Limits:
+    """The limits with so few connections, each of which takes a file, that others are left."""
+    if files_max == resource.RLIM_INFINITY:
+        return limits
+    reserved = min(limits.files_reserved, files_max // 2)
+    return replace(limits, connections_max=min(limits.connections_max, files_max - reserved))
 
 
 def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:

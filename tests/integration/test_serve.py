@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import queue
 import signal
@@ -23,6 +24,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from envoy.service.endpoint.v3 import eds_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.integration.raw_http2 import RawClient, message
 from tests.program import PATIENCE_S, Program, awaited, serving
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2_grpc as pb_grpc
@@ -110,6 +112,46 @@ def test_xds_has_a_scope_and_is_counted(
         assert "'no such zone'" in program.said()
         requests.put(None)
         call.cancel()
+
+
+def test_probes_are_answered_while_clients_use_up_the_connections(
+    manifests: Path, tmp_path: Path
+) -> None:
+    few = ("prlimit", "--nofile=128:128")
+    with serving(["--manifests", manifests], tmp_path / "log", within=few) as running:
+        host, _, port = running.grpc.rpartition(":")
+        greedy = [socket.create_connection((host, int(port))) for _ in range(300)]
+        try:
+            closed = 0
+            for client in greedy:
+                client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4)) + bytes(5))
+                client.settimeout(PATIENCE_S)
+                try:
+                    closed += not client.recv(1)
+                except ConnectionError:
+                    closed += 1
+            assert closed == 300 - 64, "half of the files are left to others"
+            assert http(running, "/livez") == (200, "ok\n")
+            assert http(running, "/readyz") == (200, "ok\n")
+        finally:
+            for client in greedy:
+                client.close()
+
+
+async def _compressed(address: str) -> None:
+    client = await RawClient.connect(address)
+    await client.settle()
+    for headers in ([("grpc-encoding", "gzip")], [("grpc-timeout", b"\xff")], [("x", b"\xff")]):
+        stream = client.open("/grpc.health.v1.Health/Watch", headers)
+        await client.send(stream, message(gzip.compress(b""), compressed=True))
+        assert await client.status(stream) != 0
+    await client.close()
+
+
+def test_bad_calls_write_no_lines_into_the_log(program: Program) -> None:
+    said = program.said()
+    asyncio.run(_compressed(program.grpc))
+    assert program.said() == said
 
 
 async def _drained(program: Program) -> tuple[list[grpc.StatusCode], list[float], float]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import gc
 import io
+import resource
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
-from vmsvc_grpc.app import App, main
+from vmsvc_grpc.app import App, main, within_files
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.config import Config, ListenAddress
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.source import Emit
 
 __all__ = ["unchanged_collector"]
@@ -71,6 +74,21 @@ async def test_what_is_there_at_first_is_kept_out_of_collections(tmp_path: Path)
     assert gc.get_freeze_count() == 0
     app._emit(InitDone(kinds[1]))
     assert gc.get_freeze_count() > 0
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"),
+    [
+        pytest.param(1_048_576, 10_000, id="as many as set"),
+        pytest.param(4_096, 3_584, id="those reserved are left"),
+        pytest.param(1_024, 512, id="half of them are left"),
+        pytest.param(64, 32, id="half of few"),
+        pytest.param(resource.RLIM_INFINITY, 10_000, id="without end"),
+    ],
+)
+def test_connections_leave_files_to_others(files: int, connections: int) -> None:
+    limits = Limits(connections_max=10_000, files_reserved=512)
+    assert within_files(limits, files) == replace(limits, connections_max=connections)
 
 
 def test_an_error_deep_in_groups_is_one_line(

@@ -41,6 +41,17 @@ class Limits:
     """Calls that wait to be accepted. gRPC's own bound (1,000) cancels the calls of
     5,000 clients that reconnect at once."""
 
+    connections_max: int = 10_000
+    """gRPC connections open at once, of all clients: 300 MB where they do nothing. Less where
+    the process may not open that many files."""
+
+    handshake_s: float = 20.0
+    """A connection that is not HTTP/2 after this long is closed."""
+
+    files_reserved: int = 512
+    """Open files that gRPC's connections leave to probes, manifests and the API server; at
+    most half of those that the process may open."""
+
     calls_per_connection_max: int = 4_000
     """HTTP/2 streams of one connection; more wait in the client. Above
     `streams_per_client_max`, so that a client there is told so instead of waiting."""

@@ -49,6 +49,9 @@ class Status(NamedTuple):
 
 OK = Status(Code.OK)
 
+_NO_METHOD = Status(Code.UNIMPLEMENTED, "this server has no such method")
+_UNKNOWN_PATH = "(unknown)"  # One for all: clients could think up any number of them.
+
 
 class Sessions:
     """Begins the calls of one server, by whatever transport they come."""
@@ -86,6 +89,11 @@ class Sessions:
             self._counts.calls[path, refused.code] += 1
             return refused
         return Session(self, method, client, stream)
+
+    def unknown(self) -> Status:
+        """How a call ends of a method that there is not. Its path is not looked at."""
+        self._counts.calls[_UNKNOWN_PATH, Code.UNIMPLEMENTED] += 1
+        return _NO_METHOD
 
     def check_request(self, method: StreamMethod, request: bytes) -> None:
         """Raise RpcError if a request of a stream is not to be read."""

@@ -25,6 +25,12 @@ MIB = 1024 * 1024
         pytest.param("grpc.max_receive_message_length", 4 * MIB, id="a delta reconnect"),
         pytest.param("grpc.server.max_pending_requests", 50_000, id="a storm"),
         pytest.param("grpc.server.max_pending_requests_hard_limit", 50_000, id="a hard storm"),
+        pytest.param("grpc.compression_enabled_algorithms_bitset", 1, id="nothing compressed"),
+        pytest.param("grpc.per_message_decompression", 0, id="nothing decompressed"),
+        pytest.param("grpc.http2.bdp_probe", 0, id="windows that do not grow by themselves"),
+        pytest.param("grpc.http2.lookahead_bytes", 65_535, id="what nobody reads yet"),
+        pytest.param("grpc.max_allowed_incoming_connections", 10_000, id="connections"),
+        pytest.param("grpc.server_handshake_timeout_ms", 20_000, id="silent connections"),
         pytest.param("grpc.so_reuseport", 0, id="one server on a port"),
     ],
 )

@@ -8,13 +8,16 @@ before has been taken, so that nothing waits here for a client that does not rea
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no types
 from grpc_channelz.v1 import channelz
 
 from vmsvc_grpc.server.call import Call, Code, Method, RpcError, StreamMethod, UnaryMethod
@@ -27,6 +30,11 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
+# Of gRPC's algorithms, by bit: 0 is identity.
+_IDENTITY_ONLY = 1 << 0
+
+_WINDOW_BYTES = 65_535  # HTTP/2's own beginning; a request that is being read has more.
+
 # How long streams may take to notice that the server has stopped: they have nothing to wait for.
 _LEAVING_S = 5.0
 
@@ -38,7 +46,8 @@ class GrpcAio:
         """Must be made on the event loop that is to run it."""
         self._sessions = sessions
         self._pumps: dict[_Pump, None] = {}  # In the order in which they were opened.
-        self._server = grpc.aio.server(options=_options(limits))
+        logging.getLogger(cygrpc.__name__).addFilter(_is_about_us)
+        self._server = _Server(sessions, _options(limits))
 
     def channelz(self, method: str, request: Message) -> Message:
         """What gRPC's core tells of its connections. Raises RpcError."""
@@ -50,16 +59,17 @@ class GrpcAio:
 
     def serve(self, methods: Iterable[Method]) -> None:
         """These are the methods that there are. Once, before `start`."""
-        handlers = {method.path: self._handler(method) for method in methods}
-        self._server.add_generic_rpc_handlers((_Handlers(handlers),))
+        self._server.add_registered_method_handlers(
+            {method.path: self._handler(method) for method in methods}
+        )
 
     def bind(self, address: str) -> int:
         """Take `address` (`host:port`); the port, also where 0 was asked for. Raises OSError."""
         _try_bind(address)
-        try:
-            return self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(str(error)) from error
+        port: int = self._server.add_insecure_port(address.encode())
+        if not port:
+            raise OSError("gRPC does not say why")
+        return port
 
     async def start(self) -> None:
         """Take calls from now on."""
@@ -67,7 +77,7 @@ class GrpcAio:
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and end those that have not ended within `grace_s`."""
-        await self._server.stop(grace_s)
+        await self._server.shutdown(grace_s)
         # gRPC has only told them so by now. What the end of the event loop would cancel, it
         # logs as a fault.
         if left := [pump.task for pump in self._pumps]:
@@ -133,14 +143,33 @@ class _ChannelzRefusal:
         self.details = details
 
 
-class _Handlers(grpc.GenericRpcHandler):
-    """The handlers by path."""
+class _Server(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
+    """gRPC's own server, but for calls of methods that there are not.
 
-    def __init__(self, handlers: Mapping[str, _Handler]) -> None:
-        self._handlers = handlers
+    It reads the path of such a call as UTF-8, on the task that takes all calls: one path that
+    is no UTF-8, from anybody, ends that task, and every call with it. Here those calls are
+    answered without a look at their path. Known methods are registered with gRPC's core, which
+    compares bytes.
+    """
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler | None:
-        return self._handlers.get(handler_call_details.method)
+    def __init__(self, sessions: Sessions, options: list[tuple[str, int]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        super().__init__(self._loop, None, (), (), options, None)
+        self._sessions = sessions
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def _request_call(self) -> NoReturn:
+        """Called where a call of no registered method is waited for; ends with the server."""
+        while True:
+            task = self._loop.create_task(self._answer(await super()._request_call()))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, call: object) -> None:
+        status = self._sessions.unknown()
+        context = cygrpc._ServicerContext(call, None, None, self._loop)  # noqa: SLF001 - as above
+        with suppress(grpc.aio.AbortError, grpc.aio.InternalError):  # The client may have gone.
+            await context.abort(_STATUS_CODES[status.code], status.message)
 
 
 class _Pump:
@@ -293,6 +322,14 @@ class _Pump:
             self._leave()
 
 
+def _is_about_us(record: logging.LogRecord) -> bool:
+    """Whether a line of grpc.aio tells more than that a client's metadata are no UTF-8.
+
+    It takes them for Latin-1 then, and logs a traceback each time.
+    """
+    return record.msg != "Invalid encoding on %s"
+
+
 def _call(context: _CallContext) -> Call:
     return Call(context.peer(), dict(context.invocation_metadata() or ()))
 
@@ -330,6 +367,15 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.enable_channelz", 1),
         ("grpc.max_receive_message_length", limits.message_bytes_max),
+        # A call with compressed requests is answered UNIMPLEMENTED: a small one can hold
+        # gigabytes. And nothing would be decompressed that got by.
+        ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
+        ("grpc.per_message_decompression", 0),
+        # Without these two, a client may send megabytes of each call that nobody reads yet.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+        ("grpc.max_allowed_incoming_connections", limits.connections_max),
+        ("grpc.server_handshake_timeout_ms", ms(limits.handshake_s)),
         ("grpc.max_concurrent_streams", limits.calls_per_connection_max),
         ("grpc.server.max_pending_requests", limits.pending_calls_max),
         ("grpc.server.max_pending_requests_hard_limit", limits.pending_calls_max),
