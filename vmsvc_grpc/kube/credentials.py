@@ -11,6 +11,7 @@ import base64
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +19,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from vmsvc_grpc.kube import plugin
-from vmsvc_grpc.kube.kubeconfig import Chosen, Cluster, KubeconfigError, Plugin, User, chosen
+from vmsvc_grpc.kube import openid, plugin
+from vmsvc_grpc.kube.kubeconfig import (
+    AuthProvider,
+    Chosen,
+    Cluster,
+    KubeconfigError,
+    Plugin,
+    User,
+    chosen,
+)
 from vmsvc_grpc.model.problem import escaped
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -139,6 +148,7 @@ class Kubeconfig:
         self.context = context
         self._environ = environ
         self._bounds = bounds
+        self._openid_tokens = openid.OpenIDTokens()
 
     async def load(self) -> Access:
         """What the context says; runs its credential plugin if it has one. Raises NoApiServer.
@@ -170,7 +180,8 @@ class Kubeconfig:
         if user.exec is not None and certificate is None:
             return await self._asked(found, user.exec)
         if user.auth_provider is not None:
-            return _Identity(await self._openid(), certificate)
+            given = await self._openid(user.auth_provider, folder)
+            return given._replace(certificate=certificate)
         return _Identity(certificate=certificate)
 
     async def _asked(self, found: Chosen, named: Plugin) -> _Identity:
@@ -192,36 +203,26 @@ class Kubeconfig:
             fresh_s = max(_PLUGIN_FRESH_MIN_S, left_s - _PLUGIN_EARLY_S)
         return _Identity(_token(got.token) if got.token else "", pair, fresh_s)
 
-    async def _openid(self) -> str:
+    async def _openid(self, named: AuthProvider, folder: Path) -> _Identity:
         """The token of the user's OpenID provider, renewed by it if it has expired."""
-        # Only who needs it takes the 20 MB of this import.
-        import aiohttp  # noqa: PLC0415 - see above
-        from kubernetes.aio.client import Configuration  # noqa: PLC0415 - see above
-        from kubernetes.aio.config import (  # noqa: PLC0415 - see above
-            ConfigException,
-            load_kube_config,
+        provider = openid.provider(named.config)
+        ca = await asyncio.to_thread(
+            _data_or_file,
+            "idp-certificate-authority",
+            provider.idp_certificate_authority_data,
+            provider.idp_certificate_authority,
+            folder,
         )
-
-        configuration = Configuration()
+        tls = await asyncio.to_thread(_tls, ca, None, verify=True)
         try:
             async with asyncio.timeout(self._bounds.plugin_s):
-                await load_kube_config(  # type: ignore[no-untyped-call]  # it has no types
-                    self.path, self.context, configuration, persist_config=False
-                )
-        except (
-            ConfigException,
-            aiohttp.ClientError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            # What it raises where a provider, or a file, is not as it expects.
-            reason = str(error) or f"no answer within {self._bounds.plugin_s:g} s"
+                token = await self._openid_tokens.token(provider, tls, time.time())
+        except openid.OpenIDError as error:
+            raise plugin.PluginError(f"OpenID provider gives no token: {error}") from error
+        except TimeoutError as error:
+            reason = f"no answer within {self._bounds.plugin_s:g} s"
             raise plugin.PluginError(f"OpenID provider gives no token: {reason}") from error
-        header = configuration.api_key.get("BearerToken", "")
-        return _token(header.removeprefix("Bearer "))
+        return _Identity(_token(token.text), fresh_s=token.fresh_s)
 
     def __str__(self) -> str:
         return f"kubeconfig {self.path}" + (f", context {self.context}" if self.context else "")
