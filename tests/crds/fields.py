@@ -114,7 +114,7 @@ class _Table:
         if "pattern" in node:
             re.compile(node["pattern"])
         if schema.get("x-kubernetes-int-or-string"):
-            return {**node, "type": "number or text"}
+            return {**node, "type": "integer or text"}
         node["type"] = schema.get("type", "any")
         properties = schema.get("properties") or {}
         if node["type"] == "object":

@@ -111,6 +111,8 @@ JUNK: tuple[Any, ...] = (
     10**6,
     2.0,
     2.5,
+    2**63,
+    1e300,
     True,
     [],
     ["a"],
@@ -135,7 +137,7 @@ def damaged(whole: Object) -> Iterator[tuple[str, Object]]:
     paths = [path for path in places(whole) if path[0] in ("metadata", "spec", "status")]
     for path in paths:
         *above, last = path
-        changes = chosen.sample(JUNK, 4) + (["remove", "rename"] if isinstance(last, str) else [])
+        changes = chosen.sample(JUNK, 5) + (["remove", "rename"] if isinstance(last, str) else [])
         for change in changes:
             copy: Any = deepcopy(whole)
             at = copy

@@ -29,6 +29,9 @@ _ALSO_FIELDS = {(Kind.VIRTUAL_MACHINE_SERVICE, "spec"): {"clusterIP": "clusterIp
 # Whoever leaves them out means their defaults; the published CRD asks for them.
 _NOT_REQUIRED = frozenset({"type", "name", "protocol", "targetPort"})
 
+# Integers are from -2^63 on, and below 2^63.
+_INTEGERS = 2**63
+
 # No longer text can match one of the patterns, and some take long to find that out.
 _PATTERN_CHARACTERS_MAX = 1000
 
@@ -39,7 +42,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "integer": (int, float),
     "number": (int, float),
-    "number or text": (int, float, str),
+    "integer or text": (int, float, str),
 }
 _TYPE_WORDS = {
     "object": "a mapping",
@@ -48,7 +51,7 @@ _TYPE_WORDS = {
     "boolean": "true or false",
     "integer": "a whole number",
     "number": "a number",
-    "number or text": "a number or text",
+    "integer or text": "a whole number or text",
 }
 
 
@@ -186,8 +189,8 @@ def _keys(node: SchemaNode, item: Any) -> tuple[Any, ...]:
 def _is_a(expected: str, value: Any) -> bool:
     if isinstance(value, bool):
         return expected == "boolean"
-    if expected == "integer" and isinstance(value, float):
-        return value.is_integer()
+    if expected in ("integer", "integer or text") and isinstance(value, int | float):
+        return -_INTEGERS <= value < _INTEGERS and value == int(value)
     return isinstance(value, _TYPES[expected])
 
 
@@ -199,6 +202,8 @@ def _in_words(value: Any) -> str:
             return "a mapping"
         case list():
             return "a list"
+        case int() if not -_INTEGERS <= value < _INTEGERS:
+            return f"{quoted(value)}, which has more than 64 bits"
         case str() | int():
             return quoted(value)
     return str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
@@ -45,7 +45,7 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
     Where the schema and a rule of ours say something of one field, the rule is told: it says
     what to do. Of more than FAULTS_MAX, that many. O(object).
     """
-    found = list(islice(faults(kind, untyped), FAULTS_MAX + 1))
+    found = list(islice(chain(_nameless(untyped), faults(kind, untyped)), FAULTS_MAX + 1))
     if len(found) > FAULTS_MAX:
         more = Problem("(object)", f"more than {FAULTS_MAX} problems; mend these first")
         found.pop()
@@ -61,6 +61,15 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
         *(Located(f.path, Problem(f.field, f.message)) for f in found if f.field not in ruled),
         *(Located(field_path(problem.field), problem) for problem in by_rules),
     ]
+
+
+def _nameless(untyped: Mapping[str, Any]) -> Iterator[Fault]:
+    """Finalizers without a name. Serving passes over them, as kubectl takes a null for one."""
+    metadata = untyped.get("metadata")
+    finalizers = metadata.get("finalizers") if isinstance(metadata, dict) else None
+    for index, finalizer in enumerate(finalizers if isinstance(finalizers, list) else ()):
+        if finalizer == "":
+            yield Fault(("metadata", "finalizers", index), "is empty; a finalizer has a name")
 
 
 def _is_within(field: str, outer: str) -> bool:

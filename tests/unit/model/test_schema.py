@@ -22,6 +22,10 @@ def of_vmservice(version: str = "v1alpha6", **spec: Any) -> list[str]:
     return told(Kind.VIRTUAL_MACHINE_SERVICE, version, spec=spec)
 
 
+NOT = "must be a whole number or text, not"
+TOO_LARGE = f"{2**63}, which has more than 64 bits"
+
+
 def of_vm(version: str = "v1alpha6", **spec: Any) -> list[str]:
     return told(Kind.VIRTUAL_MACHINE, version, spec=spec)
 
@@ -79,10 +83,23 @@ def test_what_files_may_leave_out_or_spell_otherwise(version: str) -> None:
         pytest.param(
             of_vm(readinessProbe={"tcpSocket": {"port": [22]}, "timeoutSeconds": 61}),
             [
-                "spec.readinessProbe.tcpSocket.port: must be a number or text, not a list",
+                "spec.readinessProbe.tcpSocket.port: must be a whole number or text, not a list",
                 "spec.readinessProbe.timeoutSeconds: 61 is more than 60",
             ],
             id="a list for a port, and a number too large",
+        ),
+        pytest.param(
+            of_vm(readinessProbe={"tcpSocket": {"port": 2.5}, "timeoutSeconds": 1e300}),
+            [
+                "spec.readinessProbe.tcpSocket.port: must be a whole number or text, not 2.5",
+                "spec.readinessProbe.timeoutSeconds: must be a whole number, not 1e+300",
+            ],
+            id="a part of a number for a port, and a number beyond 64 bits",
+        ),
+        pytest.param(
+            of_vm(readinessProbe={"tcpSocket": {"port": 2**63}}),
+            [f"spec.readinessProbe.tcpSocket.port: {NOT} {TOO_LARGE}"],
+            id="one bit too many",
         ),
         pytest.param(
             of_vmservice(ports={}, selector=[], externalName=True, ipFamilies="IPv4"),

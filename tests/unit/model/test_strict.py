@@ -57,6 +57,12 @@ def fields(kind: Kind, spec: Any, **metadata: Any) -> list[str]:
             id="but those that depend on it",
         ),
         pytest.param(
+            {"ports": [{"port": 80}]},
+            {"finalizers": ["a.io/b", "", None]},
+            ["metadata.finalizers[1]", "metadata.finalizers[2]"],
+            id="finalizers without a name",
+        ),
+        pytest.param(
             {"port": []}, {"name": 3}, ["metadata.name", "spec.port", "spec.ports"], id="no name"
         ),
         pytest.param("text", {}, ["spec"], id="a spec that is none"),
