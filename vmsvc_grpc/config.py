@@ -137,7 +137,8 @@ def key_patterns(text: str) -> tuple[str, ...]:
     """The patterns that a list such as `example.com/*,team` names. Raises ConfigError."""
     patterns = tuple(dict.fromkeys(pattern.strip() for pattern in text.split(",")))
     for pattern in patterns:
-        if not _KEY_PATTERN.fullmatch(pattern):
+        # A key has a name after its slash, and a prefix before it.
+        if not _KEY_PATTERN.fullmatch(pattern) or pattern.strip("/") != pattern:
             raise ConfigError(
                 f"{quoted(pattern)} matches no key; write for instance example.com/* or "
                 "*.example.com/*"

@@ -230,6 +230,8 @@ def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
             "VMSVC_GRPC_DENY_ANNOTATIONS: '' matches no key",
         ),
         (["--deny-annotations", "a=b"], {}, "--deny-annotations: 'a=b' matches no key"),
+        (["--deny-annotations", "a.io/"], {}, "'a.io/' matches no key; write for instance"),
+        (["--deny-labels", "/team"], {}, "--deny-labels: '/team' matches no key"),
         (
             [],
             {"VMSVC_GRPC_XDS_SCOPE": "lab"},
