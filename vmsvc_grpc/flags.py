@@ -113,7 +113,7 @@ def _decimal(what: str, least: float, most: float) -> Callable[[str], float]:
 _LIMITS = {
     "streams_max": "open streams, at most",
     "streams_per_client_max": "open streams of one client address, at most",
-    "services_per_stream_max": "services that one stream may watch, at most",
+    "services_per_stream_max": "services that one watch may name, at most",
     "xds_resources_max": "names of one type that an xDS stream may ask for; others name nothing",
     "message_bytes_max": "bytes of one request, at most",
     "one_name_bytes_max": "bytes of one request to a method that names one thing, at most",

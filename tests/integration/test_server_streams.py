@@ -106,13 +106,14 @@ async def test_violations_without_end_reach_a_client_with_default_options() -> N
         assert detail(error, error_details_pb2.BadRequest).field_violations[-1].field == "(others)"
 
 
-async def test_a_watch_that_grows_beyond_the_limit_ends_and_says_which() -> None:
+async def test_a_watch_of_all_has_no_limit_but_one_of_names() -> None:
     async with serving(service(), limits=Limits(services_per_stream_max=1)) as running:
         watch = running.watch(request(all_services=True))
         await watch.until_synced()
         running.apply(Apply(service(key("shop/db"))))
-        error = await watch.ending()
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await watch.read() == ("snapshot", "shop/db")
+        error = await running.watch(request("shop/web", "shop/db")).ending()
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "services_per_stream_max" in (error.details() or "")
 
 

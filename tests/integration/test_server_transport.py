@@ -16,9 +16,11 @@ from google.rpc import error_details_pb2
 from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, until
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import (
+    LATER,
     Call,
     Code,
     EndOfStream,
+    Later,
     Method,
     RequestBound,
     RpcError,
@@ -45,7 +47,7 @@ class Toy:
 
     open: Callable[[], None] = lambda: None
     receives: Callable[[bytes], None] = lambda _: None
-    says: Callable[[], bytes | None] = lambda: None
+    says: Callable[[], bytes | Later | None] = lambda: None
     happened: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     wakes: list[Wake] = field(default_factory=list)
@@ -63,7 +65,7 @@ class Toy:
     def half_close(self) -> None:
         self.happened.append("half_close")
 
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> bytes | Later | None:
         self.happened.append("ask")
         return self.says()
 
@@ -134,6 +136,19 @@ def raising(error: Exception) -> Callable[..., None]:
 async def ending(call: grpc.aio.Call) -> grpc.StatusCode:
     async with asyncio.timeout(PATIENCE_S):
         return await call.code()
+
+
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_a_stream_that_has_more_work_first_is_asked_again_without_a_wake(method: str) -> None:
+    said: list[bytes | Later] = [LATER, LATER, b"done", LATER]
+    toy = Toy(says=lambda: said.pop(0) if said else None)
+    async with running(toy) as run:
+        call = run.server() if method == "server" else run.both()
+        if isinstance(call, grpc.aio.StreamStreamCall):
+            await call.write(b"")
+        assert await call.read() == b"done"
+        await until(lambda: toy.happened.count("ask") == 5)
+        call.cancel()
 
 
 @pytest.mark.parametrize("method", ["server", "both"])

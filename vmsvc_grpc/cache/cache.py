@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.cache.collection import Collection, ServiceReader
 from vmsvc_grpc.cache.membership import CachedService, Membership
 from vmsvc_grpc.cache.objects import Objects, OnProblems
@@ -76,17 +77,20 @@ class Cache:
         kinds: Iterable[Kind] = _LISTED_KINDS,
         namespaces: Sequence[str] = (),
         on_problems: OnProblems | None = None,
+        changes_kept: int = CHANGES_KEPT,
     ) -> None:
         """An empty cache, synced once each of `kinds` has been listed.
 
-        `namespaces` are those that are listed one by one; none: all at once.
+        `namespaces` are those that are listed one by one; none: all at once. Of a collection that
+        is followed, at least `changes_kept` changes are known.
         """
         self.rules = rules
-        self.collection = Collection()
+        self.collection = Collection(changes_kept)
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
         self._topics = Topics(self._membership.services, self.collection.record)
         self._scopes: dict[ScopeWatcher, str | None] = {}
+        self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
         # What readers look at; only the rooms that own it change it.
         self.vms = self._membership.vms
@@ -158,6 +162,15 @@ class Cache:
         """
         return self.collection.follow(namespace, filter_class, self._topics, wake)
 
+    def await_synced(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, when the cache has become synced; never, if it is."""
+        if not self.synced:
+            self._awaiting[wake] = None
+
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Do not call `wake` any more; also if it was not to be called."""
+        self._awaiting.pop(wake, None)
+
     def watch_scope(self, watcher: ScopeWatcher, namespace: str | None) -> None:
         """Tell `watcher` of services created in a namespace, or in all, and of `synced`.
 
@@ -171,7 +184,8 @@ class Cache:
 
     def idle(self) -> bool:
         """Whether nothing is held for anybody: no object, index entry, topic, reader or watcher."""
-        waited_for = self._topics or self._scopes or not self.collection.empty()
+        waiting = self._scopes or self._awaiting
+        waited_for = self._topics or waiting or not self.collection.empty()
         return not waited_for and self._objects.empty() and self._membership.empty()
 
     # -- Changing --
@@ -292,6 +306,9 @@ class Cache:
             self._evaluate(service)
         for watcher in list(self._scopes):
             watcher.cache_synced()
+        awaiting, self._awaiting = self._awaiting, {}
+        for wake in awaiting:
+            wake()
         return self.keys_with_work()
 
     def _vm_changed(

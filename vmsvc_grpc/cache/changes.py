@@ -88,7 +88,7 @@ class _Part(Generic[_Name, _Cell]):
         return self._known[1]
 
 
-class _Place(NamedTuple, Generic[_Name, _Cell]):
+class _Position(NamedTuple, Generic[_Name, _Cell]):
     """Where a reader stands: before the change of this number of a part."""
 
     part: _Part[_Name, _Cell]
@@ -171,13 +171,13 @@ class ChangeLog(Generic[_Name, _Cell]):
 
     # -- For its readers --
 
-    def end(self) -> _Place[_Name, _Cell]:
+    def end(self) -> _Position[_Name, _Cell]:
         """Where the next change will be."""
-        return _Place(self._part, len(self._part.changes))
+        return _Position(self._part, len(self._part.changes))
 
-    def since(self, place: _Place[_Name, _Cell]) -> Iterator[Change[_Name]] | None:
-        """The changes from a place to now; None if the log has let go of some."""
-        part, first = place
+    def since(self, position: _Position[_Name, _Cell]) -> Iterator[Change[_Name]] | None:
+        """The changes from a position to now; None if the log has let go of some."""
+        part, first = position
         if part is self._part:
             return part.changes_from(first)
         if part is self._part.before:
@@ -224,7 +224,7 @@ class Reader(Generic[_Name, _Cell]):
     others change, no name waits for ever: a run ends at the version at which it began.
     """
 
-    __slots__ = ("_ahead", "_log", "_place", "_run", "_told", "_upto", "wake")
+    __slots__ = ("_ahead", "_log", "_position", "_run", "_told", "_upto", "wake")
 
     def __init__(self, log: ChangeLog[_Name, _Cell], wake: Callable[[], None]) -> None:
         """`wake` is called, once, when there is something new to one that was up to date.
@@ -234,7 +234,7 @@ class Reader(Generic[_Name, _Cell]):
         self.wake = wake
         self._log = log
         self._told = -1  # The version as of which it was told of all names; none yet.
-        self._place: _Place[_Name, _Cell] | None = None
+        self._position: _Position[_Name, _Cell] | None = None
         self._ahead: dict[_Name, _Ahead] = {}
         self._run: Iterator[Due[_Name, _Cell] | None] | None = None
         self._upto = -1  # What `_told` will be when the run under way ends.
@@ -287,14 +287,14 @@ class Reader(Generic[_Name, _Cell]):
         self._run = None
 
     def _next_run(self) -> Iterator[Due[_Name, _Cell] | None]:
-        place, self._place = self._place, self._log.end()
+        position, self._position = self._position, self._log.end()
         self._upto = self._log.version
         names = self._log.names()
-        if place is None:
+        if position is None:
             return self._looking_at(names, frozenset())
-        if (changes := self._log.since(place)) is not None:
+        if (changes := self._log.since(position)) is not None:
             return self._going_over(changes)
-        known = place.part.names_after(place.change)
+        known = position.part.names_after(position.change)
         gone = known.union(self._ahead).difference(names)
         return self._looking_at((*names, *gone), known)
 

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import partial
 
-from vmsvc_grpc.cache.changes import ChangeLog, Reader
+from vmsvc_grpc.cache.changes import CHANGES_KEPT, ChangeLog, Reader
 from vmsvc_grpc.cache.topic import Topic, Topics
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.objects import Key
@@ -27,8 +27,9 @@ class Collection:
     class, for all who follow it.
     """
 
-    def __init__(self) -> None:
-        """There are none yet."""
+    def __init__(self, changes_kept: int = CHANGES_KEPT) -> None:
+        """There are none yet. Each log looks back so many changes at least."""
+        self._changes_kept = changes_kept
         self._names: list[Key] = []
         self._logs: dict[_Scope, ChangeLog[Key, Topic]] = {}
 
@@ -55,6 +56,7 @@ class Collection:
                 topics.version,
                 partial(self._of, namespace),
                 partial(topics.get, filter_class),
+                changes_kept=self._changes_kept,
                 on_left=partial(self._logs.pop, scope),
             )
         return Reader(log, wake)

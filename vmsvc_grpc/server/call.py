@@ -55,6 +55,20 @@ class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has said 
     """Raised by a stream that has nothing more to say: the call ends with OK."""
 
 
+class Later(Enum):
+    """The type of `LATER`."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+"""What a stream says that has more work before its next message than one turn is for.
+
+It is asked again without a wake, in a later turn of the event loop, and no other stream that
+said so is asked in the same turn: so long work costs the others little, whoever asks for it.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Who calls, and with what. `peer` is the client's address, as the transport names it."""
@@ -80,7 +94,7 @@ class Stream(Protocol):
     def half_close(self) -> None:
         """The client will send no more. A server stream goes on."""
 
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> bytes | Later | None:
         """The message to send now, from what is newest; None until `wake` is called.
 
         Asked only when the one before it has been taken by the transport, so that a

@@ -16,7 +16,8 @@ class Limits:
     """Streams open at once from one address. One stream can watch many services."""
 
     services_per_stream_max: int = 20_000
-    """Services that one watch follows, those of a namespace or of all included."""
+    """Services that one watch names, and namespaces. Of what it follows without naming it, a
+    stream holds no entry, so that needs no bound."""
 
     xds_resources_max: int = 80_000
     """Names of one type that a stream of xDS asks for: one for each port of 20,000 services,

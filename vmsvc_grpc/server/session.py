@@ -19,6 +19,7 @@ from vmsvc_grpc.server.call import (
     Call,
     Code,
     EndOfStream,
+    Later,
     RpcError,
     Stream,
     StreamMethod,
@@ -163,8 +164,8 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self._ending = self._sessions.ending_of(self._method.path, error)
 
-    def next(self) -> bytes | Status | None:
-        """What to send now: a message, the status to end with, or None until woken.
+    def next(self) -> bytes | Status | Later | None:
+        """What to send now: a message, the status to end with, LATER, or None until woken.
 
         To be asked only when the message before has been taken by the transport.
         """

@@ -61,7 +61,7 @@ class World:
         return past[-1] if past else (0, False)
 
 
-@dataclass
+@dataclass(eq=False)
 class Client:
     """A reader, and what it was told: of each name that it knows is there, the version."""
 
@@ -210,12 +210,14 @@ def test_readers_at_one_place_share_what_they_knew() -> None:
     clients = [Client(world) for _ in range(10)]
     for client in clients:
         client.catch_up()
-    place = clients[0].reader._place
-    assert place is not None
+    position = clients[0].reader._position
+    assert position is not None
     for _ in range(3 * KEPT):
         world.put("b")
     world.put("a", there=False)
-    assert all(c.reader._place is not None and c.reader._place.part is place.part for c in clients)
+    assert all(
+        c.reader._position is not None and c.reader._position.part is position.part for c in clients
+    )
     for client in clients:
         client.catch_up()
         assert sorted(client.held) == ["b", "c"]

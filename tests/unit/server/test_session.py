@@ -18,6 +18,7 @@ from vmsvc_grpc.server.call import (
     Call,
     Code,
     EndOfStream,
+    Later,
     RequestBound,
     RpcError,
     StreamMethod,
@@ -212,7 +213,7 @@ def test_a_request_that_is_too_large_is_never_read(
         read.append(request)
         return b""
 
-    def answer(request: bytes) -> bytes | Status | None:
+    def answer(request: bytes) -> bytes | Status | Later | None:
         if kind == "unary":
             return world.sessions.unary(UnaryMethod(PATH, unary, bound), request, CALL)
         session = world.opened(Toy(receives=read.append, says=lambda: b""), bound=bound)

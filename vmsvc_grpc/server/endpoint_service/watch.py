@@ -1,40 +1,84 @@
 """WatchEndpoints: one stream's state, and nothing of how its bytes travel.
 
-A stream owns a cursor for each service, the version that it was last told, and notes
-which services may have something newer. It never holds a message: what to say is worked
-out when the transport asks, from what is newest then.
+A stream owns a cursor for each service that it names, the version that it was last sent, and one
+version for each collection that it follows: a namespace, or everything. It never holds a
+message: what to say is worked out when the transport asks, from what is newest then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.topic import Absence, Absent, Topic
+from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Topic
+from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.call import Code, RpcError, Wake
+from vmsvc_grpc.server.call import LATER, Later, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 from vmsvc_grpc.server.limits import Limits
 
 _NOTHING: Iterator[Key] = iter(())
+_NOTHING_HELD: Iterator[tuple[Key, str]] = iter(())
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """What the client was last told of one service: a version, or that it is absent."""
+    """What the client was last sent of one service: a version, or that it is absent."""
 
     topic: Topic
     version: int = 0
     absent: Absent | None = None
 
 
+class _Followed:
+    """One collection that a stream follows: its reader, and the revisions that the client holds.
+
+    Those are answered first. What is in them is let go of then.
+    """
+
+    __slots__ = ("_held", "_stream", "reader")
+
+    def __init__(
+        self,
+        stream: WatchStream,
+        cache: Cache,
+        namespace: str | None,
+        filter_class: FilterClass,
+        held: Mapping[Key, str],
+    ) -> None:
+        """`held` are services of the namespace, or any (None), each with its revision or ""."""
+        self._stream = stream
+        self._held = iter(held.items())
+        self.reader = cache.follow(namespace, filter_class, self.wake)
+
+    def wake(self) -> None:
+        """Have the stream look here."""
+        self._stream.rouse(self)
+
+    @property
+    def answered(self) -> bool:
+        """Whether each service has had its first answer."""
+        return self._held is _NOTHING_HELD and self.reader.answered
+
+    def take(self) -> tuple[Publication, int, str | None] | None:
+        """The next publication to send: the version sent before, and the revision held if named.
+
+        None if there is none, or if others are to have their turn first.
+        """
+        for name, revision in self._held:
+            return self.reader.take_first(name).cell.current, 0, revision
+        self._held = _NOTHING_HELD
+        due = self.reader.take()
+        return due and (due.cell.current, due.since, None)
+
+
 class WatchStream:
     """The stream of one WatchEndpoints call: a `call.Stream`.
 
-    To the cache it is a Subscription and a ScopeWatcher, and both only take note here.
+    To the cache it is a Subscription, and only takes note when it is woken.
     """
 
     # There are many of them.
@@ -44,14 +88,16 @@ class WatchStream:
         "_counts",
         "_cursors",
         "_encoder",
-        "_first_answers_due",
+        "_followed",
+        "_followed_first",
         "_held",
         "_limits",
         "_noted",
         "_request",
-        "_scan_due",
-        "_synced_told",
-        "_telling",
+        "_roused",
+        "_synced_sent",
+        "_taking",
+        "_unanswered",
         "_wake",
     )
 
@@ -66,15 +112,17 @@ class WatchStream:
         self._wake = wake
         self._request: requests.WatchQuery | None = None
         self._begun = False
-        self._synced_told = False
-        self._first_answers_due = 0
+        self._synced_sent = False
         self._held: dict[Key, str] = {}
         self._cursors: dict[Key, _Cursor] = {}
-        # Noted ones in order, and those being told, which come before them: so no service
-        # waits for ever, and one that has nothing to tell holds next to nothing.
+        # Noted ones in order, and those being taken, which come before them: so no service
+        # waits for ever, and one that has nothing to say holds next to nothing.
         self._noted: dict[Key, None] = {}
-        self._telling: Iterator[Key] = _NOTHING
-        self._scan_due = False
+        self._taking: Iterator[Key] = _NOTHING
+        self._followed: tuple[_Followed, ...] = ()
+        self._unanswered: list[_Followed] = []
+        self._roused: dict[_Followed, None] = {}  # In order, as above.
+        self._followed_first = False
 
     # -- What the transport calls --
 
@@ -82,145 +130,158 @@ class WatchStream:
         """Take in the request. Raises RpcError (INVALID_ARGUMENT)."""
         assert self._request is None, "a server stream has one request"
         self._request = requests.watch(request, self._limits.services_per_stream_max)
-        of_one = len(self._request.namespaces) == 1
-        self._cache.watch_scope(self, next(iter(self._request.namespaces)) if of_one else None)
+        self._cache.await_synced(self._wake)
 
     def half_close(self) -> None:
         """Nothing changes: the client only listens from the start."""
 
-    def next_message(self) -> bytes | None:
-        """The next thing to tell. Raises RpcError (RESOURCE_EXHAUSTED) at a limit."""
+    def next_message(self) -> bytes | Later | None:
+        """The next thing to say."""
         if self._request is None or not self._cache.synced:
             return None
         if not self._begun:
             self._begin(self._request)
-        if self._scan_due:
-            self._scan(self._request)
-        while True:
-            if not self._synced_told and not self._first_answers_due:
-                self._synced_told = True
-                return self._told("synced", SYNCED)
-            key = next(self._telling, None)
-            if key is None:
-                self._telling = _NOTHING
-                if not self._noted:
-                    return None
-                self._telling, self._noted = iter(self._noted), {}
-                continue
-            # Those that the first answers are due for were noted before all others.
-            self._first_answers_due = max(0, self._first_answers_due - 1)
-            if (message := self._answer(self._request, key)) is not None:
-                return message
+        if not self._synced_sent:
+            return self._first_answer()
+        if not self._followed:
+            return self._of_noted()
+        # Services that are named and collections take turns.
+        self._followed_first = not self._followed_first
+        if self._followed_first:
+            return self._of_roused() or self._of_noted()
+        return self._of_noted() or self._of_roused()
 
     def close(self) -> None:
         """Let go of every topic, and of the cache."""
-        self._cache.unwatch_scope(self)
+        self._cache.forget(self._wake)
         for cursor in self._cursors.values():
             self._cache.unsubscribe(cursor.topic, self)
+        for followed in self._followed:
+            followed.reader.close()
         self._cursors.clear()
-        self._noted, self._telling = {}, _NOTHING
+        self._noted, self._taking = {}, _NOTHING
+        self._roused, self._followed, self._unanswered = {}, (), []
 
     # -- What the cache calls --
 
     def wake(self, topic: Topic) -> None:
         """Note that a service has something newer."""
-        self._note(topic.service)
-
-    def created(self, service: Key) -> None:
-        """Note a service that exists now, if it is one of those asked for."""
-        if self._begun and self._request is not None and self._request.covers(service):
-            if len(self._noted) < self._limits.services_per_stream_max:
-                self._note(service)
-            else:
-                # The client does not read, and most of what is noted may be gone again:
-                # looking through the cache later is cheaper than notes without end.
-                self._scan_due = True
-
-    def cache_synced(self) -> None:
-        """The cache is complete: the first answers can be given."""
-        self._wake()
-
-    def _note(self, service: Key) -> None:
-        if not self._noted:
+        if not self._noted and not self._roused:
             self._wake()
-        self._noted[service] = None  # One that is noted already keeps its place.
+        self._noted[topic.service] = None  # One that is noted already keeps its place.
 
-    # -- What to tell --
+    def rouse(self, followed: _Followed) -> None:
+        """Note that a collection has something newer."""
+        if not self._noted and not self._roused:
+            self._wake()
+        self._roused[followed] = None
+
+    # -- What to say --
 
     def _begin(self, request: requests.WatchQuery) -> None:
         self._begun = True
-        self._held = dict(request.held)
         self._request = replace(request, held={})  # Not needed any more once it is answered.
-        self._noted.update(dict.fromkeys(self._held))
-        if request.all_services or request.namespaces:
-            self._scan(request)
-        else:
-            self._cache.unwatch_scope(self)
-        self._first_answers_due = len(self._noted)
+        namespaces = (None,) if request.all_services else sorted(request.namespaces)
+        held: dict[str | None, dict[Key, str]] = {namespace: {} for namespace in namespaces}
+        for name, revision in request.held.items():
+            namespace = None if request.all_services else name.namespace
+            held.get(namespace, self._held)[name] = revision
+        self._taking = iter(dict.fromkeys(self._held))
+        self._followed = tuple(
+            _Followed(self, self._cache, namespace, request.filter_class, named)
+            for namespace, named in held.items()
+        )
+        self._unanswered = list(reversed(self._followed))
 
-    def _scan(self, request: requests.WatchQuery) -> None:
-        """Note each service that is covered without being named, and not told yet. O(services)."""
-        self._scan_due = False
-        covered = [
-            key
-            for key, service in self._cache.services.items()
-            if request.covers(key) and not service.object.meta.deleting
-        ]
-        if len(covered) > self._limits.services_per_stream_max:
-            raise self._too_many()
-        for key in covered:
-            if key not in self._cursors:
-                self._noted[key] = None
+    def _first_answer(self) -> bytes | Later:
+        for key in self._taking:
+            if (message := self._of_service(key)) is not None:
+                return message
+        while self._unanswered:
+            followed = self._unanswered[-1]
+            if (message := self._of_collection(followed)) is not None:
+                return message
+            if not followed.answered:
+                return LATER
+            self._unanswered.pop()
+        self._synced_sent = True
+        self._roused = {followed: None for followed in self._followed if followed.reader.behind}
+        return self._sent("synced", SYNCED)
 
-    def _answer(self, request: requests.WatchQuery, key: Key) -> bytes | None:
-        """The message about one service; None if there is nothing new to the client."""
+    def _of_noted(self) -> bytes | None:
+        """What there is to say of the services that are named."""
+        while True:
+            key = next(self._taking, None)
+            if key is not None:
+                if (message := self._of_service(key)) is not None:
+                    return message
+            elif self._noted:
+                self._taking, self._noted = iter(self._noted), {}
+            else:
+                self._taking = _NOTHING
+                return None
+
+    def _of_roused(self) -> bytes | Later | None:
+        """What there is to say of the collections, each in its turn."""
+        while self._roused:
+            followed = next(iter(self._roused))
+            del self._roused[followed]
+            message = self._of_collection(followed)
+            if followed.reader.behind:
+                self._roused[followed] = None
+            if message is not None:
+                return message
+            if followed.reader.behind:
+                return LATER
+        return None
+
+    def _of_collection(self, followed: _Followed) -> bytes | None:
+        """The next message about one of its services; None if there is none, or not yet."""
+        taken = followed.take()
+        if taken is None:
+            return None
+        publication, since, held = taken
+        if isinstance(publication.state, Absent):
+            return self._sent("absent", self._encoder.absent(publication))
+        return self._present(publication, since, held)
+
+    def _of_service(self, key: Key) -> bytes | None:
+        """The message about one service that is named; None if there is nothing new."""
         cursor = self._cursors.get(key)
         if cursor is None:
-            topic = self._cache.subscribe(key, request.filter_class, self)
+            assert self._request is not None, "it names the service"
+            topic = self._cache.subscribe(key, self._request.filter_class, self)
             # By the topic's own key, which all its streams share.
             cursor = self._cursors[topic.service] = _Cursor(topic)
-        # None if the request does not name it; that counts for the first answer only.
-        held = self._held.pop(key, None)
+        held = self._held.pop(key, None)  # It counts for the first answer only.
         if held is not None and not self._held:
             self._held = {}  # One that was emptied takes as much as one that is full.
         publication = cursor.topic.current
         if isinstance(publication.state, Absent):
-            return self._absent(cursor, publication.state, request.covers(key), held is not None)
-        if len(self._cursors) > self._limits.services_per_stream_max:
-            raise self._too_many()
+            return self._absent(cursor, publication.state)
         if publication.version == cursor.version:
             return None
         before, cursor.version, cursor.absent = cursor.version, publication.version, None
-        if held and held == publication.state.revision:
-            return self._told("current", self._encoder.current(publication))
-        if publication.base is not None and publication.base.version == before:
-            return self._told("delta", self._encoder.delta(publication))
-        return self._told("snapshot", self._encoder.snapshot(publication))
+        return self._present(publication, before, held)
 
-    def _absent(self, cursor: _Cursor, state: Absent, covered: bool, named: bool) -> bytes | None:
-        gone = state.absence is Absence.NOT_FOUND
-        told, cursor.absent = cursor.absent, state
-        heard_of = named or told is not None or cursor.version > 0
+    def _absent(self, cursor: _Cursor, state: Absent) -> bytes | None:
+        before, cursor.absent = cursor.absent, state
         cursor.version = 0
-        if gone and covered:
-            # The cache tells when it is there again; until then it costs nothing.
-            self._cache.unsubscribe(cursor.topic, self)
-            del self._cursors[cursor.topic.service]
-            if not heard_of:
-                return None
-        if told is not None and told.absence is state.absence and (gone or told == state):
+        # That it is being deleted, and then is gone, is one event.
+        gone = state.absence is Absence.NOT_FOUND
+        if before is not None and before.absence is state.absence and (gone or before == state):
             return None
-        return self._told("absent", self._encoder.absent(cursor.topic.current))
+        return self._sent("absent", self._encoder.absent(cursor.topic.current))
 
-    def _told(self, kind: str, message: bytes) -> bytes:
+    def _present(self, publication: Publication, before: int, held: str | None) -> bytes:
+        """The message that brings a client up to date which was sent all up to `before`."""
+        assert isinstance(publication.state, EndpointSet), "the service is served"
+        if held and held == publication.state.revision:
+            return self._sent("current", self._encoder.current(publication))
+        if publication.base is not None and publication.base.version <= before:
+            return self._sent("delta", self._encoder.delta(publication))
+        return self._sent("snapshot", self._encoder.snapshot(publication))
+
+    def _sent(self, kind: str, message: bytes) -> bytes:
         self._counts.messages[kind] += 1
         return message
-
-    def _too_many(self) -> RpcError:
-        most = self._limits.services_per_stream_max
-        return RpcError(
-            Code.RESOURCE_EXHAUSTED,
-            f"the watch covers more than {most} services, which is the server's limit "
-            "(services_per_stream_max); open one stream for each namespace",
-            limit="services_per_stream_max",
-        )

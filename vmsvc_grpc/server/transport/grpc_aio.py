@@ -20,9 +20,19 @@ from google.protobuf.message import Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no types
 from grpc_channelz.v1 import channelz
 
-from vmsvc_grpc.server.call import Call, Code, Method, RpcError, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.call import (
+    LATER,
+    Call,
+    Code,
+    Later,
+    Method,
+    RpcError,
+    StreamMethod,
+    UnaryMethod,
+)
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status
+from vmsvc_grpc.server.transport.turns import Turns
 
 # In quotes, as only the stubs know that they are generic. Requests are bytes, or EOF.
 _CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
@@ -45,6 +55,7 @@ class GrpcAio:
     def __init__(self, sessions: Sessions, limits: Limits) -> None:
         """Must be made on the event loop that is to run it."""
         self._sessions = sessions
+        self._turns = Turns()
         self._pumps: dict[_Pump, None] = {}  # In the order in which they were opened.
         logging.getLogger(cygrpc.__name__).addFilter(_is_about_us)
         self._server = _Server(sessions, _options(limits))
@@ -114,7 +125,7 @@ class GrpcAio:
         self, method: StreamMethod, request: bytes | None, context: _CallContext
     ) -> None:
         """Run one stream to its end. `request` is the only one, or None: the client streams."""
-        pump = _Pump(context)
+        pump = _Pump(context, self._turns)
         opened = self._sessions.open(method, _call(context), pump.wake)
         if isinstance(opened, Status):
             await _abort(context, opened)
@@ -184,22 +195,24 @@ class _Pump:
         "_session",
         "_silent",
         "_timer",
+        "_turns",
         "task",
     )
 
     _session: Session
 
-    def __init__(self, context: _CallContext) -> None:
+    def __init__(self, context: _CallContext, turns: Turns) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._context = context
+        self._turns = turns
         self.task = task
         self._loop = asyncio.get_running_loop()
         self._silent = True
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._answered: asyncio.Future[None] | None = None
-        self._said: bytes | Status | None = None
+        self._said: bytes | Status | Later | None = None
 
     def wake(self) -> None:
         """Ask the session again, if it had nothing to say."""
@@ -251,7 +264,9 @@ class _Pump:
                 await self._greet()
                 if said is None:
                     continue  # Something may have come meanwhile.
-            if said is None:
+            if said is LATER:
+                await self._turns.next()
+            elif said is None:
                 self._idle = self._loop.create_future()
                 await self._idle
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from itertools import chain
 
 import pytest
@@ -20,6 +22,7 @@ from tests.unit.server.endpoint_service.watching import (
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.changes import LOOKS_MAX
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event
 from vmsvc_grpc.model.objects import (
@@ -33,8 +36,8 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.server.call import Code, RpcError
-from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
 
 WEB, DB, OTHER = key("shop/web"), key("shop/db"), key("office/web")
 SYNCED: Told = ("synced", "")
@@ -85,7 +88,7 @@ def not_ready(name: str, address: str) -> VirtualMachine:
         pytest.param(
             [service(), service(OTHER), service(key("lab/web"))],
             request(namespaces=["shop", "office"]),
-            [("snapshot", "shop/web"), ("snapshot", "office/web")],
+            [("snapshot", "office/web"), ("snapshot", "shop/web")],
             id="two namespaces",
         ),
         pytest.param(
@@ -97,7 +100,7 @@ def not_ready(name: str, address: str) -> VirtualMachine:
         pytest.param(
             [service(), service(OTHER), service(DB, deleting=True)],
             request(all_services=True),
-            [("snapshot", "shop/web"), ("snapshot", "office/web")],
+            [("snapshot", "office/web"), ("snapshot", "shop/web")],
             id="all, of which one is being deleted",
         ),
         pytest.param([], request(all_services=True), [], id="all of none"),
@@ -111,7 +114,7 @@ def not_ready(name: str, address: str) -> VirtualMachine:
         pytest.param(
             [REFUSED, service(DB)],
             request(all_services=True),
-            [("absent", "shop/web"), ("snapshot", "shop/db")],
+            [("snapshot", "shop/db"), ("absent", "shop/web")],
             id="all, of which one is refused",
         ),
     ],
@@ -437,35 +440,88 @@ def test_a_stream_of_all_services_holds_nothing_for_those_that_are_gone(
     assert cache.idle()
 
 
-def test_a_stalled_stream_of_all_services_holds_no_notes_without_end() -> None:
-    limits = Limits(services_per_stream_max=10)
-    cache = synced_cache(service(), A)
-    watcher = Watcher(cache, request(all_services=True), limits)
-    watcher.read_all()
+def test_a_stalled_stream_of_all_services_hears_of_what_is_left() -> None:
+    """However far behind: also when the log has let go of what was created and deleted since."""
+    cache = Cache(AddressRules(), changes_kept=10)
+    listed(cache, service(), service(DB), A)
+    stalled, slow = (watch(cache, all_services=True) for _ in range(2))
+    stalled.read_all()
+    for _ in range(2):
+        slow.read()  # Its first answers, but not `synced`.
     for number in range(1000):
         cache.apply(Apply(service(key(f"shop/s{number}"))))
         if number < 995:
             cache.apply(gone(key(f"shop/s{number}")))
-    assert len(watcher.stream._noted) <= limits.services_per_stream_max
-    told = watcher.read_all()
-    assert sorted(told) == [("snapshot", f"shop/s{number}") for number in range(995, 1000)]
-    assert watcher.reader.held == truth(cache, FilterClass.READY_ONLY)
+    cache.apply(gone(DB))
+    left = [("snapshot", f"shop/s{number}") for number in range(995, 1000)]
+    assert sorted(stalled.read_all()) == [("absent", "shop/db"), *left]
+    assert sorted(slow.read_all()) == [("absent", "shop/db"), *left, SYNCED]
+    for watcher in (stalled, slow):
+        assert watcher.reader.held == truth(cache, FilterClass.READY_ONLY)
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["from the start", "as one is created"])
-def test_a_stream_of_all_services_has_a_limit(late: bool) -> None:
-    limits = Limits(services_per_stream_max=3)
-    cache = synced_cache(*(service(key(f"shop/s{i}")) for i in range(3 if late else 4)))
-    watcher = Watcher(cache, request(all_services=True), limits)
-    if late:
-        assert watcher.read_all()[-1] == SYNCED
-        cache.apply(Apply(service(key("shop/one-more"))))
-    with pytest.raises(RpcError, match="services_per_stream_max") as refusal:
+def test_a_stream_of_all_services_takes_as_much_of_few_as_of_many() -> None:
+    def bytes_a_stream(services: int) -> float:
+        cache = synced_cache(*(service(key(f"shop/s{number}")) for number in range(services)))
+        encoder = Encoder(ServerCounts())
+        watch(cache, all_services=True).read_all()  # What is encoded and kept once for all.
+        tracemalloc.start()
+        watchers = [watch(cache, all_services=True) for _ in range(50)]
+        for watcher in watchers:
+            watcher.stream._encoder = encoder
+            watcher.read_all()
+            watcher.reader.held.clear()
+            watcher.reader.versions.clear()
+        cache.apply(Apply(service(key("shop/new"))))
+        for watcher in watchers:
+            assert watcher.read_all() == [("snapshot", "shop/new")]
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return taken / len(watchers)
+
+    few, many = bytes_a_stream(20), bytes_a_stream(1000)
+    assert many < few + 1000, "each has a fiftieth of the names, and no entry for them"
+
+
+def test_a_stream_that_was_far_behind_looks_for_what_changed_in_slices() -> None:
+    cache = Cache(AddressRules(), changes_kept=10)
+    listed(cache, *(service(key(f"shop/s{number:04}")) for number in range(2000)))
+    watcher = watch(cache, all_services=True)
+    watcher.read_all()
+    last = service(key("shop/s1999"), spec({"app": "last"}))
+    for number in range(50):
+        cache.apply(Apply(last))
+        cache.apply(Apply(vm("a", f"10.0.0.{number + 1}", labels={"app": "last"})))
+    assert watcher.read() == ("snapshot", "shop/s1999")
+    assert watcher.slices == 2000 // LOOKS_MAX, "the others had their turn as often"
+    assert watcher.read_all() == []
+
+
+def test_services_that_are_named_and_those_of_a_namespace_take_turns() -> None:
+    cache = synced_cache(service(OTHER), *(service(key(f"shop/s{i}")) for i in range(3)))
+    watcher = watch(cache, "office/web", namespaces=["shop"])
+    watcher.read_all()
+    for number in range(3):
+        cache.apply(Apply(service(key(f"shop/s{number}"), spec({"app": "x"}, ports=()))))
+    cache.apply(Apply(vm("a", "10.0.0.1", namespace="office")))
+    assert ("delta", "office/web") in [watcher.read(), watcher.read()]
+
+
+def test_deletions_are_encoded_once_for_all_who_follow() -> None:
+    cache = synced_cache(service(), service(DB))
+    watchers = [watch(cache, all_services=True) for _ in range(100)]
+    for watcher in watchers:
+        watcher.stream._encoder = watchers[0].stream._encoder
         watcher.read_all()
-    assert refusal.value.code is Code.RESOURCE_EXHAUSTED
-    watcher.stream.close()
-    emptied(cache)
-    assert cache.idle()
+    encodings = watchers[0].counts.encodings
+    encodings.clear()
+    cache.apply(gone(WEB))
+    cache.apply(Apply(service(DB, deleting=True)))
+    cache.apply(gone(DB))
+    for watcher in watchers:
+        assert watcher.read_all() == [("absent", "shop/web"), ("absent", "shop/db")]
+    assert encodings == {"absent": 2}
 
 
 def test_a_set_does_not_change_under_a_reader() -> None:

@@ -20,6 +20,7 @@ from tests.unit.server.endpoint_service.watching import (
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
@@ -117,11 +118,17 @@ class Watching(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = Cache(AddressRules())
         self.clients: list[Client] = []
 
-    @initialize(unsynced=seldom, asked=st.lists(requests(), min_size=2, max_size=3))
-    def begin(self, unsynced: bool, asked: list[pb.WatchEndpointsRequest]) -> None:
+    @initialize(
+        unsynced=seldom,
+        changes_kept=st.sampled_from([1, 2, 5, CHANGES_KEPT]),
+        asked=st.lists(requests(), min_size=2, max_size=3),
+    )
+    def begin(
+        self, unsynced: bool, changes_kept: int, asked: list[pb.WatchEndpointsRequest]
+    ) -> None:
+        self.cache = Cache(AddressRules(), changes_kept=changes_kept)
         if not unsynced:
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in NAMES))
         for one in asked:
@@ -179,9 +186,10 @@ class Watching(RuleBasedStateMachine):
         self.clients.append(resumed)
 
     @invariant()
-    def notes_are_bounded(self) -> None:
+    def what_a_stream_holds_is_bounded(self) -> None:
         for client in self.clients:
-            assert len(client.watcher.stream._noted) <= 2 * len(NAMES)
+            assert len(client.watcher.stream._noted) <= len(client.request.services)
+            assert len(client.watcher.stream._cursors) <= len(client.request.services)
 
     @rule()
     def everybody_catches_up(self) -> None:
@@ -190,6 +198,8 @@ class Watching(RuleBasedStateMachine):
             assert client.watcher.reader.synced == self.cache.synced
             if self.cache.synced:
                 assert client.watcher.reader.held == client.truth(self.cache)
+                for followed in client.watcher.stream._followed:
+                    assert not followed.reader.exceptions, "one version is all that is left"
 
     def teardown(self) -> None:
         self.everybody_catches_up()

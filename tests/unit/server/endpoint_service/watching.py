@@ -10,6 +10,7 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
@@ -160,6 +161,7 @@ class Watcher:
         """Open the stream and send the request; nothing is read yet."""
         self.counts = ServerCounts()
         self.wakes = 0
+        self.slices = 0
         self.reader = Reader(revisions={s.service: s.revision for s in request.services})
         encoder = Encoder(self.counts)
         self.stream = WatchStream(cache, encoder, limits or Limits(), self.counts, self._wake)
@@ -171,7 +173,8 @@ class Watcher:
 
     def read(self) -> Told | None:
         """Read one message; None if there is none."""
-        message = self.stream.next_message()
+        while (message := self.stream.next_message()) is LATER:
+            self.slices += 1
         return None if message is None else self.reader.take(message)
 
     def read_all(self) -> list[Told]:
