@@ -92,6 +92,7 @@ class App:
         self._place: Place | None = None
         self._grpc = ""
         self._announced = False
+        self._unsettled = asyncio.Event()
         self._stop = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
 
@@ -111,11 +112,13 @@ class App:
             _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
                 measuring = tasks.create_task(self._lag.run())
+                settling = tasks.create_task(self._settle())
                 running = tasks.create_task(place.run(self._emit))
                 await self._stop.wait()
                 self._draining = tasks.create_task(self._drain())
                 await asyncio.wait((self._draining,))
                 running.cancel()
+                settling.cancel()
                 measuring.cancel()
         finally:
             await self._http.stop()
@@ -141,11 +144,28 @@ class App:
 
     def _emit(self, event: Event) -> None:
         assert self._place is not None, "a place that emits is there"
-        # The topics have published when `apply` returns; writing comes after that.
-        self._place.changed(self._cache.apply(event))
+        # The topics have published when `take_in` returns; writing comes after that.
+        self._changed(self._cache.take_in(event), self._place)
+        if self._cache.unsettled:
+            # At once, as one slice is all that most lists leave to do.
+            self._changed(self._cache.settle(), self._place)
+            self._unsettled.set()
+
+    async def _settle(self) -> None:
+        """Do what the ends of lists leave to do, a slice a turn of the event loop."""
+        while True:
+            await self._unsettled.wait()
+            while self._cache.unsettled:
+                assert self._place is not None, "a place that emits is there"
+                self._changed(self._cache.settle(), self._place)
+                await asyncio.sleep(0)
+            self._unsettled.clear()
+
+    def _changed(self, services: Iterable[Key], place: Place) -> None:
+        place.changed(services)
         if self._cache.synced and not self._announced:
             self._announced = True
-            self._say(_announcement(self._cache, self._grpc, self._place))
+            self._say(_announcement(self._cache, self._grpc, place))
             calm_collector()
 
     async def _drain(self) -> None:
@@ -166,7 +186,7 @@ class App:
             return "draining"
         if not self._cache.synced:
             kinds = ", ".join(sorted(kind.value for kind in self._cache.unlisted))
-            return f"not synced: {kinds} not listed yet"
+            return f"not synced: {kinds} not listed yet" if kinds else "not synced: nearly there"
         return None
 
     def _troubles(self) -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -61,6 +62,12 @@ class CacheCounts(NamedTuple):
     publications: int
 
 
+SETTLED_MAX = 100
+"""How many services are worked out, or objects deleted, in one go: some ms of services of 20."""
+
+_EVALUATIONS_MAX = 2000
+"""The same for VMs held against services, where those are large."""
+
 _LISTED_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 
 
@@ -92,6 +99,12 @@ class Cache:
         self._scopes: dict[ScopeWatcher, str | None] = {}
         self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
+        self._synced = self._objects.complete
+        # What lists have left to do: objects to be deleted, and services to be worked out for
+        # the first time. `OrderedDict`, as taking the first of a plain dict again and again is
+        # quadratic.
+        self._missing: OrderedDict[tuple[Kind, Key], None] = OrderedDict()
+        self._unevaluated: OrderedDict[Key, None] = OrderedDict()
         # What readers look at; only the rooms that own it change it.
         self.vms = self._membership.vms
         self.services = self._membership.services
@@ -104,8 +117,13 @@ class Cache:
 
     @property
     def synced(self) -> bool:
-        """Whether every kind has been listed once, so that answers are complete."""
-        return self._objects.complete
+        """Whether every kind has been listed once and worked out, so that answers are complete."""
+        return self._synced
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether lists have left something to do, which `settle` does."""
+        return bool(self._missing or self._unevaluated)
 
     @property
     def unlisted(self) -> frozenset[Kind]:
@@ -191,14 +209,47 @@ class Cache:
     # -- Changing --
 
     def apply(self, event: Event) -> frozenset[Key]:
+        """Take in one event, and at once all that it leaves to do: `take_in`, then `settle`.
+
+        The end of a long list keeps its caller for as long as that takes.
+        """
+        changed = self.take_in(event)
+        while self.unsettled:
+            changed |= self.settle()
+        return changed
+
+    def take_in(self, event: Event) -> frozenset[Key]:
         """Take in one event; the services whose endpoints changed or whose objects need work.
 
-        By the time it returns, every topic that shows a change has published it. Empty
-        until the cache is synced; the event that makes it so returns every service.
+        By the time it returns, every topic that shows a change has published it, but for the
+        end of a list, which leaves what it does to `settle`. Empty until the cache is synced;
+        what makes it so returns every service.
         """
         self._events += 1
         changed = self._taken_in(event)
         return changed if self.synced else frozenset()
+
+    def settle(self, most: int = SETTLED_MAX) -> frozenset[Key]:
+        """Do a slice of what lists have left to do; the services that it changed, as `take_in`.
+
+        A slice is of `most` objects, or fewer if they are large.
+
+        Other events may come between two slices: what is told of an object after the end of a
+        list that lacks it counts.
+        """
+        changed: set[Key] = set()
+        before = self._membership.evaluations
+        for _ in range(most):
+            if self._missing:
+                (kind, key), _ = self._missing.popitem(last=False)
+                changed |= self._deleted(kind, key)
+            elif self._unevaluated:
+                self._evaluate_first(self._unevaluated.popitem(last=False)[0])
+            if self._membership.evaluations - before > _EVALUATIONS_MAX:
+                break
+        if not self.unsettled and self._objects.complete and not self._synced:
+            return self._become_synced()
+        return frozenset(changed) if self._synced else frozenset()
 
     def _taken_in(self, event: Event) -> frozenset[Key]:
         match event:
@@ -209,7 +260,8 @@ class Cache:
                 self._objects.list_begins(kind, namespace)
             case InitDone():
                 return self._listed(event)
-            case Malformed():
+            case Malformed(kind, key):
+                self._missing.pop((kind, key), None)
                 self._objects.told_malformed(event)
             case Delete(kind, key, resource_version):
                 if self._objects.told_deleted(kind, key, resource_version):
@@ -236,6 +288,8 @@ class Cache:
         return self._objects.meta(kind, key)
 
     def _applied(self, object_: Object) -> frozenset[Key]:
+        if self._missing:
+            self._missing.pop((object_.kind, object_.key), None)
         match object_:
             case VirtualMachine() as vm:
                 judged = addresses(vm, self.rules)
@@ -262,6 +316,7 @@ class Cache:
             case Kind.VIRTUAL_MACHINE_SERVICE:
                 if not self._membership.remove_service(key):
                     return frozenset()
+                self._unevaluated.pop(key, None)
                 self.collection.discard(key)
                 self._topics.publish_absent(not_found(key))
                 return frozenset((key,))
@@ -280,15 +335,18 @@ class Cache:
         )
 
     def _listed(self, done: InitDone) -> frozenset[Key]:
-        was_synced = self.synced
-        changed: set[Key] = set()
+        was_complete = self._objects.complete
         for key in self._objects.list_ends(
             done.kind, done.namespace, done.resource_version, self._names(done.kind)
         ):
-            changed |= self._deleted(done.kind, key)
-        if self.synced and not was_synced:
-            changed |= self._became_synced()
-        return frozenset(changed)
+            self._missing[done.kind, key] = None
+        if self._objects.complete and not was_complete:
+            # Who was ready is known only now, as the stored Endpoints may come last; so
+            # nothing has been worked out yet.
+            self._unevaluated.update(dict.fromkeys(self.services))
+            if not self.unsettled:
+                return self._become_synced()
+        return frozenset()
 
     def _names(self, kind: Kind) -> Iterable[Key]:
         match kind:
@@ -298,18 +356,23 @@ class Cache:
                 return self.services
         return self._objects.names(kind)
 
-    def _became_synced(self) -> set[Key]:
-        # Who was ready is known only now, as the stored Endpoints may come last; so
-        # nothing has been worked out yet.
-        for key, service in self.services.items():
-            service.remember(self.stored_endpoints.get(key))
-            self._evaluate(service)
+    def _evaluate_first(self, key: Key) -> None:
+        service = self.services[key]
+        service.remember(self.stored_endpoints.get(key))
+        self._evaluate(service)
+
+    def _become_synced(self) -> frozenset[Key]:
+        self._synced = True
         for watcher in list(self._scopes):
             watcher.cache_synced()
         awaiting, self._awaiting = self._awaiting, {}
         for wake in awaiting:
             wake()
-        return self.keys_with_work()
+        return frozenset(self.keys_with_work())
+
+    def _worked_out(self, service: Key) -> bool:
+        """Whether the service's endpoints are kept up: not before all has been listed."""
+        return self._objects.complete and service not in self._unevaluated
 
     def _vm_changed(
         self,
@@ -317,13 +380,13 @@ class Cache:
         new: VirtualMachine | None,
         judged: Sequence[JudgedAddress],
     ) -> frozenset[Key]:
-        if old == new or not self.synced:
+        if old == new or not self._objects.complete:
             return frozenset()
         changed = []
         for service, change in self._membership.vm_changed(old, new, judged):
             key = service.object.key
             changed.append(key)
-            if service.served is not None:
+            if service.served is not None and self._worked_out(key):
                 self._topics.publish_change(key, service.endpoints, change)
         return frozenset(changed)
 
@@ -334,7 +397,7 @@ class Cache:
             return frozenset()
         service, spec_changed = put
         created = self._collect(object_)
-        if self.synced:
+        if self._worked_out(key):
             if spec_changed:
                 self._evaluate(service)
             else:
@@ -357,7 +420,7 @@ class Cache:
 
     def _families_changed(self, key: Key) -> None:
         service = self.services.get(key)
-        if service is None or service.spec is None or not self.synced:
+        if service is None or service.spec is None or not self._worked_out(key):
             return
         if self._membership.families(service, self.stored_services.get(key)) != service.families:
             self._evaluate(service)
