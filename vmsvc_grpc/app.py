@@ -32,12 +32,16 @@ from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
+from vmsvc_grpc.server.transport import MakeTransport
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
+from vmsvc_grpc.server.transport.http2 import Http2
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source.files import SourceError
 
 _log = logging.getLogger("vmsvc_grpc")
+
+_TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
 
 EXIT_FAILED = 1
 
@@ -81,7 +85,7 @@ class App:
         self._server = Server(
             self._cache,
             str(config.listen),
-            GrpcAio,
+            _TRANSPORTS[config.transport],
             limits,
             xds_scope=scope,
             remarks=self._remarks,

@@ -173,6 +173,7 @@ class Config:
     rules: AddressRules = field(default_factory=AddressRules)
     copying: Copying = field(default_factory=Copying)
     load_balancer_provider: str = ""
+    transport: str = "grpcio"
     xds_scope: str = "all"
     drain_s: float = 10.0
     settle_s: float = 0.2

@@ -117,6 +117,8 @@ _LIMITS = {
     "xds_resources_max": "names of one type that an xDS stream may ask for; others name nothing",
     "message_bytes_max": "bytes of one request, at most",
     "one_name_bytes_max": "bytes of one request to a method that names one thing, at most",
+    "upload_bytes_max": "bytes of requests that have not come whole, of all clients, at most",
+    "request_s": "seconds that a client may take to send the one request of a call",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",
     "status_bytes_max": "bytes of one status of xDS clients, at most",
     "xds_stream_age_s": "seconds after which an xDS stream ends, so that clients spread anew",
@@ -311,6 +313,13 @@ SERVE = [
         "--insecure",
         _boolean,
         "allow --listen on an address that other machines can reach, without TLS",
+    ),
+    Flag(
+        "--transport",
+        _one_of("grpcio", "http2"),
+        "what carries the calls: gRPC's own library for Python, or libnghttp2 (being tried)",
+        "grpcio",
+        "grpcio|http2",
     ),
     Flag(
         "--xds-scope",

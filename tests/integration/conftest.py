@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import pytest
 import uvloop
+
+from tests.integration import serving
+
+# What a server says must not depend on what carries it.
+_OVER_EACH_TRANSPORT = (
+    "test_client_calls",
+    "test_client_server",
+    "test_client_watch",
+    "test_server_calls",
+    "test_server_drain",
+    "test_server_streams",
+    "test_server_transport",
+    "test_xds_envoy",
+    "test_xds_grpc",
+    "test_xds_server",
+)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rpartition(".")[2] in _OVER_EACH_TRANSPORT:
+        # First, as the others make servers.
+        metafunc.fixturenames.insert(0, "transport")
+        metafunc.parametrize("transport", serving.TRANSPORTS, indirect=True)
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which transport the servers of a test have."""
+    serving.used[0] = request.param
+    yield request.param
+    serving.used[0] = "grpcio"

@@ -22,7 +22,10 @@ from vmsvc_grpc.model.objects import Object
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport import MakeTransport, Transport
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
+from vmsvc_grpc.server.transport.http2 import Http2
 
 PATIENCE_S = 30.0
 """How long a test waits for what must come. A machine under load is slow, not wrong."""
@@ -31,6 +34,18 @@ WATCH = "/vmsvc.v1.EndpointService/WatchEndpoints"
 
 # A reader that stalls has little in flight with these, so that it stalls soon.
 SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535))
+
+
+TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
+"""The transports by the names that `--transport` knows."""
+
+used = ["grpcio"]
+"""The name of the one that servers are made with; the fixture `transport` sets it."""
+
+
+def make_transport(sessions: Sessions, limits: Limits) -> Transport:
+    """The transport that this test is about."""
+    return TRANSPORTS[used[0]](sessions, limits)
 
 
 async def until(condition: Callable[[], object], within_s: float = PATIENCE_S) -> None:
@@ -141,7 +156,7 @@ async def serving(
     """
     tasks = asyncio.all_tasks()
     cache = synced_cache(*objects) if cache is None else cache
-    server = Server(cache, "127.0.0.1:0", GrpcAio, limits)
+    server = Server(cache, "127.0.0.1:0", make_transport, limits)
     running = Serving(cache, server, await server.start())
     try:
         yield running

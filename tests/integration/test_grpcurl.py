@@ -48,9 +48,15 @@ def grpcurl() -> str:
     return path
 
 
+@pytest.fixture(scope="module", params=["grpcio", "http2"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries the program's calls."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples, in a directory that a test may edit."""
+def manifests(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples, in a directory that a test may edit; a new one for each transport."""
     directory = tmp_path_factory.mktemp("manifests")
     for path in EXAMPLES.glob("*.yaml"):
         (directory / path.name).write_bytes(path.read_bytes())
@@ -58,9 +64,12 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+def program(
+    transport: str, manifests: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Program]:
     log = tmp_path_factory.mktemp("program") / "log"
-    with serving(["--manifests", manifests, "--drain-s", "0"], log) as program:
+    flags: list[str | Path] = ["--manifests", manifests, "--drain-s", "0", "--transport", transport]
+    with serving(flags, log) as program:
         yield program
 
 

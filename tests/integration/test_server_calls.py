@@ -12,7 +12,7 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.integration.serving import Serving, detail, serving, until
+from tests.integration.serving import Serving, detail, make_transport, serving, until
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -21,7 +21,6 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import ListenError, Server
-from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -221,7 +220,7 @@ async def test_a_method_that_is_not_here_is_unimplemented(running: Serving) -> N
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
-    server = Server(synced_cache(service()), f"{host}:0", GrpcAio)
+    server = Server(synced_cache(service()), f"{host}:0", make_transport)
     address = await server.start()
     try:
         assert address.startswith(f"{host}:")
@@ -238,7 +237,7 @@ async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
 async def test_an_address_in_use_is_one_clear_line(
     running: Serving, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    second = Server(synced_cache(), running.address, GrpcAio)
+    second = Server(synced_cache(), running.address, make_transport)
     with pytest.raises(ListenError) as error:
         await second.start()
     assert str(error.value) == (
@@ -264,7 +263,7 @@ async def test_an_address_in_use_is_one_clear_line(
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_line(
     address: str, says: str
 ) -> None:
-    server = Server(synced_cache(), address, GrpcAio)
+    server = Server(synced_cache(), address, make_transport)
     with pytest.raises(ListenError, match=says) as error:
         await server.start()
     assert address in str(error.value)

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, until
+from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, make_transport, until
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import (
     LATER,
@@ -31,7 +31,7 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
-from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
+from vmsvc_grpc.server.transport import Transport
 
 UNARY, SERVER, BOTH = "/t.T/Unary", "/t.T/Server", "/t.T/Both"
 RETRY = error_details_pb2.RetryInfo()
@@ -87,7 +87,7 @@ class Toy:
 
 @dataclass
 class Running:
-    transport: GrpcAio
+    transport: Transport
     counts: ServerCounts
     channel: grpc.aio.Channel
 
@@ -112,7 +112,7 @@ async def running(toy: Toy) -> AsyncIterator[Running]:
     """The transport on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
     counts, limits = ServerCounts(), Limits()
-    transport = GrpcAio(Sessions(Admission(limits, counts), counts), limits)
+    transport = make_transport(Sessions(Admission(limits, counts), counts), limits)
     transport.serve(toy.methods())
     port = transport.bind("127.0.0.1:0")
     await transport.start()

@@ -16,7 +16,7 @@ import pytest
 from tests import program
 from tests.integration.delaying import delaying
 from tests.integration.envoy import Envoy, Machines, bootstrap, envoy, machines, on_demand
-from tests.integration.serving import PATIENCE_S, Serving, serving, until
+from tests.integration.serving import PATIENCE_S, Serving, make_transport, serving, until
 from tests.program import Program
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import listed
@@ -26,7 +26,6 @@ from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import Server
-from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import TypeUrl
@@ -185,7 +184,7 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
     mode: str, tmp_path: Path
 ) -> None:
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0", GrpcAio)
+        first = Server(here.running.cache, "127.0.0.1:0", make_transport)
         address = await first.start()
         async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
@@ -193,7 +192,7 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
             here.vm("c")
             here.gone("a")
             await proxy.answers("a", "b")
-            second = Server(here.running.cache, address, GrpcAio)
+            second = Server(here.running.cache, address, make_transport)
             assert await second.start() == address
             await proxy.answers("b", "c")
             await clean(proxy)
@@ -210,7 +209,7 @@ async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
     async with world() as here:
         with monkeypatch.context() as earlier:
             earlier.setitem(xds_resources._STATIC, TypeUrl.CLUSTER, _earlier_cluster)
-            first = Server(here.running.cache, "127.0.0.1:0", GrpcAio)
+            first = Server(here.running.cache, "127.0.0.1:0", make_transport)
             address = await first.start()
             proxy = await here.stack.enter_async_context(
                 envoy(bootstrap([address], mode), tmp_path)
@@ -220,7 +219,7 @@ async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
             await first.stop()
         if endpoints == "others":
             here.vm("c")
-        second = Server(here.running.cache, address, GrpcAio)
+        second = Server(here.running.cache, address, make_transport)
         assert await second.start() == address
         # Well below the 15 s after which Envoy takes a cluster without its endpoints.
         async with asyncio.timeout(10):
@@ -262,13 +261,13 @@ async def test_what_is_deleted_while_the_server_is_away_goes_once_it_knows_all(
 ) -> None:
     """A server that starts says nothing before it knows all, and Envoy keeps what it has."""
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0", GrpcAio)
+        first = Server(here.running.cache, "127.0.0.1:0", make_transport)
         address = await first.start()
         async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
             await first.stop()
             anew = Cache(AddressRules(allow_loopback=True))
-            second = Server(anew, address, GrpcAio)
+            second = Server(anew, address, make_transport)
             assert await second.start() == address
             await until(second.counts.streams_open.total)
             await proxy.answers("a", "b")
@@ -347,7 +346,8 @@ status: {{network: {{primaryIP4: {local.addresses[name]}}}}}
 async def test_a_scope_shows_the_namespace_of_the_node_alone(mode: str, tmp_path: Path) -> None:
     async with world() as here:
         here.running.apply(Apply(service(Key("lab", "web"))))
-        server = Server(here.running.cache, "127.0.0.1:0", GrpcAio, xds_scope=XdsScope.NAMESPACE)
+        cache, scope = here.running.cache, XdsScope.NAMESPACE
+        server = Server(cache, "127.0.0.1:0", make_transport, xds_scope=scope)
         config = bootstrap([await server.start()], mode, namespace="shop")
         async with envoy(config, tmp_path) as proxy:
             await proxy.answers("a", "b")

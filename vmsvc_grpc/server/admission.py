@@ -47,15 +47,18 @@ class Admission:
 
     def check_request(self, bound: RequestBound, request: bytes) -> None:
         """Raise RpcError (RESOURCE_EXHAUSTED) if a request is too large to be read."""
+        self.check_length(bound, len(request))
+        self._counts.request_bytes += len(request)
+
+    def check_length(self, bound: RequestBound, length: int) -> None:
+        """The same of a request that has not come yet, of `length` bytes."""
         most = self._request_bytes_max[bound]
-        if len(request) > most:
+        if length > most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the request has {len(request)} bytes; the server's limit ({bound.value}) "
-                f"is {most}",
+                f"the request has {length} bytes; the server's limit ({bound.value}) is {most}",
                 limit=bound.value,
             )
-        self._counts.request_bytes += len(request)
 
     def enter(self, path: str, peer: str) -> str:
         """Count one more open stream of `path`; the client, whom `leave` takes again.

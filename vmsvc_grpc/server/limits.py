@@ -30,6 +30,12 @@ class Limits:
     one_name_bytes_max: int = 64 * 1024
     """The largest request of a method that names one thing; most are below 100 bytes."""
 
+    upload_bytes_max: int = 64 * 1024 * 1024
+    """What is kept of requests that have not come whole, of all clients; of one, a quarter."""
+
+    request_s: float = 30.0
+    """How long a client may take to send the one request of a call that has one."""
+
     response_bytes_max: int = 1024 * 1024
     """The largest response of xDS that can be split. Clients take no more than 4 MiB, and
     a larger one makes them connect again for ever. Smaller yet, as making one holds up all

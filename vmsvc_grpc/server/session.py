@@ -20,6 +20,7 @@ from vmsvc_grpc.server.call import (
     Code,
     EndOfStream,
     Later,
+    Method,
     RpcError,
     Stream,
     StreamMethod,
@@ -86,15 +87,27 @@ class Sessions:
                 self._admission.leave(path, client)
                 raise
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            refused = status_of(self.ending_of(path, error))
-            self._counts.calls[path, refused.code] += 1
-            return refused
+            return self.refuse(path, error)
         return Session(self, method, client, stream)
 
     def unknown(self) -> Status:
         """How a call ends of a method that there is not. Its path is not looked at."""
         self._counts.calls[_UNKNOWN_PATH, Code.UNIMPLEMENTED] += 1
         return _NO_METHOD
+
+    def refuse(self, path: str, error: Exception) -> Status:
+        """How a call of `path` fails before it has begun, with `error`; now counted."""
+        refused = status_of(self.ending_of(path, error))
+        self._counts.calls[path, refused.code] += 1
+        return refused
+
+    def count_refusal(self, limit: str) -> None:
+        """A connection is refused at a limit, by its name in `Limits`."""
+        self._counts.refusals[limit] += 1
+
+    def check_length(self, method: Method, length: int) -> None:
+        """Raise RpcError if a request of so many bytes is not to be taken."""
+        self._admission.check_length(method.bound, length)
 
     def check_request(self, method: StreamMethod, request: bytes) -> None:
         """Raise RpcError if a request of a stream is not to be read."""

@@ -1,0 +1,499 @@
+"""The transport on libnghttp2, asked by a client that does what no library of gRPC would do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import ngh2
+import pytest
+from ngh2 import ErrorCode, Setting, events
+
+from tests.integration.serving import PATIENCE_S, until
+from vmsvc_grpc.server.admission import Admission
+from vmsvc_grpc.server.call import (
+    LATER,
+    Call,
+    Code,
+    EndOfStream,
+    Later,
+    Method,
+    RequestBound,
+    Stream,
+    StreamMethod,
+    UnaryMethod,
+    Wake,
+)
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport.grpc_wire import Field, framed
+from vmsvc_grpc.server.transport.http2 import Http2
+
+Kind = TypeVar("Kind", bound=events.Event)
+
+GRPC: Field = (b"content-type", b"application/grpc")
+
+ECHO, LARGE, WATCH, BOTH = "/toy.Toy/Echo", "/toy.Toy/Large", "/toy.Toy/Watch", "/toy.Toy/Both"
+
+LARGE_BYTES = 100_000
+
+
+@dataclass
+class Watching:
+    """A stream that says what is newest, when it is woken."""
+
+    wake: Wake
+    newest: bytes | None = None
+    asked: int = 0
+    requests: list[bytes] = field(default_factory=list)
+    half_closed: bool = False
+    closed: bool = False
+    later: int = 0
+
+    def receive(self, request: bytes) -> None:
+        self.requests.append(request)
+
+    def half_close(self) -> None:
+        self.half_closed = True
+
+    def next_message(self) -> bytes | Later | None:
+        self.asked += 1
+        if self.later:
+            self.later -= 1
+            return LATER
+        newest, self.newest = self.newest, None
+        if newest == b"end":
+            raise EndOfStream
+        return newest
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+
+    def say(self, message: bytes) -> None:
+        self.newest = message
+        self.wake()
+
+
+@dataclass
+class Toy:
+    """A server on the transport, and the streams that it has opened."""
+
+    limits: Limits
+    counts: ServerCounts = field(default_factory=ServerCounts)
+    streams: list[Watching] = field(default_factory=list)
+    answered: int = 0
+    port: int = 0
+
+    def methods(self) -> Iterator[Method]:
+        yield UnaryMethod(ECHO, lambda request, _: request, RequestBound.MANY_NAMES)
+        yield UnaryMethod(LARGE, self._large, RequestBound.ONE_NAME)
+        for path in (WATCH, BOTH):
+            yield StreamMethod(
+                path, self._open, RequestBound.MANY_NAMES, client_streaming=path == BOTH
+            )
+
+    def _large(self, _request: bytes, _call: Call) -> bytes:
+        self.answered += 1
+        return b"x" * LARGE_BYTES
+
+    def _open(self, _call: Call, wake: Wake) -> Stream:
+        self.streams.append(Watching(wake))
+        return self.streams[-1]
+
+
+class Client:
+    """HTTP/2 by hand: what a test wants to be sent, and what has come."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int, *, auto: bool
+    ) -> None:
+        self.engine = ngh2.Connection(
+            ngh2.Role.CLIENT,
+            ngh2.Configuration(auto_window_update=auto, peer_max_concurrent_streams=5_000),
+        )
+        self.engine.initiate_connection({Setting.INITIAL_WINDOW_SIZE: window})
+        self.seen: list[events.Event] = []
+        self.over = False
+        self._reader = reader
+        self._writer = writer
+
+    def call(
+        self, path: str, *bodies: bytes, end: bool = True, more: tuple[Field, ...] = ()
+    ) -> int:
+        """Begin a call; its stream's number."""
+        fields = [
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", path.encode()),
+            (b":authority", b"toy"),
+            (b"te", b"trailers"),
+            *(() if any(name == b"content-type" for name, _ in more) else (GRPC,)),
+            *more,
+        ]
+        stream = self.engine.send_request(fields)
+        for body in bodies:
+            self.engine.send_data(stream, body)
+        if end:
+            self.engine.end_stream(stream)
+        self.send()
+        return stream
+
+    def send(self) -> None:
+        """Write what the engine has."""
+        if data := self.engine.data_to_send():
+            self._writer.write(data)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Read until a condition holds, or the server has closed."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition() and not self.over:
+                data = b""
+                with suppress(ConnectionResetError):
+                    data = await self._reader.read(65_536)
+                if data:
+                    self.engine.receive_data(data)
+                    self.seen += self.engine.events()
+                    self.send()
+                else:
+                    self.over = True
+
+    async def fields(self, stream: int) -> dict[bytes, bytes]:
+        """All header fields of an answer, once it is whole."""
+        await self.until(lambda: self.closed(stream))
+        return {
+            name: value
+            for event in self.seen
+            if isinstance(event, events.ResponseReceived | events.TrailersReceived)
+            and event.stream_id == stream
+            for name, value in event.headers
+        }
+
+    async def status(self, stream: int) -> tuple[int, str]:
+        """How a call ends."""
+        fields = await self.fields(stream)
+        return int(fields[b"grpc-status"]), fields.get(b"grpc-message", b"").decode()
+
+    def body(self, stream: int) -> bytes:
+        """What has come of an answer's body."""
+        found = self.of(events.DataReceived)
+        return b"".join(event.data for event in found if event.stream_id == stream)
+
+    def closed(self, stream: int) -> bool:
+        """Whether a call is over."""
+        return any(event.stream_id == stream for event in self.of(events.StreamClosed))
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        """All events of a kind."""
+        return [event for event in self.seen if isinstance(event, kind)]
+
+    def close(self) -> None:
+        """Go away."""
+        self._writer.close()
+
+
+@asynccontextmanager
+async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
+    """The toy on a free port; in the end nothing may be left of any call."""
+    tasks = asyncio.all_tasks()
+    toy = Toy(limits or Limits())
+    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts)
+    transport = Http2(sessions, toy.limits)
+    transport.serve(toy.methods())
+    toy.port = transport.bind("127.0.0.1:0")
+    await transport.start()
+    try:
+        yield toy
+        await until(lambda: not transport.streams_open)
+    finally:
+        await transport.stop(0)
+    await until(lambda: not transport.connections)
+    assert all(stream.closed for stream in toy.streams)
+    assert not transport.uploads.in_all
+    assert not toy.counts.streams_open.total()
+    await until(lambda: not asyncio.all_tasks() - tasks - {asyncio.current_task()})
+
+
+@asynccontextmanager
+async def client(toy: Toy, window: int = 65_535, *, auto: bool = True) -> AsyncIterator[Client]:
+    """A connection; without `auto`, the client takes in its windows and no more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+    connected = Client(reader, writer, window, auto=auto)
+    try:
+        yield connected
+    finally:
+        connected.close()
+        with suppress(ConnectionResetError):
+            await writer.wait_closed()
+
+
+async def test_http1_is_answered_in_one_readable_line() -> None:
+    async with serving() as toy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: toy\r\n\r\n")
+        head, body = (await reader.read()).split(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert body.count(b"\n") == 1
+    assert b"gRPC" in body
+
+
+@pytest.mark.parametrize("first", [b"PRI * HTTP/2.0", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_client_that_begins_otherwise_costs_itself(first: bytes) -> None:
+    """It goes away within its greeting, or speaks TLS."""
+    async with serving() as toy:
+        _, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+        writer.write(first)
+        writer.close()
+        async with client(toy) as other:
+            stream = other.call(ECHO, framed(b"hi"))
+            assert await other.status(stream) == (0, "")
+
+
+async def test_what_is_no_call_of_grpc_is_told_so_as_http() -> None:
+    async with serving() as toy, client(toy) as there:
+        stream = there.call(ECHO, more=((b"content-type", b"application/json"),))
+        fields = await there.fields(stream)
+        assert fields[b":status"] == b"415"
+        assert b"gRPC" in there.body(stream)
+
+
+@pytest.mark.parametrize("path", [ECHO, WATCH])
+@pytest.mark.parametrize("bodies", [(), (framed(b"a"), framed(b"b")), (framed(b"abc")[:-1],)])
+async def test_a_request_that_is_not_exactly_one_message(
+    path: str, bodies: tuple[bytes, ...]
+) -> None:
+    async with serving() as toy, client(toy) as there:
+        code, message = await there.status(there.call(path, *bodies))
+        assert (code, message) == (12, "this method takes exactly one request message")
+        assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_a_client_stream_may_end_without_a_message() -> None:
+    async with serving() as toy, client(toy) as there:
+        stream = there.call(BOTH)
+        await until(lambda: toy.streams and toy.streams[0].half_closed)
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+        assert toy.streams[0].requests == []
+
+
+async def test_a_compressed_request_is_refused_with_what_would_be_taken() -> None:
+    async with serving() as toy, client(toy) as there:
+        gzip = (b"grpc-encoding", b"gzip")
+        fields = await there.fields(there.call(ECHO, b"\1\0\0\0\1?", more=(gzip,)))
+        assert fields[b"grpc-status"] == b"12"
+        assert fields[b"grpc-accept-encoding"] == b"identity"
+        # A client that could have compressed, and did not, is as any other.
+        assert await there.status(there.call(ECHO, framed(b"a"), more=(gzip,))) == (0, "")
+
+
+@pytest.mark.parametrize("path", [ECHO, WATCH, BOTH])
+async def test_a_deadline_is_kept_by_the_server(path: str) -> None:
+    async with serving() as toy, client(toy) as there:
+        stream = there.call(path, framed(b"a")[:3], end=False, more=((b"grpc-timeout", b"50m"),))
+        code, message = await there.status(stream)
+        assert (code, message) == (4, "the deadline has passed")
+
+
+@pytest.mark.parametrize("path", [ECHO, WATCH])
+async def test_a_request_that_does_not_come_whole_is_not_waited_for(path: str) -> None:
+    async with serving(Limits(request_s=0.05)) as toy, client(toy) as there:
+        code, message = await there.status(there.call(path, framed(b"a")[:3], end=False))
+        assert code == 4
+        assert "request_s" in message
+        assert toy.counts.refusals == {"request_s": 1}
+
+
+async def test_a_request_that_is_too_large_is_refused_by_its_first_five_bytes() -> None:
+    async with serving() as toy, client(toy) as there:
+        for path, most in ((ECHO, "message_bytes_max"), (LARGE, "one_name_bytes_max")):
+            stream = there.call(path, b"\0\xff\xff\xff\xff", end=False)
+            code, message = await there.status(stream)
+            assert code == 8
+            assert most in message
+        assert toy.counts.request_bytes == 0
+        assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_unfinished_requests_of_a_client_are_bounded_and_given_back() -> None:
+    async with serving(Limits(upload_bytes_max=400_000)) as toy, client(toy) as there:
+        part = framed(b"x" * 60_000)[:-1]
+        streams = [there.call(ECHO, part, end=False) for _ in range(3)]
+        refused = [await there.status(stream) for stream in streams if stream == streams[1]]
+        assert refused[0][0] == 8
+        assert "upload_bytes_max" in refused[0][1]
+        # The first goes on, and what it held is there for the next once it is done.
+        there.engine.send_data(streams[0], b"x", end_stream=True)
+        there.send()
+        assert await there.status(streams[0]) == (0, "")
+        assert await there.status(there.call(ECHO, framed(b"x" * 60_000))) == (0, "")
+        for stream in streams[2:]:
+            there.engine.reset_stream(stream)
+        there.send()
+
+
+async def test_who_asks_and_does_not_read_has_no_answers_piled_up() -> None:
+    async with serving() as toy, client(toy, window=0, auto=True) as there:
+        for _ in range(200):
+            there.call(LARGE, framed(b""))
+        async with client(toy) as other:
+            await other.status(other.call(ECHO, framed(b"a")))
+        assert 0 < toy.answered * LARGE_BYTES <= 512 * 1024
+        there.engine.update_settings({Setting.INITIAL_WINDOW_SIZE: 1_000_000})
+        there.send()
+        await there.until(lambda: len(there.of(events.StreamClosed)) == 200)
+        assert toy.answered == 200
+
+
+async def test_a_stalled_stream_holds_one_message_and_then_is_told_the_newest() -> None:
+    async with serving() as toy, client(toy, window=10, auto=False) as there:
+        stream = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        watching = toy.streams[0]
+        watching.say(b"first, which is longer than the window")
+        await there.until(lambda: there.body(stream))
+        asked = watching.asked
+        for number in range(100):
+            watching.say(b"state %d" % number)
+            await asyncio.sleep(0)
+        assert watching.asked == asked
+        there.engine.update_settings({Setting.INITIAL_WINDOW_SIZE: 1_000})
+        there.send()
+        both = framed(b"first, which is longer than the window") + framed(b"state 99")
+        await there.until(lambda: there.body(stream) == both)
+        watching.say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
+async def test_a_stalled_stream_does_not_stop_others_of_its_connection() -> None:
+    async with serving() as toy, client(toy, window=10, auto=False) as there:
+        stalled = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        toy.streams[0].say(b"x" * 1_000)
+        await there.until(lambda: there.body(stalled))
+        assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+        there.engine.reset_stream(stalled)
+        there.send()
+
+
+async def test_a_stalled_stream_that_has_ended_is_let_go_of() -> None:
+    async with (
+        serving(Limits(keepalive_timeout_s=0.05)) as toy,
+        client(toy, window=10, auto=False) as there,
+    ):
+        stream = there.call(WATCH, framed(b""), more=((b"grpc-timeout", b"300m"),))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        toy.streams[0].say(b"x" * 1_000)
+        await there.until(lambda: there.of(events.StreamReset))
+        (reset,) = there.of(events.StreamReset)
+        assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.CANCEL)
+        assert toy.counts.calls == {(WATCH, Code.DEADLINE_EXCEEDED): 1}
+
+
+async def test_pings_in_excess_send_away_who_sends_them() -> None:
+    async with serving() as toy, client(toy) as other:
+        async with client(toy) as there:
+            for _ in range(10):
+                there.engine.ping(b"12345678")
+            there.send()
+            await there.until(lambda: there.of(events.GoAwayReceived))
+            (told,) = there.of(events.GoAwayReceived)
+            assert (told.error_code, told.debug_data) == (
+                ErrorCode.ENHANCE_YOUR_CALM,
+                b"too_many_pings",
+            )
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_an_old_connection_is_left_in_two_steps() -> None:
+    limits = Limits(connection_age_s=0.05, connection_age_grace_s=PATIENCE_S)
+    async with serving(limits) as toy, client(toy) as there:
+        stream = there.call(WATCH, framed(b""))
+        await there.until(lambda: len(there.of(events.GoAwayReceived)) == 2)
+        first, second = there.of(events.GoAwayReceived)
+        assert first.last_stream_id == 2**31 - 1, "what is under way may still come"
+        assert second.last_stream_id == stream
+        toy.streams[0].say(b"still told")
+        await there.until(lambda: there.body(stream))
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+        await there.until(lambda: there.over)
+        assert there.over
+
+
+async def test_who_does_not_leave_an_old_connection_is_cut_off() -> None:
+    limits = Limits(connection_age_s=0.05, connection_age_grace_s=0.05)
+    async with serving(limits) as toy, client(toy) as there:
+        there.call(WATCH, framed(b""))
+        await there.until(lambda: there.over)
+        assert there.over
+
+
+async def test_a_client_that_answers_no_ping_is_gone() -> None:
+    limits = Limits(keepalive_s=0.05, keepalive_timeout_s=0.05)
+    async with serving(limits) as toy, client(toy) as there:
+        there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].closed)
+
+
+async def test_a_client_that_answers_pings_stays() -> None:
+    limits = Limits(keepalive_s=0.02, keepalive_timeout_s=PATIENCE_S)
+    async with serving(limits) as toy, client(toy) as there:
+        stream = there.call(WATCH, framed(b""))
+        await there.until(lambda: len(there.of(events.PingReceived)) >= 5)
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
+async def test_more_connections_than_there_is_room_for_cost_themselves() -> None:
+    async with serving(Limits(connections_max=2)) as toy, client(toy) as first:
+        assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
+        async with client(toy):
+            async with client(toy) as third:
+                await third.until(lambda: third.over)
+                assert third.over
+            assert toy.counts.refusals == {"connections_max": 1}
+        assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
+
+
+async def test_a_client_that_says_nothing_is_not_kept() -> None:
+    async with serving(Limits(handshake_s=0.05)) as toy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+        async with asyncio.timeout(PATIENCE_S):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+        assert toy.counts.refusals == {"handshake_s": 1}
+
+
+async def test_what_takes_several_turns_lets_others_have_theirs() -> None:
+    async with serving() as toy, client(toy) as there, client(toy) as other:
+        stream = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        toy.streams[0].later = 1_000
+        toy.streams[0].say(b"worked out")
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+        assert toy.streams[0].later, "somebody was answered meanwhile"
+        await there.until(lambda: there.body(stream))
+        assert there.body(stream) == framed(b"worked out")
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
+async def test_rapid_resets_end_at_their_bound_and_cost_nobody_else() -> None:
+    async with serving() as toy, client(toy) as other:
+        async with client(toy) as there:
+            for _ in range(3_000):
+                stream = there.call(WATCH, framed(b""))
+                there.engine.reset_stream(stream)
+            there.send()
+            await there.until(lambda: there.over)
+            assert there.over
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+        assert len(toy.streams) < 3_000

@@ -1,0 +1,214 @@
+"""gRPC as bytes and header fields: what goes into HTTP/2 and comes out of it, and no more.
+
+Pure. The rules are those of "gRPC over HTTP/2" (PROTOCOL-HTTP2.md of grpc/grpc), with the parts
+of RFC 9113 that it stands on; where it leaves a choice, grpc-go's is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.session import Status
+
+Field = tuple[bytes, bytes]
+"""A header field of HTTP/2: a lower-case name, and its value."""
+
+_PREFIX_BYTES = 5
+
+# "Timeout": at most eight digits and a unit.
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+# "Status-Message": printable ASCII but for the percent sign stays as it is.
+_ENCODED = re.compile(rb"[^\x20-\x24\x26-\x7e]")
+
+# What is of the call and not of the caller: HTTP's own, and all that gRPC reserves.
+_RESERVED = frozenset((b"te", b"content-type", b"content-length", b"host"))
+
+_TEXT = b"text/plain; charset=utf-8"
+
+
+class Request(NamedTuple):
+    """What the header fields of a call say.
+
+    `timeout_s` is None where the caller waits for ever; `encoding` is how those of its messages
+    are compressed that say that they are.
+    """
+
+    path: str
+    timeout_s: float | None
+    encoding: str
+    metadata: dict[str, str | bytes]
+
+
+class Refusal(NamedTuple):
+    """What answers a request that is none of gRPC: header fields, and the text of a body."""
+
+    fields: list[Field]
+    body: bytes
+
+
+def request(fields: Iterable[Field]) -> Request | Refusal | Status:
+    """The call that a request's header fields ask for, or what to refuse it with."""
+    pseudo: dict[bytes, bytes] = {}
+    plain: list[Field] = []
+    for name, value in fields:
+        if name.startswith(b":"):
+            pseudo[name] = value
+        else:
+            plain.append((name, value))
+    given = dict(plain)
+    # "Requests": a server answers 415 to what is no content type of gRPC, so that a client of
+    # plain HTTP does not take our 200 for its answer.
+    content_type = given.get(b"content-type", b"")
+    if not re.match(rb"application/grpc($|[+;])", content_type):
+        return _refusal(b"415", b"this port speaks gRPC: content-type must be application/grpc")
+    if pseudo.get(b":method") != b"POST":
+        return _refusal(b"405", b"this port speaks gRPC: its calls are POST requests")
+    timeout_s = None
+    if (timeout := given.get(b"grpc-timeout")) is not None:
+        match = _TIMEOUT.fullmatch(timeout)
+        if match is None:
+            return Status(Code.INTERNAL, "grpc-timeout must be up to 8 digits and a unit")
+        timeout_s = int(match[1]) * _UNIT_S[match[2]]
+    path = pseudo.get(b":path", b"").decode("latin-1")
+    encoding = given.get(b"grpc-encoding", b"identity").decode("latin-1")
+    return Request(path, timeout_s, encoding, _metadata(plain))
+
+
+def _metadata(fields: Iterable[Field]) -> dict[str, str | bytes]:
+    """What the caller says beside its call, by name; of a name that comes twice, the last."""
+    metadata: dict[str, str | bytes] = {}
+    for name, value in fields:
+        if name in _RESERVED or name.startswith(b"grpc-"):
+            continue
+        key = name.decode("latin-1")
+        if name.endswith(b"-bin"):
+            # "Custom-Metadata": padding may be missing, and values may be joined by a comma.
+            last = value.rpartition(b",")[2].strip()
+            try:
+                metadata[key] = base64.b64decode(last + b"=" * (-len(last) % 4), validate=True)
+            except (binascii.Error, ValueError):
+                continue
+        else:
+            metadata[key] = value.decode("latin-1")
+    return metadata
+
+
+def _refusal(status: bytes, text: bytes) -> Refusal:
+    fields = [
+        (b":status", status),
+        (b"content-type", _TEXT),
+        (b"grpc-status", b"%d" % Code.UNKNOWN),
+        (b"grpc-message", text),
+    ]
+    return Refusal(fields, text + b"\n")
+
+
+RESPONSE: list[Field] = [
+    (b":status", b"200"),
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", b"identity"),
+]
+"""The header fields that begin every answer."""
+
+
+def trailers(status: Status) -> list[Field]:
+    """The fields that end a call. "Status-Details" is base64 without padding."""
+    fields = [(b"grpc-status", b"%d" % status.code)]
+    if status.message:
+        fields.append((b"grpc-message", percent_encoded(status.message)))
+    if status.details:
+        encoded = base64.b64encode(status.details).rstrip(b"=")
+        fields.append((b"grpc-status-details-bin", encoded))
+    return fields
+
+
+def percent_encoded(message: str) -> bytes:
+    """A status message as its header field has it."""
+    encoded = message.encode("utf-8", "replace")
+    return _ENCODED.sub(lambda match: b"%%%02X" % match[0][0], encoded)
+
+
+def framed(message: bytes) -> bytes:
+    """A message with its prefix ("Length-Prefixed-Message"), not compressed."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+class Messages:
+    """Takes a request's body as it comes, and gives its messages.
+
+    Whether a message may come is asked at its prefix, before any of it is kept.
+    """
+
+    __slots__ = ("_body", "_check_length", "_encoding")
+
+    def __init__(self, encoding: str, check_length: Callable[[int], None]) -> None:
+        """`encoding` is the call's. `check_length` raises RpcError at what is too long."""
+        self._body = bytearray()
+        self._encoding = encoding
+        self._check_length = check_length
+
+    def feed(self, data: bytes) -> None:
+        """More of the body."""
+        self._body += data
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait here."""
+        return len(self._body)
+
+    def clear(self) -> None:
+        """Let go of what waits."""
+        self._body.clear()
+
+    def fault(self) -> RpcError | None:
+        """Why the next message cannot be taken, as far as it has come."""
+        if len(self._body) < _PREFIX_BYTES:
+            return None
+        try:
+            self._check(self._body[0], int.from_bytes(self._body[1:_PREFIX_BYTES], "big"))
+        except RpcError as error:
+            return error
+        return None
+
+    def only(self) -> bytes:
+        """The one message of a request that has come whole. Raises RpcError."""
+        message = self.take()
+        if message is None or self._body:
+            # statuscodes.md: "request cardinality violation" is UNIMPLEMENTED.
+            raise RpcError(Code.UNIMPLEMENTED, "this method takes exactly one request message")
+        return message
+
+    def take(self) -> bytes | None:
+        """The next message, if it has come whole. Raises RpcError if it cannot be taken."""
+        body = self._body
+        if len(body) < _PREFIX_BYTES:
+            return None
+        length = int.from_bytes(body[1:_PREFIX_BYTES], "big")
+        self._check(body[0], length)
+        end = _PREFIX_BYTES + length
+        if len(body) < end:
+            return None
+        message = bytes(memoryview(body)[_PREFIX_BYTES:end])
+        del body[:end]
+        return message
+
+    def _check(self, flag: int, length: int) -> None:
+        if flag == 1:
+            # "Compression": a server that does not know the algorithm says UNIMPLEMENTED, and
+            # which it knows; a compressed message of no algorithm is a fault of the client.
+            if self._encoding == "identity":
+                raise RpcError(Code.INTERNAL, "a message is compressed, and grpc-encoding says no")
+            raise RpcError(
+                Code.UNIMPLEMENTED,
+                f"requests compressed by {self._encoding} are not taken; send identity",
+            )
+        if flag:
+            raise RpcError(Code.INTERNAL, f"a message begins with {flag}, which is no flag of gRPC")
+        self._check_length(length)

@@ -1,0 +1,378 @@
+"""Calls as HTTP/2 streams carry them: what has come of a request, and what waits to be told.
+
+Knows sessions and messages, and no socket and no frame: a connection feeds its calls and asks
+them, and they hand what they say to its engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+from vmsvc_grpc.server.call import LATER, Call, Code, Method, RpcError, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.session import OK, Session, Sessions, Status
+from vmsvc_grpc.server.transport import grpc_wire
+from vmsvc_grpc.server.transport.grpc_wire import Field, Messages, Request
+from vmsvc_grpc.server.transport.sockets import Traffic
+from vmsvc_grpc.server.transport.uploads import Uploads
+
+
+class Engine(Protocol):
+    """What HTTP/2 sends for a call, once it can."""
+
+    def send_response(self, stream_id: int, headers: Iterable[Field]) -> None:
+        """The header fields that an answer begins with."""
+
+    def send_data(self, stream_id: int, data: bytes) -> None:
+        """More of its body."""
+
+
+class CallServer(Protocol):
+    """What the calls of one server share."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: Limits
+    sessions: Sessions
+    uploads: Uploads
+    streams: dict[StreamCall, None]
+
+    def framed(self, message: bytes) -> bytes:
+        """A message with its prefix, made once for all who are told it at the same time."""
+
+
+class CallConnection(Protocol):
+    """The connection that a call came by."""
+
+    client: str
+    peer: str
+    traffic: Traffic
+
+    @property
+    def server(self) -> CallServer:
+        """Whose it is."""
+
+    def want(self, call: HttpCall) -> None:
+        """Ask a call soon, as it has something to say."""
+
+    def want_later(self, call: HttpCall) -> None:
+        """Ask a call in another turn of the event loop, as it has more to work out."""
+
+    def end_call(self, call: HttpCall, status: Status, *, greeted: bool) -> None:
+        """Send how a call ends; `greeted`: its answer has begun."""
+
+
+class HttpCall:
+    """One HTTP/2 stream that carries a call.
+
+    What it says is its own, and not shared, where it `waits_for_room`: a client that asks and
+    does not read has no answers piled up for it.
+    """
+
+    waits_for_room = False
+
+    __slots__ = ("answered", "connection", "half_closed", "id", "server", "timers", "wanted")
+
+    def __init__(self, connection: CallConnection, id_: int) -> None:
+        self.connection = connection
+        self.server = connection.server
+        self.id = id_
+        self.half_closed = False
+        self.answered = False
+        self.wanted = False
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def receive(self, data: bytes) -> None:
+        """More of the request's body."""
+
+    def half_close(self) -> None:
+        """The client sends no more. May come twice."""
+        self.half_closed = True
+
+    def ask(self, engine: Engine) -> int:
+        """Hand the engine what is to be said now: how many bytes."""
+        raise NotImplementedError
+
+    def stall(self) -> None:
+        """Its message waits for the client, here or in the engine."""
+
+    def taken(self) -> None:
+        """Its message, if there was one, has been taken."""
+
+    def finish(self, status: Status, *, greeted: bool) -> None:
+        """End the call. What the client has not taken before it may wait a while yet."""
+        if not self.answered:
+            self.connection.end_call(self, status, greeted=greeted)
+        self.answered = True
+        self.close()
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Call back after `delay_s`, unless the call is over by then."""
+        self.timers.append(self.server.loop.call_later(delay_s, callback))
+
+    def close(self) -> None:
+        """It is over, or has been answered: let go of everything. May come twice."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+class RefusedCall(HttpCall):
+    """A call that is none of ours: it ends as it begins."""
+
+    __slots__ = ()
+
+    def __init__(self, connection: CallConnection, id_: int, status: Status) -> None:
+        super().__init__(connection, id_)
+        self.finish(status, greeted=False)
+
+    def ask(self, engine: Engine) -> int:  # noqa: ARG002 - it has nothing to say
+        """Say nothing: it has ended."""
+        return 0
+
+
+class AskingCall(HttpCall):
+    """A call of one of our methods, whose requests come in pieces."""
+
+    __slots__ = ("_kept", "_messages")
+
+    def __init__(self, connection: CallConnection, id_: int, said: Request, method: Method) -> None:
+        super().__init__(connection, id_)
+        self._messages = Messages(said.encoding, partial(self.server.sessions.check_length, method))
+        self._kept = 0
+        if said.timeout_s is not None:
+            self.later(said.timeout_s, self._expire)
+
+    def receive(self, data: bytes) -> None:
+        """Keep what has come, unless it cannot be taken."""
+        if self.answered:
+            return
+        self._messages.feed(data)
+        try:
+            self._count()
+        except RpcError as error:
+            self._fail(error)
+            return
+        # What is too long, or compressed, is known by its first bytes.
+        if (fault := self._messages.fault()) is not None:
+            self._fail(fault)
+
+    def _count(self) -> None:
+        """Count what is kept now of requests that have not been taken in."""
+        more = self._messages.held - self._kept
+        if more > 0:
+            self.server.uploads.keep(self.connection.client, more)
+        elif more < 0:
+            self.server.uploads.let_go(self.connection.client, -more)
+        self._kept += more
+
+    def _expire(self) -> None:
+        self._fail(RpcError(Code.DEADLINE_EXCEEDED, "the deadline has passed"))
+
+    def _tarry(self) -> None:
+        """A client has had long enough to send its one request."""
+        if not self.half_closed:
+            text = f"the request has not come whole within {self.server.limits.request_s:g} s"
+            self._fail(RpcError(Code.DEADLINE_EXCEEDED, f"{text} (request_s)", limit="request_s"))
+
+    def _fail(self, error: RpcError) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what has come, too."""
+        self._messages.clear()
+        self._count()
+        super().close()
+
+
+class UnaryCall(AskingCall):
+    """A call with one request and one response."""
+
+    waits_for_room = True
+
+    __slots__ = ("_metadata", "_method")
+
+    def __init__(
+        self, connection: CallConnection, id_: int, said: Request, method: UnaryMethod
+    ) -> None:
+        super().__init__(connection, id_, said, method)
+        self._method = method
+        self._metadata = said.metadata
+        self.later(self.server.limits.request_s, self._tarry)
+
+    def half_close(self) -> None:
+        """The request is whole: answer it in its turn."""
+        if not self.half_closed and not self.answered:
+            self.connection.want(self)
+        super().half_close()
+
+    def ask(self, engine: Engine) -> int:
+        """Answer."""
+        if self.answered:
+            return 0
+        try:
+            request = self._messages.only()
+        except RpcError as error:
+            self._fail(error)
+            return 0
+        self.connection.traffic.messages_received += 1
+        call = Call(self.connection.peer, self._metadata)
+        answer = self.server.sessions.unary(self._method, request, call)
+        if isinstance(answer, Status):
+            self.finish(answer, greeted=False)
+            return 0
+        engine.send_response(self.id, grpc_wire.RESPONSE)
+        engine.send_data(self.id, grpc_wire.framed(answer))
+        self.connection.traffic.messages_sent += 1
+        self.finish(OK, greeted=True)
+        return len(answer)
+
+    def _fail(self, error: RpcError) -> None:
+        if not self.answered:
+            refused = self.server.sessions.refuse(self._method.path, error)
+            self.finish(refused, greeted=False)
+
+
+class StreamCall(AskingCall):
+    """A call with a stream of responses. Moves one message at a time, when it is wanted."""
+
+    __slots__ = ("_greeted", "_method", "_session", "_told", "_waiting")
+
+    _session: Session
+
+    def __init__(
+        self, connection: CallConnection, id_: int, said: Request, method: StreamMethod
+    ) -> None:
+        """`begin` comes next."""
+        super().__init__(connection, id_, said, method)
+        self._method = method
+        self._greeted = False
+        self._waiting = False  # For the client to take the last message from the engine.
+        self._told = False  # That the client sends no more.
+
+    def begin(self, session: Session) -> None:
+        """It has been let in."""
+        self._session = session
+        self.server.streams[self] = None
+        if self._method.client_streaming:
+            self.wake()
+        else:
+            self.later(self.server.limits.request_s, self._tarry)
+
+    def wake(self) -> None:
+        """There may be something to say: ask once the last message has been taken."""
+        if not self.wanted and not self._waiting and not self.answered:
+            self.wanted = True
+            self.connection.want(self)
+
+    def receive(self, data: bytes) -> None:
+        """Hand in what has come whole, if the client sends a stream."""
+        super().receive(data)
+        if not self.answered and self._method.client_streaming:
+            self._take()
+
+    def half_close(self) -> None:
+        """Hand in the one request, or tell that there are no more."""
+        super().half_close()
+        if not self.answered:
+            self._take()
+
+    def _take(self) -> None:
+        """Hand in the next request, unless one is in hand; then the end of them."""
+        session = self._session
+        if session.in_hand or session.ending or self._told:
+            return
+        try:
+            if self._method.client_streaming:
+                request = self._messages.take()
+            else:
+                request = self._messages.only() if self.half_closed else None
+        except RpcError as error:
+            self._fail(error)
+            return
+        self._count()
+        if request is not None:
+            self.connection.traffic.messages_received += 1
+            session.receive(request)
+        if self.half_closed and (request is None or not self._method.client_streaming):
+            self._told = True
+            session.half_close()
+        elif request is None:
+            return
+        self.wake()
+
+    def ask(self, engine: Engine) -> int:
+        """Say what is newest. Not asked while the last message waits in the engine."""
+        self.wanted = False
+        if self.answered:
+            return 0
+        session = self._session
+        if session.writing:
+            session.write_ended()
+        said = session.next()
+        if isinstance(said, Status):
+            self.finish(said, greeted=self._greeted)
+            return 0
+        if not self._greeted:
+            # The client learns that it is heard, and has but to wait.
+            self._greeted = True
+            engine.send_response(self.id, grpc_wire.RESPONSE)
+        bytes_ = 0
+        if said is LATER:
+            self.wanted = True
+            self.connection.want_later(self)
+        elif said is not None:
+            framed = self.server.framed(said)
+            engine.send_data(self.id, framed)
+            self.connection.traffic.messages_sent += 1
+            self._waiting = True
+            bytes_ = len(framed)
+        self._take()
+        return bytes_
+
+    def taken(self) -> None:
+        """Ask again: there may be more to say."""
+        if self._waiting:
+            self._waiting = False
+            if not self.answered:
+                if self._session.writing:
+                    self._session.write_ended()
+                self.wake()
+
+    def stall(self) -> None:
+        """Give the client until `write_s`."""
+        if self.answered or self._session.writing:
+            return
+        self._session.write_began(self.server.loop.time())
+        if self._method.write_s is not None:
+            self.later(self._method.write_s, self._look)
+
+    def _look(self) -> None:
+        """Whether the client has taken in nothing for too long; look again when that may be."""
+        left_s = self._session.write_left_s(self.server.loop.time())
+        if left_s:
+            self.later(left_s, self._look)
+        elif left_s is not None:
+            self._leave()
+
+    def _fail(self, error: RpcError) -> None:
+        self.end(self.server.sessions.ending_of(self._method.path, error))
+
+    def end(self, error: RpcError) -> None:
+        """End it with `error` soon, be the client stalled."""
+        if not self.answered:
+            self._session.end(error)
+            self._leave()
+
+    def _leave(self) -> None:
+        status = self._session.next()
+        assert isinstance(status, Status), "it is ending"
+        self.finish(status, greeted=self._greeted)
+
+    def close(self) -> None:
+        """End the session, too."""
+        if self.server.streams.pop(self, self) is None:
+            self._session.close()
+        super().close()

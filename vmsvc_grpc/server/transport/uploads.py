@@ -1,0 +1,48 @@
+"""How much of requests that have not come whole a server keeps: of a client, and in all."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vmsvc_grpc.server.call import Code, RpcError
+
+# One client may hold this part of what all may.
+_CLIENT_PART = 4
+
+
+class Uploads:
+    """Counts the bytes of unfinished requests. Not thread-safe: one event loop owns it."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` is for all clients; one of them may hold a quarter of it."""
+        self._bytes_max = bytes_max
+        self._in_all = 0
+        self._of_client: Counter[str] = Counter()
+
+    @property
+    def in_all(self) -> int:
+        """How many bytes are kept now."""
+        return self._in_all
+
+    def keep(self, client: str, size: int) -> None:
+        """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
+        for held, most, whose in (
+            (self._of_client[client], self._bytes_max // _CLIENT_PART, "of this client's address"),
+            (self._in_all, self._bytes_max, "of all clients"),
+        ):
+            if held + size > most:
+                raise RpcError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"{held} bytes of unfinished requests {whose} are here, and the limit "
+                    f"(upload_bytes_max) is {most}; finish those first",
+                    limit="upload_bytes_max",
+                )
+        self._in_all += size
+        self._of_client[client] += size
+
+    def let_go(self, client: str, size: int) -> None:
+        """So many bytes of a client are not kept any more."""
+        self._in_all -= size
+        self._of_client[client] -= size
+        if not self._of_client[client]:
+            del self._of_client[client]
