@@ -126,6 +126,11 @@ async def running(toy: Toy) -> AsyncIterator[Running]:
     assert toy.happened.count("close") == len(toy.wakes)
 
 
+def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged by us: gRPC's client has its own to say of a busy event loop."""
+    return [record for record in caplog.records if record.name.startswith("vmsvc_grpc")]
+
+
 def raising(error: Exception) -> Callable[..., None]:
     def fail(*_: object) -> None:
         raise error
@@ -176,12 +181,12 @@ async def test_a_unary_call_that_fails_harms_no_other(
         assert await server.unary() == b""
         assert server.counts.calls == {(UNARY, Code(code.value[0])): 1, (UNARY, Code.OK): 1}
     if kind == "a fault":
-        (record,) = caplog.records
+        (record,) = ours(caplog)
         assert record.exc_info is not None
         assert record.levelno == logging.ERROR
         assert "boom" not in (failure.value.details() or ""), "it is not the client's business"
     else:
-        assert not caplog.records
+        assert not ours(caplog)
         detail(failure.value, error_details_pb2.RetryInfo)
 
 
@@ -201,7 +206,7 @@ async def test_a_stream_that_fails_anywhere_ends_and_is_closed(
             assert await ending(call) is code
         else:
             assert await ending(server.server(b"x")) is code
-    assert len([r for r in caplog.records if r.exc_info]) == (kind == "a fault")
+    assert len([r for r in ours(caplog) if r.exc_info]) == (kind == "a fault")
 
 
 @pytest.mark.parametrize("method", ["server", "both"])
@@ -336,7 +341,7 @@ async def test_a_client_that_goes_away_leaves_nothing(
             await asyncio.wait((asyncio.ensure_future(call.code()),))
         await until(lambda: not server.transport.streams_open)
         await until(lambda: len(asyncio.all_tasks()) <= idle)
-    assert not caplog.records
+    assert not ours(caplog)
 
 
 @pytest.mark.parametrize(
