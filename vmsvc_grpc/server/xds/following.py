@@ -138,6 +138,11 @@ class Following:
     # -- What may be new --
 
     @property
+    def scan_due(self) -> bool:
+        """Whether `take_noted` looks through all services first: some ms."""
+        return self._scan_due
+
+    @property
     def noted(self) -> bool:
         """Whether there is something to look at."""
         return bool(self._noted) or self._scan_due

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -45,6 +45,13 @@ _Message: TypeAlias = Any
 # Four for each of 20,000 services, as a wildcard's response has all of a type each time. At
 # some 1 KB each that is 80 MB, of those that are asked for.
 _STATIC_RESOURCES_MAX = 80_000
+
+# A body of fewer resources is made for each response: gRPC's clients ask for one or two.
+SHARED_FROM = 128
+
+# What is told to all clients is one body, and the one before it while some have yet to hear of
+# the change; twice that for each kind of readiness, and for a few namespaces.
+_BODIES_MAX = 8
 
 # Endpoints of VMs, and addresses, at some 300 B each. Those of 20,000 VMs at three ports each.
 _MEMBERS_MAX = 65_536
@@ -117,9 +124,11 @@ def response(
 class Resources:
     """Makes each resource at most once for each state that it shows."""
 
-    def __init__(self, counts: ServerCounts) -> None:
+    def __init__(self, counts: ServerCounts, shared_from: int = SHARED_FROM) -> None:
         """Counts what it makes in `counts.xds_encodings`."""
         self._counts = counts
+        self._shared_from = shared_from
+        self._bodies: dict[tuple[TypeUrl, int], bytes] = {}  # The last used at the end.
         self._static = lru_cache(maxsize=_STATIC_RESOURCES_MAX)(self._made_static)
 
     def static(self, type_url: TypeUrl, name: str) -> Resource:
@@ -139,6 +148,23 @@ class Resources:
             if resource is not None:
                 kept[key] = resource
         return resource
+
+    def whole(self, type_url: TypeUrl, digest: int, names: Collection[str]) -> bytes:
+        """All listeners or clusters of these names as one body of a response.
+
+        `digest` is the sum of theirs. Who is told the same shares one body: it is made once.
+        """
+        if len(names) < self._shared_from:
+            return b"".join(self.static(type_url, name).sotw for name in names)
+        key = type_url, digest
+        body = self._bodies.pop(key, None)
+        if body is None:
+            body = b"".join([self.static(type_url, name).sotw for name in names])
+            self._counts.xds_encodings[f"all {type_url.label}"] += 1
+            if len(self._bodies) >= _BODIES_MAX:
+                del self._bodies[next(iter(self._bodies))]
+        self._bodies[key] = body
+        return body
 
     def names(self, publication: Publication) -> Mapping[str, None]:
         """The names that a wildcard lists of the publication's service, in its ports' order."""

@@ -7,14 +7,14 @@ does not read. The rules are those of Envoy's `xds_protocol` page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.call import Code, EndOfStream, RpcError, Wake
+from vmsvc_grpc.server.call import LATER, Code, EndOfStream, Later, RpcError, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
@@ -23,6 +23,10 @@ from vmsvc_grpc.server.xds.names import WILDCARD, reference
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
 from vmsvc_grpc.server.xds.subscription import ABSENT, NAME_BYTES, UNKNOWN, XdsSubscription
+
+LOOKS_MAX = 128
+"""How many names a stream looks at before others have their turn: some ms, as the first to look
+at one encodes it. Also how many resources make a response that is worth a turn of its own."""
 
 
 class Form(Enum):
@@ -61,6 +65,7 @@ class XdsShared:
     limits: Limits
     counts: ServerCounts
     on_refusal: OnRefusal
+    looks_max: int = LOOKS_MAX
 
 
 _TYPES = {type_url.value: type_url for type_url in TypeUrl}
@@ -86,8 +91,10 @@ class XdsStream:
         "_form",
         "_half_closed",
         "_implied",
+        "_looks_left",
         "_node",
         "_nonces",
+        "_own_turn",
         "_shared",
         "_subscriptions",
         "_taking_order",
@@ -110,6 +117,10 @@ class XdsStream:
         # taken for an answer.
         self._clusters_sent: set[str] = set()
         self._nonces = 0
+        # How many names may yet be looked at in this call; and whether the transport gave this
+        # stream the turn, so that it may do at once what takes some ms.
+        self._looks_left = 0
+        self._own_turn = False
         self._half_closed = False
         self._expired = False
 
@@ -158,7 +169,7 @@ class XdsStream:
         """The client only listens now: it is told what is due, and then the stream ends."""
         self._half_closed = True
 
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> bytes | Later | None:
         """The next response. Raises EndOfStream at the stream's age, or after `half_close`."""
         if self._expired:
             raise EndOfStream
@@ -167,7 +178,10 @@ class XdsStream:
             # Part of a wildcard's answer would delete what it lacks: nothing until all is there.
             if not self._shared.cache.synced:
                 return None
-            if (message := self._next_response(self._node)) is not None:
+            self._looks_left = self._shared.looks_max
+            message = self._next_response(self._node)
+            self._own_turn = message is LATER
+            if message is not None:
                 return message
         if self._half_closed:
             raise EndOfStream
@@ -341,13 +355,13 @@ class XdsStream:
 
     # -- What to tell --
 
-    def _next_response(self, node: Node) -> bytes | None:
+    def _next_response(self, node: Node) -> bytes | Later | None:
         while True:
             # What has begun is ended first, so that removals come, however much changes. But a
             # first answer is all there is: what it lacked, its client would delete.
-            if self._following.noted and (self._owes_answer() or not self._under_way()):
-                for topic in self._following.take_noted():
-                    self._mark(node, topic)
+            may_mark = self._owes_answer() or not self._under_way()
+            if self._following.noted and may_mark and not self._mark_noted(node):
+                return LATER
             for told in self._telling_order:
                 due = (told.pending or told.answer_due) and not self._waits(told)
                 if due and (message := self._upserts(node, told)) is not None:
@@ -380,6 +394,17 @@ class XdsStream:
             return False
         return subscription.unheard and not self._half_closed
 
+    def _mark_noted(self, node: Node) -> bool:
+        """Mark what is noted; False if others are to have their turn before all is."""
+        if self._following.scan_due and not self._own_turn:
+            return False
+        for topic in self._following.take_noted():
+            self._mark(node, topic)
+            self._looks_left -= 1
+            if self._looks_left <= 0:
+                return False
+        return True
+
     def _mark(self, node: Node, topic: Topic) -> None:
         """Mark each name of a service, those that a wildcard covers now among them."""
         for subscription in self._telling_order:
@@ -407,13 +432,17 @@ class XdsStream:
             return None
         return resources.static(type_url, name)
 
-    def _upserts(self, node: Node, subscription: XdsSubscription) -> bytes | None:
-        """A response with what is new of a type, as much of it as one may hold."""
-        whole = self._is_whole(subscription)
-        names: list[str] = []
-        parts: list[bytes] = []
-        size = 0
+    def _upserts(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
+        """A response with what is new of a type, as much of it as one may hold.
+
+        What is found until others are to have their turn is kept in the subscription's draft.
+        """
+        whole, parts = self._is_whole(subscription), subscription.draft
+        size = 0 if whole else sum(map(len, parts.values()))
         while subscription.pending:
+            if self._looks_left <= 0:
+                return LATER
+            self._looks_left -= 1
             name, forced = subscription.pending.popitem(last=False)
             resource = self._resource(node, subscription, name)
             if resource is None and self._is_awaited(subscription, name, forced=forced):
@@ -433,12 +462,14 @@ class XdsStream:
             if subscription.type_url is TypeUrl.CLUSTER:
                 self._cluster_told(subscription, resource)
             subscription.tell(name, resource.digest)
-            names.append(name)
-            parts.append(part)
+            parts[name] = part
             size += len(part)
         if not (parts or (subscription.answer_due and not subscription.pending)):
             return None
-        return self._whole(subscription) if whole else self._response(subscription, names, parts)
+        if whole:
+            return self._whole(subscription)
+        subscription.draft = {}
+        return self._response(subscription, parts, tuple(parts.values()))
 
     def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
         """Whether a client waits for a load assignment of a service that does not exist (yet).
@@ -452,7 +483,7 @@ class XdsStream:
             return False
         return forced or name not in subscription.told
 
-    def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | None:
+    def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
         """A response that takes away what is gone of a type."""
         endpoints = subscription.type_url is TypeUrl.ENDPOINT
         if endpoints and (message := self._emptied(node, subscription)) is not None:
@@ -541,25 +572,32 @@ class XdsStream:
     def _is_whole(self, subscription: XdsSubscription) -> bool:
         return self._form is Form.SOTW and subscription.type_url in _WHOLE
 
-    def _whole(self, subscription: XdsSubscription) -> bytes:
+    def _whole(self, subscription: XdsSubscription) -> bytes | Later:
         """A response with everything that the client is to hold of a type."""
-        resources = self._shared.resources
-        told = list(subscription.told)
-        parts = [resources.static(subscription.type_url, name).sotw for name in told]
-        return self._response(subscription, told, parts)
+        count = len(subscription.told)
+        if count > self._shared.looks_max and not self._own_turn:
+            subscription.answer_due = True
+            return LATER
+        subscription.draft = {}
+        body = self._shared.resources.whole(
+            subscription.type_url, subscription.digest, subscription.told
+        )
+        return self._response(subscription, None, (body,))
 
     def _response(
         self,
         subscription: XdsSubscription,
-        names: Iterable[str],
+        names: Collection[str] | None,
         parts: Sequence[bytes],
         removed: Sequence[str] = (),
     ) -> bytes:
+        """A response about these names, or about all that the client is told (None)."""
         self._nonces += 1
         subscription.answer_due = False
         subscription.sent(self._nonces, names)
         type_url = subscription.type_url
-        self._shared.counts.xds_resources_sent[type_url.label] += len(parts) + len(removed)
+        count = len(subscription.told if names is None else names)
+        self._shared.counts.xds_resources_sent[type_url.label] += count
         return response(type_url, subscription.digest, self._nonces, parts, removed)
 
 

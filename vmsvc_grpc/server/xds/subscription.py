@@ -36,6 +36,7 @@ class XdsSubscription:
     """
 
     __slots__ = (
+        "_all_unanswered",
         "_denied_bytes",
         "_of_service",
         "_sum",
@@ -45,6 +46,7 @@ class XdsSubscription:
         "begun",
         "claimed",
         "denied",
+        "draft",
         "leaving",
         "named",
         "names",
@@ -75,6 +77,8 @@ class XdsSubscription:
         self.answered = 0
         self.refused: dict[str, str] = {}
         self._unanswered: dict[str, int] = {}
+        self._all_unanswered = 0
+        self.draft: dict[str, bytes] = {}
         self._of_service: dict[Key, dict[str, None]] = {}
         self._sum = 0
 
@@ -128,7 +132,14 @@ class XdsSubscription:
     def forget(self, name: str) -> None:
         """The client holds nothing of a name, and wants to hear nothing of it now."""
         self._sum = (self._sum - self.told.pop(name, ABSENT)) % (1 << _SUM_BITS)
-        for noted in (self.claimed, self.pending, self.leaving, self.refused, self._unanswered):
+        for noted in (
+            self.claimed,
+            self.pending,
+            self.leaving,
+            self.draft,
+            self.refused,
+            self._unanswered,
+        ):
             noted.pop(name, None)
         self._unindex(name)
 
@@ -174,11 +185,17 @@ class XdsSubscription:
 
     # -- What the client has said to what it was told --
 
-    def sent(self, nonce: int, names: Iterable[str]) -> None:
-        """A response with these has gone out; the client has not said what it makes of them."""
+    def sent(self, nonce: int, names: Iterable[str] | None) -> None:
+        """A response with these has gone out; the client has not said what it makes of them.
+
+        None: with all that is told, which needs no entry for each.
+        """
         self.nonce = nonce
-        for name in names:
-            self._unanswered[name] = nonce
+        if names is None:
+            self._unanswered.clear()
+            self._all_unanswered = nonce
+        else:
+            self._unanswered.update(dict.fromkeys(names, nonce))
 
     @property
     def unheard(self) -> bool:
@@ -190,7 +207,7 @@ class XdsSubscription:
 
     def unanswered(self, name: str) -> bool:
         """Whether the client has yet to say what it makes of what it was told of a name."""
-        return name in self._unanswered
+        return name in self._unanswered or (self._all_unanswered > 0 and name in self.told)
 
     def heard(self, text: str, refusal: str | None) -> Sequence[str] | None:
         """Take note of an ACK or NACK by its nonce; the names that a NACK is about.
@@ -206,6 +223,12 @@ class XdsSubscription:
         self.answered = nonce
         told = self._unanswered
         self._unanswered = {name: number for name, number in told.items() if number > nonce}
+        if self._all_unanswered and self._all_unanswered <= nonce:
+            is_about_all, self._all_unanswered = self._all_unanswered == nonce, 0
+            self.refused.clear()
+            if is_about_all and refusal is not None:
+                self.refused = dict.fromkeys(self.told, refusal)
+                return tuple(self.told)
         if self.refused:
             for name in told.keys() - self._unanswered.keys():
                 self.refused.pop(name, None)

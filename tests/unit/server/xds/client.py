@@ -16,13 +16,14 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import ports_by_text, reference
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
-from vmsvc_grpc.server.xds.stream import Form, Refusal, XdsShared, XdsStream
+from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Refusal, XdsShared, XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
 WHOLE = (CDS, LDS)
@@ -79,6 +80,7 @@ class XdsClient:
         scope: XdsScope = XdsScope.ALL,
         limits: Limits | None = None,
         resources: Resources | None = None,
+        looks_max: int = LOOKS_MAX,
     ) -> None:
         self.cache = cache
         self.form = form
@@ -90,10 +92,13 @@ class XdsClient:
         self._changed: set[str] = set()
         self.flying: deque[bytes] = deque()
         self.sizes: list[int] = []
+        self.slices = 0
         resources = resources or Resources(self.counts)
         limits = limits or Limits()
         self._implied = implied
-        self._shared = XdsShared(cache, resources, scope, limits, self.counts, self.refusals.append)
+        self._shared = XdsShared(
+            cache, resources, scope, limits, self.counts, self.refusals.append, looks_max
+        )
         self.connect()
 
     def connect(self) -> None:
@@ -214,9 +219,21 @@ class XdsClient:
 
     # -- Reading --
 
+    def turn(self) -> None:
+        """One turn, as a transport gives it: what comes of it flies."""
+        message = self.stream.next_message()
+        if isinstance(message, bytes):
+            self.flying.append(message)
+
+    def said(self) -> bytes | None:
+        """The stream's next message, in as many turns as it takes."""
+        while (message := self.stream.next_message()) is LATER:
+            self.slices += 1
+        return message
+
     def pump(self) -> bool:
         """Take one message from the stream into what flies; whether there was one."""
-        message = self.stream.next_message()
+        message = self.said()
         if message is not None:
             self.sizes.append(len(message))
             self.flying.append(message)

@@ -164,7 +164,7 @@ def test_no_name_and_no_number_of_them_ends_a_stream(
     limits = Limits(xds_resources_max=3, response_bytes_max=10_000)
     client = XdsClient(cache(), form, limits=limits)
     client.stream.receive(request(form, names, type_url))
-    while (raw := client.stream.next_message()) is not None:
+    while (raw := client.said()) is not None:
         assert len(raw) < limits.response_bytes_max + 1_000
     client = ask(client, RDS, NAME)
     assert client.read_all() == [(R, NAME)]

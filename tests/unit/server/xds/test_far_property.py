@@ -57,7 +57,7 @@ class FarEnvoy(XdsClient):
 
     def _let_out(self, most: int) -> None:
         for _ in range(most):
-            if (message := self.stream.next_message()) is None:
+            if (message := self.said()) is None:
                 break
             self._down.append((self.now_ms + self._delay_ms, message))
             if (assignments := self.stream.subscriptions.get(EDS)) is not None:

@@ -17,11 +17,12 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import canonical_names
-from vmsvc_grpc.server.xds.resources import TypeUrl
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form
 
 NAMES = ["s1.n1:80", "s1.n1:81", "s1.n1", "s2.n1:80", "s2.n1.svc:p", "s1.n2:80", "xdstp://x"]
 CLASSES = {"": FilterClass.READY_ONLY, "all": FilterClass.ALL}
@@ -35,11 +36,27 @@ class Client:
     """One client, and what it should hold."""
 
     def __init__(
-        self, cache: Cache, form: Form, agent: str, readiness: str, scope: XdsScope, limit: int
+        self,
+        cache: Cache,
+        form: Form,
+        agent: str,
+        readiness: str,
+        scope: XdsScope,
+        limit: int,
+        looks_max: int,
+        resources: Resources,
     ) -> None:
         who = node(agent, readiness=readiness, namespace="n1")
         limits = Limits(response_bytes_max=limit)
-        self.xds = XdsClient(cache, form, who=who, scope=scope, limits=limits)
+        self.xds = XdsClient(
+            cache,
+            form,
+            who=who,
+            scope=scope,
+            limits=limits,
+            resources=resources,
+            looks_max=looks_max,
+        )
         self.scope = scope
         self.envoy = agent == "envoy"
         self.release = 0
@@ -102,17 +119,28 @@ class Following(RuleBasedStateMachine):
                 st.sampled_from(sorted(CLASSES)),
                 st.sampled_from(list(XdsScope)),
                 st.sampled_from([1, 400, 4_000_000]),
+                st.sampled_from([1, 2, LOOKS_MAX]),
             ),
             min_size=2,
             max_size=3,
         ),
     )
-    def begin(self, unsynced: bool, agents: list[tuple[str, str, XdsScope, int]]) -> None:
+    def begin(self, unsynced: bool, agents: list[tuple[str, str, XdsScope, int, int]]) -> None:
         if not unsynced:
             keys = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]
             members = [vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})]
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in keys), *members)
-        self.clients = [Client(self.cache, self.form, *agent) for agent in agents]
+        resources = Resources(ServerCounts(), shared_from=1)
+        self.clients = [Client(self.cache, self.form, *agent, resources) for agent in agents]
+
+    @rule(told=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
+    def change_between_slices(self, told: list[tuple[Event, int]]) -> None:
+        """After each event some clients have one turn, which may not be enough to say all."""
+        for event, lucky in told:
+            self.cache.apply(event)
+            for number, client in enumerate(self.clients):
+                if lucky & 1 << number:
+                    client.xds.turn()
 
     @rule(changes=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
     def change(self, changes: list[tuple[Event, int]]) -> None:

@@ -1,0 +1,91 @@
+"""Who follows everything: what is done in one turn, and what is made once for all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.objects import service
+from tests.unit.server.endpoint_service.watching import synced_cache
+from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
+from tests.unit.server.xds.world import BOTH, C
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply, Delete
+from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.server.call import LATER
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.xds.resources import Resources
+from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form
+
+COUNT = 5 * LOOKS_MAX
+ALL_CLUSTERS = f"all {C}"
+
+
+def many() -> Cache:
+    return synced_cache(*(service(Key("shop", f"s{number:04}")) for number in range(COUNT)))
+
+
+def following(served: Cache, form: Form, resources: Resources | None = None) -> XdsClient:
+    """An Envoy that has asked for everything, and read nothing yet."""
+    client = XdsClient(served, form, who=node("envoy"), resources=resources)
+    for type_url in (CDS, EDS):
+        if form is Form.SOTW:
+            client.ask(type_url)
+        else:
+            client.change(type_url)
+    return client
+
+
+@BOTH
+def test_the_first_answers_are_worked_out_in_slices(form: Form) -> None:
+    client = following(many(), form)
+    made: list[int] = []
+    while (said := client.stream.next_message()) is not None:
+        made.append(sum(client.counts.xds_encodings.values()))
+        if said is not LATER:
+            client.flying.append(said)
+    assert len(client.flying) <= 4, "slices are no reason for more responses"
+    client.read_all()
+    assert len(client.held(CDS)) == len(client.held(EDS)) == COUNT
+    a_turn = [after - before for before, after in zip([0, *made], made, strict=False)]
+    assert max(a_turn) <= LOOKS_MAX + 1
+
+
+@BOTH
+def test_a_change_among_many_takes_one_turn_but_for_a_body_that_is_large(form: Form) -> None:
+    served = many()
+    client = following(served, form)
+    client.read_all()
+    client.slices = 0
+    served.apply(Apply(service(Key("shop", "new"))))
+    assert sorted(kind for kind, *_ in client.read_all()) == [C, "ClusterLoadAssignment"]
+    assert client.slices == (1 if form is Form.SOTW else 0)
+
+
+def test_all_clusters_are_one_body_made_once_for_all_who_are_told_the_same() -> None:
+    served, counts = many(), ServerCounts()
+    resources = Resources(counts)
+    clients = [following(served, Form.SOTW, resources) for _ in range(10)]
+    for client in clients:
+        client.read_all()
+    assert counts.xds_encodings[ALL_CLUSTERS] == 1
+    assert counts.xds_encodings[C] == COUNT
+    served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "s0000")))
+    for client in clients:
+        client.read_all()
+        assert len(client.held(CDS)) == COUNT - 1
+    assert counts.xds_encodings[ALL_CLUSTERS] == 2
+    assert counts.xds_encodings[C] == COUNT
+
+
+@pytest.mark.parametrize("refuse", ["", "no good"], ids=["acknowledged", "refused"])
+def test_a_response_with_everything_is_noted_without_an_entry_for_each(refuse: str) -> None:
+    client = XdsClient(many(), Form.SOTW, who=node("envoy"))
+    client.ask(CDS)
+    client.pump()
+    subscription = client.stream.subscriptions[CDS]
+    assert not subscription._unanswered
+    assert subscription.unanswered("s0000.shop:80")
+    client.read(refuse=refuse)
+    assert not subscription.unanswered("s0000.shop:80")
+    assert ("s0000.shop:80" in subscription.refused) is bool(refuse)
+    assert [len(refusal.names) for refusal in client.refusals] == ([COUNT] if refuse else [])
