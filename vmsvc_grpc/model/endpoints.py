@@ -169,8 +169,8 @@ def _digest(endpoint: Endpoint) -> int:
 class Assembly:
     """The endpoints that several VMs give: sorted, and unique by address and uid.
 
-    Where address and uid come twice, not ready wins. The other is kept aside, and shows
-    again once the first has gone.
+    What one VM gives has each endpoint once (`resolve.contribution`). Where address and uid
+    come twice, not ready wins. The other is kept aside, and shows again once the first has gone.
     """
 
     __slots__ = ("_aside", "endpoints")

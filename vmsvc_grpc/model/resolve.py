@@ -160,9 +160,10 @@ def contribution(
 ) -> tuple[Endpoint, ...]:
     """The endpoints that one of its VMs gives to a service: at most one for each wanted family.
 
-    `judged` are the VM's `addresses`. Empty if it has none that may be used. Never raises.
+    `judged` are the VM's `addresses`. Each endpoint occurs once, though a VM may report one
+    address in the fields of both families. Empty if it has none that may be used. Never raises.
     """
-    usable = [address.text for address in judged if address.family in wanted]
+    usable = dict.fromkeys([address.text for address in judged if address.family in wanted])
     if not usable:
         return ()
     uid, ready, name, zone = vm.uid, is_ready(vm, remembers), vm.key.name, vm.zone

@@ -22,12 +22,14 @@ from vmsvc_grpc.model.objects import (
     MANAGED_BY_LABEL,
     NEWEST_API_VERSION,
     SERVICE_NAME_LABEL,
+    IPFamily,
     Key,
     Kind,
     ObjectMeta,
     OwnerReference,
     Probe,
     Readiness,
+    ReportedAddress,
     StoredAddress,
     StoredEndpoints,
     StoredEndpointSlice,
@@ -568,6 +570,20 @@ def test_stored_objects_ask_for_work_when_they_change() -> None:
     assert cache.apply(Apply(stored_endpoints("u"))) == {WEB}
     assert cache.apply(Apply(stored_endpoints("u"))) == frozenset()
     assert cache.apply(Delete(Kind.ENDPOINTS, WEB)) == {WEB}
+
+
+def test_a_vm_may_report_one_address_for_both_families() -> None:
+    """What it gave twice was taken away once too often: the process ended."""
+    dual = spec(ip_families=(IPFamily.IPV4, IPFamily.IPV6))
+    cache = synced(service(given=dual))
+    once, field = vm("a", "10.0.0.1"), "status.network.primaryIP6"
+    again = ReportedAddress(field, "10.0.0.1", IPFamily.IPV6)
+    twice = replace(once, addresses=(*once.addresses, again))
+    for machine in (once, twice, vm("a"), twice, once, twice):
+        cache.apply(Apply(machine))
+        assert shown(cache) == [("10.0.0.1", True)] * bool(machine.addresses)
+    cache.apply(Delete(Kind.VIRTUAL_MACHINE, twice.key))
+    assert shown(cache) == []
 
 
 def test_a_vm_event_is_held_against_its_own_services_only() -> None:

@@ -68,7 +68,8 @@ def test_assembled_is_sorted_unique_and_free_of_order(parts: list[tuple[Endpoint
 
 
 given_by_vms = st.lists(
-    st.tuples(st.sampled_from("123"), st.lists(endpoint, max_size=3).map(tuple)), max_size=12
+    st.tuples(st.sampled_from("123"), st.lists(endpoint, max_size=3, unique=True).map(tuple)),
+    max_size=12,
 )
 
 
