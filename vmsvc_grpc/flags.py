@@ -120,6 +120,7 @@ _LIMITS = {
     "upload_bytes_max": "bytes of requests that have not come whole, of all clients, at most",
     "request_s": "seconds that a client may take to send the one request of a call",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",
+    "page_bytes_max": "bytes of one page of a list or an explanation, about, at most",
     "status_bytes_max": "bytes of one status of xDS clients, at most",
     "xds_stream_age_s": "seconds after which an xDS stream ends, so that clients spread anew",
     "xds_write_s": "seconds after which an xDS client that takes nothing in is ended",

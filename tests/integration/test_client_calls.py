@@ -11,7 +11,9 @@ import grpc
 import pytest
 
 from tests.integration.scripted import Failure, ScriptedServer
+from tests.integration.serving import serving
 from tests.program import PATIENCE_S
+from tests.unit.objects import service, vm
 from vmsvc import AsyncClient, Client, UnavailableError, Verdict
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
@@ -100,6 +102,20 @@ async def test_a_call_that_the_server_cancels_fails_and_is_not_our_cancellation(
         async with AsyncClient(server.address) as client:
             with pytest.raises(UnavailableError, match="too many"):
                 await client.resolve("shop/web")
+
+
+async def test_an_explanation_is_fetched_page_by_page() -> None:
+    vms = [vm(f"vm-{n:03}", "10.0.0.1") for n in range(300)]
+    async with serving(service(), *vms, vm("near", labels={"app": "db"})) as running:
+        async with AsyncClient(running.address) as client:
+            explained = await client.explain("shop/web")
+            (one,) = (await client.explain("shop/web", vm_name="vm-007")).virtual_machines
+        with Client(running.address) as sync:
+            assert await asyncio.to_thread(sync.explain, "shop/web") == explained
+    names = [of.vm_name for of in explained.virtual_machines]
+    assert names == [*(f"vm-{n:03}" for n in range(300)), "near"]
+    assert (explained.matching, explained.ready, explained.near_misses) == (300, 300, 1)
+    assert one.vm_name == "vm-007"
 
 
 def test_a_verdict_of_a_newer_server_is_unknown() -> None:

@@ -149,9 +149,25 @@ def test_resolve_where_nothing_is_ready(server: Program, file: Path) -> None:
 def test_explain(server: Program) -> None:
     ran = vmsvc(server.grpc, "explain shop/web")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("Service:   shop/web\nSelector:  app=web\nFamilies:  IPv4\n\nVM")
+    assert ran.stdout.startswith(
+        "Service:   shop/web\nSelector:  app=web\nFamilies:  IPv4\n"
+        "VMs:       2 selected (1 ready, 1 not ready)\n\nVM"
+    )
     assert re.search(r"web-1 +Ready +10\.0\.0\.1 +it has no readiness probe", ran.stdout)
     assert re.search(r"web-2 +NotReady +10\.0\.0\.2 +readiness probe tcpSocket", ran.stdout)
+
+
+def test_explain_one_vm(server: Program) -> None:
+    ran = vmsvc(server.grpc, "explain shop/web web-2 -o json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    explained = json.loads(ran.stdout)
+    assert explained["matching"] == 2
+    assert [(vm["vm_name"], vm["verdict"]) for vm in explained["virtual_machines"]] == [
+        ("web-2", "NOT_READY")
+    ]
+    ran = vmsvc(server.grpc, "explain shop/web none")
+    assert ran.returncode == 1
+    assert "there is no VirtualMachine shop/none" in ran.stderr
 
 
 def test_explain_of_a_refused_service_has_its_problem_first(server: Program) -> None:

@@ -108,7 +108,7 @@ def test_served_they_are_what_their_comments_say(tmp_path: Path) -> None:
         "web-canary": verdict.VERDICT_LABELS_DIFFER,
     }
     assert [(of.service, of.type, of.ready, of.not_ready, of.refused) for of in listed] == [
-        ("data/db", "ClusterIP", 3, 1, False),
+        ("data/db", "ClusterIP", 2, 1, False),
         ("office/intranet", "NodePort", 0, 0, True),
         ("shop/checkout", "LoadBalancer", 1, 1, False),
         ("shop/web", "ClusterIP", 2, 1, False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from typing import NamedTuple, Protocol
 
 from vmsvc_grpc.cache.changes import CHANGES_KEPT
@@ -147,10 +147,10 @@ class Cache:
         """
         return self._objects.controlled_keys().union(self.services)
 
-    def unreadable_vms(self, namespace: str) -> Iterable[Key]:
+    def unreadable_vms(self, namespace: str) -> KeysView[Key]:
         """Names of the VMs there that cannot be read now, whether they could be before or not.
 
-        O(these).
+        A view of them. O(1).
         """
         return self._objects.unreadable(Kind.VIRTUAL_MACHINE, namespace)
 

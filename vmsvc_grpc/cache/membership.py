@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -37,7 +39,16 @@ class CachedService:
     spec: ServiceSpec | None = None
     families: tuple[IPFamily, ...] = ()
     contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
-    """Each selected VM's endpoints; empty if it has no usable address."""
+    """Each selected VM's endpoints; empty if it has no usable address, or there is no `spec`."""
+
+    members: list[Key] = field(default_factory=list)
+    """The selected VMs, sorted by name."""
+
+    ready: int = 0
+    """How many of them have endpoints that are ready."""
+
+    not_ready: int = 0
+    """How many of them have endpoints that are not ready: all of a VM's are alike."""
 
     remembered: frozenset[str] = frozenset()
     """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
@@ -66,10 +77,16 @@ class CachedService:
 
         Costs what the VM gives, and a copy of the pointers to all endpoints.
         """
+        was_member = vm in self.contributions
         before = self.contributions.pop(vm, ())
         if endpoints is not None:
             self.contributions[vm] = endpoints
+        if was_member != (endpoints is not None):
+            place = bisect_left(self.members, vm)
+            self.members[place : place + was_member] = () if was_member else (vm,)
         given = endpoints or ()
+        self._count(before, -1)
+        self._count(given, 1)
         change = self._assembly.exchange(before, given) if given != before else None
         if change is not None and self._ready_uids is not None:
             self._ready_uids.subtract(e.vm_uid for e in change.gone if e.ready)
@@ -81,10 +98,26 @@ class CachedService:
     def give_all(self, contributions: dict[Key, tuple[Endpoint, ...]]) -> None:
         """The selected VMs give these endpoints now, and nothing besides. O(endpoints)."""
         self.contributions = contributions
+        self.members = sorted(contributions)
+        self.ready = self.not_ready = 0
+        for given in contributions.values():
+            self._count(given, 1)
         self._assembly = Assembly(contributions.values())
         self._ready_uids = None
         if self.spec is not None:
             self.remembered = frozenset()  # From here on, `endpoints` remembers.
+
+    def _count(self, given: tuple[Endpoint, ...], times: int) -> None:
+        if given:
+            if given[0].ready:
+                self.ready += times
+            else:
+                self.not_ready += times
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """What its VMs are selected by: also of one that is refused and has never been valid."""
+        return self.object.declared_selector if self.spec is None else self.spec.selector
 
     @property
     def served(self) -> ServiceSpec | None:
@@ -160,10 +193,11 @@ class Membership:
             before, service.object = service.object, object_
             if says_the_same(before, object_):
                 return None
-        if object_.spec is None or object_.spec == service.spec:
+        spec = service.spec
+        service.spec = object_.spec or spec
+        if service.spec == spec and service.selector == self._selectors.of(key):
             return service, False
-        service.spec = object_.spec
-        self._selectors.put(key, object_.spec.selector)
+        self._selectors.put(key, service.selector)
         return service, True
 
     def remove_service(self, key: Key) -> bool:
@@ -183,15 +217,14 @@ class Membership:
         """Work the service out anew from its VMs. O(VMs with the rarest pair of its selector)."""
         contributions: dict[Key, tuple[Endpoint, ...]] = {}
         if service.spec is not None:
-            key = service.object.key
             service.families = self.families(service, stored)
-            for vm in self.vms.matching(key.namespace, service.spec.selector):
-                if not vm.deleting:
-                    self.evaluations += 1
-                    judged = addresses(vm, self._rules)
-                    contributions[vm.key] = contribution(
-                        vm, judged, service.families, service.remembers
-                    )
+        for vm in self.vms.matching(service.object.key.namespace, service.selector):
+            if not vm.deleting:
+                self.evaluations += 1
+                judged = addresses(vm, self._rules)
+                contributions[vm.key] = contribution(
+                    vm, judged, service.families, service.remembers
+                )
         service.give_all(contributions)
 
 
@@ -204,6 +237,9 @@ def _alike(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
 
 _NONE: Mapping[str, Mapping[Key, None]] = {}
 
+# So many of a selector's keys are looked at for VMs that nearly match: no real one has as many.
+_NEAR_KEYS_MAX = 1_000
+
 
 class VirtualMachineIndex:
     """VMs by name, and by each of their labels, its key and its value, within a namespace."""
@@ -213,6 +249,8 @@ class VirtualMachineIndex:
         self._by_namespace: dict[str, dict[Key, VirtualMachine]] = {}
         # Names, not VMs: a VM that changes and keeps its labels is where it was.
         self._by_label: dict[_Label, dict[str, dict[Key, None]]] = {}
+        # How many VMs of a namespace have exactly these labels, whatever their values.
+        self._key_sets: dict[str, dict[frozenset[str], int]] = {}
 
     def __len__(self) -> int:
         """How many VMs there are."""
@@ -234,6 +272,7 @@ class VirtualMachineIndex:
             for key, value in vm.labels.items():
                 by_value = self._by_label.setdefault((vm.key.namespace, key), {})
                 by_value.setdefault(value, {})[vm.key] = None
+            self._count_keys(vm, 1)
         self._by_namespace.setdefault(vm.key.namespace, {})[vm.key] = vm
         return old
 
@@ -252,7 +291,17 @@ class VirtualMachineIndex:
                 del by_value[value]
             if not by_value:
                 del self._by_label[key.namespace, label]
+        self._count_keys(vm, -1)
         return vm
+
+    def _count_keys(self, vm: VirtualMachine, times: int) -> None:
+        counted = self._key_sets.setdefault(vm.key.namespace, {})
+        keys = frozenset(vm.labels)
+        counted[keys] = counted.get(keys, 0) + times
+        if not counted[keys]:
+            del counted[keys]
+            if not counted:
+                del self._key_sets[vm.key.namespace]
 
     def matching(self, namespace: str, selector: Mapping[str, str]) -> Iterator[VirtualMachine]:
         """VMs of the namespace that a selector matches. O(VMs with its rarest pair)."""
@@ -265,17 +314,49 @@ class VirtualMachineIndex:
         return (vm for key in smallest if matches(selector, (vm := vms[key]).labels))
 
     def nearly_matching(
-        self, namespace: str, selector: Mapping[str, str]
+        self, namespace: str, selector: Mapping[str, str], looks_max: int
     ) -> Iterator[VirtualMachine]:
-        """VMs of the namespace with at least one of the selector's keys, each once. O(these)."""
+        """VMs of the namespace with one of the selector's keys at least, that it does not select.
+
+        Each once, those that are being deleted among them. At most `looks_max` VMs are looked
+        at: of each pair of the selector, and of each of its keys with other values, in turn,
+        those first that were labelled last.
+        """
         vms = self._by_namespace.get(namespace, {})
-        found = {
-            name: None
-            for key in selector
-            for names in self._by_label.get((namespace, key), {}).values()
-            for name in names
-        }
-        return (vms[name] for name in found)
+        seen: set[Key] = set()
+        for name in islice(_in_turn(self._near_names(namespace, selector)), looks_max):
+            if name not in seen:
+                seen.add(name)
+                vm = vms[name]
+                if vm.deleting or not matches(selector, vm.labels):
+                    yield vm
+
+    def _near_names(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Iterator[Key]]:
+        """Names of VMs that have a pair of the selector, then of those that have a key of it."""
+        found = [
+            (by_value, value)
+            for key, value in islice(selector.items(), _NEAR_KEYS_MAX)
+            if (by_value := self._by_label.get((namespace, key))) is not None
+        ]
+        yield from (reversed(names[value]) for names, value in found if value in names)
+        yield from (_of_other_values(by_value, value) for by_value, value in found)
+
+    def having_any(
+        self, namespace: str, keys: AbstractSet[str], looks_max: int
+    ) -> tuple[int, bool]:
+        """How many VMs of the namespace have at least one of these labels; whether that is all.
+
+        O(different sets of labels), of which the VMs of a namespace have few. At most
+        `looks_max` labels are looked at.
+        """
+        count = looks = 0
+        for labels, vms in self._key_sets.get(namespace, {}).items():
+            looks += min(len(labels), len(keys))
+            if looks > looks_max:
+                return count, False
+            if not keys.isdisjoint(labels):
+                count += vms
+        return count, True
 
     def matching_elsewhere(
         self, namespace: str, selector: Mapping[str, str], looks_max: int = 2000
@@ -300,7 +381,26 @@ class VirtualMachineIndex:
 
     def empty(self) -> bool:
         """Whether nothing at all is held, entries without content included."""
-        return not self._by_namespace and not self._by_label
+        return not (self._by_namespace or self._by_label or self._key_sets)
+
+
+def _in_turn(names: Iterable[Iterator[Key]]) -> Iterator[Key]:
+    """One of each, then the next of each, until there are no more of any."""
+    turns = deque(names)
+    while turns:
+        name = next(turns[0], None)
+        if name is None:
+            turns.popleft()
+        else:
+            turns.rotate(-1)
+            yield name
+
+
+def _of_other_values(by_value: dict[str, dict[Key, None]], value: str) -> Iterator[Key]:
+    """Names of VMs that have a label with another value than this one, the last first."""
+    return (
+        name for other in reversed(by_value) if other != value for name in reversed(by_value[other])
+    )
 
 
 class SelectorIndex:
@@ -324,6 +424,10 @@ class SelectorIndex:
         self._selectors[service] = selector
         self._filed_under[service] = pair
         self._by_pair.setdefault(pair, {})[service] = None
+
+    def of(self, service: Key) -> Mapping[str, str]:
+        """The selector that a service is filed by; empty if it is not."""
+        return self._selectors.get(service, {})
 
     def remove(self, service: Key) -> None:
         """Take a service out, if it is there. Leaves no empty entry behind."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, KeysView, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -156,9 +156,9 @@ class Objects:
         if self._on_problems is not None:
             self._on_problems(kind, key, problems)
 
-    def unreadable(self, kind: Kind, namespace: str) -> Iterable[Key]:
-        """Names of the objects of a kind there that cannot be read now. O(these)."""
-        return tuple(self._unreadable.get((kind, namespace), ()))
+    def unreadable(self, kind: Kind, namespace: str) -> KeysView[Key]:
+        """Names of the objects of a kind there that cannot be read now: a view of them. O(1)."""
+        return self._unreadable.get((kind, namespace), {}).keys()
 
     def meta(self, kind: Kind, key: Key) -> ObjectMeta | None:
         """The metadata of a stored object; None if there is none of that name."""

@@ -112,6 +112,17 @@ class Readiness(Enum):
     UNKNOWN = "Unknown"
 
 
+class ReadyWords(NamedTuple):
+    """What a VM's `Ready` condition says beside its status; each may be empty.
+
+    `reason` and `message` are cut and escaped. `since` is its `lastTransitionTime`, cut.
+    """
+
+    reason: str
+    message: str
+    since: str
+
+
 class Probe(Enum):
     """Which readiness probe a VM has; the value is its field's name."""
 
@@ -122,7 +133,7 @@ class Probe(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualMachine:
-    """A VM. `ready` is its `Ready` condition, None if there is none yet.
+    """A VM. `ready` is its `Ready` condition, None if there is none yet; `ready_words` its words.
 
     `addresses` are the primary addresses as the VM reports them, each with the
     path of its field and the families that the field may hold; not yet judged
@@ -139,6 +150,7 @@ class VirtualMachine:
     zone: str = ""
     probe: Probe | None = None
     ready: Readiness | None = None
+    ready_words: ReadyWords | None = None
 
 
 class ReportedAddress(NamedTuple):
@@ -221,7 +233,8 @@ class Condition:
 class VirtualMachineService:
     """A VMService. `spec` is None exactly if `problems` (why it is refused) is not empty.
 
-    `declared_type` is `spec.type` as written, cut and escaped, for showing a refused one.
+    `declared_type` is `spec.type` as written, cut and escaped, for showing a refused one;
+    `declared_selector` is a refused one's `spec.selector` if that is valid, else empty.
     """
 
     kind: ClassVar[Kind] = Kind.VIRTUAL_MACHINE_SERVICE
@@ -231,6 +244,7 @@ class VirtualMachineService:
     spec: ServiceSpec | None
     problems: tuple[Problem, ...] = ()
     declared_type: str = ServiceType.CLUSTER_IP.value
+    declared_selector: Mapping[str, str] = field(default_factory=dict)
     ingress: tuple[Ingress, ...] = ()
     conditions: tuple[Condition, ...] = ()
 

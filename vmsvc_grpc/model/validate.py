@@ -19,7 +19,8 @@ _DNS_1123_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _LABEL_MAX = 63  # RFC 1035, and Kubernetes for label names and values
-_SUBDOMAIN_MAX = 253
+SUBDOMAIN_MAX = 253
+"""How long the name of an object may be."""
 _PORT_MAX = 65535
 PORTS_MAX = 1000
 """How many ports a VMService may have: every stream and object that shows it carries them all."""
@@ -50,7 +51,7 @@ def is_dns_1035_label(text: str) -> bool:
 
 def is_dns_1123_subdomain(text: str) -> bool:
     """Whether `text` may name an object."""
-    return len(text) <= _SUBDOMAIN_MAX and _DNS_1123_SUBDOMAIN.fullmatch(text) is not None
+    return len(text) <= SUBDOMAIN_MAX and _DNS_1123_SUBDOMAIN.fullmatch(text) is not None
 
 
 def name_problems(name: str) -> Iterator[Problem]:

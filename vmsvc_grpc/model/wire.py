@@ -154,6 +154,18 @@ class VirtualMachineService(Shape):
     status: ServiceStatus | None = None
 
 
+class SelectorOnly(Shape):
+    """A VMService's `spec`, of which only the selector is read."""
+
+    selector: Texts | None = None
+
+
+class Selecting(Shape):
+    """A VMService of which only the selector can be read."""
+
+    spec: SelectorOnly | None = None
+
+
 class VirtualMachineServiceOutline(Shape):
     """A VMService of which the `spec` cannot be read."""
 

@@ -41,6 +41,10 @@ class Limits:
     a larger one makes them connect again for ever. Smaller yet, as making one holds up all
     other streams, and each client that does not read has one waiting for it."""
 
+    page_bytes_max: int = 256 * 1024
+    """The largest page of a list of services, or of an explanation's VMs. Making one holds up
+    all streams: this much takes some 10 ms."""
+
     status_bytes_max: int = 4 * 1024 * 1024 - 64 * 1024
     """The largest status of xDS clients; who wants more asks for some clients at a time."""
 

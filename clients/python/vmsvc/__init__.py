@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmsvc.model import (
         Absence,
         AbsenceReason,
+        Condition,
         Endpoint,
         Explanation,
         Port,
@@ -49,6 +50,7 @@ __all__ = [
     "AsyncClient",
     "AsyncWatch",
     "Client",
+    "Condition",
     "Disconnected",
     "Endpoint",
     "Event",

@@ -100,10 +100,18 @@ class AsyncClient:
                 return
             request.page_token = page.next_page_token
 
-    async def explain(self, service: str) -> Explanation:
-        """Why each VM is in "namespace/name", or is not. Raises NotFoundError."""
-        request = pb.ExplainEndpointsRequest(service=service)
-        return wire.explanation(await self._answer(self._stub().ExplainEndpoints, request))
+    async def explain(self, service: str, *, vm_name: str = "") -> Explanation:
+        """Why each VM is in "namespace/name", or is not; or one VM of its namespace alone.
+
+        Fetched page by page. Raises NotFoundError, for a VM that there is not, too.
+        """
+        request = pb.ExplainEndpointsRequest(service=service, vm_name=vm_name)
+        pages = []
+        while True:
+            pages.append(await self._answer(self._stub().ExplainEndpoints, request))
+            if not pages[-1].next_page_token:
+                return wire.explanation(pages)
+            request.page_token = pages[-1].next_page_token
 
     def watch(
         self,

@@ -98,7 +98,7 @@ async def _resolve(client: AsyncClient, options: Options) -> None:
 
 async def _explain(client: AsyncClient, options: Options) -> None:
     [service] = options.services
-    explanation = await client.explain(service)
+    explanation = await client.explain(service, vm_name=options.vm_name)
     if options.output == "json":
         _write(json_text(explanation, indent=_JSON_INDENT) + "\n")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 
 
@@ -87,8 +88,9 @@ class ServiceState:
 class ServiceSummary:
     """A service in a list.
 
-    `matching` counts VMs, `ready` and `not_ready` count endpoints. `refused_reason`
-    is empty unless the specification as it stands is refused.
+    `matching` counts the VMs that it selects; `ready` and `not_ready` those of them that
+    have an address. `refused_reason` is empty unless the specification as it stands is
+    refused.
     """
 
     service: str
@@ -120,24 +122,50 @@ class Verdict(Enum):
     LABELS_DIFFER = "LABELS_DIFFER"
     DELETING = "DELETING"
     INVALID = "INVALID"
+    SERVICE_REFUSED = "SERVICE_REFUSED"
+    """The service selects it, but is refused and has never been valid."""
     UNKNOWN = "UNKNOWN"
     """A verdict that a newer server knows and this client does not."""
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What a VM's controller says of it. `status` is "True", "False" or "Unknown".
+
+    `reason` and `message` may be empty. `last_transition_time`, since when the status is
+    so, is in UTC; None if the VM does not say.
+    """
+
+    status: str
+    reason: str
+    message: str
+    last_transition_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualMachineExplanation:
-    """Why one VM is in a service or is not; each of `reasons` is a sentence."""
+    """Why one VM is in a service or is not; each of `reasons` is a sentence.
+
+    `ready_condition` is the VM's condition "Ready", None if it has none yet.
+    """
 
     vm_name: str
     vm_uid: str
     verdict: Verdict
     reasons: tuple[str, ...]
     endpoints: tuple[Endpoint, ...]
+    ready_condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why each VM is in a service or is not, by name, and what is wrong with the service.
+    """Why each VM is in a service or is not, and what is wrong with the service.
+
+    `virtual_machines` are all those that the service selects, by name; then at most 100
+    that nearly are, the nearest first; then at most 100 that cannot be read, by name.
+    `matching`, `near_misses` and `unreadable` say how many there are of each;
+    `near_misses_incomplete` that there may be more near misses than were counted. `ready`
+    and `not_ready` are those of the selected that have an address.
 
     `serving_last_valid` tells that the endpoints follow an earlier specification, as
     the one that stands is refused.
@@ -149,3 +177,9 @@ class Explanation:
     problems: tuple[Problem, ...]
     virtual_machines: tuple[VirtualMachineExplanation, ...]
     serving_last_valid: bool
+    matching: int = 0
+    ready: int = 0
+    not_ready: int = 0
+    near_misses: int = 0
+    near_misses_incomplete: bool = False
+    unreadable: int = 0

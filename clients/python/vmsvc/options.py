@@ -29,7 +29,8 @@ examples:
   vmsvc resolve web -n shop --all     the same service, endpoints not ready too
   vmsvc watch                         all services, a live table
   vmsvc watch shop/web | jq .         one service, a JSON object a line
-  vmsvc explain shop/web              why is my VM not in the service?
+  vmsvc explain shop/web              which VMs are in it, and which nearly
+  vmsvc explain shop/web web-7        why is my VM not in the service?
 
 environment:
   Each flag has a variable, which the flag overrides: VMSVC_SERVER, VMSVC_TIMEOUT_S,
@@ -89,6 +90,8 @@ class Options:
     services: tuple[str, ...]
     namespaces: tuple[str, ...]
     readiness: Readiness
+    vm_name: str = ""
+    """Of `explain`: the only VM to tell of, or "" for all."""
 
     @property
     def all_services(self) -> bool:
@@ -115,6 +118,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
         services=services,
         namespaces=namespaces,
         readiness=Readiness.ALL if given.get("all") else Readiness.READY_ONLY,
+        vm_name=given.get("vm_name") or "",
     )
 
 
@@ -246,6 +250,9 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = _command(commands, "explain", "why each VM is in a service, or is not")
     explain.add_argument("services", nargs=1, metavar="SERVICE", help="as NAMESPACE/NAME")
+    explain.add_argument(
+        "vm_name", nargs="?", metavar="VM", help="only this one of the service's namespace"
+    )
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from enum import Enum
 
 from vmsvc.model import (
@@ -26,6 +27,7 @@ _VERDICTS: Mapping[Verdict, str] = {
     Verdict.LABELS_DIFFER: "LabelsDiffer",
     Verdict.DELETING: "Deleting",
     Verdict.INVALID: "Invalid",
+    Verdict.SERVICE_REFUSED: "ServiceRefused",
     Verdict.UNKNOWN: "Unknown",
 }
 
@@ -48,7 +50,7 @@ def services_table(services: Iterable[ServiceSummary]) -> str:
             ",".join(service.load_balancer_ingress) or _NONE,
             ",".join(f"{p.port}/{p.protocol}" for p in service.ports) or _NONE,
             str(service.matching),
-            f"{service.ready}/{service.ready + service.not_ready}",
+            f"{service.ready}/{service.matching}",
             f"Refused: {service.refused_reason}" if service.refused else "OK",
         )
         for service in services
@@ -74,23 +76,47 @@ def target(port: Port) -> str:
 
 
 def explanation_text(explanation: Explanation) -> str:
-    """What is wrong with the service, then each VM with its verdict and why."""
+    """What is wrong with the service, how many VMs it has, and of each VM its verdict and why."""
     selector = ",".join(f"{key}={value}" for key, value in explanation.selector.items())
     lines = [f"Service:   {explanation.service}"]
     lines += [f"Problem:   {problem.field}: {problem.message}" for problem in explanation.problems]
     if explanation.serving_last_valid:
         lines.append("Serving:   its last valid specification, not the one that stands now")
-    # Of a refused service that has never been valid, the server tells only why.
-    unread = bool(explanation.problems) and not explanation.serving_last_valid and not selector
-    if unread:
-        return "\n".join(map(printable, lines)) + "\n"
-    lines.append(f"Selector:  {selector or '<none>, so it selects no VM'}")
-    lines.append(f"Families:  {','.join(explanation.ip_families) or _NONE}")
-    text = "\n".join(map(printable, lines)) + "\n\n"
+    # Of a service that cannot be read, the server tells only why.
+    if selector or not explanation.problems or explanation.serving_last_valid:
+        lines.append(f"Selector:  {selector or '<none>, so it selects no VM'}")
+        lines.append(f"Families:  {','.join(explanation.ip_families) or _NONE}")
+        lines.append(f"VMs:       {_counts(explanation)}")
+        if not explanation.virtual_machines:
+            lines += ("", "No VM of the namespace has any of the selector's labels.")
+    text = "\n".join(map(printable, lines)) + "\n"
     if not explanation.virtual_machines:
-        return text + "No VM of the namespace has any of the selector's labels.\n"
+        return text
     rows = [row for vm in explanation.virtual_machines for row in _vm_rows(vm)]
-    return text + _table(("VM", "VERDICT", "ADDRESS", "WHY"), rows)
+    return f"{text}\n{_table(('VM', 'VERDICT', 'ADDRESS', 'WHY'), rows)}"
+
+
+_NEAR = frozenset({Verdict.LABELS_DIFFER, Verdict.DELETING})
+
+
+def _counts(explanation: Explanation) -> str:
+    """How many VMs are in the service, and how many there are of those told beside them."""
+    vms = explanation.virtual_machines
+    near = sum(vm.verdict in _NEAR for vm in vms)
+    unread = sum(vm.verdict is Verdict.INVALID for vm in vms)
+    text = f"{explanation.matching} selected"
+    if explanation.matching:
+        text += f" ({explanation.ready} ready, {explanation.not_ready} not ready)"
+    text += _others(explanation.near_misses, near, explanation.near_misses_incomplete, "nearly")
+    return text + _others(explanation.unreadable, unread, False, "unreadable")
+
+
+def _others(count: int, shown: int, more: bool, what: str) -> str:
+    if not count:
+        return ""
+    return f", {'at least ' if more else ''}{count} {what}" + (
+        f" ({shown} of them below)" if shown < count else ""
+    )
 
 
 def _vm_rows(vm: VirtualMachineExplanation) -> Iterable[tuple[str, ...]]:
@@ -122,6 +148,8 @@ def json_text(value: object, *, indent: int | None = None) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

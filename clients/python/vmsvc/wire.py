@@ -6,12 +6,14 @@ becomes UNKNOWN: an old client goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
 from types import MappingProxyType
 
 from vmsvc.model import (
     Absence,
     AbsenceReason,
+    Condition,
     Endpoint,
     Explanation,
     Port,
@@ -39,6 +41,7 @@ _VERDICT: Mapping[int, Verdict] = {
     pb.VirtualMachineExplanation.VERDICT_LABELS_DIFFER: Verdict.LABELS_DIFFER,
     pb.VirtualMachineExplanation.VERDICT_DELETING: Verdict.DELETING,
     pb.VirtualMachineExplanation.VERDICT_INVALID: Verdict.INVALID,
+    pb.VirtualMachineExplanation.VERDICT_SERVICE_REFUSED: Verdict.SERVICE_REFUSED,
 }
 
 
@@ -90,22 +93,38 @@ def summary(message: pb.ServiceSummary) -> ServiceSummary:
     )
 
 
-def explanation(message: pb.ExplainEndpointsResponse) -> Explanation:
-    """Why each VM is in a service or is not."""
+def explanation(pages: Sequence[pb.ExplainEndpointsResponse]) -> Explanation:
+    """Why each VM is in a service or is not: all pages, of which the last is the newest."""
+    newest = pages[-1]
     return Explanation(
-        service=message.service,
-        selector=MappingProxyType(dict(sorted(message.selector.items()))),
-        ip_families=tuple(message.ip_families),
-        problems=tuple(Problem(p.field, p.message) for p in message.problems),
-        virtual_machines=tuple(
-            VirtualMachineExplanation(
-                vm_name=vm.vm_name,
-                vm_uid=vm.vm_uid,
-                verdict=_VERDICT.get(vm.verdict, Verdict.UNKNOWN),
-                reasons=tuple(vm.reasons),
-                endpoints=endpoints(vm.endpoints),
-            )
-            for vm in message.virtual_machines
-        ),
-        serving_last_valid=message.serving_last_valid,
+        service=newest.service,
+        selector=MappingProxyType(dict(sorted(newest.selector.items()))),
+        ip_families=tuple(newest.ip_families),
+        problems=tuple(Problem(p.field, p.message) for p in newest.problems),
+        virtual_machines=tuple(_explained(vm) for page in pages for vm in page.virtual_machines),
+        serving_last_valid=newest.serving_last_valid,
+        matching=newest.matching,
+        ready=newest.ready,
+        not_ready=newest.not_ready,
+        near_misses=newest.near_misses,
+        near_misses_incomplete=newest.near_misses_incomplete,
+        unreadable=newest.unreadable,
     )
+
+
+def _explained(vm: pb.VirtualMachineExplanation) -> VirtualMachineExplanation:
+    said = vm.HasField("ready_condition")
+    return VirtualMachineExplanation(
+        vm_name=vm.vm_name,
+        vm_uid=vm.vm_uid,
+        verdict=_VERDICT.get(vm.verdict, Verdict.UNKNOWN),
+        reasons=tuple(vm.reasons),
+        endpoints=endpoints(vm.endpoints),
+        ready_condition=_condition(vm.ready_condition) if said else None,
+    )
+
+
+def _condition(message: pb.Condition) -> Condition:
+    timed = message.HasField("last_transition_time")
+    time = message.last_transition_time.ToDatetime(UTC) if timed else None
+    return Condition(message.status, message.reason, message.message, time)

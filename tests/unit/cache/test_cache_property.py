@@ -130,7 +130,11 @@ class CacheMachine(RuleBasedStateMachine):
                     assert isinstance(state, Absent)
                     continue
                 assert not isinstance(state, Absent)
-                assert set(self.cache.services[key].contributions) == self.selected(key)
+                known = self.cache.services[key]
+                assert set(known.contributions) == self.selected(key)
+                assert known.members == sorted(known.contributions)
+                given = [of[0].ready for of in known.contributions.values() if of]
+                assert (known.ready, known.not_ready) == (sum(given), len(given) - sum(given))
                 assert state.version == publication.version
                 assert state.endpoints == tuple(
                     e for e in self.expected(key) if filter_class is FilterClass.ALL or e.ready

@@ -29,9 +29,11 @@ def test_vms_by_selector(
     assert {v.key for v in index.matching(namespace, selector)} == {
         v.key for v in there if matches(selector, v.labels)
     }
-    nearly = [v.key for v in index.nearly_matching(namespace, selector)]
+    having = {v.key for v in there if selector.keys() & v.labels.keys()}
+    assert index.having_any(namespace, selector.keys(), 1000) == (len(having), True)
+    nearly = [v.key for v in index.nearly_matching(namespace, selector, 1000)]
     assert len(nearly) == len(set(nearly))
-    assert set(nearly) == {v.key for v in there if selector.keys() & v.labels.keys()}
+    assert set(nearly) == {key for key in having if not matches(selector, all_vms[key].labels)}
     assert len(index) == len(all_vms)
     for key, one in all_vms.items():
         assert index.remove(key) == one

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from vmsvc import (
     Absence,
     AbsenceReason,
+    Condition,
     Endpoint,
     Explanation,
     Port,
@@ -69,7 +72,7 @@ def test_endpoints() -> None:
     )
 
 
-VMS = (
+MACHINES = (
     VirtualMachineExplanation("web-1", "uid-1", Verdict.READY, ("probe: Ready is True",), (ONE,)),
     VirtualMachineExplanation("web-2", "uid-2", Verdict.NOT_READY, ("probe: no",), (TWO, ONE)),
     VirtualMachineExplanation("web-3", "uid-3", Verdict.LABELS_DIFFER, ("app", "track"), ()),
@@ -83,8 +86,12 @@ def test_explanation_has_the_service_s_problems_first() -> None:
         {"app": "web", "track": "stable"},
         ("IPv4", "IPv6"),
         (Problem("spec.ports[0].port", "0 is no port"),),
-        VMS,
+        MACHINES,
         serving_last_valid=True,
+        matching=2,
+        ready=1,
+        not_ready=1,
+        near_misses=2,
     )
     assert explanation_text(explanation) == (
         "Service:   shop/web\n"
@@ -92,6 +99,7 @@ def test_explanation_has_the_service_s_problems_first() -> None:
         "Serving:   its last valid specification, not the one that stands now\n"
         "Selector:  app=web,track=stable\n"
         "Families:  IPv4,IPv6\n"
+        "VMs:       2 selected (1 ready, 1 not ready), 2 nearly\n"
         "\n"
         "VM      VERDICT        ADDRESS    WHY\n"
         "web-1   Ready          10.0.0.1   probe: Ready is True\n"
@@ -108,6 +116,7 @@ def test_explanation_of_a_service_that_selects_nothing() -> None:
         "Service:   shop/web\n"
         "Selector:  <none>, so it selects no VM\n"
         "Families:  <none>\n"
+        "VMs:       0 selected\n"
         "\n"
         "No VM of the namespace has any of the selector's labels.\n"
     )
@@ -117,6 +126,44 @@ def test_of_a_service_that_was_never_valid_only_the_reason_is_told() -> None:
     problem = Problem("spec.type", "NodePort is not supported")
     text = explanation_text(Explanation("shop/web", {}, (), (problem,), (), False))
     assert text == "Service:   shop/web\nProblem:   spec.type: NodePort is not supported\n"
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        pytest.param({"near_misses": 2}, "0 selected, 2 nearly", id="all are shown"),
+        pytest.param(
+            {"near_misses": 20_000}, "0 selected, 20000 nearly (2 of them below)", id="some are"
+        ),
+        pytest.param(
+            {"near_misses": 7_000, "near_misses_incomplete": True},
+            "0 selected, at least 7000 nearly (2 of them below)",
+            id="not all were counted",
+        ),
+        pytest.param(
+            {"matching": 3, "ready": 1, "not_ready": 1, "unreadable": 9},
+            "3 selected (1 ready, 1 not ready), 9 unreadable (0 of them below)",
+            id="some cannot be read",
+        ),
+    ],
+)
+def test_an_explanation_says_how_many_there_are(counts: dict[str, Any], said: str) -> None:
+    text = explanation_text(
+        Explanation("shop/web", {"app": "x"}, (), (), MACHINES, False, **counts)
+    )
+    assert f"VMs:       {said}\n" in text
+
+
+def test_a_condition_is_json_with_its_time() -> None:
+    time = datetime(2026, 11, 27, 11, 55, tzinfo=UTC)
+    said = Condition("False", "NotReady", "refused", time)
+    vm = VirtualMachineExplanation("vm", "uid", Verdict.NOT_READY, (), (), said)
+    assert json.loads(json_text(vm))["ready_condition"] == {
+        "status": "False",
+        "reason": "NotReady",
+        "message": "refused",
+        "last_transition_time": "2026-11-27T11:55:00+00:00",
+    }
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -168,7 +215,7 @@ def test_an_absence_as_json_is_one_line() -> None:
 
 
 def test_an_explanation_as_json() -> None:
-    explanation = Explanation("shop/web", {"app": "web"}, ("IPv4",), (), VMS[:1], False)
+    explanation = Explanation("shop/web", {"app": "web"}, ("IPv4",), (), MACHINES[:1], False)
     plain = json.loads(json_text(explanation))
     assert plain["selector"] == {"app": "web"}
     assert plain["virtual_machines"][0]["verdict"] == "READY"

@@ -17,6 +17,7 @@ from vmsvc_grpc.model.objects import (
     Kind,
     Probe,
     Readiness,
+    ReadyWords,
     ReportedAddress,
     ServicePort,
     StoredEndpoints,
@@ -122,6 +123,78 @@ def test_probe(version: str, probe: Any, expected: Probe | None) -> None:
 )
 def test_ready_condition(conditions: Any, expected: Readiness | None) -> None:
     assert read_vm(status={"conditions": conditions}).ready is expected
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        pytest.param({}, ReadyWords("", "", ""), id="nothing more"),
+        pytest.param(
+            {"reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+            ReadyWords("R", "m", "2026-01-01T00:00:00Z"),
+            id="all",
+        ),
+        pytest.param({"message": "a\n\x1b[1m"}, ReadyWords("", r"a\n\x1b[1m", ""), id="escaped"),
+        pytest.param(
+            {"reason": "r" * 9999, "message": "m" * 9999, "lastTransitionTime": "t" * 9999},
+            ReadyWords("r" * 197 + "...", "m" * 197 + "...", "t" * 64),
+            id="cut",
+        ),
+    ],
+)
+def test_the_words_of_the_ready_condition(said: dict[str, str], words: ReadyWords) -> None:
+    condition = {"type": "Ready", "status": "False", **said}
+    assert read_vm(status={"conditions": [{"type": "Other"}, condition]}).ready_words == words
+    assert read_vm(status={"conditions": [{"type": "Other"}]}).ready_words is None
+
+
+def test_a_zone_that_is_too_long_to_be_a_name_is_none() -> None:
+    assert read_vm(status={"zone": "z" * 253}).zone == "z" * 253
+    assert read_vm(status={"zone": "z" * 254}).zone == ""
+
+
+def test_a_uid_that_no_api_server_gives_is_refused() -> None:
+    for uid, fits in (("u" * 253, True), ("u" * 254, False)):
+        given = vm_object()
+        given["metadata"]["uid"] = uid
+        if fits:
+            assert read(given).uid == uid
+            continue
+        with pytest.raises(ParseError) as failure:
+            read(given)
+        assert failure.value.problem.field == "metadata.uid"
+
+
+@pytest.mark.parametrize(
+    ("untyped", "selector"),
+    [
+        pytest.param(
+            service_object({"type": "NodePort", "selector": {"app": "web"}}),
+            {"app": "web"},
+            id="type",
+        ),
+        pytest.param(
+            service_object({"selector": {"app": "web"}, "ports": [{"port": "x"}]}),
+            {"app": "web"},
+            id="a port of the wrong shape",
+        ),
+        pytest.param(
+            service_object({"selector": {"app": "web"}}, "v9"), {"app": "web"}, id="version"
+        ),
+        pytest.param(
+            service_object({"selector": {"app": "a b"}, "ports": []}), {}, id="no label's value"
+        ),
+        pytest.param(service_object({"selector": [1]}), {}, id="a selector of the wrong shape"),
+        pytest.param(service_object([1]), {}, id="a spec of the wrong shape"),
+        pytest.param(
+            service_object({"selector": {"app": "web"}, "ports": [{"port": 80}]}), {}, id="valid"
+        ),
+    ],
+)
+def test_the_selector_of_a_refused_service_is_kept_if_it_is_one(
+    untyped: dict[str, Any], selector: dict[str, str]
+) -> None:
+    assert read(untyped).declared_selector == selector
 
 
 def test_the_zone_is_the_label_else_the_status() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
@@ -9,16 +13,24 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.cache.topic import Absence, Absent
-from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
 from vmsvc_grpc.model.ownership import is_controlled_by
+from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.model.validate import SUBDOMAIN_MAX
 from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
-from vmsvc_grpc.server.endpoint_service.explain import Remarks, explanation, no_remarks
+from vmsvc_grpc.server.endpoint_service.explain import Explainer, Remarks, no_remarks
 from vmsvc_grpc.server.limits import Limits
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["EndpointService"].full_name
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+_ADDRESSES_MAX = 100  # The contract in the proto names it.
 
 
 class Lookup:
@@ -28,13 +40,19 @@ class Lookup:
     """
 
     def __init__(
-        self, cache: Cache, encoder: Encoder, limits: Limits, remarks: Remarks = no_remarks
+        self,
+        cache: Cache,
+        encoder: Encoder,
+        limits: Limits,
+        remarks: Remarks = no_remarks,
+        now: Callable[[], datetime] = _now,
     ) -> None:
-        """Reads `cache`, and never changes it."""
+        """Reads `cache`, and never changes it. `now` is in UTC."""
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
-        self._remarks = remarks
+        self._explainer = Explainer(cache, limits.page_bytes_max, remarks)
+        self._now = now
 
     def methods(self) -> tuple[Method, ...]:
         """The three methods."""
@@ -56,7 +74,7 @@ class Lookup:
         publication = self._cache.state(asked.service, asked.filter_class)
         match publication.state:
             case Absent(service, Absence.NOT_FOUND, message):
-                raise _not_found(service, message)
+                raise _not_found(Kind.VIRTUAL_MACHINE_SERVICE, service, message)
             case Absent(service, Absence.REFUSED, message):
                 raise RpcError(Code.FAILED_PRECONDITION, f"{service} is refused: {message}")
         return self._encoder.snapshot(publication)
@@ -66,23 +84,30 @@ class Lookup:
         page = requests.list_page(request)
         self._check_synced()
         keys = self._cache.collection.page(page.namespace, page.after, page.size + 1)
-        more = len(keys) > page.size
-        response = pb.ListServicesResponse(
-            services=(self._summary(key) for key in keys[: page.size]),
-            next_page_token=requests.page_token(page.namespace, keys[page.size - 1])
-            if more
-            else "",
-        )
+        response = pb.ListServicesResponse()
+        size = 0
+        for count, key in enumerate(keys):
+            summary = self._summary(key)
+            size += summary.ByteSize()
+            full = count == page.size or size > self._limits.page_bytes_max
+            if full and count:
+                token = requests.services_token(page.namespace, keys[count - 1])
+                response.next_page_token = token
+                break
+            response.services.append(summary)
         return response.SerializeToString()
 
     def explain_endpoints(self, request: bytes, _call: Call) -> bytes:
         """An ExplainEndpointsResponse. Raises RpcError too: NOT_FOUND. Costs the VMs told of."""
-        key = requests.explain(request)
+        query = requests.explain(request)
         self._check_synced()
-        response = explanation(self._cache, key, self._remarks)
-        if response is None:
-            raise _not_found(key, f"there is no VirtualMachineService {key}")
-        return response.SerializeToString()
+        response = self._explainer.page(query, self._now())
+        if response is not None:
+            return response.SerializeToString()
+        if query.vm_name and query.service in self._cache.services:
+            vm = Key(query.service.namespace, query.vm_name)
+            raise _not_found(Kind.VIRTUAL_MACHINE, vm)
+        raise _not_found(Kind.VIRTUAL_MACHINE_SERVICE, query.service)
 
     def _check_synced(self) -> None:
         if self._cache.synced:
@@ -100,17 +125,14 @@ class Lookup:
         service = self._cache.services[key]
         spec = service.spec
         problems = self._cache.problems.get((Kind.VIRTUAL_MACHINE_SERVICE, key), ())
-        state = self._cache.state(key, FilterClass.READY_ONLY).state
-        # Counting thousands of endpoints of a thousand services would hold up every stream.
-        ready = len(state.endpoints) if isinstance(state, EndpointSet) else 0
         return pb.ServiceSummary(
             service=str(key),
             type=service.object.declared_type,
-            matching=len(service.contributions),
-            ready=ready,
-            not_ready=len(service.endpoints) - ready,
-            cluster_ips=self._cluster_ips(service),
-            load_balancer_ingress=self._load_balancer_ingress(service),
+            matching=len(service.members),
+            ready=service.ready,
+            not_ready=service.not_ready,
+            cluster_ips=_shown(self._cluster_ips(service)),
+            load_balancer_ingress=_shown(self._load_balancer_ingress(service)),
             ports=map(port_message, spec.ports if spec else ()),
             refused=bool(problems),
             refused_reason="; ".join(map(str, problems)),
@@ -137,10 +159,14 @@ class Lookup:
         return tuple(entry.ip or entry.hostname for entry in ingress)
 
 
-def _not_found(service: Key, message: str) -> RpcError:
+def _shown(texts: Iterable[str]) -> Iterator[str]:
+    """As many addresses or names as a summary shows, each as long as one may be."""
+    return (escaped(text, SUBDOMAIN_MAX) for text in islice(texts, _ADDRESSES_MAX))
+
+
+def _not_found(kind: Kind, key: Key, message: str = "") -> RpcError:
+    text = message or f"there is no {kind.value} {key}"
     resource = error_details_pb2.ResourceInfo(
-        resource_type=Kind.VIRTUAL_MACHINE_SERVICE.value,
-        resource_name=str(service),
-        description=message,
+        resource_type=kind.value, resource_name=str(key), description=text
     )
-    return RpcError(Code.NOT_FOUND, message, [resource])
+    return RpcError(Code.NOT_FOUND, text, [resource])

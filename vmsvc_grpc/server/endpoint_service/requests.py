@@ -10,7 +10,8 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from enum import Enum
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
@@ -21,16 +22,29 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.server.call import Code, RpcError
 
-# The contract in the proto names both.
-PAGE_SIZE_DEFAULT = 500
-PAGE_SIZE_MAX = 1000
+
+class PageSizes(NamedTuple):
+    """How many entries a page has where the client does not say, and at most."""
+
+    default: int
+    most: int
+
+
+# The contract in the proto names them.
+SERVICES = PageSizes(default=500, most=1000)
+EXPLAINED = PageSizes(default=250, most=500)
 
 # Details travel as a header: clients refuse more than 8 KiB of those by default, and
 # base64 and the names around it take their part.
 _VIOLATIONS_BYTES_MAX = 4096
 _SHOWN_MAX = 80
 
-_PAGE_TOKENS = "1"  # The first thing in each: which release understands it.
+_TOKEN_CHARACTERS_MAX = 4096  # Ours have four names at most, of 253 characters.
+_COUNT_DIGITS_MAX = 9
+
+# The first thing in each page token: whose it is, and which release understands it.
+_OF_SERVICES = "services 1"
+_OF_EXPLAINED = "explained 1"
 
 _FILTER_CLASSES: Mapping[int, FilterClass] = {
     pb.READINESS_UNSPECIFIED: FilterClass.READY_ONLY,
@@ -75,6 +89,33 @@ class ListQuery:
     after: Key | None
 
 
+class ExplainedPart(Enum):
+    """Which VMs an explanation tells of; in this order."""
+
+    MEMBERS = "members"
+    NEAR = "near"
+    UNREADABLE = "unreadable"
+
+
+class ExplainedPlace(NamedTuple):
+    """The last VM of a page. `told` is how many of the part have been told by then."""
+
+    part: ExplainedPart
+    distance: int
+    name: str
+    told: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainQuery:
+    """Which page of which service's VMs. `vm_name` "": all; `after` None: the first page."""
+
+    service: Key
+    vm_name: str
+    size: int
+    after: ExplainedPlace | None
+
+
 class _Violations:
     """What is wrong with one request, field by field."""
 
@@ -114,14 +155,23 @@ def resolve(raw: bytes) -> ResolveQuery:
     return ResolveQuery(service, filter_class)
 
 
-def explain(raw: bytes) -> Key:
-    """An ExplainEndpointsRequest: the service's name."""
+def explain(raw: bytes) -> ExplainQuery:
+    """An ExplainEndpointsRequest."""
     request = _parsed(pb.ExplainEndpointsRequest, raw)
     violations = _Violations()
     service = _service("service", request.service, violations)
+    if request.vm_name and not is_dns_1123_subdomain(request.vm_name):
+        text = f"{_shown(request.vm_name)} cannot be a VM's name; write it without its namespace"
+        violations.add("vm_name", text)
+    size = _page_size(request.page_size, EXPLAINED, violations)
+    after = None
+    if request.page_token:
+        after = _explained_place(request)
+        if after is None:
+            violations.add("page_token", _ANOTHERS)
     violations.check()
     assert service is not None
-    return service
+    return ExplainQuery(service, request.vm_name, size, after)
 
 
 def watch(raw: bytes, services_per_stream_max: int) -> WatchQuery:
@@ -158,39 +208,77 @@ def list_page(raw: bytes) -> ListQuery:
     violations = _Violations()
     if request.namespace:
         _check_namespace("namespace", request.namespace, violations)
-    if request.page_size < 0:
-        text = f"{request.page_size} is negative; use 1 to {PAGE_SIZE_MAX}, or 0 for the default"
-        violations.add("page_size", text)
+    size = _page_size(request.page_size, SERVICES, violations)
     after = None
     if request.page_token:
-        after = _page_token_key(request.namespace, request.page_token)
+        after = _listed_key(request.namespace, request.page_token)
         if after is None:
-            violations.add(
-                "page_token",
-                "is not a next_page_token of the same namespace; send the one of the page "
-                "before, or none to begin again",
-            )
+            violations.add("page_token", _ANOTHERS)
     violations.check()
-    size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
     return ListQuery(request.namespace or None, size, after)
 
 
-def page_token(namespace: str | None, last: Key) -> str:
+_ANOTHERS = (
+    "is not a next_page_token of this method for the same request; send the one of the page "
+    "before, with all other fields as they were, or none to begin again"
+)
+
+
+def _page_size(asked: int, sizes: PageSizes, violations: _Violations) -> int:
+    if asked < 0:
+        text = f"{asked} is negative; use 1 to {sizes.most}, or 0 for the default"
+        violations.add("page_size", text)
+    return min(asked or sizes.default, sizes.most)
+
+
+def services_token(namespace: str | None, last: Key) -> str:
     """The token for the page after the service `last`, of the same `namespace` (None: all)."""
-    text = "\n".join((_PAGE_TOKENS, namespace or "", *last))
-    return base64.urlsafe_b64encode(text.encode()).decode()
+    return _token(_OF_SERVICES, namespace or "", *last)
 
 
-def _page_token_key(namespace: str, token: str) -> Key | None:
-    try:
-        text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-    match text.split("\n"):
-        case [version, of, *last] if version == _PAGE_TOKENS and of == namespace:
+def explained_token(query: ExplainQuery, last: ExplainedPlace) -> str:
+    """The token for the page after the VM `last`, of the same query."""
+    place = (last.part.value, str(last.distance), last.name, str(last.told))
+    return _token(_OF_EXPLAINED, str(query.service), query.vm_name, *place)
+
+
+def _listed_key(namespace: str, token: str) -> Key | None:
+    match _token_parts(token):
+        case [kind, of, *last] if kind == _OF_SERVICES and of == namespace:
             if len(last) == len(Key._fields) and (not namespace or namespace == last[0]):
                 return Key(*last)
     return None
+
+
+def _explained_place(request: pb.ExplainEndpointsRequest) -> ExplainedPlace | None:
+    asked = [_OF_EXPLAINED, request.service, request.vm_name]
+    match _token_parts(request.page_token):
+        case [*of, part, distance, name, told] if of == asked and part in _PARTS:
+            if _is_count(distance) and _is_count(told):
+                return ExplainedPlace(_PARTS[part], int(distance), name, int(told))
+    return None
+
+
+_PARTS: Mapping[str, ExplainedPart] = {part.value: part for part in ExplainedPart}
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _COUNT_DIGITS_MAX
+
+
+def _token(*parts: str) -> str:
+    # Of none a name can have a line end in it.
+    return base64.urlsafe_b64encode("\n".join(parts).encode()).decode()
+
+
+def _token_parts(token: str) -> list[str]:
+    """What a token is made of; nothing if it is none."""
+    if len(token) > _TOKEN_CHARACTERS_MAX:
+        return []
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode().split("\n")
+    except (binascii.Error, ValueError):
+        return []
 
 
 def _parsed(kind: type[_Request], raw: bytes) -> _Request:

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvmsvc/v1/endpoint_service.proto\x12\x08vmsvc.v1\"R\n\x17ResolveEndpointsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12&\n\treadiness\x18\x02 \x01(\x0e\x32\x13.vmsvc.v1.Readiness\"G\n\x18ResolveEndpointsResponse\x12+\n\x0c\x65ndpoint_set\x18\x01 \x01(\x0b\x32\x15.vmsvc.v1.EndpointSet\"\x95\x01\n\x15WatchEndpointsRequest\x12*\n\x08services\x18\x01 \x03(\x0b\x32\x18.vmsvc.v1.WatchedService\x12\x12\n\nnamespaces\x18\x02 \x03(\t\x12\x14\n\x0c\x61ll_services\x18\x03 \x01(\x08\x12&\n\treadiness\x18\x04 \x01(\x0e\x32\x13.vmsvc.v1.Readiness\"3\n\x0eWatchedService\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\xdc\x01\n\x16WatchEndpointsResponse\x12)\n\x08snapshot\x18\x01 \x01(\x0b\x32\x15.vmsvc.v1.EndpointSetH\x00\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x0f.vmsvc.v1.DeltaH\x00\x12$\n\x07\x63urrent\x18\x03 \x01(\x0b\x32\x11.vmsvc.v1.CurrentH\x00\x12\"\n\x06\x61\x62sent\x18\x04 \x01(\x0b\x32\x10.vmsvc.v1.AbsentH\x00\x12\"\n\x06synced\x18\x05 \x01(\x0b\x32\x10.vmsvc.v1.SyncedH\x00\x42\x07\n\x05\x65vent\"\x87\x01\n\x0b\x45ndpointSet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x1d\n\x05ports\x18\x04 \x03(\x0b\x32\x0e.vmsvc.v1.Port\x12%\n\tendpoints\x18\x05 \x03(\x0b\x32\x12.vmsvc.v1.Endpoint\"I\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x13\n\x0btarget_port\x18\x03 \x01(\r\x12\x10\n\x08protocol\x18\x04 \x01(\t\"Y\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07vm_name\x18\x03 \x01(\t\x12\x0e\n\x06vm_uid\x18\x04 \x01(\t\x12\x0c\n\x04zone\x18\x05 \x01(\t\".\n\x0b\x45ndpointKey\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06vm_uid\x18\x02 \x01(\t\"\xbf\x01\n\x05\x44\x65lta\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\t\x12&\n\x07removed\x18\x04 \x03(\x0b\x32\x15.vmsvc.v1.EndpointKey\x12$\n\x08upserted\x18\x05 \x03(\x0b\x32\x12.vmsvc.v1.Endpoint\x12\x15\n\rports_changed\x18\x06 \x01(\x08\x12\x1d\n\x05ports\x18\x07 \x03(\x0b\x32\x0e.vmsvc.v1.Port\"=\n\x07\x43urrent\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x9f\x01\n\x06\x41\x62sent\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.vmsvc.v1.Absent.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_NOT_FOUND\x10\x01\x12\x12\n\x0eREASON_REFUSED\x10\x02\"\x08\n\x06Synced\"O\n\x13ListServicesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x14ListServicesResponse\x12*\n\x08services\x18\x01 \x03(\x0b\x32\x18.vmsvc.v1.ServiceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdf\x01\n\x0eServiceSummary\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08matching\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\r\x12\x11\n\tnot_ready\x18\x05 \x01(\r\x12\x13\n\x0b\x63luster_ips\x18\x06 \x03(\t\x12\x1d\n\x15load_balancer_ingress\x18\x07 \x03(\t\x12\x1d\n\x05ports\x18\x08 \x03(\x0b\x32\x0e.vmsvc.v1.Port\x12\x0f\n\x07refused\x18\t \x01(\x08\x12\x16\n\x0erefused_reason\x18\n \x01(\t\"*\n\x17\x45xplainEndpointsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"\xb5\x02\n\x18\x45xplainEndpointsResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x42\n\x08selector\x18\x02 \x03(\x0b\x32\x30.vmsvc.v1.ExplainEndpointsResponse.SelectorEntry\x12\x13\n\x0bip_families\x18\x03 \x03(\t\x12#\n\x08problems\x18\x04 \x03(\x0b\x32\x11.vmsvc.v1.Problem\x12=\n\x10virtual_machines\x18\x05 \x03(\x0b\x32#.vmsvc.v1.VirtualMachineExplanation\x12\x1a\n\x12serving_last_valid\x18\x06 \x01(\x08\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x07Problem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xdf\x02\n\x19VirtualMachineExplanation\x12\x0f\n\x07vm_name\x18\x01 \x01(\t\x12\x0e\n\x06vm_uid\x18\x02 \x01(\t\x12<\n\x07verdict\x18\x03 \x01(\x0e\x32+.vmsvc.v1.VirtualMachineExplanation.Verdict\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12%\n\tendpoints\x18\x05 \x03(\x0b\x32\x12.vmsvc.v1.Endpoint\"\xaa\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_READY\x10\x01\x12\x15\n\x11VERDICT_NOT_READY\x10\x02\x12\x16\n\x12VERDICT_NO_ADDRESS\x10\x03\x12\x19\n\x15VERDICT_LABELS_DIFFER\x10\x04\x12\x14\n\x10VERDICT_DELETING\x10\x05\x12\x13\n\x0fVERDICT_INVALID\x10\x06*S\n\tReadiness\x12\x19\n\x15READINESS_UNSPECIFIED\x10\x00\x12\x18\n\x14READINESS_READY_ONLY\x10\x01\x12\x11\n\rREADINESS_ALL\x10\x02\x32\xed\x02\n\x0f\x45ndpointService\x12Y\n\x10ResolveEndpoints\x12!.vmsvc.v1.ResolveEndpointsRequest\x1a\".vmsvc.v1.ResolveEndpointsResponse\x12U\n\x0eWatchEndpoints\x12\x1f.vmsvc.v1.WatchEndpointsRequest\x1a .vmsvc.v1.WatchEndpointsResponse0\x01\x12M\n\x0cListServices\x12\x1d.vmsvc.v1.ListServicesRequest\x1a\x1e.vmsvc.v1.ListServicesResponse\x12Y\n\x10\x45xplainEndpoints\x12!.vmsvc.v1.ExplainEndpointsRequest\x1a\".vmsvc.v1.ExplainEndpointsResponseBc\n\x0bio.vmsvc.v1B\x14\x45ndpointServiceProtoP\x01Z<github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1;vmsvcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvmsvc/v1/endpoint_service.proto\x12\x08vmsvc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x17ResolveEndpointsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12&\n\treadiness\x18\x02 \x01(\x0e\x32\x13.vmsvc.v1.Readiness\"G\n\x18ResolveEndpointsResponse\x12+\n\x0c\x65ndpoint_set\x18\x01 \x01(\x0b\x32\x15.vmsvc.v1.EndpointSet\"\x95\x01\n\x15WatchEndpointsRequest\x12*\n\x08services\x18\x01 \x03(\x0b\x32\x18.vmsvc.v1.WatchedService\x12\x12\n\nnamespaces\x18\x02 \x03(\t\x12\x14\n\x0c\x61ll_services\x18\x03 \x01(\x08\x12&\n\treadiness\x18\x04 \x01(\x0e\x32\x13.vmsvc.v1.Readiness\"3\n\x0eWatchedService\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\xdc\x01\n\x16WatchEndpointsResponse\x12)\n\x08snapshot\x18\x01 \x01(\x0b\x32\x15.vmsvc.v1.EndpointSetH\x00\x12 \n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x0f.vmsvc.v1.DeltaH\x00\x12$\n\x07\x63urrent\x18\x03 \x01(\x0b\x32\x11.vmsvc.v1.CurrentH\x00\x12\"\n\x06\x61\x62sent\x18\x04 \x01(\x0b\x32\x10.vmsvc.v1.AbsentH\x00\x12\"\n\x06synced\x18\x05 \x01(\x0b\x32\x10.vmsvc.v1.SyncedH\x00\x42\x07\n\x05\x65vent\"\x87\x01\n\x0b\x45ndpointSet\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x1d\n\x05ports\x18\x04 \x03(\x0b\x32\x0e.vmsvc.v1.Port\x12%\n\tendpoints\x18\x05 \x03(\x0b\x32\x12.vmsvc.v1.Endpoint\"I\n\x04Port\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x13\n\x0btarget_port\x18\x03 \x01(\r\x12\x10\n\x08protocol\x18\x04 \x01(\t\"Y\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07vm_name\x18\x03 \x01(\t\x12\x0e\n\x06vm_uid\x18\x04 \x01(\t\x12\x0c\n\x04zone\x18\x05 \x01(\t\".\n\x0b\x45ndpointKey\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06vm_uid\x18\x02 \x01(\t\"\xbf\x01\n\x05\x44\x65lta\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\t\x12&\n\x07removed\x18\x04 \x03(\x0b\x32\x15.vmsvc.v1.EndpointKey\x12$\n\x08upserted\x18\x05 \x03(\x0b\x32\x12.vmsvc.v1.Endpoint\x12\x15\n\rports_changed\x18\x06 \x01(\x08\x12\x1d\n\x05ports\x18\x07 \x03(\x0b\x32\x0e.vmsvc.v1.Port\"=\n\x07\x43urrent\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x9f\x01\n\x06\x41\x62sent\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.vmsvc.v1.Absent.Reason\x12\x0f\n\x07message\x18\x03 \x01(\t\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10REASON_NOT_FOUND\x10\x01\x12\x12\n\x0eREASON_REFUSED\x10\x02\"\x08\n\x06Synced\"O\n\x13ListServicesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x14ListServicesResponse\x12*\n\x08services\x18\x01 \x03(\x0b\x32\x18.vmsvc.v1.ServiceSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdf\x01\n\x0eServiceSummary\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08matching\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\r\x12\x11\n\tnot_ready\x18\x05 \x01(\r\x12\x13\n\x0b\x63luster_ips\x18\x06 \x03(\t\x12\x1d\n\x15load_balancer_ingress\x18\x07 \x03(\t\x12\x1d\n\x05ports\x18\x08 \x03(\x0b\x32\x0e.vmsvc.v1.Port\x12\x0f\n\x07refused\x18\t \x01(\x08\x12\x16\n\x0erefused_reason\x18\n \x01(\t\"b\n\x17\x45xplainEndpointsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07vm_name\x18\x04 \x01(\t\"\xcb\x03\n\x18\x45xplainEndpointsResponse\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x42\n\x08selector\x18\x02 \x03(\x0b\x32\x30.vmsvc.v1.ExplainEndpointsResponse.SelectorEntry\x12\x13\n\x0bip_families\x18\x03 \x03(\t\x12#\n\x08problems\x18\x04 \x03(\x0b\x32\x11.vmsvc.v1.Problem\x12=\n\x10virtual_machines\x18\x05 \x03(\x0b\x32#.vmsvc.v1.VirtualMachineExplanation\x12\x1a\n\x12serving_last_valid\x18\x06 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x07 \x01(\t\x12\x10\n\x08matching\x18\x08 \x01(\r\x12\r\n\x05ready\x18\t \x01(\r\x12\x11\n\tnot_ready\x18\n \x01(\r\x12\x13\n\x0bnear_misses\x18\x0b \x01(\r\x12\x1e\n\x16near_misses_incomplete\x18\x0c \x01(\x08\x12\x12\n\nunreadable\x18\r \x01(\r\x1a/\n\rSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x07Problem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaa\x03\n\x19VirtualMachineExplanation\x12\x0f\n\x07vm_name\x18\x01 \x01(\t\x12\x0e\n\x06vm_uid\x18\x02 \x01(\t\x12<\n\x07verdict\x18\x03 \x01(\x0e\x32+.vmsvc.v1.VirtualMachineExplanation.Verdict\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12%\n\tendpoints\x18\x05 \x03(\x0b\x32\x12.vmsvc.v1.Endpoint\x12,\n\x0fready_condition\x18\x06 \x01(\x0b\x32\x13.vmsvc.v1.Condition\"\xc7\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_READY\x10\x01\x12\x15\n\x11VERDICT_NOT_READY\x10\x02\x12\x16\n\x12VERDICT_NO_ADDRESS\x10\x03\x12\x19\n\x15VERDICT_LABELS_DIFFER\x10\x04\x12\x14\n\x10VERDICT_DELETING\x10\x05\x12\x13\n\x0fVERDICT_INVALID\x10\x06\x12\x1b\n\x17VERDICT_SERVICE_REFUSED\x10\x07\"v\n\tCondition\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x14last_transition_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*S\n\tReadiness\x12\x19\n\x15READINESS_UNSPECIFIED\x10\x00\x12\x18\n\x14READINESS_READY_ONLY\x10\x01\x12\x11\n\rREADINESS_ALL\x10\x02\x32\xed\x02\n\x0f\x45ndpointService\x12Y\n\x10ResolveEndpoints\x12!.vmsvc.v1.ResolveEndpointsRequest\x1a\".vmsvc.v1.ResolveEndpointsResponse\x12U\n\x0eWatchEndpoints\x12\x1f.vmsvc.v1.WatchEndpointsRequest\x1a .vmsvc.v1.WatchEndpointsResponse0\x01\x12M\n\x0cListServices\x12\x1d.vmsvc.v1.ListServicesRequest\x1a\x1e.vmsvc.v1.ListServicesResponse\x12Y\n\x10\x45xplainEndpoints\x12!.vmsvc.v1.ExplainEndpointsRequest\x1a\".vmsvc.v1.ExplainEndpointsResponseBc\n\x0bio.vmsvc.v1B\x14\x45ndpointServiceProtoP\x01Z<github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1;vmsvcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,54 +35,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\013io.vmsvc.v1B\024EndpointServiceProtoP\001Z<github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1;vmsvcv1'
   _globals['_EXPLAINENDPOINTSRESPONSE_SELECTORENTRY']._loaded_options = None
   _globals['_EXPLAINENDPOINTSRESPONSE_SELECTORENTRY']._serialized_options = b'8\001'
-  _globals['_READINESS']._serialized_start=2564
-  _globals['_READINESS']._serialized_end=2647
-  _globals['_RESOLVEENDPOINTSREQUEST']._serialized_start=45
-  _globals['_RESOLVEENDPOINTSREQUEST']._serialized_end=127
-  _globals['_RESOLVEENDPOINTSRESPONSE']._serialized_start=129
-  _globals['_RESOLVEENDPOINTSRESPONSE']._serialized_end=200
-  _globals['_WATCHENDPOINTSREQUEST']._serialized_start=203
-  _globals['_WATCHENDPOINTSREQUEST']._serialized_end=352
-  _globals['_WATCHEDSERVICE']._serialized_start=354
-  _globals['_WATCHEDSERVICE']._serialized_end=405
-  _globals['_WATCHENDPOINTSRESPONSE']._serialized_start=408
-  _globals['_WATCHENDPOINTSRESPONSE']._serialized_end=628
-  _globals['_ENDPOINTSET']._serialized_start=631
-  _globals['_ENDPOINTSET']._serialized_end=766
-  _globals['_PORT']._serialized_start=768
-  _globals['_PORT']._serialized_end=841
-  _globals['_ENDPOINT']._serialized_start=843
-  _globals['_ENDPOINT']._serialized_end=932
-  _globals['_ENDPOINTKEY']._serialized_start=934
-  _globals['_ENDPOINTKEY']._serialized_end=980
-  _globals['_DELTA']._serialized_start=983
-  _globals['_DELTA']._serialized_end=1174
-  _globals['_CURRENT']._serialized_start=1176
-  _globals['_CURRENT']._serialized_end=1237
-  _globals['_ABSENT']._serialized_start=1240
-  _globals['_ABSENT']._serialized_end=1399
-  _globals['_ABSENT_REASON']._serialized_start=1325
-  _globals['_ABSENT_REASON']._serialized_end=1399
-  _globals['_SYNCED']._serialized_start=1401
-  _globals['_SYNCED']._serialized_end=1409
-  _globals['_LISTSERVICESREQUEST']._serialized_start=1411
-  _globals['_LISTSERVICESREQUEST']._serialized_end=1490
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1492
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=1583
-  _globals['_SERVICESUMMARY']._serialized_start=1586
-  _globals['_SERVICESUMMARY']._serialized_end=1809
-  _globals['_EXPLAINENDPOINTSREQUEST']._serialized_start=1811
-  _globals['_EXPLAINENDPOINTSREQUEST']._serialized_end=1853
-  _globals['_EXPLAINENDPOINTSRESPONSE']._serialized_start=1856
-  _globals['_EXPLAINENDPOINTSRESPONSE']._serialized_end=2165
-  _globals['_EXPLAINENDPOINTSRESPONSE_SELECTORENTRY']._serialized_start=2118
-  _globals['_EXPLAINENDPOINTSRESPONSE_SELECTORENTRY']._serialized_end=2165
-  _globals['_PROBLEM']._serialized_start=2167
-  _globals['_PROBLEM']._serialized_end=2208
-  _globals['_VIRTUALMACHINEEXPLANATION']._serialized_start=2211
-  _globals['_VIRTUALMACHINEEXPLANATION']._serialized_end=2562
-  _globals['_VIRTUALMACHINEEXPLANATION_VERDICT']._serialized_start=2392
-  _globals['_VIRTUALMACHINEEXPLANATION_VERDICT']._serialized_end=2562
-  _globals['_ENDPOINTSERVICE']._serialized_start=2650
-  _globals['_ENDPOINTSERVICE']._serialized_end=3015
+  _globals['_READINESS']._serialized_start=2998
+  _globals['_READINESS']._serialized_end=3081
+  _globals['_RESOLVEENDPOINTSREQUEST']._serialized_start=78
+  _globals['_RESOLVEENDPOINTSREQUEST']._serialized_end=160
+  _globals['_RESOLVEENDPOINTSRESPONSE']._serialized_start=162
+  _globals['_RESOLVEENDPOINTSRESPONSE']._serialized_end=233
+  _globals['_WATCHENDPOINTSREQUEST']._serialized_start=236
+  _globals['_WATCHENDPOINTSREQUEST']._serialized_end=385
+  _globals['_WATCHEDSERVICE']._serialized_start=387
+  _globals['_WATCHEDSERVICE']._serialized_end=438
+  _globals['_WATCHENDPOINTSRESPONSE']._serialized_start=441
+  _globals['_WATCHENDPOINTSRESPONSE']._serialized_end=661
+  _globals['_ENDPOINTSET']._serialized_start=664
+  _globals['_ENDPOINTSET']._serialized_end=799
+  _globals['_PORT']._serialized_start=801
+  _globals['_PORT']._serialized_end=874
+  _globals['_ENDPOINT']._serialized_start=876
+  _globals['_ENDPOINT']._serialized_end=965
+  _globals['_ENDPOINTKEY']._serialized_start=967
+  _globals['_ENDPOINTKEY']._serialized_end=1013
+  _globals['_DELTA']._serialized_start=1016
+  _globals['_DELTA']._serialized_end=1207
+  _globals['_CURRENT']._serialized_start=1209
+  _globals['_CURRENT']._serialized_end=1270
+  _globals['_ABSENT']._serialized_start=1273
+  _globals['_ABSENT']._serialized_end=1432
+  _globals['_ABSENT_REASON']._serialized_start=1358
+  _globals['_ABSENT_REASON']._serialized_end=1432
+  _globals['_SYNCED']._serialized_start=1434
+  _globals['_SYNCED']._serialized_end=1442
+  _globals['_LISTSERVICESREQUEST']._serialized_start=1444
+  _globals['_LISTSERVICESREQUEST']._serialized_end=1523
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=1525
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=1616
+  _globals['_SERVICESUMMARY']._serialized_start=1619
+  _globals['_SERVICESUMMARY']._serialized_end=1842
+  _globals['_EXPLAINENDPOINTSREQUEST']._serialized_start=1844
+  _globals['_EXPLAINENDPOINTSREQUEST']._serialized_end=1942
+  _globals['_EXPLAINENDPOINTSRESPONSE']._serialized_start=1945
+  _globals['_EXPLAINENDPOINTSRESPONSE']._serialized_end=2404
+  _globals['_EXPLAINENDPOINTSRESPONSE_SELECTORENTRY']._serialized_start=2357
+  _globals['_EXPLAINENDPOINTSRESPONSE_SELECTORENTRY']._serialized_end=2404
+  _globals['_PROBLEM']._serialized_start=2406
+  _globals['_PROBLEM']._serialized_end=2447
+  _globals['_VIRTUALMACHINEEXPLANATION']._serialized_start=2450
+  _globals['_VIRTUALMACHINEEXPLANATION']._serialized_end=2876
+  _globals['_VIRTUALMACHINEEXPLANATION_VERDICT']._serialized_start=2677
+  _globals['_VIRTUALMACHINEEXPLANATION_VERDICT']._serialized_end=2876
+  _globals['_CONDITION']._serialized_start=2878
+  _globals['_CONDITION']._serialized_end=2996
+  _globals['_ENDPOINTSERVICE']._serialized_start=3084
+  _globals['_ENDPOINTSERVICE']._serialized_end=3449
 # @@protoc_insertion_point(module_scope)

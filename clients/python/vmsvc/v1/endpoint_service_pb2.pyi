@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -205,13 +208,19 @@ class ServiceSummary(_message.Message):
     def __init__(self, service: _Optional[str] = ..., type: _Optional[str] = ..., matching: _Optional[int] = ..., ready: _Optional[int] = ..., not_ready: _Optional[int] = ..., cluster_ips: _Optional[_Iterable[str]] = ..., load_balancer_ingress: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[Port, _Mapping]]] = ..., refused: _Optional[bool] = ..., refused_reason: _Optional[str] = ...) -> None: ...
 
 class ExplainEndpointsRequest(_message.Message):
-    __slots__ = ("service",)
+    __slots__ = ("service", "page_size", "page_token", "vm_name")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VM_NAME_FIELD_NUMBER: _ClassVar[int]
     service: str
-    def __init__(self, service: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    vm_name: str
+    def __init__(self, service: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., vm_name: _Optional[str] = ...) -> None: ...
 
 class ExplainEndpointsResponse(_message.Message):
-    __slots__ = ("service", "selector", "ip_families", "problems", "virtual_machines", "serving_last_valid")
+    __slots__ = ("service", "selector", "ip_families", "problems", "virtual_machines", "serving_last_valid", "next_page_token", "matching", "ready", "not_ready", "near_misses", "near_misses_incomplete", "unreadable")
     class SelectorEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -225,13 +234,27 @@ class ExplainEndpointsResponse(_message.Message):
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     VIRTUAL_MACHINES_FIELD_NUMBER: _ClassVar[int]
     SERVING_LAST_VALID_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MATCHING_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    NEAR_MISSES_FIELD_NUMBER: _ClassVar[int]
+    NEAR_MISSES_INCOMPLETE_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_FIELD_NUMBER: _ClassVar[int]
     service: str
     selector: _containers.ScalarMap[str, str]
     ip_families: _containers.RepeatedScalarFieldContainer[str]
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
     virtual_machines: _containers.RepeatedCompositeFieldContainer[VirtualMachineExplanation]
     serving_last_valid: bool
-    def __init__(self, service: _Optional[str] = ..., selector: _Optional[_Mapping[str, str]] = ..., ip_families: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., virtual_machines: _Optional[_Iterable[_Union[VirtualMachineExplanation, _Mapping]]] = ..., serving_last_valid: _Optional[bool] = ...) -> None: ...
+    next_page_token: str
+    matching: int
+    ready: int
+    not_ready: int
+    near_misses: int
+    near_misses_incomplete: bool
+    unreadable: int
+    def __init__(self, service: _Optional[str] = ..., selector: _Optional[_Mapping[str, str]] = ..., ip_families: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., virtual_machines: _Optional[_Iterable[_Union[VirtualMachineExplanation, _Mapping]]] = ..., serving_last_valid: _Optional[bool] = ..., next_page_token: _Optional[str] = ..., matching: _Optional[int] = ..., ready: _Optional[int] = ..., not_ready: _Optional[int] = ..., near_misses: _Optional[int] = ..., near_misses_incomplete: _Optional[bool] = ..., unreadable: _Optional[int] = ...) -> None: ...
 
 class Problem(_message.Message):
     __slots__ = ("field", "message")
@@ -242,7 +265,7 @@ class Problem(_message.Message):
     def __init__(self, field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class VirtualMachineExplanation(_message.Message):
-    __slots__ = ("vm_name", "vm_uid", "verdict", "reasons", "endpoints")
+    __slots__ = ("vm_name", "vm_uid", "verdict", "reasons", "endpoints", "ready_condition")
     class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         VERDICT_UNSPECIFIED: _ClassVar[VirtualMachineExplanation.Verdict]
@@ -252,6 +275,7 @@ class VirtualMachineExplanation(_message.Message):
         VERDICT_LABELS_DIFFER: _ClassVar[VirtualMachineExplanation.Verdict]
         VERDICT_DELETING: _ClassVar[VirtualMachineExplanation.Verdict]
         VERDICT_INVALID: _ClassVar[VirtualMachineExplanation.Verdict]
+        VERDICT_SERVICE_REFUSED: _ClassVar[VirtualMachineExplanation.Verdict]
     VERDICT_UNSPECIFIED: VirtualMachineExplanation.Verdict
     VERDICT_READY: VirtualMachineExplanation.Verdict
     VERDICT_NOT_READY: VirtualMachineExplanation.Verdict
@@ -259,14 +283,29 @@ class VirtualMachineExplanation(_message.Message):
     VERDICT_LABELS_DIFFER: VirtualMachineExplanation.Verdict
     VERDICT_DELETING: VirtualMachineExplanation.Verdict
     VERDICT_INVALID: VirtualMachineExplanation.Verdict
+    VERDICT_SERVICE_REFUSED: VirtualMachineExplanation.Verdict
     VM_NAME_FIELD_NUMBER: _ClassVar[int]
     VM_UID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    READY_CONDITION_FIELD_NUMBER: _ClassVar[int]
     vm_name: str
     vm_uid: str
     verdict: VirtualMachineExplanation.Verdict
     reasons: _containers.RepeatedScalarFieldContainer[str]
     endpoints: _containers.RepeatedCompositeFieldContainer[Endpoint]
-    def __init__(self, vm_name: _Optional[str] = ..., vm_uid: _Optional[str] = ..., verdict: _Optional[_Union[VirtualMachineExplanation.Verdict, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
+    ready_condition: Condition
+    def __init__(self, vm_name: _Optional[str] = ..., vm_uid: _Optional[str] = ..., verdict: _Optional[_Union[VirtualMachineExplanation.Verdict, str]] = ..., reasons: _Optional[_Iterable[str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., ready_condition: _Optional[_Union[Condition, _Mapping]] = ...) -> None: ...
+
+class Condition(_message.Message):
+    __slots__ = ("status", "reason", "message", "last_transition_time")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LAST_TRANSITION_TIME_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    reason: str
+    message: str
+    last_transition_time: _timestamp_pb2.Timestamp
+    def __init__(self, status: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., last_transition_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -130,6 +130,10 @@ class EndpointServiceServicer:
     def ListServices(self, request, context):
         """ListServices lists services by namespace and name, with counts, one page at
         a time. Refused services are listed, with the reason.
+
+        A page is small enough for any client (1 MiB), and may therefore be shorter
+        than asked for: only an empty `next_page_token` says that there is no more. A service that is there from
+        the first page to the last is told once, whatever comes and goes meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,11 +141,17 @@ class EndpointServiceServicer:
 
     def ExplainEndpoints(self, request, context):
         """ExplainEndpoints says for each VM that is in a service, or nearly is, why it
-        is or is not; and what is wrong with the service itself.
+        is or is not; and what is wrong with the service itself. One page at a time,
+        as ListServices.
 
-        A VM is nearly in a service if it has at least one of the selector's keys as
-        a label, in the service's namespace. NOT_FOUND if there is no such service;
-        a refused one is explained.
+        First come all VMs that the service selects. Then, up to 100, those that are
+        nearly in it: they have at least one of the selector's keys as a label, in
+        the service's namespace, or are selected and being deleted. Of many the
+        server looks at some 2,000, those first that got their labels last, and tells
+        the nearest of them. Then, up to 100, VMs that cannot be read.
+
+        NOT_FOUND if there is no such service, or no such VM where one is named. A
+        refused service is explained, with the VMs that it selects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -79,14 +79,24 @@ class EndpointServiceStub:
     ListServices: _grpc.UnaryUnaryMultiCallable[_endpoint_service_pb2.ListServicesRequest, _endpoint_service_pb2.ListServicesResponse]
     """ListServices lists services by namespace and name, with counts, one page at
     a time. Refused services are listed, with the reason.
+
+    A page is small enough for any client (1 MiB), and may therefore be shorter
+    than asked for: only an empty `next_page_token` says that there is no more. A service that is there from
+    the first page to the last is told once, whatever comes and goes meanwhile.
     """
     ExplainEndpoints: _grpc.UnaryUnaryMultiCallable[_endpoint_service_pb2.ExplainEndpointsRequest, _endpoint_service_pb2.ExplainEndpointsResponse]
     """ExplainEndpoints says for each VM that is in a service, or nearly is, why it
-    is or is not; and what is wrong with the service itself.
+    is or is not; and what is wrong with the service itself. One page at a time,
+    as ListServices.
 
-    A VM is nearly in a service if it has at least one of the selector's keys as
-    a label, in the service's namespace. NOT_FOUND if there is no such service;
-    a refused one is explained.
+    First come all VMs that the service selects. Then, up to 100, those that are
+    nearly in it: they have at least one of the selector's keys as a label, in
+    the service's namespace, or are selected and being deleted. Of many the
+    server looks at some 2,000, those first that got their labels last, and tells
+    the nearest of them. Then, up to 100, VMs that cannot be read.
+
+    NOT_FOUND if there is no such service, or no such VM where one is named. A
+    refused service is explained, with the VMs that it selects.
     """
 
 @_typing.type_check_only
@@ -140,14 +150,24 @@ class EndpointServiceAsyncStub(EndpointServiceStub):
     ListServices: _aio.UnaryUnaryMultiCallable[_endpoint_service_pb2.ListServicesRequest, _endpoint_service_pb2.ListServicesResponse]  # type: ignore[assignment]
     """ListServices lists services by namespace and name, with counts, one page at
     a time. Refused services are listed, with the reason.
+
+    A page is small enough for any client (1 MiB), and may therefore be shorter
+    than asked for: only an empty `next_page_token` says that there is no more. A service that is there from
+    the first page to the last is told once, whatever comes and goes meanwhile.
     """
     ExplainEndpoints: _aio.UnaryUnaryMultiCallable[_endpoint_service_pb2.ExplainEndpointsRequest, _endpoint_service_pb2.ExplainEndpointsResponse]  # type: ignore[assignment]
     """ExplainEndpoints says for each VM that is in a service, or nearly is, why it
-    is or is not; and what is wrong with the service itself.
+    is or is not; and what is wrong with the service itself. One page at a time,
+    as ListServices.
 
-    A VM is nearly in a service if it has at least one of the selector's keys as
-    a label, in the service's namespace. NOT_FOUND if there is no such service;
-    a refused one is explained.
+    First come all VMs that the service selects. Then, up to 100, those that are
+    nearly in it: they have at least one of the selector's keys as a label, in
+    the service's namespace, or are selected and being deleted. Of many the
+    server looks at some 2,000, those first that got their labels last, and tells
+    the nearest of them. Then, up to 100, VMs that cannot be read.
+
+    NOT_FOUND if there is no such service, or no such VM where one is named. A
+    refused service is explained, with the VMs that it selects.
     """
 
 class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -216,6 +236,10 @@ class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_endpoint_service_pb2.ListServicesResponse, _abc.Awaitable[_endpoint_service_pb2.ListServicesResponse]]:
         """ListServices lists services by namespace and name, with counts, one page at
         a time. Refused services are listed, with the reason.
+
+        A page is small enough for any client (1 MiB), and may therefore be shorter
+        than asked for: only an empty `next_page_token` says that there is no more. A service that is there from
+        the first page to the last is told once, whatever comes and goes meanwhile.
         """
 
     @_abc_1.abstractmethod
@@ -225,11 +249,17 @@ class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_endpoint_service_pb2.ExplainEndpointsResponse, _abc.Awaitable[_endpoint_service_pb2.ExplainEndpointsResponse]]:
         """ExplainEndpoints says for each VM that is in a service, or nearly is, why it
-        is or is not; and what is wrong with the service itself.
+        is or is not; and what is wrong with the service itself. One page at a time,
+        as ListServices.
 
-        A VM is nearly in a service if it has at least one of the selector's keys as
-        a label, in the service's namespace. NOT_FOUND if there is no such service;
-        a refused one is explained.
+        First come all VMs that the service selects. Then, up to 100, those that are
+        nearly in it: they have at least one of the selector's keys as a label, in
+        the service's namespace, or are selected and being deleted. Of many the
+        server looks at some 2,000, those first that got their labels last, and tells
+        the nearest of them. Then, up to 100, VMs that cannot be read.
+
+        NOT_FOUND if there is no such service, or no such VM where one is named. A
+        refused service is explained, with the VMs that it selects.
         """
 
 def add_EndpointServiceServicer_to_server(servicer: EndpointServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

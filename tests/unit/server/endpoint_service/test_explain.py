@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
 from tests.unit.counting import counted_calls
@@ -19,16 +23,30 @@ from vmsvc_grpc.model.objects import (
     Object,
     Probe,
     Readiness,
+    ReadyWords,
     VirtualMachine,
     VirtualMachineService,
 )
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.server.endpoint_service.explain import explanation
+from vmsvc_grpc.server.endpoint_service.explain import Explainer, Remarks, no_remarks
+from vmsvc_grpc.server.endpoint_service.requests import explain
+from vmsvc_grpc.server.limits import Limits
 
 _Of = pb.VirtualMachineExplanation
 TWO = spec({"app": "web", "tier": "front"})
 FRONT = {"app": "web", "tier": "front"}
 BAD_YAML = Problem("status.network", "expected 'object', got 'str'")
+
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+
+def explanation(
+    cache: Cache, service: Key = WEB, remarks: Remarks = no_remarks, **fields: Any
+) -> pb.ExplainEndpointsResponse | None:
+    asked = pb.ExplainEndpointsRequest(service=str(service), **fields)
+    explainer = Explainer(cache, Limits().page_bytes_max, remarks)
+    return explainer.page(explain(asked.SerializeToString()), NOW)
 
 
 def explained(*objects: Object) -> pb.ExplainEndpointsResponse:
@@ -131,6 +149,45 @@ def test_a_vm_is_explained(
     assert [e.address for e in told.endpoints] == (["10.0.0.1"] if in_it else [])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(ReadyWords("", "", ""), "", id="no words"),
+        pytest.param(ReadyWords("", "", "2026-11-27T11:58:01Z"), " for 119s", id="seconds"),
+        pytest.param(ReadyWords("", "", "2026-11-27T10:00:01+00:00"), " for 119m", id="minutes"),
+        pytest.param(ReadyWords("", "", "2026-11-26T12:00:00+01:00"), " for 25h", id="hours"),
+        pytest.param(ReadyWords("", "", "2024-11-27T12:00:00.123456789Z"), " for 729d", id="days"),
+        pytest.param(ReadyWords("", "", "2026-11-27T13:00:00Z"), " for 0s", id="a clock ahead"),
+        pytest.param(ReadyWords("", "", "2026-11-27T11:00:00"), "", id="a time of no zone"),
+        pytest.param(ReadyWords("", "", "yesterday"), "", id="no time"),
+        pytest.param(ReadyWords("", "", "0001-01-01T00:00:00+14:00"), "", id="a time before all"),
+        pytest.param(ReadyWords("NotReady", "", ""), " (NotReady)", id="a reason"),
+        pytest.param(
+            ReadyWords("NotReady", "connection refused", "2026-11-27T11:55:00Z"),
+            " for 5m (NotReady: connection refused)",
+            id="all of them",
+        ),
+    ],
+)
+def test_a_condition_is_told_with_reason_message_and_age(words: ReadyWords, said: str) -> None:
+    machine = vm("a", "10.0.0.1", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)
+    (told,) = explained(service(), replace(machine, ready_words=words)).virtual_machines
+    assert list(told.reasons) == [f"readiness probe tcpSocket: condition Ready is False{said}"]
+    condition = told.ready_condition
+    assert (condition.status, condition.reason, condition.message) == ("False", *words[:2])
+    assert condition.HasField("last_transition_time") == ("for " in said)
+
+
+def test_the_time_of_a_condition_is_the_one_it_says() -> None:
+    words = ReadyWords("", "", "2026-11-27T11:55:00+02:00")
+    machine = replace(vm("a", ready=Readiness.TRUE), ready_words=words)
+    (told,) = explained(service(), machine).virtual_machines
+    told_time = told.ready_condition.last_transition_time.ToDatetime(UTC)
+    assert told_time == datetime(2026, 11, 27, 9, 55, tzinfo=UTC)
+    (told,) = explained(service(), vm("a")).virtual_machines
+    assert not told.HasField("ready_condition")
+
+
 def test_every_label_that_is_missing_or_differs_is_named() -> None:
     found = explained(
         service(given=TWO),
@@ -192,9 +249,23 @@ def test_the_service_itself_is_explained() -> None:
 
 def test_a_refused_service_is_explained_by_its_problems() -> None:
     problems = (Problem("spec.type", "is wrong"), Problem("spec.ports[0].port", "is 0"))
-    found = explained(service(problems=problems), vm("a", "10.0.0.1"))
+    refused = service(problems=problems, declared_selector={"app": "web"})
+    found = explained(refused, vm("a", "10.0.0.1"), vm("b", labels={"app": "db"}), vm("c"))
     assert [(p.field, p.message) for p in found.problems] == [tuple(p) for p in problems]
-    assert (list(found.virtual_machines), found.serving_last_valid) == ([], False)
+    assert not found.serving_last_valid
+    assert (dict(found.selector), found.matching, found.ready) == ({"app": "web"}, 2, 0)
+    assert [(of.vm_name, of.verdict, len(of.endpoints)) for of in found.virtual_machines] == [
+        ("a", _Of.VERDICT_SERVICE_REFUSED, 0),
+        ("c", _Of.VERDICT_SERVICE_REFUSED, 0),
+        ("b", _Of.VERDICT_LABELS_DIFFER, 0),
+    ]
+    (said, *_) = found.virtual_machines[0].reasons
+    assert said == "the service is refused and has never been valid, so nothing is served of it"
+
+
+def test_a_refused_service_whose_selector_is_no_selector_has_no_vms() -> None:
+    found = explained(service(problems=(Problem("spec.selector", "is wrong"),)), vm("a"))
+    assert (len(found.selector), len(found.virtual_machines)) == (0, 0)
 
 
 def test_one_that_became_refused_says_that_its_last_valid_state_is_served() -> None:
@@ -301,8 +372,8 @@ def test_what_is_not_told_costs_nothing() -> None:
         cache.apply(Malformed(Kind.VIRTUAL_MACHINE, Key("shop", "z"), BAD_YAML))
         return cache
 
-    _calls(world(0))  # Addresses that were judged once are known.
-    assert _calls(world(0)) == _calls(world(500))
+    _calls(world(1))  # Addresses that were judged once are known.
+    assert _calls(world(1)) == _calls(world(500))
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
-from tests.unit.counting import counted_calls
+from tests.unit.counting import counted_calls, counted_lines
 from tests.unit.objects import APP_WEB, service, spec, vm
-from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
+from tests.unit.server.endpoint_service.watching import emptied, key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete, Init
 from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,
     Ingress,
+    IPFamily,
     Kind,
     ObjectMeta,
     OwnerReference,
     Probe,
     Readiness,
+    ServicePort,
     ServiceType,
     StoredService,
 )
@@ -172,6 +175,44 @@ def test_a_list_tells_counts_and_refusals_and_leaves_out_what_is_being_deleted()
     )
 
 
+def test_a_list_counts_vms_with_vms() -> None:
+    """Addresses were counted as ready, and held against VMs: 4 ready of 2."""
+    dual = spec(APP_WEB, ip_families=(IPFamily.IPV4, IPFamily.IPV6))
+    sick = vm("b", "10.0.0.2", "fd00::2", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)
+    cache = synced_cache(service(given=dual), vm("a", "10.0.0.1", "fd00::1"), sick, vm("none"))
+
+    def counts() -> tuple[int, int, int]:
+        (summary,) = summaries(cache)
+        return summary.matching, summary.ready, summary.not_ready
+
+    assert counts() == (3, 1, 1)
+    cache.apply(Apply(vm("none", "10.0.0.3")))
+    assert counts() == (3, 2, 1)
+    cache.apply(Apply(vm("a", "10.0.0.1", labels={})))
+    assert counts() == (2, 1, 1)
+    cache.apply(Apply(vm("b", "10.0.0.2", "fd00::2")))
+    assert counts() == (2, 2, 0)
+    cache.apply(Apply(service(problems=NODE_PORT)))
+    assert counts() == (2, 2, 0), "the last valid specification is served"
+    cache.apply(Delete(Kind.VIRTUAL_MACHINE, key("shop/b")))
+    assert counts() == (1, 1, 0)
+
+
+def test_a_refused_service_counts_the_vms_that_it_selects() -> None:
+    refused = service(problems=NODE_PORT, declared_selector=APP_WEB)
+    cache = synced_cache(refused, A, SICK, vm("c", labels={"app": "db"}))
+    (summary,) = summaries(cache)
+    assert (summary.matching, summary.ready, summary.not_ready) == (2, 0, 0)
+    cache.apply(Apply(service(problems=NODE_PORT, declared_selector={"app": "db"})))
+    (summary,) = summaries(cache)
+    assert summary.matching == 1
+    cache.apply(Apply(service()))
+    (summary,) = summaries(cache)
+    assert (summary.matching, summary.ready, summary.not_ready) == (2, 1, 1)
+    emptied(cache)
+    assert cache.idle()
+
+
 def stored(uid: str, **fields: object) -> StoredService:
     owner = OwnerReference(NEWEST_API_VERSION, "VirtualMachineService", "web", uid, controller=True)
     meta = ObjectMeta(key=WEB, uid="s", owner_references=(owner,))
@@ -281,6 +322,54 @@ def test_a_page_costs_the_page(namespace: str) -> None:
 
     calls(20)
     assert calls(20) == calls(300)
+
+
+MANY = tuple(ServicePort(f"p{n}-{'x' * 50}", "TCP", 1 + n, 9000 + n) for n in range(1000))
+
+
+def all_pages(cache: Cache, **fields: object) -> Iterator[pb.ListServicesResponse]:
+    token = ""
+    while True:
+        found = page(cache, page_token=token, **fields)
+        yield found
+        if not (token := found.next_page_token):
+            return
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        pytest.param({"given": spec(ports=MANY)}, id="1,000 ports"),
+        pytest.param({"given": spec({f"k{n:05}": "v" * 63 for n in range(10_000)})}, id="selector"),
+        pytest.param(
+            {"given": BALANCED, "ingress": tuple(Ingress("", "h" * 4_000) for _ in range(10_000))},
+            id="ingress",
+        ),
+        pytest.param(
+            {"problems": tuple(Problem("f" * 500, "\u202e" * 5_000) for _ in range(11))},
+            id="problems",
+        ),
+    ],
+)
+def test_a_page_is_small_whatever_is_in_a_service(large: dict[str, Any]) -> None:
+    """A selector of 1.4 MB made each list too large for a client of 4 MiB."""
+    keys = [key(f"shop/s{n:03}") for n in range(100)]
+    cache = synced_cache(*(service(one, **large) for one in keys), service(key("shop/t")))
+    found = list(all_pages(cache, page_size=1000))
+    assert max(one.ByteSize() for one in found) < 512 * 1024
+    assert [of.service for one in found for of in one.services] == [*map(str, keys), "shop/t"]
+
+
+def test_a_page_of_500_costs_the_page_of_20000_services() -> None:
+    def lines(count: int) -> int:
+        cache = synced_cache(*(service(key(f"shop/s{n:05}")) for n in range(count)))
+        first = page(cache, page_size=500)
+        with counted_lines() as counted:
+            rest = page(cache, page_size=500, page_token=first.next_page_token)
+        assert len(rest.services) == 500
+        return counted[0]
+
+    assert lines(20_000) == lines(1_500)
 
 
 def test_the_methods_have_the_paths_of_the_proto() -> None:

@@ -43,6 +43,12 @@ def token(*parts: str) -> str:
     return base64.urlsafe_b64encode("\n".join(parts).encode()).decode()
 
 
+EXPLAINED = requests.explained_token(
+    requests.ExplainQuery(Key("shop", "web"), "", 1, None),
+    requests.ExplainedPlace(requests.ExplainedPart.NEAR, 2, "vm-1", 7),
+)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -161,7 +167,7 @@ REFUSED = [
         [
             ("namespace", "'Shop' cannot be"),
             ("page_size", "-1 is negative"),
-            ("page_token", "is not a next_page_token of the same namespace"),
+            ("page_token", "is not a next_page_token of this method"),
         ],
         id="a page that is wrong in every field",
     ),
@@ -232,7 +238,7 @@ def test_a_page_has_a_default_size_and_a_largest(page_size: int, size: int) -> N
 def test_a_page_token_leads_on_from_the_last_service(namespace: str | None) -> None:
     last = Key("shop", "web")
     asked = pb.ListServicesRequest(
-        namespace=namespace or "", page_token=requests.page_token(namespace, last)
+        namespace=namespace or "", page_token=requests.services_token(namespace, last)
     )
     assert requests.list_page(asked.SerializeToString()).after == last
 
@@ -244,16 +250,94 @@ def test_a_page_token_leads_on_from_the_last_service(namespace: str | None) -> N
         pytest.param("", "%%%%", id="not base64's letters"),
         pytest.param("", base64.urlsafe_b64encode(b"\xff\xfe").decode(), id="not text"),
         pytest.param("", base64.urlsafe_b64encode(b"1").decode(), id="too short"),
-        pytest.param("", token("1", "", "shop", "web", "x"), id="too long"),
-        pytest.param("", token("2", "", "shop", "web"), id="of another release"),
-        pytest.param("", token("1", "shop", "shop", "web"), id="of a namespace, sent for all"),
-        pytest.param("shop", token("1", "", "shop", "web"), id="of all, sent for a namespace"),
-        pytest.param("shop", token("1", "office", "office", "web"), id="of another namespace"),
-        pytest.param("shop", token("1", "shop", "office", "web"), id="that leads elsewhere"),
+        pytest.param("", token("services 1", "", "shop", "web", "x"), id="too long"),
+        pytest.param("", token("services 2", "", "shop", "web"), id="of another release"),
+        pytest.param(
+            "", token("services 1", "shop", "shop", "web"), id="of a namespace, sent for all"
+        ),
+        pytest.param(
+            "shop", token("services 1", "", "shop", "web"), id="of all, sent for a namespace"
+        ),
+        pytest.param(
+            "shop", token("services 1", "office", "office", "web"), id="of another namespace"
+        ),
+        pytest.param(
+            "shop", token("services 1", "shop", "office", "web"), id="that leads elsewhere"
+        ),
         pytest.param("", "é", id="not ASCII"),
+        pytest.param("", "A" * 10_000_000, id="10 MB"),
+        pytest.param("", EXPLAINED, id="of another method"),
     ],
 )
 def test_a_page_token_that_is_none_of_ours_is_refused(namespace: str, text: str) -> None:
     asked = pb.ListServicesRequest(namespace=namespace, page_token=text)
     ((field, _),) = violations(refused(requests.list_page, asked))
     assert field == "page_token"
+
+
+@pytest.mark.parametrize(
+    ("page_size", "size"), [(0, 250), (1, 1), (500, 500), (501, 500), (2**31 - 1, 500)]
+)
+def test_a_page_of_an_explanation_has_a_default_size_and_a_largest(
+    page_size: int, size: int
+) -> None:
+    asked = pb.ExplainEndpointsRequest(service="shop/web", page_size=page_size)
+    assert requests.explain(asked.SerializeToString()).size == size
+
+
+@pytest.mark.parametrize("part", requests.ExplainedPart)
+@pytest.mark.parametrize("vm_name", ["", "vm-1"])
+def test_a_token_of_an_explanation_leads_on_from_the_last_vm(
+    part: requests.ExplainedPart, vm_name: str
+) -> None:
+    """Another page size is no other request."""
+    query = requests.ExplainQuery(Key("shop", "web"), vm_name, 7, None)
+    last = requests.ExplainedPlace(part, 3, "vm-9", 41)
+    asked = pb.ExplainEndpointsRequest(
+        service="shop/web",
+        vm_name=vm_name,
+        page_size=9,
+        page_token=requests.explained_token(query, last),
+    )
+    assert requests.explain(asked.SerializeToString()).after == last
+
+
+def explained(*parts: str) -> str:
+    return token("explained 1", "shop/web", "", *parts)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        pytest.param({"page_token": "garbage"}, "page_token", id="garbage"),
+        pytest.param(
+            {"page_token": requests.services_token(None, Key("shop", "web"))},
+            "page_token",
+            id="of another method",
+        ),
+        pytest.param(
+            {"page_token": EXPLAINED, "service": "shop/api"}, "page_token", id="of another service"
+        ),
+        pytest.param({"page_token": EXPLAINED, "vm_name": "x"}, "page_token", id="of all VMs"),
+        pytest.param({"page_token": explained("none", "0", "a", "0")}, "page_token", id="no part"),
+        pytest.param(
+            {"page_token": explained("near", "-1", "a", "0")}, "page_token", id="negative"
+        ),
+        pytest.param(
+            {"page_token": explained("near", "0", "a", "\u0663")}, "page_token", id="digits"
+        ),
+        pytest.param(
+            {"page_token": explained("near", "0", "a", "9" * 5000)}, "page_token", id="large"
+        ),
+        pytest.param({"page_token": explained("near", "0", "a")}, "page_token", id="too short"),
+        pytest.param({"page_size": -1}, "page_size", id="a negative size"),
+        pytest.param({"vm_name": "shop/vm-1"}, "vm_name", id="a VM with its namespace"),
+        pytest.param({"vm_name": "é" * 1_000_000}, "vm_name", id="2 MB of a name"),
+        pytest.param({"service": ""}, "service", id="no service"),
+    ],
+)
+def test_an_explanation_that_cannot_be_asked_for(fields: dict[str, object], says: str) -> None:
+    asked = pb.ExplainEndpointsRequest(**{"service": "shop/web", **fields})  # type: ignore[arg-type]
+    ((field, text),) = violations(refused(requests.explain, asked))
+    assert field == says
+    assert len(text) < 300

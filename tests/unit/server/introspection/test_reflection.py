@@ -120,11 +120,11 @@ def test_fields_have_their_names_in_json(reflection: Reflection) -> None:
 
 
 def test_of_two_files_of_one_name_the_first_counts() -> None:
-    (*_, given) = with_imports(endpoint_service_pb2.DESCRIPTOR)
+    (*imported, given) = with_imports(endpoint_service_pb2.DESCRIPTOR)
     commented = FileDescriptorProto()
     commented.CopyFrom(given)
     commented.source_code_info.location.add(path=[6, 0], leading_comments="Says all.")
-    (told,) = containing(Reflection([OURS], [commented, given]), OURS)
+    (told, *_) = containing(Reflection([OURS], [*imported, commented, given]), OURS)
     assert told.source_code_info.location[0].leading_comments == "Says all."
 
 
