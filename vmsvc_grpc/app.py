@@ -29,7 +29,7 @@ from vmsvc_grpc.place import Place
 from vmsvc_grpc.place.cluster import SERVED_KINDS, ClusterPlace, cluster_kinds
 from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.store import ChangeError
-from vmsvc_grpc.server.http import HttpServer
+from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.server.transport import MakeTransport

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from vmsvc_grpc.metrics import Metric, Metrics
-from vmsvc_grpc.server.http import HttpServer
+from vmsvc_grpc.server.http.server import HttpServer
 
 
 class State:

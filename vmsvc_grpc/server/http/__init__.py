@@ -1,0 +1,1 @@
+"""The HTTP port: probes and metrics, in little room."""
