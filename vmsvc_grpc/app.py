@@ -92,7 +92,13 @@ class App:
         )
         self._metrics = Metrics()
         self._lag = LoopLag()
-        self._http = HttpServer(self._not_ready, self._metrics.page, troubles=self._troubles)
+        self._http = HttpServer(
+            self._not_ready,
+            self._metrics.page,
+            limits,
+            self._server.counts,
+            troubles=self._troubles,
+        )
         self._place: Place | None = None
         self._grpc = ""
         self._announced = False

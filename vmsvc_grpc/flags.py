@@ -128,6 +128,8 @@ _LIMITS = {
     "connections_max": "gRPC connections at once, at most; as many as open files allow",
     "handshake_s": "seconds after which a connection that does not speak HTTP/2 is closed",
     "files_reserved": "open files that gRPC leaves to probes, manifests and the API server",
+    "http_connections_max": "connections of the HTTP port at once; one more ends the oldest",
+    "http_request_s": "seconds that a connection of the HTTP port has for request and answer",
     "calls_per_connection_max": "calls on one connection, at most; more wait in the client",
     "keepalive_s": "seconds without traffic after which a client is pinged",
     "keepalive_timeout_s": "seconds after which a client that does not answer is gone",

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -164,6 +165,7 @@ class Metrics(Collector):
                 metric.metric, metric.text, buckets=histogram.buckets(), sum_value=histogram.sum_s
             )
 
-    def page(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def page(self, open_metrics: bool) -> bytes:
+        """All of it: as OpenMetrics, or in Prometheus' text format."""
+        generate = openmetrics.generate_latest if open_metrics else generate_latest
+        return generate(self._registry)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
+from prometheus_client import parser as prometheus
+from prometheus_client.openmetrics import parser as openmetrics
 
+from tests.integration.serving import PATIENCE_S, until
 from vmsvc_grpc.metrics import Metric, Metrics
+from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.http.server import HttpServer
+from vmsvc_grpc.server.limits import Limits
 
 
 class State:
@@ -24,11 +31,21 @@ def state() -> State:
 
 
 @pytest.fixture
-async def url(state: State) -> AsyncIterator[str]:
+def counts() -> ServerCounts:
+    return ServerCounts()
+
+
+LIMITS = Limits(http_connections_max=4, http_request_s=0.5)
+
+
+@pytest.fixture
+async def url(state: State, counts: ServerCounts) -> AsyncIterator[str]:
     metrics = Metrics()
     metrics.bind_one(Metric.SYNCED, lambda: state.reason is None)
     metrics.bind(Metric.CALLS, lambda: {("/a.B/C", "OK"): 3})
-    server = HttpServer(lambda: state.reason, metrics.page, troubles=lambda: state.troubles)
+    server = HttpServer(
+        lambda: state.reason, metrics.page, LIMITS, counts, troubles=lambda: state.troubles
+    )
     port = await server.start("127.0.0.1", 0)
     yield f"http://127.0.0.1:{port}"
     await server.stop()
@@ -72,3 +89,142 @@ async def test_metrics_are_read_when_scraped(url: str, state: State) -> None:
 
 async def test_another_path_is_not_found(url: str) -> None:
     assert (await get(f"{url}/"))[0] == 404
+
+
+async def opened(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which nothing has been said."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+SLOW = {
+    "says nothing": b"",
+    "sends half of its headers": b"GET /livez HTTP/1.1\r\nHost: x\r\n",
+    "sends half of a body": b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+async def test_a_client_that_is_slow_is_ended_in_time(
+    what: str, url: str, counts: ServerCounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await opened(url)
+    writer.write(SLOW[what])
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            await reader.read()
+    assert what == "sends half of a body" or counts.refusals == {"http_request_s": 1}
+    assert await get(f"{url}/livez") == (200, "ok\n")
+    await closed(writer)
+    assert not caplog.records
+
+
+async def test_one_connection_too_many_ends_the_oldest(url: str, counts: ServerCounts) -> None:
+    held = [await opened(url) for _ in range(4)]
+    for _ in range(3):
+        assert await get(f"{url}/livez") == (200, "ok\n")
+    assert counts.refusals["http_connections_max"] == 1, "an answered one leaves its room"
+    for reader, _ in held:
+        async with asyncio.timeout(PATIENCE_S):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+    assert counts.refusals == {"http_connections_max": 1, "http_request_s": 3}
+    assert await get(f"{url}/livez") == (200, "ok\n")
+    for _, writer in held:
+        await closed(writer)
+
+
+async def test_a_connection_has_one_answer(url: str) -> None:
+    reader, writer = await opened(url)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await reader.read()
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert b"Connection: close" in answer
+    await closed(writer)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", id="TLS"),
+        pytest.param(b"GET /livez HTTP/9.9\r\n\r\n", id="a version"),
+        pytest.param(b"G\x00T / HTTP/1.1\r\n\r\n", id="a method"),
+        pytest.param(b"GET /\xff\xfe HTTP/1.1\r\nHost: \xff\r\nX\xff: \xff\r\n\r\n", id="bytes"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", id="a long header"),
+        pytest.param(b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", id="a length"),
+        pytest.param(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz", id="a chunk"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
+    ],
+)
+async def test_what_is_no_http_ends_its_connection_and_no_line_tells_of_it(
+    said: bytes, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await opened(url)
+    writer.write(said)
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            await reader.read()
+    await closed(writer)
+    assert await get(f"{url}/livez") == (200, "ok\n")
+    assert not caplog.records
+
+
+async def test_nothing_lingers_at_the_end() -> None:
+    counts = ServerCounts()
+    tasks = asyncio.all_tasks()
+    server = HttpServer(lambda: None, Metrics().page, Limits(), counts)
+    url = f"http://127.0.0.1:{await server.start('127.0.0.1', 0)}"
+    held = [await opened(url) for _ in SLOW]
+    for (_, writer), said in zip(held, SLOW.values(), strict=True):
+        writer.write(said)
+    assert await get(f"{url}/livez") == (200, "ok\n")
+    await server.stop()
+    for reader, writer in held:
+        async with asyncio.timeout(PATIENCE_S):
+            with suppress(ConnectionError):
+                await reader.read()
+        await closed(writer)
+    await until(lambda: not asyncio.all_tasks() - tasks - {asyncio.current_task()})
+    with pytest.raises(OSError, match="onnect"):
+        await opened(url)
+    assert not counts.refusals, "they did not have to wait for their time"
+
+
+@pytest.mark.parametrize(
+    ("accept", "open_metrics"),
+    [
+        pytest.param("", False, id="nothing asked for"),
+        pytest.param("*/*", False, id="anything"),
+        pytest.param(
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+            "text/plain;version=0.0.4;q=0.4,*/*;q=0.1",
+            True,
+            id="as Prometheus asks",
+        ),
+    ],
+)
+async def test_metrics_are_openmetrics_where_that_is_asked_for(
+    accept: str, open_metrics: bool, url: str
+) -> None:
+    headers = {"Accept": accept} if accept else {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/metrics", headers=headers) as response,
+    ):
+        page, kind = await response.text(), response.headers["Content-Type"]
+    if open_metrics:
+        assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        parse = openmetrics.text_string_to_metric_families
+    else:
+        assert kind == "text/plain; version=0.0.4; charset=utf-8"
+        parse = prometheus.text_string_to_metric_families
+    families = {family.name: family for family in parse(page)}  # type: ignore[no-untyped-call]
+    (calls,) = families["vmsvc_grpc_calls"].samples
+    assert calls.value == 3

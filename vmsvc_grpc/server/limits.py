@@ -63,6 +63,13 @@ class Limits:
     """Open files that gRPC's connections leave to probes, manifests and the API server; at
     most half of those that the process may open."""
 
+    http_connections_max: int = 64
+    """Connections of the HTTP port at once. One more ends the oldest, as probes are answered
+    within milliseconds."""
+
+    http_request_s: float = 10.0
+    """How long a connection of the HTTP port may take for its one request and answer."""
+
     calls_per_connection_max: int = 4_000
     """HTTP/2 streams of one connection; more wait in the client. Above
     `streams_per_client_max`, so that a client there is told so instead of waiting."""

@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-# What Prometheus' text format is called, with the version that prometheus_client writes.
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.http.accept import prefers
+from vmsvc_grpc.server.http.connections import HttpConnections
+from vmsvc_grpc.server.limits import Limits
+
+# What the two formats of metrics are called, with the versions that prometheus_client writes.
+_TEXT = "text/plain"
+_OPEN_METRICS = "application/openmetrics-text"
+_TYPES = {
+    _TEXT: f"{_TEXT}; version=0.0.4; charset=utf-8",
+    _OPEN_METRICS: f"{_OPEN_METRICS}; version=1.0.0; charset=utf-8",
+}
+
+MetricsPage = Callable[[bool], bytes]
+"""The page of metrics: as OpenMetrics if the argument is true, else in Prometheus' text format."""
 
 
 class HttpServer:
     """Serves /livez, /readyz and /metrics on one address.
 
     `not_ready` says why we are not ready, or None if we are; `troubles` are sentences that
-    say what is wrong whether we are or not; `metrics` gives the page in Prometheus' text
-    format. Each is called on the event loop at each request.
+    say what is wrong whether we are or not; `metrics` gives the page. Each is called on the
+    event loop at each request.
     """
 
     def __init__(
         self,
         not_ready: Callable[[], str | None],
-        metrics: Callable[[], bytes],
+        metrics: MetricsPage,
+        limits: Limits,
+        counts: ServerCounts,
         *,
         troubles: Callable[[], Iterable[str]] = tuple,
     ) -> None:
+        """Counts in `counts` which connections were ended at a limit."""
         self._not_ready = not_ready
         self._troubles = troubles
         self._metrics = metrics
+        self._limits = limits
+        self._counts = counts
         self._runner: web.AppRunner | None = None
+        self._connections: HttpConnections | None = None
+        self._listening: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port, which differs from the one asked for only if that is 0.
 
         Raises OSError if the address cannot be had.
         """
-        application = web.Application()
+        application = web.Application(middlewares=[_once])
         application.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -43,16 +66,38 @@ class HttpServer:
                 web.get("/metrics", self._page),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        logger = logging.getLogger(__name__)
+        logger.addFilter(_is_about_us)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            logger=logger,
+            shutdown_timeout=self._limits.stop_grace_s,
+        )
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        bound: int = self._runner.addresses[0][1]
+        assert self._runner.server is not None, "it has been set up"
+        self._connections = HttpConnections(
+            self._runner.server,
+            connections_max=self._limits.http_connections_max,
+            request_s=self._limits.http_request_s,
+            refusals=self._counts.refusals,
+        )
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(self._connections, host, port)
+        bound: int = self._listening.sockets[0].getsockname()[1]
         return bound
 
     async def stop(self) -> None:
-        """Stop listening, and end what is under way."""
+        """Stop listening, send what has been begun, and end all connections."""
+        if self._listening is not None:
+            self._listening.close()
+        if self._connections is not None:
+            self._connections.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._connections is not None:
+            self._connections.abort()
 
     async def _livez(self, _request: web.Request) -> web.Response:
         # Living does not depend on the cache: killing us would not fill it sooner.
@@ -65,5 +110,27 @@ class HttpServer:
             status=200 if reason is None else 503, text="".join(f"{line}\n" for line in lines)
         )
 
-    async def _page(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": _METRICS_TYPE})
+    async def _page(self, request: web.Request) -> web.Response:
+        chosen = prefers(",".join(request.headers.getall("Accept", ())), (_TEXT, _OPEN_METRICS))
+        page = self._metrics(chosen == _OPEN_METRICS)
+        return web.Response(body=page, headers={"Content-Type": _TYPES[chosen]})
+
+
+@web.middleware
+async def _once(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Have a connection end with its answer, as it has one time for all of it."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        error.force_close()
+        raise
+    response.force_close()
+    return response
+
+
+def _is_about_us(record: logging.LogRecord) -> bool:
+    """Whether a line of the HTTP library tells more than that a client speaks no HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)

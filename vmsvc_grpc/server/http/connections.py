@@ -1,0 +1,101 @@
+"""The connections of the HTTP port: so many at once, each for so long, and none at the end.
+
+The HTTP library waits for the rest of a request as long as a client likes. A probe has to be
+answered whatever others do here, so each connection has one answer and one time for all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+
+class HttpConnections:
+    """Makes the protocol of each connection that is accepted. One event loop owns it."""
+
+    def __init__(
+        self,
+        make: Callable[[], asyncio.Protocol],
+        *,
+        connections_max: int,
+        request_s: float,
+        refusals: Counter[str],
+    ) -> None:
+        """`make` makes what speaks HTTP. Counts in `refusals` by setting what is ended here."""
+        self._make = make
+        self._connections_max = connections_max
+        self._request_s = request_s
+        self._refusals = refusals
+        self._open: dict[_Connection, None] = {}  # The oldest first.
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol of one more connection."""
+        return _Connection(self, self._make())
+
+    def entered(self, connection: _Connection) -> asyncio.TimerHandle:
+        """One more is open; the timer that ends it.
+
+        Where that is one too many, the oldest is ended: an honest one is answered within
+        milliseconds, so the oldest is the one that waits for something else.
+        """
+        if len(self._open) >= self._connections_max:
+            self._refuse(next(iter(self._open)), "http_connections_max")
+        self._open[connection] = None
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self._request_s, self._refuse, connection, "http_request_s")
+
+    def left(self, connection: _Connection) -> None:
+        """It is open no more."""
+        self._open.pop(connection, None)
+
+    def close(self) -> None:
+        """Have each end once it has sent what it has begun to."""
+        for connection in self._open:
+            connection.transport.close()
+
+    def abort(self) -> None:
+        """End each that is left, now."""
+        for connection in list(self._open):
+            connection.transport.abort()
+
+    def _refuse(self, connection: _Connection, setting: str) -> None:
+        self._refusals[setting] += 1
+        self.left(connection)
+        connection.transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """Hands everything on to what speaks HTTP, and keeps the time."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, connections: HttpConnections, inner: asyncio.Protocol) -> None:
+        self._connections = connections
+        self._inner = inner
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's is one by what it does, and not by its class.
+        self.transport = cast(asyncio.Transport, transport)
+        self._timer = self._connections.entered(self)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connections.left(self)
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
