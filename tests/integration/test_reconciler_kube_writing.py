@@ -19,6 +19,7 @@ import pytest
 
 from tests.integration.kube_replica import (
     DIRECT,
+    RULES,
     Desk,
     Replica,
     access,
@@ -553,6 +554,7 @@ async def test_beside_vm_operator_neither_undoes_what_the_other_writes(
 
 
 TRAFFIC = "virtualmachineservice.vmoperator.vmware.com/service.externalTrafficPolicy"
+HEALTH_CHECK = "virtualmachineservice.vmoperator.vmware.com/service.healthCheckNodePort"
 LOCAL = {"annotations": {TRAFFIC: "Local"}}
 
 
@@ -656,6 +658,42 @@ async def test_where_vm_operator_writes_what_we_refuse_we_yield_and_say_so(
             {"spec": {"type": "ClusterIP", "externalName": None, "selector": {"app": "web"}}},
         )
         await desk.holds("10.20.0.1")
+
+
+async def test_where_we_alone_have_a_provider_neither_goes_on_for_ever(
+    desk: Desk, tmp_path: Path, start_vm_operator: StartVMOperator
+) -> None:
+    """Six writes a second, for ever, with a condition that flapped (issue 9, point 19)."""
+    await desk.vm("a", "10.20.0.1")
+    marked = {TRAFFIC: "Local", HEALTH_CHECK: "30500"}
+    await desk.vmservice(type="LoadBalancer", meta={"annotations": marked})
+    double = await asyncio.to_thread(start_vm_operator, desk.kube, namespace=desk.namespace)
+    await desk.holds("10.20.0.1")
+    rules = replace(RULES, load_balancer_provider="nsx-t-lb")
+    async with replica(desk, tmp_path, rules=rules) as one:
+        await one.settled()
+        await at_rest(desk, double, one)
+        assert one.failures == []
+        # The marks stay on the VMService, where the other one copies from.
+        gone = {"metadata": {"annotations": dict.fromkeys(marked)}}
+        await desk.patch("virtualmachineservices", "web", gone)
+        told: list[str] = []
+        while told.count("False") < 30:
+            accepted = await desk.condition(ACCEPTED)
+            told.append(accepted["status"] if accepted else "")
+            await asyncio.sleep(0.1)
+        # From the first on: it changes back only after a quiet minute.
+        assert told == [""] * told.index("False") + ["False"] * 30
+        _, failure = one.failures[-1]
+        assert failure is not None
+        assert failure.reason == "ChangesDoNotStay"
+        for word in ("Service", "Endpoints", "metadata.labels", "by 'vmoperator"):
+            assert word in failure.message
+        # Now and then one attempt for each of the two: it was one for each rest of 0.05 s.
+        writes, theirs = one.writes, double.writes().total()
+        await asyncio.sleep(3)
+        assert one.writes - writes <= 2
+        assert double.writes().total() - theirs <= 2
 
 
 async def test_slices_in_the_place_of_ours_stay_and_ours_have_the_next_names(
