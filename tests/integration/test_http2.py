@@ -126,7 +126,17 @@ class Client:
         self, path: str, *bodies: bytes, end: bool = True, more: tuple[Field, ...] = ()
     ) -> int:
         """Begin a call; its stream's number."""
-        fields = [
+        stream = self.engine.send_request(self.head(path, *more))
+        for body in bodies:
+            self.engine.send_data(stream, body)
+        if end:
+            self.engine.end_stream(stream)
+        self.send()
+        return stream
+
+    def head(self, path: str, *more: Field) -> list[Field]:
+        """The header fields of a call."""
+        return [
             (b":method", b"POST"),
             (b":scheme", b"http"),
             (b":path", path.encode()),
@@ -135,18 +145,15 @@ class Client:
             *(() if any(name == b"content-type" for name, _ in more) else (GRPC,)),
             *more,
         ]
-        stream = self.engine.send_request(fields)
-        for body in bodies:
-            self.engine.send_data(stream, body)
-        if end:
-            self.engine.end_stream(stream)
-        self.send()
-        return stream
+
+    def write(self, data: bytes) -> None:
+        """Write as it is."""
+        self._writer.write(data)
 
     def send(self) -> None:
         """Write what the engine has."""
         if data := self.engine.data_to_send():
-            self._writer.write(data)
+            self.write(data)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Read until a condition holds, or the server has closed."""
@@ -394,6 +401,23 @@ async def test_a_stalled_stream_that_has_ended_is_let_go_of() -> None:
         (reset,) = there.of(events.StreamReset)
         assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.CANCEL)
         assert toy.counts.calls == {(WATCH, Code.DEADLINE_EXCEEDED): 1}
+
+
+@pytest.mark.parametrize("kind", [GRPC[1], b"application/json"])
+@pytest.mark.parametrize("path", [ECHO, LARGE, WATCH, BOTH, "/toy.Toy/None"])
+async def test_a_call_that_is_reset_in_the_same_breath_costs_itself(path: str, kind: bytes) -> None:
+    """h2spec found that the refusal of one closed the whole connection."""
+    async with serving() as toy, client(toy) as there:
+        watching = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        fields = there.head(path, (b"content-type", kind))
+        reset = there.engine.send_request(fields)
+        request = there.engine.data_to_send()
+        there.engine.reset_stream(reset)
+        there.write(request + there.engine.data_to_send())
+        assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+        toy.streams[0].say(b"end")
+        assert await there.status(watching) == (0, "")
 
 
 async def test_pings_in_excess_send_away_who_sends_them() -> None:

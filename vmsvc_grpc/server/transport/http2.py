@@ -21,7 +21,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from google.protobuf.message import Message
-from ngh2 import Configuration, Connection, ErrorCode, NGH2Error, Role, Setting, events
+from ngh2 import (
+    Configuration,
+    Connection,
+    ErrorCode,
+    NGH2Error,
+    Role,
+    Setting,
+    StreamProtocolError,
+    events,
+)
 
 from vmsvc_grpc.server.call import (
     Call,
@@ -373,7 +382,7 @@ class _Connection(asyncio.Protocol):
                 if left <= 0 or (call.waits_for_room and not self._has_room()):
                     self._wanting.append(call)
                     continue
-                left -= call.ask(engine)
+                left -= self._ask(call)
                 asked.append(call)
             if asked:
                 # As gRPC's core counts: clients ping to measure how fast they are told.
@@ -393,6 +402,15 @@ class _Connection(asyncio.Protocol):
                 break
         if self._leaving and not self._calls and not self.transport.is_closing():
             self.transport.close()
+
+    def _ask(self, call: HttpCall) -> int:
+        """Have a call say what it has to say; one whose stream is gone costs itself."""
+        try:
+            return call.ask(self._engine)
+        except StreamProtocolError:
+            call.answered = True
+            call.close()
+            return 0
 
     def _has_room(self) -> bool:
         """Whether another answer may be handed to the engine, of those that are not shared."""
@@ -475,8 +493,10 @@ class _Connection(asyncio.Protocol):
     def _request(self, event: events.RequestReceived) -> None:
         said = grpc_wire.request(event.headers)
         if isinstance(said, Refusal):
-            self._engine.send_response(event.stream_id, said.fields)
-            self._engine.send_data(event.stream_id, said.body, end_stream=True)
+            # The client may have reset it in the same breath.
+            with contextlib.suppress(NGH2Error):
+                self._engine.send_response(event.stream_id, said.fields)
+                self._engine.send_data(event.stream_id, said.body, end_stream=True)
             return
         self.traffic.streams_started += 1
         call = self._call(event.stream_id, said)
