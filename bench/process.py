@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -96,7 +97,8 @@ def running(name: str, command: Sequence[str | Path]) -> Iterator[Process]:
     try:
         yield process
     finally:
-        _pipe(popen.stdin).close()
+        with contextlib.suppress(BrokenPipeError):  # It has ended by itself.
+            _pipe(popen.stdin).close()
         try:
             popen.wait(10.0)
         except subprocess.TimeoutExpired:
