@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +34,9 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import Transport
+
+CALLS, KEPT_BY_GRPC = 40, 10
+"""How many calls are made; and how many gRPC keeps: of each method the next one and the last."""
 
 UNARY, SERVER, BOTH = "/t.T/Unary", "/t.T/Server", "/t.T/Both"
 RETRY = error_details_pb2.RetryInfo()
@@ -131,6 +136,22 @@ def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.name.startswith("vmsvc_grpc")]
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is left in circles stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def of_calls() -> Counter[str]:
+    """What there is of calls now, by type: of either transport's, and gRPC's own."""
+    http2 = ("UnaryCall", "StreamCall", "RefusedCall")
+    types = {"Session", "_Pump", "RPCState", "_ServicerContext", *http2}
+    return Counter(name for o in gc.get_objects() if (name := type(o).__name__) in types)
+
+
 def raising(error: Exception) -> Callable[..., None]:
     def fail(*_: object) -> None:
         raise error
@@ -166,6 +187,43 @@ async def test_once_it_has_stopped_no_stream_is_left(method: str) -> None:
         await there.transport.stop(0)
         assert toy.happened.count("close") == len(calls)
         await asyncio.gather(*map(ending, calls))
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "connection lost", "ended by us"])
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_nothing_of_a_stream_that_has_ended_waits_for_the_collector(
+    ends: str, method: str, no_collector: None
+) -> None:
+    """It looks seldom at what has been there for long: clients who come and go would pile up."""
+    toy = Toy(says=lambda: None)
+    async with running(toy) as there:
+        before = of_calls()
+        calls = [there.server() if method == "server" else there.both() for _ in range(CALLS)]
+        await until(lambda: there.transport.streams_open == CALLS)
+        assert (of_calls() - before)["Session"] == CALLS
+        if ends == "cancelled":
+            for call in calls:
+                call.cancel()
+        elif ends == "ended by us":
+            there.transport.end_streams(CALLS, draining())
+        else:
+            await there.channel.close()
+        await until(lambda: toy.happened.count("close") == CALLS)
+        toy.wakes[:] = [lambda: None] * CALLS  # A stream is let go of, and this with it.
+        await until(lambda: (of_calls() - before).total() <= KEPT_BY_GRPC)
+
+
+@pytest.mark.parametrize("path", [UNARY, "/t.T/Unknown"])
+async def test_nothing_of_a_unary_call_that_failed_waits_for_the_collector(
+    path: str, no_collector: None
+) -> None:
+    toy = Toy(receives=raising(RpcError(Code.NOT_FOUND, "none")))
+    async with running(toy) as there:
+        before = of_calls()
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = there.channel.unary_unary(path)
+        for _ in range(CALLS):
+            assert await ending(call(b"")) is not grpc.StatusCode.OK
+        await until(lambda: (of_calls() - before).total() <= KEPT_BY_GRPC)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -233,8 +233,10 @@ class Session:
 
     def close(self) -> None:
         """The call is over, however it ended: let go of everything. Once."""
+        stream = self._stream
+        del self._stream
         try:
-            self._stream.close()
+            stream.close()
         finally:
             self._sessions.closed(self._method.path, self._client, self._code)
 

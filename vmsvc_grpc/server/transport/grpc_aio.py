@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine, Iterable
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -37,6 +37,10 @@ from vmsvc_grpc.server.transport.turns import Turns
 # In quotes, as only the stubs know that they are generic. Requests are bytes, or EOF.
 _CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+_Run: TypeAlias = "Callable[[_Request, _CallContext], Coroutine[Any, Any, _Answer]]"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -107,10 +111,11 @@ class GrpcAio:
 
     def _handler(self, method: Method) -> _Handler:
         if isinstance(method, UnaryMethod):
-            return grpc.unary_unary_rpc_method_handler(partial(self._unary, method))
+            return grpc.unary_unary_rpc_method_handler(_forgetful(partial(self._unary, method)))
         if method.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(partial(self._both_ways, method))
-        return grpc.unary_stream_rpc_method_handler(partial(self._stream, method))
+            both_ways = _forgetful(partial(self._both_ways, method))
+            return grpc.stream_stream_rpc_method_handler(both_ways)
+        return grpc.unary_stream_rpc_method_handler(_forgetful(partial(self._stream, method)))
 
     async def _unary(self, method: UnaryMethod, request: bytes, context: _CallContext) -> bytes:
         answer = self._sessions.unary(method, request, _call(context))
@@ -179,8 +184,10 @@ class _Server(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
     async def _answer(self, call: object) -> None:
         status = self._sessions.unknown()
         context = cygrpc._ServicerContext(call, None, None, self._loop)  # noqa: SLF001 - as above
-        with suppress(grpc.aio.AbortError, grpc.aio.InternalError):  # The client may have gone.
+        try:
             await context.abort(_STATUS_CODES[status.code], status.message)
+        except (grpc.aio.AbortError, grpc.aio.InternalError) as ended:  # The client may have gone.
+            ended.__traceback__ = None  # As in `_forgetful`.
 
 
 class _Pump:
@@ -240,9 +247,10 @@ class _Pump:
         return self._send_all()
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Let go of everything: what is left in a circle waits for the collector for long."""
         if self._timer is not None:
             self._timer.cancel()
+        del self._session, self.task
 
     async def _both(self) -> Status:
         async with asyncio.TaskGroup() as group:
@@ -343,6 +351,27 @@ def _is_about_us(record: logging.LogRecord) -> bool:
     It takes them for Latin-1 then, and logs a traceback each time.
     """
     return record.msg != "Invalid encoding on %s"
+
+
+def _forgetful(run: _Run[_Request, _Answer]) -> _Run[_Request, _Answer]:
+    """The same, but that an ending which is raised knows nothing of the call any more.
+
+    gRPC keeps it with the call, and a task that is cancelled keeps it, too. It knows its
+    traceback, that all frames, and those the call: a circle, which the collector looks at so
+    seldom that the memory of all clients who come and go would pile up.
+    """
+
+    async def handle(request: _Request, context: _CallContext) -> _Answer:
+        call = run(request, context)
+        del request, context
+        try:
+            return await call
+        except (asyncio.CancelledError, grpc.aio.AbortError) as ending:
+            traceback.clear_frames(ending.__traceback__)
+            ending.__context__ = None
+            raise ending.with_traceback(None)  # noqa: B904 - it is the same
+
+    return handle
 
 
 def _call(context: _CallContext) -> Call:
