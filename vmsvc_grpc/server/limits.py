@@ -45,8 +45,9 @@ class Limits:
     """The largest page of a list of services, or of an explanation's VMs. Making one holds up
     all streams: this much takes some 10 ms."""
 
-    status_bytes_max: int = 4 * 1024 * 1024 - 64 * 1024
-    """The largest status of xDS clients; who wants more asks for some clients at a time."""
+    status_bytes_max: int = 1024 * 1024
+    """The largest status of xDS clients; who wants more asks for some clients at a time. Making
+    one holds up all streams: this much takes some 30 ms."""
 
     pending_calls_max: int = 50_000
     """Calls that wait to be accepted. gRPC's own bound (1,000) cancels the calls of

@@ -6,7 +6,8 @@ takes as a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from envoy.admin.v3 import config_dump_shared_pb2 as admin
@@ -27,7 +28,7 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.requests import Node
-from vmsvc_grpc.server.xds.resources import version_text
+from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
 from vmsvc_grpc.server.xds.stream import XdsStream
 from vmsvc_grpc.server.xds.subscription import ABSENT, XdsSubscription
 
@@ -42,6 +43,28 @@ _MATCHES: dict[str, Callable[[str, str], bool]] = {
     "suffix": str.endswith,
     "contains": str.__contains__,
 }
+
+
+_KINDS = ", ".join(_MATCHES)
+
+_SEVEN_BITS = 0x7F  # As much of a length as a byte of it says.
+
+_MATCHERS_MAX = 20  # Each is held against each client.
+
+# How it can stand with a resource. (To look one up in protobuf takes as long as all else.)
+_NOT_SENT = pb.ConfigStatus.NOT_SENT, admin.ClientResourceStatus.REQUESTED
+_UNANSWERED = pb.ConfigStatus.STALE, admin.ClientResourceStatus.REQUESTED
+_REFUSED = pb.ConfigStatus.ERROR, admin.ClientResourceStatus.NACKED
+_GONE = pb.ConfigStatus.SYNCED, admin.ClientResourceStatus.DOES_NOT_EXIST
+_TAKEN = pb.ConfigStatus.SYNCED, admin.ClientResourceStatus.ACKED
+
+# The least that a resource takes: its type, a name of a few characters, and their lengths.
+_ENTRY_BYTES_MIN = 70
+
+_CONFIG = pb.ClientStatusResponse.DESCRIPTOR.fields_by_name["config"].number
+_GENERIC = pb.ClientConfig.DESCRIPTOR.fields_by_name["generic_xds_configs"].number
+_FIELDS = pb.ClientConfig.GenericXdsConfig.DESCRIPTOR.fields_by_name
+_NAME, _VERSION = _FIELDS["name"].number, _FIELDS["version_info"].number
 
 
 class ClientStatus:
@@ -61,10 +84,10 @@ class ClientStatus:
         )
 
     def fetch(self, request: bytes, _call: Call) -> bytes:
-        """A ClientStatusResponse, without contents.
+        """A ClientStatusResponse, without contents, of the clients that any matcher matches.
 
-        Of node matchers it knows those of `node_id` that need no regular expression. Raises
-        RpcError: INVALID_ARGUMENT, and RESOURCE_EXHAUSTED where a client could not take it.
+        Raises RpcError: INVALID_ARGUMENT for what cannot be matched by, and RESOURCE_EXHAUSTED
+        where the answer would be too large: told from how much there is, before it is made.
         """
         asked = pb.ClientStatusRequest()
         try:
@@ -72,70 +95,120 @@ class ClientStatus:
         except DecodeError:
             name = asked.DESCRIPTOR.full_name
             raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
-        wanted = [_node_test(matcher) for matcher in asked.node_matchers]
+        wanted = _node_tests(asked.node_matchers)
+        clients = [
+            (node, stream)
+            for stream in self._streams()
+            if (node := stream.node) is not None
+            and (not wanted or any(test(node) for test in wanted))
+        ]
+        self._check(sum(_bytes_at_least(node, stream) for node, stream in clients))
         parts: list[bytes] = []
         size = 0
-        for stream in self._streams():
-            node = stream.node
-            if node is not None and (not wanted or any(test(node) for test in wanted)):
-                # One after the other they are a response with all.
-                config = pb.ClientStatusResponse(config=[_client(node, stream)])
-                parts.append(config.SerializeToString())
-                size += len(parts[-1])
-                if size > self._bytes_max:
-                    raise RpcError(
-                        Code.RESOURCE_EXHAUSTED,
-                        f"the status is more than {self._bytes_max} bytes (status_bytes_max); ask "
-                        "for some clients, by node_matchers on node_id",
-                        limit="status_bytes_max",
-                    )
+        for node, stream in clients:
+            part = _field(_CONFIG, b"".join(_client(node, stream, self._bytes_max)))
+            size += len(part)
+            self._check(size)
+            parts.append(part)
         return b"".join(parts)
+
+    def _check(self, size: int) -> None:
+        if size > self._bytes_max:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the status is more than {self._bytes_max} bytes (status_bytes_max); ask "
+                "for some clients, by node_matchers on node_id",
+                limit="status_bytes_max",
+            )
 
     def _open(self, call: Call, _wake: Wake) -> Stream:
         return AnswerStream(lambda request: self.fetch(request, call))
 
 
-def _node_test(matcher: _Message) -> Callable[[Node], bool]:
+def _node_tests(matchers: Sequence[_Message]) -> list[Callable[[Node], bool]]:
+    """Whether a client is meant, by each of the matchers: one that holds is enough."""
+    if len(matchers) > _MATCHERS_MAX:
+        text = f"node_matchers: {len(matchers)} are too many; use at most {_MATCHERS_MAX}"
+        raise RpcError(Code.INVALID_ARGUMENT, text)
+    return [_node_test(f"node_matchers[{n}]", matcher) for n, matcher in enumerate(matchers)]
+
+
+def _node_test(field: str, matcher: _Message) -> Callable[[Node], bool]:
+    """Whether all that a matcher says holds of a client; one that says nothing matches any."""
+    if matcher.node_metadatas:
+        text = f"{field}.node_metadatas: cannot be matched by here; match on node_id"
+        raise RpcError(Code.INVALID_ARGUMENT, text)
+    if not matcher.HasField("node_id"):
+        return lambda _: True
     kind = matcher.node_id.WhichOneof("match_pattern")
-    if matcher.node_metadatas or kind not in _MATCHES:
-        raise RpcError(
-            Code.INVALID_ARGUMENT,
-            "node_matchers: match on node_id, by exact, prefix, suffix or contains",
-        )
+    if kind not in _MATCHES:
+        # A regular expression can take time without end, and there is but one event loop.
+        text = f"{field}.node_id: {kind or 'no pattern'} cannot be matched by here; use {_KINDS}"
+        raise RpcError(Code.INVALID_ARGUMENT, text)
     matches, wanted = _MATCHES[kind], getattr(matcher.node_id, kind)
     if matcher.node_id.ignore_case:
-        return lambda node: matches(node.id.lower(), wanted.lower())
+        folded = wanted.lower()
+        return lambda node: matches(node.id.lower(), folded)
     return lambda node: matches(node.id, wanted)
 
 
-def _client(node: Node, stream: XdsStream) -> _Message:
-    config = pb.ClientConfig(node=node.message)
+def _bytes_at_least(node: Node, stream: XdsStream) -> int:
+    """What a client takes at least, of which some is what it asks for and has been told."""
+    entries = sum(max(len(s.names), len(s.told)) for s in stream.subscriptions.values())
+    return int(node.message.ByteSize()) + entries * _ENTRY_BYTES_MIN
+
+
+def _client(node: Node, stream: XdsStream, bytes_max: int) -> Iterator[bytes]:
+    """A ClientConfig, field by field; no more of it than tells that it is too large."""
+    yield pb.ClientConfig(node=node.message).SerializeToString()
+    size = 0
     for subscription in stream.subscriptions.values():
         for name in {**subscription.names, **subscription.told}:
-            config.generic_xds_configs.append(_status(subscription, name))
-    return config
+            entry = _field(_GENERIC, _entry(subscription, name))
+            yield entry
+            size += len(entry)
+            if size > bytes_max:
+                return
 
 
-def _status(subscription: XdsSubscription, name: str) -> _Message:
+def _entry(subscription: XdsSubscription, name: str) -> bytes:
+    """A GenericXdsConfig: how it stands with one resource."""
     digest = subscription.told.get(name)
-    shown = pb.ClientConfig.GenericXdsConfig(
-        type_url=subscription.type_url.value,
-        name=name,
-        version_info=version_text(digest) if digest else "",
-    )
+    refusal = ""
     if digest is None:
-        shown.config_status = pb.ConfigStatus.NOT_SENT
-        shown.client_status = admin.ClientResourceStatus.REQUESTED
+        standing = _NOT_SENT
     elif subscription.unanswered(name):
-        shown.config_status = pb.ConfigStatus.STALE
-        shown.client_status = admin.ClientResourceStatus.REQUESTED
+        standing = _UNANSWERED
     elif name in subscription.refused:
-        shown.config_status = pb.ConfigStatus.ERROR
-        shown.client_status = admin.ClientResourceStatus.NACKED
-        shown.error_state.details = subscription.refused[name]
+        standing, refusal = _REFUSED, subscription.refused[name]
     else:
-        gone = digest == ABSENT
-        status = admin.ClientResourceStatus
-        shown.config_status = pb.ConfigStatus.SYNCED
-        shown.client_status = status.DOES_NOT_EXIST if gone else status.ACKED
-    return shown
+        standing = _GONE if digest == ABSENT else _TAKEN
+    entry = _standing(subscription.type_url, *standing) + _field(_NAME, name.encode())
+    if digest:
+        entry += _field(_VERSION, version_text(digest).encode())
+    if refusal:
+        error = admin.UpdateFailureState(details=refusal)
+        entry += pb.ClientConfig.GenericXdsConfig(error_state=error).SerializeToString()
+    return entry
+
+
+# Thousands of resources of a client are of two types, and ACKed. Making a message of each would
+# take three times as long.
+@lru_cache(maxsize=64)
+def _standing(type_url: TypeUrl, config_status: int, client_status: int) -> bytes:
+    encoded: bytes = pb.ClientConfig.GenericXdsConfig(
+        type_url=type_url.value, config_status=config_status, client_status=client_status
+    ).SerializeToString()
+    return encoded
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of text or a message, encoded: its number and kind, its length, its content."""
+    length = len(content)
+    if length <= _SEVEN_BITS:
+        return bytes((number << 3 | 2, length)) + content
+    head = [number << 3 | 2]
+    while length > _SEVEN_BITS:
+        head.append(length & _SEVEN_BITS | 0x80)
+        length >>= 7
+    return bytes((*head, length)) + content

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.status.v3 import csds_pb2
 
+from tests.unit.counting import counted_lines
 from tests.unit.objects import service, spec, vm
+from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, XdsClient, addresses, node
 from tests.unit.server.xds.world import (
     API,
@@ -21,6 +24,7 @@ from tests.unit.server.xds.world import (
     move,
 )
 from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Call, Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.resources import TypeUrl
@@ -280,3 +284,91 @@ def test_a_status_can_be_of_some_clients(matcher: dict[str, Any], shown: bool) -
     status = ClientStatus(lambda: [client.stream], Limits())
     told = status.fetch(request.SerializeToString(), Call("ipv4:127.0.0.1:1"))
     assert bool(csds_pb2.ClientStatusResponse.FromString(told).config) is shown
+
+
+def matching(*matchers: Any) -> csds_pb2.ClientStatusRequest:
+    return csds_pb2.ClientStatusRequest(node_matchers=matchers)
+
+
+@pytest.mark.parametrize(
+    ("matchers", "shown"),
+    [
+        pytest.param([], ["a", "b"], id="no matcher"),
+        pytest.param([{}], ["a", "b"], id="one that says nothing"),
+        pytest.param([{"node_id": {"exact": "a"}}, {}], ["a", "b"], id="any of them is enough"),
+        pytest.param(
+            [{"node_id": {"exact": "b"}}, {"node_id": {"exact": "x"}}], ["b"], id="one of two"
+        ),
+        pytest.param([{"node_id": {"prefix": ""}}], ["a", "b"], id="any beginning"),
+    ],
+)
+def test_a_status_is_of_clients_that_any_matcher_matches(matchers: Any, shown: list[str]) -> None:
+    clients = [XdsClient(cache(), who=node(node_id=name)).ask(EDS, NAME) for name in "ab"]
+    status = ClientStatus(lambda: [client.stream for client in clients], Limits())
+    told = status.fetch(matching(*matchers).SerializeToString(), Call("ipv4:127.0.0.1:1"))
+    configs = csds_pb2.ClientStatusResponse.FromString(told).config
+    assert [config.node.id for config in configs] == shown
+
+
+@pytest.mark.parametrize(
+    ("matchers", "says"),
+    [
+        pytest.param(
+            [{}, {"node_id": {"safe_regex": {"regex": "(a+)+"}}}],
+            "node_matchers[1].node_id: safe_regex cannot be matched by here; use exact, prefix",
+            id="a regular expression",
+        ),
+        pytest.param(
+            [{"node_id": {}}], "node_matchers[0].node_id: no pattern cannot be", id="no pattern"
+        ),
+        pytest.param(
+            [{"node_id": {"exact": "a"}, "node_metadatas": [{"path": [{"key": "k"}]}]}],
+            "node_matchers[0].node_metadatas: cannot be matched by here; match on node_id",
+            id="metadata",
+        ),
+        pytest.param([{}] * 21, "node_matchers: 21 are too many; use at most 20", id="too many"),
+    ],
+)
+def test_what_a_status_cannot_be_matched_by_is_refused(matchers: Any, says: str) -> None:
+    with pytest.raises(RpcError) as failure:
+        ClientStatus(list, Limits()).fetch(matching(*matchers).SerializeToString(), Call("peer"))
+    assert failure.value.code is Code.INVALID_ARGUMENT
+    assert failure.value.message.startswith(says)
+
+
+def test_a_status_that_is_too_large_is_refused_before_it_is_made() -> None:
+    """And one of just below costs what it tells: some lines a resource."""
+    keys = [Key("shop", f"s{number:04}") for number in range(1_000)]
+    served = synced_cache(*map(service, keys))
+    client = XdsClient(served).ask(EDS, *(f"{key.name}.shop:80" for key in keys))
+    client.read_all()
+    streams = [client.stream] * 500
+
+    def fetched(limits: Limits) -> int:
+        with counted_lines() as lines, suppress(RpcError):
+            ClientStatus(lambda: streams, limits).fetch(b"", Call("peer"))
+        return lines[0]
+
+    assert fetched(Limits(status_bytes_max=30_000_000)) < 20 * len(streams)
+    # Where only its making tells, no more is made of one client than is too much.
+    streams = [client.stream]
+    assert fetched(Limits(status_bytes_max=71_000)) < 30 * 1_000
+    told = ClientStatus(lambda: streams, Limits()).fetch(b"", Call("peer"))
+    (config,) = csds_pb2.ClientStatusResponse.FromString(told).config
+    assert [one.name for one in config.generic_xds_configs] == [f"{k.name}.shop:80" for k in keys]
+
+
+def test_a_name_and_a_refusal_of_any_length_are_told_as_they_are() -> None:
+    for length in (1, 100, 200, 1_000):
+        name = "x" * length
+        client = XdsClient(cache(), who=node(node_id="n" * length)).ask(EDS, NAME, name)
+        client.read(refuse="no " * (length // 3))
+        told = ClientStatus(lambda stream=client.stream: [stream], Limits()).fetch(  # type: ignore[misc] # bound now
+            b"", Call("peer")
+        )
+        (config,) = csds_pb2.ClientStatusResponse.FromString(told).config
+        assert config.node.id == "n" * length
+        shown = {one.name: one for one in config.generic_xds_configs}
+        assert shown.keys() == {NAME, name}
+        assert shown[NAME].error_state.details == "no " * (length // 3)
+        assert {one.type_url for one in shown.values()} == {EDS.value}
