@@ -36,6 +36,7 @@ from vmsvc_grpc.reconciler.events import EventBounds, EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change
+from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
@@ -694,6 +695,42 @@ async def test_where_we_alone_have_a_provider_neither_goes_on_for_ever(
         await asyncio.sleep(3)
         assert one.writes - writes <= 2
         assert double.writes().total() - theirs <= 2
+
+
+@pytest.mark.parametrize("rules", [RULES, DIRECT], ids=["mirrored", "direct slices"])
+async def test_two_of_ours_that_both_write_come_to_rest_with_the_same(
+    rules: Rules, desk: Desk, tmp_path: Path
+) -> None:
+    """As where one deployment is for all namespaces, and another for one of them."""
+    for number in range(3):
+        await desk.vm(f"vm-{number}", f"10.20.0.{number + 1}")
+    async with (
+        replica(desk, tmp_path, rules=rules) as one,
+        replica(desk, tmp_path, rules=rules) as other,
+    ):
+        await desk.vmservice(type="LoadBalancer")
+        for turn in range(1, 13):
+            await one.move("vm-0", f"10.20.{turn}.1")
+            port = {"name": "http", "protocol": "TCP", "port": 80 + turn, "targetPort": 8080}
+            if turn % 4 == 0:
+                await desk.patch("virtualmachineservices", "web", {"spec": {"ports": [port]}})
+                await desk.delete("services")
+        await desk.holds("10.20.0.2", "10.20.0.3", "10.20.12.1")
+        for each in (one, other):
+            await each.settled()
+            assert each.failures == []
+        writes, held = one.writes + other.writes, await desk.versions()
+        one.reconciler.enqueue_all()
+        other.reconciler.enqueue_all()
+        for each in (one, other):
+            await each.settled()
+        assert (one.writes + other.writes, await desk.versions()) == (writes, held)
+        await desk.delete("virtualmachineservices")
+        await desk.gone("virtualmachineservices")
+        for each in (one, other):
+            await each.settled()
+            assert each.failures == []
+        assert await desk.versions() == {}
 
 
 async def test_slices_in_the_place_of_ours_stay_and_ours_have_the_next_names(
