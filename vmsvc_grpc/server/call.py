@@ -64,8 +64,8 @@ class Later(Enum):
 LATER = Later.LATER
 """What a stream says that has more work before its next message than one turn is for.
 
-It is asked again without a wake, in a later turn of the event loop, and no other stream that
-said so is asked in the same turn: so long work costs the others little, whoever asks for it.
+It is asked again without a wake, in a later turn of the event loop. The transport sees to it that
+what streams do which said so does not pile up in one turn, however many they are.
 """
 
 

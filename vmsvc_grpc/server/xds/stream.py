@@ -7,7 +7,7 @@ does not read. The rules are those of Envoy's `xds_protocol` page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -70,6 +70,12 @@ class XdsShared:
 
 _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 
+# To take in a name that is asked for costs so much less than to look at one.
+_NAMES_A_LOOK = 4
+
+# Requests that come while a large one is taken in: acknowledgements, of each type.
+_QUEUED_MAX = 16
+
 # Make before break: what others refer to comes first, and goes last.
 _ORDER = (TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE)
 _REMOVAL_ORDER = (TypeUrl.LISTENER, TypeUrl.ROUTE, TypeUrl.CLUSTER, TypeUrl.ENDPOINT)
@@ -95,8 +101,10 @@ class XdsStream:
         "_node",
         "_nonces",
         "_own_turn",
+        "_queued",
         "_shared",
         "_subscriptions",
+        "_taking",
         "_taking_order",
         "_telling_order",
         "_wake",
@@ -121,6 +129,9 @@ class XdsStream:
         # stream the turn, so that it may do at once what takes some ms.
         self._looks_left = 0
         self._own_turn = False
+        # The request that is being taken in, and those that came meanwhile.
+        self._taking: Iterator[None] | None = None
+        self._queued: list[bytes] = []
         self._half_closed = False
         self._expired = False
 
@@ -140,8 +151,18 @@ class XdsStream:
         """Take in a request. Raises RpcError (INVALID_ARGUMENT) for one that is none.
 
         No name and no number of them ends the stream, whoever made an Envoy ask for it: a name
-        that is too long, and one too many, is of nothing.
+        that is too long, and one too many, is of nothing. Of one with many names the rest is
+        taken in when the stream is asked for messages, before it says any.
         """
+        if self._taking is None:
+            self._begin_to_take(request)
+        else:
+            self._queued.append(request)
+        # A client that sends on and on has its requests taken in at once.
+        while not self._take_in() and len(self._queued) > _QUEUED_MAX:
+            pass
+
+    def _begin_to_take(self, request: bytes) -> None:
         asked: SotwRequest | DeltaRequest
         read = xds_requests.sotw if self._form is Form.SOTW else xds_requests.delta
         asked = read(request)
@@ -155,15 +176,20 @@ class XdsStream:
             subscription = self._begin(type_url)
         if asked.nonce:
             self._hear(self._node, subscription, asked)
-        # Whatever its nonce: requests come in order, so these names are the newest that the
-        # client has said. Only what it acknowledges may be old.
-        if isinstance(asked, DeltaRequest):
-            self._take_delta(subscription, asked)
-        else:
-            self._take_sotw(subscription, asked)
-        subscription.begun = True
-        if type_url is TypeUrl.ENDPOINT:
-            self._clusters_sent.clear()
+        self._taking = self._take(subscription, asked)
+
+    def _take_in(self) -> bool:
+        """Take in as much of the requests as one turn is for; whether that was all."""
+        left = self._shared.looks_max * _NAMES_A_LOOK
+        while self._taking is not None:
+            for _ in self._taking:
+                left -= 1
+                if left <= 0:
+                    return False
+            self._taking = None
+            if self._queued:
+                self._begin_to_take(self._queued.pop(0))
+        return True
 
     def half_close(self) -> None:
         """The client only listens now: it is told what is due, and then the stream ends."""
@@ -173,6 +199,8 @@ class XdsStream:
         """The next response. Raises EndOfStream at the stream's age, or after `half_close`."""
         if self._expired:
             raise EndOfStream
+        if self._taking is not None and not self._take_in():
+            return LATER
         if self._node is not None:
             self._following.settle(self._needs)
             # Part of a wildcard's answer would delete what it lacks: nothing until all is there.
@@ -191,6 +219,8 @@ class XdsStream:
         """Let go of everything."""
         self._following.close()
         self._subscriptions.clear()
+        self._taking = None
+        self._queued.clear()
 
     def expire(self) -> None:
         """End the stream soon, with OK: it is old enough."""
@@ -240,7 +270,23 @@ class XdsStream:
         version = version_text(subscription.digest_of(names))
         self._shared.on_refusal(Refusal(node.id, type_url, names, version, asked.refusal))
 
-    def _take_sotw(self, subscription: XdsSubscription, asked: SotwRequest) -> None:
+    def _take(
+        self, subscription: XdsSubscription, asked: SotwRequest | DeltaRequest
+    ) -> Iterator[None]:
+        """Take in what a request asks for, a name at a time.
+
+        Whatever its nonce: requests come in order, so these names are the newest that the
+        client has said. Only what it acknowledges may be old.
+        """
+        if isinstance(asked, DeltaRequest):
+            yield from self._take_delta(subscription, asked)
+        else:
+            yield from self._take_sotw(subscription, asked)
+        subscription.begun = True
+        if subscription.type_url is TypeUrl.ENDPOINT:
+            self._clusters_sent.clear()
+
+    def _take_sotw(self, subscription: XdsSubscription, asked: SotwRequest) -> Iterator[None]:
         names = dict.fromkeys(asked.names)
         wildcard = WILDCARD in names or not (names or subscription.named)
         subscription.named = subscription.named or bool(names)
@@ -253,31 +299,35 @@ class XdsStream:
             self._set_wildcard(subscription, True)
         for name in [name for name in subscription.names if name not in names]:
             self._unsubscribe(subscription, name)
+            yield
         for name in names:
             if name not in subscription.names:
                 # Told also if the wildcard had it: the client may have let go of that.
                 self._subscribe(subscription, name, forced=True)
+                yield
         if not wildcard:
             # Last, so that what is asked for by name now stays told.
             self._set_wildcard(subscription, False)
 
-    def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> None:
+    def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> Iterator[None]:
         if subscription.begun and not (asked.subscribe or asked.unsubscribe):
             return  # As every ACK.
         if not subscription.begun:
-            self._take_held(subscription, asked.held)
+            yield from self._take_held(subscription, asked.held)
             self._set_wildcard(subscription, not asked.subscribe)
         for name in asked.subscribe:
             if name == WILDCARD:
                 self._subscribe_to_all(subscription)
             else:
                 self._subscribe(subscription, name, forced=name not in subscription.claimed)
+            yield
         if WILDCARD in asked.unsubscribe:
             self._set_wildcard(subscription, False)
         for name in asked.unsubscribe:
             self._unsubscribe(subscription, name, forced=True)
+            yield
 
-    def _take_held(self, subscription: XdsSubscription, held: Mapping[str, str]) -> None:
+    def _take_held(self, subscription: XdsSubscription, held: Mapping[str, str]) -> Iterator[None]:
         """What the client says that it holds: compared once, and what is gone is told."""
         assignments = subscription.type_url is TypeUrl.ENDPOINT
         for name, version in held.items():
@@ -287,6 +337,7 @@ class XdsStream:
                 subscription.note(name, forced=assignments and name in self._clusters_sent)
             else:
                 self._deny(subscription, name)
+            yield
 
     def _has_room(self, names: Mapping[str, object], name: str) -> bool:
         return len(name) <= _NAME_MAX and len(names) < self._shared.limits.xds_resources_max

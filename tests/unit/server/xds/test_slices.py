@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.unit.objects import service
@@ -89,3 +91,26 @@ def test_a_response_with_everything_is_noted_without_an_entry_for_each(refuse: s
     assert not subscription.unanswered("s0000.shop:80")
     assert ("s0000.shop:80" in subscription.refused) is bool(refuse)
     assert [len(refusal.names) for refusal in client.refusals] == ([COUNT] if refuse else [])
+
+
+@BOTH
+def test_a_request_with_many_names_is_taken_in_in_slices_and_in_order(form: Form) -> None:
+    client = XdsClient(many(), form, who=node("envoy"))
+    names = [f"{kind}{number:04}.shop:80" for kind in ("s", "none") for number in range(COUNT)]
+    half = names[: COUNT // 2]
+    # The other requests come while the first is taken in.
+    if form is Form.SOTW:
+        client.ask(EDS, *names).ask(EDS, *half).ask(CDS)
+    else:
+        client.change(EDS, names).change(EDS, unsubscribe=names[COUNT // 2 :]).change(CDS)
+    subscription = client.stream.subscriptions[EDS]
+    taken = [len(subscription.names)]
+    assert taken[0] <= 3 * 4 * LOOKS_MAX, "each request had a turn"
+    while CDS not in client.stream.subscriptions:
+        assert client.stream.next_message() is LATER, "nothing is said before all is taken in"
+        taken.append(len(subscription.names))
+    a_turn = [abs(after - before) for before, after in pairwise(taken)]
+    assert max(a_turn) <= 4 * LOOKS_MAX
+    client.read_all()
+    assert [name for name in sorted(client.held(EDS)) if name in set(half)] == half
+    assert len(client.held(CDS)) == COUNT
