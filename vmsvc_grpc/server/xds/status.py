@@ -28,7 +28,7 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.requests import Node
-from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
+from vmsvc_grpc.server.xds.resources import TypeUrl, varint, version_text
 from vmsvc_grpc.server.xds.stream import XdsStream
 from vmsvc_grpc.server.xds.subscription import ABSENT, XdsSubscription
 
@@ -46,8 +46,6 @@ _MATCHES: dict[str, Callable[[str, str], bool]] = {
 
 
 _KINDS = ", ".join(_MATCHES)
-
-_SEVEN_BITS = 0x7F  # As much of a length as a byte of it says.
 
 _MATCHERS_MAX = 20  # Each is held against each client.
 
@@ -204,11 +202,4 @@ def _standing(type_url: TypeUrl, config_status: int, client_status: int) -> byte
 
 def _field(number: int, content: bytes) -> bytes:
     """A field of text or a message, encoded: its number and kind, its length, its content."""
-    length = len(content)
-    if length <= _SEVEN_BITS:
-        return bytes((number << 3 | 2, length)) + content
-    head = [number << 3 | 2]
-    while length > _SEVEN_BITS:
-        head.append(length & _SEVEN_BITS | 0x80)
-        length >>= 7
-    return bytes((*head, length)) + content
+    return bytes((number << 3 | 2,)) + varint(len(content)) + content

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy.config.core.v3.address_pb2 import SocketAddress
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
 from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -135,6 +136,23 @@ def test_udp_is_said() -> None:
     ((member,),) = (e.lb_endpoints for e in assignment(endpoint("10.0.0.1"), port=UDP).endpoints)
     assert member.endpoint.address.socket_address.protocol == 1
     assert member.endpoint.address.socket_address.port_value == 5353
+
+
+@pytest.mark.parametrize("port", [1, 127, 128, 9376, 16_383, 16_384, 65_535])
+@pytest.mark.parametrize("ready", [True, False])
+def test_each_address_has_the_port_however_many_bytes_it_takes(port: int, ready: bool) -> None:
+    both = endpoint("10.0.0.1", "a", ready=ready), endpoint("2001:db8::1", "a", ready=ready)
+    for given in (both[:1], both[1:], both):
+        (locality,) = assignment(*given, port=ServicePort("p", "UDP", 1, port)).endpoints
+        (member,) = locality.lb_endpoints
+        first, *others = (
+            member.endpoint.address,
+            *(of.address for of in member.endpoint.additional_addresses),
+        )
+        assert len(others) == len(given) - 1
+        assert {of.socket_address.port_value for of in (first, *others)} == {port}
+        assert {of.socket_address.protocol for of in (first, *others)} == {SocketAddress.UDP}
+        assert [of.socket_address.address for of in (first, *others)] == [e.address for e in given]
 
 
 def test_without_endpoints_there_is_an_empty_assignment() -> None:
