@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class KubeSourceBounds:
     `page_objects` is what client-go asks for, too. A watch lasts between `watch_s` and
     twice as long, so that many do not end at once. `silence_s` is how long nothing may
     come over one: an API server sends a bookmark every minute. `slice_s` is how long
-    taking in a page may hold up the event loop.
+    taking in pages may hold up the event loop.
     """
 
     page_objects: int = 500
@@ -94,6 +94,7 @@ class KubeSource:
         self._report = report
         self._random = random
         self._reported: dict[ListWatch, str] = {}
+        self._taking_page = asyncio.Lock()
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -142,10 +143,17 @@ class KubeSource:
             query["continue"] = continue_token
         path = resource_path(loop.kind, version, loop.namespace)
         raw = await self._api.request("GET", path, query=query)
+        # One page at a time: however many kinds and namespaces are listed at once, a turn of the
+        # event loop has one slice.
+        async with self._taking_page:
+            await self._take(loop.page(raw, _now()), emit)
+
+    async def _take(self, events: Iterator[Event], emit: Emit) -> None:
+        """Emit the events of a page in slices."""
         # The event loop's own clock stands still until it has its turn.
         began = time.perf_counter()
-        # An object is decoded and told in one go; only between two others have their turn.
-        for event in loop.page(raw, _now()):
+        # An object is decoded and emitted in one go; only between two others have their turn.
+        for event in events:
             emit(event)
             if time.perf_counter() - began > self._bounds.slice_s:
                 await asyncio.sleep(0)
