@@ -21,6 +21,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
+from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind
@@ -44,6 +45,8 @@ _log = logging.getLogger("vmsvc_grpc")
 _TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
 
 EXIT_FAILED = 1
+
+_NAMES_MAX = 10  # Of services in a line for a person.
 
 
 def main(config: Config) -> int:
@@ -78,7 +81,7 @@ class App:
             config.rules,
             kinds=_kinds(config),
             namespaces=config.namespaces,
-            on_problems=_log_problems,
+            on_problems=self._log_problems,
         )
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
@@ -92,6 +95,7 @@ class App:
         )
         self._metrics = Metrics()
         self._lag = LoopLag()
+        self._lines = LinesPerOwner(_log)
         self._http = HttpServer(
             self._not_ready,
             self._metrics.page,
@@ -123,6 +127,7 @@ class App:
             async with asyncio.TaskGroup() as tasks:
                 measuring = tasks.create_task(self._lag.run())
                 settling = tasks.create_task(self._settle())
+                logging_ = tasks.create_task(self._lines.run())
                 running = tasks.create_task(place.run(self._emit))
                 await self._stop.wait()
                 self._draining = tasks.create_task(self._drain())
@@ -130,6 +135,7 @@ class App:
                 running.cancel()
                 settling.cancel()
                 measuring.cancel()
+                logging_.cancel()
         finally:
             await self._http.stop()
             await self._server.stop()
@@ -137,9 +143,9 @@ class App:
     def _chosen_place(self) -> Place:
         config = self._config
         if config.manifests is not None:
-            return DirectoryPlace(config, config.manifests, self._cache, self._metrics)
+            return DirectoryPlace(config, config.manifests, self._cache, self._metrics, self._lines)
         assert config.credentials is not None, "a Config names one of the two"
-        return ClusterPlace(config, config.credentials, self._cache, self._metrics)
+        return ClusterPlace(config, config.credentials, self._cache, self._metrics, self._lines)
 
     async def _start_http(self) -> str:
         host, port = self._config.http_listen
@@ -205,6 +211,16 @@ class App:
     def _remarks(self, kind: Kind, key: Key) -> Iterable[str]:
         return self._place.remarks(kind, key) if self._place else ()
 
+    def _log_problems(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
+        assert self._place is not None, "what is wrong was emitted by a place"
+        owner = self._place.owner(kind, key)
+        if not problems:
+            self._lines.log(owner, logging.INFO, f"{kind.value} {key}: mended, or gone")
+            return
+        refused = " is refused" if kind is Kind.VIRTUAL_MACHINE_SERVICE else ""
+        text = f"{kind.value} {key}{refused}: {'; '.join(map(str, problems))}"
+        self._lines.log(owner, logging.WARNING, text)
+
     def _say(self, text: str) -> None:
         try:
             print(text, file=self._out, flush=True)
@@ -255,8 +271,9 @@ def _announcement(cache: Cache, grpc: str, place: Place) -> str:
     services, vms = len(served), len(cache.vms)
     lines = [f"serving {services} services and {vms} virtual machines from {place}"]
     if refused:
-        names = ", ".join(map(str, sorted(refused)))
-        lines.append(f"refused: {names} (why: vmsvc explain NAME)")
+        names = ", ".join(map(str, sorted(refused)[:_NAMES_MAX]))
+        more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
+        lines.append(f"refused: {names}{more} (why: vmsvc explain NAME)")
     if shown := next(iter(served), None):
         server = "" if grpc.endswith(":50051") else f"--server {grpc} "
         request = f'\'{{"service":"{shown}"}}\''
@@ -265,15 +282,6 @@ def _announcement(cache: Cache, grpc: str, place: Place) -> str:
         lines.append(f"  grpcurl -plaintext -d {request} {grpc} {method}")
         lines.append(f"  vmsvc {server}watch {shown}")
     return "\n".join(lines)
-
-
-def _log_problems(kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
-    if not problems:
-        _log.info("%s %s: mended, or gone", kind.value, key)
-    elif kind is Kind.VIRTUAL_MACHINE_SERVICE:
-        _log.warning("%s %s is refused: %s", kind.value, key, "; ".join(map(str, problems)))
-    else:
-        _log.warning("%s %s: %s", kind.value, key, "; ".join(map(str, problems)))
 
 
 def _raise_file_limit() -> int:

@@ -1,12 +1,17 @@
 """How log lines look: one event, one line, whatever is in it.
 
 A `Problem` is safe to print already. This is the last guard, for all else that reaches the log:
-errors of libraries, names from the network, tracebacks.
+errors of libraries, names from the network, tracebacks. And whoever owns a hundred thousand
+objects fills the log no more than ten others do.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from vmsvc_grpc.model.problem import escaped
@@ -17,6 +22,14 @@ LINE_CHARACTERS_MAX = 4000
 TRACEBACK_LINES_MAX = 100
 """How many lines of a traceback are shown, from its end, where the error is named."""
 
+OWNER_LINES_MAX = 10
+"""How many lines may be logged for one owner in a window."""
+
+OWNER_WINDOW_S = 60.0
+"""How long such a window is, from its first line on."""
+
+_QUIET_S = 5.0  # After so long without another line, those left out are summed up.
+_LOOK_S = 1.0  # How often it is looked for that.
 
 _ExceptionInfo = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -57,3 +70,72 @@ def _set_in(text: str) -> str:
     if left_out > 0:
         shown.insert(0, f"({left_out} lines before these)")
     return "\n".join(f"    {line}" for line in shown)
+
+
+@dataclass(slots=True)
+class _Window:
+    """Lines of one owner: how many were logged since `began`, and how many left out since."""
+
+    began: float
+    logged: int = 0
+    left_out: int = 0
+    left_out_at: float = 0.0
+    summed_up: bool = False
+
+
+class LinesPerOwner:
+    """The lines that tell what is wrong with objects, bounded for each who owns some.
+
+    An owner is whoever's fault is to cost only itself: a file, or a namespace of an API
+    server. What is left out of the log is counted in one more line.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._windows: dict[str, _Window] = {}
+
+    def log(self, owner: str, level: int, text: str) -> None:
+        """Log a line that is the owner's, unless there were too many of them lately."""
+        now = self._clock()
+        window = self._windows.get(owner)
+        if window is None or now - window.began >= OWNER_WINDOW_S:
+            self._end(owner)
+            window = self._windows[owner] = _Window(now)
+        if window.logged < OWNER_LINES_MAX:
+            window.logged += 1
+            self._logger.log(level, "%s", text)
+        else:
+            window.left_out += 1
+            window.left_out_at = now
+
+    def sum_up(self) -> None:
+        """Log how many lines were left out, of owners that caused no more of late. O(owners)."""
+        now = self._clock()
+        for owner, window in tuple(self._windows.items()):
+            if now - window.began >= OWNER_WINDOW_S:
+                self._end(owner)
+            elif window.left_out and not window.summed_up and now - window.left_out_at >= _QUIET_S:
+                self._log_left_out(owner, window)
+
+    async def run(self) -> None:
+        """Sum up in time, until cancelled, and then what is left."""
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                self.sum_up()
+        finally:
+            for owner in tuple(self._windows):
+                self._end(owner)
+
+    def _end(self, owner: str) -> None:
+        window = self._windows.pop(owner, None)
+        if window is not None and window.left_out:
+            self._log_left_out(owner, window)
+
+    def _log_left_out(self, owner: str, window: _Window) -> None:
+        text = "%s: %d more lines about it are left out; /readyz and `vmsvc explain` say more"
+        self._logger.warning(text, owner, window.left_out)
+        window.left_out, window.summed_up = 0, True

@@ -219,6 +219,46 @@ def test_a_file_system_that_is_unmounted_keeps_what_is_served(
         assert awaited(lambda: http(program, "/readyz") == (200, "ok\n"))
 
 
+REFUSED = SERVICE.replace("port: 80", "port: 0")
+UNNAMED = "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachine\n"
+
+
+def test_whatever_is_wrong_in_a_file_the_log_has_few_lines_of_it(
+    manifests: Path, tmp_path: Path
+) -> None:
+    log, bad = tmp_path / "log", manifests / "bad.yaml"
+
+    def write(turn: int) -> None:
+        refused = [REFUSED.replace("name: web", f"name: bad-{turn}-{n}") for n in range(100)]
+        beside = tmp_path / "beside.yaml"
+        beside.write_text("---\n".join([*refused, *[UNNAMED] * 100]))
+        beside.replace(bad)
+
+    write(0)
+    with serving(["--manifests", manifests, "--drain-s", "0"], log) as program:
+        assert "refused: shop/bad-0-0, " in log.read_text()
+        assert len(max(log.read_text().splitlines(), key=len)) < 1_000
+        with stub_of(program) as stub:
+            for turn in range(1, 6):
+                write(turn)
+                assert awaited(partial(lists, stub, f"shop/bad-{turn}-0", f"shop/bad-{turn - 1}-0"))
+        (manifests / "other.yaml").write_text(REFUSED.replace("name: web", "name: other"))
+        assert awaited(lambda: "VirtualMachineService shop/other is refused" in log.read_text())
+        bad.unlink()
+        with stub_of(program) as stub:
+            assert awaited(partial(lists, stub, WEB, "shop/bad-5-0"))
+    lines = [line for line in log.read_text().splitlines() if "bad" in line]
+    of_objects = [line for line in lines if "refused: shop/bad-0-0, " not in line]
+    assert len(of_objects) == 11
+    assert "more lines about it are left out" in of_objects[-1]
+
+
+def lists(stub: pb_grpc.EndpointServiceStub, present: str, absent: str) -> bool:
+    answer = stub.ListServices(pb.ListServicesRequest(page_size=1_000))
+    names = {found.service for found in answer.services}
+    return present in names and absent not in names
+
+
 def test_a_file_may_hold_so_much(manifests: Path, tmp_path: Path) -> None:
     arguments = ["--manifests", str(manifests), "--drain-s", "0", "--manifest-bytes-max", "1000"]
     with serving(arguments, tmp_path / "log") as program, stub_of(program) as stub:

@@ -37,6 +37,9 @@ class Witness:
     def remarks(self, _kind: Kind, _key: Key) -> Iterable[str]:
         return ()
 
+    def owner(self, _kind: Kind, key: Key) -> str:
+        return f"namespace {key.namespace}"
+
     async def run(self, emit: Emit) -> None:
         """Nothing comes of itself."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -9,7 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from vmsvc_grpc.logs import LINE_CHARACTERS_MAX, TRACEBACK_LINES_MAX, LineFormatter
+from vmsvc_grpc.logs import (
+    LINE_CHARACTERS_MAX,
+    OWNER_LINES_MAX,
+    OWNER_WINDOW_S,
+    TRACEBACK_LINES_MAX,
+    LineFormatter,
+    LinesPerOwner,
+)
 
 FORGED = "x\n2026-11-27T10:00:00.000 INFO    vmsvc_grpc: all is well\x1b[2J\u202e"
 HEAD = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} (WARNING|ERROR) +[a-z_.]+: ")
@@ -72,3 +80,65 @@ def test_a_long_traceback_keeps_its_end(lines: io.StringIO) -> None:
     assert len(shown) <= TRACEBACK_LINES_MAX + 2
     assert shown[-1] == "    the end"
     assert "lines before these" in shown[1]
+
+
+class OwnedLines:
+    """Lines of owners, at times that a test chooses."""
+
+    def __init__(self, out: io.StringIO) -> None:
+        self.now = 0.0
+        self.lines = LinesPerOwner(logging.getLogger("tests.logs"), clock=lambda: self.now)
+        self._out = out
+
+    def log(self, owner: str, count: int) -> None:
+        for index in range(count):
+            self.lines.log(owner, logging.WARNING, f"{owner}: flaw {index}")
+
+    def logged(self) -> list[str]:
+        """Messages since this was last asked."""
+        found = [line.partition("tests.logs: ")[2] for line in self._out.getvalue().splitlines()]
+        self._out.seek(0)
+        self._out.truncate()
+        return found
+
+
+MORE = "%s: %d more lines about it are left out; /readyz and `vmsvc explain` say more"
+
+
+def test_an_owner_of_many_flawed_objects_has_ten_lines_and_one_that_counts_the_others(
+    lines: io.StringIO,
+) -> None:
+    owned = OwnedLines(lines)
+    owned.log("a.yaml", 90_000)
+    assert owned.logged() == [f"a.yaml: flaw {index}" for index in range(OWNER_LINES_MAX)]
+    owned.log("b.yaml", 2)
+    assert owned.logged() == ["b.yaml: flaw 0", "b.yaml: flaw 1"], "it costs nobody else"
+    owned.lines.sum_up()
+    assert owned.logged() == [], "there may be more"
+    owned.now += OWNER_WINDOW_S / 2
+    owned.lines.sum_up()
+    assert owned.logged() == [MORE % ("a.yaml", 89_990)]
+    owned.now += OWNER_WINDOW_S
+    owned.lines.sum_up()
+    assert owned.logged() == []
+    owned.log("a.yaml", 1)
+    assert owned.logged() == ["a.yaml: flaw 0"]
+
+
+def test_however_often_a_file_is_read_its_lines_are_few(lines: io.StringIO) -> None:
+    owned = OwnedLines(lines)
+    for _ in range(600):
+        owned.now += 0.5
+        owned.log("a.yaml", 20)
+        owned.lines.sum_up()
+    assert len(owned.logged()) <= 5 * (OWNER_LINES_MAX + 1)
+
+
+async def test_what_was_left_out_is_told_at_the_end(lines: io.StringIO) -> None:
+    owned = OwnedLines(lines)
+    running = asyncio.create_task(owned.lines.run())
+    await asyncio.sleep(0)
+    owned.log("a.yaml", OWNER_LINES_MAX + 1)
+    running.cancel()
+    await asyncio.wait([running])
+    assert owned.logged()[-1] == MORE % ("a.yaml", 1)

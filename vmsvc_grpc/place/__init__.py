@@ -29,6 +29,9 @@ class Place(Protocol):
     def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
         """Sentences on an object beside what is told of it: where else it is defined."""
 
+    def owner(self, kind: Kind, key: Key) -> str:
+        """Whose fault it is if something is wrong with the object, as a log line names it."""
+
     async def run(self, emit: Emit) -> None:
         """Read, and hold, until cancelled. Raises what it cannot begin or go on with."""
 

@@ -12,9 +12,10 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials
+from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
+from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
 from vmsvc_grpc.reconciler.election import LeaseSettings, lease_name
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
@@ -39,13 +40,19 @@ class ClusterPlace:
     """Reads one API server. Writes there if told to, and only while it holds the lease."""
 
     def __init__(
-        self, config: Config, credentials: Credentials, cache: Cache, metrics: Metrics
+        self,
+        config: Config,
+        credentials: Credentials,
+        cache: Cache,
+        metrics: Metrics,
+        lines: LinesPerOwner,
     ) -> None:
         """Nothing is read yet."""
         self._config = config
         self._credentials = credentials
         self._cache = cache
         self._metrics = metrics
+        self._lines = lines
         self._source: KubeSource | None = None
         self._reconciler: Reconciler | None = None
         self._leading: Leader | None = None
@@ -68,6 +75,10 @@ class ClusterPlace:
         """None: an API server holds an object once."""
         return ()
 
+    def owner(self, _kind: Kind, key: Key) -> str:
+        """Its namespace."""
+        return f"namespace {key.namespace}"
+
     async def run(self, emit: Emit) -> None:
         """Read, and write while leading, until cancelled. Raises NoApiServer."""
         async with ApiServer(self._credentials) as api:
@@ -89,7 +100,14 @@ class ClusterPlace:
         """Read, and write while leading; the lease is given back once nothing is written."""
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         leader = self._leading = self._leader(api, identity)
-        recorder = EventRecorder(api, instance=identity, may_write=lambda: leader.leads)
+        recorder = EventRecorder(
+            api,
+            instance=identity,
+            may_write=lambda: leader.leads,
+            on_lost=lambda service, text: self._lines.log(
+                self.owner(Kind.VIRTUAL_MACHINE_SERVICE, service), logging.INFO, text
+            ),
+        )
         self._reconciler = self._writer(api, leader, recorder)
         bind_reconciler(self._metrics, self._reconciler)
         try:
@@ -143,7 +161,7 @@ class ClusterPlace:
             ),
             mirrored=store.mirrored,
             witness=store,
-            on_failure=log_failure,
+            on_failure=failure_log(self._lines, self.owner),
             on_notice=recorder.tell,
             may_write=lambda: leader.leads,
         )

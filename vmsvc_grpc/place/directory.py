@@ -10,18 +10,17 @@ from pathlib import Path
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
+from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
-from vmsvc_grpc.place.reconciling import bind_reconciler, log_failure
+from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import Reconciler, Settings
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds
 from vmsvc_grpc.source.problems import FileProblem
-
-_log = logging.getLogger(__name__)
 
 MANIFEST_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 HELD_KINDS = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
@@ -33,7 +32,14 @@ _TROUBLES_MAX = 100
 class DirectoryPlace:
     """Reads `manifests`; holds in `output` if that is given."""
 
-    def __init__(self, config: Config, manifests: Path, cache: Cache, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        manifests: Path,
+        cache: Cache,
+        metrics: Metrics,
+        lines: LinesPerOwner,
+    ) -> None:
         """Raises ChangeError if `output` cannot be written to."""
         self._path = manifests
         self._output = config.output
@@ -43,6 +49,7 @@ class DirectoryPlace:
             rescan_s=config.rescan_s, file_bytes_max=config.manifest_bytes_max
         )
         self._metrics = metrics
+        self._lines = lines
         self._sources: dict[Path, FilesSource] = {}
         self._manifests = self._files(manifests, MANIFEST_KINDS, shared=False)
         self._reconciler: Reconciler | None = None
@@ -56,7 +63,7 @@ class DirectoryPlace:
                 rules=Rules(
                     copying=config.copying, load_balancer_provider=config.load_balancer_provider
                 ),
-                on_failure=log_failure,
+                on_failure=failure_log(lines, self.owner),
                 all_listed=lambda: self._manifests.all_read,
             )
             bind_reconciler(metrics, self._reconciler)
@@ -76,6 +83,11 @@ class DirectoryPlace:
         """Where a VM or VMService is defined again."""
         losers = islice(self._manifests.losers(kind, key), PROBLEMS_MAX)
         return (str(loser) for loser in losers)
+
+    def owner(self, kind: Kind, key: Key) -> str:
+        """The file that the object is in; its namespace, if it is in none any more."""
+        path = self._manifests.owner(kind, key)
+        return _owner(self._path, path) if path else f"namespace {key.namespace}"
 
     async def run(self, emit: Emit) -> None:
         """Read and hold until cancelled. Raises SourceError if there is no directory."""
@@ -98,7 +110,7 @@ class DirectoryPlace:
     def _files(self, directory: Path, kinds: frozenset[Kind], *, shared: bool) -> FilesSource:
         def report(problem: FileProblem) -> None:
             level = logging.INFO if problem.resolved else logging.WARNING
-            _log.log(level, "%s: %s", directory, problem)
+            self._lines.log(_owner(directory, problem.path), level, f"{directory}: {problem}")
 
         files = FilesSource(
             directory,
@@ -115,3 +127,7 @@ class DirectoryPlace:
         self._metrics.bind(Metric.UNKNOWN, lambda: {(name,): files.ignored})
         self._metrics.bind(Metric.FILE_PROBLEMS, lambda: {(name,): files.problems.count})
         return files
+
+
+def _owner(directory: Path, path: str) -> str:
+    return f"{directory}: {path}"

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.metrics import Metric, Metrics
-from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler
 
-_log = logging.getLogger(__name__)
 
+def failure_log(
+    lines: LinesPerOwner, owner: Callable[[Kind, Key], str]
+) -> Callable[[Key, Failure | None], None]:
+    """What says in the log that a service's objects are not as they should be, or are again."""
 
-def log_failure(key: Key, failure: Failure | None) -> None:
-    """Say in the log that a service's objects are not as they should be, or are again."""
-    if failure is None:
-        _log.info("objects of %s are as they should be again", key)
-    else:
-        _log.warning("objects of %s: %s: %s", key, failure.reason, failure.message)
+    def log(key: Key, failure: Failure | None) -> None:
+        of = owner(Kind.VIRTUAL_MACHINE_SERVICE, key)
+        if failure is None:
+            lines.log(of, logging.INFO, f"objects of {key} are as they should be again")
+        else:
+            text = f"objects of {key}: {failure.reason}: {failure.message}"
+            lines.log(of, logging.WARNING, text)
+
+    return log
 
 
 def bind_reconciler(metrics: Metrics, reconciler: Reconciler) -> None:

@@ -6,7 +6,6 @@ An event that cannot be written is lost, and nothing waits for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,11 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vmsvc_grpc.kube.client import NAMESPACE_TERMINATING, ApiServer, ApiServerError, NotSent
-from vmsvc_grpc.model.objects import VirtualMachineService
+from vmsvc_grpc.model.objects import Key, VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.queue import TokenBucket
-
-_log = logging.getLogger(__name__)
 
 CONTROLLER = "vmsvc-grpc"
 """Who reports: the same for every replica."""
@@ -54,13 +51,18 @@ class EventRecorder:
         instance: str,
         may_write: Callable[[], bool] = lambda: True,
         bounds: EventBounds = EventBounds(),
+        on_lost: Callable[[Key, str], None] = lambda *_: None,
     ) -> None:
-        """`instance` names this replica. Of more than may wait, the oldest is dropped."""
+        """`instance` names this replica. Of more than may wait, the oldest is dropped.
+
+        `on_lost` is told, in a sentence, why there is no event for a VMService.
+        """
         self.counts: Counter[str] = Counter(written=0, dropped=0)
         self._api = api
         self._instance = instance
         self._may_write = may_write
         self._waiting: deque[tuple[VirtualMachineService, Notice, datetime]] = deque()
+        self._on_lost = on_lost
         self._bounds = bounds
         # Of each VMService by its uid, the one told of last at the end.
         self._allowances: dict[str, TokenBucket] = {}
@@ -111,14 +113,17 @@ class EventRecorder:
         except NotSent:
             return False
         except TimeoutError:
-            _log.info("no event for %s (%s): no answer", about.key, notice.reason)
+            self._lost(about, notice, "no answer")
             return False
         except ApiServerError as error:
             # Where the namespace is going, nobody will look for events.
             if NAMESPACE_TERMINATING not in error.causes:
-                _log.info("no event for %s (%s): %s", about.key, notice.reason, error)
+                self._lost(about, notice, str(error))
             return False
         return True
+
+    def _lost(self, about: VirtualMachineService, notice: Notice, why: str) -> None:
+        self._on_lost(about.key, f"no event for {about.key} ({notice.reason}): {why}")
 
     def _event(self, about: VirtualMachineService, notice: Notice, at: datetime) -> dict[str, Any]:
         return {

@@ -35,7 +35,7 @@ from typing import NamedTuple
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
-from vmsvc_grpc.model.problem import PROBLEMS_MAX
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
@@ -181,6 +181,11 @@ class FilesSource:
     def losers(self, kind: Kind, key: Key) -> list[FileProblem]:
         """Where the object is defined too, without counting there. In path order."""
         return [self._repeat((kind, key), path) for path in self._union.losers((kind, key))]
+
+    def owner(self, kind: Kind, key: Key) -> str | None:
+        """The file that the object is in, or was until now."""
+        path = self._union.holder((kind, key))
+        return None if path is None else escaped(_shown(path))
 
     @property
     def ignored(self) -> int:

@@ -112,21 +112,23 @@ class Union:
             if path in self._gone and self._contents[path] is before:
                 del self._gone[path], self._contents[path]
 
-    def settle(self, missing: Missing) -> list[Apply | Malformed | Delete]:
+    def settle(self, missing: Missing) -> Iterator[Apply | Malformed | Delete]:
         """Its holder has let go for good; what to emit of the object.
 
         The next holder is a file that says what was last emitted, as one that was renamed
         does; else the first in path order.
         """
         id_ = missing.id
-        del self._missing[id_]
         definers = self._standing_definers(id_)
-        if not definers:
-            del self._emitted[id_]
-            return [Delete(*id_)]
-        same = (path for path in definers if self._entry(id_, path).event == self._emitted[id_])
-        self._hold(id_, next(same, definers[0]))
-        return list(self._news(id_))
+        if definers:
+            said = self._emitted[id_]
+            same = (path for path in definers if self._entry(id_, path).event == said)
+            self._hold(id_, next(same, definers[0]))
+            yield from self._news(id_)
+        else:
+            # Whoever hears of it may ask whose it was.
+            yield Delete(*id_)
+            del self._missing[id_], self._emitted[id_]
 
     def postpone(self, missing: Missing, now: float) -> None:
         """The object is missing since `now` only."""
@@ -141,6 +143,11 @@ class Union:
     def repeats(self, path: str) -> Collection[ObjectId]:
         """The objects of the file that another file holds."""
         return self._repeats.get(path, {}).keys()
+
+    def holder(self, id_: ObjectId) -> str | None:
+        """The file that has the object, or had it last until something is emitted of that."""
+        missing = self._missing.get(id_)
+        return missing.path if missing else self._holders.get(id_)
 
     def losers(self, id_: ObjectId) -> list[str]:
         """The files that define an object which another one holds, in path order."""
@@ -195,9 +202,7 @@ class Union:
 
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
         """What to emit of an object that the file defines now."""
-        missing = self._missing.get(id_)
-        holder = missing.path if missing else self._holders.get(id_, path)
-        if holder != path:
+        if self.holder(id_) not in (None, path):
             return
         if id_ not in self._holders:
             self._hold(id_, path)
