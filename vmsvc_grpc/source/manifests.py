@@ -14,11 +14,18 @@ from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, kind_of, parse, unread
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
-from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, Restart
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, ManifestError, Restart
 from vmsvc_grpc.source.stream import document_steps
 
 OBJECTS_MAX = 100_000
 """How many objects a file may define; the design size is 30,000 in all files."""
+
+PARTS_MAX = 300_000
+"""How many documents and items of lists a file may have, of whatever kind, empty ones too.
+
+An object with a name takes 55 characters, so no honest file of 16 MiB has more. Eight million
+that are empty would keep us for a minute; and at the start everybody else, too.
+"""
 
 ObjectId = tuple[Kind, Key]
 """Which object; one file defines it, and if there are more, the first counts."""
@@ -167,7 +174,7 @@ class _DocumentReader:
         self._ignored = 0
         self._count = 0
         # As it was before the document that is being read.
-        self._before = (0, 0, 0, 0)
+        self._before = (0, 0, 0, 0, 0)
         # Items that are of the kind that the list says, once it does.
         self._unnamed: list[Item] = []
         self._unnamed_size = 0
@@ -178,7 +185,8 @@ class _DocumentReader:
         return Contents(self._entries, tuple(self._flaws), self._more_flaws, self._ignored)
 
     def item(self, item: Item) -> Iterator[None]:
-        """Take in the next item of a list, in steps."""
+        """Take in the next item of a list, in steps. Raises ManifestError."""
+        self._count_part(item.line)
         if not isinstance(item.value, dict) and len(self._flaws) >= PROBLEMS_MAX:
             self._more_flaws += 1  # There may be millions.
         elif not _is_unnamed(item.value):
@@ -194,14 +202,15 @@ class _DocumentReader:
 
     def restart(self) -> None:
         """Forget the items since the last document."""
-        entries, flaws, self._more_flaws, self._ignored = self._before
+        entries, flaws, self._more_flaws, self._ignored, self._count = self._before
         while len(self._entries) > entries:
             self._entries.popitem()
         del self._flaws[flaws:]
         self._unnamed, self._unnamed_size = [], 0
 
     def document(self, document: Document) -> Iterator[None]:
-        """Take in the next document, or what remains of a list, in steps."""
+        """Take in the next document, or what remains of a list, in steps. Raises ManifestError."""
+        self._count_part(document.line)
         place = Position(document.index, document.line)
         if document.listed and (implied := _implied(document.value)) is not None:
             for item in self._unnamed:
@@ -215,14 +224,22 @@ class _DocumentReader:
             unread = f"line {document.unread_line}"
             self._found(Flaw(unread, "is not read; begin a document with a line '---'"))
         self._unnamed, self._unnamed_size = [], 0
-        self._before = (len(self._entries), len(self._flaws), self._more_flaws, self._ignored)
+        entries, flaws = len(self._entries), len(self._flaws)
+        self._before = (entries, flaws, self._more_flaws, self._ignored, self._count)
 
     def _take(self, place: Position, value: Any, size: int) -> Iterator[None]:
-        for found in _read(place, value, size, self._asked):
+        for nested, found in enumerate(_read(place, value, size, self._asked)):
+            if nested:
+                self._count_part(place.line)  # It is a list within a list.
             self._found(found)
-            self._count += 1
             if isinstance(found, Entry) or self._count % _STEP_TRIFLES == 0:
                 yield
+
+    def _count_part(self, line: int) -> None:
+        self._count += 1
+        if self._count > PARTS_MAX:
+            message = f"more than {PARTS_MAX} documents and items of lists; split it"
+            raise ManifestError(message, line, 1)
 
     def _found(self, found: _Found) -> None:
         match found:

@@ -232,6 +232,34 @@ def test_of_many_flaws_the_first_are_kept(text: str) -> None:
     assert contents.more_flaws == 220_000 - PROBLEMS_MAX
 
 
+LIST = '{"apiVersion": "v1", "kind": "List", "items": [%s]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("{}" * 301, id="values of JSON"),
+        pytest.param("---\n" * 302, id="empty documents"),
+        pytest.param("a\n---\n" * 100 + "{items: [%s]}" % ("1," * 201), id="both, in YAML"),
+        pytest.param(LIST % ("1," * 300 + "1"), id="items"),
+        pytest.param(
+            LIST % ",".join([LIST % ("1," * 99 + "1")] * 4), id="items of lists within a list"
+        ),
+    ],
+)
+def test_a_file_of_too_many_parts_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "PARTS_MAX", 300)
+    with pytest.raises(ManifestError, match="more than 300 documents and items of lists"):
+        read_objects(text.encode(), KINDS)
+
+
+def test_what_is_read_again_as_yaml_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "PARTS_MAX", 300)
+    named = '{"apiVersion": "v1", "kind": "A", "metadata": {"name": "a"}},'
+    text = LIST % (named * 200)  # JSON has no comma at the end of a list.
+    assert read_objects(text.encode(), KINDS).ignored == 200
+
+
 def test_a_file_defines_so_many_objects_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "OBJECTS_MAX", 2)
     contents = read_objects("---\n".join(VM % name for name in "abab").encode(), KINDS)
