@@ -420,6 +420,22 @@ class TestLargeFiles:
             replace(tmp_path / "next.yaml", vm("a") + "#" * 200_000)
             await told.until_vms({"a": "10.0.0.1"})
 
+    async def test_one_that_moves_takes_its_objects_along(self, tmp_path: Path) -> None:
+        """However long it takes to read: they were deleted, and made again."""
+        filling = f"---\nx: [{'1,' * 300_000}]\n"
+        async with told_by(tmp_path, settle_s=0.05) as told:
+            replace(tmp_path / "a.yaml", vm("a") + filling)
+            await told.until_vms({"a": "10.0.0.1"})
+            before = len(told.events)
+            (tmp_path / "a.yaml").rename(tmp_path / "b.yaml")
+            await told.until_in("b.yaml", "a")
+            shutil.copy(tmp_path / "b.yaml", tmp_path / "c.yaml")
+            (tmp_path / "b.yaml").unlink()
+            await told.until_in("c.yaml", "a")
+            assert told.kinds(before) == []
+            (tmp_path / "c.yaml").unlink()
+            await told.until_vms({})
+
     async def test_several_are_read_one_after_another(self, tmp_path: Path) -> None:
         async with told_by(tmp_path) as told:
             names = [f"vm-{n}" for n in range(4)]

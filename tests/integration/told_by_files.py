@@ -99,6 +99,13 @@ class Told:
             while self.source.files_read < count:  # noqa: ASYNC110 - nobody tells of it.
                 await asyncio.sleep(0.01)
 
+    async def until_in(self, path: str, name: str) -> None:
+        """Wait until a file is the one that has a VM."""
+        id_ = Kind.VIRTUAL_MACHINE, Key("shop", name)
+        async with asyncio.timeout(DEADLINE_S):
+            while self.source.owner(*id_) != path:  # noqa: ASYNC110 - nobody tells of it.
+                await asyncio.sleep(0.01)
+
     @property
     def vms(self) -> dict[str, str]:
         """Each VM's first address, by name."""

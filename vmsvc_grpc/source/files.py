@@ -11,7 +11,8 @@ When a change is taken:
   opens the file again for each piece, and pauses for longer, must rename.
 - An object that its file defines no more is deleted `settle_s` later, or given to another
   file that defines it, so that it may move to another file, and a file be renamed or
-  written anew, without anything happening in between.
+  written anew, without anything happening in between. A large file that is there by then
+  and takes longer to read is waited for.
 - Until then, and for as long as a file or the directory cannot be read, what was last
   read of it stays. So it does of a file that held objects and holds none now: a shell
   empties a file before the data comes. And of a directory in whose place there is another
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -324,7 +326,8 @@ class FilesSource:
             for path in self._unsettled
             if self._reading is None or not self._is_large(path)
         )
-        if missing := self._union.missing:
+        missing = self._union.missing
+        if missing and self._unread_since() >= missing.since + self._settle_s:
             due.append(missing.since + self._settle_s)
         try:
             async with asyncio.timeout(max(0.0, min(due) - now)):
@@ -337,6 +340,14 @@ class FilesSource:
         """When an unsettled file may be taken, if nothing changes before."""
         settle_s = self._bounds.open_settle_s if path in self._open else self._settle_s
         return self._unsettled[path].since + max(settle_s, self._settle_s)
+
+    def _unread_since(self) -> float:
+        """Since when the large file is there that has waited for longest to be read.
+
+        What is missing from then on may have been moved there.
+        """
+        large = (self._unsettled[path] for path in self._due() if self._is_large(path))
+        return min((file.since for file in large), default=math.inf)
 
     def _due(self) -> list[str]:
         now = self._clock()
@@ -631,9 +642,10 @@ class FilesSource:
         """
         for _ in self._union.letting_go(self._clock()):
             await self._breathe()
+        settled = min(looked_at, self._unread_since()) - self._settle_s
         while missing := self._union.missing:
             await self._breathe()
-            if looked_at < missing.since + self._settle_s:
+            if settled < missing.since:
                 return
             self._look(missing.path)
             if missing.path in self._unsettled:
@@ -703,8 +715,11 @@ def _emptied(path: str, contents: Contents) -> FileProblem:
 
 
 def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
-    # Where a file system keeps what its check has found there are no manifests, and on most
-    # volumes nobody but root may look.
+    # Whatever is in a directory that we may not list was neither read nor parsed. To delete its
+    # objects at a restart, because its rights are wrong for a moment, would be to take a failure
+    # for news; and it stands in /readyz until the rights are mended or it is gone. But where a
+    # file system keeps what its check has found there are no manifests, and on most volumes
+    # nobody but root may look.
     may_hold = unlisted.path.rpartition("/")[2] != "lost+found"
     message = f"cannot be listed: {unlisted.message}"
     return FileProblem(_shown(unlisted.path), "", message, hides_objects=may_hold)

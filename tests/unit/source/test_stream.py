@@ -582,3 +582,11 @@ def test_windows_do_not_show(read: list[Any], gap: str, ascii_only: bool, size: 
             for module in (characters, json_documents, yaml_documents):
                 patch.setattr(module, "WINDOW", size)
             assert outcome(text) == expected
+
+
+def test_a_file_has_so_many_values_of_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense ones kept a start waiting three times as long as honest ones of that size."""
+    monkeypatch.setattr(yaml_documents, "EVENTS_MAX", 100)
+    assert values("a: [1, 2]\n---\n" * 10)
+    with pytest.raises(ManifestError, match="more than 100 values are in the file; split it"):
+        values("a: [1, 2]\n---\n" * 30)
