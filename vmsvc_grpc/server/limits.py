@@ -81,9 +81,10 @@ class Limits:
     keepalive_timeout_s: float = 10.0
     """A client that does not answer a ping for this long is gone."""
 
-    client_ping_interval_min_s: float = 20.0
-    """Clients that ping more often are disconnected. gRPC's own bound (300 s) equals
-    many clients' interval, and so disconnects those too."""
+    client_ping_interval_min_s: float = 5.0
+    """Clients that ping more often are disconnected. Half of Go's smallest interval, which
+    meshes set, as pings do not arrive as regularly as they are sent. gRPC's own bound (300 s)
+    equals many clients' interval, and so disconnects those too."""
 
     connection_age_s: float = 1_800.0
     """A connection is closed at this age, so that clients spread over new replicas."""
