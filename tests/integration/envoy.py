@@ -82,6 +82,35 @@ def on_demand(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def with_proxies(config: dict[str, Any], tcp: str, udp: str) -> dict[str, Any]:
+    """A configuration with listeners `tcp` and `udp`, too, each to the cluster of that name."""
+    prefix = "type.googleapis.com/envoy.extensions.filters"
+    through = {
+        "@type": f"{prefix}.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "cluster": tcp,
+    }
+    chain = {"filters": [{"name": "tcp", "typed_config": through}]}
+    route = {"@type": f"{prefix}.udp.udp_proxy.v3.Route", "cluster": udp}
+    action = {"name": "route", "typed_config": route}
+    datagrams = {
+        "@type": f"{prefix}.udp.udp_proxy.v3.UdpProxyConfig",
+        "stat_prefix": "udp",
+        "matcher": {"on_no_match": {"action": action}},
+    }
+    bound = _address("127.0.0.1", 0)
+    bound["socket_address"]["protocol"] = "UDP"
+    config["static_resources"]["listeners"] += [
+        {"name": "tcp", "address": _address("127.0.0.1", 0), "filter_chains": [chain]},
+        {
+            "name": "udp",
+            "address": bound,
+            "listener_filters": [{"name": "udp", "typed_config": datagrams}],
+        },
+    ]
+    return config
+
+
 def _address(host: str, port: int) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
@@ -119,7 +148,14 @@ class Envoy:
 
     session: aiohttp.ClientSession
     admin: str
-    entrance: str = ""
+    entrances: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Where its listeners listen, by their names."""
+
+    @property
+    def entrance(self) -> str:
+        """Where its listener for HTTP listens."""
+        host, port = self.entrances["in"]
+        return f"{host}:{port}"
 
     async def ask(self, path: str) -> str:
         """A page of its admin port."""
@@ -160,14 +196,15 @@ class Envoy:
 
     async def call_raw(self, cluster: str) -> int:
         """The status of a request; `cluster` may be any bytes, as `surrogateescape` has them."""
-        host, _, port = self.entrance.rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(*self.entrances["in"])
         header = cluster.encode(errors="surrogateescape")
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nx-cluster: " + header + b"\r\n\r\n")
-        async with asyncio.timeout(PATIENCE_S):
-            status = int((await reader.readline()).split()[1])
-        writer.close()
-        return status
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return int((await reader.readline()).split()[1])
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     async def call(self, cluster: str = "web.shop:80") -> str:
         """Who answers a request; its status if that is not 200."""
@@ -202,9 +239,9 @@ async def envoy(config: dict[str, Any], folder: Path) -> AsyncIterator[Envoy]:
                 while (await running.ask("/ready")).strip() != "LIVE":  # noqa: ASYNC110 - in Envoy
                     await asyncio.sleep(_POLL_S)
             shown = json.loads(await running.ask("/listeners?format=json"))
-            (status,) = shown["listener_statuses"]
-            address = status["local_address"]["socket_address"]
-            running.entrance = f"{address['address']}:{address['port_value']}"
+            for status in shown["listener_statuses"]:
+                address = status["local_address"]["socket_address"]
+                running.entrances[status["name"]] = (address["address"], address["port_value"])
             yield running
     finally:
         process.kill()

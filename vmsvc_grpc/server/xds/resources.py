@@ -14,10 +14,13 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
+from envoy.config.core.v3.address_pb2 import Address, SocketAddress, TcpKeepalive
+from envoy.config.core.v3.base_pb2 import RoutingPriority
 from envoy.config.core.v3.config_source_pb2 import ApiVersion, ConfigSource
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, Http2ProtocolOptions
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.api_listener_pb2 import ApiListener
@@ -28,9 +31,13 @@ from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.type.v3.percent_pb2 import Percent
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.address import canonical
@@ -246,16 +253,29 @@ def route_configuration(name: str) -> _Message:
     route = host.routes.add()
     route.match.prefix = ""  # Everything. Set it must be, and so it is in a oneof.
     route.route.cluster = name
+    # Envoy's defaults are made for short requests: they cut a stream after 15 s, and one that is
+    # quiet for 5 minutes. How long a call may take is its caller's to say.
+    route.route.timeout.SetInParent()
+    route.route.idle_timeout.SetInParent()
+    # Only what has not reached a VM is tried again: one may be down before it is known to be.
+    route.route.retry_policy.retry_on = "connect-failure,refused-stream"
     return RouteConfiguration(name=name, virtual_hosts=[host])
 
 
 def cluster(name: str) -> _Message:
-    """A cluster whose load assignment comes by ADS under the same name."""
+    """A cluster whose load assignment comes by ADS under the same name.
+
+    What it does not say is Envoy's default. Each default was looked at: ADR 33.
+    """
     return Cluster(
         name=name,
         type=Cluster.EDS,
         eds_cluster_config=Cluster.EdsClusterConfig(eds_config=_ads()),
         lb_policy=Cluster.ROUND_ROBIN,
+        common_lb_config=_LB_CONFIG,
+        circuit_breakers=_UNLIMITED,
+        upstream_connection_options=_CONNECTION,
+        typed_extension_protocol_options={_HTTP: _AS_DOWNSTREAM},
     )
 
 
@@ -397,6 +417,47 @@ def _packed(message: _Message) -> PackedMessage:
     return packed
 
 
+# VMs that are not ready get nothing, however few are left; by default, below half of them all
+# get requests. And changes count at once: by default, those of health wait for up to 1 s.
+_LB_CONFIG = Cluster.CommonLbConfig(
+    healthy_panic_threshold=Percent(), update_merge_window=Duration()
+)
+
+# By default 1,024 requests at once, which a service of long streams has soon; for gRPC, too.
+_MOST = UInt32Value(value=(1 << 32) - 1)
+_UNLIMITED = CircuitBreakers(
+    thresholds=[
+        CircuitBreakers.Thresholds(
+            priority=priority,
+            max_connections=_MOST,
+            max_pending_requests=_MOST,
+            max_requests=_MOST,
+            max_retries=_MOST,
+        )
+        for priority in (RoutingPriority.DEFAULT, RoutingPriority.HIGH)
+    ]
+)
+
+# A VM that is turned off says no goodbye: connections that wait for it are noticed, in 90 s.
+_CONNECTION = UpstreamConnectionOptions(
+    tcp_keepalive=TcpKeepalive(
+        keepalive_time=UInt32Value(value=60),
+        keepalive_interval=UInt32Value(value=10),
+        keepalive_probes=UInt32Value(value=3),
+    )
+)
+
+# HTTP/1.1 and HTTP/2, and gRPC with that, each to the VM as it came from the client.
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_AS_DOWNSTREAM = _packed(
+    HttpProtocolOptions(
+        use_downstream_protocol_config=HttpProtocolOptions.UseDownstreamHttpConfig(
+            http_protocol_options=Http1ProtocolOptions(),
+            http2_protocol_options=Http2ProtocolOptions(),
+        )
+    )
+)
+
 _STATIC = {
     TypeUrl.LISTENER: listener,
     TypeUrl.ROUTE: route_configuration,
@@ -409,4 +470,4 @@ def files() -> Iterator[FileDescriptor]:
     """The files of all messages that a resource may hold, packed ones too."""
     for message in (Cluster, ClusterLoadAssignment, Listener, RouteConfiguration):
         yield message.DESCRIPTOR.file
-    yield from (hcm.DESCRIPTOR, Router.DESCRIPTOR.file)
+    yield from (hcm.DESCRIPTOR, Router.DESCRIPTOR.file, HttpProtocolOptions.DESCRIPTOR.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
 )
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.objects import WEB, service, spec, vm
@@ -27,7 +29,13 @@ HTTP = ServicePort("http", "TCP", 80, 9376)
 UDP = ServicePort("dns", "UDP", 53, 5353)
 
 
-def endpoint(address: str, uid: str = "", *, ready: bool = True, zone: str = "") -> Endpoint:
+def endpoint(
+    address: str,
+    uid: str = "",
+    *,
+    ready: bool = True,
+    zone: str = "",
+) -> Endpoint:
     return Endpoint(address, uid or f"uid-{address}", ready, "vm", zone)
 
 
@@ -64,6 +72,42 @@ def test_a_cluster_has_its_endpoints_by_ads() -> None:
     assert cluster.lb_policy == cluster.ROUND_ROBIN
     assert cluster.eds_cluster_config.eds_config.HasField("ads")
     assert cluster.eds_cluster_config.eds_config.resource_api_version == 2
+
+
+def test_a_cluster_sends_nothing_to_vms_that_are_not_ready_and_follows_its_clients() -> None:
+    """ADR 33 has the choice of each field; Envoy's default where it is not set."""
+    cluster = resource(CDS)
+    assert {field.name for field, _ in cluster.ListFields()} == {
+        "name",
+        "type",
+        "eds_cluster_config",
+        "common_lb_config",
+        "circuit_breakers",
+        "upstream_connection_options",
+        "typed_extension_protocol_options",
+    }
+    config = cluster.common_lb_config
+    assert config.HasField("healthy_panic_threshold")
+    assert config.healthy_panic_threshold.value == 0
+    assert config.HasField("update_merge_window")
+    assert config.update_merge_window.ToTimedelta() == timedelta(0)
+    thresholds = cluster.circuit_breakers.thresholds
+    assert [one.priority for one in thresholds] == [0, 1]
+    assert {one.max_requests.value for one in thresholds} == {2**32 - 1}
+    options = HttpProtocolOptions()
+    (packed,) = cluster.typed_extension_protocol_options.values()
+    assert packed.Unpack(options)
+    followed = options.use_downstream_protocol_config
+    assert followed.HasField("http_protocol_options")
+    assert followed.HasField("http2_protocol_options")
+
+
+def test_a_route_cuts_no_stream_and_tries_again_only_what_reached_no_vm() -> None:
+    action = resource(RDS).virtual_hosts[0].routes[0].route
+    for limit in ("timeout", "idle_timeout"):
+        assert action.HasField(limit)
+        assert getattr(action, limit).ToTimedelta() == timedelta(0)
+    assert action.retry_policy.retry_on == "connect-failure,refused-stream"
 
 
 def test_a_zone_is_a_locality_that_weighs_as_much_as_its_endpoints() -> None:
