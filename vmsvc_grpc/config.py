@@ -175,6 +175,7 @@ class Config:
     load_balancer_provider: str = ""
     transport: str = "grpcio"
     xds_scope: str = "all"
+    cluster_domain: str = "cluster.local"
     drain_s: float = 10.0
     settle_s: float = 0.2
     rescan_s: float = 10.0

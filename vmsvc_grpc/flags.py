@@ -70,6 +70,18 @@ def _one_of(*known: str) -> Callable[[str], str]:
     return chosen
 
 
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_DOMAIN_CHARACTERS_MAX = 253
+
+
+def _domain(text: str) -> str:
+    domain = text.strip().removesuffix(".").lower()
+    labels = domain.split(".")
+    if len(domain) > _DOMAIN_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, labels)):
+        raise ConfigError(f"{quoted(text)} is not a DNS domain, as cluster.local is")
+    return domain
+
+
 SECONDS_MAX = 1_000_000.0
 """The longest time that may be set, 11 days: gRPC counts milliseconds in 31 bits."""
 
@@ -331,6 +343,13 @@ SERVE = [
         "its node's metadata names",
         "all",
         "all|namespace",
+    ),
+    Flag(
+        "--cluster-domain",
+        _domain,
+        "the cluster's DNS domain, with which names of xDS may end (web.shop.svc.cluster.local)",
+        "cluster.local",
+        "DOMAIN",
     ),
     *RULES,
     Flag(

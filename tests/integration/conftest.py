@@ -18,6 +18,7 @@ _OVER_EACH_TRANSPORT = (
     "test_server_calls",
     "test_server_drain",
     "test_server_streams",
+    "test_client_pings",
     "test_server_transport",
     "test_xds_envoy",
     "test_xds_grpc",

@@ -53,6 +53,17 @@ def test_what_is_no_address(text: str) -> None:
         address(text)
 
 
+@pytest.mark.parametrize("text", ["cluster.local", "Cluster.Local.", "k8s", "a-1.example.org"])
+def test_a_cluster_domain(text: str) -> None:
+    assert flags._domain(text) == text.lower().removesuffix(".")
+
+
+@pytest.mark.parametrize("text", ["", ".", "a..b", "-a", "a_b", "x" * 64, ".a", "a b", "b." * 200])
+def test_what_is_no_cluster_domain(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a DNS domain"):
+        flags._domain(text)
+
+
 @pytest.mark.parametrize(
     ("text", "loopback"),
     [("127.0.0.9:1", True), ("[::1]:1", True), ("localhost:1", True), ("0.0.0.0:1", False)],

@@ -31,13 +31,18 @@ EndpointId = tuple[str, str]
 
 
 class Endpoint(NamedTuple):
-    """One address of one VM. Sorts by address (bytewise), then uid."""
+    """One address of one VM. Sorts by address (bytewise), then uid.
+
+    `secondary`: the address is of the service's second family, not of its primary one.
+    """
 
     address: str
     vm_uid: str
     ready: bool
     vm_name: str
     zone: str
+    region: str = ""
+    secondary: bool = False
 
     @property
     def id(self) -> EndpointId:

@@ -148,6 +148,7 @@ class VirtualMachine:
     deleting: bool = False
     addresses: tuple[ReportedAddress, ...] = ()
     zone: str = ""
+    region: str = ""
     probe: Probe | None = None
     ready: Readiness | None = None
     ready_words: ReadyWords | None = None

@@ -61,6 +61,7 @@ _UID_CHARACTERS_MAX = 253  # An API server's take 36; each endpoint carries its 
 
 DEFAULT_NAMESPACE = "default"
 ZONE_LABEL = "topology.kubernetes.io/zone"
+REGION_LABEL = "topology.kubernetes.io/region"
 
 
 class ParseError(Exception):
@@ -274,7 +275,8 @@ def _virtual_machine(given: wire.VirtualMachine) -> VirtualMachine:
         labels=labels,
         deleting=bool(meta.deletion_timestamp),
         addresses=_reported_addresses(version, status),
-        zone=_zone(labels, status),
+        zone=_place(labels.get(ZONE_LABEL) or status.zone),
+        region=_place(labels.get(REGION_LABEL)),
         probe=_probe(version, given.spec),
         ready=_readiness(condition),
         ready_words=_ready_words(condition),
@@ -331,10 +333,9 @@ def _ready_words(condition: wire.Condition | None) -> ReadyWords | None:
     )
 
 
-def _zone(labels: Mapping[str, str], status: wire.VirtualMachineStatus) -> str:
-    zone = labels.get(ZONE_LABEL) or status.zone or ""
-    # Every endpoint carries it. What is too long to be a name is none.
-    return zone if len(zone) <= validate.SUBDOMAIN_MAX else ""
+def _place(name: str | None) -> str:
+    """A zone or region. Every endpoint carries it: what is too long to be a name is none."""
+    return name if name and len(name) <= validate.SUBDOMAIN_MAX else ""
 
 
 def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachineService:

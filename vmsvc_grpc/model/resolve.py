@@ -163,11 +163,19 @@ def contribution(
     `judged` are the VM's `addresses`. Each endpoint occurs once, though a VM may report one
     address in the fields of both families. Empty if it has none that may be used. Never raises.
     """
-    usable = dict.fromkeys([address.text for address in judged if address.family in wanted])
+    usable: dict[str, IPFamily | None] = {}
+    for address in judged:
+        if address.family in wanted:
+            usable.setdefault(address.text, address.family)
     if not usable:
         return ()
-    uid, ready, name, zone = vm.uid, is_ready(vm, remembers), vm.key.name, vm.zone
-    return tuple([Endpoint(text, uid, ready, name, zone) for text in usable])
+    uid, ready, name = vm.uid, is_ready(vm, remembers), vm.key.name
+    return tuple(
+        [
+            Endpoint(text, uid, ready, name, vm.zone, vm.region, family is not wanted[0])
+            for text, family in usable.items()
+        ]
+    )
 
 
 def resolved(

@@ -72,6 +72,6 @@ def _addresses(
     return tuple(
         [
             StoredAddress(address, TargetRef(version, kind, namespace, vm_name, vm_uid))
-            for address, vm_uid, _, vm_name, _ in endpoints
+            for address, vm_uid, _, vm_name, *_ in endpoints
         ]
     )

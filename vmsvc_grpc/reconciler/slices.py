@@ -84,7 +84,7 @@ def _by_id(service: Key, api_version: str, endpoints: tuple[Endpoint, ...]) -> _
             False,
             zone,
         )
-        for text, uid, ready, name, zone in endpoints
+        for text, uid, ready, name, zone, *_ in endpoints
     }
 
 

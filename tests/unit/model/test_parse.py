@@ -197,6 +197,12 @@ def test_the_selector_of_a_refused_service_is_kept_if_it_is_one(
     assert read(untyped).declared_selector == selector
 
 
+def test_the_region_is_the_label() -> None:
+    labelled = {"name": "a", "labels": {"topology.kubernetes.io/region": "r1"}}
+    assert read_vm(metadata=labelled).region == "r1"
+    assert read_vm().region == ""
+
+
 def test_the_zone_is_the_label_else_the_status() -> None:
     labelled = {"name": "a", "labels": {"topology.kubernetes.io/zone": "z1"}}
     assert read_vm(metadata=labelled, status={"zone": "z2"}).zone == "z1"

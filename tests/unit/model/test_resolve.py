@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,6 +206,16 @@ def test_endpoints_are_sorted_bytewise_and_carry_name_and_zone() -> None:
         Endpoint("10.0.0.10", "uid-b", True, "b", "z2"),
         Endpoint("10.0.0.9", "uid-a", True, "a", "z1"),
     )
+
+
+@pytest.mark.parametrize(("wanted", "second"), [((V4, V6), "fd00::1"), ((V6, V4), "10.0.0.1")])
+def test_an_address_of_the_services_second_family_is_secondary(
+    wanted: tuple[IPFamily, ...], second: str
+) -> None:
+    both = replace(vm("a", "10.0.0.1", "fd00::1"), region="r")
+    given = resolved(spec(), wanted, [both], never, RULES)
+    assert [e.address for e in given if e.secondary] == [second]
+    assert {e.region for e in given} == {"r"}
 
 
 SINGLE, PREFER, REQUIRE = IPFamilyPolicy

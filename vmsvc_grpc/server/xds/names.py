@@ -1,9 +1,9 @@
 """What xDS resources are called: from a name to a service's port, and back.
 
 The port 80, named `http`, of the service `web` in `shop` is `web.shop:80`, its canonical
-name, or `web.shop:http`; the part before the colon may go on as in DNS
-(`web.shop.svc.cluster.local`), and a service with one port needs no port. All other
-names, those of xdstp among them, are opaque and name nothing.
+name, or `web.shop:http`. The part before the colon may go on as in DNS
+(`web.shop.svc.cluster.local`), and end with a dot; a service with one port needs no port. All
+other names, those of xdstp among them, are opaque and name nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 
 WILDCARD = "*"
 
-_DNS_SUFFIXES = ((), ("svc",), ("svc", "cluster", "local"))
-_NAME_MAX = 3 * 63 + len("..svc.cluster.local:")  # Service, namespace and port are labels.
+_NAME_MAX = 3 * 63 + len("..svc..:")  # Service, namespace and port are labels.
 _PROTOCOLS = ("TCP", "UDP")  # Where both have a number, its name is the first one's.
 
 
@@ -28,18 +27,36 @@ class Reference(NamedTuple):
     port: str
 
 
+class _Domain:
+    """The cluster's DNS domain: of the process, as its services are."""
+
+    def __init__(self, domain: str) -> None:
+        self.name_max = _NAME_MAX + len(domain)
+        self.suffixes = ((), ("svc",), ("svc", *domain.split(".")))
+
+
+_domain = _Domain("cluster.local")
+
+
+def set_cluster_domain(domain: str) -> None:
+    """From now on names may end with `svc` and this domain: `cluster.local` until it is said."""
+    global _domain  # noqa: PLW0603 - one cluster a process, said once at its start.
+    _domain = _Domain(domain)
+    _parsed.cache_clear()
+
+
 def reference(name: str) -> Reference | None:
     """What a resource's name refers to; None if it is not of the form that services have."""
-    return _parsed(name) if len(name) <= _NAME_MAX else None
+    return _parsed(name) if len(name) <= _domain.name_max else None
 
 
 # A change of a service looks at the same few names on each stream.
 @lru_cache(maxsize=65_536)
 def _parsed(name: str) -> Reference | None:
     host, colon, port = name.partition(":")
-    service, _, rest = host.partition(".")
+    service, _, rest = host.removesuffix(".").partition(".")
     namespace, *suffix = rest.split(".")
-    if not service or not namespace or tuple(suffix) not in _DNS_SUFFIXES:
+    if not service or not namespace or tuple(suffix) not in _domain.suffixes:
         return None
     if colon and not port:
         return None

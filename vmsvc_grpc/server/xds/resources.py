@@ -265,7 +265,7 @@ def route_configuration(name: str) -> _Message:
 def cluster(name: str) -> _Message:
     """A cluster whose load assignment comes by ADS under the same name.
 
-    What it does not say is Envoy's default. Each default was looked at: ADR 33.
+    What it does not say is Envoy's default. Each default was looked at: ADR 34.
     """
     return Cluster(
         name=name,
@@ -287,62 +287,68 @@ def load_assignment(name: str, port: ServicePort, localities: Localities) -> _Me
     without weight.
     """
     assignment = ClusterLoadAssignment(cluster_name=name)
-    for zone, machines in localities:
+    for (region, zone), machines in localities:
         members = (_member(m.addresses, m.ready, port.protocol, port.target_port) for m in machines)
         locality = assignment.endpoints.add()
         locality.MergeFromString(b"".join(members))
+        locality.locality.region = region
         locality.locality.zone = zone
-        locality.locality.SetInParent()  # Clients refuse one without, and a zone may be "".
+        locality.locality.SetInParent()  # Clients refuse one without, and both may be "".
         locality.load_balancing_weight.value = max(1, sum(m.ready for m in machines))
     return assignment
 
 
 class Machine(NamedTuple):
-    """A VM in a load assignment: its addresses, IPv4 first."""
+    """A VM in a load assignment: its addresses, that of the service's primary family first."""
 
     addresses: tuple[str, ...]
     ready: bool
-    zone: str
 
 
-Localities = tuple[tuple[str, tuple[Machine, ...]], ...]
-"""The VMs of each zone, sorted by zone."""
+Localities = tuple[tuple[tuple[str, str], tuple[Machine, ...]], ...]
+"""The VMs of each region and zone, sorted by these."""
 
 
 def localities(endpoints: Iterable[Endpoint]) -> Localities:
-    """The VMs of each zone. O(endpoints).
+    """The VMs of each region and zone. O(endpoints).
 
     An address occurs once in all, as gRPC refuses what repeats one: a ready VM has it before
     one that is not, then the lower uid.
     """
-    zones: dict[str, list[Machine]] = defaultdict(list)
-    for machine in _machines(endpoints):
-        zones[machine.zone].append(machine)
-    return tuple((zone, tuple(machines)) for zone, machines in sorted(zones.items()))
+    found: dict[tuple[str, str], list[Machine]] = defaultdict(list)
+    for first, *others in _machines(endpoints):
+        addresses = (canonical(first.address), *(canonical(other.address) for other in others))
+        found[first.region, first.zone].append(Machine(addresses, first.ready))
+    return tuple((where, tuple(machines)) for where, machines in sorted(found.items()))
 
 
-def _machines(endpoints: Iterable[Endpoint]) -> Iterator[Machine]:
-    """The VMs, every address once in all of them; in the order of addresses."""
+def _machines(endpoints: Iterable[Endpoint]) -> Iterable[list[Endpoint]]:
+    """The endpoints of each VM, every address once in all of them; in the order of addresses.
+
+    Those of one VM are in the order of the service's families.
+    """
     holders: dict[str, Endpoint] = {}
     for endpoint in endpoints:
         address = canonical(endpoint.address)
         holder = holders.get(address)
         if holder is None or _comes_before(endpoint, holder):
             holders[address] = endpoint
-    held: dict[tuple[str, bool, str], tuple[str, ...]] = {}
-    for address, (_, uid, ready, _, zone) in holders.items():
-        machine = uid, ready, zone
-        others = held.get(machine)
-        held[machine] = (address,) if others is None else _ipv4_first(*others, address)
-    return (Machine(addresses, ready, zone) for (_, ready, zone), addresses in held.items())
+    held: dict[tuple[str, bool, str, str], list[Endpoint]] = {}
+    for endpoint in holders.values():
+        machine = (endpoint.vm_uid, endpoint.ready, endpoint.region, endpoint.zone)
+        others = held.setdefault(machine, [])
+        others.append(endpoint)
+        if len(others) > 1:
+            others.sort(key=_by_family)
+    return held.values()
+
+
+def _by_family(endpoint: Endpoint) -> tuple[bool, str]:
+    return endpoint.secondary, endpoint.address
 
 
 def _comes_before(endpoint: Endpoint, other: Endpoint) -> bool:
     return (not endpoint.ready, endpoint.vm_uid) < (not other.ready, other.vm_uid)
-
-
-def _ipv4_first(*addresses: str) -> tuple[str, ...]:
-    return tuple(sorted(addresses, key=lambda address: (":" in address, address)))
 
 
 def _member(addresses: Sequence[str], ready: bool, protocol: str, port: int) -> bytes:

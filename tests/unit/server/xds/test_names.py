@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from vmsvc_grpc.model.objects import Key, ServicePort
-from vmsvc_grpc.server.xds.names import Reference, canonical_names, ports_by_text, reference
+from vmsvc_grpc.server.xds.names import (
+    Reference,
+    canonical_names,
+    ports_by_text,
+    reference,
+    set_cluster_domain,
+)
 
 HTTP = ServicePort("http", "TCP", 80, 9376)
 DNS_TCP = ServicePort("dns-tcp", "TCP", 53, 5353)
@@ -25,6 +31,11 @@ WEB = Key("shop", "web")
         pytest.param("web.shop", Reference(WEB, ""), id="no port"),
         pytest.param("web.shop.svc:80", Reference(WEB, "80"), id="as in DNS, in short"),
         pytest.param("web.shop.svc.cluster.local:80", Reference(WEB, "80"), id="as in DNS"),
+        pytest.param("web.shop.svc.cluster.local.:80", Reference(WEB, "80"), id="with its dot"),
+        pytest.param("web.shop.:80", Reference(WEB, "80"), id="a dot, in short"),
+        pytest.param("web.shop.svc.", Reference(WEB, ""), id="a dot, and no port"),
+        pytest.param("web.shop..:80", None, id="two dots"),
+        pytest.param("web.:80", None, id="a dot, and no namespace"),
         pytest.param("web.svc:80", Reference(Key("svc", "web"), "80"), id="a namespace named svc"),
         pytest.param("web", None, id="no namespace"),
         pytest.param("web.", None, id="an empty namespace"),
@@ -40,6 +51,19 @@ WEB = Key("shop", "web")
 )
 def test_a_name_means_a_service_and_a_port_or_nothing(name: str, meant: Reference | None) -> None:
     assert reference(name) == meant
+
+
+def test_a_cluster_may_have_another_domain() -> None:
+    inside, outside = "web.shop.svc.k8s.example.org:80", "web.shop.svc.cluster.local:80"
+    long = f"{'w' * 63}.{'n' * 63}.svc.k8s.example.org.:{'p' * 63}"
+    try:
+        assert reference(inside) is None
+        set_cluster_domain("k8s.example.org")
+        assert (reference(inside), reference(outside)) == (Reference(WEB, "80"), None)
+        assert reference("web.shop.svc:80") == Reference(WEB, "80")
+        assert reference(long) == Reference(Key("n" * 63, "w" * 63), "p" * 63)
+    finally:
+        set_cluster_domain("cluster.local")
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,10 @@ def endpoint(
     *,
     ready: bool = True,
     zone: str = "",
+    region: str = "",
+    secondary: bool = False,
 ) -> Endpoint:
-    return Endpoint(address, uid or f"uid-{address}", ready, "vm", zone)
+    return Endpoint(address, uid or f"uid-{address}", ready, "vm", zone, region, secondary)
 
 
 def assignment(*endpoints: Endpoint, port: ServicePort = HTTP) -> Any:
@@ -75,7 +77,7 @@ def test_a_cluster_has_its_endpoints_by_ads() -> None:
 
 
 def test_a_cluster_sends_nothing_to_vms_that_are_not_ready_and_follows_its_clients() -> None:
-    """ADR 33 has the choice of each field; Envoy's default where it is not set."""
+    """ADR 34 has the choice of each field; Envoy's default where it is not set."""
     cluster = resource(CDS)
     assert {field.name for field, _ in cluster.ListFields()} == {
         "name",
@@ -108,6 +110,33 @@ def test_a_route_cuts_no_stream_and_tries_again_only_what_reached_no_vm() -> Non
         assert action.HasField(limit)
         assert getattr(action, limit).ToTimedelta() == timedelta(0)
     assert action.retry_policy.retry_on == "connect-failure,refused-stream"
+
+
+def test_a_region_is_part_of_its_locality() -> None:
+    made = assignment(
+        endpoint("10.0.0.1", zone="a", region="west"),
+        endpoint("10.0.0.2", zone="a", region="east"),
+        endpoint("10.0.0.3", zone="a"),
+        endpoint("10.0.0.4", zone="a", region="west"),
+    )
+    shown = [(e.locality.region, e.locality.zone, len(e.lb_endpoints)) for e in made.endpoints]
+    assert shown == [("", "a", 1), ("east", "a", 1), ("west", "a", 2)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("10.0.0.1", "fd00::1"), ("fd00::1", "10.0.0.1")],
+    ids=["IPv4 first", "IPv6 first"],
+)
+def test_the_address_of_the_services_primary_family_comes_first(first: str, second: str) -> None:
+    made = assignment(
+        endpoint(first, "uid"), endpoint(second, "uid", secondary=True), endpoint("10.9.9.9", "z")
+    )
+    (locality,) = made.endpoints
+    member = next(m.endpoint for m in locality.lb_endpoints if m.endpoint.additional_addresses)
+    (additional,) = member.additional_addresses
+    assert member.address.socket_address.address == first
+    assert additional.address.socket_address.address == second
 
 
 def test_a_zone_is_a_locality_that_weighs_as_much_as_its_endpoints() -> None:
