@@ -30,10 +30,12 @@ class Server:
 
 
 OURS = Server("vmsvc-grpc", "bench.subject")
+OURS_HTTP2 = Server("vmsvc-grpc on libnghttp2", "bench.subject_http2")
 BARE = Server("bare grpc.aio", "bench.bare")
 GRPC_GO = Server("grpc-go", "vmsvc-broadcast")
 OURS_DELTA = Server("vmsvc-grpc, xDS delta", "bench.subject", "xds-delta")
 OURS_SOTW = Server("vmsvc-grpc, xDS SotW", "bench.subject", "xds-sotw")
+OURS_HTTP2_DELTA = Server("vmsvc-grpc on libnghttp2, xDS delta", "bench.subject_http2", "xds-delta")
 BARE_DELTA = Server("bare grpc.aio, xDS delta", "bench.bare_xds", "xds-delta")
 CONTROL_PLANE_DELTA = Server("go-control-plane, delta", "vmsvc-controlplane", "xds-delta")
 CONTROL_PLANE_SOTW = Server("go-control-plane, SotW", "vmsvc-controlplane", "xds-sotw")

@@ -19,11 +19,12 @@ from bench.standstills import causes
 from bench.standstills.trial import Size, provoked
 from bench.trial import Changes, Measured, reconnected, streamed
 
-_OWN = (servers.OURS, servers.BARE, servers.GRPC_GO)
+_OWN = (servers.OURS, servers.OURS_HTTP2, servers.BARE, servers.GRPC_GO)
 _XDS = (
     servers.OURS,
     servers.OURS_DELTA,
     servers.OURS_SOTW,
+    servers.OURS_HTTP2_DELTA,
     servers.BARE_DELTA,
     servers.CONTROL_PLANE_DELTA,
     servers.CONTROL_PLANE_SOTW,
@@ -108,7 +109,7 @@ def _all(seconds: float) -> Iterator[Scenario]:
     yield Scenario("g", "c, and 10 streams that never read", _stalled(c))
     flat_out = replace(c, changes=Changes(round(200 * seconds), 200.0))
     title = "c with more changes than can be delivered: 200/s"
-    yield Scenario("h", title, flat_out.by((servers.OURS, servers.GRPC_GO)))
+    yield Scenario("h", title, flat_out.by((servers.OURS, servers.OURS_HTTP2, servers.GRPC_GO)))
     yield Scenario("i-b", "b by xDS", b.by(_XDS), repeats=2)
     yield Scenario("i-c", "c by xDS", c.by(_XDS), repeats=2)
     yield Scenario("i-e", "e by xDS", e.by(_XDS), repeats=2)
@@ -132,7 +133,7 @@ def _reconnects() -> tuple[Contender, ...]:
     data, load = DataSet(1, 100), Load(5_000, 5_000)
     return tuple(
         Contender(s.name, partial(reconnected, s, data, load))
-        for s in (servers.OURS, servers.GRPC_GO)
+        for s in (servers.OURS, servers.OURS_HTTP2, servers.GRPC_GO)
     )
 
 

@@ -14,6 +14,7 @@ from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.transport import MakeTransport
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 # All clients here come from one address, and each says so that it is many.
@@ -37,7 +38,7 @@ def filled(data: dataset.DataSet) -> Cache:
     return cache
 
 
-async def _serve() -> None:
+async def _serve(make_transport: MakeTransport) -> None:
     given = flags(__doc__ or "")
     cache = filled(given.data)
 
@@ -45,13 +46,18 @@ async def _serve() -> None:
         raw = dataset.vm_json(*given.data.place(seq), seq)
         cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
 
-    server = Server(cache, given.listen, GrpcAio, _LIMITS)
+    server = Server(cache, given.listen, make_transport, _LIMITS)
     try:
         await obey(await server.start(), given.data, change)
     finally:
         await server.stop()
 
 
-if __name__ == "__main__":
+def run(make_transport: MakeTransport) -> None:
+    """Be the server under test, on this transport, until told to quit."""
     allow_connections()
-    uvloop.run(_serve())
+    uvloop.run(_serve(make_transport))
+
+
+if __name__ == "__main__":
+    run(GrpcAio)

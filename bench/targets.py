@@ -88,6 +88,8 @@ def _targets() -> Iterator[Target]:
         what = "CPU a message beside bare grpc.aio"
         yield Target(key, what, ratio(_CPU, _OURS, _BARE), most=1.15)
         yield Target(key, "CPU a message beside grpc-go", ratio(_CPU, _OURS, _GO))
+        what = "CPU a message on libnghttp2 beside grpc-go"
+        yield Target(key, what, ratio(_CPU, servers.OURS_HTTP2.name, _GO))
     yield Target("e", "RSS a stream", median("rss_kib_a_stream"), most=28, unit="KiB")
     yield Target("f", "failures, anew", worst("anew_failures"), most=0, unit="")
     yield Target("f", "failures, resumed", worst("resumed_failures"), most=0, unit="")
