@@ -13,6 +13,8 @@ from vmsvc_grpc.server.call import Wake
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.requests import Node
 
+_NOTHING: Iterator[Key] = iter(())
+
 
 class XdsScope(Enum):
     """Which services a client may see; the value is the setting's."""
@@ -37,6 +39,7 @@ class Following:
         "_noted",
         "_noted_max",
         "_scan_due",
+        "_scanning",
         "_scope",
         "_scope_due",
         "_topics",
@@ -57,6 +60,7 @@ class Following:
         # again and again is quadratic.
         self._noted: OrderedDict[Key, None] = OrderedDict()
         self._scan_due = False
+        self._scanning = _NOTHING
         self._scope_due = False
 
     def begin(self, node: Node) -> None:
@@ -71,6 +75,7 @@ class Following:
             self._cache.unsubscribe(topic, self)
         self._topics.clear()
         self._noted.clear()
+        self._scan_due, self._scanning = False, _NOTHING
 
     # -- What is followed --
 
@@ -138,33 +143,28 @@ class Following:
     # -- What may be new --
 
     @property
-    def scan_due(self) -> bool:
-        """Whether `take_noted` looks through all services first: some ms."""
-        return self._scan_due
-
-    @property
     def noted(self) -> bool:
         """Whether there is something to look at."""
-        return bool(self._noted) or self._scan_due
+        return bool(self._noted) or self._scan_due or self._scanning is not _NOTHING
 
     def take_noted(self) -> Iterator[Topic]:
         """The topics that may have something new, each once until it is noted again."""
         if self._scan_due:
-            self._scan()
+            self._scan_due = False
+            self._scanning = iter(tuple(self._cache.services))
+        for service in self._scanning:
+            if self._visible(service):
+                yield from self._look(service)
+        self._scanning = _NOTHING
         while self._noted:
-            service, _ = self._noted.popitem(last=False)
-            topic = self.topic(service) if self._everything else self._topics.get(service)
-            if topic is not None:
-                if isinstance(topic.current.state, Absent):
-                    self._loose[service] = None
-                yield topic
+            yield from self._look(self._noted.popitem(last=False)[0])
 
-    def _scan(self) -> None:
-        """Note each service that there is. O(services)."""
-        self._scan_due = False
-        for service, known in self._cache.services.items():
-            if self._visible(service) and not known.object.meta.deleting:
-                self._noted[service] = None
+    def _look(self, service: Key) -> Iterator[Topic]:
+        topic = self.topic(service) if self._everything else self._topics.get(service)
+        if topic is not None:
+            if isinstance(topic.current.state, Absent):
+                self._loose[service] = None
+            yield topic
 
     # -- What the cache calls --
 

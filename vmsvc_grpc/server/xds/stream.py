@@ -447,8 +447,6 @@ class XdsStream:
 
     def _mark_noted(self, node: Node) -> bool:
         """Mark what is noted; False if others are to have their turn before all is."""
-        if self._following.scan_due and not self._own_turn:
-            return False
         for topic in self._following.take_noted():
             self._mark(node, topic)
             self._looks_left -= 1
