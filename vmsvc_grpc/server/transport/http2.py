@@ -376,18 +376,8 @@ class _Connection(asyncio.Protocol):
         engine = self._engine
         left = _CONNECTION_FLUSH_BYTES
         while self._writable:
-            wanting, self._wanting = self._wanting, []
-            asked: list[HttpCall] = []
-            for call in wanting:
-                if left <= 0 or (call.waits_for_room and not self._has_room()):
-                    self._wanting.append(call)
-                    continue
-                left -= self._ask(call)
-                asked.append(call)
-            if asked:
-                # As gRPC's core counts: clients ping to measure how fast they are told.
-                self._ping_at = -math.inf
-                self._pings_in_excess = 0
+            asked, said = self._ask_each(left)
+            left -= said
             if data := engine.data_to_send():
                 self.transport.write(data)
                 left -= len(data)
@@ -403,14 +393,29 @@ class _Connection(asyncio.Protocol):
         if self._leaving and not self._calls and not self.transport.is_closing():
             self.transport.close()
 
-    def _ask(self, call: HttpCall) -> int:
-        """Have a call say what it has to say; one whose stream is gone costs itself."""
-        try:
-            return call.ask(self._engine)
-        except StreamProtocolError:
-            call.answered = True
-            call.close()
-            return 0
+    def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
+        """Have each call that wants it say what it has to say: who was asked, how many bytes.
+
+        Those are left for later that come after about `most` bytes, or have to wait for room.
+        """
+        wanting, self._wanting = self._wanting, []
+        asked: list[HttpCall] = []
+        said = 0
+        for call in wanting:
+            if said >= most or (call.waits_for_room and not self._has_room()):
+                self._wanting.append(call)
+                continue
+            try:
+                said += call.ask(self._engine)
+            except StreamProtocolError:  # Its stream is gone: that costs itself.
+                call.answered = True
+                call.close()
+            asked.append(call)
+        if asked:
+            # As gRPC's core counts: clients ping to measure how fast they are told.
+            self._ping_at = -math.inf
+            self._pings_in_excess = 0
+        return asked, said
 
     def _has_room(self) -> bool:
         """Whether another answer may be handed to the engine, of those that are not shared."""
@@ -420,6 +425,10 @@ class _Connection(asyncio.Protocol):
         """Whose message has the engine given away, of those asked and those that waited?"""
         engine = self._engine
         waiting = engine.queued_body_size() > 0
+        if not waiting and not self._blocked and not self._ending:
+            for call in asked:
+                call.taken()
+            return
         for call in (*self._blocked, *asked):
             if waiting and engine.queued_body_size(call.id):
                 self._blocked[call] = None

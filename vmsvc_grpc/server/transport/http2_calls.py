@@ -329,7 +329,8 @@ class StreamCall(AskingCall):
             self.connection.traffic.messages_sent += 1
             self._waiting = True
             bytes_ = len(framed)
-        self._take()
+        if not self._told:
+            self._take()
         return bytes_
 
     def taken(self) -> None:
