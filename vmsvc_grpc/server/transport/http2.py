@@ -15,7 +15,6 @@ import contextlib
 import math
 import random
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -73,17 +72,14 @@ _PING_STRIKES_MAX = 2
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
 
-    def __init__(
-        self, sessions: Sessions, limits: Limits, context: ssl.SSLContext | None = None
-    ) -> None:
-        """`context` makes it speak TLS. Must be made on the event loop that is to run it."""
+    def __init__(self, sessions: Sessions, limits: Limits) -> None:
+        """Must be made on the event loop that is to run it."""
         self.sessions = sessions
         self.limits = limits
         self.methods: dict[str, Method] = {}
         self.streams: dict[StreamCall, None] = {}  # In the order in which they were opened.
         self.connections: dict[_Connection, None] = {}
         self.loop = asyncio.get_running_loop()
-        self._context = context
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
         self._listening: list[socket.socket] = []
@@ -122,7 +118,7 @@ class Http2:
         """Take calls from now on."""
         for listening in self._listening:
             server = await self.loop.create_server(
-                lambda: _Connection(self), sock=listening, backlog=4096, ssl=self._context
+                lambda: _Connection(self), sock=listening, backlog=4096
             )
             self._servers.append(server)
 
