@@ -163,6 +163,7 @@ async def serving(
         await running.close()
         await until(lambda: not running.streams_open)
         emptied(cache)
+        assert (server.names.names, server.names.name_bytes) == (0, 0)
         # Another server over this cache, that a test has just stopped, lets go a moment later.
         await until(cache.idle)
     finally:

@@ -17,6 +17,14 @@ def draining() -> RpcError:
     return RpcError(Code.UNAVAILABLE, message)
 
 
+def client_of(peer: str) -> str:
+    """Whom a call counts for: the address that it comes from, without its port.
+
+    `peer` is as gRPC writes it (`ipv4:192.0.2.1:50000`). One text for all calls of a client.
+    """
+    return sys.intern(peer.rpartition(":")[0])
+
+
 class Admission:
     """Decides whether a call may begin. Not thread-safe: one event loop owns it."""
 
@@ -68,8 +76,7 @@ class Admission:
         RESOURCE_EXHAUSTED at a limit.
         """
         self.check(path)
-        # One text for all streams of a client, as each keeps it.
-        client = sys.intern(peer.rpartition(":")[0])
+        client = client_of(peer)
         self._check_room(client)
         self._open += 1
         self._of_client[client] += 1

@@ -19,6 +19,24 @@ class Limits:
     """Services that one watch names, and namespaces. Of what it follows without naming it, a
     stream holds no entry, so that needs no bound."""
 
+    names_per_client_max: int = 200_000
+    """Names that all streams of one address follow: 20 Envoys that ask for the endpoints of
+    10,000 services each. One that nothing has, and that no other stream follows, takes 1.4 to
+    3 KB: 600 MB at most. Those who follow a namespace or everything name nothing."""
+
+    name_bytes_per_client_max: int = 16 * 1024 * 1024
+    """Bytes of those names: 80 for each, where usual ones have 30 to 60."""
+
+    names_max: int = 1_500_000
+    """Names that all streams follow: 150 such Envoys. Names that many follow share most of
+    what they take."""
+
+    name_bytes_max: int = 128 * 1024 * 1024
+    """Bytes of those names."""
+
+    client_lines_per_minute_max: int = 10
+    """Lines about one client that are logged in a minute; the others are counted."""
+
     xds_resources_max: int = 80_000
     """Names of one type that a stream of xDS asks for: one for each port of 20,000 services,
     with four ports each. One more is as the name of nothing."""

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.server.admission import Admission, draining
+from vmsvc_grpc.server.admission import Admission, client_of, draining
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import lookup
@@ -22,6 +22,7 @@ from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.explain import Remarks, no_remarks
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
+from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.introspection import channelz, health, reflection
 from vmsvc_grpc.server.introspection.reflection import Reflection
 from vmsvc_grpc.server.limits import Limits
@@ -73,7 +74,8 @@ class Server:
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
         self._remarks = remarks
-        self._xds = xds.Xds(cache, xds_scope, self._limits, self.counts)
+        self._names = FollowedNames(self._limits, self.counts.refusals)
+        self._xds = xds.Xds(cache, xds_scope, self._limits, self.counts, self._names)
         services = [service for file in _FILES for service in file.services_by_name.values()]
         names = [service.full_name for service in (*services, *xds.services())]
         self._health = health.Health(cache, (*names, *reflection.SERVICES))
@@ -145,8 +147,14 @@ class Server:
             *self._reflection.methods(),
         )
 
-    def _watch(self, _call: Call, wake: Wake) -> Stream:
-        return WatchStream(self._cache, self._encoder, self._limits, self.counts, wake)
+    @property
+    def names(self) -> FollowedNames:
+        """What clients follow by name."""
+        return self._names
+
+    def _watch(self, call: Call, wake: Wake) -> Stream:
+        names = self._names.of(client_of(call.peer))
+        return WatchStream(self._cache, self._encoder, self._limits, self.counts, wake, names=names)
 
 
 def _described() -> Iterator[FileDescriptorProto]:

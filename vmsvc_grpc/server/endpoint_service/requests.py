@@ -75,6 +75,12 @@ class WatchQuery:
     all_services: bool
     filter_class: FilterClass
 
+    @property
+    def names_bytes(self) -> int:
+        """How many bytes its names and revisions have. O(names)."""
+        services = sum(len(str(key)) + len(revision) for key, revision in self.held.items())
+        return services + sum(map(len, self.namespaces))
+
     def covers(self, service: Key) -> bool:
         """Whether a service is watched without being named."""
         return self.all_services or service.namespace in self.namespaces

@@ -14,10 +14,11 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Topic
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.call import LATER, Later, Wake
+from vmsvc_grpc.server.call import LATER, Code, Later, RpcError, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
+from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.limits import Limits
 
 _NOTHING: Iterator[Key] = iter(())
@@ -92,6 +93,7 @@ class WatchStream:
         "_followed_first",
         "_held",
         "_limits",
+        "_names",
         "_noted",
         "_request",
         "_roused",
@@ -102,13 +104,21 @@ class WatchStream:
     )
 
     def __init__(
-        self, cache: Cache, encoder: Encoder, limits: Limits, counts: ServerCounts, wake: Wake
+        self,
+        cache: Cache,
+        encoder: Encoder,
+        limits: Limits,
+        counts: ServerCounts,
+        wake: Wake,
+        *,
+        names: StreamNames,
     ) -> None:
-        """Nothing is watched before `receive`."""
+        """Nothing is watched before `receive`. What it names counts in `names`."""
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
         self._counts = counts
+        self._names = names
         self._wake = wake
         self._request: requests.WatchQuery | None = None
         self._begun = False
@@ -127,9 +137,18 @@ class WatchStream:
     # -- What the transport calls --
 
     def receive(self, request: bytes) -> None:
-        """Take in the request. Raises RpcError (INVALID_ARGUMENT)."""
+        """Take in the request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
         assert self._request is None, "a server stream has one request"
-        self._request = requests.watch(request, self._limits.services_per_stream_max)
+        asked = requests.watch(request, self._limits.services_per_stream_max)
+        count = len(asked.held) + len(asked.namespaces)
+        if setting := self._names.take_all(count, asked.names_bytes):
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the watch names {count}, and the server's limit ({setting}) leaves no room for "
+                "that many; watch namespaces, or everything, which needs no names",
+                limit=setting,
+            )
+        self._request = asked
         self._cache.await_synced(self._wake)
 
     def half_close(self) -> None:
@@ -153,6 +172,7 @@ class WatchStream:
 
     def close(self) -> None:
         """Let go of every topic, and of the cache."""
+        self._names.close()
         self._cache.forget(self._wake)
         for cursor in self._cursors.values():
             self._cache.unsubscribe(cursor.topic, self)

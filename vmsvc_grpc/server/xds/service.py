@@ -18,9 +18,13 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.problem import escaped, quoted
+from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.lines import ClientLines
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
@@ -39,7 +43,6 @@ _SERVICES = (
 
 # Most refusals are one content that many clients refuse.
 _REFUSALS_REMEMBERED = 1_000
-_NODE_MAX = 200  # Of a node's id, in the log.
 _NAMES_SHOWN = 3
 
 # Streams end this much of their age early at most, so that they do not come back at once.
@@ -70,12 +73,23 @@ def stream_age_s(limits: Limits) -> float:
 class Xds:
     """Opens the streams of xDS over a cache, and knows which are open."""
 
-    def __init__(self, cache: Cache, scope: XdsScope, limits: Limits, counts: ServerCounts) -> None:
-        """Its streams need a running event loop, for their age."""
+    def __init__(
+        self,
+        cache: Cache,
+        scope: XdsScope,
+        limits: Limits,
+        counts: ServerCounts,
+        names: FollowedNames,
+    ) -> None:
+        """Its streams need a running event loop, for their age; `names` bounds what they name."""
         self._limits = limits
         self._streams: dict[XdsStream, None] = {}
         self._refusals: OrderedDict[tuple[TypeUrl, str, str], None] = OrderedDict()
-        self._shared = XdsShared(cache, Resources(counts), scope, limits, counts, self._log_refusal)
+        self._names = names
+        self._lines = ClientLines(_log, limits.client_lines_per_minute_max, counts.refusals)
+        self._shared = XdsShared(
+            cache, Resources(counts), scope, limits, counts, self._log_refusal, self._log_excess
+        )
 
     def methods(self) -> Iterator[Method]:
         """The methods of all services; the unary Fetch ones of single types are not there."""
@@ -91,8 +105,9 @@ class Xds:
                 )
         yield from ClientStatus(lambda: self._streams, self._limits).methods()
 
-    def _open(self, form: Form, implied: TypeUrl | None, _call: Call, wake: Wake) -> Stream:
-        stream = XdsStream(form, implied, self._shared, wake)
+    def _open(self, form: Form, implied: TypeUrl | None, call: Call, wake: Wake) -> Stream:
+        names = self._names.of(client_of(call.peer))
+        stream = XdsStream(form, implied, self._shared, names, wake)
         return _Aging(stream, self._streams, stream_age_s(self._limits))
 
     def _log_refusal(self, refusal: Refusal) -> None:
@@ -103,19 +118,24 @@ class Xds:
         self._refusals[content] = None
         if len(self._refusals) > _REFUSALS_REMEMBERED:
             self._refusals.popitem(last=False)
-        # As Python writes texts: a client's words stay on one line.
-        _log.warning(
-            "xDS: node %r refuses %s %s, version %s: %r",
-            refusal.node[:_NODE_MAX],
-            refusal.type_url.label,
-            _some(refusal.names),
-            refusal.version,
-            refusal.message,
+        # The client's words come last, so that what they look like cannot be mistaken for ours.
+        self._lines.warn(
+            refusal.client,
+            f"xDS: node {quoted(refusal.node)} refuses {refusal.type_url.label} "
+            f"{_some(refusal.names)}, version {refusal.version}: {escaped(refusal.message)}",
+        )
+
+    def _log_excess(self, client: str, name: str, setting: str) -> None:
+        """Log a name that is taken for one of nothing, as its client follows too many."""
+        self._lines.warn(
+            client,
+            f"xDS: {quoted(name)} is not followed for {quoted(client)}: the limit ({setting}) "
+            "is reached",
         )
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
+    shown = ", ".join(quoted(name) for name in names[:_NAMES_SHOWN])
     left = len(names) - _NAMES_SHOWN
     return f"{shown} and {left} more" if left > 0 else shown
 

@@ -16,6 +16,7 @@ from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER, Code, EndOfStream, Later, RpcError, Wake
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.following import Following, XdsScope
@@ -49,7 +50,11 @@ class Refusal:
     names: Sequence[str]
     version: str
     message: str
+    client: str
 
+
+OnExcess = Callable[[str, str, str], None]
+"""Told each name that is not followed: the client, the name, the setting. Must only take note."""
 
 OnRefusal = Callable[[Refusal], None]
 """Told each NACK. Must only take note."""
@@ -65,6 +70,7 @@ class XdsShared:
     limits: Limits
     counts: ServerCounts
     on_refusal: OnRefusal
+    on_excess: OnExcess
     looks_max: int = LOOKS_MAX
 
 
@@ -91,6 +97,7 @@ class XdsStream:
     """The stream of one call: a `call.Stream`."""
 
     __slots__ = (
+        "_claimed",
         "_clusters_sent",
         "_expired",
         "_following",
@@ -98,6 +105,7 @@ class XdsStream:
         "_half_closed",
         "_implied",
         "_looks_left",
+        "_names",
         "_node",
         "_nonces",
         "_own_turn",
@@ -110,11 +118,23 @@ class XdsStream:
         "_wake",
     )
 
-    def __init__(self, form: Form, implied: TypeUrl | None, shared: XdsShared, wake: Wake) -> None:
-        """`implied` is the type of a service that has one; None for the aggregated one."""
+    def __init__(
+        self,
+        form: Form,
+        implied: TypeUrl | None,
+        shared: XdsShared,
+        names: StreamNames,
+        wake: Wake,
+    ) -> None:
+        """`implied` is the type of a service that has one; None for the aggregated one.
+
+        What it follows by name counts in `names`.
+        """
         self._form = form
         self._implied = implied
         self._shared = shared
+        self._names = names
+        self._claimed: list[str] = []  # For which there is room in `names` until compared.
         self._wake = wake
         self._following = Following(shared.cache, shared.scope, shared.limits, wake)
         self._node: Node | None = None
@@ -209,6 +229,8 @@ class XdsStream:
             self._looks_left = self._shared.looks_max
             message = self._next_response(self._node)
             self._own_turn = message is LATER
+            if self._claimed:
+                self._end_claims()
             if message is not None:
                 return message
         if self._half_closed:
@@ -217,10 +239,12 @@ class XdsStream:
 
     def close(self) -> None:
         """Let go of everything."""
+        self._names.close()
         self._following.close()
         self._subscriptions.clear()
         self._taking = None
         self._queued.clear()
+        self._claimed.clear()
 
     def expire(self) -> None:
         """End the stream soon, with OK: it is old enough."""
@@ -268,7 +292,8 @@ class XdsStream:
             return
         counts.xds_nacks[type_url.label] += 1
         version = version_text(subscription.digest_of(names))
-        self._shared.on_refusal(Refusal(node.id, type_url, names, version, asked.refusal))
+        refusal = Refusal(node.id, type_url, names, version, asked.refusal, self._names.client)
+        self._shared.on_refusal(refusal)
 
     def _take(
         self, subscription: XdsSubscription, asked: SotwRequest | DeltaRequest
@@ -332,6 +357,7 @@ class XdsStream:
         assignments = subscription.type_url is TypeUrl.ENDPOINT
         for name, version in held.items():
             if self._has_room(subscription.claimed, name):
+                self._claimed.append(name)
                 subscription.claim(name, version)
                 # A cluster that was sent waits for its endpoints, be they the same.
                 subscription.note(name, forced=assignments and name in self._clusters_sent)
@@ -340,7 +366,24 @@ class XdsStream:
             yield
 
     def _has_room(self, names: Mapping[str, object], name: str) -> bool:
-        return len(name) <= _NAME_MAX and len(names) < self._shared.limits.xds_resources_max
+        """Whether one more is followed; room in `StreamNames` is taken then."""
+        if len(name) > _NAME_MAX:
+            return False
+        setting = "xds_resources_max"
+        if len(names) < self._shared.limits.xds_resources_max:
+            if not (setting := self._names.take(name)):
+                return True
+        else:
+            self._shared.counts.refusals[setting] += 1
+        self._shared.on_excess(self._names.client, name, setting)
+        return False
+
+    def _end_claims(self) -> None:
+        """Give back the room of what the client claimed, once all of it has been compared."""
+        if not any(subscription.claimed for subscription in self._subscriptions.values()):
+            for name in self._claimed:
+                self._names.give_back(name)
+            self._claimed.clear()
 
     def _deny(self, subscription: XdsSubscription, name: str) -> None:
         """Tell the client that there is nothing of a name; only deltas can say so."""
@@ -373,8 +416,6 @@ class XdsStream:
 
     def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
         if name not in subscription.names and not self._has_room(subscription.names, name):
-            if len(name) <= _NAME_MAX:
-                self._shared.counts.refusals["xds_resources_max"] += 1
             self._deny(subscription, name)
             return
         subscription.ask(name)
@@ -387,6 +428,8 @@ class XdsStream:
         self, subscription: XdsSubscription, name: str, *, forced: bool = False
     ) -> None:
         known = name in subscription.names or name in subscription.told
+        if name in subscription.names:
+            self._names.give_back(name)
         subscription.drop(name)
         if subscription.wildcard and known:
             # It may be one of those that the wildcard has; the client cannot know.

@@ -14,6 +14,7 @@ from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
+from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
 
 KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
@@ -156,15 +157,23 @@ class Watcher:
     """A watch without a server: its stream, and a reader that takes what it is asked to."""
 
     def __init__(
-        self, cache: Cache, request: pb.WatchEndpointsRequest, limits: Limits | None = None
+        self,
+        cache: Cache,
+        request: pb.WatchEndpointsRequest,
+        limits: Limits | None = None,
+        names: FollowedNames | None = None,
     ) -> None:
         """Open the stream and send the request; nothing is read yet."""
         self.counts = ServerCounts()
+        limits = limits or Limits()
+        names = names or FollowedNames(limits, self.counts.refusals)
         self.wakes = 0
         self.slices = 0
         self.reader = Reader(revisions={s.service: s.revision for s in request.services})
         encoder = Encoder(self.counts)
-        self.stream = WatchStream(cache, encoder, limits or Limits(), self.counts, self._wake)
+        self.stream = WatchStream(
+            cache, encoder, limits, self.counts, self._wake, names=names.of("ipv4:192.0.2.1")
+        )
         self.stream.receive(request.SerializeToString())
         self.stream.half_close()
 

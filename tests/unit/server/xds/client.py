@@ -18,6 +18,7 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
@@ -81,6 +82,7 @@ class XdsClient:
         limits: Limits | None = None,
         resources: Resources | None = None,
         looks_max: int = LOOKS_MAX,
+        names: FollowedNames | None = None,
     ) -> None:
         self.cache = cache
         self.form = form
@@ -96,14 +98,25 @@ class XdsClient:
         resources = resources or Resources(self.counts)
         limits = limits or Limits()
         self._implied = implied
+        self.excess: list[tuple[str, str, str]] = []
+        self.names = names or FollowedNames(limits, self.counts.refusals)
         self._shared = XdsShared(
-            cache, resources, scope, limits, self.counts, self.refusals.append, looks_max
+            cache,
+            resources,
+            scope,
+            limits,
+            self.counts,
+            self.refusals.append,
+            lambda *excess: self.excess.append(excess),
+            looks_max,
         )
         self.connect()
 
     def connect(self) -> None:
         """Open a stream; what was held stays held."""
-        self.stream = XdsStream(self.form, self._implied, self._shared, self._wake)
+        self.stream = XdsStream(
+            self.form, self._implied, self._shared, self.names.of("ipv4:192.0.2.1"), self._wake
+        )
         self.flying.clear()
         self._first = True
         for asked in self.types.values():

@@ -1,0 +1,114 @@
+"""What clients follow by name: how many names, and how many bytes of them, for each and in all.
+
+A stream bounds its own names. What multiplies are streams: a name that is followed is kept for
+each stream that follows it, and one that nothing has yet is a topic of its own. Those who follow
+a whole namespace, or everything, name nothing and take nothing here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vmsvc_grpc.server.limits import Limits
+
+
+class FollowedNames:
+    """The room that all streams of a server have for names. One event loop owns it."""
+
+    def __init__(self, limits: Limits, refusals: Counter[str]) -> None:
+        """Counts in `refusals` what is refused, by setting."""
+        self.names = 0
+        self.name_bytes = 0
+        self._limits = limits
+        self._refusals = refusals
+        self._names_of_client: Counter[str] = Counter()
+        self._bytes_of_client: Counter[str] = Counter()
+
+    def of(self, client: str) -> StreamNames:
+        """The part of one stream of `client`, with nothing in it."""
+        return StreamNames(self, client)
+
+    def bound(self, client: str, names: int, size: int) -> str:
+        """The setting at whose bound `client` has no room for so much more; "" if it has."""
+        limits = self._limits
+        for held, more, most, setting in (
+            (self._names_of_client[client], names, limits.names_per_client_max, _NAMES_OF_CLIENT),
+            (
+                self._bytes_of_client[client],
+                size,
+                limits.name_bytes_per_client_max,
+                _BYTES_OF_CLIENT,
+            ),
+            (self.names, names, limits.names_max, _NAMES),
+            (self.name_bytes, size, limits.name_bytes_max, _BYTES),
+        ):
+            if held + more > most:
+                return setting
+        return ""
+
+    def change(self, client: str, names: int, size: int) -> None:
+        """So much more, or less, is followed for `client`."""
+        self.names += names
+        self.name_bytes += size
+        self._names_of_client[client] += names
+        self._bytes_of_client[client] += size
+        if not self._names_of_client[client]:
+            del self._names_of_client[client]
+            del self._bytes_of_client[client]
+
+    def refuse(self, setting: str) -> None:
+        """Count one refusal."""
+        self._refusals[setting] += 1
+
+
+_NAMES_OF_CLIENT = "names_per_client_max"
+_BYTES_OF_CLIENT = "name_bytes_per_client_max"
+_NAMES = "names_max"
+_BYTES = "name_bytes_max"
+
+
+class StreamNames:
+    """What one stream follows by name. Let go of it by `close`, however the stream ends."""
+
+    __slots__ = ("_all", "_bytes", "_names", "client")
+
+    def __init__(self, of_all: FollowedNames, client: str) -> None:
+        """`client` is whom its names count for."""
+        self.client = client
+        self._all = of_all
+        self._names = 0
+        self._bytes = 0
+
+    def take(self, name: str) -> str:
+        """Follow one more name; or the setting at whose bound that is refused, and counted."""
+        size = _size(name)
+        if setting := self._all.bound(self.client, 1, size):
+            self._all.refuse(setting)
+            return setting
+        self._change(1, size)
+        return ""
+
+    def take_all(self, names: int, size: int) -> str:
+        """The same of many names at once, all of them or none; the caller counts a refusal."""
+        setting = self._all.bound(self.client, names, size)
+        if not setting:
+            self._change(names, size)
+        return setting
+
+    def give_back(self, name: str) -> None:
+        """A name that was taken is followed no more."""
+        self._change(-1, -_size(name))
+
+    def close(self) -> None:
+        """The stream follows nothing more. May come twice."""
+        self._change(-self._names, -self._bytes)
+
+    def _change(self, names: int, size: int) -> None:
+        if names:
+            self._names += names
+            self._bytes += size
+            self._all.change(self.client, names, size)
+
+
+def _size(name: str) -> int:
+    return len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
