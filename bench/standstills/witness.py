@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ class Witness:
         """Where the loop's thread was, as often as it was looked at in a long piece."""
         self._thread = threading.get_ident()
         self._ticked = time.perf_counter()
+        self._collected = 0.0
 
     def forget(self) -> None:
         """Begin anew."""
@@ -49,6 +51,7 @@ class Witness:
         over = threading.Event()
         looking = threading.Thread(target=self._look, args=(over,), name="witness", daemon=True)
         looking.start()
+        gc.callbacks.append(self._collecting)
         try:
             while True:
                 began, cpu_s = time.perf_counter(), time.thread_time()
@@ -57,7 +60,15 @@ class Witness:
                 self.lags_s.append(max(0.0, time.perf_counter() - began - TICK_S))
                 self.spent_s.append(time.thread_time() - cpu_s)
         finally:
+            gc.callbacks.remove(self._collecting)
             over.set()
+
+    def _collecting(self, phase: str, info: dict[str, int]) -> None:
+        """Note a collection that takes long: no other thread can see where the loop is then."""
+        if phase == "start":
+            self._collected = time.thread_time()
+        elif time.thread_time() - self._collected > _LONG_S / 2:
+            self.places[f"the garbage collector, generation {info['generation']}"] += 1
 
     def _look(self, over: threading.Event) -> None:
         while not over.wait(_LOOK_S):
