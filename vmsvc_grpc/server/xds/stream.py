@@ -196,7 +196,8 @@ class XdsStream:
             subscription = self._begin(type_url)
         if asked.nonce:
             self._hear(self._node, subscription, asked)
-        self._taking = self._take(subscription, asked)
+        if not (subscription.begun and _changes_nothing(asked)):
+            self._taking = self._take(subscription, asked)
 
     def _take_in(self) -> bool:
         """Take in as much of the requests as one turn is for; whether that was all."""
@@ -335,8 +336,6 @@ class XdsStream:
             self._set_wildcard(subscription, False)
 
     def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> Iterator[None]:
-        if subscription.begun and not (asked.subscribe or asked.unsubscribe):
-            return  # As every ACK.
         if not subscription.begun:
             yield from self._take_held(subscription, asked.held)
             self._set_wildcard(subscription, not asked.subscribe)
@@ -451,10 +450,7 @@ class XdsStream:
 
     def _next_response(self, node: Node) -> bytes | Later | None:
         while True:
-            # What has begun is ended first, so that removals come, however much changes. But a
-            # first answer is all there is: what it lacked, its client would delete.
-            may_mark = self._owes_answer() or not self._under_way()
-            if self._following.noted and may_mark and not self._mark_noted(node):
+            if self._following.noted and self._may_mark() and not self._mark_noted(node):
                 return LATER
             for told in self._telling_order:
                 due = (told.pending or told.answer_due) and not self._waits(told)
@@ -467,8 +463,16 @@ class XdsStream:
             if not (self._following.noted or self._under_way()):
                 return None
 
-    def _owes_answer(self) -> bool:
-        return any(subscription.answer_due for subscription in self._telling_order)
+    def _may_mark(self) -> bool:
+        """Whether it is time for what is noted.
+
+        What has begun is ended first, so that removals come, however much changes. But a first
+        answer is all there is: what it lacked, its client would delete.
+        """
+        for subscription in self._telling_order:
+            if subscription.answer_due:
+                return True
+        return not self._under_way()
 
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and it is asked twice for each message.
@@ -691,6 +695,11 @@ class XdsStream:
         count = len(subscription.told if names is None else names)
         self._shared.counts.xds_resources_sent[type_url.label] += count
         return response(type_url, subscription.digest, self._nonces, parts, removed)
+
+
+def _changes_nothing(asked: SotwRequest | DeltaRequest) -> bool:
+    """Whether a request that is not a stream's first asks for nothing anew, as every delta ACK."""
+    return isinstance(asked, DeltaRequest) and not (asked.subscribe or asked.unsubscribe)
 
 
 def _has(node: Node, type_url: TypeUrl) -> bool:
