@@ -122,7 +122,7 @@ class Xds:
         self._lines.warn(
             refusal.client,
             f"xDS: node {quoted(refusal.node)} refuses {refusal.type_url.label} "
-            f"{_some(refusal.names)}, version {refusal.version}: {escaped(refusal.message)}",
+            f"{_some(refusal.names)}, version {refusal.version}: '{escaped(refusal.message)}'",
         )
 
     def _log_excess(self, client: str, name: str, setting: str) -> None:
