@@ -75,7 +75,7 @@ class Explainer:
         service = self.cache.services.get(key)
         problems = tuple(self.cache.problems.get((Kind.VIRTUAL_MACHINE_SERVICE, key), ()))
         if service is None:
-            return _response(key, problems) if problems and not query.vm_name else None
+            return _response(key, problems) if problems else None
         response = _response(key, problems)
         self._tell_service(response, service, refused=bool(problems))
         explaining = _Explaining(self, service, now)

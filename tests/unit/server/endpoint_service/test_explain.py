@@ -285,8 +285,10 @@ def test_one_that_cannot_be_read_is_told_with_its_problem() -> None:
     cache = synced_cache()
     problem = Problem("spec", "cannot be read")
     cache.apply(Malformed(Kind.VIRTUAL_MACHINE_SERVICE, WEB, problem))
-    (told,) = _response(cache).problems
-    assert (told.field, told.message) == tuple(problem)
+    for found in (_response(cache), explanation(cache, vm_name="a")):
+        assert found is not None
+        (told,) = found.problems
+        assert (told.field, told.message) == tuple(problem)
 
 
 def test_one_with_an_empty_selector_selects_no_vm() -> None:
