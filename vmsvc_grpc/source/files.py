@@ -180,9 +180,9 @@ class FilesSource:
         """Whether everything could be read, so that an object not told of does not exist."""
         return self._listed and not self._problems.hide_objects
 
-    def losers(self, kind: Kind, key: Key) -> list[FileProblem]:
-        """Where the object is defined too, without counting there. In path order."""
-        return [self._repeat((kind, key), path) for path in self._union.losers((kind, key))]
+    def losers(self, kind: Kind, key: Key) -> Iterator[FileProblem]:
+        """Where the object is defined too, without counting there. In path order; as asked for."""
+        return (self._repeat((kind, key), path) for path in self._union.losers((kind, key)))
 
     def owner(self, kind: Kind, key: Key) -> str | None:
         """The file that the object is in, or was until now."""

@@ -149,10 +149,12 @@ class Union:
         missing = self._missing.get(id_)
         return missing.path if missing else self._holders.get(id_)
 
-    def losers(self, id_: ObjectId) -> list[str]:
-        """The files that define an object which another one holds, in path order."""
+    def losers(self, id_: ObjectId) -> Iterator[str]:
+        """The files that define an object which another one holds, in path order; as asked for."""
         holder = self._holders.get(id_)
-        return [path for path in self._standing_definers(id_) if holder not in (None, path)]
+        if holder is not None:
+            definers = self._definers.get(id_, ())
+            yield from (path for path in definers if path != holder and path not in self._gone)
 
     def repeat(self, id_: ObjectId, path: str) -> Flaw:
         """The flaw of defining an object that another file holds."""
