@@ -38,12 +38,12 @@ It takes some 30 ns for each. No object has a text that long.
 ANCHORS_MAX = 100_000
 """How many anchors a document may have: what each stands for is kept to its end."""
 
-EVENTS_MAX = 3_000_000
+EVENTS_MAX = 5_000_000
 """How many events libyaml may give for a file: one for each scalar and alias, two for each
 mapping or list. Each takes some 4 µs.
 
-Where they are as dense as flow style makes them, 16 MiB of VMs have 2.7 million, as `kubectl
-get -o yaml` has them half of that.
+16 MiB of VMs have 1.4 million as `kubectl get -o yaml` writes them, 2.7 as flow style does, and of
+mappings in mappings 4.2 million. Eight are for nothing but `[1,1,1...]`.
 """
 
 _STEP_EVENTS = 500  # About a millisecond of work.
