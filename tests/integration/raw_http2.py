@@ -138,6 +138,12 @@ class RawClient:
         _, _, rest = trailers.partition(b"grpc-status")
         return int(rest[1 : 1 + rest[0]])
 
+    async def heard(self, stream: int) -> None:
+        """Wait for the header fields of an answer, whatever it is."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(f.stream == stream and f.kind == HEADERS for f in self.frames):
+                assert await self._take(wait_s=PATIENCE_S), f"the connection ended: {self.frames}"
+
     async def until_ended(self) -> None:
         """Read until the server closes the connection."""
         async with asyncio.timeout(PATIENCE_S):

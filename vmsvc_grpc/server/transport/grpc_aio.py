@@ -49,6 +49,9 @@ _IDENTITY_ONLY = 1 << 0
 
 _WINDOW_BYTES = 65_535  # HTTP/2's own beginning; a request that is being read has more.
 
+# What grpc.aio says of a call whose client has gone, or whose server has stopped meanwhile.
+_OVER = (grpc.aio.InternalError, cygrpc._ServerStoppedError)  # noqa: SLF001 - it has no other name
+
 # How long streams may take to notice that the server has stopped: they have nothing to wait for.
 _LEAVING_S = 5.0
 
@@ -186,7 +189,7 @@ class _Server(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
         context = cygrpc._ServicerContext(call, None, None, self._loop)  # noqa: SLF001 - as above
         try:
             await context.abort(_STATUS_CODES[status.code], status.message)
-        except (grpc.aio.AbortError, grpc.aio.InternalError) as ended:  # The client may have gone.
+        except (grpc.aio.AbortError, *_OVER) as ended:
             ended.__traceback__ = None  # As in `_forgetful`.
 
 
@@ -282,7 +285,7 @@ class _Pump:
 
     async def _read_all(self) -> None:
         session = self._session
-        while (request := await self._context.read()) is not grpc.aio.EOF:
+        while (request := await self._read()) is not grpc.aio.EOF:
             session.receive(request)
             if session.ending:
                 self._leave()
@@ -299,9 +302,16 @@ class _Pump:
             await self._answered
         # grpc.aio reads the end of the requests also where the client has cancelled the call, and
         # cancels this task a moment later: no later than it answers another read.
-        await self._context.read()
+        await self._read()
         session.half_close()
         self.wake()
+
+    async def _read(self) -> Any:
+        """The next request, or EOF."""
+        try:
+            return await self._context.read()
+        except _OVER:
+            raise _gone() from None
 
     async def _greet(self) -> None:
         """Send the headers: the client learns that it is heard, and has but to wait.
@@ -312,7 +322,7 @@ class _Pump:
         self._silent = False
         try:
             await self._context.send_initial_metadata(())
-        except grpc.aio.InternalError:
+        except _OVER:
             raise _gone() from None
 
     async def _write(self, message: bytes) -> None:
@@ -326,7 +336,7 @@ class _Pump:
             if not session.ending:
                 raise
             self.task.uncancel()  # It was `end`, not the client who went away.
-        except grpc.aio.InternalError:
+        except _OVER:
             raise _gone() from None
         finally:
             session.write_ended()
@@ -382,7 +392,7 @@ async def _abort(context: _CallContext, status: Status) -> NoReturn:
     details = (("grpc-status-details-bin", status.details),) if status.details else ()
     try:
         await context.abort(_STATUS_CODES[status.code], status.message, details)
-    except grpc.aio.InternalError:
+    except _OVER:
         raise _gone() from None
 
 
