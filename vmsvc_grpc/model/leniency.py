@@ -21,6 +21,7 @@ _ZEROS: dict[type[inspect.Type], Any] = {
     inspect.StructType: {},
     inspect.DictType: {},
     inspect.ListType: [],
+    inspect.VarTupleType: [],
 }
 
 
@@ -50,18 +51,22 @@ def _meant(value: Any, wanted: inspect.Type) -> Any:
                 # A field that must be there is not, if it is null.
                 and not (field.required and value[field.encode_name] is None)
             }
-        case inspect.DictType() | inspect.ListType() if _too_many(value, wanted):
+        case inspect.DictType() | inspect.ListType() | inspect.VarTupleType() if _too_many(
+            value, wanted
+        ):
             return value
         case inspect.DictType() if isinstance(value, dict):
             return {key: _meant(one, wanted.value_type) for key, one in value.items()}
-        case inspect.ListType() if isinstance(value, list):
+        case inspect.ListType() | inspect.VarTupleType() if isinstance(value, list):
             return [_meant(one, wanted.item_type) for one in value]
         case inspect.IntType() if isinstance(value, float) and value.is_integer():
             return int(value)
     return value
 
 
-def _too_many(value: Any, wanted: inspect.DictType | inspect.ListType) -> bool:
+def _too_many(
+    value: Any, wanted: inspect.DictType | inspect.ListType | inspect.VarTupleType
+) -> bool:
     """Whether the shape refuses it for that anyway."""
     limit = wanted.max_length
     return isinstance(value, dict | list) and limit is not None and len(value) > limit

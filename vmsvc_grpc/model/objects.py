@@ -375,17 +375,23 @@ class StoredEndpoints:
         )
 
 
-class SliceEndpoint(NamedTuple):
+class SliceConditions(OnWire, frozen=True, gc=False):
+    """The conditions of an EndpointSlice's endpoint; None is one that it does not name."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class SliceEndpoint(OnWire, frozen=True, gc=False):
     """One endpoint of an EndpointSlice. Of several addresses, consumers use the first."""
 
-    addresses: tuple[str, ...]
-    target_ref: TargetRef | None
-    ready: bool | None
-    serving: bool | None
-    terminating: bool | None
+    addresses: tuple[str, ...] = ()
+    conditions: SliceConditions = SliceConditions()
     zone: str = ""
     hostname: str = ""
     node_name: str = ""
+    target_ref: TargetRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,6 @@ from vmsvc_grpc.model.objects import (
     ServicePort,
     ServiceSpec,
     ServiceType,
-    SliceEndpoint,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredPort,
@@ -502,22 +501,8 @@ def _stored_slice(given: wire.EndpointSlice) -> StoredEndpointSlice:
     return StoredEndpointSlice(
         meta=object_meta(Kind.ENDPOINT_SLICE, given.metadata),
         address_type=given.address_type,
-        endpoints=tuple(_slice_endpoint(endpoint) for endpoint in given.endpoints or ()),
+        endpoints=tuple(given.endpoints or ()),
         ports=tuple(_endpoint_port(port) for port in given.ports or ()),
-    )
-
-
-def _slice_endpoint(given: wire.SliceEndpoint) -> SliceEndpoint:
-    conditions = given.conditions or wire.SliceConditions()
-    return SliceEndpoint(
-        addresses=tuple(given.addresses or ()),
-        target_ref=given.target_ref,
-        ready=conditions.ready,
-        serving=conditions.serving,
-        terminating=conditions.terminating,
-        zone=given.zone or "",
-        hostname=given.hostname or "",
-        node_name=given.node_name or "",
     )
 
 

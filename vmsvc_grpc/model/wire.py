@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from vmsvc_grpc.model.objects import StoredAddress, TargetRef
+from vmsvc_grpc.model.objects import SliceEndpoint, StoredAddress
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A whole number as Kubernetes has them; JSON itself sets them no bound."""
@@ -241,25 +241,6 @@ class UnreadEndpoints(Shape):
 
     metadata: Meta
     subsets: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class SliceConditions(Shape):
-    """The `conditions` of an EndpointSlice's endpoint."""
-
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class SliceEndpoint(Shape):
-    """One of an EndpointSlice's `endpoints`."""
-
-    addresses: Annotated[list[str], _MANY] | None = None
-    conditions: SliceConditions | None = None
-    target_ref: TargetRef | None = None
-    zone: str | None = None
-    hostname: str | None = None
-    node_name: str | None = None
 
 
 class EndpointSlice(Shape):

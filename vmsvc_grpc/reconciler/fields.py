@@ -11,7 +11,6 @@ from vmsvc_grpc.model.objects import (
     EndpointPort,
     Ingress,
     OwnerReference,
-    SliceEndpoint,
     StoredEndpoints,
     StoredEndpointSlice,
     StoredPort,
@@ -45,8 +44,8 @@ class Field(NamedTuple):
 def body(held: Held) -> Untyped:
     """The object as mappings and lists, its keys in the order in which one reads them.
 
-    Of Endpoints, addresses are not rendered: JSON writes them as they are. Of a VMService,
-    there is what we write: metadata and status.
+    Addresses of Endpoints, and endpoints of slices, are not rendered: JSON writes them as
+    they are. Of a VMService, there is what we write: metadata and status.
     """
     whole: Untyped = {"apiVersion": _api_version(held), "kind": held.kind.value}
     for field in fields_of(held):
@@ -137,20 +136,6 @@ def _subset(subset: Subset) -> Untyped:
     )
 
 
-def _slice_endpoint(endpoint: SliceEndpoint) -> Untyped:
-    target = endpoint.target_ref
-    return _present(
-        addresses=list(endpoint.addresses),
-        conditions=_present(
-            ready=endpoint.ready, serving=endpoint.serving, terminating=endpoint.terminating
-        ),
-        zone=endpoint.zone,
-        hostname=endpoint.hostname,
-        nodeName=endpoint.node_name,
-        targetRef=target,
-    )
-
-
 def _endpoint_port(port: EndpointPort) -> Untyped:
     return _present(
         name=port.name, port=port.port, protocol=port.protocol, appProtocol=port.app_protocol
@@ -221,7 +206,7 @@ _FIELDS: Mapping[type[Held], tuple[Field, ...]] = {
     StoredEndpointSlice: (
         *_METADATA,
         Field(("addressType",), attrgetter("address_type"), always=True),
-        Field(("endpoints",), attrgetter("endpoints"), _each(_slice_endpoint), always=True),
+        Field(("endpoints",), attrgetter("endpoints"), list, always=True),
         _PORTS,
     ),
 }

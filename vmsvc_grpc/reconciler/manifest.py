@@ -19,7 +19,7 @@ from vmsvc_grpc.reconciler.held import Held
 
 
 def manifest(held: Held) -> Untyped:
-    """The object as mappings and lists throughout, its keys in the order in which one reads.
+    """The object as mappings and sequences throughout, its keys in the order in which one reads.
 
     What is absent is left out, but for the subsets of an Endpoints: that there are none
     is worth saying. Of a VMService, there is only what we write: metadata and status.
@@ -52,7 +52,7 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff
 
 
 def yaml_document(mapping: Untyped) -> str:
-    """Mappings, lists, texts, whole numbers and booleans as a block of YAML, in their order.
+    """Mappings, sequences, texts, whole numbers and booleans as a block of YAML, in their order.
 
     Texts that YAML could take for something else are quoted. Ends with a line feed.
     """
@@ -67,7 +67,7 @@ def yaml_lines(mapping: Untyped) -> Iterator[str]:
 def _block(mapping: Untyped, indent: str) -> Iterator[str]:
     for key, value in mapping.items():
         head = f"{indent}{_scalar(key)}:"
-        if not isinstance(value, dict | list):
+        if not isinstance(value, dict | list | tuple):
             yield f"{head} {_scalar(value)}"
         elif not value:
             yield f"{head} {'{}' if isinstance(value, dict) else '[]'}"

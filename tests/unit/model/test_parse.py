@@ -627,7 +627,7 @@ def test_a_stored_slice_is_read() -> None:
     assert isinstance(slice_, StoredEndpointSlice)
     assert [e.addresses for e in slice_.endpoints] == [("10.0.0.1",), ("10.0.0.2",)]
     assert [e.target_ref and e.target_ref.uid for e in slice_.endpoints] == ["a", None]
-    assert [e.ready for e in slice_.endpoints] == [True, None]
+    assert [e.conditions.ready for e in slice_.endpoints] == [True, None]
     assert slice_.ports == (("http", 80, "TCP", ""),)
     assert [reference.name for reference in slice_.meta.owner_references] == ["web"]
     assert service_of_slice(slice_) == Key("shop", "web")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from vmsvc_grpc.model.objects import (
     Key,
     ObjectMeta,
     OwnerReference,
+    SliceConditions,
     SliceEndpoint,
     StoredEndpointSlice,
     TargetRef,
@@ -82,7 +84,14 @@ def test_a_slice_says_everything_of_an_endpoint() -> None:
                 key=Key("shop", "web-ipv4-0"), uid="", labels=LABELS, owner_references=(OURS,)
             ),
             address_type="IPv4",
-            endpoints=(SliceEndpoint(("10.0.0.1",), target, False, False, False, "zone-1"),),
+            endpoints=(
+                SliceEndpoint(
+                    ("10.0.0.1",),
+                    SliceConditions(ready=False, serving=False, terminating=False),
+                    "zone-1",
+                    target_ref=target,
+                ),
+            ),
             ports=PORTS,
         ),
     )
@@ -203,14 +212,14 @@ def test_marks_are_put_right_and_others_stay() -> None:
 def test_what_somebody_put_into_a_slice_is_put_right() -> None:
     (one,) = stored(wanted([at(1), at(2)]))
     first, second = one.endpoints
-    several = replace(
-        one, endpoints=(first._replace(addresses=(*first.addresses, "10.9.9.9")), second)
-    )
+    more = msgspec.structs.replace(first, addresses=(*first.addresses, "10.9.9.9"))
+    none = msgspec.structs.replace(first, addresses=())
+    several = replace(one, endpoints=(more, second))
     doubled = replace(one, endpoints=(first, second, first))
-    nameless = replace(one, endpoints=(first._replace(addresses=()), second))
+    nameless = replace(one, endpoints=(none, second))
     for edited in (several, doubled, nameless, replace(one, endpoints=())):
         (after,) = wanted([at(1), at(2)], (edited,))
-        assert sorted(after.endpoints) == [first, second]
+        assert sorted(after.endpoints, key=lambda e: e.addresses) == [first, second]
 
 
 NUMBERS = st.sets(st.integers(0, 450), max_size=450)
