@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.apiserver import Cluster, Response
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
@@ -19,7 +20,7 @@ from vmsvc_grpc.model.events import Delete, Event, InitDone
 from vmsvc_grpc.model.objects import GROUP, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds, Trouble
-from vmsvc_grpc.source.listwatch import Backoff, ListWatch
+from vmsvc_grpc.source.listwatch import ListWatch
 
 DEADLINE_S = 60
 KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE, Kind.SERVICE, Kind.ENDPOINTS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.apiserver import Cluster, User
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer
 from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
@@ -189,7 +190,7 @@ def _is_ours(slice_: Object) -> bool:
     return manager == "vmsvc-grpc" and "ownerReferences" in meta
 
 
-FAST = Settings(cooldown_s=0.05, backoff_first_s=0.02, backoff_max_s=0.2, lead_poll_s=0.05)
+FAST = Settings(cooldown_s=0.05, backoff=Backoff(0.02, 0.2), lead_poll_s=0.05)
 
 
 RULES = Rules(vmservices_held=True)

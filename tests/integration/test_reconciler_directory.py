@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.unit.objects import WEB, service, spec, vm
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
@@ -48,7 +49,7 @@ class Program:
         self.reconciler = Reconciler(
             self.cache,
             self.store,
-            settings=Settings(cooldown_s=cooldown_s, backoff_first_s=0.02, backoff_max_s=0.1),
+            settings=Settings(cooldown_s=cooldown_s, backoff=Backoff(0.02, 0.1)),
             rules=Rules(),
             on_failure=lambda key, failure: self.failures.append((key, failure)),
         )

@@ -24,6 +24,7 @@ import uvloop
 from aiohttp.client_proto import ResponseHandler
 
 from vmsvc_grpc import __version__
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import escaped
@@ -39,8 +40,6 @@ NAMESPACE_TERMINATING = "NamespaceTerminating"
 
 _UNAUTHORIZED = 401
 _NOT_FOUND = 404
-
-_DOUBLINGS_MAX = 30  # Beyond any bound; a float ends at 1,023.
 
 _log = logging.getLogger(__name__)
 
@@ -343,8 +342,8 @@ class ApiServer:
     def _reload_s(self) -> float:
         """How long after they were read, or could not be, credentials may be read again."""
         bounds = self._bounds
-        doubled = bounds.reload_s * 2.0 ** min(self._failures, _DOUBLINGS_MAX)
-        return min(doubled, max(bounds.reload_s, bounds.reload_max_s))
+        backoff = Backoff(bounds.reload_s, max(bounds.reload_s, bounds.reload_max_s))
+        return backoff.longest_s(self._failures + 1)
 
     async def _reload(self) -> None:
         """Read the credentials again. What cannot be read now is perhaps being written."""

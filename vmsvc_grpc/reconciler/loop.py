@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Answer, AnswerGone, Event
 from vmsvc_grpc.model.objects import (
@@ -56,8 +57,7 @@ class Settings:
     recheck_s: float = 60.0
     patience: Patience = field(default_factory=Patience)
     cooldown_s: float = 1.0
-    backoff_first_s: float = 0.1
-    backoff_max_s: float = 60.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.1, max_s=60.0))
     lead_poll_s: float = 0.5
     hand_over_s: float = 10.0
 
@@ -158,8 +158,7 @@ class Reconciler:
         self._seen: set[Key] = set()
         self._queue = Queue(
             cooldown_s=settings.cooldown_s,
-            backoff_first_s=settings.backoff_first_s,
-            backoff_max_s=settings.backoff_max_s,
+            backoff=settings.backoff,
             random=random,
         )
         self._bucket = TokenBucket(per_s=settings.writes_per_s, burst=settings.writes_burst)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.model.objects import Key
 
 # How many outdated entries the heap may hold, beside as many as there are keys.
@@ -20,23 +21,20 @@ _ROUNDING = 1e-3
 class Queue:
     """Keys that want work, each at most once, at most once in work, in the order of their time.
 
-    A key that comes while it is in work is worked on again afterwards. One that failed
-    waits for a random part of a time that doubles at each failure (full jitter). One that
-    wrote waits for `cooldown_s`, so that a burst of changes becomes few writes.
+    A key that comes while it is in work is worked on again afterwards. One that failed backs
+    off. One that wrote waits for `cooldown_s`, so that a burst of changes becomes few writes.
     """
 
     def __init__(
         self,
         *,
         cooldown_s: float,
-        backoff_first_s: float,
-        backoff_max_s: float,
+        backoff: Backoff,
         random: Callable[[], float],
     ) -> None:
         """An empty queue. `random` gives numbers from 0 to 1."""
         self._cooldown_s = cooldown_s
-        self._backoff_first_s = backoff_first_s
-        self._backoff_max_s = backoff_max_s
+        self._backoff = backoff
         self._random = random
         self._due: dict[Key, float] = {}
         # Of several entries of one key, the one with the time in `_due` counts.
@@ -95,13 +93,10 @@ class Queue:
 
     def failed(self, key: Key, now: float, *, at_least_s: float = 0.0) -> None:
         """The work on a key that was taken failed: it is due again after its back-off."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        # Doubling ends long before a float does.
-        longest = min(self._backoff_max_s, self._backoff_first_s * 2.0 ** min(failures, 60))
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
         self._cool(key, now)
         self._finish(key, now)
-        self._schedule(key, now + max(at_least_s, self._random() * longest))
+        self._schedule(key, now + max(at_least_s, self._backoff.delay_s(failures, self._random())))
 
     def abandoned(self, key: Key, now: float) -> None:
         """The work on a key that was taken was broken off: it is due again."""

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.kube.resources import LABEL_SELECTORS, VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.listwatch import (
-    Backoff,
     Discover,
     ListPage,
     ListWatch,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Kind
@@ -75,19 +76,6 @@ class RequestFailure(NamedTuple):
     retry_after_s: float = 0.0
     silent: bool = False
     unreadable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait after failures in a row: doubling, with full jitter."""
-
-    first_s: float = 0.5
-    max_s: float = 30.0
-
-    def delay_s(self, failures: int, jitter: float) -> float:
-        """Seconds to wait after the n-th failure in a row; `jitter` is from 0 to 1."""
-        # Beyond 2^16 the maximum holds anyway, and a float would overflow in the end.
-        return jitter * min(self.max_s, self.first_s * 2.0 ** min(failures - 1, 16))
 
 
 @dataclass(slots=True)

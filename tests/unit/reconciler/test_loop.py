@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
@@ -45,8 +46,7 @@ FAST = Settings(
     writes_per_s=1e6,
     writes_burst=1000,
     cooldown_s=0.0,
-    backoff_first_s=0.001,
-    backoff_max_s=0.002,
+    backoff=Backoff(0.001, 0.002),
     lead_poll_s=0.01,
 )
 DEPLOYMENT = OwnerReference("apps/v1", "Deployment", "someone", "uid-someone", True)
@@ -517,7 +517,7 @@ async def test_a_failed_write_is_reported_once_for_each_message_and_tried_again(
 
 
 async def test_trouble_with_one_service_holds_up_no_other() -> None:
-    world = World(settings=replace(FAST, backoff_first_s=3600.0, backoff_max_s=3600.0))
+    world = World(settings=replace(FAST, backoff=Backoff(3600.0, 3600.0)))
     world.store.trouble = [ChangeError("WriteFailed", "the disk is full")]
     async with running(world):
         world.list(service(), service(DB))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
 
@@ -18,8 +19,7 @@ COOLDOWN_S, FIRST_S, LONGEST_S = 0.2, 1.0, 60.0
 def queue(random: Callable[[], float] = lambda: 1.0) -> Queue:
     return Queue(
         cooldown_s=COOLDOWN_S,
-        backoff_first_s=FIRST_S,
-        backoff_max_s=LONGEST_S,
+        backoff=Backoff(FIRST_S, LONGEST_S),
         random=random,
     )
 

@@ -11,7 +11,6 @@ import pytest
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import GROUP, Kind, VirtualMachine
 from vmsvc_grpc.source.listwatch import (
-    Backoff,
     Discover,
     ListPage,
     ListWatch,
@@ -328,11 +327,6 @@ def test_how_long_to_wait(failures: list[RequestFailure], delay_s: float) -> Non
     machine = waiting()
     delays = [machine.failed(failure, 0.0, jitter=1.0) for failure in failures]
     assert delays[-1] == delay_s
-
-
-def test_delays_are_spread_from_nothing_on() -> None:
-    backoff = Backoff(first_s=1.0, max_s=8.0)
-    assert [backoff.delay_s(4, jitter) for jitter in (0.0, 0.5, 1.0)] == [0.0, 4.0, 8.0]
 
 
 def test_a_word_ends_the_row_of_failures() -> None:
