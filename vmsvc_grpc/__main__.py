@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from vmsvc_grpc import __version__, flags
 from vmsvc_grpc.config import Config, ConfigError, path
+from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
@@ -22,10 +23,6 @@ from vmsvc_grpc.server.limits import Limits
 
 _CLUSTER_FLAGS = ("kubeconfig", "context", "namespace")
 _CLUSTER_ONLY_FLAGS = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
-
-EXIT_REFUSED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 _SERVE_EXITS = """\
 exit status:
@@ -255,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone. What is still buffered must not fail at exit, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_REFUSED
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import uvloop
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
+from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
 from vmsvc_grpc.logs import LinesPerOwner
@@ -46,8 +47,6 @@ from vmsvc_grpc.source.files import SourceError
 _log = logging.getLogger("vmsvc_grpc")
 
 _TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
-
-EXIT_FAILED = 1
 
 _NAMES_MAX = 10  # Of services in a line for a person.
 

@@ -9,12 +9,10 @@ from typing import TextIO
 
 import msgspec
 
+from vmsvc_grpc.exits import EXIT_FAILED, EXIT_USAGE
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
 from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longest_s
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 REFUSALS_SHOWN_MAX = 10
 """Of how many VMServices it is said why they could not be released; the others are counted."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, parse
-from vmsvc_grpc.model.problem import Problem, escaped
+from vmsvc_grpc.model.problem import Problem, escaped, system_reason
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.schema import FieldPath, field_name
 from vmsvc_grpc.model.strict import field_path, problems
@@ -61,7 +62,7 @@ def render(
     children = _held(reading.cache, held)
     documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in children]
     out.write("---\n".join(documents))
-    return 1 if reading.refused else 0
+    return EXIT_FAILED if reading.refused else 0
 
 
 class _Manifest:
@@ -148,7 +149,7 @@ class _Rendering:
         try:
             yield str(path), tree.read_content(path, FilesSourceBounds().file_bytes_max).bytes
         except OSError as error:
-            self._refuse(f"{path}: cannot be read: {tree.reason(error)}")
+            self._refuse(f"{path}: cannot be read: {system_reason(error)}")
 
     def _take(self, name: str, content: bytes) -> None:
         looked: dict[str, tuple[Position, Kind, dict[str, Any]]] = {}

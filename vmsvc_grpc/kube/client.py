@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
 
@@ -37,9 +38,6 @@ MERGE_PATCH = "application/merge-patch+json"
 
 NAMESPACE_TERMINATING = "NamespaceTerminating"
 """The cause for which nothing is made any more in a namespace that is being deleted."""
-
-_UNAUTHORIZED = 401
-_NOT_FOUND = 404
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +111,7 @@ class ApiServerError(Exception):
         A 404 without that reason is about more: its kind is not served, or it is somebody
         else's answer, a proxy's. It says nothing of the object.
         """
-        return self.status == _NOT_FOUND and self.reason == "NotFound"
+        return self.status == HTTPStatus.NOT_FOUND and self.reason == "NotFound"
 
 
 class NotSent(Exception):  # noqa: N818 - not an error: it was not to be sent.
@@ -276,7 +274,7 @@ class ApiServer:
         except aiohttp.ClientSSLError as error:
             refused: Exception = error
         except ApiServerError as error:
-            if error.status != _UNAUTHORIZED:
+            if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
             refused = error
         # Neither a refused request nor one without a connection has done anything.
@@ -369,7 +367,7 @@ class ApiServer:
 
     def _explained(self, refused: ApiServerError) -> ApiServerError:
         """A refusal, and why we have nothing better to show."""
-        if self._failure and refused.status == _UNAUTHORIZED:
+        if self._failure and refused.status == HTTPStatus.UNAUTHORIZED:
             message = f"{refused.message}; there are no new credentials: {self._failure}"
             return ApiServerError(refused.status, message, reason=refused.reason)
         return refused

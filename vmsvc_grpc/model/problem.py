@@ -65,6 +65,11 @@ def quoted(value: str | int) -> str:
     return repr(value[:VALUE_CHARACTERS_MAX])[: VALUE_CHARACTERS_MAX + 1] + _CUT + "'"
 
 
+def system_reason(error: OSError) -> str:
+    """Why the system refused, in a few words: without the number and the path."""
+    return error.strerror or str(error)
+
+
 class _Fields(NamedTuple):
     field: str
     message: str

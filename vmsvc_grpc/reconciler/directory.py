@@ -37,6 +37,7 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.ownership import HELD_FOR, is_owned, is_to_nobody
 from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.model.validate import metadata_problems
 from vmsvc_grpc.reconciler.claim import BYTES_MAX, OUR_LINE, claims
 from vmsvc_grpc.reconciler.fields import Untyped
@@ -85,7 +86,7 @@ class DirectoryStore:
                 beneath.create_file(_TRIAL, root, b"")
                 os.unlink(_TRIAL, dir_fd=root)
         except OSError as error:
-            message = f"{directory} cannot be written to: {_reason(error)}"
+            message = f"{directory} cannot be written to: {system_reason(error)}"
             raise ChangeError("DirectoryNotWritable", message) from error
 
     async def apply(self, change: Change) -> Child | None:
@@ -100,7 +101,7 @@ class DirectoryStore:
             if stored is None:
                 await self._remove(change, place)
         except OSError as error:
-            message = f"cannot {change}: {self._directory / place.path}: {_reason(error)}"
+            message = f"cannot {change}: {self._directory / place.path}: {system_reason(error)}"
             raise ChangeError("FileNotWritten", message) from error
         if self._on_write is not None:
             self._on_write(place.path, change.kind, stored)
@@ -267,7 +268,3 @@ def _owner(key: Key) -> OwnerReference:
 
 def _cluster_ip(child: Child) -> str:
     return child.cluster_ip if isinstance(child, StoredService) else ""
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

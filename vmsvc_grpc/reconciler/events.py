@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vmsvc_grpc.kube.client import NAMESPACE_TERMINATING, ApiServer, ApiServerError, NotSent
+from vmsvc_grpc.kube.times import micro_time_text
 from vmsvc_grpc.model.objects import Key, VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.queue import TokenBucket
@@ -133,7 +134,7 @@ class EventRecorder:
                 "name": f"{about.key.name}.{secrets.token_hex(8)}",
                 "namespace": about.key.namespace,
             },
-            "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "eventTime": micro_time_text(at),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,
             "type": "Warning" if notice.warning else "Normal",

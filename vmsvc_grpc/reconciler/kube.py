@@ -43,7 +43,7 @@ from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
 # Answers with which an API server says "later", by status or by reason: nothing is wrong
 # with what was asked.
-_PASSING = frozenset(
+_PASSING_STATUSES = frozenset(
     {
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.BAD_GATEWAY,
@@ -314,10 +314,10 @@ def _translation(change: Change, error: ApiServerError) -> Exception:
         return Conflict()
     if error.object_not_found and change.verb is not Verb.CREATE:
         return Gone()
-    passing = error.status == 0 or error.status in _PASSING or error.reason in _PASSING_REASONS
+    says_later = error.status in _PASSING_STATUSES or error.reason in _PASSING_REASONS
     return ChangeError(
         f"{change.verb.name.title()}{change.kind.value}Failed",
         f"cannot {change}: {error.message}",
-        passing=passing,
+        passing=error.status == 0 or says_later,
         retry_after_s=error.retry_after_s,
     )

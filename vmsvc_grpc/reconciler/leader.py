@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
@@ -18,8 +19,6 @@ import msgspec
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.reconciler.election import Election, LeaseRecord, LeaseSettings
 from vmsvc_grpc.reconciler.lease import StoredLease, micro_time
-
-_CONFLICT = 409
 
 
 class Standing(NamedTuple):
@@ -127,7 +126,7 @@ class Leader:
         try:
             written = await self._lease.write(claim)
         except ApiServerError as error:
-            if error.status != _CONFLICT:
+            if error.status != HTTPStatus.CONFLICT:
                 raise
             self._sent = None  # Somebody else was first: look again in a while.
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.times import micro_time_text
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.reconciler.election import LeaseRecord
 
@@ -132,5 +133,5 @@ def _spec(record: LeaseRecord) -> LeaseSpec:
 
 
 def micro_time() -> str:
-    """The time now, as a Lease has it: Kubernetes' MicroTime."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """The time now, as a Lease has it."""
+    return micro_time_text(datetime.now(UTC))

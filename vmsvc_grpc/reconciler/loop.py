@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.kube.times import time_text
 from vmsvc_grpc.model.events import Answer, AnswerGone, Event
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -107,7 +108,7 @@ def _conflicts(conflict: Conflict, times: int) -> Failure:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time_text(datetime.now(UTC))
 
 
 class Reconciler:

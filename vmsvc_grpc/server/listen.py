@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.server.admission import Admission, client_of, draining
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
@@ -102,9 +103,9 @@ class Server:
         try:
             bound = transport.bind(self._address)
         except OSError as error:
-            reason = error.strerror or str(error)
             raise ListenError(
-                f"cannot listen on {self._address}: {reason}; choose another address or port"
+                f"cannot listen on {self._address}: {system_reason(error)}; "
+                "choose another address or port"
             ) from error
         await transport.start()
         return f"{host}:{bound}"

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from vmsvc_grpc.model.decoding import LEVELS_MAX
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, Restart, Step
 
 CONTAINER_SIZE = 16
 """What a mapping or list counts for in an object's size, in characters: it takes some memory."""
-
-LEVELS_MAX = 100
-"""How many levels of mappings and lists are kept of an object. What we read is within 20."""
 
 DEPTH_MAX = 10_000
 """How deep mappings and lists may nest; kubectl reads as deep, too."""

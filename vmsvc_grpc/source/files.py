@@ -37,7 +37,7 @@ from typing import NamedTuple
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
-from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped, system_reason
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
@@ -233,7 +233,7 @@ class FilesSource:
             with os.scandir(self._root):
                 status = self._root.stat()
         except OSError as error:
-            raise SourceError(f"{self._root} cannot be listed: {tree.reason(error)}") from None
+            raise SourceError(f"{self._root} cannot be listed: {system_reason(error)}") from None
         return status.st_dev, status.st_ino
 
     # -- What to do when --
@@ -249,7 +249,7 @@ class FilesSource:
                 status = self._root.stat()
         except OSError as error:
             self._away = True
-            message = f"cannot be listed, what was last read stays: {tree.reason(error)}"
+            message = f"cannot be listed, what was last read stays: {system_reason(error)}"
             self._problems.put(_DIRECTORY, [FileProblem(".", "", message, hides_objects=True)])
             return False
         self._problems.put(_DIRECTORY, [])
@@ -584,7 +584,7 @@ class FilesSource:
             self._forget(path)
             return None
         except OSError as error:
-            message = f"cannot be read: {tree.reason(error)}"
+            message = f"cannot be read: {system_reason(error)}"
             return _HeldFile(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
 
     async def _read(

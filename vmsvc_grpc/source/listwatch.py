@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
@@ -23,12 +24,18 @@ from vmsvc_grpc.model.parse import ParseError
 from vmsvc_grpc.source.lines import Bookmark, Deleted, Error, LineMeta, Told, line_reader
 from vmsvc_grpc.source.slim import read_slim
 
-GONE = 410
-NOT_FOUND = 404
-
-# Refusals that say nothing of what was asked: the same will do once they pass. Credentials
-# and permissions may come back, a queue may empty.
-_PASSING = frozenset({401, 403, 408, 429})
+# Transient refusals: the same request is tried again. Credentials and permissions may come
+# back, a queue may empty.
+_PASSING_REFUSALS = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+# Those of them that are reported the first time: somebody must do something.
+_NO_ACCESS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 # A server that ends watches as soon as they have begun (client-go has the same bound).
 _SHORT_WATCH_S = 1.0
@@ -273,10 +280,10 @@ class ListWatch:
         self._failures += 1
         self._next_phase(failure)
         self._opened = None
-        if status == GONE and self._failures == 1:
+        if status == HTTPStatus.GONE and self._failures == 1:
             return 0.0  # The server is well; it only has forgotten where we were.
         # What passes is soon over: a connection that was cut, a server that restarts.
-        if self._failures > 1 or status in (401, 403) or _lasting(failure):
+        if self._failures > 1 or status in _NO_ACCESS or _lasting(failure):
             # Where nobody answers, all who ask have the same to say.
             asked = f"{self.scope}: " if status or failure.unreadable else ""
             self.trouble = asked + failure.message
@@ -284,7 +291,7 @@ class ListWatch:
 
     def _next_phase(self, failure: RequestFailure) -> None:
         if self._phase is _Phase.DISCOVER:
-            if failure.status == NOT_FOUND:
+            if failure.status == HTTPStatus.NOT_FOUND:
                 # If it is installed again, its objects are others.
                 self._resource_version = ""
             return
@@ -313,5 +320,5 @@ class ListWatch:
 
 def _lasting(failure: RequestFailure) -> bool:
     """Whether asking the same again cannot succeed: what was asked for is gone or wrong."""
-    refused = failure.status // 100 == 4 and failure.status not in _PASSING  # noqa: PLR2004 - HTTP
+    refused = failure.status // 100 == 4 and failure.status not in _PASSING_REFUSALS  # noqa: PLR2004 - HTTP
     return refused or failure.unreadable

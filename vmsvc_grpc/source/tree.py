@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vmsvc_grpc import beneath
+from vmsvc_grpc.model.problem import system_reason
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -119,9 +120,9 @@ def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlis
             ahead += sorted(below, key=itemgetter(0), reverse=True)
         except FileNotFoundError as error:
             if not step.path:  # Any other has just been removed: there is nothing to list.
-                yield Unlisted("", reason(error))
+                yield Unlisted("", system_reason(error))
         except OSError as error:
-            yield Unlisted(step.path, reason(error))
+            yield Unlisted(step.path, system_reason(error))
 
 
 def _directory(path: str, *, linked: bool) -> Directory:
@@ -210,8 +211,3 @@ def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Co
         raise OSError(errno.EFBIG, f"it holds more than {bytes_max} bytes; split it")
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return Content(_signature(status), digest, content)
-
-
-def reason(error: OSError) -> str:
-    """Why the system refused, in a few words."""
-    return error.strerror or str(error)

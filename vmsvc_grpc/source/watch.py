@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
+from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.source import tree
 
 if sys.platform == "linux":
@@ -229,7 +230,7 @@ _NOT_LIMITS = {
 def _reason(error: OSError, limit: str) -> str:
     if error.errno in (errno.ENOSPC, errno.EMFILE):
         return f"the system's limit {limit} is reached"
-    return tree.reason(error)
+    return system_reason(error)
 
 
 class Where(Enum):

@@ -17,8 +17,9 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from vmsvc_grpc.model.decoding import LEVELS_MAX
 from vmsvc_grpc.source import builder, characters, json_documents, yaml_documents
-from vmsvc_grpc.source.builder import DEPTH_MAX, LEVELS_MAX
+from vmsvc_grpc.source.builder import DEPTH_MAX
 from vmsvc_grpc.source.documents import (
     OBJECT_SIZE_MAX,
     Document,
