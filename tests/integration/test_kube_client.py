@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import pytest
 
-from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError, NotSent, RequestBounds
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError, RequestBounds
+from vmsvc_grpc.kube.connector import NotSent
 from vmsvc_grpc.kube.credentials import Access, NoApiServer
 
 DEADLINE_S = 20

@@ -10,22 +10,25 @@ import asyncio
 import contextlib
 import logging
 import re
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import NamedTuple, Self
 
 import aiohttp
 import msgspec
 import uvloop
-from aiohttp.client_proto import ResponseHandler
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.backoff import Backoff
+from vmsvc_grpc.kube.connector import (
+    MAY_SEND,
+    Connector,
+    abort,
+    noted_socket,
+    sockets_handed_over,
+)
 from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import escaped
@@ -40,10 +43,6 @@ NAMESPACE_TERMINATING = "NamespaceTerminating"
 """The cause for which nothing is made any more in a namespace that is being deleted."""
 
 _log = logging.getLogger(__name__)
-
-# A connection that is dropped is lost a turn or two of the event loop later. uvloop does not
-# tell of one that it closed while it was made.
-_LOST_S = 1.0
 
 RETRY_AFTER_MAX_S = 600.0
 """As long as a server may ask to wait; API servers ask for some seconds."""
@@ -114,10 +113,6 @@ class ApiServerError(Exception):
         return self.status == HTTPStatus.NOT_FOUND and self.reason == "NotFound"
 
 
-class NotSent(Exception):  # noqa: N818 - not an error: it was not to be sent.
-    """`may_send` said no once there was a connection; nothing was sent over it."""
-
-
 class _HttpRequest(NamedTuple):
     method: str
     path: str
@@ -178,10 +173,10 @@ class ApiServer:
             self._failed(error)
         on_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
         self._session = aiohttp.ClientSession(
-            connector=_Connector(
+            connector=Connector(
                 # Each watch holds a connection; who writes bounds how much goes on at once.
                 limit=0,
-                socket_factory=_noted_socket if on_uvloop else None,
+                socket_factory=noted_socket if on_uvloop else None,
             ),
             headers={
                 "Accept": JSON,
@@ -238,11 +233,11 @@ class ApiServer:
             total=bounds.request_s, connect=bounds.connect_s, sock_read=bounds.silence_s
         )
         request = _HttpRequest(method, path, query, headers, data, timeout)
-        token = _may_send.set(may_send)
+        token = MAY_SEND.set(may_send)
         try:
             response = await self._open(request)
         finally:
-            _may_send.reset(token)
+            MAY_SEND.reset(token)
         async with response:
             with _translated():
                 return await response.read()
@@ -264,7 +259,7 @@ class ApiServer:
             try:
                 yield _lines(response.content, self._bounds.line_bytes_max)
             finally:
-                await _abort(response)
+                await abort(response)
 
     async def _open(self, request: _HttpRequest) -> aiohttp.ClientResponse:
         """A successful answer, of which only the head has been read."""
@@ -290,7 +285,7 @@ class ApiServer:
         """One request. Raises ApiServerError, and ClientSSLError as it is."""
         assert self._session is not None, "use it as a context manager"
         authorization = {"Authorization": access.authorization} if access.authorization else {}
-        with _translated(aiohttp.ClientSSLError), _sockets_handed_over():
+        with _translated(aiohttp.ClientSSLError), sockets_handed_over():
             response = await self._session.request(
                 request.method,
                 access.host + request.path,
@@ -384,88 +379,6 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-_may_send: ContextVar[Callable[[], bool]] = ContextVar("_may_send")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Asks whether what it connects for is still wanted.
-
-    Knows each connection until it is lost, so that none is left behind at the end.
-
-    aiohttp ends one of which the answer was not read in order, as TLS has it: in the
-    background, waiting for the other end, which may have vanished; and uvloop one whose
-    handshake was just complete when it was cancelled.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        # aiohttp has no other way to tell of a connection; a test holds that this is one.
-        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, self))
-        self._transports: dict[_Protocol, asyncio.Transport] = {}
-        self._lost = asyncio.Event()
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[aiohttp.tracing.Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
-    ) -> aiohttp.connector.Connection:
-        connection = await super().connect(req, traces, timeout)
-        if not _may_send.get(lambda: True)():
-            connection.close()
-            raise NotSent
-        return connection
-
-    def made(self, protocol: _Protocol, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is none by its class.
-        self._transports[protocol] = cast("asyncio.Transport", transport)
-
-    def lost(self, protocol: _Protocol) -> None:
-        self._transports.pop(protocol, None)
-        self._lost.set()
-
-    async def close(self, *, abort_ssl: bool = False) -> None:
-        await super().close(abort_ssl=abort_ssl)
-        for transport in self._transports.values():
-            transport.abort()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LOST_S):
-                while self._transports:
-                    self._lost.clear()
-                    await self._lost.wait()
-
-
-class _Protocol(ResponseHandler):
-    """A connection that its connector is told of."""
-
-    def __init__(self, connector: _Connector) -> None:
-        super().__init__(asyncio.get_running_loop())
-        self._connector = connector
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connector.made(self, transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._connector.lost(self)
-
-
-async def _abort(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of an answer that is not read to its end; it is gone then.
-
-    To close it would be to tell the other end, and to wait for it in the background; it may
-    have gone for ever, and so may our event loop soon.
-    """
-    protocol = response.connection.protocol if response.connection else None
-    if protocol is not None:
-        closed = protocol.closed
-        protocol.abort()
-        if closed is not None:
-            with contextlib.suppress(aiohttp.ClientError):
-                await closed
-
-
 async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator[bytes]:
     """Whole lines, without their ends. What is cut off in the middle is none."""
     parts: list[bytes] = []
@@ -484,35 +397,6 @@ async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator
         held += len(parts[-1])
         if held > bytes_max:
             raise ApiServerError(0, f"a line of the watch is longer than {bytes_max} bytes")
-
-
-_sockets: ContextVar[list[socket.socket]] = ContextVar("_sockets")
-
-
-def _noted_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    family, type_, protocol, *_ = address
-    made = socket.socket(family, type_, protocol)
-    _sockets.get().append(made)
-    return made
-
-
-@contextlib.contextmanager
-def _sockets_handed_over() -> Iterator[None]:
-    """Lets go of the sockets that are made within: from then on they are the event loop's.
-
-    aiohttp gives sockets of Python's to uvloop, which closes them. If the other end resets a
-    connection at once, uvloop does so before it has taken note of Python's socket, which then
-    closes the same number a second time, whoever it belongs to by then: another connection,
-    or the event loop itself. (uvloop 0.23; its issue 738 is of this kind.)
-    """
-    made: list[socket.socket] = []
-    token = _sockets.set(made)
-    try:
-        yield
-    finally:
-        _sockets.reset(token)
-        for each in made:
-            each.detach()
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from vmsvc_grpc.kube.client import (
     NAMESPACE_TERMINATING,
     ApiServer,
     ApiServerError,
-    NotSent,
 )
+from vmsvc_grpc.kube.connector import NotSent
 from vmsvc_grpc.kube.resources import VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import (
