@@ -1,7 +1,7 @@
 """The one connection to an API server: requests and watches, as bytes.
 
-Owns sessions, timeouts and fresh credentials. Knows no kind of object, and never tries a
-request again but where it was refused for its credentials: that is for who asks.
+Owns sessions, timeouts and fresh credentials. Knows no kind of object. Repeats a request only
+if it was refused for its credentials; all other retries are the caller's.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import escaped
 
 FIELD_MANAGER = "vmsvc-grpc"
-"""By whom an API server says that fields are managed which we wrote: from our User-Agent."""
+"""The manager that an API server notes for fields that we wrote: it is our User-Agent."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
 NAMESPACE_TERMINATING = "NamespaceTerminating"
-"""The cause for which nothing is made any more in a namespace that is being deleted."""
+"""The cause of a refusal to create something in a namespace that is being deleted."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class RequestBounds:
 
     `connect_s` is for the connection, TLS included; `silence_s` for the next byte of an
     answer; `request_s` for all of it (an API server itself gives up after 60 s). A line
-    of a watch holds one object, which etcd bounds at 1.5 MiB unless told otherwise.
+    of a watch holds one object, which etcd bounds at 1.5 MiB by default.
     Credentials that were refused are read again every `reload_s` at most; after each failure to
     do so the time doubles, up to `reload_max_s`. Those that are about to expire are waited for
     for `renewal_s`, and then used on.

@@ -1,6 +1,6 @@
 """How connections to an API server are made and ended, where aiohttp and uvloop leave that open.
 
-Knows nothing of requests, but for the question whether one is still to be sent.
+Knows nothing of a request, except whether it is still to be sent.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, cast
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-# A connection that is dropped is lost a turn or two of the event loop later. uvloop does not
-# tell of one that it closed while it was made.
+# `connection_lost` comes a turn or two of the event loop after a connection was dropped. From
+# uvloop it never comes for one that it closed while it was being made.
 _LOST_S = 1.0
 
 
@@ -30,18 +30,17 @@ MAY_SEND: ContextVar[Callable[[], bool]] = ContextVar("may_send")
 
 
 class Connector(aiohttp.TCPConnector):
-    """Asks whether what it connects for is still wanted.
+    """Makes connections for requests that are still to be sent, and knows each until it is lost.
 
-    Knows each connection until it is lost, so that none is left behind at the end.
-
-    aiohttp ends one of which the answer was not read in order, as TLS has it: in the
-    background, waiting for the other end, which may have vanished; and uvloop one whose
-    handshake was just complete when it was cancelled.
+    So none is left behind at the end. Otherwise two kinds would be: one whose answer was not
+    read to its end, which aiohttp closes in the background, as TLS asks, waiting for the other
+    end, which may have vanished; and one whose handshake was just complete when connecting was
+    cancelled, which uvloop keeps.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # aiohttp has no other way to tell of a connection; a test holds that this is one.
+        # aiohttp has no other hook for a new connection; a test makes sure that this one works.
         self._factory = cast("partial[ResponseHandler]", partial(_Protocol, self))
         self._transports: dict[_Protocol, asyncio.Transport] = {}
         self._lost = asyncio.Event()
@@ -82,7 +81,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 class _Protocol(ResponseHandler):
-    """A connection that its connector is told of."""
+    """A connection that reports to its connector."""
 
     def __init__(self, connector: Connector) -> None:
         super().__init__(asyncio.get_running_loop())
@@ -100,8 +99,8 @@ class _Protocol(ResponseHandler):
 async def abort(response: aiohttp.ClientResponse) -> None:
     """Drop the connection of an answer that is not read to its end; it is gone then.
 
-    To close it would be to tell the other end, and to wait for it in the background; it may
-    have gone for ever, and so may our event loop soon.
+    Closing it would notify the other end, and wait for its answer in the background. The other
+    end may have gone for ever, and our event loop may end first.
     """
     protocol = response.connection.protocol if response.connection else None
     if protocol is not None:
@@ -125,12 +124,12 @@ def noted_socket(address: aiohttp.AddrInfoType) -> socket.socket:
 
 @contextlib.contextmanager
 def sockets_handed_over() -> Iterator[None]:
-    """Lets go of the sockets that are made within: from then on they are the event loop's.
+    """Lets go of the sockets that are made within: from then on the event loop owns them.
 
     aiohttp gives sockets of Python's to uvloop, which closes them. If the other end resets a
     connection at once, uvloop does so before it has taken note of Python's socket, which then
-    closes the same number a second time, whoever it belongs to by then: another connection,
-    or the event loop itself. (uvloop 0.23; its issue 738 is of this kind.)
+    closes the same descriptor a second time, although it may belong to another connection by
+    then, or to the event loop itself. (uvloop 0.23; its issue 738 is of this kind.)
     """
     made: list[socket.socket] = []
     token = _sockets.set(made)

@@ -48,7 +48,7 @@ _PLUGIN_EARLY_S = 10.0
 _PLUGIN_BOUNDS = plugin.PluginBounds()
 
 
-class NoApiServer(Exception):  # noqa: N818 - tells of a state, like StopIteration
+class NoApiServer(Exception):  # noqa: N818 - names a state, like StopIteration
     """There is no way to reach an API server; one sentence says what was tried.
 
     `may_pass` is whether to ask again may help, with nothing changed by anybody: a plugin that
@@ -302,7 +302,7 @@ def _ca(cluster: Cluster, folder: Path) -> str | None:
 
 
 def _cluster_info(found: Chosen) -> dict[str, Any]:
-    """What a plugin may be told of the cluster, as `client.authentication.k8s.io` has it."""
+    """What a plugin may learn of the cluster, as `client.authentication.k8s.io` has it."""
     cluster = found.cluster
     ca = _ca(cluster, found.cluster_folder)
     info = {

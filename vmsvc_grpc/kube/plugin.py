@@ -75,7 +75,7 @@ async def ask(
 ) -> Credential:
     """The credentials that a plugin prints. Raises PluginError. It is ended if we are cancelled.
 
-    `command` is the program to run, and `cluster` what it is told of the cluster, if it asks.
+    `command` is the program to run, and `cluster` what it learns of the cluster, if it asks.
     """
     name = f"credential plugin {quoted(plugin.command)}"
     spec: dict[str, Any] = {"interactive": False}

@@ -28,7 +28,7 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 def decoder(shape: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
-    """Decodes JSON as `shape`, what is too deep only as far as LEVELS_MAX.
+    """Decodes JSON as `shape`; of what is nested too deep, only LEVELS_MAX levels.
 
     What it returns raises msgspec.DecodeError; if the shape is another, its subclass
     ValidationError.

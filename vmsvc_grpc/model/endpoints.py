@@ -27,7 +27,7 @@ class FilterClass(Enum):
 
 
 EndpointId = tuple[str, str]
-"""The address and uid of an endpoint, by which it is told from others."""
+"""The address and uid of an endpoint: together they identify it."""
 
 
 class Endpoint(NamedTuple):
@@ -46,7 +46,7 @@ class Endpoint(NamedTuple):
 
     @property
     def id(self) -> EndpointId:
-        """Its address and uid, by which it is told from others."""
+        """Its address and uid, which identify it."""
         return self[:2]
 
 
@@ -67,7 +67,7 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
     def digest(self) -> int:
         """A digest of the endpoints, free of their order: the sum of their own, modulo 2^128.
 
-        O(endpoints) when first asked for, unless `follow` has told it. No defence against
+        O(endpoints) when first asked for, unless `follow` has worked it out. No defence against
         somebody who makes up endpoints; those come from us.
         """
         return sum(map(_digest, self.endpoints)) % _DIGESTS

@@ -66,7 +66,7 @@ _UID_NAMESPACE = uuid.UUID("7f3bd2f4-2b61-4f0c-9d2c-6c9b3c1d8a10")
 
 
 def made_uid(kind: Kind, key: Key) -> str:
-    """The uid that an object without one is told apart by: made from its kind and name.
+    """The uid of an object that has none: made from its kind and name.
 
     No cluster has an object of this uid, so nothing in a manifest may refer to it.
     """

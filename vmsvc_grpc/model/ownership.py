@@ -64,7 +64,7 @@ def is_of_namesake(owner: OwnerReference, meta: ObjectMeta) -> bool:
 
 
 def is_controlled(meta: ObjectMeta) -> bool:
-    """Whether a VMService of the object's name controls it, be it one that is gone by now."""
+    """Whether a VMService of the object's name controls it, one that is gone included."""
     owner = meta.controller
     return owner is not None and is_of_namesake(owner, meta)
 
@@ -94,11 +94,11 @@ _SOME_SELECTOR: Mapping[str, str] = {"": ""}
 def service_trace(service: StoredService) -> StoredService:
     """What is kept of a stored Service: all of ours, and of one that may be adopted.
 
-    Of another's, only what tells that it is in the way of a VMService of its name, which may
-    come any time, and the families, by which that one's streams go. Two states of such a
-    Service with the same trace are one to us. It depends on the Service alone, so the order
-    of events does not count. Of one with usual labels and annotations the trace takes 0.4 kB,
-    the whole 3.8 kB.
+    Of another's: only what shows that it is in the way of a VMService of its name, which may
+    be created at any time, and the families, which decide what that VMService's streams hold.
+    Two states of such a Service with the same trace are one to us. It depends on the Service
+    alone, so the order of events does not count. Of one with usual labels and annotations the
+    trace takes 0.4 kB, the whole 3.8 kB.
     """
     if is_owned(service.meta) or is_adoptable(service):
         return service

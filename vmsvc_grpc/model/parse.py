@@ -190,7 +190,7 @@ class _NameError(Exception):
         self.problem = Problem(field, flaw)
 
 
-# Most objects are told of again and again. What raises is not kept, however long it is.
+# Most events repeat the name of an object. A name that raises is not kept, however long it is.
 @lru_cache(maxsize=65_536)
 def _valid_key(namespace: str, name: str) -> Key:
     if not validate.is_dns_1123_subdomain(name):

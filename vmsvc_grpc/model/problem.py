@@ -19,11 +19,11 @@ MESSAGE_CHARACTERS_MAX = 1000
 """How long a message may be: a sentence of ours with four values in it."""
 
 PROBLEMS_MAX = 10
-"""How many problems of one object are told; the others are counted."""
+"""How many problems of one object are shown; the others are counted."""
 
 _CUT = "..."
 
-# What `str.isprintable` calls unprintable, as far as text of ours can tell: control characters
+# What `str.isprintable` calls unprintable, and may turn up in our text: control characters
 # (C0, DEL, C1), line and paragraph separators, and whatever changes how the text around it is
 # shown (marks of direction, zero-width characters, tags). A run of printable ones is the rule.
 _WORD = re.compile(r"[ -~]*")

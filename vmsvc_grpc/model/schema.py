@@ -179,7 +179,7 @@ def _mistyped(path: FieldPath, expected: str, found: str) -> Fault:
 
 
 def _keys(node: SchemaNode, item: Any) -> tuple[Any, ...]:
-    """What tells an item of a list from the others; nothing if nothing has to."""
+    """The keys that identify an item of a list; none if items need no identity."""
     if "keys" not in node or not isinstance(item, dict):
         return ()
     keys = tuple(item.get(key) for key in node["keys"])

@@ -1,4 +1,4 @@
-"""Everything that is wrong with an object, at once, as `kubectl apply --validate=strict` tells.
+"""Everything that is wrong with an object, at once, as `kubectl apply --validate=strict` has it.
 
 Serving is lenient where VM Operator and kubectl are, and stops where an object cannot be
 used; whoever writes manifests wants to hear of each flaw, and of fields that mean nothing.
@@ -17,7 +17,7 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.schema import Fault, FieldPath, faults
 
 FAULTS_MAX = 100
-"""How many faults of an object are told: who made so many has not written them by hand."""
+"""How many faults of an object are reported: nobody wrote more than that by hand."""
 
 _STEPS = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 
@@ -42,7 +42,7 @@ def field_path(field: str) -> FieldPath:
 def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
     """All that is wrong with a VM or VMService; nothing if an API server would take it.
 
-    Where the schema and a rule of ours say something of one field, the rule is told: it says
+    Where the schema and a rule of ours say something of one field, the rule is reported: it says
     what to do. Of more than FAULTS_MAX, that many. O(object).
     """
     found = list(islice(chain(_nameless(untyped), faults(kind, untyped)), FAULTS_MAX + 1))

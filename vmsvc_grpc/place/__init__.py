@@ -27,7 +27,7 @@ class Place(Protocol):
         """
 
     def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
-        """Sentences on an object beside what is told of it: where else it is defined."""
+        """Sentences on an object that its events do not carry: where else it is defined."""
 
     def owner(self, kind: Kind, key: Key) -> str:
         """Whose fault it is if something is wrong with the object, as a log line names it."""

@@ -37,7 +37,7 @@ def cluster_kinds(config: Config) -> frozenset[Kind]:
 
 
 class ClusterPlace:
-    """Reads one API server. Writes there if told to, and only while it holds the lease."""
+    """Reads one API server. Writes there only if so configured, and while it holds the Lease."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class ClusterPlace:
             nonlocal before
             _log_standing(lease, identity, before, now)
             if now.leads and not before.leads and self._reconciler is not None:
-                # What changed while nobody led was told to nobody who writes.
+                # Nobody has worked on what changed while nobody led.
                 self._reconciler.enqueue_all()
             before = now
 

@@ -63,7 +63,7 @@ def desired(
     as they are. Those of a VMService that is being deleted, or that is not there, are gone,
     as far as one controls them; so is our finalizer. `now` is RFC 3339, for a condition that
     changes. Until `handed_over`, slices stay that Kubernetes is to have others for.
-    `standing` are failures that the VMService is to tell of beside those found here, and
+    `standing` are failures that the VMService reports beside those found here, and
     `taken` are names of slices that are somebody else's.
     O(endpoints). Never raises.
     """

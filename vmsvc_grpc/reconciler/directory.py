@@ -78,7 +78,7 @@ class DirectoryStore:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory
         self._on_write = on_write
-        # Files that are ours even if nothing in them tells so any more, and the cluster
+        # Files that are ours even if nothing in them says so any more, and the cluster
         # address in each, which is chosen once and then cannot be asked of anybody else.
         self._ours: dict[_FilePlace, str] = {}
         try:
@@ -108,9 +108,9 @@ class DirectoryStore:
         return _referring(stored) if stored else None
 
     def observation(self, event: Event) -> Event:
-        """What an event of this directory's source tells the cache; and us, what is ours.
+        """What the cache takes in for an event of this directory's source. Notes what is ours.
 
-        An object that cannot be read is not held, so that it is written anew. (Elsewhere its
+        An object that cannot be read is not held, so that it is written again. (Elsewhere its
         last good state would stay.) Nor is one with an edit that an API server refuses.
         """
         match event:
@@ -214,7 +214,7 @@ class _FilePlace(NamedTuple):
 
 
 async def _rendered(untyped: Untyped) -> str:
-    """A manifest as YAML. Waits, between steps, for whoever else has something to do."""
+    """A manifest as YAML. Lets others have their turn between steps."""
     lines = yaml_lines(untyped)
     steps: list[str] = []
     while step := "".join(islice(lines, _STEP_LINES)):

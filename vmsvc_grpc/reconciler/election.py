@@ -85,7 +85,7 @@ class LeaseSettings:
 class LeaseRecord:
     """What a Lease says. `resource_version` is empty for one that does not exist.
 
-    Nobody compares the times; they only tell one write from another.
+    Nobody compares the times; they only distinguish one write from another.
     """
 
     holder: str = ""

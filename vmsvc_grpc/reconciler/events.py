@@ -44,7 +44,7 @@ class EventBounds:
 
 
 class EventRecorder:
-    """Writes what it is told, in order, one at a time. `counts` are by what became of it."""
+    """Records Events, in order, one at a time. `counts` are by what became of each."""
 
     def __init__(
         self,

@@ -143,7 +143,7 @@ def _endpoint_port(port: EndpointPort) -> Untyped:
 
 
 def _vmservice_condition(condition: Condition) -> Untyped:
-    # Its schema asks for a message, be it empty.
+    # Its schema asks for a message, which may be empty.
     return {**_condition(condition), "message": condition.message}
 
 

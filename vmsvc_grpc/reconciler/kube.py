@@ -101,7 +101,7 @@ class KubeStore:
             message = f"cannot {change}: no answer within {self._write_s:g} s"
             raise ChangeError("NoAnswer", message, passing=True) from error
         except (msgspec.DecodeError, ParseError) as error:
-            # Somebody else's than the API server's, perhaps. What was done, the watch tells.
+            # Perhaps not the API server's answer. The watch will show what was done.
             message = f"cannot read an answer to {change}: {error}"
             raise ChangeError("AnswerUnreadable", message, passing=True) from error
 
@@ -121,7 +121,7 @@ class KubeStore:
         return frozenset(slice_.address_type for slice_ in found.items if slice_.endpoints)
 
     async def find(self, kind: Kind, key: Key) -> Held | None:
-        """The object as the API server holds it now, whoever's it is. Raises ChangeError."""
+        """The object as the API server holds it now, ours or not. Raises ChangeError."""
         try:
             raw = await self._read(kind, key)
             return None if raw is None else _as_held(parse_json(kind, raw))
@@ -166,7 +166,7 @@ class KubeStore:
         return self._held(change, raw)
 
     async def _found(self, change: Change) -> Held | None:
-        """The object that is there already, though the watch has not told of it yet."""
+        """The object that is there already, although the watch has not shown it yet."""
         try:
             return self._held(change, await self._api.request("GET", _path(change.object)))
         except ApiServerError as error:
@@ -310,7 +310,7 @@ def _translation(change: Change, error: ApiServerError) -> Exception:
         # Where the namespace is going, so is the VMService, but we may hear of it later.
         return Conflict()
     if error.status == HTTPStatus.NOT_FOUND and change.kind is Kind.VIRTUAL_MACHINE_SERVICE:
-        # If it is the version that is gone, the VMService may well exist: the watch tells.
+        # Perhaps only the version is gone, and the VMService exists: the watch will show it.
         return Conflict()
     if error.object_not_found and change.verb is not Verb.CREATE:
         return Gone()

@@ -22,7 +22,7 @@ from vmsvc_grpc.reconciler.lease import StoredLease, micro_time
 
 
 class Standing(NamedTuple):
-    """How a candidate stands: whether it leads, and who holds the Lease, as far as known.
+    """How a candidate stands: whether it leads, and who holds the Lease, if that is known.
 
     `trouble` is a sentence that says why the Lease cannot be read or written; empty while
     it can.
@@ -39,7 +39,7 @@ def boottime() -> float:
 
 
 class Leader:
-    """Keeps one Lease for this process, as far as others let it.
+    """Takes one Lease for this process when it is free, and keeps it.
 
     `run` it; `leads` says at any time whether a write may be begun.
     """
@@ -55,7 +55,7 @@ class Leader:
         on_change: Callable[[Standing], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
-        """`on_change` is told, on the event loop, how we stand, each time that it changes."""
+        """`on_change` is called, on the event loop, each time that our standing changes."""
         self._lease = StoredLease(api, namespace, name)
         self._election = Election(identity, settings)
         self._settings = settings

@@ -42,13 +42,13 @@ from vmsvc_grpc.reconciler.yielding import Patience, Target, Yielding, target
 class Settings:
     """Bounds of the reconciler.
 
-    `cooldown_s` is how long a service rests after a write: each is read whole by the
-    controller that mirrors Endpoints, and its slices by every node. Streams do not wait.
-    What has been tried in vain `retries_max` times in a row is a failure that the
-    VMService tells of, even if it may pass. `recheck_s` is how long another's object in the
-    way is believed to be there. `lead_poll_s` is how often it is looked whether writing is
-    allowed again, where it is not. `hand_over_s` is how long Kubernetes may take to mirror
-    the next service of those whose EndpointSlices are ours still and shall not be.
+    `cooldown_s`: how long a service rests after a write, as the controller that mirrors
+    Endpoints reads each of them whole, and every node reads the slices. Streams do not wait.
+    `retries_max`: after so many attempts in vain in a row, the VMService reports the failure,
+    even a transient one. `recheck_s`: how long another's object in our place is taken to be
+    there without another look. `lead_poll_s`: how often to look whether writing is allowed
+    again. `hand_over_s`: longest wait for Kubernetes to mirror a service whose slices we hand
+    over.
     """
 
     workers: int = 4
@@ -134,8 +134,8 @@ class Reconciler:
 
         `all_listed` says whether every VMService that exists could be read. While not,
         objects whose VMService nobody has seen stay: it may be among the unread.
-        `witness` says who else writes, where that can be told. Without direct slices, those
-        written before go once `mirrored` knows of others.
+        `witness`, if there is one, finds out who else writes. Without direct slices, slices of
+        ours that are left from before are deleted once `mirrored` knows of Kubernetes' own.
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
@@ -167,7 +167,7 @@ class Reconciler:
 
     @property
     def failures(self) -> Mapping[Key, Failure]:
-        """Why a service's objects are not as they should be, of each where they are not."""
+        """Each service whose objects are not as they should be, and why."""
         return self._telling.failures
 
     @property
@@ -198,7 +198,7 @@ class Reconciler:
     async def run(self) -> None:
         """Work on what is enqueued, beginning with everything there is; until cancelled.
 
-        May be run again after it was cancelled: what was in work is then begun anew.
+        May be run again after it was cancelled: interrupted work then begins again.
         """
         self.enqueue_all()
         async with asyncio.TaskGroup() as turns:
@@ -340,7 +340,7 @@ class Reconciler:
         return self._hand_over.asked(key, asyncio.get_running_loop().time(), mirrored=mirrored)
 
     async def _work(self, key: Key, failed: Failure | None = None) -> _Done:
-        """Make one change and plan anew, until there is none to make.
+        """Make one change and plan again, until there is none to make.
 
         So no change is made from an observation that an earlier one has outdated, and none
         after another object turned out to be in the way. What has changed again by then
@@ -392,7 +392,7 @@ class Reconciler:
             disputes = self._yielding.failures(key)
             wanted = self._desired(key, observed, failed, disputes)
             changes = self._yielding.allowed(key, plan(wanted.objects, observed), now)
-            # What is in dispute from now on, or no longer, is to be told of.
+            # A dispute that begins or ends changes what the VMService should report.
             if self._yielding.failures(key) == disputes:
                 return (changes[0] if changes else None), wanted.failures
 
@@ -464,7 +464,7 @@ class Reconciler:
         self._take_in(key, _gone(change) if held is None else Answer(held))
 
     def _take_in(self, key: Key, event: Event) -> None:
-        # The key itself is planned anew right after this.
+        # The key itself is planned again right after this.
         self.enqueue(self._cache.apply(event) - {key})
 
     def _warn(self, key: Key, failures: Iterable[Failure]) -> None:

@@ -39,7 +39,7 @@ def ownerless_note(held: Held) -> str:
 
 
 # -- YAML. PyYAML takes 105 ms for 1,000 endpoints with libyaml, 400 ms without. This takes 9 ms,
-# -- and line by line, so that whoever writes may let others have their turn.
+# -- and line by line, so that a writer may let others have their turn.
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*")
 _PLAIN_WITH_DIGIT = re.compile(

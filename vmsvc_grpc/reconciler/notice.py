@@ -1,4 +1,4 @@
-"""What a person is told of a VMService, as events of Kubernetes. Pure."""
+"""What is recorded about a VMService for a person, as Events of Kubernetes. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MIRRORED_MAX = 1000
 
 
 class Notice(NamedTuple):
-    """One thing to tell. `action` is what was done or tried, `note` a sentence."""
+    """One Event to record. `action` is what was done or tried, `note` a sentence."""
 
     warning: bool
     action: str
@@ -27,7 +27,7 @@ OnNotice = Callable[[VirtualMachineService, Notice], None]
 
 
 def of_change(change: Change) -> Notice | None:
-    """What to tell of a change that was made: that of a Service, in VM Operator's words."""
+    """The notice of a change that was made: only that of a Service, in VM Operator's words."""
     if change.kind is not Kind.SERVICE:
         return None
     word = _WORDS[change.verb]
@@ -38,12 +38,12 @@ _WORDS = {Verb.CREATE: "Create", Verb.UPDATE: "Update", Verb.DELETE: "Delete"}
 
 
 def of_failure(failure: Failure) -> Notice:
-    """What to tell of a refusal, or of something that cannot be done."""
+    """The notice of a refusal, or of something that cannot be done."""
     return Notice(True, "Reconcile", failure.reason, failure.message)
 
 
 def of_size(endpoints: StoredEndpoints | None) -> Notice | None:
-    """What to tell where Endpoints hold more addresses than Kubernetes mirrors to slices."""
+    """The notice that Endpoints hold more addresses than Kubernetes mirrors to slices."""
     subsets = endpoints.subsets if endpoints else ()
     most = max((len(s.addresses) + len(s.not_ready_addresses) for s in subsets), default=0)
     if most <= _MIRRORED_MAX:

@@ -192,7 +192,7 @@ def _with_others(
 def marked(service: StoredService) -> StoredService:
     """The Service with the label that keeps Kubernetes from mirroring its Endpoints.
 
-    They take their labels from it. The annotation tells later that the label is ours.
+    They take their labels from it. The annotation shows later that the label is ours.
     """
     meta = service.meta
     return replace(

@@ -57,9 +57,8 @@ def slices(
 
     `owner` refers to the VMService, by the version that VMs are referred to as well.
     Each holds at most 100 endpoints of one family. Each of `families`, the service's own,
-    has one, be it empty: that there are no endpoints is worth saying. New ones have none of
-    the names in `taken`. A change of one
-    endpoint changes at most two slices. O(endpoints).
+    has one, even an empty one: that there are no endpoints is worth saying. New ones have none of
+    the names in `taken`. A change of one endpoint changes at most two slices. O(endpoints).
     """
     wanted = _by_id(service, owner.api_version, endpoints)
     # An address type cannot be changed, so a slice of another type keeps its name from ours.

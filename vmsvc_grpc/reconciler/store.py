@@ -19,7 +19,7 @@ class ChangeError(Exception):
     ) -> None:
         """`reason` is a word in camel case, `message` a sentence for who runs this.
 
-        `passing`: nothing is wrong with the change, so the VMService need not tell of it.
+        `passing`: nothing is wrong with the change, so the VMService need not report it.
         It is tried again no sooner than in `retry_after_s`.
         """
         super().__init__(message)
@@ -29,7 +29,7 @@ class ChangeError(Exception):
 
 
 class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first.
-    """The object is no longer what was observed: observe it again, and plan anew.
+    """The object is no longer what was observed: observe it again, and plan again.
 
     `found` is what it is instead, if the store has looked.
     """
@@ -64,10 +64,10 @@ class Witness(Protocol):
     """What can be asked where objects are held, beside what is read of them all the time."""
 
     async def find(self, kind: Kind, key: Key) -> Held | None:
-        """The object as it is held now, whoever's it is; None if there is none.
+        """The object as it is held now, ours or not; None if there is none.
 
         Raises ChangeError.
         """
 
     async def other_writer(self, kind: Kind, key: Key, fields: Collection[PatchPath]) -> str:
-        """Who else wrote these fields of an object last; "" if that cannot be told."""
+        """Who else wrote these fields of an object last; "" if that is not known."""

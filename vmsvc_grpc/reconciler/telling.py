@@ -1,4 +1,4 @@
-"""Who is told of what: failures to the process, warnings to the VMService's user, once each."""
+"""What is reported, and to whom: failures to the process, warnings as Events; once each."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ What is wrong with the VMService itself is not among the reasons: the cache repo
 
 
 class Telling:
-    """Remembers what it has told, and tells only what is new."""
+    """Remembers what it has reported, and reports only what is new."""
 
     def __init__(self, on_failure: OnFailure | None, on_notice: OnNotice) -> None:
-        """Nothing has been told yet."""
+        """Nothing has been reported yet."""
         self._on_failure = on_failure
         self._on_notice = on_notice
         self._failures: dict[Key, Failure] = {}
@@ -40,7 +40,7 @@ class Telling:
 
     @property
     def failures(self) -> Mapping[Key, Failure]:
-        """Why a service's objects are not as they should be, of each where they are not."""
+        """Each service whose objects are not as they should be, and why."""
         return self._failures
 
     def as_told(

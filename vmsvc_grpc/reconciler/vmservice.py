@@ -119,7 +119,7 @@ def _service_ready(service: StoredService) -> Condition:
 
 
 def _accepted(vmservice: VirtualMachineService, failures: tuple[Failure, ...]) -> Condition | None:
-    """Our condition; None while there is nothing to tell, and never was."""
+    """Our condition; None if there is nothing to report, and never was."""
     generation = vmservice.meta.generation
     if failures:
         return Condition(

@@ -22,7 +22,7 @@ _HELD = frozenset({"ADDED", "MODIFIED"})
 
 
 class Told(NamedTuple):
-    """The object is now like this, or cannot be read and for that reason."""
+    """The object as it is now, or why it cannot be read."""
 
     resource_version: str
     object: Object | ParseError
@@ -52,11 +52,11 @@ class Error(msgspec.Struct):
 Line = Told | Deleted | Bookmark | Error
 
 ReadLine = Callable[[bytes], Line]
-"""Reads one line. Raises msgspec.DecodeError if it is none, or not of any moment."""
+"""Reads one line. Raises msgspec.DecodeError if it is none, or has no resource version."""
 
 
 class LineMeta(msgspec.Struct, rename="camel"):
-    """Where an object is in time, and which one it is."""
+    """An object's resource version, and its name."""
 
     # A watch without one would begin at some moment, and what was deleted before would stay.
     resource_version: Annotated[str, msgspec.Meta(min_length=1)]

@@ -40,8 +40,8 @@ _NO_ACCESS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # A server that ends watches as soon as they have begun (client-go has the same bound).
 _SHORT_WATCH_S = 1.0
 
-# A watch that held so long was a good one, even if it had nothing to tell: what fails after
-# it is the first failure in a row.
+# A watch that lasted so long was a good one, even if nothing came: a failure after it is the
+# first in a row.
 _GOOD_WATCH_S = 10.0
 
 # Once may be a network that vanished; twice is a server that has nothing to say of where we
@@ -143,7 +143,7 @@ class ListWatch:
         self.version = version
         self.counts = ListWatchCounts()
         self.contact: float | None = None
-        """When the server last told something, by the driver's clock; None: not yet."""
+        """When the server last answered, by the driver's clock; None: not yet."""
         self.trouble = ""
         """A sentence that says why nothing is heard; empty while all is well."""
         self._discovers = not version
@@ -181,8 +181,8 @@ class ListWatch:
     def asks(self) -> list[Event]:
         """The events of asking what `request` says; emit them before it is asked.
 
-        A list begins as it is asked for, so that whoever is told something meanwhile knows
-        that the list may be older.
+        A list begins when it is asked for: whatever is learned from then on may be newer than
+        the list.
         """
         listing = self._phase is _Phase.LIST and not self._continue
         return [Init(self.kind, self.namespace)] if listing else []
@@ -197,7 +197,7 @@ class ListWatch:
         self._continue = ""
 
     def page(self, raw: bytes, now: float) -> Iterator[Event]:
-        """The events of the page that was asked for; take all before asking anything else.
+        """The events of the page that `request` named; take all before asking anything else.
 
         Objects are decoded one by one, as they are taken. Raises msgspec.DecodeError, before
         the first event, if it is no page.
@@ -219,7 +219,7 @@ class ListWatch:
             yield InitDone(self.kind, self.namespace, self._resource_version)
 
     def opened(self, now: float) -> None:
-        """The watch that was asked for has begun."""
+        """The watch that `request` named has begun."""
         self.contact = now
         self.trouble = ""
         self.counts.watches += 1

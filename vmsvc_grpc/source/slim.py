@@ -1,4 +1,4 @@
-"""What is read of an object that an API server tells of. Pure.
+"""What is read of an object that comes from an API server. Pure.
 
 All of it, as the model has it, but for Endpoints that no VMService owns: most are somebody
 else's, and may be many times ours. Nobody here looks at their addresses (the cache keeps a
@@ -17,7 +17,7 @@ from vmsvc_grpc.model.objects import Kind, Object, StoredEndpoints
 from vmsvc_grpc.model.ownership import is_owned
 
 SLIM_SHAPES = {**parse.SHAPES, Kind.ENDPOINTS: wire.UnreadEndpoints}
-"""What `slim` takes: an object of each kind, as far as it is read at first sight."""
+"""What `slim` takes: the shape in which an object of each kind is decoded at first."""
 
 _decode_subsets = msgspec.json.Decoder(list[wire.Subset] | None).decode
 

@@ -30,16 +30,16 @@ _NOTICES_MAX = 10_000
 
 
 class How(Enum):
-    """What happened at a path, as far as it says something of what is there now."""
+    """What happened at a path, in so far as it matters to what is there now."""
 
     TOUCHED = auto()
-    """Something else than its content has changed; or a link leads elsewhere."""
+    """Its attributes have changed, not its content; or a link leads elsewhere."""
     ANOTHER = auto()
     """Something was made, removed, or moved away there."""
     WRITTEN = auto()
-    """It was written to, and whoever wrote may not be done."""
+    """It was written to, and its writer may not be done."""
     CLOSED = auto()
-    """Whoever wrote to it has closed it."""
+    """Its writer has closed it."""
     PLACED = auto()
     """Something was renamed to it: what is there is whole."""
 
@@ -57,7 +57,7 @@ class Notices:
     missed: bool = False
 
     def add(self, path: str, how: How) -> None:
-        """Note what happened; what came before at that path counts no more."""
+        """Note what happened; unless it is a mere touch, it replaces what was noted of the path."""
         if how is How.TOUCHED:
             self.how.setdefault(path, how)
         else:
