@@ -7,7 +7,7 @@ from bench.results import Results
 from bench.targets import Target, median, ratio, worst
 
 OURS = "vmsvc-grpc"
-"""What ours is called where there is nothing to tell it from."""
+"""What ours is called where no other program is measured beside it."""
 
 FROM_SERVER = "vmsvc-grpc, API server"
 FROM_JSON = "vmsvc-grpc, JSON files"

@@ -21,7 +21,7 @@ _EMPTY_LIST = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
 
 
 class _Reader:
-    """Counts how often it is told of something newer."""
+    """Counts how often it is woken for something newer."""
 
     def __init__(self) -> None:
         self.woken = 0

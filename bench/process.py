@@ -1,4 +1,4 @@
-"""A process under measure: what it is told, what it answers, and what it costs."""
+"""A process under measure: what it is sent, what it answers, and what it costs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Process:
         return self.answer()
 
     def send(self, do: str, **arguments: Any) -> None:
-        """Tell it to do something; `answer` tells when that is done."""
+        """Send it a command; `answer` returns when that is done."""
         stdin = _pipe(self._popen.stdin)
         stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
         stdin.flush()

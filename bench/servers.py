@@ -68,7 +68,7 @@ def serving(server: Server, data: DataSet) -> Iterator[tuple[Process, str]]:
 def loading(
     server: Server, address: str, data: DataSet, load: Load, source: str = ""
 ) -> Iterator[Process]:
-    """The load client, told whom to ask and how; it has not connected yet.
+    """The load client, with its server and settings; it has not connected yet.
 
     It does so from the address `source` of this machine, if that is not empty.
     """

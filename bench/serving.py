@@ -48,7 +48,7 @@ def allow_connections() -> None:
 
 
 async def obey(address: str, data: DataSet, change: Change) -> None:
-    """Say that it serves at `address`, then do what is asked, until told to quit."""
+    """Print that it serves at `address`, then carry out commands, until one says quit."""
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(commands), sys.stdin

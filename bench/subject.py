@@ -1,4 +1,4 @@
-"""Ours, under test: the real cache and server, told of VMs as the bytes of an API server."""
+"""Ours, under test: the real cache and server, fed with VMs as the bytes of an API server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIMITS = Limits(streams_per_client_max=20_000)
 
 
 def filled(data: dataset.DataSet) -> Cache:
-    """A cache that has been told of everything, and is synced; as the program has it then."""
+    """A cache that has taken in everything, and is synced; as the program has it then."""
     cache = Cache(AddressRules())
     for kind in (Kind.VIRTUAL_MACHINE_SERVICE, Kind.VIRTUAL_MACHINE):
         cache.apply(Init(kind))

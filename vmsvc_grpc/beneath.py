@@ -54,7 +54,7 @@ def _below(name: str, parent: int, *, make: bool) -> int:
 
 
 def status(name: str, parent: int) -> os.stat_result | None:
-    """What has that name in a directory, be it a link; None if nothing has. Raises OSError."""
+    """What has that name in a directory, a link included; None if nothing has. Raises OSError."""
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:

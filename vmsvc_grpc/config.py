@@ -148,7 +148,7 @@ def key_patterns(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything that `serve` may be told. Raises ConfigError if it does not fit together."""
+    """Every setting of `serve`. Raises ConfigError if they do not fit together."""
 
     manifests: Path | None = None
     output: Path | None = None

@@ -108,7 +108,7 @@ def _key(kind: Kind, untyped: dict[str, Any]) -> Key | None:
 
 
 class _Rendering:
-    """Takes manifests into a cache, and tells what is wrong with them on the way."""
+    """Takes manifests into a cache, and reports what is wrong with them on the way."""
 
     def __init__(self, rules: AddressRules, err: TextIO, namespace: str) -> None:
         self.cache = Cache(rules, kinds=_KINDS, on_problems=self._object_problems)

@@ -1,4 +1,4 @@
-"""What the command line and the environment may say, and how they are told that they are wrong."""
+"""What the command line and the environment may say, and the errors where they are wrong."""
 
 from __future__ import annotations
 

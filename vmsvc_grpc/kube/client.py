@@ -174,7 +174,7 @@ class ApiServer:
         on_uvloop = isinstance(asyncio.get_running_loop(), uvloop.Loop)
         self._session = aiohttp.ClientSession(
             connector=Connector(
-                # Each watch holds a connection; who writes bounds how much goes on at once.
+                # Each watch holds a connection; the reconciler bounds how many writes there are.
                 limit=0,
                 socket_factory=noted_socket if on_uvloop else None,
             ),
@@ -314,7 +314,7 @@ class ApiServer:
         if access is None:
             await self._reloaded(None)
         elif access.fresh_s is not None and _now_s() - self._loaded >= access.fresh_s:
-            # They may do for a while yet; who reads them, a plugin perhaps, may hang.
+            # They may do for a while yet, and reading them may hang, in a plugin say.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._bounds.renewal_s):
                     await self._reloaded(access)

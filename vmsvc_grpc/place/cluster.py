@@ -32,7 +32,7 @@ SERVED_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
 
 
 def cluster_kinds(config: Config) -> frozenset[Kind]:
-    """The kinds to read: EndpointSlices matter to who writes them alone."""
+    """The kinds to read: EndpointSlices matter only to a replica that writes them."""
     return frozenset(Kind) if config.reconcile else SERVED_KINDS
 
 
@@ -57,7 +57,7 @@ class ClusterPlace:
         self._reconciler: Reconciler | None = None
         self._leading: Leader | None = None
         if config.reconcile:
-            # From the first moment: who looks early sees that nobody leads yet.
+            # From the first moment, so that an early look shows that nobody leads yet.
             metrics.bind_one(Metric.LEADS, lambda: bool(self._leading and self._leading.leads))
 
     def __str__(self) -> str:
@@ -177,7 +177,7 @@ def _log_trouble(trouble: Trouble) -> None:
 
 
 def _log_standing(lease: str, identity: str, before: Standing, now: Standing) -> None:
-    """Say whether this replica writes, and if not, who does, or why nobody may know."""
+    """Log whether this replica writes; if not, which one does, or why that is not known."""
     if now.trouble != before.trouble:
         if now.trouble:
             _log.warning("Lease %s cannot be held: %s", lease, now.trouble)

@@ -29,7 +29,7 @@ def failure_log(
 
 
 def bind_reconciler(metrics: Metrics, reconciler: Reconciler) -> None:
-    """Bind the metrics of writing to who writes."""
+    """Bind the metrics of writing to the reconciler."""
     counts = reconciler.counts
     metrics.bind_one(Metric.RECONCILES, lambda: counts.reconciles)
     metrics.bind(

@@ -17,7 +17,7 @@ class ChangeError(Exception):
     def __init__(
         self, reason: str, message: str, *, passing: bool = False, retry_after_s: float = 0.0
     ) -> None:
-        """`reason` is a word in camel case, `message` a sentence for who runs this.
+        """`reason` is a word in camel case, `message` a sentence for the operator.
 
         `passing`: nothing is wrong with the change, so the VMService need not report it.
         It is tried again no sooner than in `retry_after_s`.

@@ -284,7 +284,7 @@ class ListWatch:
             return 0.0  # The server is well; it only has forgotten where we were.
         # What passes is soon over: a connection that was cut, a server that restarts.
         if self._failures > 1 or status in _NO_ACCESS or _lasting(failure):
-            # Where nobody answers, all who ask have the same to say.
+            # Where nobody answers, every list-watch has the same trouble.
             asked = f"{self.scope}: " if status or failure.unreadable else ""
             self.trouble = asked + failure.message
         return max(failure.retry_after_s, self._backoff.delay_s(self._failures, jitter))

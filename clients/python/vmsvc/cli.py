@@ -11,7 +11,7 @@ from types import FrameType
 
 from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, UsageError, parse
 
-# As a shell tells of a process that a signal ended.
+# As a shell reports a process that a signal ended.
 _EXIT_BY_SIGNAL = 128
 
 

@@ -128,7 +128,7 @@ async def _watch_lines(watch: AsyncWatch) -> None:
 
 
 async def _watch_live(watch: AsyncWatch, board: Board, console: Console) -> None:
-    # The table tells what a log would.
+    # The table shows what a log would.
     logging.getLogger("vmsvc").addHandler(logging.NullHandler())
     reading = asyncio.create_task(_read(watch, board))
     try:

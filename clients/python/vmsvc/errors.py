@@ -105,7 +105,7 @@ def from_status(
     message: str,
     metadata: Iterable[tuple[str, bytes | str]],
 ) -> VmsvcError:
-    """The error that a gRPC status tells, with what its details hold. Never raises.
+    """The error that a gRPC status stands for, with what its details hold. Never raises.
 
     `metadata` is the call's trailing metadata. Where the fault may be the way to the
     server and not the request, the text names the server.

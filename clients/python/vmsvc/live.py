@@ -125,7 +125,7 @@ class Board:
         wait_s = round(self._retry_at - now)
         lost = f"lost {age(now - self._lost_at)} ago" if self._ever_synced else "not connected"
         status.append(f"{lost}, {f'next try in {wait_s}s' if wait_s > 0 else 'trying'}", _BAD)
-        # Server and state are told already.
+        # Server and state are shown already.
         why = str(self._lost.error).removeprefix(f"server {self._server}").removeprefix(":")
         why = why.strip().removeprefix("cannot be reached: ")
         return status.append(f" ({printable(why)})")

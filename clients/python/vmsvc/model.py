@@ -1,4 +1,4 @@
-"""What the server tells, as frozen values. Knows no wire and no I/O."""
+"""What the server answers and sends, as frozen values. Knows no wire and no I/O."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class Explanation:
     `near_misses_incomplete` that there may be more near misses than were counted. `ready`
     and `not_ready` are those of the selected that have an address.
 
-    `serving_last_valid` tells that the endpoints follow an earlier specification, as
+    `serving_last_valid`: the endpoints follow an earlier specification, as
     the one that stands is refused.
     """
 

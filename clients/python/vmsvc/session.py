@@ -1,4 +1,4 @@
-"""One watch over all its streams, but for the I/O: what to ask, what to tell, when to retry."""
+"""One watch over all its streams, without the I/O: what to ask, what to yield, when to retry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger("vmsvc")
 class Session:
     """What the async and the sync watch share. Not thread-safe; never waits.
 
-    `pending` are the events not yet told; `retry_at` is when the next stream may be
+    `pending` are the events not yet yielded; `retry_at` is when the next stream may be
     opened, on the caller's clock, where there is no stream.
     """
 

@@ -63,11 +63,11 @@ class Disconnected:
 
 
 Event = ServiceState | Synced | Disconnected
-"""What a watch tells: a service's state after a change, and how far states are to be trusted."""
+"""What a watch yields: a service's state after a change, and how far states may be trusted."""
 
 
 class WatchState:
-    """The services of one watch as far as told, over all its streams.
+    """The services of one watch, as its streams have sent them so far.
 
     Services outside of the names asked for are forgotten when they are deleted, so
     that it holds what exists, and not what ever was.
@@ -133,7 +133,7 @@ class WatchState:
             case "synced":
                 return self._all_answered()
             case _:
-                # A newer server tells something more than this client asks about.
+                # A newer server sends something that this client does not know.
                 return ()
 
     def _snapshot(self, snapshot: pb.EndpointSet) -> tuple[Event, ...]:

@@ -1,4 +1,4 @@
-"""How objects of each API version are read, and how those that cannot be are told."""
+"""How objects of each API version are read, and how unreadable ones are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is told, and what not."""
+"""Which Events are recorded for a person, and which are not."""
 
 from __future__ import annotations
 
