@@ -49,20 +49,20 @@ def _escaped(character: str) -> str:
     return character if character.isprintable() else repr(character)[1:-1]
 
 
-def quoted(value: str | int) -> str:
+def quoted(value: str | int, characters_max: int = VALUE_CHARACTERS_MAX) -> str:
     """A value from outside as a sentence shows it: text in quotes, cut and escaped.
 
-    O(VALUE_CHARACTERS_MAX), however large the value.
+    O(`characters_max`), however large the value.
     """
     if isinstance(value, int):
         # Python refuses to write one of 5,000 digits.
         bits = value.bit_length()
         return str(value) if bits <= _BITS_SHOWN_MAX else f"a number of {bits} bits"
-    if len(value) <= VALUE_CHARACTERS_MAX:
+    if len(value) <= characters_max:
         shown = repr(value)
-        if len(shown) <= VALUE_CHARACTERS_MAX + 2:
+        if len(shown) <= characters_max + 2:
             return shown
-    return repr(value[:VALUE_CHARACTERS_MAX])[: VALUE_CHARACTERS_MAX + 1] + _CUT + "'"
+    return repr(value[:characters_max])[: characters_max + 1] + _CUT + "'"
 
 
 def system_reason(error: OSError) -> str:

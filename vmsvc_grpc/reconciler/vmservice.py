@@ -18,6 +18,7 @@ from vmsvc_grpc.model.objects import (
     StoredService,
     VirtualMachineService,
 )
+from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.service import provider_marks
@@ -126,7 +127,7 @@ def _accepted(vmservice: VirtualMachineService, failures: tuple[Failure, ...]) -
             type=ACCEPTED,
             status="False",
             reason=failures[0].reason,
-            message="; ".join(f.message for f in failures)[:_MESSAGE_MAX],
+            message=escaped("; ".join(f.message for f in failures), _MESSAGE_MAX),
             observed_generation=generation,
         )
     if any(condition.type == ACCEPTED for condition in vmservice.conditions):

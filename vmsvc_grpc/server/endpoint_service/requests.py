@@ -11,6 +11,7 @@ import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -19,6 +20,7 @@ from google.rpc import error_details_pb2
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.server.call import Code, RpcError
 
@@ -37,7 +39,8 @@ EXPLAINED = PageSizes(default=250, most=500)
 # Details travel as a header: clients refuse more than 8 KiB of those by default, and
 # base64 and the names around it take their part.
 _VIOLATIONS_BYTES_MAX = 4096
-_SHOWN_MAX = 80
+# A client's text, cut shorter than elsewhere: there may be many of them in an answer.
+_shown = partial(quoted, characters_max=80)
 
 _TOKEN_CHARACTERS_MAX = 4096  # Ours have four names at most, of 253 characters.
 _COUNT_DIGITS_MAX = 9
@@ -362,8 +365,3 @@ def _filter_class(readiness: int, violations: _Violations) -> FilterClass:
         )
         return FilterClass.READY_ONLY
     return filter_class
-
-
-def _shown(text: str) -> str:
-    """A client's text, in quotes, so short that it cannot fill the answer."""
-    return repr(text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}...")
