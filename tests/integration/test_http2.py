@@ -30,12 +30,12 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
-from vmsvc_grpc.server.transport.grpc_wire import Field, framed
+from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
 from vmsvc_grpc.server.transport.http2 import Http2
 
 Kind = TypeVar("Kind", bound=events.Event)
 
-GRPC: Field = (b"content-type", b"application/grpc")
+GRPC: HeaderField = (b"content-type", b"application/grpc")
 
 ECHO, LARGE, WATCH, BOTH = "/toy.Toy/Echo", "/toy.Toy/Large", "/toy.Toy/Watch", "/toy.Toy/Both"
 
@@ -123,7 +123,7 @@ class Client:
         self._writer = writer
 
     def call(
-        self, path: str, *bodies: bytes, end: bool = True, more: tuple[Field, ...] = ()
+        self, path: str, *bodies: bytes, end: bool = True, more: tuple[HeaderField, ...] = ()
     ) -> int:
         """Begin a call; its stream's number."""
         stream = self.engine.send_request(self.head(path, *more))
@@ -134,7 +134,7 @@ class Client:
         self.send()
         return stream
 
-    def head(self, path: str, *more: Field) -> list[Field]:
+    def head(self, path: str, *more: HeaderField) -> list[HeaderField]:
         """The header fields of a call."""
         return [
             (b":method", b"POST"),

@@ -37,7 +37,7 @@ LOOKS_MAX = 256
 """How many names a reader looks at before others have their turn: some 100 µs."""
 
 
-class Change(NamedTuple, Generic[_Name]):
+class NameChange(NamedTuple, Generic[_Name]):
     """One change of one name.
 
     `previous` is the version of the change of that name before it, 0 if the log knows of none.
@@ -63,12 +63,12 @@ class _Part(Generic[_Name, _Cell]):
         """`before` is the part before it, of which the log lets go when the next begins."""
         self.names = names
         self.before = before
-        self.changes: list[Change[_Name]] = []
+        self.changes: list[NameChange[_Name]] = []
         self.last: dict[_Name, int] = {}
         self.cells: dict[_Name, _Cell] = {}
         self._known: tuple[int, frozenset[_Name]] | None = None
 
-    def changes_from(self, first: int) -> Iterator[Change[_Name]]:
+    def changes_from(self, first: int) -> Iterator[NameChange[_Name]]:
         """Its changes so far, from that number on. O(those)."""
         return map(self.changes.__getitem__, range(first, len(self.changes)))
 
@@ -88,7 +88,7 @@ class _Part(Generic[_Name, _Cell]):
         return self._known[1]
 
 
-class _Position(NamedTuple, Generic[_Name, _Cell]):
+class _Cursor(NamedTuple, Generic[_Name, _Cell]):
     """Where a reader stands: before the change of this number of a part."""
 
     part: _Part[_Name, _Cell]
@@ -142,7 +142,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         if was_there is not cell.there:
             self._names_now = None
         part = self._part
-        change = Change(cell.version, self._last(name), name, was_there, cell.there)
+        change = NameChange(cell.version, self._last(name), name, was_there, cell.there)
         part.changes.append(change)
         part.last[name] = cell.version
         part.cells[name] = cell
@@ -171,11 +171,11 @@ class ChangeLog(Generic[_Name, _Cell]):
 
     # -- For its readers --
 
-    def end(self) -> _Position[_Name, _Cell]:
+    def end(self) -> _Cursor[_Name, _Cell]:
         """Where the next change will be."""
-        return _Position(self._part, len(self._part.changes))
+        return _Cursor(self._part, len(self._part.changes))
 
-    def since(self, position: _Position[_Name, _Cell]) -> Iterator[Change[_Name]] | None:
+    def since(self, position: _Cursor[_Name, _Cell]) -> Iterator[NameChange[_Name]] | None:
         """The changes from a position to now; None if the log has let go of some."""
         part, first = position
         if part is self._part:
@@ -234,7 +234,7 @@ class Reader(Generic[_Name, _Cell]):
         self.wake = wake
         self._log = log
         self._told = -1  # The version as of which it was told of all names; none yet.
-        self._position: _Position[_Name, _Cell] | None = None
+        self._position: _Cursor[_Name, _Cell] | None = None
         self._ahead: dict[_Name, _Ahead] = {}
         self._run: Iterator[Due[_Name, _Cell] | None] | None = None
         self._upto = -1  # What `_told` will be when the run under way ends.
@@ -298,7 +298,9 @@ class Reader(Generic[_Name, _Cell]):
         gone = known.union(self._ahead).difference(names)
         return self._looking_at((*names, *gone), known)
 
-    def _going_over(self, changes: Iterator[Change[_Name]]) -> Iterator[Due[_Name, _Cell] | None]:
+    def _going_over(
+        self, changes: Iterator[NameChange[_Name]]
+    ) -> Iterator[Due[_Name, _Cell] | None]:
         for change in changes:
             ahead = self._ahead.get(change.name)
             told = ahead.version if ahead else self._told

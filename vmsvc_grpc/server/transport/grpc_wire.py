@@ -15,7 +15,7 @@ from typing import NamedTuple
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.session import Status
 
-Field = tuple[bytes, bytes]
+HeaderField = tuple[bytes, bytes]
 """A header field of HTTP/2: a lower-case name, and its value."""
 
 _PREFIX_BYTES = 5
@@ -33,7 +33,7 @@ _RESERVED = frozenset((b"te", b"content-type", b"content-length", b"host"))
 _TEXT = b"text/plain; charset=utf-8"
 
 
-class Request(NamedTuple):
+class RequestHead(NamedTuple):
     """What the header fields of a call say.
 
     `timeout_s` is None where the caller waits for ever; `encoding` is how those of its messages
@@ -46,17 +46,17 @@ class Request(NamedTuple):
     metadata: dict[str, str | bytes]
 
 
-class Refusal(NamedTuple):
+class HttpRefusal(NamedTuple):
     """What answers a request that is none of gRPC: header fields, and the text of a body."""
 
-    fields: list[Field]
+    fields: list[HeaderField]
     body: bytes
 
 
-def request(fields: Iterable[Field]) -> Request | Refusal | Status:
+def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status:
     """The call that a request's header fields ask for, or what to refuse it with."""
     pseudo: dict[bytes, bytes] = {}
-    plain: list[Field] = []
+    plain: list[HeaderField] = []
     for name, value in fields:
         if name.startswith(b":"):
             pseudo[name] = value
@@ -78,10 +78,10 @@ def request(fields: Iterable[Field]) -> Request | Refusal | Status:
         timeout_s = int(match[1]) * _UNIT_S[match[2]]
     path = pseudo.get(b":path", b"").decode("latin-1")
     encoding = given.get(b"grpc-encoding", b"identity").decode("latin-1")
-    return Request(path, timeout_s, encoding, _metadata(plain))
+    return RequestHead(path, timeout_s, encoding, _metadata(plain))
 
 
-def _metadata(fields: Iterable[Field]) -> dict[str, str | bytes]:
+def _metadata(fields: Iterable[HeaderField]) -> dict[str, str | bytes]:
     """What the caller says beside its call, by name; of a name that comes twice, the last."""
     metadata: dict[str, str | bytes] = {}
     for name, value in fields:
@@ -100,17 +100,17 @@ def _metadata(fields: Iterable[Field]) -> dict[str, str | bytes]:
     return metadata
 
 
-def _refusal(status: bytes, text: bytes) -> Refusal:
+def _refusal(status: bytes, text: bytes) -> HttpRefusal:
     fields = [
         (b":status", status),
         (b"content-type", _TEXT),
         (b"grpc-status", b"%d" % Code.UNKNOWN),
         (b"grpc-message", text),
     ]
-    return Refusal(fields, text + b"\n")
+    return HttpRefusal(fields, text + b"\n")
 
 
-RESPONSE: list[Field] = [
+RESPONSE: list[HeaderField] = [
     (b":status", b"200"),
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", b"identity"),
@@ -118,7 +118,7 @@ RESPONSE: list[Field] = [
 """The header fields that begin every answer."""
 
 
-def trailers(status: Status) -> list[Field]:
+def trailers(status: Status) -> list[HeaderField]:
     """The fields that end a call. "Status-Details" is base64 without padding."""
     fields = [(b"grpc-status", b"%d" % status.code)]
     if status.message:

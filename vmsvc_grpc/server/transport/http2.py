@@ -41,7 +41,7 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions, Status
 from vmsvc_grpc.server.transport import grpc_wire
-from vmsvc_grpc.server.transport.grpc_wire import Refusal, Request
+from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
 from vmsvc_grpc.server.transport.http2_calls import HttpCall, RefusedCall, StreamCall, UnaryCall
 from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic
 from vmsvc_grpc.server.transport.uploads import Uploads
@@ -497,7 +497,7 @@ class _Connection(asyncio.Protocol):
 
     def _request(self, event: events.RequestReceived) -> None:
         said = grpc_wire.request(event.headers)
-        if isinstance(said, Refusal):
+        if isinstance(said, HttpRefusal):
             # The client may have reset it in the same breath.
             with contextlib.suppress(NGH2Error):
                 self._engine.send_response(event.stream_id, said.fields)
@@ -509,7 +509,7 @@ class _Connection(asyncio.Protocol):
         if event.end_stream:
             call.half_close()
 
-    def _call(self, id_: int, said: Request | Status) -> HttpCall:
+    def _call(self, id_: int, said: RequestHead | Status) -> HttpCall:
         if isinstance(said, Status):
             return RefusedCall(self, id_, said)
         method = self.server.methods.get(said.path)

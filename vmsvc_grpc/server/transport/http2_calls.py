@@ -15,7 +15,7 @@ from vmsvc_grpc.server.call import LATER, Call, Code, Method, RpcError, StreamMe
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status
 from vmsvc_grpc.server.transport import grpc_wire
-from vmsvc_grpc.server.transport.grpc_wire import Field, Messages, Request
+from vmsvc_grpc.server.transport.grpc_wire import HeaderField, Messages, RequestHead
 from vmsvc_grpc.server.transport.sockets import Traffic
 from vmsvc_grpc.server.transport.uploads import Uploads
 
@@ -23,7 +23,7 @@ from vmsvc_grpc.server.transport.uploads import Uploads
 class Engine(Protocol):
     """What HTTP/2 sends for a call, once it can."""
 
-    def send_response(self, stream_id: int, headers: Iterable[Field]) -> None:
+    def send_response(self, stream_id: int, headers: Iterable[HeaderField]) -> None:
         """The header fields that an answer begins with."""
 
     def send_data(self, stream_id: int, data: bytes) -> None:
@@ -138,7 +138,9 @@ class AskingCall(HttpCall):
 
     __slots__ = ("_kept", "_messages")
 
-    def __init__(self, connection: CallConnection, id_: int, said: Request, method: Method) -> None:
+    def __init__(
+        self, connection: CallConnection, id_: int, said: RequestHead, method: Method
+    ) -> None:
         super().__init__(connection, id_)
         self._messages = Messages(said.encoding, partial(self.server.sessions.check_length, method))
         self._kept = 0
@@ -195,7 +197,7 @@ class UnaryCall(AskingCall):
     __slots__ = ("_metadata", "_method")
 
     def __init__(
-        self, connection: CallConnection, id_: int, said: Request, method: UnaryMethod
+        self, connection: CallConnection, id_: int, said: RequestHead, method: UnaryMethod
     ) -> None:
         super().__init__(connection, id_, said, method)
         self._method = method
@@ -243,7 +245,7 @@ class StreamCall(AskingCall):
     _session: Session
 
     def __init__(
-        self, connection: CallConnection, id_: int, said: Request, method: StreamMethod
+        self, connection: CallConnection, id_: int, said: RequestHead, method: StreamMethod
     ) -> None:
         """`begin` comes next."""
         super().__init__(connection, id_, said, method)

@@ -29,7 +29,7 @@ from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.status import ClientStatus
-from vmsvc_grpc.server.xds.stream import Form, Refusal, XdsShared, XdsStream
+from vmsvc_grpc.server.xds.stream import Form, Nack, XdsShared, XdsStream
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Xds:
         stream = XdsStream(form, implied, self._shared, names, wake)
         return _Aging(stream, self._streams, stream_age_s(self._limits))
 
-    def _log_refusal(self, refusal: Refusal) -> None:
+    def _log_refusal(self, refusal: Nack) -> None:
         """Log a NACK, once for all clients and times that say the same of one content."""
         content = (refusal.type_url, refusal.version, refusal.message)
         if content in self._refusals:

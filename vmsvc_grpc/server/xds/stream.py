@@ -38,7 +38,7 @@ class Form(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Nack:
     """A NACK: which content a client refuses, and its words.
 
     `names` are those of the resources that it is about, as far as nothing newer was told of
@@ -56,7 +56,7 @@ class Refusal:
 OnExcess = Callable[[str, str, str], None]
 """Told each name that is not followed: the client, the name, the setting. Must only take note."""
 
-OnRefusal = Callable[[Refusal], None]
+OnNack = Callable[[Nack], None]
 """Told each NACK. Must only take note."""
 
 
@@ -69,7 +69,7 @@ class XdsShared:
     scope: XdsScope
     limits: Limits
     counts: ServerCounts
-    on_refusal: OnRefusal
+    on_refusal: OnNack
     on_excess: OnExcess
     looks_max: int = LOOKS_MAX
 
@@ -293,7 +293,7 @@ class XdsStream:
             return
         counts.xds_nacks[type_url.label] += 1
         version = version_text(subscription.digest_of(names))
-        refusal = Refusal(node.id, type_url, names, version, asked.refusal, self._names.client)
+        refusal = Nack(node.id, type_url, names, version, asked.refusal, self._names.client)
         self._shared.on_refusal(refusal)
 
     def _take(

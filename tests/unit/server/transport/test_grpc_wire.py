@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
-from vmsvc_grpc.server.transport.grpc_wire import Field, Messages, Refusal, Request, framed
+from vmsvc_grpc.server.transport.grpc_wire import (
+    HeaderField,
+    HttpRefusal,
+    Messages,
+    RequestHead,
+    framed,
+)
 
-CALL: list[Field] = [
+CALL: list[HeaderField] = [
     (b":method", b"POST"),
     (b":scheme", b"http"),
     (b":path", b"/vmsvc.v1.EndpointService/ResolveEndpoints"),
@@ -23,7 +29,7 @@ CALL: list[Field] = [
 ]
 
 
-def call(*more: Field, without: bytes = b"") -> Request | Refusal | Status:
+def call(*more: HeaderField, without: bytes = b"") -> RequestHead | HttpRefusal | Status:
     return grpc_wire.request([field for field in CALL if field[0] != without] + list(more))
 
 
@@ -37,7 +43,7 @@ def at_most_ten(length: int) -> None:
 
 
 def test_a_call_says_its_path_and_nothing_of_http() -> None:
-    assert call() == Request("/vmsvc.v1.EndpointService/ResolveEndpoints", None, "identity", {})
+    assert call() == RequestHead("/vmsvc.v1.EndpointService/ResolveEndpoints", None, "identity", {})
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,7 @@ def test_a_call_says_its_path_and_nothing_of_http() -> None:
 )
 def test_a_deadline_has_a_unit(text: bytes, seconds: float) -> None:
     said = call((b"grpc-timeout", text))
-    assert isinstance(said, Request)
+    assert isinstance(said, RequestHead)
     assert said.timeout_s == pytest.approx(seconds)
 
 
@@ -59,7 +65,7 @@ def test_a_deadline_that_is_none_fails_the_call(text: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [b"application/grpc+proto", b"application/grpc;charset=utf-8"])
 def test_the_content_type_may_say_more(kind: bytes) -> None:
-    assert isinstance(call((b"content-type", kind), without=b"content-type"), Request)
+    assert isinstance(call((b"content-type", kind), without=b"content-type"), RequestHead)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +78,10 @@ def test_the_content_type_may_say_more(kind: bytes) -> None:
     ],
 )
 def test_what_is_no_call_is_told_so_as_http(
-    more: list[Field], without: bytes, status: bytes
+    more: list[HeaderField], without: bytes, status: bytes
 ) -> None:
     said = call(*more, without=without)
-    assert isinstance(said, Refusal)
+    assert isinstance(said, HttpRefusal)
     assert (b":status", status) in said.fields
     assert b"gRPC" in said.body
 
@@ -91,7 +97,7 @@ def test_metadata_is_text_or_bytes_and_what_grpc_keeps_for_itself_is_none() -> N
         (b"grpc-encoding", b"gzip"),
         (b"grpc-trace-bin", b"AA"),
     )
-    assert isinstance(said, Request)
+    assert isinstance(said, RequestHead)
     assert said.encoding == "gzip"
     assert said.metadata == {
         "user-agent": "grpc-go/1",

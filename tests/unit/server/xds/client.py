@@ -24,7 +24,7 @@ from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import ports_by_text, reference
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
-from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Refusal, XdsShared, XdsStream
+from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Nack, XdsShared, XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
 WHOLE = (CDS, LDS)
@@ -88,7 +88,7 @@ class XdsClient:
         self.form = form
         self.who = who or node()
         self.counts = ServerCounts()
-        self.refusals: list[Refusal] = []
+        self.refusals: list[Nack] = []
         self.wakes = 0
         self.types: dict[TypeUrl, Asked] = {}
         self._changed: set[str] = set()
