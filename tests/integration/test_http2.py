@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Watching:
     half_closed: bool = False
     closed: bool = False
     later: int = 0
+    later_s: float = 0.0
 
     def receive(self, request: bytes) -> None:
         self.requests.append(request)
@@ -64,6 +66,7 @@ class Watching:
         self.asked += 1
         if self.later:
             self.later -= 1
+            time.sleep(self.later_s)
             return LATER
         newest, self.newest = self.newest, None
         if newest == b"end":
@@ -508,6 +511,26 @@ async def test_what_takes_several_turns_lets_others_have_theirs() -> None:
         assert there.body(stream) == framed(b"worked out")
         toy.streams[0].say(b"end")
         assert await there.status(stream) == (0, "")
+
+
+async def test_the_streams_of_one_connection_do_not_keep_the_loop_together() -> None:
+    """Each alone takes 5 ms of a turn; fifty of them took a quarter of a second."""
+    async with serving() as toy, client(toy) as there:
+        streams = [there.call(WATCH, framed(b"")) for _ in range(50)]
+        await until(lambda: len(toy.streams) == 50 and all(each.asked for each in toy.streams))
+        for watching in toy.streams:
+            watching.later, watching.later_s = 2, 0.005
+            watching.say(b"worked out")
+        in_a_turn = []
+        while any(watching.later for watching in toy.streams):
+            before = sum(watching.asked for watching in toy.streams)
+            await asyncio.sleep(0)
+            in_a_turn.append(sum(watching.asked for watching in toy.streams) - before)
+        assert 1 <= max(in_a_turn) <= 5
+        await there.until(lambda: all(map(there.body, streams)))
+        for stream in streams:
+            there.engine.reset_stream(stream)
+        there.send()
 
 
 async def test_rapid_resets_end_at_their_bound_and_cost_nobody_else() -> None:

@@ -58,6 +58,9 @@ _HTTP1_ANSWER = (
 _FLUSH_S = 0.01
 _CONNECTION_FLUSH_BYTES = 256 * 1024
 
+# So many calls that have no more than a message to say are asked between two looks at the clock.
+_LOOK_CALLS = 32
+
 # What a client may send of a request before it is taken in, for each stream and connection.
 _WINDOW_BYTES = 64 * 1024 - 1
 _CONNECTION_WINDOW_BYTES = 1024 * 1024
@@ -86,6 +89,7 @@ class Http2:
         self._servers: list[asyncio.Server] = []
         self._marked: deque[_Connection] = deque()
         self._flushing = False
+        self.flush_until = 0.0
         self._framed: dict[int, tuple[bytes, bytes]] = {}
 
     def channelz(self, method: str, request: Message) -> Message:
@@ -163,12 +167,12 @@ class Http2:
 
     def _flush(self) -> None:
         """Flush the marked connections, for as long as a flush may take."""
-        until = self.loop.time() + _FLUSH_S
+        self.flush_until = self.loop.time() + _FLUSH_S
         for _ in range(len(self._marked)):
             connection = self._marked.popleft()
             connection.marked = False
             connection.flush()
-            if self.loop.time() > until:
+            if self.loop.time() > self.flush_until:
                 break
         self._framed.clear()
         self._flushing = bool(self._marked)
@@ -392,12 +396,15 @@ class _Connection(asyncio.Protocol):
     def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
         """Have each call that wants it say what it has to say: who was asked, how many bytes.
 
-        Those are left for later that come after about `most` bytes, or have to wait for room.
+        Those are left for later that come after about `most` bytes, have to wait for room, or
+        come when the time of this flush is over: then that many bytes are said to be said.
         """
         wanting, self._wanting = self._wanting, []
         asked: list[HttpCall] = []
         said = 0
         for call in wanting:
+            if (self._later or len(asked) % _LOOK_CALLS == 0) and self._is_late():
+                said = max(said, most)
             if said >= most or (call.waits_for_room and not self._has_room()):
                 self._wanting.append(call)
                 continue
@@ -412,6 +419,9 @@ class _Connection(asyncio.Protocol):
             self._ping_at = -math.inf
             self._pings_in_excess = 0
         return asked, said
+
+    def _is_late(self) -> bool:
+        return self.server.loop.time() > self.server.flush_until
 
     def _has_room(self) -> bool:
         """Whether another answer may be handed to the engine, of those that are not shared."""
