@@ -240,7 +240,7 @@ def _stopping_signals() -> Iterator[signal.Signals]:
 
 
 def calm_collector() -> None:
-    """Have Python's garbage collector pass over what there is by now, and look at the rest seldom.
+    """Freeze the current objects, and raise the thresholds of Python's garbage collector.
 
     Most of it is the cache's, which has no cycles. To look through it takes 4 µs a VM, all at
     once, while nobody is served; and what replaces it ends up there again. With 50,000 VMs,

@@ -223,7 +223,7 @@ async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
         await transport.stop(0)
     await until(lambda: not transport.connections)
     assert all(stream.closed for stream in toy.streams)
-    assert not transport.uploads.in_all
+    assert not transport.uploads._in_all
     assert not toy.counts.streams_open.total()
     await until(lambda: not asyncio.all_tasks() - tasks - {asyncio.current_task()})
 

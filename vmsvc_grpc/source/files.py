@@ -133,12 +133,11 @@ class FilesSource:
         bounds: FilesSourceBounds = FilesSourceBounds(),
         report: OnFileProblem = lambda _: None,
     ) -> None:
-        """Objects of `kinds` are told, others ignored; in `namespace` if they name none.
+        """Objects of `kinds` are emitted, others ignored; in `namespace` if they name none.
 
-        `shared` is for a directory that somebody writes to who tells the cache himself of
-        what he writes, and us by `written`. Of a file that cannot be read, he must hear
-        to put it right: its objects are told to be malformed. As others may write there,
-        too, links in it are not followed.
+        `shared`: our own store writes here too, and reports its writes by `written`. It has to
+        put right a file that cannot be read, so the objects of such a file are emitted as
+        malformed. As others may write here, too, links are not followed.
         """
         self.files_read = 0
         self._root = directory.absolute()

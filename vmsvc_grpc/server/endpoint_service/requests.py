@@ -84,10 +84,6 @@ class WatchQuery:
         services = sum(len(str(key)) + len(revision) for key, revision in self.held.items())
         return services + sum(map(len, self.namespaces))
 
-    def covers(self, service: Key) -> bool:
-        """Whether a service is watched without being named."""
-        return self.all_services or service.namespace in self.namespaces
-
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:

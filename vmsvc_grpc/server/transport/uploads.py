@@ -19,11 +19,6 @@ class Uploads:
         self._in_all = 0
         self._of_client: Counter[str] = Counter()
 
-    @property
-    def in_all(self) -> int:
-        """How many bytes are kept now."""
-        return self._in_all
-
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
         for held, most, whose in (

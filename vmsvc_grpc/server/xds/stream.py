@@ -41,8 +41,8 @@ class Form(Enum):
 class Nack:
     """A NACK: which content a client refuses, and its words.
 
-    `names` are those of the resources that it is about, as far as nothing newer was told of
-    them; `version` is a digest of what they were.
+    `names` are those in the rejected response that have not been sent again since; `version`
+    is a digest of what was sent.
     """
 
     node: str

@@ -19,9 +19,9 @@ def test_one_client_at_its_bound_leaves_the_others_theirs_and_gets_its_own_back(
         uploads.keep(client, 100)
     with pytest.raises(RpcError, match="all clients"):
         uploads.keep("e", 1)
-    assert uploads.in_all == 400
     uploads.let_go("a", 100)
     uploads.keep("a", 100)
     for client in "abcd":
         uploads.let_go(client, 100)
-    assert uploads.in_all == 0
+    assert not uploads._in_all
+    assert not uploads._of_client
