@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeVar
 
 import ngh2
@@ -91,6 +92,15 @@ class Toy:
     streams: list[Watching] = field(default_factory=list)
     answered: int = 0
     port: int = 0
+    transport: Http2 = field(init=False)
+
+    def waiting(self) -> int:
+        """How many calls the server's connections keep that have something to say."""
+        return sum(len(connection._wanting) for connection in self.transport.connections)
+
+    def unread(self) -> int:
+        """How many pieces of what clients have sent are still to be taken in."""
+        return sum(len(connection._unread) for connection in self.transport.connections)
 
     def methods(self) -> Iterator[Method]:
         yield UnaryMethod(ECHO, lambda request, _: request, RequestBound.MANY_NAMES)
@@ -212,7 +222,7 @@ async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
     tasks = asyncio.all_tasks()
     toy = Toy(limits or Limits())
     sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts)
-    transport = Http2(sessions, toy.limits)
+    toy.transport = transport = Http2(sessions, toy.limits)
     transport.serve(toy.methods())
     toy.port = transport.bind("127.0.0.1:0")
     await transport.start()
@@ -531,6 +541,58 @@ async def test_the_streams_of_one_connection_do_not_keep_the_loop_together() -> 
         for stream in streams:
             there.engine.reset_stream(stream)
         there.send()
+
+
+async def deaf(toy: Toy, there: Client) -> None:
+    """Have a client's socket full: it gives windows without end, and reads nothing."""
+    there.engine.set_local_window_size(2**30)
+    for _ in range(100):
+        there.call(LARGE, framed(b""))
+    await until(lambda: any(not connection._writable for connection in toy.transport.connections))
+
+
+async def test_what_a_client_lets_go_of_is_not_kept_while_it_does_not_read() -> None:
+    async with serving() as toy, client(toy) as there:
+        assert await there.status(there.call(ECHO, framed(b"a"))) == (0, "")
+        (connection,) = toy.transport.connections
+        connection.pause_writing()  # As the event loop does where a socket is full.
+        for number in range(1, 51):
+            stream = there.call(WATCH, framed(b""))
+            await until(lambda number=number: len(toy.streams) == number)  # type: ignore[misc]
+            there.engine.reset_stream(stream)
+            there.send()
+            await until(lambda: toy.streams[-1].closed)
+        assert toy.waiting() == 0
+        connection.resume_writing()
+        assert await there.status(there.call(ECHO, framed(b"a"))) == (0, "")
+
+
+@pytest.mark.parametrize("by", ["age", "stop"])
+async def test_a_client_that_does_not_read_is_left_all_the_same(by: str) -> None:
+    age_s = 0.2 if by == "age" else PATIENCE_S
+    limits = Limits(connection_age_s=age_s, connection_age_grace_s=0.05)
+    async with serving(limits) as toy, client(toy, window=2**31 - 1) as there:
+        await deaf(toy, there)
+        if by == "stop":
+            await toy.transport.stop(0)
+            assert not toy.transport.connections
+        await until(lambda: not toy.transport.connections)
+
+
+async def test_a_flood_of_frames_is_taken_in_a_piece_at_a_turn() -> None:
+    """20,000 of the smallest in one segment kept everybody waiting for a quarter of a second."""
+    async with serving() as toy, client(toy) as there, client(toy) as other:
+        assert await there.status(there.call(ECHO, framed(b"a"))) == (0, "")
+        there.write(b"\0\0\4\x08\0\0\0\0\0\0\0\0\1" * 20_000)  # WINDOW_UPDATE by 1.
+        seen = [0]
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(seen) or seen[-1]:
+                await asyncio.sleep(0)
+                seen.append(toy.unread())
+        taken = [before - left for before, left in pairwise(seen)]
+        assert max(taken) == 1
+        assert sum(step == 1 for step in taken) > 5
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
 
 
 async def test_rapid_resets_end_at_their_bound_and_cost_nobody_else() -> None:

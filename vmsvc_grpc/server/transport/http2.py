@@ -54,12 +54,18 @@ _HTTP1_ANSWER = (
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_HTTP1_TEXT), _HTTP1_TEXT)
 )
 
+# How long what was written last may take to reach a client whose connection is closed.
+_CLOSING_S = 1.0
+
 # A flush does not keep the event loop for longer, nor one connection it for more bytes.
 _FLUSH_S = 0.01
 _CONNECTION_FLUSH_BYTES = 256 * 1024
 
 # So many calls that have no more than a message to say are asked between two looks at the clock.
 _LOOK_CALLS = 32
+
+# Of what a client has sent, so much is taken in at a turn: some 800 of the smallest frames.
+_TURN_BYTES = 8 * 1024
 
 # What a client may send of a request before it is taken in, for each stream and connection.
 _WINDOW_BYTES = 64 * 1024 - 1
@@ -137,7 +143,8 @@ class Http2:
             await asyncio.wait(gone, timeout=grace_s)
         for connection in list(self.connections):
             connection.abort()
-        await asyncio.sleep(0)
+        if self.connections:
+            await asyncio.wait([connection.gone for connection in self.connections])
 
     @property
     def streams_open(self) -> int:
@@ -198,6 +205,7 @@ class _Connection(asyncio.Protocol):
         "_pings_in_excess",
         "_read_at",
         "_timers",
+        "_unread",
         "_wanting",
         "_writable",
         "client",
@@ -224,10 +232,11 @@ class _Connection(asyncio.Protocol):
         self._limits = server.limits
         self._engine = Connection(Role.SERVER, _CONFIGURATION)
         self._calls: dict[int, HttpCall] = {}
-        self._wanting: list[HttpCall] = []
-        self._later: list[HttpCall] = []
+        self._wanting: dict[HttpCall, None] = {}
+        self._later: dict[HttpCall, None] = {}
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
+        self._unread: deque[bytes] = deque()
         self._writable = True
         self._greeting: bytes | None = b""
         self._leaving = False
@@ -280,14 +289,28 @@ class _Connection(asyncio.Protocol):
         self._read_at = self.server.loop.time()
         if self._greeting is not None and not self._greeted(data):
             return
+        waits = bool(self._unread)
+        self._unread += (data[at : at + _TURN_BYTES] for at in range(0, len(data), _TURN_BYTES))
+        if not waits:
+            self._receive()
+
+    def _receive(self) -> None:
+        """Take in as much as one turn of the event loop may, and read on once all is taken in."""
+        if self.transport.is_closing():
+            return
         try:
-            self._engine.receive_data(data)
+            self._engine.receive_data(self._unread.popleft())
         except NGH2Error:
             self._write_what_is_left()
-            self.transport.close()
+            self._close()
             return
         self._handle()
         self.mark()
+        if self._unread:
+            self.transport.pause_reading()
+            self.server.loop.call_soon(self._receive)
+        else:
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -328,12 +351,17 @@ class _Connection(asyncio.Protocol):
 
     def want(self, call: HttpCall) -> None:
         """A call has something to say."""
-        self._wanting.append(call)
+        self._wanting[call] = None
         self.mark()
 
     def want_later(self, call: HttpCall) -> None:
         """A call has more to work out, in another turn of the event loop."""
-        self._later.append(call)
+        self._later[call] = None
+
+    def _close(self) -> None:
+        """Close it once what was written is sent, but do not wait long for who does not read."""
+        self.transport.close()
+        self._timers.append(self.server.loop.call_later(_CLOSING_S, self.transport.abort))
 
     def go_away(self) -> None:
         """Tell the client to begin no more calls here, and close once those that are have ended."""
@@ -350,7 +378,7 @@ class _Connection(asyncio.Protocol):
         with contextlib.suppress(NGH2Error):
             self._engine.terminate_connection(ErrorCode.NO_ERROR)
         self._write_what_is_left()
-        self.transport.close()
+        self._close()
 
     def flush(self) -> None:
         """Ask the streams that are marked, and write: at most so much at a time."""
@@ -363,9 +391,9 @@ class _Connection(asyncio.Protocol):
         try:
             self._write_rounds()
         except NGH2Error:
-            self.transport.close()
+            self._close()
         if self._later:
-            self._wanting += self._later
+            self._wanting |= self._later
             self._later.clear()
             self.mark()
 
@@ -391,7 +419,7 @@ class _Connection(asyncio.Protocol):
             if not data and not asked:
                 break
         if self._leaving and not self._calls and not self.transport.is_closing():
-            self.transport.close()
+            self._close()
 
     def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
         """Have each call that wants it say what it has to say: who was asked, how many bytes.
@@ -399,14 +427,14 @@ class _Connection(asyncio.Protocol):
         Those are left for later that come after about `most` bytes, have to wait for room, or
         come when the time of this flush is over: then that many bytes are said to be said.
         """
-        wanting, self._wanting = self._wanting, []
+        wanting, self._wanting = self._wanting, {}
         asked: list[HttpCall] = []
         said = 0
         for call in wanting:
             if (self._later or len(asked) % _LOOK_CALLS == 0) and self._is_late():
                 said = max(said, most)
             if said >= most or (call.waits_for_room and not self._has_room()):
-                self._wanting.append(call)
+                self._wanting[call] = None
                 continue
             try:
                 said += call.ask(self._engine)
@@ -496,7 +524,7 @@ class _Connection(asyncio.Protocol):
             self._greeting = begun if len(begun) < len(_PREFACE) else None
             return True
         self.transport.write(_HTTP1_ANSWER)
-        self.transport.close()
+        self._close()
         return False
 
     def _handle(self) -> None:
@@ -551,7 +579,8 @@ class _Connection(asyncio.Protocol):
     def _closed(self, event: events.StreamClosed) -> None:
         call = self._calls.pop(event.stream_id, None)
         if call is not None:
-            self._blocked.pop(call, None)
+            for kept in (self._blocked, self._wanting, self._later):
+                kept.pop(call, None)
             self._drop_ending(call)
             if not call.answered:
                 self.traffic.streams_failed += 1
@@ -560,7 +589,7 @@ class _Connection(asyncio.Protocol):
 
     def _ended(self, _event: events.ConnectionClosed) -> None:
         self._write_what_is_left()
-        self.transport.close()
+        self._close()
 
     # How long it may be still, and how long it may live.
 
@@ -594,7 +623,7 @@ class _Connection(asyncio.Protocol):
             with contextlib.suppress(NGH2Error):
                 self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
             self._write_what_is_left()
-            self.transport.close()
+            self._close()
 
     def _grow_old(self) -> None:
         self.go_away()
