@@ -42,7 +42,7 @@ exit status:
 _RENDER_EXITS = """\
 exit status:
   0  everything could be rendered
-  1  an object is refused or cannot be read; the others are rendered
+  1  an object is refused or cannot be read, and the others are rendered; or there is no object
   2  a wrong flag or setting
 """
 

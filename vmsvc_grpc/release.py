@@ -12,6 +12,7 @@ import msgspec
 from vmsvc_grpc.exits import EXIT_FAILED, EXIT_USAGE
 from vmsvc_grpc.kube.client import ApiServer, ApiServerError
 from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
+from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longest_s
 
 REFUSALS_SHOWN_MAX = 10
@@ -46,14 +47,14 @@ def release(found: Credentials, request: ReleaseRequest, streams: Streams) -> in
     """Take our finalizer off every VMService; the exit status. Says what was done, or why not."""
     if not (request.yes or request.dry_run or streams.answers.isatty()):
         text = "it asks before it does anything, and nobody can be asked here; add --yes"
-        print(f"vmsvc-grpc release: {text}, or --dry-run", file=streams.err)
+        _say(f"vmsvc-grpc release: {text}, or --dry-run", streams.err)
         return EXIT_USAGE
     try:
         return asyncio.run(_release(found, request, streams))
     except (NoApiServer, ApiServerError) as error:
-        print(f"vmsvc-grpc release: {error}", file=streams.err)
+        _say(f"vmsvc-grpc release: {error}", streams.err)
     except msgspec.DecodeError as error:
-        print(f"vmsvc-grpc release: the answer cannot be read: {error}", file=streams.err)
+        _say(f"vmsvc-grpc release: the answer cannot be read: {error}", streams.err)
     return EXIT_FAILED
 
 
@@ -62,41 +63,50 @@ async def _release(found: Credentials, request: ReleaseRequest, streams: Streams
         work = Release(api, request.namespaces)
         finalized = await work.finalized()
         if not finalized:
-            print("no VirtualMachineService has our finalizer", file=streams.out)
+            _say("no VirtualMachineService has our finalizer", streams.out)
             return 0
-        alive = await _alive(work, request, streams.err)
-        for held in alive:
-            print(f"vmsvc-grpc release: {_refusal(held)}", file=streams.err)
+        holders = await work.holders(request.lease, request.lease_namespace)
+        refused = _refuses(await _renewing(work, holders, streams.err), streams.err)
         if request.dry_run:
             for one in finalized:
-                print(f"would release {one.key}", file=streams.out)
-            print(f"{len(finalized)} VirtualMachineServices have our finalizer", file=streams.out)
-        if alive:
+                _say(f"would release {one.key}", streams.out)
+            _say(f"{len(finalized)} VirtualMachineServices have our finalizer", streams.out)
+        if refused:
             return EXIT_FAILED
         if request.dry_run:
             return 0
-        if not (request.yes or _agreed(finalized, api.host, streams)):
-            print("nothing was changed", file=streams.out)
-            return EXIT_FAILED
+        if not request.yes:
+            if not _agreed(finalized, api.host, streams):
+                _say("nothing was changed", streams.out)
+                return EXIT_FAILED
+            # An answer may take hours. Whoever has written to a Lease since then is alive.
+            now = await work.holders(request.lease, request.lease_namespace)
+            if _refuses([held for held in now if held not in holders], streams.err):
+                return EXIT_FAILED
         return await _let_all_go(work, finalized, streams)
 
 
-async def _alive(work: Release, request: ReleaseRequest, err: TextIO) -> list[LeaseHolder]:
-    """Who writes now, and would put the finalizer on again."""
-    holders = await work.holders(request.lease, request.lease_namespace)
+async def _renewing(
+    work: Release, holders: Sequence[LeaseHolder], err: TextIO
+) -> Sequence[LeaseHolder]:
+    """Which of them write now, and would put the finalizer on again."""
     if not holders:
-        return []
+        return ()
     names = ", ".join(f"{held.lease} by {held.holder}" for held in holders)
     wait_s = longest_s(holders)
-    print(f"Lease held: {names}; waiting {wait_s:g} s to see whether it is renewed", file=err)
+    _say(f"Lease held: {names}; waiting {wait_s:g} s to see whether it is renewed", err)
     return await work.renewing(holders)
 
 
-def _refusal(held: LeaseHolder) -> str:
-    return (
-        f"Lease {held.lease} is held by {held.holder}, which would put the finalizer on again; "
-        "scale the Deployment to 0 first"
-    )
+def _refuses(alive: Sequence[LeaseHolder], err: TextIO) -> bool:
+    """Whether replicas that are alive are in the way; says so of each."""
+    for held in alive:
+        _say(
+            f"vmsvc-grpc release: Lease {held.lease} is held by {held.holder}, which would put "
+            "the finalizer on again; scale the Deployment to 0 first",
+            err,
+        )
+    return bool(alive)
 
 
 def _agreed(finalized: Sequence[Finalized], host: str, streams: Streams) -> bool:
@@ -106,7 +116,7 @@ def _agreed(finalized: Sequence[Finalized], host: str, streams: Streams) -> bool
         f"Take our finalizer off {len(finalized)} VirtualMachineServices in {namespaces} "
         f"namespaces of {host}? [y/N] "
     )
-    print(question, end="", file=streams.out, flush=True)
+    _say(question, streams.out, end="")
     return streams.answers.readline().strip().lower() in ("y", "yes")
 
 
@@ -121,13 +131,18 @@ async def _let_all_go(work: Release, finalized: Sequence[Finalized], streams: St
                 raise  # Nobody answers, nor will anybody for the next one.
             refused += 1
             if refused <= REFUSALS_SHOWN_MAX:
-                print(f"vmsvc-grpc release: {one.key}: {error}", file=streams.err)
+                _say(f"vmsvc-grpc release: {one.key}: {error}", streams.err)
             continue
         if let_go:
-            print(f"released {one.key}", file=streams.out)
+            _say(f"released {one.key}", streams.out)
             released += 1
-    print(f"released {released} VirtualMachineServices", file=streams.out)
+    _say(f"released {released} VirtualMachineServices", streams.out)
     if not refused:
         return 0
-    print(f"vmsvc-grpc release: {refused} could not be released; try again", file=streams.err)
+    _say(f"vmsvc-grpc release: {refused} could not be released; try again", streams.err)
     return EXIT_FAILED
+
+
+def _say(text: str, stream: TextIO, *, end: str = "\n") -> None:
+    """Print a line. Names and errors in it are the API server's: they are cut and escaped."""
+    print(escaped(text), end=end, file=stream, flush=True)

@@ -9,7 +9,7 @@ import pty
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,6 +125,33 @@ async def test_it_asks_a_person(
     )
     assert status == (1 if left else 0)
     assert await uninstaller.finalizers() == {"a": left}
+
+
+class Waiting(Terminal):
+    """A person who takes a while to say yes: something happens meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__("y\n")
+        self._meanwhile = meanwhile
+
+    def readline(self, *size: Any) -> Any:
+        self._meanwhile()
+        return super().readline(*size)
+
+
+async def test_it_looks_at_the_lease_again_after_the_answer(
+    desk: Desk, uninstaller: Uninstaller
+) -> None:
+    await desk.vmservice("a", meta={"finalizers": [FINALIZER]})
+    loop = asyncio.get_running_loop()
+
+    def scaled_up() -> None:
+        taken = held(desk, "vmsvc-grpc", "vmsvc-grpc-7d9_new")
+        asyncio.run_coroutine_threadsafe(taken, loop).result(timeout=20)
+
+    assert await uninstaller.release(answers=Waiting(scaled_up)) == 1
+    assert "is held by vmsvc-grpc-7d9_new, which would put" in uninstaller.err
+    assert await uninstaller.finalizers() == {"a": [FINALIZER]}
 
 
 async def test_where_nobody_can_be_asked_it_does_nothing(

@@ -193,3 +193,51 @@ def test_both_refuse_the_same(resource: str, whole: Object, kube: Cluster) -> No
             if refused and not problems(kind, one) and not may_be_absent(kind, one, whole):
                 told.append(f"{what}: {answer.body}, and here it is right")
     assert not told, "\n" + "\n".join(told)
+
+
+TIMES = (
+    "",
+    "yesterday",
+    "2026-01-01",
+    "2026-01-01T00:00:00Z",
+    "2026-01-01t00:00:00z",
+    "2026-01-01T00:00:00.5+01:00",
+    "2026-01-01T00:00:00,5Z",
+    "2026-01-01T00:00:00.Z",
+    f"2026-01-01T00:00:00.{'1' * 40}Z",
+    "2026-01-01T0:00:00Z",
+    "2026-01-01T00:0:00Z",
+    "2026-1-01T00:00:00Z",
+    "2026-02-29T00:00:00Z",
+    "2024-02-29T00:00:00Z",
+    "0000-02-29T00:00:00Z",
+    "2026-01-01T24:00:00Z",
+    "2026-01-01T23:59:60Z",
+    "2026-01-01T00:00:00+24:60",
+    "2026-01-01T00:00:00+25:00",
+    "2026-01-01T00:00:00-00:61",
+    "2026-01-01T00:00:00+0100",
+    "2026-01-01T00:00:00",
+    "2026-01-01 00:00:00Z",
+    "2026-01-01T00:00:00Z ",
+)
+
+
+def test_both_take_the_same_for_a_time(kube: Cluster) -> None:
+    namespace = kube.create_namespace()
+    path = f"/apis/{GROUP}/v1alpha6/namespaces/{namespace}/virtualmachines"
+    unlike = []
+    with closing(kube.server.session()) as session:
+        for field in ("creationTimestamp", "deletionTimestamp"):
+            for value in (*TIMES, 5, None):
+                one = {
+                    "apiVersion": f"{GROUP}/v1alpha6",
+                    "kind": "VirtualMachine",
+                    "metadata": {"name": "web", field: value},
+                    "spec": {},
+                }
+                answer = session.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
+                taken = answer.status == HTTPStatus.CREATED
+                if taken == bool(problems(Kind.VIRTUAL_MACHINE, one)):
+                    unlike.append((field, value, answer.status))
+    assert not unlike

@@ -6,6 +6,7 @@ skipped. An object is read by the version that it names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from itertools import chain
@@ -55,6 +56,7 @@ from vmsvc_grpc.model.problem import (
 
 T = TypeVar("T")
 
+_MISSING = re.compile("Object missing required field `([^`]+)`")
 _TIME_CHARACTERS_MAX = 64  # RFC 3339, with nanoseconds, takes 35.
 _UID_CHARACTERS_MAX = 253  # An API server's take 36; each endpoint carries its VM's.
 
@@ -220,7 +222,7 @@ def object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
         uid=_uid(kind, key, meta),
         resource_version=meta.resource_version or "",
         generation=meta.generation or 0,
-        deleting=bool(meta.deletion_timestamp),
+        deleting=validate.is_time(meta.deletion_timestamp or ""),
         labels=meta.labels or {},
         annotations=meta.annotations or {},
         finalizers=tuple(meta.finalizers or ()),
@@ -247,7 +249,9 @@ def metadata_problems(untyped: Any) -> tuple[Problem, ...]:
 
 
 def _metadata_problems(meta: wire.Meta) -> Iterator[Problem]:
-    return validate.metadata_problems(
+    yield from validate.time_problems("metadata.creationTimestamp", meta.creation_timestamp)
+    yield from validate.time_problems("metadata.deletionTimestamp", meta.deletion_timestamp)
+    yield from validate.metadata_problems(
         meta.labels or {}, meta.annotations or {}, meta.finalizers or ()
     )
 
@@ -272,7 +276,7 @@ def _virtual_machine(given: wire.VirtualMachine) -> VirtualMachine:
         key=key,
         uid=_uid(kind, key, meta),
         labels=labels,
-        deleting=bool(meta.deletion_timestamp),
+        deleting=validate.is_time(meta.deletion_timestamp or ""),
         addresses=_reported_addresses(version, status),
         zone=_place(labels.get(ZONE_LABEL) or status.zone),
         region=_place(labels.get(REGION_LABEL)),
@@ -565,7 +569,10 @@ def _readable_meta(kind: Kind, convert: _Convert, error: msgspec.ValidationError
 def _shape_problem(error: msgspec.ValidationError) -> Problem:
     """The place and the flaw in msgspec's "Expected `int`, got `str` - at `$.spec.type`"."""
     text, _, place = str(error).partition(" - at `")
-    path = place.rstrip("`").removeprefix("$").removeprefix(".") or "(object)"
+    path = place.rstrip("`").removeprefix("$").removeprefix(".")
+    if missing := _MISSING.fullmatch(text):
+        return Problem(f"{path}.{missing[1]}".removeprefix("."), "is missing; it is required")
+    path = path or "(object)"
     # Every field may be null, so that need not be said.
     text = text.replace(" | null", "").replace("`", "'")
     return Problem(path, text[:1].lower() + text[1:])

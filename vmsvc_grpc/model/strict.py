@@ -24,6 +24,10 @@ _STEPS = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 # What these say depends on the type; where that is wrong, it would only confuse.
 _BY_TYPE = frozenset({"spec.ports", "spec.loadBalancerSourceRanges"})
 
+# Texts of a VMService's spec and its ports that mean something where they are left out.
+_WITH_DEFAULTS = frozenset({"type", "protocol"})
+_UNKNOWN = "(unknown)"
+
 
 class Located(NamedTuple):
     """A problem, and the path of its field."""
@@ -84,7 +88,9 @@ def _with_types(untyped: Mapping[str, Any], found: list[Fault]) -> dict[str, Any
     right: Any = dict(untyped)
     for fault in found:
         if fault.instead is not None:
-            right = _replaced(right, fault.path, fault.instead)
+            # An empty text would mean the default, and other fields be judged by that.
+            defaulted = fault.path[:1] == ("spec",) and fault.path[-1] in _WITH_DEFAULTS
+            right = _replaced(right, fault.path, _UNKNOWN if defaulted else fault.instead)
     mended: dict[str, Any] = right
     return mended
 

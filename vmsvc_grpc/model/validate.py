@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 
 from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, ServicePort, ServiceType
 from vmsvc_grpc.model.problem import Problem, quoted
@@ -18,6 +19,12 @@ _DNS_1035_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DNS_1123_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+# RFC 3339 as Go reads it: an hour may have one digit, a fraction any number and a comma, and
+# an offset be 24 hours and 60 minutes.
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([01]?[0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.,][0-9]+)?"
+    r"(Z|[+-]([01][0-9]|2[0-4]):([0-5][0-9]|60))"
+)
 _LABEL_MAX = 63  # RFC 1035, and Kubernetes for label names and values
 SUBDOMAIN_MAX = 253
 """How long the name of an object may be."""
@@ -52,6 +59,25 @@ def is_dns_1035_label(text: str) -> bool:
 def is_dns_1123_subdomain(text: str) -> bool:
     """Whether `text` may name an object."""
     return len(text) <= SUBDOMAIN_MAX and _DNS_1123_SUBDOMAIN.fullmatch(text) is not None
+
+
+def is_time(text: str) -> bool:
+    """Whether an API server takes `text` for a time (metav1.Time)."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return False
+    year, month, day = int(found[1]), int(found[2]), int(found[3])
+    try:
+        date(year or 4, month, day)  # Python has no year 0; that is a leap year, as 4 is.
+    except ValueError:
+        return False
+    return True
+
+
+def time_problems(field: str, text: str | None) -> Iterator[Problem]:
+    """What is wrong with a time of an object's metadata."""
+    if text is not None and not is_time(text):
+        yield Problem(field, f"{quoted(text)} is not a time; write it as in 2026-01-31T09:30:00Z")
 
 
 def name_problems(name: str) -> Iterator[Problem]:
@@ -97,6 +123,8 @@ def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[P
                 f"{path}.protocol", f"{quoted(port.protocol)} is not known; use TCP, UDP or SCTP"
             )
         names.setdefault(port.name, index)
+        if not _is_port(port.port):
+            continue  # Said above; two numbers that are no ports are not the same port.
         first = numbers.setdefault((port.protocol, port.port), index)
         if first != index:
             yield Problem(
@@ -122,8 +150,12 @@ def _port_name_problems(
         yield Problem(path, f"{quoted(name)} is also the name of spec.ports[{names[name]}]")
 
 
+def _is_port(number: int) -> bool:
+    return 1 <= number <= _PORT_MAX
+
+
 def _number_problems(path: str, number: int) -> Iterator[Problem]:
-    if not 1 <= number <= _PORT_MAX:
+    if not _is_port(number):
         yield Problem(path, f"{quoted(number)} is not a port; use 1 to {_PORT_MAX}")
 
 

@@ -44,6 +44,7 @@ class Meta(Shape):
     uid: str | None = None
     resource_version: str | None = None
     generation: Int64 | None = None
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     labels: Texts | None = None
     annotations: Texts | None = None

@@ -638,3 +638,18 @@ def test_reading_does_not_change_what_is_read() -> None:
     before = copy.deepcopy(untyped)
     parse(Kind.VIRTUAL_MACHINE_SERVICE, untyped)
     assert untyped == before
+
+
+@pytest.mark.parametrize("field", ["creationTimestamp", "deletionTimestamp"])
+def test_a_time_that_is_none_costs_the_object_and_deletes_nothing(field: str) -> None:
+    metadata = {"name": "web", field: "junk"}
+    head = {"apiVersion": f"{GROUP}/v1alpha6", "metadata": metadata}
+    with pytest.raises(ParseError, match=f"metadata.{field}: 'junk' is not a time"):
+        parse(Kind.VIRTUAL_MACHINE, {**head, "kind": "VirtualMachine"})
+    spec = {"ports": [{"port": 80}]}
+    service = parse(
+        Kind.VIRTUAL_MACHINE_SERVICE, {**head, "kind": "VirtualMachineService", "spec": spec}
+    )
+    assert isinstance(service, VirtualMachineService)
+    assert not service.meta.deleting
+    assert [problem.field for problem in service.problems] == [f"metadata.{field}"]

@@ -66,6 +66,30 @@ def fields(kind: Kind, spec: Any, **metadata: Any) -> list[str]:
             {"port": []}, {"name": 3}, ["metadata.name", "spec.port", "spec.ports"], id="no name"
         ),
         pytest.param("text", {}, ["spec"], id="a spec that is none"),
+        pytest.param(
+            {"ports": [{"name": "a", "port": "x"}, {"name": "b", "port": "y"}]},
+            {},
+            ["spec.ports[0].port", "spec.ports[1].port"],
+            id="two ports without a number are not the same port",
+        ),
+        pytest.param(
+            {"ports": [{"name": "a", "port": 1, "protocol": 6}, {"name": "b", "port": 1}]},
+            {},
+            ["spec.ports[0].protocol"],
+            id="a protocol of a wrong type is not the default one",
+        ),
+        pytest.param(
+            {"ports": [{"port": 1}], "type": 6, "loadBalancerSourceRanges": ["192.0.2.0/24"]},
+            {},
+            ["spec.type"],
+            id="a type of a wrong type is not the default one",
+        ),
+        pytest.param(
+            {"ports": [{"port": 1}]},
+            {"creationTimestamp": "yesterday", "deletionTimestamp": "2026-02-30T00:00:00Z"},
+            ["metadata.creationTimestamp", "metadata.deletionTimestamp"],
+            id="times that are none",
+        ),
     ],
 )
 def test_of_a_vmservice(spec: Any, metadata: dict[str, Any], expected: list[str]) -> None:
@@ -80,6 +104,12 @@ def test_of_a_vm() -> None:
         "metadata.labels",
         "metadata.annotations",
     ]
+
+
+def test_an_object_without_metadata_is_told_so_in_our_words() -> None:
+    untyped = {"apiVersion": f"{GROUP}/v1alpha6", "kind": "VirtualMachine"}
+    ((_, problem),) = problems(Kind.VIRTUAL_MACHINE, untyped)
+    assert str(problem) == "metadata: is missing; it is required"
 
 
 def test_an_object_with_very_many_faults_is_bounded() -> None:
