@@ -202,6 +202,7 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     return render.render(
         arguments.path,
         namespace=namespace,
+        file_bytes_max=given["manifest_bytes_max"],
         rules=_rules(given),
         held=Rules(copying=_copying(given), load_balancer_provider=given["load_balancer_provider"]),
         out=sys.stdout,

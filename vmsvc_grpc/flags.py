@@ -215,7 +215,15 @@ def _namespace(text: str) -> Flag:
     return Flag("--namespace", namespaces, text, None, "NAMESPACE", repeated=True)
 
 
-RENDER = [*RULES, _namespace("where an object is that names no namespace (default: default)")]
+def _manifest_bytes_max(text: str) -> Flag:
+    return Flag("--manifest-bytes-max", _count(), text, "16777216", "N")
+
+
+RENDER = [
+    *RULES,
+    _namespace("where an object is that names no namespace (default: default)"),
+    _manifest_bytes_max("bytes of a file, or of standard input, at most; a larger one is refused"),
+]
 
 _CONNECTION = [
     Flag(
@@ -372,12 +380,8 @@ SERVE = [
         "0.2",
         "SECONDS",
     ),
-    Flag(
-        "--manifest-bytes-max",
-        _count(),
-        "bytes of a manifest, at most; a larger one is reported, and what it held stays",
-        "16777216",
-        "N",
+    _manifest_bytes_max(
+        "bytes of a manifest, at most; a larger one is reported, and what it held stays"
     ),
     Flag(
         "--rescan-s",

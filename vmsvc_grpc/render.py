@@ -8,7 +8,8 @@ an object out for any flaw.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,16 +49,18 @@ def render(
     out: TextIO,
     err: TextIO,
     namespace: str = DEFAULT_NAMESPACE,
+    file_bytes_max: int = FilesSourceBounds().file_bytes_max,
 ) -> int:
     """Write what would be held to `out` as YAML, and problems to `err`; the exit status.
 
     `path` is a file, a directory, or "-" for standard input; `held` says what is held. Objects
-    that name no namespace are in `namespace`. All come sorted by namespace and name, the
+    that name no namespace are in `namespace`; no file, nor standard input, may hold more than
+    `file_bytes_max`. All come sorted by namespace and name, the
     Service before its Endpoints; each problem is a line, with file and line. The status is 1
     if an object is refused, something cannot be read, or there is no object; else 0: an
     address that cannot be used is a problem, and no more.
     """
-    reading = _Rendering(rules, err, namespace)
+    reading = _Rendering(rules, err, namespace, file_bytes_max)
     reading.read(path)
     children = _held(reading.cache, held)
     documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in children]
@@ -110,7 +113,9 @@ def _key(kind: Kind, untyped: dict[str, Any]) -> Key | None:
 class _Rendering:
     """Takes manifests into a cache, and reports what is wrong with them on the way."""
 
-    def __init__(self, rules: AddressRules, err: TextIO, namespace: str) -> None:
+    def __init__(
+        self, rules: AddressRules, err: TextIO, namespace: str, file_bytes_max: int
+    ) -> None:
         self.cache = Cache(rules, kinds=_KINDS, on_problems=self._object_problems)
         self.refused = False
         self._empty = True
@@ -118,6 +123,7 @@ class _Rendering:
         self._written: dict[ObjectId, _Manifest] = {}
         self._err = err
         self._namespace = namespace
+        self._file_bytes_max = file_bytes_max
 
     def read(self, path: str) -> None:
         """Take in all there is at a path."""
@@ -134,22 +140,36 @@ class _Rendering:
     def _contents(self, path: str) -> Iterator[tuple[str, bytes]]:
         root = Path(path)
         if path == "-":
-            yield _STANDARD_INPUT, sys.stdin.buffer.read()
+            yield from self._read(_STANDARD_INPUT, self._standard_input)
         elif not root.is_dir():
-            yield from self._content(root)
+            yield from self._read(str(root), partial(self._named, root))
         else:
             for found in tree.walk(root):
                 match found:
                     case tree.File(name):
-                        yield from self._content(root / name)
+                        yield from self._read(str(root / name), partial(self._found, root / name))
                     case tree.Unlisted(name, message):
                         self._refuse(f"{root / name}: cannot be listed: {message}")
 
-    def _content(self, path: Path) -> Iterator[tuple[str, bytes]]:
+    def _read(self, name: str, read: Callable[[], bytes]) -> Iterator[tuple[str, bytes]]:
         try:
-            yield str(path), tree.read_content(path, FilesSourceBounds().file_bytes_max).bytes
+            content = read()
         except OSError as error:
-            self._refuse(f"{path}: cannot be read: {system_reason(error)}")
+            self._refuse(f"{name}: cannot be read: {system_reason(error)}")
+        else:
+            yield name, content
+
+    def _standard_input(self) -> bytes:
+        return tree.read_bounded(sys.stdin.buffer, self._file_bytes_max)
+
+    def _named(self, path: Path) -> bytes:
+        """What somebody has named may be a pipe, as the shell's `<(...)` is."""
+        with path.open("rb") as opened:
+            return tree.read_bounded(opened, self._file_bytes_max)
+
+    def _found(self, path: Path) -> bytes:
+        """What was found in a directory must be a regular file: a pipe there might never end."""
+        return tree.read_content(path, self._file_bytes_max).bytes
 
     def _take(self, name: str, content: bytes) -> None:
         looked: dict[str, tuple[Position, Kind, dict[str, Any]]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from vmsvc_grpc.__main__ import main
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.copying import Copying
@@ -429,3 +431,31 @@ def test_an_address_that_cannot_be_used_is_told_and_refuses_nothing(tmp_path: Pa
     told = f"{path}: line 10: VirtualMachine shop/a: status.network.primaryIP4: '127.0.0.1' "
     assert result.err.startswith(told)
     assert [a["ip"] for a in result.objects[1]["subsets"][0]["addresses"]] == ["10.20.0.11"]
+
+
+def test_what_is_too_large_is_refused_by_the_bound_of_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also standard input, which may never end."""
+    text = vmservice("web")
+    path = written(tmp_path / "a.yaml", text)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    monkeypatch.setenv("VMSVC_GRPC_MANIFEST_BYTES_MAX", str(len(text) - 1))
+    told = f"cannot be read: it holds more than {len(text) - 1} bytes; split it\n"
+    for name, shown in ((path, path), (tmp_path, path), ("-", "standard input")):
+        assert main(["render", str(name)]) == 1
+        assert capsys.readouterr() == ("", f"{shown}: {told}")
+    assert main(["render", f"--manifest-bytes-max={len(text)}", str(path)]) == 0
+
+
+def test_a_pipe_that_is_named_is_read_and_one_in_a_directory_is_not(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, vmservice("web").encode())
+    os.close(writer)
+    try:
+        assert rendered(f"/dev/fd/{reader}").names == ["Service shop/web", "Endpoints shop/web"]
+    finally:
+        os.close(reader)
+    os.mkfifo(tmp_path / "a.yaml")
+    told = f"{tmp_path / 'a.yaml'}: cannot be read: it is not a regular file\n"
+    assert rendered(tmp_path) == (1, "", told)

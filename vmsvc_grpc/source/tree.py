@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from vmsvc_grpc import beneath
 from vmsvc_grpc.model.problem import system_reason
@@ -192,6 +192,14 @@ def _parent(file: Path, below: Path | None) -> Iterator[tuple[str | Path, int | 
         yield file.name, parent
 
 
+def read_bounded(opened: BinaryIO, bytes_max: int) -> bytes:
+    """All that comes from an open file or pipe. Raises OSError, also for too much."""
+    content = opened.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise OSError(errno.EFBIG, f"it holds more than {bytes_max} bytes; split it")
+    return content
+
+
 def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Content:
     """What a file holds. Blocks for as long as the disk takes, and lets other threads run.
 
@@ -206,8 +214,6 @@ def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Co
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        content = opened.read(bytes_max + 1)
-    if len(content) > bytes_max:
-        raise OSError(errno.EFBIG, f"it holds more than {bytes_max} bytes; split it")
+        content = read_bounded(opened, bytes_max)
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return Content(_signature(status), digest, content)
