@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
@@ -109,10 +110,10 @@ def read_objects(
 
     Raises ManifestError.
 
-    The items of a `List`, or of a list of one kind (`VirtualMachineList`), are objects
-    as any other. An object that cannot be read is a `Malformed` entry, or a flaw if not
-    even its name can; the others are not affected. Of two objects with one name, the
-    first counts.
+    As to kubectl, whatever has a kind and `items` is a list, and these are objects as any
+    other. An object that cannot be read is a `Malformed` entry, or a flaw if not even its
+    name can; the others are not affected. Of two objects with one name, the first counts.
+    What one of our limits leaves unread may be an object: then nothing of the text counts.
     """
     steps = reading(content, kinds, look, namespace=namespace)
     while True:
@@ -134,7 +135,7 @@ def reading(
 
     One text of several MiB in YAML takes a step of its own, at 30 ns a character.
     """
-    reader = _DocumentReader(_Asked(kinds, look, namespace))
+    reader = _DocumentReader(content, _Asked(kinds, look, namespace))
     for count, step in enumerate(document_steps(content)):
         match step:
             case Item():
@@ -151,8 +152,15 @@ def reading(
 # How much of what takes a few microseconds each is done in a step.
 _STEP_TRIFLES = 50
 
-_Found = Entry | Flaw | None
-"""What an object was read as; None if it is of no kind that was asked for."""
+
+class _Other(Enum):
+    """What else there may be in place of an object that was asked for."""
+
+    UNASKED = auto()  # An object of another kind.
+    LIST = auto()  # Its items come next.
+
+
+_Found = Entry | Flaw | _Other
 
 
 class _Asked(NamedTuple):
@@ -164,9 +172,10 @@ class _Asked(NamedTuple):
 
 
 class _DocumentReader:
-    """Takes documents in, and the items of lists before their document is known."""
+    """Takes documents in, and the items of lists before their document."""
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, content: bytes, asked: _Asked) -> None:
+        self._content = content
         self._asked = asked
         self._entries: dict[ObjectId, Entry] = {}
         self._flaws: list[Flaw] = []
@@ -175,9 +184,8 @@ class _DocumentReader:
         self._count = 0
         # As it was before the document that is being read.
         self._before = (0, 0, 0, 0, 0)
-        # Items that are of the kind that the list says, once it does.
-        self._unnamed: list[Item] = []
-        self._unnamed_size = 0
+        # By document, what a list leaves out of its items; once it was needed too early.
+        self._implied: Mapping[int, dict[str, str]] | None = None
 
     @property
     def contents(self) -> Contents:
@@ -191,14 +199,20 @@ class _DocumentReader:
             self._more_flaws += 1  # There may be millions.
         elif not _is_unnamed(item.value):
             yield from self._take(_place(item), item.value, item.size)
-        elif (implied := _implied(item.head)) is not None:
-            yield from self._take(_place(item), implied | item.value, item.size)
-        elif self._unnamed_size > OBJECT_SIZE_MAX:
-            flaw = "has no kind, and that of the list comes too late; put kind before items"
-            self._found(Flaw(str(_place(item)), flaw))
-        else:
-            self._unnamed.append(item)
-            self._unnamed_size += item.size + _ITEM_SIZE
+        elif (implied := (yield from self._implied_by(item))) is not None:
+            yield from self._take(_place(item), item.value | implied, item.size)
+
+    def _implied_by(self, item: Item) -> Generator[None, None, dict[str, str] | None]:
+        """What the item's list says of it; None if it turns out to be no list.
+
+        Keys may be in any order, and an API server's list have no kind in its items: with the
+        keys sorted, as `jq -S` writes them, the kind is the last thing to come.
+        """
+        if _text(item.head, "kind") and _text(item.head, "apiVersion"):
+            return _implied(item.head)
+        if self._implied is None:
+            self._implied = yield from _implied_by_document(self._content)
+        return self._implied.get(item.document)
 
     def restart(self) -> None:
         """Forget the items since the last document."""
@@ -206,87 +220,123 @@ class _DocumentReader:
         while len(self._entries) > entries:
             self._entries.popitem()
         del self._flaws[flaws:]
-        self._unnamed, self._unnamed_size = [], 0
 
     def document(self, document: Document) -> Iterator[None]:
         """Take in the next document, or what remains of a list, in steps. Raises ManifestError."""
         self._count_part(document.line)
         place = Position(document.index, document.line)
-        if document.listed and (implied := _implied(document.value)) is not None:
-            for item in self._unnamed:
-                yield from self._take(_place(item), implied | item.value, item.size)
-        else:
-            if document.listed:
-                self.restart()  # What has items and is no list is an object as any other.
-            if document.value is not None:
-                yield from self._take(place, document.value, document.size)
+        _refuse_cut(document.line, document.value, document.size)
+        if document.listed and not _text(document.value, "kind"):
+            self.restart()  # To kubectl it is nothing at all.
+            yield from self._take(place, document.value, document.size)
+        elif not document.listed and document.value is not None:
+            yield from self._take(place, document.value, document.size)
         if document.unread_line is not None:
             unread = f"line {document.unread_line}"
-            self._found(Flaw(unread, "is not read; begin a document with a line '---'"))
-        self._unnamed, self._unnamed_size = [], 0
+            flaw = Flaw(unread, "is not read; begin a document with a line '---'")
+            self._found(flaw, document.line)
         entries, flaws = len(self._entries), len(self._flaws)
         self._before = (entries, flaws, self._more_flaws, self._ignored, self._count)
 
     def _take(self, place: Position, value: Any, size: int) -> Iterator[None]:
         for nested, found in enumerate(_read(place, value, size, self._asked)):
             if nested:
-                self._count_part(place.line)  # It is a list within a list.
-            self._found(found)
-            if isinstance(found, Entry) or self._count % _STEP_TRIFLES == 0:
+                self._count_part(place.line)  # It is in a list within a list.
+            self._found(found, place.line)
+            if isinstance(found, Entry) or nested % _STEP_TRIFLES == _STEP_TRIFLES - 1:
                 yield
 
     def _count_part(self, line: int) -> None:
         self._count += 1
-        if self._count > PARTS_MAX:
-            message = f"more than {PARTS_MAX} documents and items of lists; split it"
-            raise ManifestError(message, line, 1)
+        _bound_parts(self._count, line)
 
-    def _found(self, found: _Found) -> None:
+    def _found(self, found: _Found, line: int) -> None:
         match found:
             case Entry():
-                self._found_object(found)
+                self._found_object(found, line)
             case Flaw() if len(self._flaws) < PROBLEMS_MAX:
                 self._flaws.append(found)
             case Flaw():
                 self._more_flaws += 1
-            case None:
+            case _Other.UNASKED:
                 self._ignored += 1
 
-    def _found_object(self, entry: Entry) -> None:
+    def _found_object(self, entry: Entry, line: int) -> None:
         first = self._entries.get(entry.id)
         if first is not None:
-            self._found(repeated(entry, first.place))
+            self._found(repeated(entry, first.place), line)
         elif len(self._entries) < OBJECTS_MAX:
             self._entries[entry.id] = entry
         else:
-            flaw = f"a file may define {OBJECTS_MAX} objects, and this is one more; split it"
-            self._found(Flaw(entry.place, flaw))
+            raise ManifestError(f"more than {OBJECTS_MAX} objects; split it", line, 1)
+
+
+def _implied_by_document(content: bytes) -> Generator[None, None, dict[int, dict[str, str]]]:
+    """What each list among a text's documents leaves out of its items, in steps.
+
+    Raises ManifestError.
+    """
+    implied = dict[int, dict[str, str]]()
+    parts = parts_before = 0
+    for count, step in enumerate(document_steps(content)):
+        match step:
+            case Item():
+                parts += 1
+                _bound_parts(parts, step.line)
+            case Restart():
+                parts = parts_before
+            case Document():
+                parts_before = parts = parts + 1
+                _bound_parts(parts, step.line)
+                if step.listed and _text(step.value, "kind"):
+                    implied[step.index] = _implied(step.value)
+        if step is None or count % _STEP_TRIFLES == 0:
+            yield
+    return implied
+
+
+def _bound_parts(count: int, line: int) -> None:
+    if count > PARTS_MAX:
+        message = f"more than {PARTS_MAX} documents and items of lists; split it"
+        raise ManifestError(message, line, 1)
 
 
 _TOO_LARGE = Problem(
     "(object)", f"takes more than {OBJECT_SIZE_MAX} characters; no API server holds as much"
 )
 
-# What an item costs beside its characters, in the same unit.
-_ITEM_SIZE = 20
+
+def _refuse_cut(line: int, value: Any, size: int) -> None:
+    """Raises ManifestError if it is too large for us to have read what it is."""
+    said = not isinstance(value, dict) or (_text(value, "apiVersion") and _text(value, "kind"))
+    if size > OBJECT_SIZE_MAX and not said:
+        raise _cut(line, "put apiVersion, kind and metadata.name first")
+
+
+def _cut(line: int, advice: str) -> ManifestError:
+    message = f"takes more than {OBJECT_SIZE_MAX} characters, and not all was read; {advice}"
+    return ManifestError(message, line, 1)
 
 
 def _place(item: Item) -> Position:
     return Position(item.document, item.line, (item.index,))
 
 
+def _text(value: Mapping[str, Any], key: str) -> str:
+    """The text there; empty if there is none. kubectl takes what is no text for none."""
+    text = value.get(key)
+    return text if isinstance(text, str) else ""
+
+
 def _is_unnamed(item: Any) -> bool:
     """Whether it is an object that does not say of which kind."""
-    return isinstance(item, dict) and not (item.get("kind") or item.get("apiVersion"))
+    return isinstance(item, dict) and not (_text(item, "kind") or _text(item, "apiVersion"))
 
 
-def _implied(value: Any) -> dict[str, str] | None:
-    """What a list, as the API server gives it, leaves out of its items; None if it is none."""
-    api_version, kind = value.get("apiVersion"), value.get("kind")
-    if not isinstance(api_version, str) or not isinstance(kind, str) or not kind.endswith("List"):
-        return None
-    item_kind = kind.removesuffix("List")
-    return {"apiVersion": api_version, "kind": item_kind} if item_kind else {}
+def _implied(head: Mapping[str, Any]) -> dict[str, str]:
+    """What a list, as the API server gives it, leaves out of its items."""
+    kind = _text(head, "kind").removesuffix("List")
+    return {"apiVersion": _text(head, "apiVersion"), "kind": kind}
 
 
 def repeated(entry: Entry, first: str) -> Flaw:
@@ -301,23 +351,34 @@ def _read(place: Position, value: Any, size: int, asked: _Asked) -> Iterator[_Fo
     if not isinstance(value, dict):
         yield Flaw(str(place), "is not an object; it must be a mapping with apiVersion and kind")
         return
-    api_version, kind_text = value.get("apiVersion"), value.get("kind")
-    if not isinstance(api_version, str) or not isinstance(kind_text, str):
-        yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
-        return
-    implied, items = _implied(value), value.get("items")
-    if implied is not None and isinstance(items, list):
-        for index, item in enumerate(items):
-            whole = implied | item if _is_unnamed(item) else item
+    _refuse_cut(place.line, value, size)
+    api_version, kind_text = _text(value, "apiVersion"), _text(value, "kind")
+    if kind_text and _is_list(place, value):
+        if size > OBJECT_SIZE_MAX:
+            raise _cut(place.line, "put the items of a list within a list into the outer one")
+        yield _Other.LIST
+        implied = _implied(value)
+        for index, item in enumerate(value["items"] or ()):
+            whole = item | implied if _is_unnamed(item) else item
             yield from _read(place.item(index), whole, size, asked)
+    elif not (api_version and kind_text):
+        yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
     else:
         kind = kind_of(api_version, kind_text)
         if kind is None or kind not in asked.kinds:
-            yield None
+            yield _Other.UNASKED
             return
         whole = _in_namespace(value, asked.namespace)
         asked.look(place, kind, whole)
-        yield _entry(str(place), kind, whole, size)
+        yield _entry(place, kind, whole, size)
+
+
+def _is_list(place: Position, value: dict[str, Any]) -> bool:
+    """Whether kubectl takes it for a list, whatever its kind is called.
+
+    To its decoder of documents, `items: null` are no items; to that of items they are a field.
+    """
+    return isinstance(value.get("items", 0), list if place.items else list | None)
 
 
 def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
@@ -330,13 +391,15 @@ def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
     return value | {"metadata": metadata | {"namespace": namespace}}
 
 
-def _entry(place: str, kind: Kind, value: Any, size: int) -> Entry | Flaw:
+def _entry(place: Position, kind: Kind, value: Any, size: int) -> Entry | Flaw:
     try:
         if size > OBJECT_SIZE_MAX:
             raise unread(kind, value, _TOO_LARGE)
         object_ = parse(kind, value)
     except ParseError as error:
-        if error.key is None:
-            return Flaw(place, f"{kind.value} (unnamed): {error.problem}")
-        return Entry((kind, error.key), place, Malformed(kind, error.key, error.problem))
-    return Entry((kind, object_.key), place, Apply(object_))
+        if error.key is not None:
+            return Entry((kind, error.key), str(place), Malformed(kind, error.key, error.problem))
+        if size > OBJECT_SIZE_MAX:
+            raise _cut(place.line, "put apiVersion, kind and metadata.name first") from None
+        return Flaw(str(place), f"{kind.value} (unnamed): {error.problem}")
+    return Entry((kind, object_.key), str(place), Apply(object_))

@@ -198,23 +198,68 @@ VMS = "vmoperator.vmware.com/v1alpha6"
         pytest.param("items: [%s]\napiVersion: %s\nkind: VirtualMachineList\n", id="YAML"),
     ],
 )
-@pytest.mark.parametrize("filling", ["", '{"metadata": {"name": "%s"}}, ' % ("x" * 200_000)])
-def test_the_kind_of_a_list_may_come_after_its_items(text: str, filling: str) -> None:
-    items = filling + '{"metadata": {"name": "a"}}, {"kind": "Pod", "apiVersion": "v1"}'
+@pytest.mark.parametrize("large", [0, 10])
+def test_the_kind_of_a_list_may_come_after_its_items(text: str, large: int) -> None:
+    annotation = "x" * (OBJECT_SIZE_MAX // 8)
+    items = '{"metadata": {"name": "a"}}, {"kind": "Pod", "apiVersion": "v1"}'
+    for index in range(large):  # More than one object may hold.
+        items += f', {{"metadata": {{"annotations": {{"a": "{annotation}"}}, "name": "b{index}"}}}}'
     contents = read_objects((text % (items, VMS)).encode(), KINDS)
-    assert names(contents) == ["VirtualMachine default/a"]
+    assert names(contents) == [
+        "VirtualMachine default/a",
+        *(f"VirtualMachine default/b{index}" for index in range(large)),
+    ]
     assert contents.ignored == 1
-    assert len(contents.flaws) == bool(filling)
-
-
-@pytest.mark.parametrize("kind", ["Menu", "VirtualMachineService"])
-def test_what_has_items_and_is_no_list_is_an_object(kind: str) -> None:
-    text = f"items: [soup, {{apiVersion: {VMS}, kind: VirtualMachine, metadata: {{name: a}}}}]\n"
-    text += f"apiVersion: {VMS}\nkind: {kind}\nmetadata: {{name: b}}\n"
-    contents = read_objects(text.encode(), KINDS)
-    assert names(contents) == [f"{kind} default/b"] * (kind != "Menu")
-    assert contents.ignored == (kind == "Menu")
     assert contents.flaws == ()
+
+
+def test_lists_say_of_their_own_items_what_they_are() -> None:
+    text = "---\n".join(
+        f"items: [{{metadata: {{name: a}}}}]\nkind: {kind}List\napiVersion: {VMS}\n"
+        for kind in ("VirtualMachine", "Menu", "VirtualMachineService")
+    )
+    contents = read_objects(text.encode(), KINDS)
+    assert names(contents) == ["VirtualMachine default/a", "VirtualMachineService default/a"]
+    assert contents.ignored == 1
+
+
+ITEM = f"{{apiVersion: {VMS}, kind: VirtualMachine, metadata: {{name: a}}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        pytest.param(f"kind: List\nitems: [{ITEM}]\n", ["a"], id="no apiVersion"),
+        pytest.param(f"apiVersion: v1\nkind: list\nitems: [{ITEM}]\n", ["a"], id="a small letter"),
+        pytest.param(f"items: [{ITEM}]\nkind: ResourceBundle\n", ["a"], id="any kind"),
+        pytest.param(VM % "b" + f"items: [{ITEM}]\n", ["a"], id="a VM with items"),
+        pytest.param(VM % "b" + "items: []\n", [], id="a VM with an empty list"),
+        pytest.param(VM % "b" + "items: null\n", [], id="a VM with items that are null"),
+        pytest.param(VM % "b" + "items: {}\n", ["b"], id="items that are no list"),
+        pytest.param(
+            f"kind: List\nitems: [{{kind: VirtualMachine, apiVersion: {VMS}, "
+            "metadata: {name: b}, items: null}]\n",
+            ["b"],
+            id="an item with items that are null",
+        ),
+        pytest.param(
+            f"kind: VirtualMachineList\napiVersion: {VMS}\nitems: [{{kind: null, "
+            "metadata: {name: b}}]\n",
+            ["b"],
+            id="an item whose kind is null",
+        ),
+    ],
+)
+def test_whatever_has_a_kind_and_items_is_a_list(text: str, read: list[str]) -> None:
+    contents = read_objects(text.encode(), KINDS)
+    assert names(contents) == [f"VirtualMachine default/{name}" for name in read]
+    assert (contents.ignored, contents.flaws) == (0, ())
+
+
+def test_a_list_without_a_kind_is_nothing() -> None:
+    contents = read_objects(f"items: [soup, {ITEM}]\n".encode(), KINDS)
+    assert names(contents) == []
+    assert len(contents.flaws) == 1
 
 
 @pytest.mark.parametrize(
@@ -268,9 +313,54 @@ def test_a_file_defines_so_many_objects_and_no_more(monkeypatch: pytest.MonkeyPa
         "which counts; remove one of them"
         for name, number, line in (("a", 1, 1), ("b", 2, 4))
     ]
-    contents = read_objects("---\n".join(VM % name for name in "abc").encode(), KINDS)
-    assert names(contents) == ["VirtualMachine default/a", "VirtualMachine default/b"]
-    assert "2 objects, and this is one more" in contents.flaws[0].message
+    with pytest.raises(ManifestError, match="more than 2 objects; split it"):
+        read_objects("---\n".join(VM % name for name in "abc").encode(), KINDS)
+
+
+LARGE = "x" * (OBJECT_SIZE_MAX + 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            f"apiVersion: {VMS}\nkind: VirtualMachine\nmetadata: {{annotations: {{a: {LARGE}}}, "
+            "name: a}\n",
+            id="the name",
+        ),
+        pytest.param(f"data: {LARGE}\n{VM % 'a'}", id="the kind"),
+        pytest.param(
+            f"metadata: {{a: {LARGE}}}\nitems: [{ITEM}]\nkind: List\n", id="the kind of a list"
+        ),
+        pytest.param(
+            f"kind: List\nitems: [{{kind: List, apiVersion: v1, items: [{{a: {LARGE}}}, {ITEM}]}}]",
+            id="items of a list within a list",
+        ),
+    ],
+)
+def test_what_is_too_large_for_us_to_know_what_it_is_is_refused(text: str) -> None:
+    with pytest.raises(ManifestError, match="not all was read"):
+        read_objects(text.encode(), KINDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        pytest.param(
+            f"items: [{'{a: 1},' * 5_000}]\nkind: VirtualMachineList\napiVersion: {VMS}\n",
+            2,
+            id="items without a name before their kind",
+        ),
+        pytest.param(
+            LIST % LIST % ",".join(['{"a": 1}'] * 5_000), 1, id="a list of them within a list"
+        ),
+        pytest.param(
+            LIST % LIST % ",".join([LIST % ""] * 5_000), 1, id="empty lists in a list within a list"
+        ),
+    ],
+)
+def test_reading_takes_a_break_whatever_it_finds(text: str, passes: int) -> None:
+    assert sum(1 for _ in reading(text.encode(), KINDS)) >= passes * 5_000 // 50
 
 
 def test_an_object_that_is_too_large_costs_itself() -> None:
