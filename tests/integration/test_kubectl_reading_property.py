@@ -57,7 +57,7 @@ SAMPLES = {
     "a list in a list": b"items: [{apiVersion: v1, kind: x, items: [%s]}]\nkind: List\n" % ITEM,
     "a list of another kind": b"items: [%s]\nkind: Foo\n" % ITEM,
     "an object with an empty list": b"items: []\n---\nkind: Endpoints\napiVersion: v1\n",
-    "an object with items that are null": b"kind: Service\nitems: null\n",
+    "an object with items that are null": b"items: null\n---\nkind: Endpoints\napiVersion: v1\n",
     "an item with items that are null": b"items: [{apiVersion: v1, kind: Service, items: null}]\n"
     b"kind: List\n",
     "an item whose kind is null": b"items: [{kind: null, x: 1}]\nkind: ServiceList\n",
@@ -71,7 +71,7 @@ def whole(sample: bytes) -> bytes:
     if sample.lstrip()[:1] in (b"{", b"-") or b"\0" in sample:
         return sample
     mark = b"\xef\xbb\xbf" if sample.startswith(b"\xef\xbb\xbf") else b""
-    kind = b"" if sample.startswith(b"items") else b"kind: Service\n"
+    kind = b"" if sample.startswith(b"items: [{") else b"kind: Service\n"
     return mark + kind + b"apiVersion: v1\n" + sample.removeprefix(mark)
 
 
