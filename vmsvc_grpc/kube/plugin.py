@@ -127,7 +127,7 @@ class _Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._environ,
-            # It and what it starts end together.
+            # Where we end it, what it started ends with it.
             start_new_session=True,
         )
         assert process.stdout is not None, "it is a pipe"
@@ -140,10 +140,12 @@ class _Run:
             while process.poll() is None:
                 self._check(deadline)
                 self._stopped.wait(_POLL_S)
-        finally:
+        except BaseException:
+            # Only here: one that ends by itself may leave an agent behind, which is the user's.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            raise
         return process.returncode, *printed
 
     def _printed(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -207,17 +209,68 @@ async def test_what_it_is_given(tmp_path: Path) -> None:
     assert access.authorization == f"Bearer v..False.https://10.0.0.1:6443.{V1}"
 
 
-async def test_what_it_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
-    """An agent that keeps its outputs open. It ends with the plugin, like all that this began."""
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Path]:
+    """Where a plugin writes the number of its agent, which is ended after the test."""
+    file = tmp_path / "pid"
+    yield file
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("last", "gives"),
+    [
+        pytest.param("", True, id="it gives a token"),
+        pytest.param("; sys.exit('no session')", False, id="it fails"),
+    ],
+)
+async def test_what_it_leaves_in_the_background_goes_on_and_is_not_waited_for(
+    last: str, gives: bool, agent: Path, tmp_path: Path
+) -> None:
+    """An agent that keeps the plugin's outputs open."""
     text = (
         "import subprocess, sys\n"
         "agent = subprocess.Popen(['sleep', '60'])\n"
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(agent.pid))\n"
-        f"sys.stdout.write({answer(token='t')!r} + ' ' * 9_000)"
+        f"open({str(agent)!r}, 'w').write(str(agent.pid))\n"
+        f"sys.stdout.write({answer(token='t')!r} + ' ' * 9_000){last}"
     )
-    access = await kubeconfig(tmp_path, script(text), bounds=PluginBounds(plugin_s=10.0)).load()
-    assert access.authorization == "Bearer t"
-    await until(lambda: not runs(int((tmp_path / "pid").read_text())))
+    loading = kubeconfig(tmp_path, script(text), bounds=PluginBounds(plugin_s=10.0)).load()
+    if gives:
+        assert (await loading).authorization == "Bearer t"
+    else:
+        with pytest.raises(NoApiServer, match="no session"):
+            await loading
+    assert runs(_number(agent))
+    # Nothing of ours waits for its outputs any more.
+    assert not _pipes("self") & _pipes(str(_number(agent)))
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text())
+
+
+def _pipes(process: str) -> set[str]:
+    """The pipes that a process has open, by the kernel's names."""
+    names = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            names.add(str(file.readlink()))
+    return {name for name in names if name.startswith("pipe:")}
+
+
+async def test_what_one_that_prints_too_much_has_started_ends_with_it(
+    agent: Path, tmp_path: Path
+) -> None:
+    text = (
+        "import subprocess, sys\n"
+        "agent = subprocess.Popen(['sleep', '60'])\n"
+        f"open({str(agent)!r}, 'w').write(str(agent.pid))\n"
+        "while True: sys.stdout.write('x' * 100000)"
+    )
+    with pytest.raises(NoApiServer, match="printed more than 10000 bytes"):
+        await kubeconfig(tmp_path, script(text)).load()
+    await until(lambda: not runs(_number(agent)))
 
 
 async def test_a_command_with_a_slash_is_beside_the_kubeconfig(tmp_path: Path) -> None:
