@@ -50,14 +50,18 @@ class Patience:
     """Bounds of a disagreement.
 
     What was changed back `rounds_max` times in a row is left alone for `pause_first_s`,
-    which doubles at each vain attempt up to `pause_max_s`. What stays as it was written
-    for `quiet_s` is no matter of disagreement, or no longer.
+    which doubles at each vain attempt up to `pause_max_s`. What stayed as it was written
+    for `memory_s` before was not changed back: a person may edit it now and then.
+
+    The disagreement is over once all stayed as written for `quiet_s`, and for twice as long
+    as it ever stayed before it was changed back: a tool may come by every few minutes only.
     """
 
     rounds_max: int = 3
     pause_first_s: float = 10.0
     pause_max_s: float = 600.0
     quiet_s: float = 60.0
+    memory_s: float = 3600.0
 
 
 @dataclass(slots=True)
@@ -69,7 +73,8 @@ class _Record:
     each (Kubernetes deletes the Endpoints of a Service that is deleted) is no disagreement.
 
     `pause_s` is 0 until we have yielded once; then `fields` are those in dispute, and
-    `until` is when the next attempt may be made.
+    `until` is when the next attempt may be made. `stayed_s` is the longest time for which all
+    was as written before it was changed back.
     """
 
     after: Held | None
@@ -80,10 +85,15 @@ class _Record:
     fields: frozenset[PatchPath] = frozenset()
     writer: str | None = None
     quiet_since: float | None = None
+    stayed_s: float = 0.0
 
     @property
     def disputed(self) -> bool:
         return self.pause_s > 0
+
+    def settle(self) -> None:
+        """The dispute is over; if it is changed back once more, it is on again."""
+        self.pause_s, self.fields, self.writer = 0.0, frozenset(), None
 
 
 class Yielding:
@@ -103,10 +113,12 @@ class Yielding:
         changes = list(changes)
         planned = set(map(target, changes))
         for about, record in list(records.items()):
-            if record.quiet_since is not None and now >= record.quiet_since + self._quiet_s:
+            if record.quiet_since is None:
+                record.quiet_since = None if about in planned else now
+            elif now >= record.quiet_since + self._patience.memory_s:
                 del records[about]
-            elif record.quiet_since is None and about not in planned:
-                record.quiet_since = now
+            elif record.disputed and now >= self._over(record, record.quiet_since):
+                record.settle()
         if not records:
             self._records.pop(service, None)
         return [c for c in changes if self._may_be_made(records.get(target(c)), c, now)]
@@ -114,9 +126,13 @@ class Yielding:
     def _may_be_made(self, record: _Record | None, change: Change, now: float) -> bool:
         if record is None:
             return True
+        stayed_s = 0.0 if record.quiet_since is None else now - record.quiet_since
         record.quiet_since = None
         changed_back = _changed_back(record.after, change)
-        if changed_back is None or not self._tires(record, changed_back):
+        if changed_back is None:
+            return True
+        record.stayed_s = max(record.stayed_s, stayed_s)
+        if not self._tires(record, changed_back):
             return True
         record.fields |= changed_back - {_WHOLE}
         if record.until <= record.at:
@@ -172,15 +188,16 @@ class Yielding:
     def due(self, service: Key, now: float) -> float | None:
         """When a service is to be looked at again, even if nothing happens to it."""
         times = [
-            record.until if record.quiet_since is None else record.quiet_since + self._quiet_s
+            record.until if record.quiet_since is None else self._over(record, record.quiet_since)
             for record in self._records.get(service, {}).values()
             if record.disputed
         ]
         return max(now, min(times)) if times else None
 
-    @property
-    def _quiet_s(self) -> float:
-        return self._patience.quiet_s
+    def _over(self, record: _Record, quiet_since: float) -> float:
+        """When a dispute is over if all stays as it has been since then."""
+        quiet_s = max(self._patience.quiet_s, 2 * record.stayed_s)
+        return quiet_since + min(quiet_s, self._patience.memory_s)
 
     def _expire(self, now: float) -> None:
         """Drop what was written long ago and stayed: a few services each time, in turns."""
@@ -189,7 +206,7 @@ class Yielding:
             kept = {
                 about: record
                 for about, record in records.items()
-                if record.disputed or now < record.at + 2 * self._quiet_s
+                if record.disputed or now < record.at + self._patience.memory_s
             }
             if kept:
                 self._records[service] = kept
