@@ -138,6 +138,8 @@ NOT_OUR_SLICE = "no VirtualMachineService controls the slice, or its managed-by 
 LABEL = "the managed-by label of its slices is vmsvc-grpc"
 SHAPE = "its Services have no selector, and are of type ClusterIP or LoadBalancer"
 EXTERNAL_IPS = "it gives no Service external IPs"
+FILLED = "Kubernetes filled these Endpoints from Pods; if nobody needs them, delete them"
+API_SERVER = "Service and Endpoints default/kubernetes are the API server's own"
 
 
 def _refused(response: Response, says: str) -> bool:
@@ -208,6 +210,27 @@ def _let_go(_: str) -> Object:
     return {"metadata": {"ownerReferences": None}}
 
 
+def _marked(make: Make, kind: str, **marks: str) -> Make:
+    """One with labels or annotations of `endpoints.kubernetes.io/`."""
+    given = {f"endpoints.kubernetes.io/{key.replace('_', '-')}": to for key, to in marks.items()}
+
+    def marked(name: str) -> Object:
+        body = make(name)
+        return body | {"metadata": body["metadata"] | {kind: given}}
+
+    return marked
+
+
+def _of_pods(*owners: Mapping[str, Any], field: str = "addresses") -> Make:
+    """Endpoints with addresses of Pods, with owners as `_of` has them."""
+    pod = {"ip": "192.0.2.1", "targetRef": {"kind": "Pod", "name": "web-0"}}
+    subsets = [{field: [pod], "ports": PORTS}]
+    return lambda name: _of(endpoints, *owners)(name) | {"subsets": subsets}
+
+
+FILLED_SINCE = {"last_change_trigger_time": "2026-08-01T00:00:00Z"}
+
+
 def _spec(**fields: Any) -> Make:
     return lambda name: _adopted(name) | {"spec": fields}
 
@@ -265,6 +288,34 @@ def _spec(**fields: Any) -> Make:
         pytest.param(
             _of(service, **SERVES_PODS), _spec(selector=None), ANOTHERS, id="one that serves Pods"
         ),
+        pytest.param(
+            _marked(ENDPOINTS, "labels", managed_by="endpoint-controller"),
+            _adopted,
+            FILLED,
+            id="Endpoints that Kubernetes manages",
+        ),
+        pytest.param(
+            _marked(ENDPOINTS, "annotations", **FILLED_SINCE),
+            _adopted,
+            FILLED,
+            id="Endpoints that Kubernetes before 1.33 manages",
+        ),
+        pytest.param(_of_pods(), _adopted, FILLED, id="Endpoints of Pods"),
+        pytest.param(
+            _of_pods(field="notReadyAddresses"), _adopted, FILLED, id="of Pods that are not ready"
+        ),
+        pytest.param(
+            _of_pods(NOT_CONTROLLING), _adopted, FILLED, id="of Pods, and a VMService owns them"
+        ),
+        pytest.param(
+            _marked(_of_pods({}), "labels", managed_by="endpoint-controller"),
+            _adopted,
+            "",
+            id="ours that Kubernetes filled while a selector was there",
+        ),
+        pytest.param(
+            lambda name: endpoints(name) | {"subsets": []}, _adopted, "", id="of nobody, and empty"
+        ),
         pytest.param(SLICE, _adopted, NOT_OUR_SLICE, id="a slice of nobody is taken"),
         pytest.param(
             _of(endpoint_slice, {}, managed_by="other"),
@@ -291,6 +342,30 @@ def test_what_it_may_update(account: Account, before: Make, patch: Make, says: s
     assert made.status == 201, made
     path = _path(held, made.body["metadata"]["name"])
     _checked(account.write("PATCH", path, patch(name)), says, 200)
+
+
+@pytest.mark.parametrize("kind", ["services", "endpoints"])
+def test_the_api_servers_own_service_is_not_adopted(account: Account, kind: str) -> None:
+    plural = f"/api/v1/namespaces/default/{kind}"
+    path = f"{plural}/kubernetes"
+    if kind == "endpoints":  # An API server that listens on loopback has none.
+        held = endpoints("kubernetes")
+        awaited(lambda: account.administer("POST", plural, held).status in (201, 409))
+    _checked(account.write("PATCH", path, _adopted("kubernetes")), API_SERVER, 200)
+
+
+@pytest.mark.parametrize(
+    "make", [OUR_SERVICE, OUR_ENDPOINTS, OUR_SLICE], ids=["Service", "Endpoints", "slice"]
+)
+def test_nor_is_anything_made_for_it(account: Account, make: Make) -> None:
+    body = make("kubernetes")
+    path = _path(body).replace(f"/{SHOP}/", "/default/")
+    _checked(account.write("POST", path, body), API_SERVER, 201)
+
+
+def test_the_name_is_as_any_other_in_another_namespace(account: Account) -> None:
+    body = OUR_SERVICE("kubernetes")
+    _checked(account.write("POST", _path(body), body), "", 201)
 
 
 @pytest.mark.parametrize(

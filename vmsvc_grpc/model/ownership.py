@@ -33,7 +33,7 @@ from vmsvc_grpc.model.objects import (
 HELD_FOR = "vmsvc-grpc/held-for"
 """The annotation that names the VMService of an object in a directory, in place of a reference."""
 
-# Nobody owns it and it selects nothing, so it looks like one to adopt.
+# Nobody owns its Service and Endpoints, and it selects nothing: both look like some to adopt.
 _API_SERVER = Key("default", "kubernetes")
 
 
@@ -140,7 +140,7 @@ class Obstacle(Enum):
 def obstacle(child: StoredService | StoredEndpoints, uid: str) -> Obstacle | None:
     """Why the VMService of the object's name and of that uid may not write it; None if it may."""
     owner = child.meta.controller
-    if isinstance(child, StoredService) and child.key == _API_SERVER:
+    if child.key == _API_SERVER:
         return Obstacle.API_SERVER
     if owner is not None:
         return None if is_of_namesake(owner, child.meta) else Obstacle.CONTROLLER

@@ -47,12 +47,16 @@ def service_in_the_way(stored: StoredService | None, uid: str) -> Failure | None
 
 
 def endpoints_in_the_way(stored: StoredEndpoints | None, uid: str) -> Failure | None:
-    """Why the Endpoints stay as they are: another than the VMService of `uid` controls them."""
-    if stored is None or obstacle(stored, uid) is None:
+    """Why the Endpoints stay as they are: they are not for the VMService of `uid`."""
+    found = obstacle(stored, uid) if stored else None
+    if stored is None or found is None:
         return None
+    reason, remedy = "are the API server's own", ""
+    if found is Obstacle.CONTROLLER:
+        reason, remedy = f"are controlled by {_controller(stored)}", "delete them, or "
     message = (
-        f"Endpoints {stored.key} are controlled by {_controller(stored)} and stay as they are; "
-        "delete them, or give the VirtualMachineService another name"
+        f"Endpoints {stored.key} {reason} and stay as they are; "
+        f"{remedy}give the VirtualMachineService another name"
     )
     return Failure("EndpointsNotOurs", message)
 

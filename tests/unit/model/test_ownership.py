@@ -172,6 +172,16 @@ def test_whose_an_object_is(
             Obstacle.API_SERVER,
             id="the API server's own, though nobody controls it",
         ),
+        pytest.param(
+            StoredEndpoints(meta=meta(key=Key("default", "kubernetes"))),
+            Obstacle.API_SERVER,
+            id="the API server's own Endpoints",
+        ),
+        pytest.param(
+            StoredEndpoints(meta=meta(owner(name="kubernetes"), key=Key("default", "kubernetes"))),
+            Obstacle.API_SERVER,
+            id="or what a VMService has taken of them",
+        ),
         pytest.param(StoredEndpoints(meta=meta()), None, id="Endpoints of nobody"),
         pytest.param(StoredEndpoints(meta=meta(OURS)), None, id="our Endpoints"),
         pytest.param(StoredEndpoints(meta=meta(FORMER)), None, id="a former one's Endpoints"),
