@@ -186,7 +186,7 @@ class FilesSource:
     def owner(self, kind: Kind, key: Key) -> str | None:
         """The file that the object is in, or was until now."""
         path = self._union.holder((kind, key))
-        return None if path is None else escaped(_shown(path))
+        return None if path is None else escaped(tree.shown(path))
 
     @property
     def ignored(self) -> int:
@@ -428,7 +428,7 @@ class FilesSource:
             "until there is one again, or the directory is removed"
         )
         outermost = (path for path in sorted(vacated) if vacated.isdisjoint(_above(path)))
-        problems = [FileProblem(_shown(path), "", message) for path in outermost]
+        problems = [FileProblem(tree.shown(path), "", message) for path in outermost]
         self._problems.put(_VACATED, problems)
         self._vacated = vacated
 
@@ -573,7 +573,7 @@ class FilesSource:
         """The bytes of an unsettled file, or what to hold instead; None if there is no file."""
         found = looked_at.signature
         if isinstance(found, Oddity):
-            problem = FileProblem(_shown(path), "", f"{found.text}; it is left out")
+            problem = FileProblem(tree.shown(path), "", f"{found.text}; it is left out")
             return _HeldFile(found, b"", problem)
         bytes_max = self._bounds.file_bytes_max
         read = partial(tree.read_content, self._root / path, bytes_max, below=self._below)
@@ -584,7 +584,9 @@ class FilesSource:
             return None
         except OSError as error:
             message = f"cannot be read: {system_reason(error)}"
-            return _HeldFile(None, b"", FileProblem(_shown(path), "", message, hides_objects=True))
+            return _HeldFile(
+                None, b"", FileProblem(tree.shown(path), "", message, hides_objects=True)
+            )
 
     async def _read(
         self, path: str, content: bytes, *, large: bool
@@ -665,7 +667,7 @@ class FilesSource:
                 problems = [held.problem]
             else:
                 contents = self._union.contents(path)
-                problems = [FileProblem(_shown(path), *flaw) for flaw in contents.flaws]
+                problems = [FileProblem(tree.shown(path), *flaw) for flaw in contents.flaws]
                 more = contents.more_flaws
             repeats = self._union.repeats(path)
             problems += (self._repeat(id_, path) for id_ in islice(repeats, PROBLEMS_MAX))
@@ -673,7 +675,7 @@ class FilesSource:
             self._problems.put(path, problems, more=more)
 
     def _repeat(self, id_: ObjectId, path: str) -> FileProblem:
-        return FileProblem(_shown(path), *self._union.repeat(id_, path))
+        return FileProblem(tree.shown(path), *self._union.repeat(id_, path))
 
 
 def _gone_on(steps: Generator[None, None, Contents], slice_s: float) -> Contents | None:
@@ -701,7 +703,7 @@ def _if_another(
 
 def _problem(path: str, error: ManifestError) -> FileProblem:
     place = f"line {error.line}, column {error.column}"
-    return FileProblem(_shown(path), place, error.message, hides_objects=True)
+    return FileProblem(tree.shown(path), place, error.message, hides_objects=True)
 
 
 def _emptied(path: str, contents: Contents) -> FileProblem:
@@ -710,7 +712,7 @@ def _emptied(path: str, contents: Contents) -> FileProblem:
         f"holds no object any more{f', as its first {flaw.message}' if flaw else ''}; what it held "
         "stays until it holds one again, or is removed"
     )
-    return FileProblem(_shown(path), flaw.place if flaw else "", message)
+    return FileProblem(tree.shown(path), flaw.place if flaw else "", message)
 
 
 def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
@@ -721,7 +723,7 @@ def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
     # nobody but root may look.
     may_hold = unlisted.path.rpartition("/")[2] != "lost+found"
     message = f"cannot be listed: {unlisted.message}"
-    return FileProblem(_shown(unlisted.path), "", message, hides_objects=may_hold)
+    return FileProblem(tree.shown(unlisted.path), "", message, hides_objects=may_hold)
 
 
 def _above(path: str) -> Iterator[str]:
@@ -729,8 +731,3 @@ def _above(path: str) -> Iterator[str]:
     while path:
         path = path.rpartition("/")[0]
         yield path
-
-
-def _shown(path: str) -> str:
-    """A path as a person may read it: a name may be bytes that are no text."""
-    return os.fsencode(path).decode(errors="backslashreplace") or "."

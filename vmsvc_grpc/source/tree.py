@@ -217,3 +217,8 @@ def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Co
         content = read_bounded(opened, bytes_max)
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return Content(_signature(status), digest, content)
+
+
+def shown(path: str) -> str:
+    """A path as a person may read it: a name may be bytes that are no text."""
+    return os.fsencode(path).decode(errors="backslashreplace") or "."

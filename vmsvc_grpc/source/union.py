@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Delete, Malformed
 from vmsvc_grpc.source.manifests import Contents, Entry, Flaw, ObjectId, repeated
+from vmsvc_grpc.source.tree import shown
 
 _NOTHING = Contents()
 
@@ -158,7 +159,7 @@ class Union:
 
     def repeat(self, id_: ObjectId, path: str) -> Flaw:
         """The flaw of defining an object that another file holds."""
-        flaw = repeated(self._entry(id_, path), self._holders[id_])
+        flaw = repeated(self._entry(id_, path), shown(self._holders[id_]))
         if self._definers[id_][0] != path:
             return flaw
         after = "; after a restart this one would count, as the first in path order"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -115,6 +116,14 @@ def test_some_of_many_files_that_define_an_object_cost_some() -> None:
         return counted[0]
 
     assert lines(2_000) == lines(20)
+
+
+def test_a_repeat_spells_its_holder_as_a_problem_spells_the_file() -> None:
+    union = Union()
+    union.put(os.fsdecode(b"d\xfe/q.yaml"), contents({"x": "1"}), 0.0)
+    union.put("e.yaml", contents({"x": "1"}), 0.0)
+    flaw = union.repeat(id_of("x"), "e.yaml")
+    assert "is defined in d\\xfe/q.yaml already" in flaw.message
 
 
 def test_repeats_are_told_of_every_file_but_the_one_that_has_it() -> None:
