@@ -248,6 +248,12 @@ def test_the_settings_are_those_of_serve(tmp_path: Path) -> None:
             "document 2 (line 6) already",
             id="an object that is defined twice",
         ),
+        pytest.param(
+            vmservice("bad").replace("kind: VirtualMachineService", "kind: VirtualMachineServices"),
+            "FILE: document 3 (line 11): there is no kind 'VirtualMachineServices' in "
+            "vmoperator.vmware.com; did you mean VirtualMachineService?",
+            id="a kind that is misspelt",
+        ),
         pytest.param("--- just text\n", "FILE: document 3 (line 11): ", id="no object"),
         pytest.param(
             vm("bad").replace("name: bad, ", ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -92,6 +93,21 @@ def kind_of(api_version: str, kind: str) -> Kind | None:
     if api_version == "discovery.k8s.io/v1" and kind == "EndpointSlice":
         return Kind.ENDPOINT_SLICE
     return None
+
+
+_CLOSE = 0.92  # As `VirtualMachineServices` is; `VirtualMachineImage`, a kind of its own, is not.
+_KIND_CHARACTERS_MAX = 63
+
+
+def likely_kind(api_version: str, kind: str) -> Kind | None:
+    """Which of VM Operator's kinds is likely meant by one that `kind_of` does not know."""
+    if api_version.partition("/")[0] != GROUP or len(kind) > _KIND_CHARACTERS_MAX:
+        return None
+    known = {
+        meant.value.lower(): meant for meant in (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
+    }
+    likely = get_close_matches(kind.lower(), known, n=1, cutoff=_CLOSE)
+    return known[likely[0]] if likely else None
 
 
 def parse(kind: Kind, untyped: Any) -> Object:

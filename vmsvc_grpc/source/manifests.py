@@ -12,9 +12,16 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
-from vmsvc_grpc.model.objects import Key, Kind
-from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, kind_of, parse, unread
-from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
+from vmsvc_grpc.model.objects import GROUP, NEWEST_API_VERSION, Key, Kind
+from vmsvc_grpc.model.parse import (
+    DEFAULT_NAMESPACE,
+    ParseError,
+    kind_of,
+    likely_kind,
+    parse,
+    unread,
+)
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem, quoted
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, ManifestError, Restart
 from vmsvc_grpc.source.stream import document_steps
 
@@ -366,7 +373,10 @@ def _read(place: Position, value: Any, size: int, asked: _Asked) -> Iterator[_Fo
     else:
         kind = kind_of(api_version, kind_text)
         if kind is None or kind not in asked.kinds:
-            yield _Other.UNASKED
+            if kind is None:
+                yield _misspelt(place, api_version, kind_text, asked.kinds) or _Other.UNASKED
+            else:
+                yield _Other.UNASKED
             return
         whole = _in_namespace(value, asked.namespace)
         asked.look(place, kind, whole)
@@ -379,6 +389,20 @@ def _is_list(place: Position, value: dict[str, Any]) -> bool:
     To its decoder of documents, `items: null` are no items; to that of items they are a field.
     """
     return isinstance(value.get("items", 0), list if place.items else list | None)
+
+
+def _misspelt(
+    place: Position, api_version: str, kind: str, kinds: AbstractSet[Kind]
+) -> Flaw | None:
+    """The flaw of what was likely meant to be of a kind that was asked for, and is of none."""
+    meant = likely_kind(api_version, kind)
+    if meant is None or meant not in kinds:
+        return None
+    if kind == meant.value:
+        flaw = f"apiVersion {quoted(api_version)} has no version; write {NEWEST_API_VERSION}"
+    else:
+        flaw = f"there is no kind {quoted(kind)} in {GROUP}; did you mean {meant.value}?"
+    return Flaw(str(place), flaw)
 
 
 def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:

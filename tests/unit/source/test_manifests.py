@@ -408,3 +408,35 @@ def test_objects_that_name_no_namespace_are_in_the_one_that_is_given(
     assert isinstance(default.event.object, VirtualMachine)
     moved = entry.event.object.key != default.event.object.key
     assert (entry.event.object.uid != default.event.object.uid) == moved
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "flaw"),
+    [
+        ("v1alpha6", "virtualmachineservice", "did you mean VirtualMachineService?"),
+        ("v1alpha6", "VirtualMachineSerivce", "did you mean VirtualMachineService?"),
+        ("v1alpha6", "VirtualMachines", "did you mean VirtualMachine?"),
+        ("v1alpha6", "Virtualmachine", "did you mean VirtualMachine?"),
+        ("", "VirtualMachine", "has no version; write vmoperator.vmware.com/v1alpha"),
+        ("v1alpha6", "VirtualMachineClass", None),
+        ("v1alpha6", "VirtualMachineImage", None),
+        ("v1alpha6", "VirtualMachineGroup", None),
+        ("v1alpha6", "VirtualMachineSnapshot", None),
+        ("v1alpha6", "VirtualMachineSetResourcePolicy", None),
+        ("v1alpha6", "VirtualMachineReplicaSet", None),
+        ("v1alpha6", "V" * 100_000, None),
+    ],
+)
+def test_a_kind_that_is_misspelt_is_a_flaw_and_another_kind_is_none(
+    api_version: str, kind: str, flaw: str | None
+) -> None:
+    of = f"vmoperator.vmware.com/{api_version}".removesuffix("/")
+    text = f"apiVersion: {of}\nkind: {kind}\nmetadata: {{name: a}}\n"
+    read = read_objects(
+        text.encode(), frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
+    )
+    assert not read.entries
+    assert read.ignored == (flaw is None)
+    assert [flaw in found.message for found in read.flaws if flaw] == [True] * bool(flaw)
+    others = read_objects(text.encode(), frozenset({Kind.SERVICE}))
+    assert (others.flaws, others.ignored) == ((), 1)
