@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vmsvc_grpc.kube.credentials import Credentials, InCluster
+from vmsvc_grpc.model.address import at_port
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import escaped, quoted
@@ -40,8 +41,7 @@ class ListenAddress(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return at_port(self.host, self.port)
 
     @property
     def loopback(self) -> bool:

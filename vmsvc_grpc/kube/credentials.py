@@ -29,6 +29,7 @@ from vmsvc_grpc.kube.kubeconfig import (
     User,
     chosen,
 )
+from vmsvc_grpc.model.address import at_port
 from vmsvc_grpc.model.problem import escaped
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -252,7 +253,7 @@ def find(
         return Kubeconfig(default, context)
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
     if host and port and (service_account / "token").exists():
-        return InCluster(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", service_account)
+        return InCluster(at_port(host, port), service_account)
     if _some_exist(default):
         return Kubeconfig(default)
     raise NoApiServer(

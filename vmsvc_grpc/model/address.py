@@ -48,3 +48,8 @@ def is_link_local_multicast(address: IPAddress) -> bool:
     if isinstance(address, ipaddress.IPv4Address):
         return address in _LINK_LOCAL_MULTICAST
     return address.is_multicast and address.packed[1] & _SCOPE == _LINK_LOCAL_SCOPE
+
+
+def at_port(host: str, port: int | str) -> str:
+    """`host:port`, an IPv6 host in brackets (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -10,6 +10,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz_pb2 as pb
 
+from vmsvc_grpc.model.address import at_port
 from vmsvc_grpc.server.call import Code, RpcError
 
 Address = tuple[str, int]
@@ -134,9 +135,7 @@ def _socket(id_: int, connection: Connected) -> pb.Socket:
 
 
 def _ref(id_: int, address: Address) -> pb.SocketRef:
-    host, port = address
-    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return pb.SocketRef(socket_id=id_, name=name)
+    return pb.SocketRef(socket_id=id_, name=at_port(*address))
 
 
 def _address(address: Address) -> pb.Address:
