@@ -65,15 +65,13 @@ class Sessions:
 
     def unary(self, method: UnaryMethod, request: bytes, call: Call) -> bytes | Status:
         """The response, or how the call fails. Never raises, and never waits."""
-        answer: bytes | Status
         try:
             self._admission.check(method.path)
             self._admission.check_request(method.bound, request)
             answer = method.handle(request, call)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            answer = status_of(self.ending_of(method.path, error))
-        code = answer.code if isinstance(answer, Status) else Code.OK
-        self._counts.calls[method.path, code] += 1
+            return self.refuse(method.path, error)
+        self._counts.calls[method.path, Code.OK] += 1
         return answer
 
     def open(self, method: StreamMethod, call: Call, wake: Wake) -> Session | Status:
@@ -96,7 +94,7 @@ class Sessions:
         return _NO_METHOD
 
     def refuse(self, path: str, error: Exception) -> Status:
-        """How a call of `path` fails before it has begun, with `error`; now counted."""
+        """How a call of `path` fails that is no stream, or none yet, with `error`; now counted."""
         refused = status_of(self.ending_of(path, error))
         self._counts.calls[path, refused.code] += 1
         return refused
