@@ -433,6 +433,25 @@ async def test_a_call_that_is_reset_in_the_same_breath_costs_itself(path: str, k
         assert await there.status(watching) == (0, "")
 
 
+async def test_the_deadline_of_a_stream_that_is_refused_passes_in_silence() -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(told))
+    async with serving(Limits(streams_max=1)) as toy, client(toy) as there:
+        watching = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        refused = there.call(WATCH, framed(b""), more=((b"grpc-timeout", b"20m"),))
+        later = there.call(ECHO, end=False, more=((b"grpc-timeout", b"60m"),))
+        assert (await there.status(refused))[0] == 8
+        assert (await there.status(later))[0] == 4
+        assert faults == []
+        assert toy.counts.calls == {
+            (WATCH, Code.RESOURCE_EXHAUSTED): 1,
+            (ECHO, Code.DEADLINE_EXCEEDED): 1,
+        }
+        toy.streams[0].say(b"end")
+        assert await there.status(watching) == (0, "")
+
+
 async def test_pings_in_excess_send_away_who_sends_them() -> None:
     async with serving() as toy, client(toy) as other:
         async with client(toy) as there:

@@ -31,6 +31,8 @@ from ngh2 import (
     events,
 )
 
+from vmsvc_grpc.model.address import at_port
+from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import (
     Call,
     Code,
@@ -265,7 +267,7 @@ class _Connection(asyncio.Protocol):
         self.local = transport.get_extra_info("sockname")[:2]
         self.remote = transport.get_extra_info("peername")[:2]
         self.peer = _peer(self.remote)
-        self.client = self.remote[0]
+        self.client = client_of(self.peer)
         self._id = self.server.sockets.connect(self)
         self.server.connections[self] = None
         self._engine.initiate_connection(
@@ -327,8 +329,7 @@ class _Connection(asyncio.Protocol):
         for timer in self._timers:
             timer.cancel()
         for call in list(self._calls.values()):
-            call.answered = True
-            call.close()
+            call.lose()
         self._calls.clear()
         self._blocked.clear()
         for call in list(self._ending):
@@ -439,8 +440,7 @@ class _Connection(asyncio.Protocol):
             try:
                 said += call.ask(self._engine)
             except StreamProtocolError:  # Its stream is gone: that costs itself.
-                call.answered = True
-                call.close()
+                call.lose()
             asked.append(call)
         if asked:
             # As gRPC's core counts: clients ping to measure how fast they are told.
@@ -558,8 +558,9 @@ class _Connection(asyncio.Protocol):
         stream = StreamCall(self, id_, said, method)
         opened = self.server.sessions.open(method, Call(self.peer, said.metadata), stream.wake)
         if isinstance(opened, Status):
-            return RefusedCall(self, id_, opened)
-        stream.begin(opened)
+            stream.finish(opened, greeted=False)
+        else:
+            stream.begin(opened)
         return stream
 
     def _data(self, event: events.DataReceived) -> None:
@@ -584,8 +585,7 @@ class _Connection(asyncio.Protocol):
             self._drop_ending(call)
             if not call.answered:
                 self.traffic.streams_failed += 1
-            call.answered = True
-            call.close()
+            call.lose()
 
     def _ended(self, _event: events.ConnectionClosed) -> None:
         self._write_what_is_left()
@@ -650,4 +650,4 @@ _CONFIGURATION = Configuration(auto_window_update=False)
 def _peer(address: Address) -> str:
     """A client's address as gRPC writes it."""
     host, port = address
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+    return f"{'ipv6' if ':' in host else 'ipv4'}:{at_port(host, port)}"

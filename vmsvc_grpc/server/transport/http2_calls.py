@@ -73,7 +73,7 @@ class HttpCall:
 
     waits_for_room = False
 
-    __slots__ = ("answered", "connection", "half_closed", "id", "server", "timers", "wanted")
+    __slots__ = ("answered", "connection", "half_closed", "id", "server", "timers")
 
     def __init__(self, connection: CallConnection, id_: int) -> None:
         self.connection = connection
@@ -81,7 +81,6 @@ class HttpCall:
         self.id = id_
         self.half_closed = False
         self.answered = False
-        self.wanted = False
         self.timers: list[asyncio.TimerHandle] = []
 
     def receive(self, data: bytes) -> None:
@@ -108,6 +107,11 @@ class HttpCall:
         self.answered = True
         self.close()
 
+    def lose(self) -> None:
+        """Its stream is gone: nothing can be answered any more."""
+        self.answered = True
+        self.close()
+
     def later(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Call back after `delay_s`, unless the call is over by then."""
         self.timers.append(self.server.loop.call_later(delay_s, callback))
@@ -127,10 +131,6 @@ class RefusedCall(HttpCall):
     def __init__(self, connection: CallConnection, id_: int, status: Status) -> None:
         super().__init__(connection, id_)
         self.finish(status, greeted=False)
-
-    def ask(self, engine: Engine) -> int:  # noqa: ARG002 - it has nothing to say
-        """Say nothing: it has ended."""
-        return 0
 
 
 class AskingCall(HttpCall):
@@ -240,7 +240,7 @@ class UnaryCall(AskingCall):
 class StreamCall(AskingCall):
     """A call with a stream of responses. Moves one message at a time, when it is wanted."""
 
-    __slots__ = ("_greeted", "_method", "_session", "_told", "_waiting")
+    __slots__ = ("_greeted", "_method", "_session", "_told", "_waiting", "_wanted")
 
     _session: Session
 
@@ -251,6 +251,7 @@ class StreamCall(AskingCall):
         super().__init__(connection, id_, said, method)
         self._method = method
         self._greeted = False
+        self._wanted = False  # The connection knows that it is to be asked.
         self._waiting = False  # For the client to take the last message from the engine.
         self._told = False  # That the client sends no more.
 
@@ -265,8 +266,8 @@ class StreamCall(AskingCall):
 
     def wake(self) -> None:
         """There may be something to say: ask once the last message has been taken."""
-        if not self.wanted and not self._waiting and not self.answered:
-            self.wanted = True
+        if not self._wanted and not self._waiting and not self.answered:
+            self._wanted = True
             self.connection.want(self)
 
     def receive(self, data: bytes) -> None:
@@ -307,7 +308,7 @@ class StreamCall(AskingCall):
 
     def ask(self, engine: Engine) -> int:
         """Say what is newest. Not asked while the last message waits in the engine."""
-        self.wanted = False
+        self._wanted = False
         if self.answered:
             return 0
         session = self._session
@@ -323,7 +324,7 @@ class StreamCall(AskingCall):
             engine.send_response(self.id, grpc_wire.RESPONSE)
         bytes_ = 0
         if said is LATER:
-            self.wanted = True
+            self._wanted = True
             self.connection.want_later(self)
         elif said is not None:
             framed = self.server.framed(said)
