@@ -147,6 +147,14 @@ class Desk:
 
         await until(held)
 
+    async def made(self, resource: str, name: str = "web") -> None:
+        """Wait for an object that another writer makes."""
+
+        async def is_made() -> bool:
+            return await self.get(resource, name) is not None
+
+        await until(is_made)
+
     async def gone(self, resource: str, name: str = "web") -> None:
         """Return once there is no such object."""
 

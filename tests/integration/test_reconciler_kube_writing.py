@@ -714,6 +714,7 @@ async def test_two_of_ours_that_both_write_come_to_rest_with_the_same(
             port = {"name": "http", "protocol": "TCP", "port": 80 + turn, "targetPort": 8080}
             if turn % 4 == 0:
                 await desk.patch("virtualmachineservices", "web", {"spec": {"ports": [port]}})
+                await desk.made("services")  # On a slow machine not yet, or not yet again.
                 await desk.delete("services")
         await desk.holds("10.20.0.2", "10.20.0.3", "10.20.12.1")
         for each in (one, other):
