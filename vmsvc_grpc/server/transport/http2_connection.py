@@ -1,0 +1,553 @@
+"""One client's connection on libnghttp2: its engine, its streams, and what waits for it.
+
+The only module that knows the engine, which `ngh2` brings: frames, header compression, flow
+control, validation. What has come is handed to the calls, and the calls are asked for what they
+have to say when the server flushes this connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+from ngh2 import (
+    Configuration,
+    Connection,
+    ErrorCode,
+    NGH2Error,
+    Role,
+    Setting,
+    StreamProtocolError,
+    events,
+)
+
+from vmsvc_grpc.model.address import at_port
+from vmsvc_grpc.server.admission import client_of
+from vmsvc_grpc.server.call import Call, Code, Method, UnaryMethod
+from vmsvc_grpc.server.session import Status
+from vmsvc_grpc.server.transport import grpc_wire
+from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
+from vmsvc_grpc.server.transport.http2_calls import (
+    CallServer,
+    HttpCall,
+    RefusedCall,
+    StreamCall,
+    UnaryCall,
+)
+from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+_HTTP1_TEXT = b"this port speaks gRPC over HTTP/2, and not HTTP/1.1: try grpcurl\n"
+_HTTP1_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_HTTP1_TEXT), _HTTP1_TEXT)
+)
+
+# How long what was written last may take to reach a client whose connection is closed.
+_CLOSING_S = 1.0
+
+# One connection does not keep a flush for more bytes.
+_CONNECTION_FLUSH_BYTES = 256 * 1024
+
+# So many calls that have no more than a message to say are asked between two looks at the clock.
+_LOOK_CALLS = 32
+
+# Of what a client has sent, so much is taken in at a turn: some 800 of the smallest frames.
+_TURN_BYTES = 8 * 1024
+
+# What a client may send of a request before it is taken in, for each stream and connection.
+_WINDOW_BYTES = 64 * 1024 - 1
+_CONNECTION_WINDOW_BYTES = 1024 * 1024
+
+_PING = b"vmsvc-ka"
+_AGE_PING = b"vmsvc-ag"
+
+# Pings in excess before a client is sent away, as gRPC's own servers count.
+_PING_STRIKES_MAX = 2
+
+
+class ConnectionServer(CallServer, Protocol):
+    """The server that a connection is of."""
+
+    methods: dict[str, Method]
+    connections: dict[ClientConnection, None]
+    sockets: Sockets
+    flush_until: float
+
+    def mark(self, connection: ClientConnection) -> None:
+        """Have a connection flushed soon."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's connection, as the event loop, its server and its calls see it."""
+
+    __slots__ = (
+        "_blocked",
+        "_calls",
+        "_ending",
+        "_engine",
+        "_greeting",
+        "_handlers",
+        "_id",
+        "_later",
+        "_leaving",
+        "_limits",
+        "_ping_at",
+        "_pings_in_excess",
+        "_read_at",
+        "_timers",
+        "_unread",
+        "_wanting",
+        "_writable",
+        "client",
+        "gone",
+        "local",
+        "marked",
+        "peer",
+        "remote",
+        "server",
+        "traffic",
+        "transport",
+    )
+
+    local: Address
+    remote: Address
+    transport: asyncio.Transport
+
+    def __init__(self, server: ConnectionServer) -> None:
+        self.traffic = Traffic()
+        self.marked = False
+        self.client = self.peer = ""
+        self.gone: asyncio.Future[None] = server.loop.create_future()
+        self.server = server
+        self._limits = server.limits
+        self._engine = Connection(Role.SERVER, _CONFIGURATION)
+        self._calls: dict[int, HttpCall] = {}
+        self._wanting: dict[HttpCall, None] = {}
+        self._later: dict[HttpCall, None] = {}
+        self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
+        self._blocked: dict[HttpCall, None] = {}
+        self._unread: deque[bytes] = deque()
+        self._writable = True
+        self._greeting: bytes | None = b""
+        self._leaving = False
+        self._read_at = server.loop.time()
+        self._ping_at = -math.inf
+        self._pings_in_excess = 0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._handlers: Mapping[type[events.Event], Callable[[Any], None]] = {
+            events.RequestReceived: self._request,
+            events.DataReceived: self._data,
+            events.TrailersReceived: self._trailers,
+            events.StreamClosed: self._closed,
+            events.PingReceived: self._pinged,
+            events.PingAcknowledged: self._ping_answered,
+            events.ConnectionClosed: self._ended,
+        }
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected: greet it, if there is room."""
+        self.transport = cast(asyncio.Transport, transport)
+        if len(self.server.connections) >= self._limits.connections_max:
+            self.server.sessions.count_refusal("connections_max")
+            self.transport.abort()
+            return
+        self.local = transport.get_extra_info("sockname")[:2]
+        self.remote = transport.get_extra_info("peername")[:2]
+        self.peer = _peer(self.remote)
+        self.client = client_of(self.peer)
+        self._id = self.server.sockets.connect(self)
+        self.server.connections[self] = None
+        self._engine.initiate_connection(
+            {
+                Setting.MAX_CONCURRENT_STREAMS: self._limits.calls_per_connection_max,
+                Setting.INITIAL_WINDOW_SIZE: _WINDOW_BYTES,
+                Setting.MAX_HEADER_LIST_SIZE: _CONFIGURATION.max_inbound_header_list_size,
+                Setting.ENABLE_CONNECT_PROTOCOL: 0,
+            }
+        )
+        self._engine.set_local_window_size(_CONNECTION_WINDOW_BYTES)
+        age_s = self._limits.connection_age_s * random.uniform(0.9, 1.1)  # noqa: S311 - nobody's secret
+        later = self.server.loop.call_later
+        self._timers = [
+            later(age_s, self._grow_old),
+            later(self._limits.keepalive_s, self._keep_alive),
+            later(self._limits.handshake_s, self._expect_greeting),
+        ]
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client has sent, a piece a turn of the event loop."""
+        self._read_at = self.server.loop.time()
+        if self._greeting is not None and not self._greeted(data):
+            return
+        waits = bool(self._unread)
+        self._unread += (data[at : at + _TURN_BYTES] for at in range(0, len(data), _TURN_BYTES))
+        if not waits:
+            self._receive()
+
+    def _receive(self) -> None:
+        """Take in as much as one turn of the event loop may, and read on once all is taken in."""
+        if self.transport.is_closing():
+            return
+        try:
+            self._engine.receive_data(self._unread.popleft())
+        except NGH2Error:
+            self._write_what_is_left()
+            self._close()
+            return
+        self._handle()
+        self.mark()
+        if self._unread:
+            self.transport.pause_reading()
+            self.server.loop.call_soon(self._receive)
+        else:
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self._writable = True
+        self.mark()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio says it
+        """It is closed: lose every call that is on it."""
+        if self not in self.server.connections:
+            return  # There was no room for it.
+        del self.server.connections[self]
+        self.server.sockets.disconnect(self._id)
+        for timer in self._timers:
+            timer.cancel()
+        for call in list(self._calls.values()):
+            call.lose()
+        self._calls.clear()
+        self._blocked.clear()
+        for call in list(self._ending):
+            self._drop_ending(call)
+        self._wanting.clear()
+        self._later.clear()
+        self.gone.set_result(None)
+
+    # What the transport, the streams and channelz call.
+
+    def windows(self) -> tuple[int, int]:
+        """How many bytes it may be sent now, and may send."""
+        return self._engine.remote_window_size, self._engine.local_window_size
+
+    def mark(self) -> None:
+        """Have this connection flushed soon."""
+        if not self.marked:
+            self.marked = True
+            self.server.mark(self)
+
+    def want(self, call: HttpCall) -> None:
+        """A call has something to say."""
+        self._wanting[call] = None
+        self.mark()
+
+    def want_later(self, call: HttpCall) -> None:
+        """A call has more to work out, in another turn of the event loop."""
+        self._later[call] = None
+
+    def _close(self) -> None:
+        """Close it once what was written is sent, but do not wait long for who does not read."""
+        self.transport.close()
+        self._timers.append(self.server.loop.call_later(_CLOSING_S, self.transport.abort))
+
+    def go_away(self) -> None:
+        """Tell the client to begin no more calls here, and close once those that are have ended."""
+        if not self._leaving and not self.transport.is_closing():
+            self._leaving = True
+            with contextlib.suppress(NGH2Error):
+                self._engine.send_shutdown_notice()
+                self._engine.ping(_AGE_PING)
+            self.mark()
+
+    def abort(self) -> None:
+        """End it now, with all calls on it."""
+        self.go_away()
+        with contextlib.suppress(NGH2Error):
+            self._engine.terminate_connection(ErrorCode.NO_ERROR)
+        self._write_what_is_left()
+        self._close()
+
+    def flush(self) -> None:
+        """Ask the streams that are marked, and write: at most so much at a time."""
+        if self.transport.is_closing():
+            return
+        if not self._writable:
+            for call in self._wanting:
+                call.stall()
+            return
+        try:
+            self._write_rounds()
+        except NGH2Error:
+            self._close()
+        if self._later:
+            self._wanting |= self._later
+            self._later.clear()
+            self.mark()
+
+    # Sending.
+
+    def _write_rounds(self) -> None:
+        """Ask and write until nobody has anything to say that the client would take now."""
+        engine = self._engine
+        left = _CONNECTION_FLUSH_BYTES
+        while self._writable:
+            asked, said = self._ask_each(left)
+            left -= said
+            if data := engine.data_to_send():
+                self.transport.write(data)
+                left -= len(data)
+            self._handle()
+            self._settle(asked)
+            if not self._wanting and not engine.want_write:
+                break
+            if left <= 0:
+                self.mark()
+                return
+            if not data and not asked:
+                break
+        if self._leaving and not self._calls and not self.transport.is_closing():
+            self._close()
+
+    def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
+        """Have each call that wants it say what it has to say: who was asked, how many bytes.
+
+        Those are left for later that come after about `most` bytes, have to wait for room, or
+        come when the time of this flush is over: then that many bytes are said to be said.
+        """
+        wanting, self._wanting = self._wanting, {}
+        asked: list[HttpCall] = []
+        said = 0
+        for call in wanting:
+            if (self._later or len(asked) % _LOOK_CALLS == 0) and self._is_late():
+                said = max(said, most)
+            if said >= most or (call.waits_for_room and not self._has_room()):
+                self._wanting[call] = None
+                continue
+            try:
+                said += call.ask(self._engine)
+            except StreamProtocolError:  # Its stream is gone: that costs itself.
+                call.lose()
+            asked.append(call)
+        if asked:
+            # As gRPC's core counts: clients ping to measure how fast they are told.
+            self._ping_at = -math.inf
+            self._pings_in_excess = 0
+        return asked, said
+
+    def _is_late(self) -> bool:
+        return self.server.loop.time() > self.server.flush_until
+
+    def _has_room(self) -> bool:
+        """Whether another answer may be handed to the engine, of those that are not shared."""
+        return self._engine.queued_body_size() < _CONNECTION_FLUSH_BYTES
+
+    def _settle(self, asked: list[HttpCall]) -> None:
+        """Whose message has the engine given away, of those asked and those that waited?"""
+        engine = self._engine
+        waiting = engine.queued_body_size() > 0
+        if not waiting and not self._blocked and not self._ending:
+            for call in asked:
+                call.taken()
+            return
+        for call in (*self._blocked, *asked):
+            if waiting and engine.queued_body_size(call.id):
+                self._blocked[call] = None
+                call.stall()
+            else:
+                self._blocked.pop(call, None)
+                call.taken()
+        for call, timer in list(self._ending.items()):
+            if waiting and engine.queued_body_size(call.id):
+                if timer is None:
+                    patience_s = self._limits.keepalive_timeout_s
+                    later = self.server.loop.call_later(patience_s, self._cut, call)
+                    self._ending[call] = later
+                continue
+            self._drop_ending(call)
+            if call.id in self._calls and not call.half_closed:
+                # RFC 9113, 8.1: the answer is whole, and no more of the request is wanted.
+                engine.reset_stream(call.id, ErrorCode.NO_ERROR)
+
+    def _drop_ending(self, call: HttpCall) -> None:
+        timer = self._ending.pop(call, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _cut(self, call: HttpCall) -> None:
+        """A client does not take in how its call has ended, nor what was said before."""
+        self._ending.pop(call, None)
+        with contextlib.suppress(NGH2Error):
+            self._engine.reset_stream(call.id, ErrorCode.CANCEL)
+        self.mark()
+
+    def end_call(self, call: HttpCall, status: Status, *, greeted: bool) -> None:
+        """Send how a call ends."""
+        if status.code is Code.OK:
+            self.traffic.streams_succeeded += 1
+        else:
+            self.traffic.streams_failed += 1
+        with contextlib.suppress(NGH2Error):
+            fields = grpc_wire.trailers(status)
+            if greeted:
+                self._engine.send_trailers(call.id, fields)
+            else:
+                self._engine.send_response(call.id, [*grpc_wire.RESPONSE, *fields], end_stream=True)
+        self._ending[call] = None
+        self.mark()
+
+    def _write_what_is_left(self) -> None:
+        with contextlib.suppress(NGH2Error):
+            if data := self._engine.data_to_send():
+                self.transport.write(data)
+
+    # Receiving.
+
+    def _greeted(self, data: bytes) -> bool:
+        """Whether a client begins as HTTP/2 does, as far as it has begun."""
+        assert self._greeting is not None
+        begun = (self._greeting + data)[: len(_PREFACE)]
+        if _PREFACE.startswith(begun):
+            self._greeting = begun if len(begun) < len(_PREFACE) else None
+            return True
+        self.transport.write(_HTTP1_ANSWER)
+        self._close()
+        return False
+
+    def _handle(self) -> None:
+        for event in self._engine.events():
+            handler = self._handlers.get(type(event))
+            if handler is not None:
+                handler(event)
+
+    def _request(self, event: events.RequestReceived) -> None:
+        said = grpc_wire.request(event.headers)
+        if isinstance(said, HttpRefusal):
+            # The client may have reset it in the same breath.
+            with contextlib.suppress(NGH2Error):
+                self._engine.send_response(event.stream_id, said.fields)
+                self._engine.send_data(event.stream_id, said.body, end_stream=True)
+            return
+        self.traffic.streams_started += 1
+        call = self._call(event.stream_id, said)
+        self._calls[event.stream_id] = call
+        if event.end_stream:
+            call.half_close()
+
+    def _call(self, id_: int, said: RequestHead | Status) -> HttpCall:
+        if isinstance(said, Status):
+            return RefusedCall(self, id_, said)
+        method = self.server.methods.get(said.path)
+        if method is None:
+            return RefusedCall(self, id_, self.server.sessions.unknown())
+        if isinstance(method, UnaryMethod):
+            return UnaryCall(self, id_, said, method)
+        stream = StreamCall(self, id_, said, method)
+        opened = self.server.sessions.open(method, Call(self.peer, said.metadata), stream.wake)
+        if isinstance(opened, Status):
+            stream.finish(opened, greeted=False)
+        else:
+            stream.begin(opened)
+        return stream
+
+    def _data(self, event: events.DataReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if event.data:
+            with contextlib.suppress(NGH2Error):
+                self._engine.acknowledge_received_data(len(event.data), event.stream_id)
+            if call is not None:
+                call.receive(event.data)
+        if event.end_stream and call is not None:
+            call.half_close()
+
+    def _trailers(self, event: events.TrailersReceived) -> None:
+        if (call := self._calls.get(event.stream_id)) is not None:
+            call.half_close()
+
+    def _closed(self, event: events.StreamClosed) -> None:
+        call = self._calls.pop(event.stream_id, None)
+        if call is not None:
+            for kept in (self._blocked, self._wanting, self._later):
+                kept.pop(call, None)
+            self._drop_ending(call)
+            if not call.answered:
+                self.traffic.streams_failed += 1
+            call.lose()
+
+    def _ended(self, _event: events.ConnectionClosed) -> None:
+        self._write_what_is_left()
+        self._close()
+
+    # How long it may be still, and how long it may live.
+
+    def _expect_greeting(self) -> None:
+        if self._greeting is not None:
+            self.server.sessions.count_refusal("handshake_s")
+            self.transport.abort()
+
+    def _keep_alive(self) -> None:
+        """Ping a client that says nothing; close where it does not answer."""
+        now = self.server.loop.time()
+        silent_s = now - self._read_at
+        wait_s = self._limits.keepalive_s - silent_s
+        if wait_s <= 0:
+            if silent_s >= self._limits.keepalive_s + self._limits.keepalive_timeout_s:
+                self.transport.abort()
+                return
+            with contextlib.suppress(NGH2Error):
+                self._engine.ping(_PING)
+                self.traffic.keepalives_sent += 1
+            self.mark()
+            wait_s = self._limits.keepalive_timeout_s
+        self._timers[1] = self.server.loop.call_later(wait_s, self._keep_alive)
+
+    def _pinged(self, _event: events.PingReceived) -> None:
+        now = self.server.loop.time()
+        early = now - self._ping_at < self._limits.client_ping_interval_min_s
+        self._ping_at = now
+        self._pings_in_excess = self._pings_in_excess + 1 if early else 0
+        if self._pings_in_excess > _PING_STRIKES_MAX:
+            with contextlib.suppress(NGH2Error):
+                self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
+            self._write_what_is_left()
+            self._close()
+
+    def _grow_old(self) -> None:
+        self.go_away()
+        grace_s = self._limits.connection_age_grace_s
+        self._timers.append(self.server.loop.call_later(grace_s, self.abort))
+
+    def _ping_answered(self, event: events.PingAcknowledged) -> None:
+        """A client lives; or, after a round trip, no call is under way that has not come."""
+        if event.opaque_data == _PING:
+            self._timers[1].cancel()
+            again_s = self._limits.keepalive_s
+            self._timers[1] = self.server.loop.call_later(again_s, self._keep_alive)
+        if event.opaque_data == _AGE_PING:
+            with contextlib.suppress(NGH2Error):
+                self._engine.send_goaway(
+                    ErrorCode.NO_ERROR, last_stream_id=max(self._calls, default=0)
+                )
+            self.mark()
+
+
+_CONFIGURATION = Configuration(auto_window_update=False)
+
+
+def _peer(address: Address) -> str:
+    """A client's address as gRPC writes it."""
+    host, port = address
+    return f"{'ipv6' if ':' in host else 'ipv4'}:{at_port(host, port)}"
