@@ -40,7 +40,7 @@ from vmsvc_grpc.server.transport import MakeTransport
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.transport.http2 import Http2
 from vmsvc_grpc.server.xds.following import XdsScope
-from vmsvc_grpc.server.xds.names import set_cluster_domain
+from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source.files import SourceError
 
@@ -87,13 +87,13 @@ class App:
         )
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
-        set_cluster_domain(config.cluster_domain)
         self._server = Server(
             self._cache,
             str(config.listen),
             _TRANSPORTS[config.transport],
             limits,
             xds_scope=scope,
+            xds_references=References(config.cluster_domain),
             remarks=self._remarks,
         )
         self._metrics = Metrics()

@@ -31,6 +31,7 @@ from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import MakeTransport, Transport
 from vmsvc_grpc.server.xds import service as xds
 from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, References
 
 # Described by reflection. The last two are what the details of our errors are made of.
 _FILES = (
@@ -66,6 +67,7 @@ class Server:
         limits: Limits | None = None,
         *,
         xds_scope: XdsScope = XdsScope.ALL,
+        xds_references: References = CLUSTER_LOCAL,
         remarks: Remarks = no_remarks,
     ) -> None:
         """`address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one."""
@@ -76,7 +78,9 @@ class Server:
         self._encoder = Encoder(self.counts)
         self._remarks = remarks
         self._names = FollowedNames(self._limits, self.counts.refusals)
-        self._xds = xds.Xds(cache, xds_scope, self._limits, self.counts, self._names)
+        self._xds = xds.Xds(
+            cache, xds_scope, xds_references, self._limits, self.counts, names=self._names
+        )
         services = [service for file in _FILES for service in file.services_by_name.values()]
         names = [service.full_name for service in (*services, *xds.services())]
         self._health = health.Health(cache, (*names, *reflection.SERVICES))

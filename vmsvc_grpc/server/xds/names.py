@@ -17,6 +17,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 WILDCARD = "*"
 
 _NAME_MAX = 3 * 63 + len("..svc..:")  # Service, namespace and port are labels.
+_REFERENCES_MAX = 65_536
 _PROTOCOLS = ("TCP", "UDP")  # Where both have a number, its name is the first one's.
 
 
@@ -27,40 +28,33 @@ class Reference(NamedTuple):
     port: str
 
 
-class _Domain:
-    """The cluster's DNS domain: of the process, as its services are."""
+class References:
+    """What names refer to in a cluster of one DNS domain."""
 
     def __init__(self, domain: str) -> None:
-        self.name_max = _NAME_MAX + len(domain)
-        self.suffixes = ((), ("svc",), ("svc", *domain.split(".")))
+        """Names may end with `svc` and this domain."""
+        self._name_max = _NAME_MAX + len(domain)
+        self._suffixes = ((), ("svc",), ("svc", *domain.split(".")))
+        # A change of a service looks at the same few names on each stream.
+        self._kept = lru_cache(maxsize=_REFERENCES_MAX)(self._read)
+
+    def of(self, name: str) -> Reference | None:
+        """What a resource's name refers to; None if it does not have the form of a service's."""
+        return self._kept(name) if len(name) <= self._name_max else None
+
+    def _read(self, name: str) -> Reference | None:
+        host, colon, port = name.partition(":")
+        service, _, rest = host.removesuffix(".").partition(".")
+        namespace, *suffix = rest.split(".")
+        if not service or not namespace or tuple(suffix) not in self._suffixes:
+            return None
+        if colon and not port:
+            return None
+        return Reference(Key(namespace, service), port)
 
 
-_domain = _Domain("cluster.local")
-
-
-def set_cluster_domain(domain: str) -> None:
-    """From now on names may end with `svc` and this domain: `cluster.local` until it is said."""
-    global _domain  # noqa: PLW0603 - one cluster a process, said once at its start.
-    _domain = _Domain(domain)
-    _parsed.cache_clear()
-
-
-def reference(name: str) -> Reference | None:
-    """What a resource's name refers to; None if it is not of the form that services have."""
-    return _parsed(name) if len(name) <= _domain.name_max else None
-
-
-# A change of a service looks at the same few names on each stream.
-@lru_cache(maxsize=65_536)
-def _parsed(name: str) -> Reference | None:
-    host, colon, port = name.partition(":")
-    service, _, rest = host.removesuffix(".").partition(".")
-    namespace, *suffix = rest.split(".")
-    if not service or not namespace or tuple(suffix) not in _domain.suffixes:
-        return None
-    if colon and not port:
-        return None
-    return Reference(Key(namespace, service), port)
+CLUSTER_LOCAL = References("cluster.local")
+"""Those of the domain that a cluster has unless its kubelets are told another."""
 
 
 def ports_by_text(ports: Sequence[ServicePort]) -> Mapping[str, ServicePort]:

@@ -44,7 +44,7 @@ from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.xds.names import canonical_names, ports_by_text, reference
+from vmsvc_grpc.server.xds.names import canonical_names, ports_by_text
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
@@ -147,13 +147,16 @@ class Resources:
         """
         return self._static(type_url, name)
 
-    def endpoints(self, publication: Publication, name: str) -> Resource | None:
-        """The load assignment of a name of the publication's service; None if it has none."""
+    def endpoints(self, publication: Publication, name: str, port_text: str) -> Resource | None:
+        """The load assignment of a name of the publication's service; None if it has none.
+
+        `port_text` is the port that the name refers to, as the name says it.
+        """
         kept = publication.encoded
         key = f"xds {name}"
         resource: Resource | None = kept.get(key)
         if resource is None:
-            resource = self._made_endpoints(publication, name)
+            resource = self._made_endpoints(publication, name, port_text)
             if resource is not None:
                 kept[key] = resource
         return resource
@@ -197,10 +200,10 @@ class Resources:
     def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
         return self._encoded(type_url, name, _STATIC[type_url](name))
 
-    def _made_endpoints(self, publication: Publication, name: str) -> Resource | None:
-        if (asked := reference(name)) is None:
-            return None
-        if (port := self.port(publication, asked.port)) is None:
+    def _made_endpoints(
+        self, publication: Publication, name: str, port_text: str
+    ) -> Resource | None:
+        if (port := self.port(publication, port_text)) is None:
             return None
         localities = self._localities(publication)
         return self._encoded(TypeUrl.ENDPOINT, name, load_assignment(name, port, localities))

@@ -27,6 +27,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.lines import ClientLines
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.status import ClientStatus
 from vmsvc_grpc.server.xds.stream import Form, Nack, XdsShared, XdsStream
@@ -77,8 +78,10 @@ class Xds:
         self,
         cache: Cache,
         scope: XdsScope,
+        references: References,
         limits: Limits,
         counts: ServerCounts,
+        *,
         names: FollowedNames,
     ) -> None:
         """Its streams need a running event loop, for their age; `names` bounds what they name."""
@@ -88,7 +91,14 @@ class Xds:
         self._names = names
         self._lines = ClientLines(_log, limits.client_lines_per_minute_max, counts.refusals)
         self._shared = XdsShared(
-            cache, Resources(counts), scope, limits, counts, self._log_refusal, self._log_excess
+            cache,
+            Resources(counts),
+            scope,
+            references,
+            limits,
+            counts,
+            self._log_refusal,
+            self._log_excess,
         )
 
     def methods(self) -> Iterator[Method]:

@@ -20,7 +20,7 @@ from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.following import Following, XdsScope
-from vmsvc_grpc.server.xds.names import WILDCARD, reference
+from vmsvc_grpc.server.xds.names import WILDCARD, References
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
 from vmsvc_grpc.server.xds.subscription import ABSENT, NAME_BYTES, UNKNOWN, XdsSubscription
@@ -67,6 +67,7 @@ class XdsShared:
     cache: Cache
     resources: Resources
     scope: XdsScope
+    references: References
     limits: Limits
     counts: ServerCounts
     on_refusal: OnNack
@@ -273,7 +274,7 @@ class XdsStream:
 
     def _begin(self, type_url: TypeUrl) -> XdsSubscription:
         subscriptions = self._subscriptions
-        begun = subscriptions[type_url] = XdsSubscription(type_url)
+        begun = subscriptions[type_url] = XdsSubscription(type_url, self._shared.references)
         self._telling_order = tuple(subscriptions[url] for url in _ORDER if url in subscriptions)
         self._taking_order = tuple(
             subscriptions[url] for url in _REMOVAL_ORDER if url in subscriptions
@@ -419,7 +420,7 @@ class XdsStream:
             return
         subscription.ask(name)
         subscription.note(name, forced=forced)
-        if (asked := reference(name)) is not None:
+        if (asked := self._shared.references.of(name)) is not None:
             # Also if it does not exist: the stream is to hear when it does.
             self._following.follow(asked.service)
 
@@ -440,7 +441,7 @@ class XdsStream:
 
     def _forget(self, subscription: XdsSubscription, name: str) -> None:
         subscription.forget(name)
-        if (asked := reference(name)) is not None:
+        if (asked := self._shared.references.of(name)) is not None:
             self._following.loosen((asked.service,))
 
     def _needs(self, service: Key) -> bool:
@@ -513,7 +514,7 @@ class XdsStream:
     def _resource(self, node: Node, subscription: XdsSubscription, name: str) -> Resource | None:
         """The resource of a name as this client may see it now; None if there is none."""
         resources, type_url = self._shared.resources, subscription.type_url
-        asked = reference(name)
+        asked = self._shared.references.of(name)
         topic = self._following.topic(asked.service) if asked is not None else None
         if asked is None or topic is None or not _has(node, type_url):
             return None
@@ -523,7 +524,7 @@ class XdsStream:
         ):
             return None
         if type_url is TypeUrl.ENDPOINT:
-            return resources.endpoints(publication, name)
+            return resources.endpoints(publication, name, asked.port)
         if resources.port(publication, asked.port) is None:
             return None
         return resources.static(type_url, name)
@@ -575,7 +576,7 @@ class XdsStream:
         """
         if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
             return False
-        if name not in subscription.names or reference(name) is None:
+        if name not in subscription.names or self._shared.references.of(name) is None:
             return False
         return forced or name not in subscription.told
 
@@ -635,7 +636,7 @@ class XdsStream:
         """There is no such resource: note that the client must be told, or that it need not."""
         if subscription.claimed.pop(name, None) is not None:
             forced = True
-            if reference(name) is not None:  # What has none is not from here.
+            if self._shared.references.of(name) is not None:  # What has none is not from here.
                 subscription.tell(name, UNKNOWN)
         told = subscription.told.get(name)
         if self._form is Form.DELTA:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.xds.names import reference
+from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
 ABSENT = 0
@@ -39,6 +39,7 @@ class XdsSubscription:
         "_all_unanswered",
         "_denied_bytes",
         "_of_service",
+        "_references",
         "_sum",
         "_unanswered",
         "answer_due",
@@ -58,8 +59,9 @@ class XdsSubscription:
         "wildcard",
     )
 
-    def __init__(self, type_url: TypeUrl) -> None:
+    def __init__(self, type_url: TypeUrl, references: References) -> None:
         """Nothing is asked for, and nothing told."""
+        self._references = references
         self.type_url = type_url
         self.begun = False
         self.named = False
@@ -241,11 +243,11 @@ class XdsSubscription:
     # -- Names by service --
 
     def _index(self, name: str) -> None:
-        if (asked := reference(name)) is not None:
+        if (asked := self._references.of(name)) is not None:
             self._of_service.setdefault(asked.service, {})[name] = None
 
     def _unindex(self, name: str) -> None:
-        asked = reference(name)
+        asked = self._references.of(name)
         if asked is None or name in self.names or name in self.told or name in self.claimed:
             return
         names = self._of_service.get(asked.service, {})

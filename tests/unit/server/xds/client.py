@@ -22,7 +22,7 @@ from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
-from vmsvc_grpc.server.xds.names import ports_by_text, reference
+from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
 from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Nack, XdsShared, XdsStream
 
@@ -104,6 +104,7 @@ class XdsClient:
             cache,
             resources,
             scope,
+            CLUSTER_LOCAL,
             limits,
             self.counts,
             self.refusals.append,
@@ -354,7 +355,7 @@ def truth(
     cache: Cache, type_url: TypeUrl, name: str, filter_class: FilterClass = FilterClass.READY_ONLY
 ) -> Any:
     """What a client that knows everything holds of a name, for gRPC; None if it does not exist."""
-    asked = reference(name)
+    asked = CLUSTER_LOCAL.of(name)
     state = cache.state(asked.service, filter_class).state if asked else None
     if asked is None or not isinstance(state, EndpointSet):
         return None
@@ -378,6 +379,6 @@ def addresses(assignment: Any) -> list[str]:
 
 def key(name: str) -> Key:
     """The service of a resource's name."""
-    asked = reference(name)
+    asked = CLUSTER_LOCAL.of(name)
     assert asked is not None
     return asked.service

@@ -6,11 +6,11 @@ import pytest
 
 from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.xds.names import (
+    CLUSTER_LOCAL,
     Reference,
+    References,
     canonical_names,
     ports_by_text,
-    reference,
-    set_cluster_domain,
 )
 
 HTTP = ServicePort("http", "TCP", 80, 9376)
@@ -50,20 +50,17 @@ WEB = Key("shop", "web")
     ],
 )
 def test_a_name_means_a_service_and_a_port_or_nothing(name: str, meant: Reference | None) -> None:
-    assert reference(name) == meant
+    assert CLUSTER_LOCAL.of(name) == meant
 
 
 def test_a_cluster_may_have_another_domain() -> None:
     inside, outside = "web.shop.svc.k8s.example.org:80", "web.shop.svc.cluster.local:80"
     long = f"{'w' * 63}.{'n' * 63}.svc.k8s.example.org.:{'p' * 63}"
-    try:
-        assert reference(inside) is None
-        set_cluster_domain("k8s.example.org")
-        assert (reference(inside), reference(outside)) == (Reference(WEB, "80"), None)
-        assert reference("web.shop.svc:80") == Reference(WEB, "80")
-        assert reference(long) == Reference(Key("n" * 63, "w" * 63), "p" * 63)
-    finally:
-        set_cluster_domain("cluster.local")
+    references = References("k8s.example.org")
+    assert CLUSTER_LOCAL.of(inside) is None
+    assert (references.of(inside), references.of(outside)) == (Reference(WEB, "80"), None)
+    assert references.of("web.shop.svc:80") == Reference(WEB, "80")
+    assert references.of(long) == Reference(Key("n" * 63, "w" * 63), "p" * 63)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_each_is_made_once_and_versions_follow_content() -> None:
     cache = synced_cache(service(WEB, spec()), vm("a", "10.0.0.1"))
 
     def now() -> Any:
-        return resources.endpoints(cache.state(WEB, FilterClass.READY_ONLY), NAME)
+        return resources.endpoints(cache.state(WEB, FilterClass.READY_ONLY), NAME, "80")
 
     first = now()
     assert now() == first
@@ -251,7 +251,9 @@ def test_each_is_made_once_and_versions_follow_content() -> None:
     cache.apply(Apply(vm("a", "10.0.0.1")))
     assert now() == first
     other = synced_cache(vm("a", "10.0.0.1"), service(WEB, spec()))
-    again = Resources(ServerCounts()).endpoints(other.state(WEB, FilterClass.READY_ONLY), NAME)
+    again = Resources(ServerCounts()).endpoints(
+        other.state(WEB, FilterClass.READY_ONLY), NAME, "80"
+    )
     assert again == first
 
 
