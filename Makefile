@@ -45,7 +45,7 @@ bench: .venv bench-tools ## Measure streams and standstills, into bench/reports 
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: .venv bench-tools ## The same smaller, in 4 minutes, into out/bench
+bench-quick: .venv bench-tools ## The same smaller, in 6 minutes, into out/bench
 	$(BIN)/python -m bench --quick --into out/bench $(ARGS)
 
 .PHONY: bench-cluster

@@ -16,7 +16,7 @@ _REPORTS = Path(__file__).parent / "reports"
 def main() -> int:
     """Run what the arguments name; 1 where a part failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter: under 4 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter: some 6 minutes")
     parser.add_argument("--only", default="", metavar="KEYS", help="scenarios, as in a,i-e,q-file")
     parser.add_argument("--into", type=Path, default=_REPORTS, help="folder of the report")
     given = parser.parse_args()

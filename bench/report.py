@@ -39,7 +39,8 @@ _STANDSTILL_COLUMNS = {
     "lag_ms": "lag, at most, ms",
     "lag_p99_ms": "p99, ms",
     "histogram_ms": "by its own histogram, ms",
-    "piece_cpu_ms": "longest piece, CPU ms",
+    "step_cpu_ms": "longest step, CPU ms",
+    "turn_cpu_ms": "longest turn, CPU ms",
     "look_up_ms": "a look-up, at most, ms",
     "look_up_p99_ms": "p99, ms",
     "took_s": "took, s",
@@ -82,11 +83,12 @@ stream held; *last stream* is when the last of them has it. RSS a stream is what
 over the streams. *Skipped* counts changes that a stream was not told one by one, as it got a newer
 state instead.
 
-Of q, *lag* is how much later than due the server's event loop came round: what everybody waits for.
-*Longest piece* is the CPU of its thread from one look to the next, 5 ms apart at rest, so no other
-process's work is in it. *Its own histogram* is the bound of `vmsvc_grpc_loop_lag_seconds` that it
-kept. A *look-up* is of one service, by a client of its own. *After* is a minute after the cause was
-over. *Ended or failed* counts the streams, calls and look-ups that did and should not have."""
+Of q and q2, *lag* is how much later than due the server's event loop came round: what everybody
+waits for. *Longest step* is the CPU of its thread in one callback, and *longest turn* from one
+look to the next, 5 ms apart at rest: no other process's work is in them. *Its own histogram* is the
+bound of `vmsvc_grpc_loop_lag_seconds` that it kept. A *look-up* is of one service, by a client of
+its own. *After* is a minute after the cause was over. *Ended or failed* counts the streams, calls
+and look-ups that did and should not have."""
 
 
 def verdict_table(results: Results, targets: Iterable[Target]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 from bench import servers
 from bench.results import Outcome, Results
@@ -115,11 +116,13 @@ def _targets() -> Iterator[Target]:
 
 
 def _standstills() -> Iterator[Target]:
-    for cause in CAUSES:
+    for key, cause in product(("q", "q2"), CAUSES):
         name = cause.title
-        yield Target("q", f"lag while {name}", worst("lag_ms", name), most=50, unit="ms")
-        yield Target("q", f"memory after {name}", worst("kept", name), most=1.2)
-        yield Target("q", f"ended while {name}", worst("ended", name), most=0, unit="")
+        yield Target(key, f"lag while {name}", worst("lag_ms", name), most=50, unit="ms")
+        what = f"CPU of a turn while {name}"
+        yield Target(key, what, worst("turn_cpu_ms", name), most=50, unit="ms")
+        yield Target(key, f"memory after {name}", worst("kept", name), most=1.2)
+        yield Target(key, f"ended while {name}", worst("ended", name), most=0, unit="")
 
 
 STREAMS = tuple(_targets())

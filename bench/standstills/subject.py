@@ -15,8 +15,7 @@ import re
 import sys
 from typing import Any
 
-import uvloop
-
+from bench.standstills.steps import Steps, WatchedLoop
 from bench.standstills.witness import Witness
 from vmsvc_grpc import flags
 from vmsvc_grpc.__main__ import config, parser
@@ -39,19 +38,19 @@ class _Said(io.StringIO):
         return super().write(text)
 
 
-async def _serve(arguments: list[str]) -> None:
+async def _serve(arguments: list[str], steps: Steps) -> None:
     given = flags.settings(flags.SERVE, parser().parse_args(["serve", *arguments]), {})
     said = _Said()
-    app, witness = App(config(given, {}), said), Witness()
+    app, witness = App(config(given, {}), said), Witness(steps)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(app.run())
         watching = tasks.create_task(witness.run())
-        await _obey(said, witness)
+        await _obey(said, witness, steps)
         running.cancel()
         watching.cancel()
 
 
-async def _obey(said: _Said, witness: Witness) -> None:
+async def _obey(said: _Said, witness: Witness, steps: Steps) -> None:
     """Say where it serves, once it does; then answer what is asked, until told to quit."""
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -73,6 +72,8 @@ async def _obey(said: _Said, witness: Witness) -> None:
                     {
                         "lags_s": witness.lags_s,
                         "spent_s": witness.spent_s,
+                        "longest_step_s": steps.longest_s,
+                        "steps": steps.worst(5),
                         "places": witness.places.most_common(5),
                     }
                 )
@@ -87,4 +88,6 @@ if __name__ == "__main__":
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
-    uvloop.run(_serve(sys.argv[1:]))
+    loop = WatchedLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(_serve(sys.argv[1:], loop.steps))

@@ -110,12 +110,16 @@ class Cause:
     from_api_server: bool = False
 
 
-def provoked(cause: Cause, size: Size) -> Measured:
-    """Have it happen, beside streams that are sent changes and a client that looks one up."""
+def provoked(cause: Cause, size: Size, transport: str = "grpcio") -> Measured:
+    """Have it happen, beside streams that are sent changes and a client that looks one up.
+
+    `transport` is that of the program, as its flag names it.
+    """
+    flags = (*_FLAGS, f"--transport={transport}")
     with (
         tempfile.TemporaryDirectory(prefix="standstills-") as name,
         _place(cause, Path(name), size.data) as place,
-        python("bench.standstills.subject", *_FLAGS, *place.flags) as server,
+        python("bench.standstills.subject", *flags, *place.flags) as server,
     ):
         serves = server.answer(_START_S)
         target = f"--target={serves['address']}"
@@ -165,7 +169,7 @@ class _Measuring:
             peak_bytes = server.peak_bytes()
         time.sleep(stage.size.rest_s)
         after_bytes = server.rss_bytes()
-        _show_places(cause, seen["places"])
+        self._show(cause, seen)
         lags_s, spent_s = sorted(seen["lags_s"]), sorted(seen["spent_s"])
         took_ms = sorted(looked_up_ms["took_ms"])
         stage.wrong.extend(Counter(looked_up_ms["failed"]).elements())
@@ -173,7 +177,8 @@ class _Measuring:
             "lag_ms": lags_s[-1] * 1000,
             "lag_p99_ms": _quantile(lags_s, 0.99) * 1000,
             "histogram_ms": at_most_s * 1000,
-            "piece_cpu_ms": spent_s[-1] * 1000,
+            "step_cpu_ms": seen["longest_step_s"] * 1000,
+            "turn_cpu_ms": spent_s[-1] * 1000,
             "look_up_ms": took_ms[-1],
             "look_up_p99_ms": _quantile(took_ms, 0.99),
             "took_s": took_s,
@@ -184,6 +189,14 @@ class _Measuring:
             "kept": after_bytes / before_bytes,
             **self._told(changes),
         }
+
+    def _show(self, cause: Cause, seen: dict[str, Any]) -> None:
+        """What the longest steps were, and where the loop was found in long turns."""
+        for name, longest_s, count in seen["steps"]:
+            text = f"{longest_s * 1000:.0f} ms of CPU at most, {count} x {name}"
+            print(f"    {cause.key}: {text}", file=sys.stderr, flush=True)
+        for place, times in seen["places"]:
+            print(f"    {cause.key}: found {times} x in {place}", file=sys.stderr, flush=True)
 
     def _told(self, changes: _Changes) -> Measured:
         data = self._stage.size.data
@@ -253,9 +266,3 @@ def _at_most(before: dict[str, float], after: dict[str, float]) -> float:
 
 def _quantile(ordered: Sequence[float], q: float) -> float:
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
-
-
-def _show_places(cause: Cause, places: Sequence[Sequence[Any]]) -> None:
-    """Where the server's loop was found in long pieces, and how often."""
-    for place, times in places:
-        print(f"    {cause.key}: {times} x {place}", file=sys.stderr, flush=True)

@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
+from bench.standstills.steps import NOTED_S, Steps
+
 TICK_S = 0.005
 """How often the loop is looked at. A piece of work shows as at most this much more than it took."""
 
@@ -28,12 +30,19 @@ _PACKAGE = str(Path(__file__).parents[2] / "vmsvc_grpc")
 class Witness:
     """Sees how late the running event loop is, and what it does while it stands still."""
 
-    def __init__(self) -> None:
-        """Nothing is seen before `run`. Must be made on the thread of the loop."""
+    def __init__(self, steps: Steps) -> None:
+        """Nothing is seen before `run`. Must be made on the thread of the loop.
+
+        Long collections are noted in `steps`: they happen within any other.
+        """
+        self._steps = steps
         self.lags_s: list[float] = []
         """How much later than due each tick came: what everybody waited for."""
         self.spent_s: list[float] = []
-        """The thread's CPU from one tick to the next: no other process's work is in it."""
+        """The thread's CPU from one tick to the next: a turn of the loop, or several short ones.
+
+        No other process's work is in it.
+        """
         self.places: Counter[str] = Counter()
         """Where the loop's thread was, as often as it was looked at in a long piece."""
         self._thread = threading.get_ident()
@@ -45,6 +54,7 @@ class Witness:
         self.lags_s.clear()
         self.spent_s.clear()
         self.places.clear()
+        self._steps.forget()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -64,11 +74,13 @@ class Witness:
             over.set()
 
     def _collecting(self, phase: str, info: dict[str, int]) -> None:
-        """Note a collection that takes long: no other thread can see where the loop is then."""
+        """Note a collection that takes long: no other thread can see it."""
         if phase == "start":
             self._collected = time.thread_time()
-        elif time.thread_time() - self._collected > _LONG_S / 2:
-            self.places[f"the garbage collector, generation {info['generation']}"] += 1
+            return
+        spent_s = time.thread_time() - self._collected
+        if spent_s >= NOTED_S:
+            self._steps.note(f"garbage collector, generation {info['generation']}", spent_s)
 
     def _look(self, over: threading.Event) -> None:
         while not over.wait(_LOOK_S):
