@@ -133,8 +133,12 @@ class XdsClient:
 
     @property
     def warming(self) -> set[str]:
-        """Clusters that changed, and whose load assignment has not come since: Envoy waits."""
-        return self._changed & self.held(CDS).keys() & self.asked(EDS).names
+        """Clusters that changed, and whose load assignment has not come since: Envoy waits.
+
+        Not of one that it has refused: nothing more is said of that until it changes.
+        """
+        assignments = self.asked(EDS)
+        return self._changed & self.held(CDS).keys() & (assignments.names - assignments.refused)
 
     def _note(self, type_url: TypeUrl, got: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
         if type_url is CDS:
