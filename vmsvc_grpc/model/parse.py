@@ -123,7 +123,7 @@ def parse(kind: Kind, untyped: Any) -> Object:
     except msgspec.ValidationError as error:
         return _unreadable(kind, partial(converted, untyped), error)
     object_ = model(given)
-    if isinstance(given, wire.VirtualMachine):
+    if isinstance(given, wire.VirtualMachineShape):
         # Those that an API server gives have passed this there.
         for problem in _metadata_problems(given.metadata):
             raise ParseError(kind, _key(kind, given.metadata), problem)
@@ -133,8 +133,8 @@ def parse(kind: Kind, untyped: Any) -> Object:
 def unread(kind: Kind, untyped: Any, problem: Problem) -> ParseError:
     """What is wrong with an object of which no more than the name is to be read."""
     try:
-        named = converted(untyped, wire.BarelyNamed).metadata
-        key = _key(kind, wire.Meta(name=named.name, namespace=named.namespace))
+        named = converted(untyped, wire.BarelyNamedShape).metadata
+        key = _key(kind, wire.MetaShape(name=named.name, namespace=named.namespace))
     except (msgspec.ValidationError, ParseError):
         return ParseError(kind, None, problem)
     return ParseError(kind, key, problem)
@@ -164,16 +164,16 @@ def parse_meta(kind: Kind, raw: bytes | msgspec.Raw) -> ObjectMeta:
 
 
 SHAPES: Mapping[Kind, type[wire.Shape]] = {
-    Kind.VIRTUAL_MACHINE: wire.VirtualMachine,
-    Kind.VIRTUAL_MACHINE_SERVICE: wire.VirtualMachineService,
-    Kind.SERVICE: wire.Service,
-    Kind.ENDPOINTS: wire.Endpoints,
-    Kind.ENDPOINT_SLICE: wire.EndpointSlice,
+    Kind.VIRTUAL_MACHINE: wire.VirtualMachineShape,
+    Kind.VIRTUAL_MACHINE_SERVICE: wire.VirtualMachineServiceShape,
+    Kind.SERVICE: wire.ServiceShape,
+    Kind.ENDPOINTS: wire.EndpointsShape,
+    Kind.ENDPOINT_SLICE: wire.EndpointSliceShape,
 }
 """The shape of an object of each kind."""
 
 _DECODERS = {kind: decoder(shape) for kind, shape in SHAPES.items()}
-_decode_named = decoder(wire.Named)
+_decode_named = decoder(wire.NamedShape)
 
 
 # -- From the wire's shapes to the model's. --
@@ -182,20 +182,20 @@ _decode_named = decoder(wire.Named)
 def model(given: Any) -> Object:
     """The model of an object that has been decoded as its shape in SHAPES. Raises ParseError."""
     match given:
-        case wire.VirtualMachine():
+        case wire.VirtualMachineShape():
             return _virtual_machine(given)
-        case wire.VirtualMachineService():
+        case wire.VirtualMachineServiceShape():
             return _virtual_machine_service(given)
-        case wire.Service():
+        case wire.ServiceShape():
             return _stored_service(given)
-        case wire.Endpoints():
+        case wire.EndpointsShape():
             return _stored_endpoints(given)
-        case wire.EndpointSlice():
+        case wire.EndpointSliceShape():
             return _stored_slice(given)
     raise AssertionError(f"no shape of an object: {given!r}")
 
 
-def _key(kind: Kind, meta: wire.Meta) -> Key:
+def _key(kind: Kind, meta: wire.MetaShape) -> Key:
     try:
         return _valid_key(meta.namespace or DEFAULT_NAMESPACE, meta.name)
     except _NameError as error:
@@ -222,7 +222,7 @@ def _name_flaw(name: str) -> str:
     return f"{quoted(name)} is not a name that Kubernetes takes" if name else "is missing; name it"
 
 
-def _uid(kind: Kind, key: Key, meta: wire.Meta) -> str:
+def _uid(kind: Kind, key: Key, meta: wire.MetaShape) -> str:
     uid = meta.uid or made_uid(kind, key)
     if len(uid) > _UID_CHARACTERS_MAX:
         text = f"{quoted(uid)} is too long; use at most {_UID_CHARACTERS_MAX} characters, or none"
@@ -230,7 +230,7 @@ def _uid(kind: Kind, key: Key, meta: wire.Meta) -> str:
     return uid
 
 
-def object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
+def object_meta(kind: Kind, meta: wire.MetaShape) -> ObjectMeta:
     """The model of an object's metadata. Raises ParseError."""
     key = _key(kind, meta)
     return ObjectMeta(
@@ -259,12 +259,12 @@ def object_meta(kind: Kind, meta: wire.Meta) -> ObjectMeta:
 def metadata_problems(untyped: Any) -> tuple[Problem, ...]:
     """What of an object's metadata no API server takes; nothing if it has another shape."""
     try:
-        return tuple(_metadata_problems(msgspec.convert(untyped, wire.Named).metadata))
+        return tuple(_metadata_problems(msgspec.convert(untyped, wire.NamedShape).metadata))
     except msgspec.ValidationError:
         return ()
 
 
-def _metadata_problems(meta: wire.Meta) -> Iterator[Problem]:
+def _metadata_problems(meta: wire.MetaShape) -> Iterator[Problem]:
     yield from validate.time_problems("metadata.creationTimestamp", meta.creation_timestamp)
     yield from validate.time_problems("metadata.deletionTimestamp", meta.deletion_timestamp)
     yield from validate.metadata_problems(
@@ -281,11 +281,11 @@ def _version(kind: Kind, key: Key, api_version: str) -> str:
     return version
 
 
-def _virtual_machine(given: wire.VirtualMachine) -> VirtualMachine:
+def _virtual_machine(given: wire.VirtualMachineShape) -> VirtualMachine:
     kind, meta = Kind.VIRTUAL_MACHINE, given.metadata
     key = _key(kind, meta)
     version = _version(kind, key, given.api_version)
-    status = given.status or wire.VirtualMachineStatus()
+    status = given.status or wire.VirtualMachineStatusShape()
     labels = meta.labels or {}
     condition = next((c for c in status.conditions or () if c.type == "Ready"), None)
     return VirtualMachine(
@@ -303,7 +303,7 @@ def _virtual_machine(given: wire.VirtualMachine) -> VirtualMachine:
 
 
 def _reported_addresses(
-    version: str, status: wire.VirtualMachineStatus
+    version: str, status: wire.VirtualMachineStatusShape
 ) -> tuple[ReportedAddress, ...]:
     if version == "v1alpha1":
         return (ReportedAddress("status.vmIp", status.vm_ip, None),) if status.vm_ip else ()
@@ -320,7 +320,7 @@ def _reported_addresses(
     return tuple(reports)
 
 
-def _probe(version: str, spec: wire.VirtualMachineSpec | None) -> Probe | None:
+def _probe(version: str, spec: wire.VirtualMachineSpecShape | None) -> Probe | None:
     probe = spec.readiness_probe if spec else None
     if probe is None:
         return None
@@ -336,12 +336,12 @@ def _probe(version: str, spec: wire.VirtualMachineSpec | None) -> Probe | None:
 _READINESS = {readiness.value: readiness for readiness in Readiness}
 
 
-def _readiness(condition: wire.Condition | None) -> Readiness | None:
+def _readiness(condition: wire.ConditionShape | None) -> Readiness | None:
     # v1alpha1's schema takes any text; what does not say True is not ready.
     return _READINESS.get(condition.status, Readiness.UNKNOWN) if condition else None
 
 
-def _ready_words(condition: wire.Condition | None) -> ReadyWords | None:
+def _ready_words(condition: wire.ConditionShape | None) -> ReadyWords | None:
     """What is kept of the words, which are the VM's own: 20,000 VMs have them."""
     if condition is None:
         return None
@@ -357,10 +357,10 @@ def _place(name: str | None) -> str:
     return name if name and len(name) <= validate.SUBDOMAIN_MAX else ""
 
 
-def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachineService:
+def _virtual_machine_service(given: wire.VirtualMachineServiceShape) -> VirtualMachineService:
     kind = Kind.VIRTUAL_MACHINE_SERVICE
     meta = object_meta(kind, given.metadata)
-    status = given.status or wire.ServiceStatus()
+    status = given.status or wire.ServiceStatusShape()
     declared = escaped((given.spec and given.spec.type) or ServiceType.CLUSTER_IP.value)
     try:
         version = _version(kind, meta.key, given.api_version)
@@ -373,7 +373,7 @@ def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachin
             declared_selector=_declared_selector(given.spec),
         )
     spec, problems = _service_spec(
-        given.metadata, version, given.spec or wire.VirtualMachineServiceSpec()
+        given.metadata, version, given.spec or wire.VirtualMachineServiceSpecShape()
     )
     return VirtualMachineService(
         meta=meta,
@@ -388,7 +388,7 @@ def _virtual_machine_service(given: wire.VirtualMachineService) -> VirtualMachin
 
 
 def _declared_selector(
-    given: wire.VirtualMachineServiceSpec | wire.SelectorOnly | None,
+    given: wire.VirtualMachineServiceSpecShape | wire.SelectorOnlyShape | None,
 ) -> Mapping[str, str]:
     """The selector, if a VM could have such labels: which VMs it means is clear then."""
     selector = (given.selector if given else None) or {}
@@ -396,7 +396,7 @@ def _declared_selector(
 
 
 def _service_spec(
-    meta: wire.Meta, version: str, given: wire.VirtualMachineServiceSpec
+    meta: wire.MetaShape, version: str, given: wire.VirtualMachineServiceSpecShape
 ) -> tuple[ServiceSpec | None, tuple[Problem, ...]]:
     type_text = given.type or ServiceType.CLUSTER_IP.value
     meta_problems = chain(validate.name_problems(meta.name), _metadata_problems(meta))
@@ -436,7 +436,7 @@ def _service_spec(
     return spec, ()
 
 
-def _service_port(given: wire.VirtualMachineServicePort) -> ServicePort:
+def _service_port(given: wire.VirtualMachineServicePortShape) -> ServicePort:
     port = given.port or 0
     return ServicePort(
         name=given.name or "",
@@ -446,12 +446,12 @@ def _service_port(given: wire.VirtualMachineServicePort) -> ServicePort:
     )
 
 
-def _ingress(given: wire.LoadBalancer | None) -> tuple[Ingress, ...]:
+def _ingress(given: wire.LoadBalancerShape | None) -> tuple[Ingress, ...]:
     entries = (given.ingress or ()) if given else ()
     return tuple(Ingress(entry.ip or "", entry.hostname or "") for entry in entries)
 
 
-def _condition(given: wire.Condition) -> Condition:
+def _condition(given: wire.ConditionShape) -> Condition:
     return Condition(
         type=given.type,
         status=given.status,
@@ -462,8 +462,8 @@ def _condition(given: wire.Condition) -> Condition:
     )
 
 
-def _stored_service(given: wire.Service) -> StoredService:
-    spec, status = given.spec or wire.ServiceSpec(), given.status or wire.ServiceStatus()
+def _stored_service(given: wire.ServiceShape) -> StoredService:
+    spec, status = given.spec or wire.ServiceSpecShape(), given.status or wire.ServiceStatusShape()
     ready = next((c for c in status.conditions or () if c.type == "Ready"), None)
     return StoredService(
         meta=object_meta(Kind.SERVICE, given.metadata),
@@ -486,7 +486,7 @@ def _stored_service(given: wire.Service) -> StoredService:
     )
 
 
-def _stored_port(given: wire.ServicePort) -> StoredPort:
+def _stored_port(given: wire.ServicePortShape) -> StoredPort:
     return StoredPort(
         name=given.name or "",
         protocol=given.protocol or "TCP",
@@ -497,7 +497,7 @@ def _stored_port(given: wire.ServicePort) -> StoredPort:
     )
 
 
-def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
+def _stored_endpoints(given: wire.EndpointsShape) -> StoredEndpoints:
     return StoredEndpoints(
         meta=object_meta(Kind.ENDPOINTS, given.metadata),
         subsets=tuple(
@@ -511,13 +511,13 @@ def _stored_endpoints(given: wire.Endpoints) -> StoredEndpoints:
     )
 
 
-def _endpoint_port(given: wire.EndpointPort) -> EndpointPort:
+def _endpoint_port(given: wire.EndpointPortShape) -> EndpointPort:
     return EndpointPort(
         given.name or "", given.port, given.protocol or "TCP", given.app_protocol or ""
     )
 
 
-def _stored_slice(given: wire.EndpointSlice) -> StoredEndpointSlice:
+def _stored_slice(given: wire.EndpointSliceShape) -> StoredEndpointSlice:
     return StoredEndpointSlice(
         meta=object_meta(Kind.ENDPOINT_SLICE, given.metadata),
         address_type=given.address_type,
@@ -543,10 +543,10 @@ def _unreadable(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -
     if kind is not Kind.VIRTUAL_MACHINE_SERVICE:
         raise ParseError(kind, key, problem) from error
     try:
-        outline = convert(wire.VirtualMachineServiceOutline)
+        outline = convert(wire.VirtualMachineServiceOutlineShape)
     except msgspec.DecodeError:
-        outline = wire.VirtualMachineServiceOutline()
-    status = outline.status or wire.ServiceStatus()
+        outline = wire.VirtualMachineServiceOutlineShape()
+    status = outline.status or wire.ServiceStatusShape()
     return VirtualMachineService(
         meta=object_meta(kind, meta),
         api_version=outline.api_version or NEWEST_API_VERSION,
@@ -562,24 +562,24 @@ def _unreadable(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -
 def _readable_selector(convert: _Convert) -> Mapping[str, str]:
     """The selector of a VMService of the wrong shape, if that is not where it is wrong."""
     try:
-        return _declared_selector(convert(wire.Selecting).spec)
+        return _declared_selector(convert(wire.SelectingShape).spec)
     except msgspec.DecodeError:
         return {}
 
 
-def _readable_meta(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -> wire.Meta:
+def _readable_meta(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -> wire.MetaShape:
     """The metadata, or else its name and namespace, of an object of the wrong shape.
 
     Raises ParseError if not even those can be read.
     """
     try:
-        return convert(wire.Named).metadata
+        return convert(wire.NamedShape).metadata
     except msgspec.DecodeError:
         try:
-            bare = convert(wire.BarelyNamed).metadata
+            bare = convert(wire.BarelyNamedShape).metadata
         except msgspec.DecodeError:
             raise ParseError(kind, None, _shape_problem(error)) from error
-        return wire.Meta(name=bare.name, namespace=bare.namespace)
+        return wire.MetaShape(name=bare.name, namespace=bare.namespace)
 
 
 def _shape_problem(error: msgspec.ValidationError) -> Problem:

@@ -25,7 +25,7 @@ class Shape(msgspec.Struct, rename="camel", gc=False):
     """Fields in camel case; unknown ones are skipped."""
 
 
-class OwnerReference(Shape):
+class OwnerReferenceShape(Shape):
     """One of `metadata.ownerReferences`."""
 
     api_version: str = ""
@@ -36,7 +36,7 @@ class OwnerReference(Shape):
     block_owner_deletion: bool | None = None
 
 
-class Meta(Shape):
+class MetaShape(Shape):
     """`metadata`."""
 
     name: str = ""
@@ -49,10 +49,10 @@ class Meta(Shape):
     labels: Texts | None = None
     annotations: Texts | None = None
     finalizers: Annotated[list[str], _MANY] | None = None
-    owner_references: Annotated[list[OwnerReference], _MANY] | None = None
+    owner_references: Annotated[list[OwnerReferenceShape], _MANY] | None = None
 
 
-class Condition(Shape):
+class ConditionShape(Shape):
     """One of `status.conditions`."""
 
     type: str = ""
@@ -63,7 +63,7 @@ class Condition(Shape):
     observed_generation: Int64 | None = None
 
 
-class Probe(Shape):
+class ProbeShape(Shape):
     """A VM's `spec.readinessProbe`."""
 
     tcp_socket: dict[str, Any] | None = None
@@ -71,58 +71,58 @@ class Probe(Shape):
     guest_info: list[Any] | None = None
 
 
-class VirtualMachineSpec(Shape):
+class VirtualMachineSpecShape(Shape):
     """A VM's `spec`."""
 
-    readiness_probe: Probe | None = None
+    readiness_probe: ProbeShape | None = None
 
 
-class Network(Shape):
+class NetworkShape(Shape):
     """A VM's `status.network`, from v1alpha2 on."""
 
     primary_ip4: str | None = msgspec.field(name="primaryIP4", default=None)
     primary_ip6: str | None = msgspec.field(name="primaryIP6", default=None)
 
 
-class VirtualMachineStatus(Shape):
+class VirtualMachineStatusShape(Shape):
     """A VM's `status`; `vmIp` is v1alpha1's."""
 
     vm_ip: str | None = None
-    network: Network | None = None
+    network: NetworkShape | None = None
     zone: str | None = None
-    conditions: Annotated[list[Condition], _MANY] | None = None
+    conditions: Annotated[list[ConditionShape], _MANY] | None = None
 
 
-class VirtualMachine(Shape):
+class VirtualMachineShape(Shape):
     """A VM, of any version."""
 
     api_version: str
-    metadata: Meta
-    spec: VirtualMachineSpec | None = None
-    status: VirtualMachineStatus | None = None
+    metadata: MetaShape
+    spec: VirtualMachineSpecShape | None = None
+    status: VirtualMachineStatusShape | None = None
 
 
-class Ingress(Shape):
+class IngressShape(Shape):
     """One of `status.loadBalancer.ingress`."""
 
     ip: str | None = None
     hostname: str | None = None
 
 
-class LoadBalancer(Shape):
+class LoadBalancerShape(Shape):
     """`status.loadBalancer`."""
 
-    ingress: Annotated[list[Ingress], _MANY] | None = None
+    ingress: Annotated[list[IngressShape], _MANY] | None = None
 
 
-class ServiceStatus(Shape):
+class ServiceStatusShape(Shape):
     """The `status` of a VMService or Service."""
 
-    load_balancer: LoadBalancer | None = None
-    conditions: Annotated[list[Condition], _MANY] | None = None
+    load_balancer: LoadBalancerShape | None = None
+    conditions: Annotated[list[ConditionShape], _MANY] | None = None
 
 
-class VirtualMachineServicePort(Shape):
+class VirtualMachineServicePortShape(Shape):
     """One of a VMService's `spec.ports`."""
 
     name: str | None = None
@@ -131,12 +131,12 @@ class VirtualMachineServicePort(Shape):
     target_port: Int64 | None = None
 
 
-class VirtualMachineServiceSpec(Shape):
+class VirtualMachineServiceSpecShape(Shape):
     """A VMService's `spec`; families are v1alpha6's."""
 
     type: str | None = None
     selector: Texts | None = None
-    ports: Annotated[list[VirtualMachineServicePort], _MANY] | None = None
+    ports: Annotated[list[VirtualMachineServicePortShape], _MANY] | None = None
     # On the wire it is clusterIp; VM Operator's documentation writes clusterIP.
     cluster_ip: str | None = msgspec.field(name="clusterIp", default=None)
     cluster_ip_documented: str | None = msgspec.field(name="clusterIP", default=None)
@@ -146,36 +146,36 @@ class VirtualMachineServiceSpec(Shape):
     ip_family_policy: str | None = None
 
 
-class VirtualMachineService(Shape):
+class VirtualMachineServiceShape(Shape):
     """A VMService, of any version."""
 
     api_version: str
-    metadata: Meta
-    spec: VirtualMachineServiceSpec | None = None
-    status: ServiceStatus | None = None
+    metadata: MetaShape
+    spec: VirtualMachineServiceSpecShape | None = None
+    status: ServiceStatusShape | None = None
 
 
-class SelectorOnly(Shape):
+class SelectorOnlyShape(Shape):
     """A VMService's `spec`, of which only the selector is read."""
 
     selector: Texts | None = None
 
 
-class Selecting(Shape):
+class SelectingShape(Shape):
     """A VMService of which only the selector can be read."""
 
-    spec: SelectorOnly | None = None
+    spec: SelectorOnlyShape | None = None
 
 
-class VirtualMachineServiceOutline(Shape):
+class VirtualMachineServiceOutlineShape(Shape):
     """A VMService of which the `spec` cannot be read."""
 
     api_version: str = ""
-    metadata: Meta = msgspec.field(default_factory=Meta)
-    status: ServiceStatus | None = None
+    metadata: MetaShape = msgspec.field(default_factory=MetaShape)
+    status: ServiceStatusShape | None = None
 
 
-class ServicePort(Shape):
+class ServicePortShape(Shape):
     """One of a Service's `spec.ports`."""
 
     name: str | None = None
@@ -186,12 +186,12 @@ class ServicePort(Shape):
     app_protocol: str | None = None
 
 
-class ServiceSpec(Shape):
+class ServiceSpecShape(Shape):
     """A Service's `spec`."""
 
     type: str | None = None
     selector: Texts | None = None
-    ports: Annotated[list[ServicePort], _MANY] | None = None
+    ports: Annotated[list[ServicePortShape], _MANY] | None = None
     cluster_ip: str | None = msgspec.field(name="clusterIP", default=None)
     cluster_ips: Annotated[list[str], _MANY] | None = msgspec.field(name="clusterIPs", default=None)
     ip_families: Annotated[list[str], _MANY] | None = None
@@ -205,15 +205,15 @@ class ServiceSpec(Shape):
     health_check_node_port: Int64 | None = None
 
 
-class Service(Shape):
+class ServiceShape(Shape):
     """A Service."""
 
-    metadata: Meta
-    spec: ServiceSpec | None = None
-    status: ServiceStatus | None = None
+    metadata: MetaShape
+    spec: ServiceSpecShape | None = None
+    status: ServiceStatusShape | None = None
 
 
-class EndpointPort(Shape):
+class EndpointPortShape(Shape):
     """One port of an Endpoints' subset."""
 
     name: str | None = None
@@ -222,51 +222,51 @@ class EndpointPort(Shape):
     app_protocol: str | None = None
 
 
-class Subset(Shape):
+class SubsetShape(Shape):
     """One of an Endpoints' `subsets`."""
 
     addresses: list[StoredAddress] | None = None
     not_ready_addresses: list[StoredAddress] | None = None
-    ports: Annotated[list[EndpointPort], _MANY] | None = None
+    ports: Annotated[list[EndpointPortShape], _MANY] | None = None
 
 
-class Endpoints(Shape):
+class EndpointsShape(Shape):
     """An Endpoints."""
 
-    metadata: Meta
-    subsets: list[Subset] | None = None
+    metadata: MetaShape
+    subsets: list[SubsetShape] | None = None
 
 
-class UnreadEndpoints(Shape):
+class UnreadEndpointsShape(Shape):
     """An Endpoints of which the subsets are left as bytes: most are not ours, and may be large."""
 
-    metadata: Meta
+    metadata: MetaShape
     subsets: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class EndpointSlice(Shape):
+class EndpointSliceShape(Shape):
     """An EndpointSlice."""
 
-    metadata: Meta
+    metadata: MetaShape
     address_type: str = ""
     endpoints: list[SliceEndpoint] | None = None
-    ports: Annotated[list[EndpointPort], _MANY] | None = None
+    ports: Annotated[list[EndpointPortShape], _MANY] | None = None
 
 
-class Named(Shape):
+class NamedShape(Shape):
     """An object of which only `metadata` can be read."""
 
-    metadata: Meta
+    metadata: MetaShape
 
 
-class BarelyNamedMeta(Shape):
+class BarelyNamedMetaShape(Shape):
     """`metadata`, of which only the name can be read."""
 
     name: str = ""
     namespace: str | None = None
 
 
-class BarelyNamed(Shape):
+class BarelyNamedShape(Shape):
     """An object of which only the name can be read."""
 
-    metadata: BarelyNamedMeta
+    metadata: BarelyNamedMetaShape

@@ -16,10 +16,10 @@ from vmsvc_grpc.model import parse, wire
 from vmsvc_grpc.model.objects import Kind, Object, StoredEndpoints
 from vmsvc_grpc.model.ownership import is_owned
 
-SLIM_SHAPES = {**parse.SHAPES, Kind.ENDPOINTS: wire.UnreadEndpoints}
+SLIM_SHAPES = {**parse.SHAPES, Kind.ENDPOINTS: wire.UnreadEndpointsShape}
 """What `slim` takes: the shape in which an object of each kind is decoded at first."""
 
-_decode_subsets = msgspec.json.Decoder(list[wire.Subset] | None).decode
+_decode_subsets = msgspec.json.Decoder(list[wire.SubsetShape] | None).decode
 
 
 def read_slim(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
@@ -36,9 +36,9 @@ def slim(given: Any) -> Object:
 
     Raises ParseError, and msgspec.DecodeError if the addresses of Endpoints cannot be read.
     """
-    if isinstance(given, wire.UnreadEndpoints):
+    if isinstance(given, wire.UnreadEndpointsShape):
         meta = parse.object_meta(Kind.ENDPOINTS, given.metadata)
         if not is_owned(meta):
             return StoredEndpoints(meta=meta)
-        return parse.model(wire.Endpoints(given.metadata, _decode_subsets(given.subsets)))
+        return parse.model(wire.EndpointsShape(given.metadata, _decode_subsets(given.subsets)))
     return parse.model(given)

@@ -23,5 +23,5 @@ def numbers(shape: type[msgspec.Struct]) -> Iterator[tuple[str, inspect.IntType]
 def test_every_number_has_bounds() -> None:
     shapes = [s for s in vars(wire).values() if isinstance(s, type) and issubclass(s, wire.Shape)]
     found = dict(number for shape in shapes for number in numbers(shape))
-    assert "ServicePort.target_port" in found
+    assert "ServicePortShape.target_port" in found
     assert [name for name, number in found.items() if number.ge is None or number.le is None] == []
