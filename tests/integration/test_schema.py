@@ -16,7 +16,7 @@ import pytest
 
 from tests.kube.apiserver import Cluster
 from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Kind
-from vmsvc_grpc.model.parse import metadata_problems
+from vmsvc_grpc.model.parse import unfit_metadata
 from vmsvc_grpc.model.schema import faults
 from vmsvc_grpc.model.strict import problems
 
@@ -187,7 +187,7 @@ def test_both_refuse_the_same(resource: str, whole: Object, kube: Cluster) -> No
         for what, one in [("nothing", whole), *damaged(whole)]:
             answer = session.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
             refused = answer.status != HTTPStatus.CREATED
-            by_schema = [*faults(kind, one), *metadata_problems(one)]
+            by_schema = [*faults(kind, one), *unfit_metadata(one)]
             if by_schema and not refused:
                 told.append(f"{what}: {by_schema}, and the API server takes it")
             if refused and not problems(kind, one) and not may_be_absent(kind, one, whole):

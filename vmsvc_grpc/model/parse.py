@@ -125,7 +125,7 @@ def parse(kind: Kind, untyped: Any) -> Object:
     object_ = model(given)
     if isinstance(given, wire.VirtualMachineShape):
         # Those that an API server gives have passed this there.
-        for problem in _metadata_problems(given.metadata):
+        for problem in _meta_problems(given.metadata):
             raise ParseError(kind, _key(kind, given.metadata), problem)
     return object_
 
@@ -256,15 +256,15 @@ def object_meta(kind: Kind, meta: wire.MetaShape) -> ObjectMeta:
     )
 
 
-def metadata_problems(untyped: Any) -> tuple[Problem, ...]:
+def unfit_metadata(untyped: Any) -> tuple[Problem, ...]:
     """What of an object's metadata no API server takes; nothing if it has another shape."""
     try:
-        return tuple(_metadata_problems(msgspec.convert(untyped, wire.NamedShape).metadata))
+        return tuple(_meta_problems(msgspec.convert(untyped, wire.NamedShape).metadata))
     except msgspec.ValidationError:
         return ()
 
 
-def _metadata_problems(meta: wire.MetaShape) -> Iterator[Problem]:
+def _meta_problems(meta: wire.MetaShape) -> Iterator[Problem]:
     yield from validate.time_problems("metadata.creationTimestamp", meta.creation_timestamp)
     yield from validate.time_problems("metadata.deletionTimestamp", meta.deletion_timestamp)
     yield from validate.metadata_problems(
@@ -399,7 +399,7 @@ def _service_spec(
     meta: wire.MetaShape, version: str, given: wire.VirtualMachineServiceSpecShape
 ) -> tuple[ServiceSpec | None, tuple[Problem, ...]]:
     type_text = given.type or ServiceType.CLUSTER_IP.value
-    meta_problems = chain(validate.name_problems(meta.name), _metadata_problems(meta))
+    meta_problems = chain(validate.name_problems(meta.name), _meta_problems(meta))
     if type_problems := tuple(validate.type_problems(type_text)):
         # Rules of other fields depend on the type, so they would only confuse.
         return None, bounded(chain(meta_problems, type_problems))

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import ParseError, metadata_problems, parse
+from vmsvc_grpc.model.parse import ParseError, parse, unfit_metadata
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.schema import Fault, FieldPath, faults
 
@@ -109,7 +109,7 @@ def _rule_problems(kind: Kind, untyped: dict[str, Any]) -> Iterator[Problem]:
     try:
         object_ = parse(kind, untyped)
     except ParseError as error:
-        unfit = metadata_problems(untyped)
+        unfit = unfit_metadata(untyped)
         yield from unfit if error.problem in unfit else (*unfit, error.problem)
         if error.key is None and kind is Kind.VIRTUAL_MACHINE_SERVICE:
             named = {**untyped, "metadata": {"name": "any"}}
