@@ -87,8 +87,9 @@ class Stream(Protocol):
     def receive(self, request: bytes) -> None:
         """Take in the client's next message. Raises RpcError to end the stream.
 
-        After each the stream is asked for a message before the next is handed in, so a
-        client that asks and does not read has no answers piled up for it.
+        After each the stream is asked for a message before the next is handed in, again and
+        again while it says LATER. So a client that asks and does not read has no answers piled
+        up for it, and a large request is taken in in slices.
         """
 
     def half_close(self) -> None:

@@ -16,6 +16,7 @@ from google.rpc import status_pb2
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
+    LATER,
     Call,
     Code,
     EndOfStream,
@@ -129,9 +130,10 @@ class Sessions:
 class Session:
     """One open stream. The transport feeds it and asks it, one at a time, and closes it once.
 
-    `in_hand` is whether a request was taken in and nothing has been asked for since. Until
+    `in_hand` is whether a request was handed in that the stream has not done with: it is asked
+    for a message, and for as long as it says LATER the request may not be taken in whole. Until
     then the transport hands in no other, so that a client which asks and does not read has no
-    answers piled up for it.
+    answers piled up for it, and none has more than one request kept or taken in at once.
     """
 
     __slots__ = (
@@ -180,15 +182,18 @@ class Session:
 
         To be asked only when the message before has been taken by the transport.
         """
-        self.in_hand = False
         if self._ending is None:
             try:
-                return self._stream.next_message()
+                said = self._stream.next_message()
             except EndOfStream:
                 self._code = Code.OK
                 return OK
             except Exception as error:  # noqa: BLE001 - as above.
                 self._ending = self._sessions.ending_of(self._method.path, error)
+            else:
+                if said is not LATER:
+                    self.in_hand = False
+                return said
         self._code = self._ending.code
         return status_of(self._ending)
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
+    LATER,
     Call,
     Code,
     EndOfStream,
@@ -38,7 +39,7 @@ class Toy:
     """A stream that does as told, and keeps what happened to it."""
 
     receives: Callable[[bytes], None] = lambda _: None
-    says: Callable[[], bytes | None] = lambda: None
+    says: Callable[[], bytes | Later | None] = lambda: None
     half_closes: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
 
@@ -49,7 +50,7 @@ class Toy:
     def half_close(self) -> None:
         self.half_closes()
 
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> bytes | Later | None:
         return self.says()
 
     def close(self) -> None:
@@ -162,6 +163,15 @@ def test_one_request_is_in_hand_until_its_answer_has_been_asked_for() -> None:
     assert session.next() == b"answer"
     session.receive(b"2")
     assert session.in_hand
+
+
+@pytest.mark.parametrize("said", [b"answer", None], ids=["a message", "nothing"])
+def test_a_request_stays_in_hand_while_it_is_taken_in_in_slices(said: bytes | None) -> None:
+    says = iter([LATER, LATER, said, LATER])
+    session = World().opened(Toy(says=lambda: next(says)))
+    session.receive(b"large")
+    in_hand = [(session.next(), session.in_hand) for _ in range(4)]
+    assert in_hand == [(LATER, True), (LATER, True), (said, False), (LATER, False)]
 
 
 def test_a_stream_that_is_ended_says_nothing_else() -> None:

@@ -269,7 +269,7 @@ class _Pump:
                 said = self._session.next()
             if isinstance(said, Status):
                 return said
-            if self._answered is not None and not self._answered.done():
+            if not (self._session.in_hand or self._answered is None or self._answered.done()):
                 self._answered.set_result(None)
             if self._silent:
                 await self._greet()
@@ -296,7 +296,7 @@ class _Pump:
                 self._said = session.next()
                 if self._said is None:
                     continue
-            # The next request waits until this one's answer has been asked for.
+            # The next request waits until the stream has done with this one.
             self._answered = self._loop.create_future()
             self.wake()
             await self._answered

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Topic
@@ -80,9 +81,6 @@ _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 # To take in a name that is asked for costs so much less than to look at one.
 _NAMES_A_LOOK = 4
 
-# Requests that come while a large one is taken in: acknowledgements, of each type.
-_QUEUED_MAX = 16
-
 # Make before break: what others refer to comes first, and goes last.
 _ORDER = (TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE)
 _REMOVAL_ORDER = (TypeUrl.LISTENER, TypeUrl.ROUTE, TypeUrl.CLUSTER, TypeUrl.ENDPOINT)
@@ -110,7 +108,6 @@ class XdsStream:
         "_node",
         "_nonces",
         "_own_turn",
-        "_queued",
         "_shared",
         "_subscriptions",
         "_taking",
@@ -150,9 +147,7 @@ class XdsStream:
         # stream the turn, so that it may do at once what takes some ms.
         self._looks_left = 0
         self._own_turn = False
-        # The request that is being taken in, and those that came meanwhile.
-        self._taking: Iterator[None] | None = None
-        self._queued: list[bytes] = []
+        self._taking: Iterator[None] | None = None  # The request that is being taken in.
         self._half_closed = False
         self._expired = False
 
@@ -175,15 +170,7 @@ class XdsStream:
         that is too long, and one too many, is of nothing. Of one with many names the rest is
         taken in when the stream is asked for messages, before it says any.
         """
-        if self._taking is None:
-            self._begin_to_take(request)
-        else:
-            self._queued.append(request)
-        # A client that sends on and on has its requests taken in at once.
-        while not self._take_in() and len(self._queued) > _QUEUED_MAX:
-            pass
-
-    def _begin_to_take(self, request: bytes) -> None:
+        assert self._taking is None, "the transport hands in no request while one is taken in"
         asked: SotwRequest | DeltaRequest
         read = xds_requests.sotw if self._form is Form.SOTW else xds_requests.delta
         asked = read(request)
@@ -199,18 +186,15 @@ class XdsStream:
             self._hear(self._node, subscription, asked)
         if not (subscription.begun and _changes_nothing(asked)):
             self._taking = self._take(subscription, asked)
+            self._take_in()
 
     def _take_in(self) -> bool:
-        """Take in as much of the requests as one turn is for; whether that was all."""
-        left = self._shared.looks_max * _NAMES_A_LOOK
-        while self._taking is not None:
-            for _ in self._taking:
-                left -= 1
-                if left <= 0:
-                    return False
-            self._taking = None
-            if self._queued:
-                self._begin_to_take(self._queued.pop(0))
+        """Take in as much of the request as one turn is for; whether that was all."""
+        assert self._taking is not None
+        most = self._shared.looks_max * _NAMES_A_LOOK
+        if sum(1 for _ in islice(self._taking, most)) == most:
+            return False
+        self._taking = None
         return True
 
     def half_close(self) -> None:
@@ -245,7 +229,6 @@ class XdsStream:
         self._following.close()
         self._subscriptions.clear()
         self._taking = None
-        self._queued.clear()
         self._claimed.clear()
 
     def expire(self) -> None:

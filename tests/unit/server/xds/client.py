@@ -233,6 +233,8 @@ class XdsClient:
         if self._first:
             request.node.CopyFrom(self.who)
             self._first = False
+        while self.stream._taking is not None:
+            self.turn()  # As a transport: no request is handed in while another is taken in.
         self.stream.receive(request.SerializeToString())
 
     # -- Reading --
