@@ -27,8 +27,9 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds.assignments import varint
 from vmsvc_grpc.server.xds.requests import Node
-from vmsvc_grpc.server.xds.resources import TypeUrl, varint, version_text
+from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
 from vmsvc_grpc.server.xds.stream import XdsStream
 from vmsvc_grpc.server.xds.subscription import ABSENT, XdsSubscription
 

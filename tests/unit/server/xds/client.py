@@ -21,6 +21,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
+from vmsvc_grpc.server.xds.assignments import load_assignment, localities
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
@@ -369,8 +370,7 @@ def truth(
     if port is None:
         return None
     if type_url is EDS:
-        localities = xds_resources.localities(state.endpoints)
-        return xds_resources.load_assignment(name, port, localities)
+        return load_assignment(name, port, localities(state.endpoints))
     return xds_resources._STATIC[type_url](name)
 
 
