@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
 from tests import program
 from tests.integration.delaying import delaying
@@ -208,7 +209,7 @@ async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
     """envoy#22418: as deltas, Envoy says which endpoints it holds, and then waited for them."""
     async with world() as here:
         with monkeypatch.context() as earlier:
-            earlier.setitem(xds_resources._STATIC, TypeUrl.CLUSTER, _earlier_cluster)
+            earlier.setitem(xds_resources._CONTENTS, TypeUrl.CLUSTER, _earlier_cluster)
             first = Server(here.running.cache, "127.0.0.1:0", make_transport)
             address = await first.start()
             proxy = await here.stack.enter_async_context(
@@ -232,10 +233,10 @@ async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
         await second.stop()
 
 
-def _earlier_cluster(name: str) -> Any:
-    made = xds_resources.cluster(name)
+def _earlier_cluster(name: str) -> bytes:
+    made: Any = Cluster.FromString(xds_resources.cluster(name))
     made.alt_stat_name = "earlier"
-    return made
+    return bytes(made.SerializeToString())
 
 
 @pytest.mark.parametrize("header", ["x" * 5_000, "\udcff\udcfe.shop:80", "%00", "a b"])

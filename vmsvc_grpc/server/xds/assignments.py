@@ -5,45 +5,53 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.core.v3.base_pb2 import Locality
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ServicePort
+from vmsvc_grpc.server.xds.encoding import bytes_field, number_field, varint
 
-_Message: TypeAlias = Any
-"""A message of Envoy's API, which come without types."""
+_FIELDS = ClusterLoadAssignment.DESCRIPTOR.fields_by_name
+_CLUSTER_NAME, _ENDPOINTS = _FIELDS["cluster_name"].number, _FIELDS["endpoints"].number
+_OF_LOCALITY = LocalityLbEndpoints.DESCRIPTOR.fields_by_name
+_LOCALITY, _WEIGHT = _OF_LOCALITY["locality"].number, _OF_LOCALITY["load_balancing_weight"].number
+_VALUE = UInt32Value.DESCRIPTOR.fields_by_name["value"].number
 
 # VMs, and addresses, at some 300 B each: those of 20,000 VMs, ready and not.
 _MEMBERS_MAX = 65_536
 
-_SEVEN_BITS = 0x7F
-
 _SOCKET_PROTOCOLS = {"TCP": SocketAddress.TCP, "UDP": SocketAddress.UDP}
 
 
-def load_assignment(name: str, port: ServicePort, localities: Localities) -> _Message:
-    """A ClusterLoadAssignment of these localities; without one, of none.
+def load_assignment(name: str, port: ServicePort, localities: Localities) -> bytes:
+    """A ClusterLoadAssignment of these localities, encoded.
 
     A VM is one endpoint, with its other address, if it has two, as an additional one. A
     locality weighs as much as its healthy endpoints, and never nothing: clients drop one
     without weight.
     """
-    assignment = ClusterLoadAssignment(cluster_name=name)
+    parts = [no_endpoints(name)]
     for (region, zone), machines in localities:
+        # Clients refuse a locality that does not say where it is, and both may be "".
+        where = Locality(region=region, zone=zone).SerializeToString()
         members = (_member(m.addresses, m.ready, port.protocol, port.target_port) for m in machines)
-        locality = assignment.endpoints.add()
-        locality.MergeFromString(b"".join(members))
-        locality.locality.region = region
-        locality.locality.zone = zone
-        locality.locality.SetInParent()  # Clients refuse one without, and both may be "".
-        locality.load_balancing_weight.value = max(1, sum(m.ready for m in machines))
-    return assignment
+        weight = number_field(_VALUE, max(1, sum(m.ready for m in machines)))
+        locality = (bytes_field(_LOCALITY, where), *members, bytes_field(_WEIGHT, weight))
+        parts.append(bytes_field(_ENDPOINTS, b"".join(locality)))
+    return b"".join(parts)
+
+
+def no_endpoints(name: str) -> bytes:
+    """A ClusterLoadAssignment without endpoints, encoded."""
+    return bytes_field(_CLUSTER_NAME, name.encode())
 
 
 class Machine(NamedTuple):
@@ -103,17 +111,6 @@ def _member(addresses: Sequence[str], ready: bool, protocol: str, port: int) -> 
     """A VM as the field `lb_endpoints` of a LocalityLbEndpoints with it alone."""
     number = varint(port)
     return number.join(_around_port(addresses, ready, protocol, len(number)))
-
-
-def varint(number: int) -> bytes:
-    """A number as protobuf writes it: seven bits a byte, the lowest first."""
-    if number <= _SEVEN_BITS:
-        return bytes((number,))
-    encoded = []
-    while number > _SEVEN_BITS:
-        encoded.append(number & _SEVEN_BITS | 0x80)
-        number >>= 7
-    return bytes((*encoded, number))
 
 
 # Two ports that take one, two or three bytes, and differ in each of them.

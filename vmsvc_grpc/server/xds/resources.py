@@ -8,7 +8,7 @@ from the name alone; only load assignments change with endpoints.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -40,14 +40,20 @@ from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.xds.assignments import Localities, load_assignment, localities
+from vmsvc_grpc.server.xds.assignments import (
+    Localities,
+    load_assignment,
+    localities,
+    no_endpoints,
+)
+from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.names import canonical_names, ports_by_text
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
 
-# Four for each of 20,000 services, as a wildcard's response has all of a type each time. At
-# some 1 KB each that is 80 MB, of those that are asked for.
+# Four for each of 20,000 services, of those that exist and are asked for: clusters, and what
+# gRPC's clients want. At some 1 KB each that is 80 MB.
 _STATIC_RESOURCES_MAX = 80_000
 
 # A body of fewer resources is made for each response: gRPC's clients ask for one or two.
@@ -103,6 +109,27 @@ _TYPES = {
 }
 
 
+# What an Any of each type begins with.
+_PACKED_TYPES = {
+    type_url: PackedMessage(type_url=type_url.value).SerializeToString() for type_url in TypeUrl
+}
+
+_DIGEST_BYTES = 16
+
+
+def _number(message: _Message, name: str) -> int:
+    return int(message.DESCRIPTOR.fields_by_name[name].number)
+
+
+_CLUSTER_NAME = _number(Cluster, "name")
+_VALUE = _number(PackedMessage, "value")
+_RESOURCES = _number(discovery_pb2.DiscoveryResponse, "resources")
+_DELTA_RESOURCES = _number(discovery_pb2.DeltaDiscoveryResponse, "resources")
+_NAME = _number(discovery_pb2.Resource, "name")
+_VERSION = _number(discovery_pb2.Resource, "version")
+_RESOURCE = _number(discovery_pb2.Resource, "resource")
+
+
 def response(
     type_url: TypeUrl, digest: int, nonce: int, parts: Sequence[bytes], removed: Sequence[str] = ()
 ) -> bytes:
@@ -131,11 +158,17 @@ class Resources:
         self._static = lru_cache(maxsize=_STATIC_RESOURCES_MAX)(self._made_static)
 
     def static(self, type_url: TypeUrl, name: str) -> Resource:
-        """The listener, route configuration or cluster of a name, whether it is served or not.
-
-        Of an ENDPOINT: the load assignment without endpoints.
-        """
+        """The listener, route configuration or cluster of a name, whether it is served or not."""
         return self._static(type_url, name)
+
+    def empty(self, name: str) -> Resource:
+        """The load assignment of a name without endpoints, whether it is served or not.
+
+        It is not kept: any client can name what does not exist, as often as it likes, and would
+        have what all share forgotten.
+        """
+        cluster = _digest(_packed(TypeUrl.CLUSTER, self._content(TypeUrl.CLUSTER, name)))
+        return self._assignment(name, no_endpoints(name), cluster)
 
     def endpoints(self, publication: Publication, name: str, port_text: str) -> Resource | None:
         """The load assignment of a name of the publication's service; None if it has none.
@@ -188,15 +221,31 @@ class Resources:
         return kept.get(text)
 
     def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
-        return self._encoded(type_url, name, _STATIC[type_url](name))
+        packed = _packed(type_url, self._content(type_url, name))
+        return self._encoded(type_url, name, packed, _digest(packed))
+
+    def _content(self, type_url: TypeUrl, name: str) -> bytes:
+        return _CONTENTS[type_url](name)
 
     def _made_endpoints(
         self, publication: Publication, name: str, port_text: str
     ) -> Resource | None:
         if (port := self.port(publication, port_text)) is None:
             return None
-        localities = self._localities(publication)
-        return self._encoded(TypeUrl.ENDPOINT, name, load_assignment(name, port, localities))
+        cluster = self.static(TypeUrl.CLUSTER, name).digest
+        content = load_assignment(name, port, self._localities(publication))
+        return self._assignment(name, content, cluster)
+
+    def _assignment(self, name: str, content: bytes, cluster: int) -> Resource:
+        """A load assignment, for a cluster with this digest.
+
+        An Envoy that comes back says which load assignments it holds. One that it got for
+        another release's cluster is not the same to it: a changed cluster waits for its
+        endpoints, be they the same.
+        """
+        packed = _packed(TypeUrl.ENDPOINT, content)
+        digest = _digest(packed + cluster.to_bytes(_DIGEST_BYTES))
+        return self._encoded(TypeUrl.ENDPOINT, name, packed, digest)
 
     def _localities(self, publication: Publication) -> Localities:
         """The VMs by zone, which are the same for each of a service's ports."""
@@ -206,24 +255,28 @@ class Resources:
             kept = publication.encoded["xds localities"] = localities(publication.state.endpoints)
         return kept
 
-    def _encoded(self, type_url: TypeUrl, name: str, message: _Message) -> Resource:
+    def _encoded(self, type_url: TypeUrl, name: str, packed: bytes, digest: int) -> Resource:
         self._counts.xds_encodings[type_url.label] += 1
-        content = message.SerializeToString(deterministic=True)
-        packed = PackedMessage(type_url=type_url.value, value=content)
-        hashed = hashlib.blake2b(packed.SerializeToString(deterministic=True), digest_size=16)
-        if type_url is TypeUrl.ENDPOINT:
-            # An Envoy that comes back says which load assignments it holds. One that it got for
-            # another release's cluster is not the same to it: a changed cluster waits for its
-            # endpoints, be they the same.
-            hashed.update(self.static(TypeUrl.CLUSTER, name).digest.to_bytes(16))
-        digest = int.from_bytes(hashed.digest(), "big")
-        named = discovery_pb2.Resource(name=name, version=version_text(digest), resource=packed)
+        named = (
+            bytes_field(_VERSION, version_text(digest).encode()),
+            bytes_field(_RESOURCE, packed),
+            bytes_field(_NAME, name.encode()),
+        )
         return Resource(
             name,
             digest,
-            discovery_pb2.DiscoveryResponse(resources=[packed]).SerializeToString(),
-            discovery_pb2.DeltaDiscoveryResponse(resources=[named]).SerializeToString(),
+            bytes_field(_RESOURCES, packed),
+            bytes_field(_DELTA_RESOURCES, b"".join(named)),
         )
+
+
+def _packed(type_url: TypeUrl, content: bytes) -> bytes:
+    """A message as an Any, encoded."""
+    return _PACKED_TYPES[type_url] + bytes_field(_VALUE, content)
+
+
+def _digest(encoded: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).digest(), "big")
 
 
 def listener(name: str) -> _Message:
@@ -231,9 +284,9 @@ def listener(name: str) -> _Message:
     manager = hcm.HttpConnectionManager(
         stat_prefix=name,
         rds=hcm.Rds(route_config_name=name, config_source=_ads()),
-        http_filters=[hcm.HttpFilter(name="router", typed_config=_packed(Router()))],
+        http_filters=[hcm.HttpFilter(name="router", typed_config=_any(Router()))],
     )
-    return Listener(name=name, api_listener=ApiListener(api_listener=_packed(manager)))
+    return Listener(name=name, api_listener=ApiListener(api_listener=_any(manager)))
 
 
 def route_configuration(name: str) -> _Message:
@@ -255,34 +308,13 @@ def route_configuration(name: str) -> _Message:
     return RouteConfiguration(name=name, virtual_hosts=[host])
 
 
-def cluster(name: str) -> _Message:
-    """A cluster whose load assignment comes by ADS under the same name.
-
-    What it does not say is Envoy's default. Each default was looked at: ADR 34.
-    """
-    return Cluster(
-        name=name,
-        type=Cluster.EDS,
-        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=_ads()),
-        lb_policy=Cluster.ROUND_ROBIN,
-        common_lb_config=_LB_CONFIG,
-        circuit_breakers=_UNLIMITED,
-        upstream_connection_options=_CONNECTION,
-        typed_extension_protocol_options={_HTTP: _AS_DOWNSTREAM},
-    )
-
-
-def _empty(name: str) -> _Message:
-    return ClusterLoadAssignment(cluster_name=name)
-
-
 def _ads() -> _Message:
     source = ConfigSource(resource_api_version=ApiVersion.V3)
     source.ads.SetInParent()
     return source
 
 
-def _packed(message: _Message) -> PackedMessage:
+def _any(message: _Message) -> PackedMessage:
     packed = PackedMessage()
     packed.Pack(message, deterministic=True)
     return packed
@@ -320,7 +352,7 @@ _CONNECTION = UpstreamConnectionOptions(
 
 # HTTP/1.1 and HTTP/2, and gRPC with that, each to the VM as it came from the client.
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_AS_DOWNSTREAM = _packed(
+_AS_DOWNSTREAM = _any(
     HttpProtocolOptions(
         use_downstream_protocol_config=HttpProtocolOptions.UseDownstreamHttpConfig(
             http_protocol_options=Http1ProtocolOptions(),
@@ -329,11 +361,32 @@ _AS_DOWNSTREAM = _packed(
     )
 )
 
-_STATIC = {
-    TypeUrl.LISTENER: listener,
-    TypeUrl.ROUTE: route_configuration,
+# A cluster whose load assignment comes by ADS under the same name. What it does not say is Envoy's
+# default. Each default was looked at: ADR 34.
+_AFTER_NAME: bytes = Cluster(
+    type=Cluster.EDS,
+    eds_cluster_config=Cluster.EdsClusterConfig(eds_config=_ads()),
+    lb_policy=Cluster.ROUND_ROBIN,
+    common_lb_config=_LB_CONFIG,
+    circuit_breakers=_UNLIMITED,
+    upstream_connection_options=_CONNECTION,
+    typed_extension_protocol_options={_HTTP: _AS_DOWNSTREAM},
+).SerializeToString(deterministic=True)
+
+
+def cluster(name: str) -> bytes:
+    """A Cluster whose load assignment comes by ADS under the same name, encoded."""
+    return bytes_field(_CLUSTER_NAME, name.encode()) + _AFTER_NAME
+
+
+def _encoding(message: Callable[[str], _Message]) -> Callable[[str], bytes]:
+    return lambda name: message(name).SerializeToString(deterministic=True)
+
+
+_CONTENTS: dict[TypeUrl, Callable[[str], bytes]] = {
+    TypeUrl.LISTENER: _encoding(listener),
+    TypeUrl.ROUTE: _encoding(route_configuration),
     TypeUrl.CLUSTER: cluster,
-    TypeUrl.ENDPOINT: _empty,
 }
 
 

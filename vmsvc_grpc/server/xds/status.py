@@ -27,7 +27,7 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds.assignments import varint
+from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
 from vmsvc_grpc.server.xds.stream import XdsStream
@@ -105,7 +105,7 @@ class ClientStatus:
         parts: list[bytes] = []
         size = 0
         for node, stream in clients:
-            part = _field(_CONFIG, b"".join(_client(node, stream, self._bytes_max)))
+            part = bytes_field(_CONFIG, b"".join(_client(node, stream, self._bytes_max)))
             size += len(part)
             self._check(size)
             parts.append(part)
@@ -163,7 +163,7 @@ def _client(node: Node, stream: XdsStream, bytes_max: int) -> Iterator[bytes]:
     size = 0
     for subscription in stream.subscriptions.values():
         for name in {**subscription.names, **subscription.told}:
-            entry = _field(_GENERIC, _entry(subscription, name))
+            entry = bytes_field(_GENERIC, _entry(subscription, name))
             yield entry
             size += len(entry)
             if size > bytes_max:
@@ -182,9 +182,9 @@ def _entry(subscription: XdsSubscription, name: str) -> bytes:
         standing, refusal = _REFUSED, subscription.refused[name]
     else:
         standing = _GONE if digest == ABSENT else _TAKEN
-    entry = _standing(subscription.type_url, *standing) + _field(_NAME, name.encode())
+    entry = _standing(subscription.type_url, *standing) + bytes_field(_NAME, name.encode())
     if digest:
-        entry += _field(_VERSION, version_text(digest).encode())
+        entry += bytes_field(_VERSION, version_text(digest).encode())
     if refusal:
         error = admin.UpdateFailureState(details=refusal)
         entry += pb.ClientConfig.GenericXdsConfig(error_state=error).SerializeToString()
@@ -199,8 +199,3 @@ def _standing(type_url: TypeUrl, config_status: int, client_status: int) -> byte
         type_url=type_url.value, config_status=config_status, client_status=client_status
     ).SerializeToString()
     return encoded
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of text or a message, encoded: its number and kind, its length, its content."""
-    return bytes((number << 3 | 2,)) + varint(len(content)) + content

@@ -647,7 +647,7 @@ class XdsStream:
 
     def _empty(self, name: str) -> Resource:
         """The load assignment that says that there are no endpoints (any more)."""
-        return self._shared.resources.static(TypeUrl.ENDPOINT, name)
+        return self._shared.resources.empty(name)
 
     def _is_whole(self, subscription: XdsSubscription) -> bool:
         return self._form is Form.SOTW and subscription.type_url in _WHOLE

@@ -24,7 +24,7 @@ from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.assignments import load_assignment, localities
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
-from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
+from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Nack, XdsShared, XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
@@ -332,14 +332,16 @@ class Release(Resources):
         super().__init__(ServerCounts())
         self._number = number
 
-    def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
-        if type_url is not CDS:
-            return super()._made_static(type_url, name)
-        return self._encoded(type_url, name, self.cluster(name, self._number))
+    def _content(self, type_url: TypeUrl, name: str) -> bytes:
+        content = super()._content(type_url, name)
+        if type_url is CDS:
+            changed: bytes = self.cluster(content, self._number).SerializeToString()
+            return changed
+        return content
 
     @staticmethod
-    def cluster(name: str, number: int) -> Any:
-        made = xds_resources.cluster(name)
+    def cluster(content: bytes, number: int) -> Any:
+        made: Any = Cluster.FromString(content)
         if number:
             made.alt_stat_name = str(number)
         return made
@@ -370,8 +372,10 @@ def truth(
     if port is None:
         return None
     if type_url is EDS:
-        return load_assignment(name, port, localities(state.endpoints))
-    return xds_resources._STATIC[type_url](name)
+        content = load_assignment(name, port, localities(state.endpoints))
+    else:
+        content = xds_resources._CONTENTS[type_url](name)
+    return _KINDS[type_url].FromString(content)
 
 
 def addresses(assignment: Any) -> list[str]:

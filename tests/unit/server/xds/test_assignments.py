@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from envoy.config.core.v3.address_pb2 import SocketAddress
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from tests.unit.server.xds.client import addresses
 from vmsvc_grpc.model.endpoints import Endpoint
@@ -31,7 +32,8 @@ def endpoint(
 
 
 def assignment(*endpoints: Endpoint, port: ServicePort = HTTP) -> Any:
-    return load_assignment(NAME, port, localities(sorted(endpoints)))
+    content = load_assignment(NAME, port, localities(sorted(endpoints)))
+    return ClusterLoadAssignment.FromString(content)
 
 
 def test_a_region_is_part_of_its_locality() -> None:
@@ -162,3 +164,20 @@ def test_addresses_are_in_the_one_form_that_clients_read() -> None:
     made = assignment(*odd)
     sockets = [m.endpoint.address.socket_address for e in made.endpoints for m in e.lb_endpoints]
     assert sorted(s.address for s in sockets) == ["10.0.0.1", "10.0.0.2", "2001:db8::1"]
+
+
+def test_it_is_written_as_protobuf_writes_it() -> None:
+    """So replicas of other releases, which may write another way, have the same versions."""
+    given = sorted(
+        [
+            endpoint("10.0.0.1", "a", zone="a"),
+            endpoint("2001:db8::1", "a", zone="a"),
+            *(endpoint(f"10.1.0.{n}", zone="b" * n, ready=n % 2 > 0) for n in range(200)),
+        ]
+    )
+    name = "a-name-that-takes-more-than-127-bytes." * 4
+    content = load_assignment(name, HTTP, localities(given))
+    message: Any = ClusterLoadAssignment.FromString(content)
+    assert message.cluster_name == name
+    assert len(message.endpoints) == 201
+    assert message.SerializeToString(deterministic=True) == content

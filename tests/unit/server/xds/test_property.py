@@ -78,7 +78,7 @@ class Client:
         expected = {name: message for name, message in known.items() if message is not None}
         if type_url is CDS:
             for message in expected.values():
-                message.CopyFrom(Release.cluster(message.name, self.release))
+                message.CopyFrom(Release.cluster(message.SerializeToString(), self.release))
         return expected
 
     def holds(self, cache: Cache, type_url: TypeUrl) -> None:

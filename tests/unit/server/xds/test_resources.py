@@ -136,3 +136,37 @@ def test_the_parts_of_several_are_one_response(nonce: int) -> None:
     assert pb.DiscoveryResponse.FromString(made) == sotw
     made = response(CDS, 0, nonce, [part.delta for part in parts], ["e.f:3", "g.h:4"])
     assert pb.DeltaDiscoveryResponse.FromString(made) == delta
+
+
+@pytest.mark.parametrize("name", ["a.b:1", "x" * 150, "xdstp://ä"])
+def test_each_is_written_as_protobuf_writes_it(name: str) -> None:
+    resources = Resources(ServerCounts())
+    for type_url in (CDS, EDS, LDS, RDS):
+        made = resources.empty(name) if type_url is EDS else resources.static(type_url, name)
+        response = pb.DiscoveryResponse.FromString(made.sotw)
+        assert response.SerializeToString() == made.sotw
+        (packed,) = response.resources
+        assert unpacked(packed)[0] == name
+        delta = pb.DeltaDiscoveryResponse.FromString(made.delta)
+        assert delta.SerializeToString() == made.delta
+        ((shown, version, of_delta),) = ((r.name, r.version, r.resource) for r in delta.resources)
+        assert (shown, version, of_delta) == (name, made.version, packed)
+
+
+def test_names_of_nothing_have_nothing_forgotten_and_are_made_without_a_cluster() -> None:
+    """1,000 streams that name 2,000 absent services each threw out what all others share."""
+    counts = ServerCounts()
+    resources = Resources(counts)
+    shared = resources.static(CDS, NAME)
+    kept = resources._static.cache_info().currsize
+    assert len({resources.empty(f"absent-{n}.shop:80").digest for n in range(1_000)}) == 1_000
+    assert resources._static.cache_info().currsize == kept
+    assert resources.static(CDS, NAME) is shared
+    assert counts.xds_encodings == {CDS.label: 1, EDS.label: 1_000}
+
+
+def test_no_endpoints_are_the_same_whether_the_service_exists_or_not() -> None:
+    cache = synced_cache(service(WEB, spec()))
+    resources = Resources(ServerCounts())
+    served = resources.endpoints(cache.state(WEB, FilterClass.READY_ONLY), NAME, "80")
+    assert served == resources.empty(NAME)

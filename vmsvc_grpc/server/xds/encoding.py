@@ -1,0 +1,30 @@
+"""Fields of protobuf as bytes, for what is made too often to be made as messages."""
+
+from __future__ import annotations
+
+_SEVEN_BITS = 0x7F
+_LENGTH = 2  # The kind of a field of text, bytes or a message: its length comes first.
+
+
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, the lowest first."""
+    if number <= _SEVEN_BITS:
+        return bytes((number,))
+    encoded = []
+    while number > _SEVEN_BITS:
+        encoded.append(number & _SEVEN_BITS | 0x80)
+        number >>= 7
+    return bytes((*encoded, number))
+
+
+def bytes_field(number: int, content: bytes) -> bytes:
+    """A field of text, bytes or a message: its number and kind, its length, its content.
+
+    The number is at most 15. An empty field is written too, which protobuf leaves out.
+    """
+    return b"%c%b%b" % (number << 3 | _LENGTH, varint(len(content)), content)
+
+
+def number_field(number: int, value: int) -> bytes:
+    """A field that is a number, and is not negative; its own number is at most 15."""
+    return b"%c%b" % (number << 3, varint(value))
