@@ -1,16 +1,23 @@
-"""Requests of xDS, read: both forms of them, and what a node says about itself."""
+"""Requests of xDS, read: both forms of them, and what a node says about itself.
+
+A message is read one level deep, and only the fields that mean something here: what it holds of
+other messages stays bytes until somebody wants it. So a request takes time by its length, and what
+is wrong in one part of it is wrong with that part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
 
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.server.call import Code, RpcError
@@ -22,6 +29,7 @@ _Message: TypeAlias = Any
 _TEXT_MAX = 1_000
 _VERSION_MAX = 33  # One more than ours have: another's must not become one of ours.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
+_METADATA_MAX = 1_000  # Of a mesh's Envoy: some tens.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,157 +53,203 @@ class Node:
 class SotwRequest(NamedTuple):
     """A DiscoveryRequest: everything that is asked for of a type.
 
-    `message` is the whole of it, and `refusal` the client's words if it is a NACK, cut off
-    where they are long. Only a stream's first request is sure to say who asks.
+    `node` are the bytes of the Node, of which only a stream's first request is sure to have
+    any; `refusal` are the client's words if it is a NACK, cut off where they are long.
     """
 
-    message: _Message
+    node: bytes
     type_url: str
     nonce: str
     refusal: str | None
     version: str
-    names: tuple[str, ...]
+    names: Sequence[str]
 
 
 class DeltaRequest(NamedTuple):
     """A DeltaDiscoveryRequest: what changes about what is asked for of a type.
 
-    As a SotwRequest; `held` are versions by name: what a client holds from a stream before
-    this one.
+    As a SotwRequest; `held` tell what a client holds from a stream before this one: each is for
+    `held_version`.
     """
 
-    message: _Message
+    node: bytes
     type_url: str
     nonce: str
     refusal: str | None
     subscribe: Sequence[str]
     unsubscribe: Sequence[str]
-    held: Mapping[str, str]
+    held: Sequence[bytes]
+
+
+class _Outline:
+    """Reads a kind of message as its texts, and the bytes of the messages in it.
+
+    Those come as a list, be there but one: joined they are the message, as protobuf defines it
+    where a field comes more than once. The entries of a map are such a list, too; protobuf itself
+    takes some seconds for the 300,000 that a request can hold.
+    """
+
+    def __init__(self, kind: Any, *read: str) -> None:
+        """`kind` is its descriptor. `read` names the fields that are read; others are skipped."""
+        self._name = kind.full_name
+        fields = [kind.fields_by_name[name] for name in read]
+        self._kind = _outlined(self._name, fields, FieldDescriptor.TYPE_STRING)
+        self._raw_kind = _outlined(self._name, fields, FieldDescriptor.TYPE_BYTES)
+
+    def read(self, content: bytes) -> _Message:
+        """A message. Raises RpcError (INVALID_ARGUMENT) where even the fields are unclear.
+
+        Text that is not UTF-8 has U+FFFD where it is wrong: an Envoy takes the names of
+        on-demand clusters from headers of its own clients, who are not to end its stream.
+        """
+        try:
+            return self._kind.FromString(content)
+        except DecodeError:
+            pass
+        try:
+            raw = self._raw_kind.FromString(content)
+        except DecodeError:
+            text = f"the request is not a {self._name}"
+            raise RpcError(Code.INVALID_ARGUMENT, text) from None
+        message = self._kind()
+        for meant in self._kind.DESCRIPTOR.fields:
+            value = getattr(raw, meant.name)
+            if meant.type == FieldDescriptor.TYPE_BYTES:
+                getattr(message, meant.name).extend(value)
+            elif meant.is_repeated:
+                getattr(message, meant.name).extend(text.decode(errors="replace") for text in value)
+            else:
+                setattr(message, meant.name, value.decode(errors="replace"))
+        return message
+
+    def read_part(self, content: bytes) -> _Message:
+        """A message that is part of a request; an empty one if it cannot be read."""
+        try:
+            return self.read(content)
+        except RpcError:
+            return self._kind()
+
+
+def _outlined(name: str, fields: Sequence[FieldDescriptor], text: int) -> Any:
+    """The kind of message that has these fields: texts of the type `text`, and lists of bytes."""
+    file = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto3")
+    message = file.message_type.add(name="Outline")
+    for meant in fields:
+        is_text = meant.type == FieldDescriptor.TYPE_STRING
+        message.field.add(
+            name=meant.name,
+            number=meant.number,
+            type=cast(Any, text if is_text else FieldDescriptor.TYPE_BYTES),
+            label=FieldDescriptor.LABEL_REPEATED
+            if meant.is_repeated or not is_text
+            else FieldDescriptor.LABEL_OPTIONAL,
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Outline"))
+
+
+_COMMON = ("node", "type_url", "response_nonce", "error_detail")
+_SOTW = _Outline(
+    discovery_pb2.DiscoveryRequest.DESCRIPTOR, *_COMMON, "version_info", "resource_names"
+)
+_DELTA = _Outline(
+    discovery_pb2.DeltaDiscoveryRequest.DESCRIPTOR,
+    *_COMMON,
+    "resource_names_subscribe",
+    "resource_names_unsubscribe",
+    "initial_resource_versions",
+)
+_HELD = _Outline(
+    discovery_pb2.DeltaDiscoveryRequest.DESCRIPTOR.fields_by_name[
+        "initial_resource_versions"
+    ].message_type,
+    "key",
+    "value",
+)
+_STRUCT = _Outline(struct_pb2.Struct.DESCRIPTOR, "fields")
+_ENTRY = _Outline(
+    struct_pb2.Struct.DESCRIPTOR.fields_by_name["fields"].message_type, "key", "value"
+)
+_VALUE = _Outline(struct_pb2.Value.DESCRIPTOR, "string_value")
+_STATUS = _Outline(status_pb2.Status.DESCRIPTOR, "message")
+# An Envoy lists some hundred KB of extensions, which nobody wants.
+_NODE = _Outline(
+    base_pb2.Node.DESCRIPTOR,
+    *(name for name in base_pb2.Node.DESCRIPTOR.fields_by_name if name != "extensions"),
+)
 
 
 def sotw(request: bytes) -> SotwRequest:
     """A state-of-the-world request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
-    message = _parsed(discovery_pb2.DiscoveryRequest, request)
+    message = _SOTW.read(request)
     return SotwRequest(
-        message,
+        b"".join(message.node),
         message.type_url,
         message.response_nonce,
         _refusal(message),
         message.version_info,
-        tuple(message.resource_names),
+        message.resource_names,
     )
 
 
 def delta(request: bytes) -> DeltaRequest:
     """A delta request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
-    message = _parsed(discovery_pb2.DeltaDiscoveryRequest, request)
-    held = message.initial_resource_versions
+    message = _DELTA.read(request)
     return DeltaRequest(
-        message,
+        b"".join(message.node),
         message.type_url,
         message.response_nonce,
         _refusal(message),
         message.resource_names_subscribe,
         message.resource_names_unsubscribe,
-        {name: version[:_VERSION_MAX] for name, version in held.items()} if held else held,
+        message.initial_resource_versions,
     )
 
 
-def _parsed(kind: Any, request: bytes) -> _Message:
-    try:
-        return kind.FromString(request)
-    except DecodeError:
-        pass
-    try:
-        return kind.FromString(_repaired(kind, request))
-    except DecodeError:
-        name = kind.DESCRIPTOR.full_name
-        raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
+def held_version(held: bytes) -> tuple[str, str] | None:
+    """A name that a client holds, and its version; None if nobody can read it.
 
-
-def _repaired(kind: Any, request: bytes) -> bytes:
-    """A request without what protobuf refuses of its fields: text that is not UTF-8, say.
-
-    An Envoy takes the names of on-demand clusters from headers of its own clients, who are not
-    to end its stream. Text has U+FFFD where it is wrong; a node or an error is left empty, and
-    a version that is held is left out. Raises DecodeError where even the fields are unclear.
+    The version is cut where it is too long to be one of ours.
     """
-    raw = _RAW[kind].FromString(request)
-    for field_, value in raw.ListFields():
-        meant = kind.DESCRIPTOR.fields_by_name[field_.name]
-        if field_.is_repeated:
-            value[:] = [one for one in map(_reader(meant), value) if one is not None]
-        else:
-            setattr(raw, field_.name, _reader(meant)(value) or b"")
-    repaired: bytes = raw.SerializeToString()
-    return repaired
-
-
-def _reader(meant: FieldDescriptor) -> Callable[[bytes], bytes | None]:
-    """What makes a field's bytes readable; None of a message that is not."""
-    if meant.message_type is None:
-        return lambda text: text.decode(errors="replace").encode()
-    kind = message_factory.GetMessageClass(meant.message_type)
-    return lambda content: content if _is_a(kind, content) else None
-
-
-def _is_a(kind: Any, content: bytes) -> bool:
     try:
-        kind.FromString(content)
-    except DecodeError:
-        return False
-    return True
-
-
-def _raw(kind: Any) -> Any:
-    """A message as `kind`, each field the bytes that it is on the wire.
-
-    All fields of a request are texts or messages, which both are bytes there.
-    """
-    described = descriptor_pb2.DescriptorProto()
-    kind.DESCRIPTOR.CopyToProto(described)
-    file = descriptor_pb2.FileDescriptorProto(name=f"raw/{described.name}", syntax="proto3")
-    message = file.message_type.add(name=described.name)
-    for meant in described.field:
-        message.field.add(
-            name=meant.name, number=meant.number, label=meant.label, type=meant.TYPE_BYTES
-        )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(described.name))
-
-
-_RAW = {
-    kind: _raw(kind)
-    for kind in (discovery_pb2.DiscoveryRequest, discovery_pb2.DeltaDiscoveryRequest)
-}
+        entry = _HELD.read(held)
+    except RpcError:
+        return None
+    return entry.key, entry.value[:_VERSION_MAX]
 
 
 def _refusal(message: _Message) -> str | None:
-    if not message.HasField("error_detail"):
+    if not message.error_detail:
         return None
-    words: str = message.error_detail.message[:_TEXT_MAX]
+    words: str = _STATUS.read_part(b"".join(message.error_detail)).message[:_TEXT_MAX]
     return words
 
 
-def node(request: SotwRequest | DeltaRequest) -> Node:
-    """Who a request says that it is from."""
-    message = request.message.node
-    metadata = message.metadata.fields
-
-    def text(key: str) -> str:
-        return str(metadata[key].string_value) if key in metadata else ""
-
-    # An Envoy lists some hundred KB of extensions, which a copy would keep even if it cleared
-    # them. And a part of a message keeps all of it alive.
-    message.ClearField("extensions")
-    kept = base_pb2.Node(id=message.id[:_TEXT_MAX])
-    if message.ByteSize() <= _NODE_BYTES_MAX:
-        kept.CopyFrom(message)
+def node(content: bytes) -> Node:
+    """Who a request says that it is from; nobody in particular if that cannot be read."""
+    said = _NODE.read_part(content)
+    said.DiscardUnknownFields()
+    kept = base_pb2.Node(id=said.id[:_TEXT_MAX])
+    if said.ByteSize() <= _NODE_BYTES_MAX:
+        with contextlib.suppress(DecodeError):  # Of what its metadata hold, say.
+            kept = base_pb2.Node.FromString(said.SerializeToString())
+    metadata = _metadata(b"".join(said.metadata))
     return Node(
-        id=kept.id,
+        id=said.id[:_TEXT_MAX],
         message=kept,
-        envoy=message.user_agent_name.lower().startswith("envoy"),
-        namespace=text("namespace"),
-        filter_class=FilterClass.ALL if text("readiness") == "all" else FilterClass.READY_ONLY,
+        envoy=said.user_agent_name.lower().startswith("envoy"),
+        namespace=metadata.get("namespace", ""),
+        filter_class=FilterClass.ALL
+        if metadata.get("readiness") == "all"
+        else FilterClass.READY_ONLY,
     )
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts among a node's metadata, by key; nothing where there are too many."""
+    entries = _STRUCT.read_part(content).fields
+    if len(entries) > _METADATA_MAX:
+        return {}
+    read = map(_ENTRY.read_part, entries)
+    return {entry.key: _VALUE.read_part(b"".join(entry.value)).string_value for entry in read}

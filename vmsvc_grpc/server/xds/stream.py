@@ -175,7 +175,7 @@ class XdsStream:
         read = xds_requests.sotw if self._form is Form.SOTW else xds_requests.delta
         asked = read(request)
         if self._node is None:
-            self._node = xds_requests.node(asked)
+            self._node = xds_requests.node(asked.node)
             self._following.begin(self._node)
         type_url = self._type_of(asked.type_url)
         if type_url is None:
@@ -335,11 +335,17 @@ class XdsStream:
             self._unsubscribe(subscription, name, forced=True)
             yield
 
-    def _take_held(self, subscription: XdsSubscription, held: Mapping[str, str]) -> Iterator[None]:
+    def _take_held(self, subscription: XdsSubscription, held: Sequence[bytes]) -> Iterator[None]:
         """What the client says that it holds: compared once, and what is gone is told."""
         assignments = subscription.type_url is TypeUrl.ENDPOINT
-        for name, version in held.items():
-            if self._has_room(subscription.claimed, name):
+        for one in held:
+            if (known := xds_requests.held_version(one)) is None:
+                yield
+                continue
+            name, version = known
+            if name in subscription.claimed:
+                subscription.claim(name, version)  # The last of several counts.
+            elif self._has_room(subscription.claimed, name):
                 self._claimed.append(name)
                 subscription.claim(name, version)
                 # A cluster that was sent waits for its endpoints, be they the same.

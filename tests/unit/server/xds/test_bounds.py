@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.objects import WEB, service
@@ -36,6 +37,7 @@ from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import EndOfStream
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.stream import Form
 
 
@@ -213,7 +215,7 @@ def test_text_that_is_not_utf8_is_nothings_name(form: Form, bad: bytes) -> None:
     assert (R, NAME) in ask(client, RDS, NAME).read_all()
 
 
-def test_a_node_too_deep_to_be_read_is_nobodys() -> None:
+def test_a_node_that_holds_what_cannot_be_read_is_known_by_its_id() -> None:
     value = b""
     for _ in range(60):  # A list in a list, and so on: fields 1 and 6 of google.protobuf.
         value = _field(6, _field(1, value))
@@ -224,7 +226,8 @@ def test_a_node_too_deep_to_be_read_is_nobodys() -> None:
     client.stream.receive(request(Form.SOTW, [NAME]) + _field(2, who))
     assert client.read_all() == [(E, NAME)]
     assert client.stream.node is not None
-    assert client.stream.node.id == ""
+    assert client.stream.node == Node("n1", None, envoy=True)
+    assert client.stream.node.message == base_pb2.Node(id="n1")
 
 
 def _field(number: int, content: bytes) -> bytes:
