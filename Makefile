@@ -48,6 +48,10 @@ bench: .venv bench-tools ## Measure streams and standstills, into bench/reports 
 bench-quick: .venv bench-tools ## The same smaller, in 6 minutes, into out/bench
 	$(BIN)/python -m bench --quick --into out/bench $(ARGS)
 
+.PHONY: bench-files
+bench-files: .venv ## Print what large files, and many, cost (ARGS='--only vms,tree')
+	$(BIN)/python -m bench.files $(ARGS)
+
 .PHONY: bench-cluster
 bench-cluster: .venv kube ## Measure on a real API server, into bench/reports (ARGS='--only k,m')
 	$(BIN)/python -m bench.cluster $(ARGS)

@@ -38,19 +38,30 @@ class _Said(io.StringIO):
         return super().write(text)
 
 
-async def _serve(arguments: list[str], steps: Steps) -> None:
+class _Lines(logging.Handler):
+    """Counts what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, _: logging.LogRecord) -> None:
+        self.count += 1
+
+
+async def _serve(arguments: list[str], steps: Steps, lines: _Lines) -> None:
     given = flags.settings(flags.SERVE, parser().parse_args(["serve", *arguments]), {})
     said = _Said()
     app, witness = App(config(given, {}), said), Witness(steps)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(app.run())
         watching = tasks.create_task(witness.run())
-        await _obey(said, witness, steps)
+        await _obey(said, witness, steps, lines)
         running.cancel()
         watching.cancel()
 
 
-async def _obey(said: _Said, witness: Witness, steps: Steps) -> None:
+async def _obey(said: _Said, witness: Witness, steps: Steps, lines: _Lines) -> None:
     """Say where it serves, once it does; then answer what is asked, until told to quit."""
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -66,12 +77,15 @@ async def _obey(said: _Said, witness: Witness, steps: Steps) -> None:
                 return
             case "mark":
                 witness.forget()
+                lines.count = 0
                 _answer({})
             case "report":
                 _answer(
                     {
                         "lags_s": witness.lags_s,
                         "spent_s": witness.spent_s,
+                        "kept_s": witness.kept_s,
+                        "log_lines": lines.count,
                         "longest_step_s": steps.longest_s,
                         "steps": steps.worst(5),
                         "places": witness.places.most_common(5),
@@ -87,7 +101,9 @@ def _answer(answer: dict[str, Any]) -> None:
 if __name__ == "__main__":
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    handler.setLevel(logging.ERROR)
+    counted = _Lines()
+    logging.basicConfig(level=logging.INFO, handlers=[handler, counted])
     loop = WatchedLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_serve(sys.argv[1:], loop.steps))
+        runner.run(_serve(sys.argv[1:], loop.steps, counted))

@@ -43,6 +43,11 @@ class Witness:
 
         No other process's work is in it.
         """
+        self.kept_s = 0.0
+        """The longest lag that was ours: the process has had as much CPU while it lasted.
+
+        Also that of another thread, which may keep the interpreter while no step is at work.
+        """
         self.places: Counter[str] = Counter()
         """Where the loop's thread was, as often as it was looked at in a long piece."""
         self._thread = threading.get_ident()
@@ -53,6 +58,7 @@ class Witness:
         """Begin anew."""
         self.lags_s.clear()
         self.spent_s.clear()
+        self.kept_s = 0.0
         self.places.clear()
         self._steps.forget()
 
@@ -65,10 +71,13 @@ class Witness:
         try:
             while True:
                 began, cpu_s = time.perf_counter(), time.thread_time()
+                all_cpu_s = time.process_time()
                 self._ticked = began
                 await asyncio.sleep(TICK_S)
-                self.lags_s.append(max(0.0, time.perf_counter() - began - TICK_S))
+                lag_s = max(0.0, time.perf_counter() - began - TICK_S)
+                self.lags_s.append(lag_s)
                 self.spent_s.append(time.thread_time() - cpu_s)
+                self.kept_s = max(self.kept_s, min(lag_s, time.process_time() - all_cpu_s))
         finally:
             gc.callbacks.remove(self._collecting)
             over.set()
