@@ -18,7 +18,7 @@ from vmsvc_grpc.server.transport import MakeTransport
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 
 # All clients here come from one address, and each says so that it is many.
-_LIMITS = Limits(streams_per_client_max=20_000)
+_LIMITS = Limits(streams_per_client_max=20_000, connections_per_client_max=20_000)
 
 
 def filled(data: dataset.DataSet) -> Cache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import resource
 import signal
@@ -297,11 +298,16 @@ def _raise_file_limit() -> int:
 
 
 def within_files(limits: Limits, files_max: int) -> Limits:
-    """The limits with so few connections, each of which takes a file, that others are left."""
+    """The limits with so few connections, each of which takes a file, that others are left.
+
+    One client's part of them stays the same.
+    """
     if files_max == resource.RLIM_INFINITY:
         return limits
     reserved = min(limits.files_reserved, files_max // 2)
-    return replace(limits, connections_max=min(limits.connections_max, files_max - reserved))
+    connections = min(limits.connections_max, files_max - reserved)
+    part = math.ceil(limits.connections_per_client_max * connections / limits.connections_max)
+    return replace(limits, connections_max=connections, connections_per_client_max=part)
 
 
 def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:

@@ -58,7 +58,7 @@ class Metric(Enum):
     STREAMS = ("vmsvc_grpc_streams_open", "Streams that are open.", ("method",))
     REFUSALS = (
         "vmsvc_grpc_refusals_total",
-        "What was refused at a bound: calls, requests, names; by the setting that is the bound.",
+        "What was refused at a bound: calls, connections, names; by the setting that is the bound.",
         ("setting",),
     )
     REQUEST_BYTES = (

@@ -43,6 +43,8 @@ ECHO, LARGE, WATCH, BOTH = "/toy.Toy/Echo", "/toy.Toy/Large", "/toy.Toy/Watch", 
 
 LARGE_BYTES = 100_000
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
 
 @dataclass
 class Watching:
@@ -127,7 +129,11 @@ class Client:
     ) -> None:
         self.engine = ngh2.Connection(
             ngh2.Role.CLIENT,
-            ngh2.Configuration(auto_window_update=auto, peer_max_concurrent_streams=5_000),
+            ngh2.Configuration(
+                auto_window_update=auto,
+                peer_max_concurrent_streams=5_000,
+                max_send_header_block_length=1_000_000,
+            ),
         )
         self.engine.initiate_connection({Setting.INITIAL_WINDOW_SIZE: window})
         self.seen: list[events.Event] = []
@@ -160,8 +166,9 @@ class Client:
         ]
 
     def write(self, data: bytes) -> None:
-        """Write as it is."""
-        self._writer.write(data)
+        """Write as it is, unless the server has closed."""
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
 
     def send(self) -> None:
         """Write what the engine has."""
@@ -173,14 +180,20 @@ class Client:
         async with asyncio.timeout(PATIENCE_S):
             while not condition() and not self.over:
                 data = b""
-                with suppress(ConnectionResetError):
+                with suppress(ConnectionError):
                     data = await self._reader.read(65_536)
                 if data:
-                    self.engine.receive_data(data)
-                    self.seen += self.engine.events()
-                    self.send()
+                    self.take(data)
                 else:
                     self.over = True
+
+    def take(self, data: bytes) -> None:
+        """What the server has written; nothing more is taken in once it has said good-bye."""
+        with suppress(ngh2.ConnectionStateError):
+            self.engine.receive_data(data)
+        self.seen += self.engine.events()
+        with suppress(ngh2.ConnectionStateError):
+            self.send()
 
     async def fields(self, stream: int) -> dict[bytes, bytes]:
         """All header fields of an answer, once it is whole."""
@@ -211,6 +224,12 @@ class Client:
         """All events of a kind."""
         return [event for event in self.seen if isinstance(event, kind)]
 
+    def told_to_calm_down(self) -> bytes:
+        """Why, by what came last; empty if the server's reset was faster than its word."""
+        told = self.of(events.GoAwayReceived)
+        assert all(each.error_code == ErrorCode.ENHANCE_YOUR_CALM for each in told)
+        return told[-1].debug_data if told else b""
+
     def close(self) -> None:
         """Go away."""
         self._writer.close()
@@ -239,15 +258,17 @@ async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
 
 
 @asynccontextmanager
-async def client(toy: Toy, window: int = 65_535, *, auto: bool = True) -> AsyncIterator[Client]:
-    """A connection; without `auto`, the client takes in its windows and no more."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+async def client(
+    toy: Toy, window: int = 65_535, *, auto: bool = True, address: str = "127.0.0.1"
+) -> AsyncIterator[Client]:
+    """A connection from `address`; without `auto`, it takes in its windows and no more."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port, local_addr=(address, 0))
     connected = Client(reader, writer, window, auto=auto)
     try:
         yield connected
     finally:
         connected.close()
-        with suppress(ConnectionResetError):
+        with suppress(ConnectionError):
             await writer.wait_closed()
 
 
@@ -507,25 +528,181 @@ async def test_a_client_that_answers_pings_stays() -> None:
         assert await there.status(stream) == (0, "")
 
 
-async def test_more_connections_than_there_is_room_for_cost_themselves() -> None:
-    async with serving(Limits(connections_max=2)) as toy, client(toy) as first:
+@pytest.mark.parametrize("bound", ["connections_max", "connections_per_client_max"])
+async def test_more_connections_than_there_is_room_for_cost_themselves(bound: str) -> None:
+    async with serving(Limits(**{bound: 2})) as toy, client(toy) as first:
         assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
-        async with client(toy):
-            async with client(toy) as third:
-                await third.until(lambda: third.over)
-                assert third.over
-            assert toy.counts.refusals == {"connections_max": 1}
+        for round_ in range(1, 3):
+            async with client(toy):
+                await until(lambda: len(toy.transport.connections) == 2)
+                async with client(toy) as third:
+                    await third.until(lambda: third.over)
+                    assert third.told_to_calm_down() == bound.encode()
+                assert toy.counts.refusals == {bound: round_}
+            await until(lambda: len(toy.transport.connections) == 1)
         assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
+
+
+async def test_one_client_has_no_more_than_its_part_of_all_connections() -> None:
+    async with serving(Limits(connections_per_client_max=1)) as toy, client(toy) as first:
+        assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
+        async with client(toy, address="127.0.0.2") as other:
+            assert await other.status(other.call(ECHO, framed(b"a"))) == (0, "")
+        assert not toy.counts.refusals
+    assert not toy.transport.connections_of
 
 
 async def test_a_client_that_says_nothing_is_not_kept() -> None:
+    """Nor one that says no more than that it speaks HTTP/2."""
     async with serving(Limits(handshake_s=0.05)) as toy:
+        for count, said in enumerate((b"", PREFACE[:10], PREFACE), 1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+            writer.write(said)
+            async with asyncio.timeout(PATIENCE_S):
+                with suppress(ConnectionResetError):
+                    await reader.read()
+            writer.close()
+            assert toy.counts.refusals == {"handshake_s": count}
+
+
+async def test_who_begins_in_time_stays_beyond_it() -> None:
+    async with serving(Limits(handshake_s=0.2)) as toy, client(toy) as there:
+        stream = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
         reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
-        async with asyncio.timeout(PATIENCE_S):
-            with suppress(ConnectionResetError):
-                assert await reader.read() == b""
+        await reader.read()  # It came later, and has been sent away.
         writer.close()
-        assert toy.counts.refusals == {"handshake_s": 1}
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
+async def test_a_connection_without_calls_is_left_and_one_with_a_call_is_not() -> None:
+    limits = Limits(connection_idle_s=0.1)
+    async with serving(limits) as toy, client(toy) as busy, client(toy) as idle:
+        stream = busy.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        assert await idle.status(idle.call(ECHO, framed(b"a"))) == (0, "")
+        await idle.until(lambda: idle.over)
+        assert [told.error_code for told in idle.of(events.GoAwayReceived)][-1] == 0
+        toy.streams[0].say(b"still told")
+        await busy.until(lambda: busy.body(stream))
+        assert not busy.of(events.GoAwayReceived)
+        toy.streams[0].say(b"end")
+        assert await busy.status(stream) == (0, "")
+        await busy.until(lambda: busy.over)
+        assert not toy.counts.refusals
+
+
+async def test_a_call_that_is_under_way_while_its_connection_is_left_is_answered() -> None:
+    async with serving(Limits(connection_idle_s=0.1)) as toy, client(toy) as there:
+        there.send()
+        await there.until(lambda: there.of(events.SettingsAcknowledged))
+        stream = there.engine.send_request(there.head(ECHO))
+        there.engine.send_data(stream, framed(b"a"), end_stream=True)
+        call = there.engine.data_to_send()
+        (connection,) = toy.transport.connections
+        await until(lambda: connection._leaving)
+        there.write(call)  # It has not heard yet.
+        assert await there.status(stream) == (0, "")
+        await there.until(lambda: there.over)
+        assert there.of(events.GoAwayReceived)[0].last_stream_id == 2**31 - 1
+
+
+def frames(kind: int, flags: int, payload: bytes = b"", stream: int = 0) -> bytes:
+    """A frame by hand."""
+    head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
+    return head + stream.to_bytes(4, "big") + payload
+
+
+FLOODS = {
+    "SETTINGS": (frames(4, 0), "settings_max"),
+    "too many SETTINGS in a frame": (frames(4, 0, b"\0\1\0\0\0\0" * 100), "settings_max"),
+    "PING": (frames(6, 0, b"12345678"), "client_ping_interval_min_s"),
+    "PING that answers none of ours": (frames(6, 1, b"12345678"), "empty_frames_max"),
+    "WINDOW_UPDATE": (frames(8, 0, b"\0\0\0\1"), "empty_frames_max"),
+    "WINDOW_UPDATE of a stream": (frames(8, 0, b"\0\0\0\1", 1), "empty_frames_max"),
+    "GOAWAY": (frames(7, 0, bytes(8)), "empty_frames_max"),
+    "empty DATA": (frames(0, 0, b"", 1), "empty_frames_max"),
+    "DATA that is all padding": (frames(0, 8, b"\3\0\0\0", 1), "empty_frames_max"),
+    "PRIORITY": (frames(2, 0, b"\0\0\0\0\x10", 1), "empty_frames_max"),
+    "kinds that nobody knows": (frames(0xFE, 0), "empty_frames_max"),
+    "CONTINUATION": (
+        frames(1, 0, b"\x83", 3) + frames(9, 0, b"", 3) * 100,
+        "continuations_max",
+    ),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_flood_of_frames_ends_at_its_bound_and_costs_nobody_else(flood: str) -> None:
+    data, bound = FLOODS[flood]
+    async with serving() as toy, client(toy) as other:
+        watching = other.call(WATCH, framed(b""))
+        async with client(toy) as there:
+            there.call(BOTH, end=False)
+            await until(lambda: len(toy.streams) == 2 and all(each.asked for each in toy.streams))
+            for _ in range(50):
+                there.write(data * 500)
+                assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+            await there.until(lambda: there.over)
+            assert there.told_to_calm_down() in {bound.encode(), b"too_many_pings", b""}
+        assert toy.counts.refusals == {bound: 1}
+        await until(lambda: toy.streams[1].closed)
+        toy.streams[0].say(b"end")
+        assert await other.status(watching) == (0, "")
+
+
+async def test_a_diligent_client_may_open_its_windows_for_each_message() -> None:
+    limits = Limits(empty_frames_max=50)
+    async with serving(limits) as toy, client(toy) as there:
+        stream = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        for number in range(1, 200):
+            toy.streams[0].say(b"told")
+            await there.until(
+                lambda number=number: len(there.body(stream)) == 9 * number  # type: ignore[misc]
+            )
+            there.write(frames(8, 0, b"\0\0\0\1") + frames(8, 0, b"\0\0\0\1", stream))
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
+async def test_a_call_with_too_many_header_fields_is_refused_and_its_connection_goes_on() -> None:
+    async with serving() as toy, client(toy) as there:
+        large = tuple((b"x-%d" % number, b"y" * 1_000) for number in range(17))
+        code, message = await there.status(there.call(ECHO, framed(b"a"), more=large))
+        assert code == 8
+        assert "header_list_bytes_max" in message
+        assert toy.counts.calls == {(ECHO, Code.RESOURCE_EXHAUSTED): 1}
+        many = tuple((b"x-%d" % number, b"") for number in range(500))
+        assert (await there.status(there.call(ECHO, framed(b"a"), more=many)))[0] == 8
+        assert await there.status(there.call(ECHO, framed(b"a"), more=large[:12])) == (0, "")
+        assert toy.counts.refusals == {"header_list_bytes_max": 2}
+
+
+async def test_far_too_many_header_fields_cost_their_connection() -> None:
+    async with serving() as toy, client(toy) as other:
+        async with client(toy) as there:
+            large = tuple((b"x-%d" % number, b"y" * 1_000) for number in range(65))
+            there.call(ECHO, framed(b"a"), more=large)
+            await there.until(lambda: there.over)
+            assert there.told_to_calm_down() == b"header_list_bytes_max"
+        assert toy.counts.refusals == {"header_list_bytes_max": 1}
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_a_socket_that_takes_nothing_is_not_written_to_for_ever() -> None:
+    """Its client goes on sending, and so looks alive."""
+    async with serving(Limits(connection_write_s=0.2)) as toy, client(toy) as other:
+        async with client(toy, window=2**31 - 1) as there:
+            await deaf(toy, there)
+            (stalled,) = (each for each in toy.transport.connections if not each._writable)
+            async with asyncio.timeout(PATIENCE_S):
+                while stalled in toy.transport.connections:
+                    there.write(frames(6, 1, b"12345678"))
+                    await asyncio.sleep(0.01)
+            assert toy.counts.refusals == {"connection_write_s": 1}
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
 
 
 async def test_what_takes_several_turns_lets_others_have_theirs() -> None:
@@ -600,7 +777,8 @@ async def test_a_client_that_does_not_read_is_left_all_the_same(by: str) -> None
 
 async def test_a_flood_of_frames_is_taken_in_a_piece_at_a_turn() -> None:
     """20,000 of the smallest in one segment kept everybody waiting for a quarter of a second."""
-    async with serving() as toy, client(toy) as there, client(toy) as other:
+    limits = Limits(empty_frames_max=1_000_000)
+    async with serving(limits) as toy, client(toy) as there, client(toy) as other:
         assert await there.status(there.call(ECHO, framed(b"a"))) == (0, "")
         there.write(b"\0\0\4\x08\0\0\0\0\0\0\0\0\1" * 20_000)  # WINDOW_UPDATE by 1.
         seen = [0]

@@ -80,18 +80,21 @@ async def test_what_is_there_at_first_is_kept_out_of_collections(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("files", "connections"),
+    ("files", "connections", "of_one_client"),
     [
-        pytest.param(1_048_576, 10_000, id="as many as set"),
-        pytest.param(4_096, 3_584, id="those reserved are left"),
-        pytest.param(1_024, 512, id="half of them are left"),
-        pytest.param(64, 32, id="half of few"),
-        pytest.param(resource.RLIM_INFINITY, 10_000, id="without end"),
+        pytest.param(1_048_576, 10_000, 2_500, id="as many as set"),
+        pytest.param(4_096, 3_584, 896, id="those reserved are left"),
+        pytest.param(1_024, 512, 128, id="half of them are left"),
+        pytest.param(64, 32, 8, id="half of few"),
+        pytest.param(resource.RLIM_INFINITY, 10_000, 2_500, id="without end"),
     ],
 )
-def test_connections_leave_files_to_others(files: int, connections: int) -> None:
-    limits = Limits(connections_max=10_000, files_reserved=512)
-    assert within_files(limits, files) == replace(limits, connections_max=connections)
+def test_connections_leave_files_to_others(
+    files: int, connections: int, of_one_client: int
+) -> None:
+    limits = Limits(connections_max=10_000, connections_per_client_max=2_500, files_reserved=512)
+    left = replace(limits, connections_max=connections, connections_per_client_max=of_one_client)
+    assert within_files(limits, files) == left
 
 
 def test_an_error_deep_in_groups_is_one_line(

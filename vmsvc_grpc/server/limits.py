@@ -75,8 +75,40 @@ class Limits:
     """gRPC connections open at once, of all clients: 300 MB where they do nothing. Less where
     the process may not open that many files."""
 
+    connections_per_client_max: int = 2_500
+    """gRPC connections open at once from one address: a quarter of all, and more than it may
+    have streams, so that one with a connection a stream is told of that bound in words."""
+
     handshake_s: float = 20.0
-    """A connection that is not HTTP/2 after this long is closed."""
+    """A connection whose client has not said its part of the beginning of HTTP/2, preface and
+    SETTINGS, after this long is closed."""
+
+    connection_idle_s: float = 600.0
+    """A connection without a call for this long is closed; its client makes another when it
+    calls again."""
+
+    connection_write_s: float = 60.0
+    """A connection whose socket takes nothing for this long, while there is something to
+    write, is closed; as long as `xds_write_s`."""
+
+    header_list_bytes_max: int = 16 * 1024
+    """Bytes of a call's header fields, with 32 more for each. gRPC's own bound. A call with more
+    is refused; of a connection that sends four times as many, no more is read."""
+
+    continuations_max: int = 8
+    """Frames that the header fields of a call may be continued in."""
+
+    resets_max: int = 2_000
+    """Calls that a connection may reset in 30 s: a client's streams, all at once."""
+
+    settings_max: int = 300
+    """SETTINGS frames that a connection may send in 30 s; gRPC's clients send some when they
+    find that their windows are too small."""
+
+    empty_frames_max: int = 10_000
+    """Frames that nothing follows from that a connection may send in 30 s: empty or all padding,
+    of unknown kinds, or windows opened again and again. For each message that it is told, some
+    more."""
 
     files_reserved: int = 512
     """Open files that gRPC's connections leave to probes, manifests and the API server; at

@@ -31,6 +31,9 @@ MIB = 1024 * 1024
         pytest.param("grpc.http2.lookahead_bytes", 65_535, id="what nobody reads yet"),
         pytest.param("grpc.max_allowed_incoming_connections", 10_000, id="connections"),
         pytest.param("grpc.server_handshake_timeout_ms", 20_000, id="silent connections"),
+        pytest.param("grpc.max_metadata_size", 16 * 1024, id="header fields"),
+        pytest.param("grpc.absolute_max_metadata_size", 16 * 1024, id="header fields, at most"),
+        pytest.param("grpc.max_connection_idle_ms", 600_000, id="connections without a call"),
         pytest.param("grpc.so_reuseport", 0, id="one server on a port"),
     ],
 )

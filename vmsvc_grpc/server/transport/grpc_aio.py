@@ -433,6 +433,10 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", limits.calls_per_connection_max),
         ("grpc.server.max_pending_requests", limits.pending_calls_max),
         ("grpc.server.max_pending_requests_hard_limit", limits.pending_calls_max),
+        # Between the two, gRPC refuses at random.
+        ("grpc.max_metadata_size", limits.header_list_bytes_max),
+        ("grpc.absolute_max_metadata_size", limits.header_list_bytes_max),
+        ("grpc.max_connection_idle_ms", ms(limits.connection_idle_s)),
         ("grpc.keepalive_time_ms", ms(limits.keepalive_s)),
         ("grpc.keepalive_timeout_ms", ms(limits.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from google.protobuf.message import Message
@@ -39,6 +39,7 @@ class Http2:
         self.methods: dict[str, Method] = {}
         self.streams: dict[StreamCall, None] = {}  # In the order in which they were opened.
         self.connections: dict[ClientConnection, None] = {}
+        self.connections_of: Counter[str] = Counter()  # By client.
         self.loop = asyncio.get_running_loop()
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)

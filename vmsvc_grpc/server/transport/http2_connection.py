@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Protocol, cast
 
 from ngh2 import (
@@ -28,10 +28,12 @@ from ngh2 import (
 
 from vmsvc_grpc.model.address import at_port
 from vmsvc_grpc.server.admission import client_of
-from vmsvc_grpc.server.call import Call, Code, Method, UnaryMethod
+from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
+from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
+from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Floods, Life
 from vmsvc_grpc.server.transport.http2_calls import (
     CallServer,
     HttpCall,
@@ -68,8 +70,29 @@ _CONNECTION_WINDOW_BYTES = 1024 * 1024
 _PING = b"vmsvc-ka"
 _AGE_PING = b"vmsvc-ag"
 
-# Pings in excess before a client is sent away, as gRPC's own servers count.
-_PING_STRIKES_MAX = 2
+# gRPC's clients know by these words that it is their pings.
+_WORDS = {"client_ping_interval_min_s": b"too_many_pings"}
+
+# RFC 9113, 10.5.1: who sends more header fields than it was told is refused that call. Where it
+# sends so many times as much, the engine takes no more in, and the connection is lost.
+_HEADERS_PART = 4
+
+# RFC 9113, 6.5.2: what a header field counts for, beside its bytes.
+_FIELD_BYTES = 32
+
+# A GOAWAY: its kind, flags and stream; the code of one who has sent too much.
+_GOAWAY_HEAD = b"\x07\0\0\0\0\0"
+_CALM_CODE = int(ErrorCode.ENHANCE_YOUR_CALM).to_bytes(4, "big")
+
+# The engine's own bounds come after ours, which know what they are called.
+_BEHIND = 2
+
+# What it says of those that only it sees.
+_ENGINE_BOUNDS = {
+    b"header list": "header_list_bytes_max",
+    b"CONTINUATION": "continuations_max",
+    b"setting entries": "settings_max",
+}
 
 
 class ConnectionServer(CallServer, Protocol):
@@ -77,6 +100,7 @@ class ConnectionServer(CallServer, Protocol):
 
     methods: dict[str, Method]
     connections: dict[ClientConnection, None]
+    connections_of: Counter[str]
     sockets: Sockets
     flush_until: float
 
@@ -92,16 +116,16 @@ class ClientConnection(asyncio.Protocol):
         "_calls",
         "_ending",
         "_engine",
+        "_floods",
         "_greeting",
         "_handlers",
         "_id",
+        "_last_stream",
         "_later",
         "_leaving",
+        "_left",
+        "_life",
         "_limits",
-        "_ping_at",
-        "_pings_in_excess",
-        "_read_at",
-        "_timers",
         "_unread",
         "_wanting",
         "_writable",
@@ -127,7 +151,9 @@ class ClientConnection(asyncio.Protocol):
         self.gone: asyncio.Future[None] = server.loop.create_future()
         self.server = server
         self._limits = server.limits
-        self._engine = Connection(Role.SERVER, _CONFIGURATION)
+        self._engine = Connection(Role.SERVER, _configuration(server.limits))
+        self._floods = Floods(server.limits)
+        self._life = Life(self, server.limits, server.loop)
         self._calls: dict[int, HttpCall] = {}
         self._wanting: dict[HttpCall, None] = {}
         self._later: dict[HttpCall, None] = {}
@@ -136,18 +162,19 @@ class ClientConnection(asyncio.Protocol):
         self._unread: deque[bytes] = deque()
         self._writable = True
         self._greeting: bytes | None = b""
-        self._leaving = False
-        self._read_at = server.loop.time()
-        self._ping_at = -math.inf
-        self._pings_in_excess = 0
-        self._timers: list[asyncio.TimerHandle] = []
+        self._leaving = self._left = False  # Told so; and what was under way has come.
+        self._last_stream = 0
         self._handlers: Mapping[type[events.Event], Callable[[Any], None]] = {
             events.RequestReceived: self._request,
             events.DataReceived: self._data,
             events.TrailersReceived: self._trailers,
+            events.StreamReset: lambda _: self._bound(self._floods.reset),
             events.StreamClosed: self._closed,
-            events.PingReceived: self._pinged,
+            events.SettingsReceived: self._set,
+            events.PingReceived: lambda _: self._bound(self._floods.pinged),
             events.PingAcknowledged: self._ping_answered,
+            events.WindowUpdated: self._carries_nothing,
+            events.GoAwayReceived: self._carries_nothing,
             events.ConnectionClosed: self._ended,
         }
 
@@ -156,36 +183,37 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected: greet it, if there is room."""
         self.transport = cast(asyncio.Transport, transport)
-        if len(self.server.connections) >= self._limits.connections_max:
-            self.server.sessions.count_refusal("connections_max")
-            self.transport.abort()
-            return
         self.local = transport.get_extra_info("sockname")[:2]
         self.remote = transport.get_extra_info("peername")[:2]
         self.peer = _peer(self.remote)
         self.client = client_of(self.peer)
-        self._id = self.server.sockets.connect(self)
-        self.server.connections[self] = None
         self._engine.initiate_connection(
             {
                 Setting.MAX_CONCURRENT_STREAMS: self._limits.calls_per_connection_max,
                 Setting.INITIAL_WINDOW_SIZE: _WINDOW_BYTES,
-                Setting.MAX_HEADER_LIST_SIZE: _CONFIGURATION.max_inbound_header_list_size,
+                Setting.MAX_HEADER_LIST_SIZE: self._limits.header_list_bytes_max,
                 Setting.ENABLE_CONNECT_PROTOCOL: 0,
             }
         )
+        if (limit := self._no_room()) is not None:
+            self.refuse(limit)
+            return
+        self._id = self.server.sockets.connect(self)
+        self.server.connections[self] = None
+        self.server.connections_of[self.client] += 1
         self._engine.set_local_window_size(_CONNECTION_WINDOW_BYTES)
-        age_s = self._limits.connection_age_s * random.uniform(0.9, 1.1)  # noqa: S311 - nobody's secret
-        later = self.server.loop.call_later
-        self._timers = [
-            later(age_s, self._grow_old),
-            later(self._limits.keepalive_s, self._keep_alive),
-            later(self._limits.handshake_s, self._expect_greeting),
-        ]
+
+    def _no_room(self) -> str | None:
+        """The bound that this connection is one too many for."""
+        if len(self.server.connections) >= self._limits.connections_max:
+            return "connections_max"
+        if self.server.connections_of[self.client] >= self._limits.connections_per_client_max:
+            return "connections_per_client_max"
+        return None
 
     def data_received(self, data: bytes) -> None:
         """Take in what the client has sent, a piece a turn of the event loop."""
-        self._read_at = self.server.loop.time()
+        self._life.heard(self.server.loop.time())
         if self._greeting is not None and not self._greeted(data):
             return
         waits = bool(self._unread)
@@ -199,9 +227,8 @@ class ClientConnection(asyncio.Protocol):
             return
         try:
             self._engine.receive_data(self._unread.popleft())
-        except NGH2Error:
-            self._write_what_is_left()
-            self._close()
+        except NGH2Error as error:
+            self._end_by_engine(str(error).encode(), ErrorCode.PROTOCOL_ERROR)
             return
         self._handle()
         self.mark()
@@ -222,12 +249,14 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio says it
         """It is closed: lose every call that is on it."""
+        self._life.close()
         if self not in self.server.connections:
             return  # There was no room for it.
         del self.server.connections[self]
+        self.server.connections_of[self.client] -= 1
+        if not self.server.connections_of[self.client]:
+            del self.server.connections_of[self.client]
         self.server.sockets.disconnect(self._id)
-        for timer in self._timers:
-            timer.cancel()
         for call in list(self._calls.values()):
             call.lose()
         self._calls.clear()
@@ -262,7 +291,30 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         """Close it once what was written is sent, but do not wait long for who does not read."""
         self.transport.close()
-        self._timers.append(self.server.loop.call_later(_CLOSING_S, self.transport.abort))
+        self._life.close_within(_CLOSING_S)
+
+    # What its life and its bounds do with it.
+
+    def ping(self) -> None:
+        """Ask the client whether it is there."""
+        with contextlib.suppress(NGH2Error):
+            self._engine.ping(_PING)
+            self.traffic.keepalives_sent += 1
+        self.mark()
+
+    def unwritten(self) -> int:
+        """Bytes that its socket has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def refuse(self, limit: str) -> None:
+        """Send the client away at a bound, by its name in `Limits`. May come twice."""
+        if self.transport.is_closing():
+            return
+        self.server.sessions.count_refusal(limit)
+        self._write_what_is_left()
+        # By hand, as the engine may have come to an end of its own, and says nothing then.
+        self.transport.write(_calm(self._last_stream, _WORDS.get(limit, limit.encode())))
+        self._close()
 
     def go_away(self) -> None:
         """Tell the client to begin no more calls here, and close once those that are have ended."""
@@ -272,6 +324,10 @@ class ClientConnection(asyncio.Protocol):
                 self._engine.send_shutdown_notice()
                 self._engine.ping(_AGE_PING)
             self.mark()
+
+    def cut(self) -> None:
+        """End it without a word."""
+        self.transport.abort()
 
     def abort(self) -> None:
         """End it now, with all calls on it."""
@@ -308,7 +364,7 @@ class ClientConnection(asyncio.Protocol):
             asked, said = self._ask_each(left)
             left -= said
             if data := engine.data_to_send():
-                self.transport.write(data)
+                self._write(data)
                 left -= len(data)
             self._handle()
             self._settle(asked)
@@ -319,8 +375,12 @@ class ClientConnection(asyncio.Protocol):
                 return
             if not data and not asked:
                 break
-        if self._leaving and not self._calls and not self.transport.is_closing():
+        if self._left and not self._calls and not self.transport.is_closing():
             self._close()
+
+    def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+        self._life.wrote(len(data))
 
     def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
         """Have each call that wants it say what it has to say: who was asked, how many bytes.
@@ -343,9 +403,7 @@ class ClientConnection(asyncio.Protocol):
                 call.lose()
             asked.append(call)
         if asked:
-            # As gRPC's core counts: clients ping to measure how fast they are told.
-            self._ping_at = -math.inf
-            self._pings_in_excess = 0
+            self._floods.said(len(asked))
         return asked, said
 
     def _is_late(self) -> bool:
@@ -416,6 +474,32 @@ class ClientConnection(asyncio.Protocol):
 
     # Receiving.
 
+    def _bound(self, took: Callable[[float], str | None]) -> None:
+        """Send the client away if this was one frame too many."""
+        if (limit := took(self.server.loop.time())) is not None:
+            self.refuse(limit)
+
+    def _carries_nothing(self, _event: events.Event) -> None:
+        self._bound(self._floods.empty)
+
+    def _set(self, _event: events.SettingsReceived) -> None:
+        self._life.greeted()
+        self._bound(self._floods.settings)
+
+    def _ended(self, event: events.ConnectionClosed) -> None:
+        self._end_by_engine(event.debug_data, event.error_code)
+
+    def _end_by_engine(self, said: bytes, code: int) -> None:
+        """The engine takes no more in: it met a bound of its own, or what is not HTTP/2."""
+        limit = next((name for text, name in _ENGINE_BOUNDS.items() if text in said), None)
+        if limit is None and code == ErrorCode.ENHANCE_YOUR_CALM:
+            limit = "empty_frames_max"  # Of kinds that it says nothing about.
+        if limit is not None:
+            self.refuse(limit)
+        elif not self.transport.is_closing():
+            self._write_what_is_left()
+            self._close()
+
     def _greeted(self, data: bytes) -> bool:
         """Whether a client begins as HTTP/2 does, as far as it has begun."""
         assert self._greeting is not None
@@ -429,11 +513,15 @@ class ClientConnection(asyncio.Protocol):
 
     def _handle(self) -> None:
         for event in self._engine.events():
+            if self.transport.is_closing():
+                return
             handler = self._handlers.get(type(event))
             if handler is not None:
                 handler(event)
+        self._life.busy(calls=bool(self._calls))
 
     def _request(self, event: events.RequestReceived) -> None:
+        self._last_stream = event.stream_id
         said = grpc_wire.request(event.headers)
         if isinstance(said, HttpRefusal):
             # The client may have reset it in the same breath.
@@ -442,17 +530,27 @@ class ClientConnection(asyncio.Protocol):
                 self._engine.send_data(event.stream_id, said.body, end_stream=True)
             return
         self.traffic.streams_started += 1
-        call = self._call(event.stream_id, said)
+        call = self._call(event, said)
         self._calls[event.stream_id] = call
         if event.end_stream:
             call.half_close()
 
-    def _call(self, id_: int, said: RequestHead | Status) -> HttpCall:
+    def _call(self, event: events.RequestReceived, said: RequestHead | Status) -> HttpCall:
+        id_ = event.stream_id
         if isinstance(said, Status):
             return RefusedCall(self, id_, said)
         method = self.server.methods.get(said.path)
         if method is None:
             return RefusedCall(self, id_, self.server.sessions.unknown())
+        size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in event.headers)
+        if size > self._limits.header_list_bytes_max:
+            error = RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the header fields take {size} bytes; the server's limit "
+                f"(header_list_bytes_max) is {self._limits.header_list_bytes_max}",
+                limit="header_list_bytes_max",
+            )
+            return RefusedCall(self, id_, self.server.sessions.refuse(said.path, error))
         if isinstance(method, UnaryMethod):
             return UnaryCall(self, id_, said, method)
         stream = StreamCall(self, id_, said, method)
@@ -470,6 +568,8 @@ class ClientConnection(asyncio.Protocol):
                 self._engine.acknowledge_received_data(len(event.data), event.stream_id)
             if call is not None:
                 call.receive(event.data)
+        elif not event.end_stream:
+            self._carries_nothing(event)
         if event.end_stream and call is not None:
             call.half_close()
 
@@ -487,64 +587,41 @@ class ClientConnection(asyncio.Protocol):
                 self.traffic.streams_failed += 1
             call.lose()
 
-    def _ended(self, _event: events.ConnectionClosed) -> None:
-        self._write_what_is_left()
-        self._close()
-
-    # How long it may be still, and how long it may live.
-
-    def _expect_greeting(self) -> None:
-        if self._greeting is not None:
-            self.server.sessions.count_refusal("handshake_s")
-            self.transport.abort()
-
-    def _keep_alive(self) -> None:
-        """Ping a client that says nothing; close where it does not answer."""
-        now = self.server.loop.time()
-        silent_s = now - self._read_at
-        wait_s = self._limits.keepalive_s - silent_s
-        if wait_s <= 0:
-            if silent_s >= self._limits.keepalive_s + self._limits.keepalive_timeout_s:
-                self.transport.abort()
-                return
-            with contextlib.suppress(NGH2Error):
-                self._engine.ping(_PING)
-                self.traffic.keepalives_sent += 1
-            self.mark()
-            wait_s = self._limits.keepalive_timeout_s
-        self._timers[1] = self.server.loop.call_later(wait_s, self._keep_alive)
-
-    def _pinged(self, _event: events.PingReceived) -> None:
-        now = self.server.loop.time()
-        early = now - self._ping_at < self._limits.client_ping_interval_min_s
-        self._ping_at = now
-        self._pings_in_excess = self._pings_in_excess + 1 if early else 0
-        if self._pings_in_excess > _PING_STRIKES_MAX:
-            with contextlib.suppress(NGH2Error):
-                self._engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
-            self._write_what_is_left()
-            self._close()
-
-    def _grow_old(self) -> None:
-        self.go_away()
-        grace_s = self._limits.connection_age_grace_s
-        self._timers.append(self.server.loop.call_later(grace_s, self.abort))
-
     def _ping_answered(self, event: events.PingAcknowledged) -> None:
         """A client lives; or, after a round trip, no call is under way that has not come."""
         if event.opaque_data == _PING:
-            self._timers[1].cancel()
-            again_s = self._limits.keepalive_s
-            self._timers[1] = self.server.loop.call_later(again_s, self._keep_alive)
-        if event.opaque_data == _AGE_PING:
+            self._life.answered()
+        elif event.opaque_data == _AGE_PING and self._leaving and not self._left:
+            self._left = True
             with contextlib.suppress(NGH2Error):
                 self._engine.send_goaway(
                     ErrorCode.NO_ERROR, last_stream_id=max(self._calls, default=0)
                 )
             self.mark()
+        else:
+            self._carries_nothing(event)
 
 
-_CONFIGURATION = Configuration(auto_window_update=False)
+@cache
+def _configuration(limits: Limits) -> Configuration:
+    """What every engine of a server is made with."""
+    return Configuration(
+        auto_window_update=False,
+        max_inbound_header_list_size=limits.header_list_bytes_max * _HEADERS_PART,
+        max_continuations=limits.continuations_max,
+        stream_reset_rate_limit=_behind(limits.resets_max),
+        glitch_rate_limit=_behind(limits.empty_frames_max),
+    )
+
+
+def _behind(most: int) -> tuple[int, int]:
+    return most * _BEHIND, math.ceil(most * _BEHIND / FRAMES_S)
+
+
+def _calm(last_stream: int, why: bytes) -> bytes:
+    """The frame that sends a client away (RFC 9113, 6.8)."""
+    payload = last_stream.to_bytes(4, "big") + _CALM_CODE + why
+    return len(payload).to_bytes(3, "big") + _GOAWAY_HEAD + payload
 
 
 def _peer(address: Address) -> str:

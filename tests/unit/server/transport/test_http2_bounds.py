@@ -1,0 +1,56 @@
+"""What a client may send that carries nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Bucket, Floods
+
+LIMITS = Limits(resets_max=3, settings_max=2, empty_frames_max=5, client_ping_interval_min_s=5)
+
+
+def taken(bucket: Bucket, now: float) -> int:
+    count = 0
+    while bucket.take(now):
+        count += 1
+    return count
+
+
+def test_what_was_taken_comes_back_evenly() -> None:
+    bucket = Bucket(30)
+    assert taken(bucket, 100.0) == 30
+    assert taken(bucket, 100.0) == 0
+    assert taken(bucket, 100.0 + FRAMES_S / 3) == 10
+    assert taken(bucket, 100.0 + 10 * FRAMES_S) == 30, "and never more than at first"
+
+
+def test_what_is_given_is_bounded_too() -> None:
+    bucket = Bucket(10)
+    assert taken(bucket, 0.0) == 10
+    bucket.give(4)
+    assert taken(bucket, 0.0) == 4
+    bucket.give(1_000)
+    assert taken(bucket, 0.0) == 10
+
+
+def test_each_flood_has_a_bound_of_its_own() -> None:
+    floods = Floods(LIMITS)
+    assert [floods.reset(0.0) for _ in range(4)] == [None, None, None, "resets_max"]
+    assert [floods.settings(0.0) for _ in range(3)] == [None, None, "settings_max"]
+    assert [floods.empty(0.0) for _ in range(6)][4:] == [None, "empty_frames_max"]
+
+
+def test_pings_are_counted_by_their_distance() -> None:
+    floods = Floods(LIMITS)
+    assert [floods.pinged(5.0 * number) for number in range(10)] == [None] * 10
+    early = [floods.pinged(45.0 + number) for number in range(1, 4)]
+    assert early == [None, None, "client_ping_interval_min_s"]
+
+
+def test_who_was_told_something_may_ping_and_open_its_windows() -> None:
+    floods = Floods(replace(LIMITS, empty_frames_max=8))
+    for _ in range(100):
+        floods.said(1)
+        assert [floods.pinged(0.0), floods.pinged(0.0)] == [None, None]
+        assert [floods.empty(0.0) for _ in range(4)] == [None] * 4
