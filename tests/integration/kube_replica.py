@@ -237,7 +237,7 @@ class Replica:
             settings=settings,
             rules=rules,
             on_failure=lambda key, failure: self.failures.append((key, failure)),
-            on_notice=self.recorder.tell,
+            on_notice=self.recorder.record,
             may_write=may_write,
             mirrored=self.store.mirrored,
             witness=self.store,

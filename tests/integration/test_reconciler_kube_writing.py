@@ -124,7 +124,7 @@ async def test_nothing_is_written_by_who_may_not(desk: Desk, tmp_path: Path) -> 
         vmservice = one.cache.services[desk.key()].object
         with pytest.raises(NotWriting):
             await one.store.apply(Change(vmservice, vmservice))
-        one.recorder.tell(vmservice, Notice(True, "Try", "Tried", "nothing"))
+        one.recorder.record(vmservice, Notice(True, "Try", "Tried", "nothing"))
         await until(lambda: one.recorder.counts["dropped"])
         assert await desk.listed("events") == []
 
@@ -268,7 +268,7 @@ async def test_what_a_namespace_that_is_going_refuses_is_nobodys_fault(
         await desk.delete("services")
         await until(lambda: one.reconciler.counts.conflicts > 1)
         about = one.cache.services[desk.key()].object
-        one.recorder.tell(about, Notice(False, "Say", "Said", "done"))
+        one.recorder.record(about, Notice(False, "Say", "Said", "done"))
         await until(lambda: one.recorder.counts["dropped"])
         assert one.failures == []
         assert await desk.condition(ACCEPTED) is None
@@ -293,10 +293,10 @@ async def test_events_are_cut_to_what_is_admitted_and_lost_where_there_is_no_pla
     async with access(desk, tmp_path) as api:
         recorder = EventRecorder(api, instance="test", bounds=EventBounds(waiting_max=3))
         task = asyncio.create_task(recorder.run())
-        recorder.tell(about, Notice(True, "Drop", "Dropped", "there is no room for it"))
-        recorder.tell(nowhere, Notice(True, "Lose", "Lost", "there is no such place"))
-        recorder.tell(about, Notice(True, "Cut", "Cut", "é" * 1000))
-        recorder.tell(about, Notice(False, "Say", "Said", "done"))
+        recorder.record(about, Notice(True, "Drop", "Dropped", "there is no room for it"))
+        recorder.record(nowhere, Notice(True, "Lose", "Lost", "there is no such place"))
+        recorder.record(about, Notice(True, "Cut", "Cut", "é" * 1000))
+        recorder.record(about, Notice(False, "Say", "Said", "done"))
         await until(lambda: not recorder.waiting)
         assert recorder.counts == {"written": 2, "dropped": 2}
         task.cancel()
@@ -324,8 +324,8 @@ async def test_events_about_one_vmservice_are_bounded_and_leave_the_others_their
         recorder = EventRecorder(api, instance="test", bounds=EventBounds(burst=3))
         task = asyncio.create_task(recorder.run())
         for number in range(20):
-            recorder.tell(web, Notice(True, "Try", "Failed", f"try {number}"))
-        recorder.tell(db, Notice(True, "Try", "Failed", "its own"))
+            recorder.record(web, Notice(True, "Try", "Failed", f"try {number}"))
+        recorder.record(db, Notice(True, "Try", "Failed", "its own"))
         await until(lambda: not recorder.waiting)
         assert recorder.counts == {"written": 4, "dropped": 17}
         task.cancel()

@@ -162,7 +162,7 @@ class ClusterPlace:
             mirrored=store.mirrored,
             witness=store,
             on_failure=failure_log(self._lines, self.owner),
-            on_notice=recorder.tell,
+            on_notice=recorder.record,
             may_write=lambda: leader.leads,
         )
 

@@ -82,7 +82,7 @@ def desired(
     if not rules.vmservices_held:
         return wanted
     claiming = claimed(vmservice, spec, rules) if spec else vmservice
-    return _reported(wanted, claiming, spec, now)
+    return _with_status(wanted, claiming, spec, now)
 
 
 def undone(
@@ -97,10 +97,10 @@ def undone(
     kept, vmservice = Desired(observed, failures), observed.vmservice
     if vmservice is None or vmservice.meta.deleting or not rules.vmservices_held:
         return kept
-    return _reported(kept, vmservice, spec, now)
+    return _with_status(kept, vmservice, spec, now)
 
 
-def _reported(
+def _with_status(
     wanted: Desired, vmservice: VirtualMachineService, spec: ServiceSpec | None, now: str
 ) -> Desired:
     """The same, with what the VMService says of it."""

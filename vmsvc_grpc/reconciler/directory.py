@@ -151,7 +151,7 @@ class DirectoryStore:
             if content == OUR_LINE:
                 return
             content += file.read(BYTES_MAX)
-            claimed = await _claimed(content)
+            claimed = await _holds_only_ours(content)
             if claimed is None:
                 claimed = place in self._ours
             if not claimed:
@@ -224,7 +224,7 @@ async def _rendered(untyped: Untyped) -> str:
     return "".join(steps)
 
 
-async def _claimed(content: bytes) -> bool | None:
+async def _holds_only_ours(content: bytes) -> bool | None:
     """Whether all that a file holds is a VMService's; None if it holds no object."""
     if len(content) > BYTES_MAX:
         return False

@@ -75,7 +75,7 @@ class EventRecorder:
         """How many wait to be written."""
         return len(self._waiting)
 
-    def tell(self, about: VirtualMachineService, notice: Notice) -> None:
+    def record(self, about: VirtualMachineService, notice: Notice) -> None:
         """Have this written soon, unless there have been too many. Does not wait."""
         if not self._allowed(about):
             self.counts["dropped"] += 1

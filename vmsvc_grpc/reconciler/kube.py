@@ -96,7 +96,7 @@ class KubeStore:
                     case Verb.DELETE:
                         return await self._delete(change)
         except ApiServerError as error:
-            raise _translation(change, error) from error
+            raise _refused_change(change, error) from error
         except TimeoutError as error:
             message = f"cannot {change}: no answer within {self._write_s:g} s"
             raise ChangeError("NoAnswer", message, passing=True) from error
@@ -304,7 +304,7 @@ def _path(held: Held) -> str:
     return resource_path(held.kind, _version(held), held.key.namespace, held.key.name)
 
 
-def _translation(change: Change, error: ApiServerError) -> Exception:
+def _refused_change(change: Change, error: ApiServerError) -> Exception:
     """What a refused write means."""
     if error.status == HTTPStatus.CONFLICT or NAMESPACE_TERMINATING in error.causes:
         # Where the namespace is going, so is the VMService, but we may hear of it later.

@@ -80,14 +80,14 @@ class Leader:
         while True:
             trouble = await self._trouble()
             # Once may be a server that restarts, and is not worth a word.
-            self._tell(trouble if before else "")
+            self._report(trouble if before else "")
             before = trouble
             await asyncio.sleep(self._settings.renew_s)
 
     async def release(self) -> None:
         """Give the Lease back, so that another replica need not wait for its end."""
         held = self._election.resigned(self._clock()) is not None
-        self._tell()
+        self._report()
         if not (held or self._sent):
             return
         with contextlib.suppress(ApiServerError, TimeoutError, msgspec.DecodeError):
@@ -96,7 +96,7 @@ class Leader:
                 if (freed := self._election.resigned(self._clock())) is not None:
                     await self._lease.write(replace(freed, renew_time=micro_time()))
 
-    def _tell(self, trouble: str = "") -> None:
+    def _report(self, trouble: str = "") -> None:
         standing = Standing(self.leads, self._election.holder, trouble)
         if standing != self._told:
             self._told = standing

@@ -235,7 +235,7 @@ class Reconciler:
             self._queue.failed(key, clock())
         except ChangeError as error:
             self.counts.errors += 1
-            self._telling.fail(key, error.failure)
+            self._telling.report(key, error.failure)
             if not error.passing:
                 self._warn(key, (error.failure,))
             self._queue.failed(key, clock(), at_least_s=error.retry_after_s)
@@ -248,7 +248,7 @@ class Reconciler:
             self._queue.abandoned(key, clock())
             raise
         else:
-            self._telling.fail(key, joined(done.failures))
+            self._telling.report(key, joined(done.failures))
             self._warn(key, done.failures)
             if done.waits:
                 self._queue.failed(key, clock())
@@ -280,21 +280,21 @@ class Reconciler:
             self._note_conflict(key, conflict)
             if not self._in_vain(key):
                 raise
-            failure = self._as_told(key, _conflicts(conflict, self._settings.retries_max))
-            await self._tell_of(key, failure)
+            failure = self._as_reported(key, _conflicts(conflict, self._settings.retries_max))
+            await self._report_failure(key, failure)
             raise ChangeError(failure.reason, failure.message) from conflict
         except ChangeError as error:
             error.passing = error.passing and not self._in_vain(key)
-            error.failure = self._as_told(key, error.failure)
+            error.failure = self._as_reported(key, error.failure)
             if not error.passing:
-                await self._tell_of(key, error.failure)
+                await self._report_failure(key, error.failure)
             raise
         self._retries.pop(key, None)
         return done
 
-    def _as_told(self, key: Key, failure: Failure) -> Failure:
+    def _as_reported(self, key: Key, failure: Failure) -> Failure:
         service = self._cache.services.get(key)
-        return self._telling.as_told(key, service.object if service else None, failure)
+        return self._telling.as_reported(key, service.object if service else None, failure)
 
     def _in_vain(self, key: Key) -> bool:
         """Note that the work was broken off; whether that happens again and again."""
@@ -372,7 +372,7 @@ class Reconciler:
             self._yielding.found(key, about, writer)
         return bool(undecided)
 
-    async def _tell_of(self, key: Key, failure: Failure) -> None:
+    async def _report_failure(self, key: Key, failure: Failure) -> None:
         """Have the VMService say why its objects cannot be as they should be.
 
         If that cannot be written either, it is not for want of trying: it will be again.
@@ -453,7 +453,7 @@ class Reconciler:
         try:
             held = await self._store.apply(change)
         except Gone:
-            self._take_in(key, _gone(change))
+            self._take_in(key, _answer_gone(change))
             return
         except Conflict as conflict:
             conflict.change = change
@@ -461,7 +461,7 @@ class Reconciler:
         self.counts.writes[change.kind, change.verb] += 1
         service = self._cache.services.get(key)
         self._telling.made(service.object if service else None, change)
-        self._take_in(key, _gone(change) if held is None else Answer(held))
+        self._take_in(key, _answer_gone(change) if held is None else Answer(held))
 
     def _take_in(self, key: Key, event: Event) -> None:
         # The key itself is planned again right after this.
@@ -473,7 +473,7 @@ class Reconciler:
         self._telling.warn(key, service.object if service else None, failures, mirrored)
 
 
-def _gone(change: Change) -> AnswerGone:
+def _answer_gone(change: Change) -> AnswerGone:
     before = change.before
     assert before is not None, "what was not there cannot go"
     return AnswerGone(change.kind, change.key, before.meta.uid, before.meta.resource_version)

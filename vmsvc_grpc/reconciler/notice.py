@@ -30,11 +30,11 @@ def of_change(change: Change) -> Notice | None:
     """The notice of a change that was made: only that of a Service, in VM Operator's words."""
     if change.kind is not Kind.SERVICE:
         return None
-    word = _WORDS[change.verb]
+    word = _VERB_WORDS[change.verb]
     return Notice(False, f"{word}Service", f"{word}K8sServiceSuccess", f"{word}K8sService success")
 
 
-_WORDS = {Verb.CREATE: "Create", Verb.UPDATE: "Update", Verb.DELETE: "Delete"}
+_VERB_WORDS = {Verb.CREATE: "Create", Verb.UPDATE: "Update", Verb.DELETE: "Delete"}
 
 
 def of_failure(failure: Failure) -> Notice:

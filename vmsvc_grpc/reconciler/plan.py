@@ -104,17 +104,24 @@ def _of_children(desired: HeldObjects, observed: HeldObjects) -> tuple[Change, .
         for key in sorted(held.keys() | wanted.keys())
         for change in _changes(wanted.get(key), held.get(key))
     )
-    too_many = _gone(slices)
-    last = (*too_many, *_gone(service)) if desired.service is None else _gone(service)
+    too_many = _deletions(slices)
+    last = (*too_many, *_deletions(service)) if desired.service is None else _deletions(service)
     surplus = () if desired.service is None else too_many
-    return (*_gone(endpoints), *last, *_made(service), *_made(slices), *_made(endpoints), *surplus)
+    return (
+        *_deletions(endpoints),
+        *last,
+        *_writes(service),
+        *_writes(slices),
+        *_writes(endpoints),
+        *surplus,
+    )
 
 
-def _gone(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+def _deletions(changes: tuple[Change, ...]) -> tuple[Change, ...]:
     return tuple(change for change in changes if change.after is None)
 
 
-def _made(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+def _writes(changes: tuple[Change, ...]) -> tuple[Change, ...]:
     return tuple(change for change in changes if change.after is not None)
 
 

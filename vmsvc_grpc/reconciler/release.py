@@ -186,12 +186,12 @@ class _VMService(msgspec.Struct):
     metadata: _FinalizedMeta
 
 
-class _ListMeta(msgspec.Struct):
+class _ContinueMeta(msgspec.Struct):
     continue_: str | None = msgspec.field(name="continue", default=None)
 
 
-class _Head(msgspec.Struct):
-    metadata: _ListMeta
+class _PageHead(msgspec.Struct):
+    metadata: _ContinueMeta
 
 
 class _VMServiceList(msgspec.Struct):
@@ -202,7 +202,7 @@ class _LeaseList(msgspec.Struct):
     items: list[Lease]
 
 
-_decode_head = decoder(_Head)
+_decode_head = decoder(_PageHead)
 _decode_list = decoder(_VMServiceList)
 _decode_leases = decoder(_LeaseList)
 _decode_one = decoder(_VMService)

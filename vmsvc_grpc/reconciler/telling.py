@@ -13,7 +13,7 @@ from vmsvc_grpc.reconciler.notice import Notice, OnNotice
 from vmsvc_grpc.reconciler.plan import Change
 
 # What differs each time that the same is refused, an id, a time or a port, has a digit.
-_WORD = re.compile(r"[\w.:-]+")
+_TOKEN = re.compile(r"[\w.:-]+")
 
 # Of a VMService that is wrong throughout, the first flaws say enough.
 _WARNINGS_MAX = 10
@@ -43,22 +43,23 @@ class Telling:
         """Each service whose objects are not as they should be, and why."""
         return self._failures
 
-    def as_told(
+    def as_reported(
         self, key: Key, vmservice: VirtualMachineService | None, failure: Failure
     ) -> Failure:
-        """The failure; or what was told last, if it is the same but for its numbers.
+        """The failure; or what was reported last, if it is the same but for its numbers.
 
         Who refuses may give each refusal an id, and it is refused at each try: that is one
         failure, and not a new one each time. A VMService that was edited is another matter.
         """
         generation = vmservice.meta.generation if vmservice else 0
-        told = self._failures.get(key)
-        if told and self._generations.get(key) == generation and _alike(told, failure):
-            return told
+        last = self._failures.get(key)
+        is_about_the_same = last and self._generations.get(key) == generation
+        if last and is_about_the_same and _same_but_numbers(last, failure):
+            return last
         self._generations[key] = generation
         return failure
 
-    def fail(self, key: Key, failure: Failure | None) -> None:
+    def report(self, key: Key, failure: Failure | None) -> None:
         """Why the objects of a service are not right now; None if they are."""
         if self._failures.get(key) == failure:
             return
@@ -98,15 +99,15 @@ class Telling:
 
     def made(self, vmservice: VirtualMachineService | None, change: Change) -> None:
         """A change was made for a VMService, if there is one still."""
-        told = notice.of_change(change)
-        if vmservice is not None and told is not None:
-            self._on_notice(vmservice, told)
+        recorded = notice.of_change(change)
+        if vmservice is not None and recorded is not None:
+            self._on_notice(vmservice, recorded)
 
 
-def _alike(one: Failure, other: Failure) -> bool:
+def _same_but_numbers(one: Failure, other: Failure) -> bool:
     same = _without_numbers(one.message) == _without_numbers(other.message)
     return same and one.reason == other.reason
 
 
 def _without_numbers(text: str) -> str:
-    return _WORD.sub(lambda word: "#" if re.search("[0-9]", word[0]) else word[0], text)
+    return _TOKEN.sub(lambda word: "#" if re.search("[0-9]", word[0]) else word[0], text)

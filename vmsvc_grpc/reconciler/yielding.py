@@ -19,7 +19,7 @@ from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.patch import PatchPath, merge_patch
 from vmsvc_grpc.reconciler.plan import Change
 
-_WHOLE: PatchPath = ()
+_WHOLE_OBJECT: PatchPath = ()
 """The object itself, in the place of a field: it was deleted, or made again."""
 
 # At each write more are looked at than can have come since the write before.
@@ -69,7 +69,7 @@ class _Record:
     """What was written last, and what became of it.
 
     `answered` is how often in a row each field was written again after it had been changed back;
-    that an object is there at all counts as a field, `_WHOLE`. So what several hands do once
+    that an object is there at all counts as a field, `_WHOLE_OBJECT`. So what several hands do once
     each (Kubernetes deletes the Endpoints of a Service that is deleted) is no disagreement.
 
     `pause_s` is 0 until we have yielded once; then `fields` are those in dispute, and
@@ -91,7 +91,7 @@ class _Record:
     def disputed(self) -> bool:
         return self.pause_s > 0
 
-    def settle(self) -> None:
+    def end(self) -> None:
         """The dispute is over; if it is changed back once more, it is on again."""
         self.pause_s, self.fields, self.writer = 0.0, frozenset(), None
 
@@ -118,7 +118,7 @@ class Yielding:
             elif now >= record.quiet_since + self._patience.memory_s:
                 del records[about]
             elif record.disputed and now >= self._over(record, record.quiet_since):
-                record.settle()
+                record.end()
         if not records:
             self._records.pop(service, None)
         return [c for c in changes if self._may_be_made(records.get(target(c)), c, now)]
@@ -134,7 +134,7 @@ class Yielding:
         record.stayed_s = max(record.stayed_s, stayed_s)
         if not self._tires(record, changed_back):
             return True
-        record.fields |= changed_back - {_WHOLE}
+        record.fields |= changed_back - {_WHOLE_OBJECT}
         if record.until <= record.at:
             # It was changed back after the last attempt.
             patience = self._patience
@@ -230,9 +230,9 @@ def _changed_back(wrote: Held | None, change: Change) -> frozenset[PatchPath] | 
     """The fields that are to say again what we last wrote; None if our own result has changed."""
     wanted = change.after
     if wrote is None or wanted is None:
-        return frozenset((_WHOLE,)) if wrote is wanted else None
+        return frozenset((_WHOLE_OBJECT,)) if wrote is wanted else None
     if change.before is None:
-        return None if merge_patch(wrote, wanted) else frozenset((_WHOLE,))
+        return None if merge_patch(wrote, wanted) else frozenset((_WHOLE_OBJECT,))
     patch = list(_leaves(merge_patch(change.before, wanted)))
     ours = list(_leaves(merge_patch(wrote, wanted)))
     if any(_overlap(one, other) for one in patch for other in ours):

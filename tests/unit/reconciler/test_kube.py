@@ -6,7 +6,7 @@ import pytest
 
 from vmsvc_grpc.kube.client import ApiServerError
 from vmsvc_grpc.model.objects import Key, ObjectMeta, StoredService, VirtualMachineService
-from vmsvc_grpc.reconciler.kube import _translation
+from vmsvc_grpc.reconciler.kube import _refused_change
 from vmsvc_grpc.reconciler.plan import Change
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone
 
@@ -37,4 +37,4 @@ PAGE = ApiServerError(404, "404 page not found")
     ],
 )
 def test_a_refusal(change: Change, error: ApiServerError, meaning: type[Exception]) -> None:
-    assert type(_translation(change, error)) is meaning
+    assert type(_refused_change(change, error)) is meaning
