@@ -254,7 +254,7 @@ class Cache:
     def _taken_in(self, event: Event) -> frozenset[Key]:
         match event:
             case Apply(object_):  # Most are.
-                if self._objects.told(object_):
+                if self._objects.emitted(object_):
                     return self._applied(object_)
             case Init(kind, namespace):
                 self._objects.list_begins(kind, namespace)
@@ -262,9 +262,9 @@ class Cache:
                 return self._listed(event)
             case Malformed(kind, key):
                 self._missing.pop((kind, key), None)
-                self._objects.told_malformed(event)
+                self._objects.emitted_malformed(event)
             case Delete(kind, key, resource_version):
-                if self._objects.told_deleted(kind, key, resource_version):
+                if self._objects.emitted_deleted(kind, key, resource_version):
                     return self._deleted(kind, key)
             case Answer() | AnswerGone():
                 return self._answered(event)

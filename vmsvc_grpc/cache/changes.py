@@ -33,7 +33,7 @@ CHANGES_KEPT = 4096
 Each takes some 250 B. A reader further behind looks at every name instead: 10 ms for 20,000.
 """
 
-LOOKS_MAX = 256
+READER_LOOKS_MAX = 256
 """How many names a reader looks at before others have their turn: some 100 µs."""
 
 
@@ -50,7 +50,7 @@ class NameChange(NamedTuple, Generic[_Name]):
     is_there: bool
 
 
-class _Part(Generic[_Name, _Cell]):
+class _Stretch(Generic[_Name, _Cell]):
     """A stretch of a log: the names that were there when it began, and the changes since.
 
     A reader keeps the part that it stands in, which knows what the reader was told even when
@@ -59,7 +59,7 @@ class _Part(Generic[_Name, _Cell]):
 
     __slots__ = ("_known", "before", "cells", "changes", "last", "names")
 
-    def __init__(self, names: tuple[_Name, ...], before: _Part[_Name, _Cell] | None) -> None:
+    def __init__(self, names: tuple[_Name, ...], before: _Stretch[_Name, _Cell] | None) -> None:
         """`before` is the part before it, of which the log lets go when the next begins."""
         self.names = names
         self.before = before
@@ -88,10 +88,10 @@ class _Part(Generic[_Name, _Cell]):
         return self._known[1]
 
 
-class _Cursor(NamedTuple, Generic[_Name, _Cell]):
+class _Position(NamedTuple, Generic[_Name, _Cell]):
     """Where a reader stands: before the change of this number of a part."""
 
-    part: _Part[_Name, _Cell]
+    part: _Stretch[_Name, _Cell]
     change: int
 
 
@@ -122,7 +122,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         self._changes_kept = changes_kept
         self._on_left = on_left
         self._names_now: tuple[_Name, ...] | None = None
-        self._part = _Part[_Name, _Cell](self.names(), None)
+        self._part = _Stretch[_Name, _Cell](self.names(), None)
         # In order, so that waking is fair and repeatable.
         self._waiting: dict[Reader[_Name, _Cell], None] = {}
 
@@ -148,7 +148,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         part.cells[name] = cell
         if len(part.changes) >= self._changes_kept:
             part.before = None
-            self._part = _Part(self.names(), part)
+            self._part = _Stretch(self.names(), part)
         self.wake()
 
     def wake(self) -> None:
@@ -171,11 +171,11 @@ class ChangeLog(Generic[_Name, _Cell]):
 
     # -- For its readers --
 
-    def end(self) -> _Cursor[_Name, _Cell]:
+    def end(self) -> _Position[_Name, _Cell]:
         """Where the next change will be."""
-        return _Cursor(self._part, len(self._part.changes))
+        return _Position(self._part, len(self._part.changes))
 
-    def since(self, position: _Cursor[_Name, _Cell]) -> Iterator[NameChange[_Name]] | None:
+    def since(self, position: _Position[_Name, _Cell]) -> Iterator[NameChange[_Name]] | None:
         """The changes from a position to now; None if the log has let go of some."""
         part, first = position
         if part is self._part:
@@ -234,7 +234,7 @@ class Reader(Generic[_Name, _Cell]):
         self.wake = wake
         self._log = log
         self._told = -1  # The version as of which it was told of all names; none yet.
-        self._position: _Cursor[_Name, _Cell] | None = None
+        self._position: _Position[_Name, _Cell] | None = None
         self._ahead: dict[_Name, _Ahead] = {}
         self._run: Iterator[Due[_Name, _Cell] | None] | None = None
         self._upto = -1  # What `_told` will be when the run under way ends.
@@ -256,14 +256,14 @@ class Reader(Generic[_Name, _Cell]):
         return len(self._ahead)
 
     def take(self) -> Due[_Name, _Cell] | None:
-        """The next name that is new to it; None at the end, or after LOOKS_MAX that are not.
+        """The next name that is new to it; None at the end, or after READER_LOOKS_MAX that are not.
 
         What it hands out must be told, as it is now, before the next call.
         """
         if self._run is None and self.behind:
             self._run = self._next_run()
         if self._run is not None:
-            for due in islice(self._run, LOOKS_MAX):
+            for due in islice(self._run, READER_LOOKS_MAX):
                 if due is not None:
                     return due
         if not self.behind:
@@ -307,7 +307,7 @@ class Reader(Generic[_Name, _Cell]):
             # The first of a name's changes that it was not told of stands for all of them.
             if change.previous <= told < change.version:
                 cell = self._log.cell(change.name)
-                self._tell(change.name, cell)
+                self._note_handed_out(change.name, cell)
                 if cell.there or change.was_there:
                     yield Due(change.name, cell, told, change.was_there)
                     continue
@@ -320,14 +320,14 @@ class Reader(Generic[_Name, _Cell]):
         for name in names:
             cell = self._log.cell(name)
             told, was_there = self._ahead.get(name) or (self._told, name in known)
-            self._tell(name, cell)
+            self._note_handed_out(name, cell)
             if cell.version > told if cell.there else was_there:
                 yield Due(name, cell, max(told, 0), was_there)
             else:
                 yield None
         self._run_ends()
 
-    def _tell(self, name: _Name, cell: _Cell) -> None:
+    def _note_handed_out(self, name: _Name, cell: _Cell) -> None:
         """It is told of a name as it is now: an exception, if that is later than the run's end."""
         version = cell.version if cell.there else self._log.version
         if version > self._upto:

@@ -154,7 +154,7 @@ class Membership:
         `judged` are the addresses of the new one.
         """
         selecting = self._selecting(new)
-        left = set() if _alike(old, new) else set(self._selecting(old)).difference(selecting)
+        left = set() if _same_services(old, new) else {*self._selecting(old)} - {*selecting}
         for key in selecting:
             service = self.services[key]
             assert new is not None, "only what is there is selected"
@@ -228,7 +228,7 @@ class Membership:
         service.give_all(contributions)
 
 
-def _alike(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
+def _same_services(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
     """Whether the services that a VM was one of are those that it is one of."""
     if old is None or new is None:
         return False

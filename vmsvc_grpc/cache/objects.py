@@ -98,13 +98,13 @@ class Objects:
             if namespace in (None, key.namespace) and not self._freshness.overtaken(kind, key)
         )
 
-    def told(self, object_: Object) -> bool:
+    def emitted(self, object_: Object) -> bool:
         """Whether what the source tells of an object is to be taken in."""
         self._seen(object_.kind, object_.key)
         if isinstance(object_, VirtualMachine):  # Nobody but the source tells of one.
             return True
         meta = object_.meta
-        return self._freshness.told(object_.kind, meta.key, meta.resource_version, meta.uid)
+        return self._freshness.emitted(object_.kind, meta.key, meta.resource_version, meta.uid)
 
     def answered(self, object_: Object, held: ObjectMeta | None) -> bool:
         """Whether the answer to a request is to be taken in, `held` being what is held now."""
@@ -115,18 +115,18 @@ class Objects:
         """Whether what is held of the name, `held`, goes by the answer."""
         return self._freshness.answered_gone(answer, held)
 
-    def told_malformed(self, event: Malformed) -> None:
+    def emitted_malformed(self, event: Malformed) -> None:
         """An object exists that cannot be read."""
         self._seen(event.kind, event.key)
-        if not self._freshness.told_malformed(event.kind, event.key, event.resource_version):
+        if not self._freshness.emitted_malformed(event.kind, event.key, event.resource_version):
             return
         self.note(event.kind, event.key, (event.problem,))
         there = self._unreadable.setdefault((event.kind, event.key.namespace), {})
         there[event.key] = None
 
-    def told_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
+    def emitted_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
         """Whether what the source tells of a deletion is to be taken in."""
-        if not self._freshness.told_deleted(kind, key, resource_version):
+        if not self._freshness.emitted_deleted(kind, key, resource_version):
             return False
         for scope in (None, key.namespace):
             self._listing.get((kind, scope), set()).discard(key)
@@ -277,7 +277,7 @@ class Freshness:
         """`namespaces` are those that are listed one by one; none: all at once."""
         self._scoped = bool(namespaces)
         # How far the source has come, by what it follows by itself.
-        self._told: dict[_ListScope, int] = {}
+        self._emitted: dict[_ListScope, int] = {}
         self._listing: set[_ListScope] = set()
         # What the source has not told yet, as far as we know.
         self._answered: dict[_ListScope, dict[Key, _Answered]] = {}
@@ -303,7 +303,7 @@ class Freshness:
         """The list that was asked for is complete, holds these, and is of that version."""
         scope = kind, namespace
         at = number(resource_version)
-        self._told[scope] = at or 0
+        self._emitted[scope] = at or 0
         self._listing.discard(scope)
         self._before.pop(scope, None)
         answered = self._answered.pop(scope, {})
@@ -320,7 +320,7 @@ class Freshness:
         last = self._last(kind, key)
         return last is not None and not last.gone
 
-    def told(self, kind: Kind, key: Key, resource_version: str, uid: str) -> bool:
+    def emitted(self, kind: Kind, key: Key, resource_version: str, uid: str) -> bool:
         """Whether a state that the source tells is to be taken in: no answer is newer."""
         version = self._reached(kind, key, resource_version)
         last = self._last(kind, key)
@@ -331,13 +331,13 @@ class Freshness:
         del self._answered[self._scope(kind, key)][key]
         return True
 
-    def told_malformed(self, kind: Kind, key: Key, resource_version: str) -> bool:
+    def emitted_malformed(self, kind: Kind, key: Key, resource_version: str) -> bool:
         """Whether it counts that an object cannot be read: no answer is newer."""
         version = self._reached(kind, key, resource_version)
         last = self._last(kind, key)
         return version is None or last is None or version >= last.version
 
-    def told_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
+    def emitted_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
         """Whether a deletion that the source tells is to be taken in: no answer is newer."""
         version = self._reached(kind, key, resource_version)
         last = self._last(kind, key)
@@ -361,7 +361,7 @@ class Freshness:
             return True
         scope = self._scope(kind, meta.key)
         known = number(held.resource_version) if held else None
-        if version <= max(self._told.get(scope, 0), known or 0):
+        if version <= max(self._emitted.get(scope, 0), known or 0):
             return False
         for answered in (self._answered, self._before):
             last = answered.get(scope, {}).get(meta.key)
@@ -379,7 +379,7 @@ class Freshness:
         if held is None:
             goes = False
             # The source has told of its end, or has yet to tell of all that it was.
-            told = self._told.get(scope, 0) > version
+            told = self._emitted.get(scope, 0) > version
         else:
             known = number(held.resource_version) or 0
             goes = held.uid == answer.uid or known < version
@@ -399,7 +399,7 @@ class Freshness:
         scope = self._scope(kind, key)
         # Objects of a list come in the order of their names, not in that of time.
         if version is not None and scope not in self._listing:
-            self._told[scope] = max(version, self._told.get(scope, 0))
+            self._emitted[scope] = max(version, self._emitted.get(scope, 0))
         return version
 
     def _scope(self, kind: Kind, key: Key) -> _ListScope:

@@ -150,14 +150,14 @@ def _differing(
     """What only the old ones have, and what only the new ones have."""
     # Most changes are of one endpoint. What is before and behind it are the same objects, and
     # to pass over them costs a tenth of a look inside.
-    first = _alike(old, new)
+    first = _shared_first(old, new)
     old, new = old[first:], new[first:]
-    last = _alike(reversed(old), reversed(new))
+    last = _shared_first(reversed(old), reversed(new))
     before, after = set(old[: len(old) - last]), set(new[: len(new) - last])
     return before - after, after - before
 
 
-def _alike(some: Iterable[Endpoint], others: Iterable[Endpoint]) -> int:
+def _shared_first(some: Iterable[Endpoint], others: Iterable[Endpoint]) -> int:
     """How many endpoints both begin with that are the same objects."""
     pairs = zip(some, others, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))

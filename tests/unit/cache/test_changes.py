@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from vmsvc_grpc.cache.changes import LOOKS_MAX, ChangeLog, Due, Reader
+from vmsvc_grpc.cache.changes import READER_LOOKS_MAX, ChangeLog, Due, Reader
 
 NAMES = "abcdefg"
 KEPT = 4
@@ -190,7 +190,7 @@ def test_what_changes_all_the_time_keeps_nobody_waiting() -> None:
 
 @pytest.mark.parametrize("behind", [1, KEPT, 3 * KEPT], ids=["a little", "a part", "too far"])
 def test_to_look_at_names_that_have_not_changed_is_done_in_slices(behind: int) -> None:
-    names = [chr(0x4E00 + number) for number in range(5 * LOOKS_MAX)]
+    names = [chr(0x4E00 + number) for number in range(5 * READER_LOOKS_MAX)]
     world = World("".join(names))
     client = Client(world)
     client.catch_up()
@@ -202,7 +202,7 @@ def test_to_look_at_names_that_have_not_changed_is_done_in_slices(behind: int) -
     while client.take() is not None or client.reader.behind:
         takes += 1
     assert client.told == 1
-    assert takes <= (len(names) // LOOKS_MAX + 2 if behind > 2 * KEPT else 2)
+    assert takes <= (len(names) // READER_LOOKS_MAX + 2 if behind > 2 * KEPT else 2)
 
 
 def test_readers_at_one_place_share_what_they_knew() -> None:

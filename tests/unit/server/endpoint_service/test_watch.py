@@ -22,7 +22,7 @@ from tests.unit.server.endpoint_service.watching import (
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.changes import LOOKS_MAX
+from vmsvc_grpc.cache.changes import READER_LOOKS_MAX
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event
 from vmsvc_grpc.model.objects import (
@@ -494,7 +494,7 @@ def test_a_stream_that_was_far_behind_looks_for_what_changed_in_slices() -> None
         cache.apply(Apply(last))
         cache.apply(Apply(vm("a", f"10.0.0.{number + 1}", labels={"app": "last"})))
     assert watcher.read() == ("snapshot", "shop/s1999")
-    assert watcher.slices == 2000 // LOOKS_MAX, "the others had their turn as often"
+    assert watcher.slices == 2000 // READER_LOOKS_MAX, "the others had their turn as often"
     assert watcher.read_all() == []
 
 
