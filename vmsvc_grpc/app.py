@@ -119,7 +119,7 @@ class App:
         calm_collector()  # Else it looks through all that was imported, as we read.
         loop = asyncio.get_running_loop()
         for number in _stopping_signals():
-            loop.add_signal_handler(number, self._told_to_stop, number.name)
+            loop.add_signal_handler(number, self._stop_at_signal, number.name)
         _bind(self._metrics, self._cache, self._server)
         self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
         place = self._place = self._chosen_place()
@@ -193,7 +193,7 @@ class App:
         _log.info("draining: %d streams end within %g s", streams, self._config.drain_s)
         await self._server.drain(self._config.drain_s)
 
-    def _told_to_stop(self, name: str) -> None:
+    def _stop_at_signal(self, name: str) -> None:
         if self._draining is not None:
             _log.warning("%s again: ending at once", name)
             self._draining.cancel()

@@ -90,7 +90,7 @@ COUNT_MAX = 1_000_000_000
 
 # No number within these bounds needs more characters.
 _NUMBER_CHARACTERS_MAX = 20
-_WHOLE = re.compile("[0-9]+")
+_WHOLE_NUMBER = re.compile("[0-9]+")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
@@ -99,7 +99,7 @@ def _count(least: int = 1, most: int = COUNT_MAX) -> Callable[[str], int]:
 
     def counted(text: str) -> int:
         short = len(text) <= _NUMBER_CHARACTERS_MAX
-        if not (short and _WHOLE.fullmatch(text) and least <= int(text) <= most):
+        if not (short and _WHOLE_NUMBER.fullmatch(text) and least <= int(text) <= most):
             raise ConfigError(f"{quoted(text)} is not a whole number from {least} to {most}")
         return int(text)
 

@@ -35,7 +35,7 @@ from vmsvc_grpc.source.places import Lines, Text
 
 _STANDARD_INPUT = "standard input"
 
-_LINE_CHARACTERS_MAX = 4096 + 1200
+_PROBLEM_LINE_CHARACTERS_MAX = 4096 + 1200
 """A path, at its longest on Linux, and a problem."""
 
 _KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
@@ -223,16 +223,16 @@ class _Rendering:
 
     def _refuse(self, line: str) -> None:
         self.refused = True
-        self._tell(line)
+        self._print(line)
 
     def _object_problems(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
         written = self._written.get((kind, key))
         for problem in problems:
-            self._tell(written.problem(problem) if written else f"{kind.value} {key}: {problem}")
+            self._print(written.problem(problem) if written else f"{kind.value} {key}: {problem}")
 
-    def _tell(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         # Whoever named a file, or wrote a tag, may have put anything into it.
-        print(escaped(line, _LINE_CHARACTERS_MAX), file=self._err)
+        print(escaped(line, _PROBLEM_LINE_CHARACTERS_MAX), file=self._err)
 
 
 def _held(cache: Cache, rules: Rules) -> Iterator[Child]:

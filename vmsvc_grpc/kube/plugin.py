@@ -83,7 +83,7 @@ async def ask(
         spec["cluster"] = cluster
     told = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
     given = {entry.name: entry.value for entry in plugin.env or ()}
-    run = _Run(
+    run = _PluginRun(
         [command, *(plugin.args or ())],
         {**environ, **given, "KUBERNETES_EXEC_INFO": msgspec.json.encode(told).decode()},
         bounds,
@@ -106,7 +106,7 @@ async def ask(
     return _credential(name, plugin, output)
 
 
-class _Run:
+class _PluginRun:
     """One run of a program, within bounds, in a thread of its own."""
 
     def __init__(self, command: list[str], environ: Mapping[str, str], bounds: PluginBounds):

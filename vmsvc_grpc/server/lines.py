@@ -12,7 +12,7 @@ from vmsvc_grpc.model.problem import quoted
 _MINUTE_S = 60.0
 _CLIENTS_SHOWN_MAX = 10
 
-Later = Callable[[float, Callable[[], None]], object]
+CallLater = Callable[[float, Callable[[], None]], object]
 """Calls a function after so many seconds."""
 
 
@@ -29,7 +29,7 @@ class ClientLines:
         log: logging.Logger,
         lines_per_minute_max: int,
         refusals: Counter[str],
-        later: Later = on_the_loop,
+        later: CallLater = on_the_loop,
     ) -> None:
         """Counts lines that are left out in `refusals`, by the setting."""
         self._log = log

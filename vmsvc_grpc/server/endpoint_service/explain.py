@@ -43,7 +43,7 @@ _SELECTOR_BYTES_MAX = 64 * 1024
 
 # VMs that are looked at to find those nearest to a service, and labels that are compared for
 # it: some milliseconds' worth, however large the namespace and the selector are.
-_LOOKS_MAX = 2_000
+_VMS_LOOKED_AT_MAX = 2_000
 _COMPARISONS_MAX = 20_000
 
 # Of a VM's labels that keep it out, and of what its files say: enough to begin with.
@@ -178,7 +178,7 @@ class _Explaining:
     ) -> Iterator[tuple[ExplainedPlace, pb.VirtualMachineExplanation]]:
         """The nearest VMs that are not in the service, of those that are soon found."""
         selector, namespace = self.service.selector, self.service.object.key.namespace
-        looks_max = min(_LOOKS_MAX, _COMPARISONS_MAX // max(1, len(selector)))
+        looks_max = min(_VMS_LOOKED_AT_MAX, _COMPARISONS_MAX // max(1, len(selector)))
         begin, told = ((after.distance, after.name), after.told) if after else ((0, ""), 0)
         found = {
             place: vm
@@ -195,7 +195,7 @@ class _Explaining:
         """VMs that have never been valid: nobody knows which service they are for."""
         cache, namespace = self.by.cache, self.service.object.key.namespace
         begin, told = (after.name, after.told) if after else ("", 0)
-        keys = islice(cache.unreadable_vms(namespace), _LOOKS_MAX)
+        keys = islice(cache.unreadable_vms(namespace), _VMS_LOOKED_AT_MAX)
         names = (key.name for key in keys if key.name > begin and cache.vms.get(key) is None)
         for name in nsmallest(max(0, _UNREADABLE_MAX - told), names):
             told += 1

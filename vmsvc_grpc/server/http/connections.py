@@ -28,13 +28,13 @@ class HttpConnections:
         self._connections_max = connections_max
         self._request_s = request_s
         self._refusals = refusals
-        self._open: dict[_Connection, None] = {}  # The oldest first.
+        self._open: dict[_HttpConnection, None] = {}  # The oldest first.
 
     def __call__(self) -> asyncio.Protocol:
         """The protocol of one more connection."""
-        return _Connection(self, self._make())
+        return _HttpConnection(self, self._make())
 
-    def entered(self, connection: _Connection) -> asyncio.TimerHandle:
+    def entered(self, connection: _HttpConnection) -> asyncio.TimerHandle:
         """One more is open; the timer that ends it.
 
         Where that is one too many, the oldest is ended: an honest one is answered within
@@ -46,7 +46,7 @@ class HttpConnections:
         loop = asyncio.get_running_loop()
         return loop.call_later(self._request_s, self._refuse, connection, "http_request_s")
 
-    def left(self, connection: _Connection) -> None:
+    def left(self, connection: _HttpConnection) -> None:
         """It is open no more."""
         self._open.pop(connection, None)
 
@@ -60,13 +60,13 @@ class HttpConnections:
         for connection in list(self._open):
             connection.transport.abort()
 
-    def _refuse(self, connection: _Connection, setting: str) -> None:
+    def _refuse(self, connection: _HttpConnection, setting: str) -> None:
         self._refusals[setting] += 1
         self.left(connection)
         connection.transport.abort()
 
 
-class _Connection(asyncio.Protocol):
+class _HttpConnection(asyncio.Protocol):
     """Hands everything on to what speaks HTTP, and keeps the time."""
 
     transport: asyncio.Transport

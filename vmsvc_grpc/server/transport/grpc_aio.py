@@ -39,8 +39,8 @@ _CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 _Request = TypeVar("_Request")
-_Answer = TypeVar("_Answer")
-_Run: TypeAlias = "Callable[[_Request, _CallContext], Coroutine[Any, Any, _Answer]]"
+_Response = TypeVar("_Response")
+_Behavior: TypeAlias = "Callable[[_Request, _CallContext], Coroutine[Any, Any, _Response]]"
 
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -363,7 +363,7 @@ def _is_about_us(record: logging.LogRecord) -> bool:
     return record.msg != "Invalid encoding on %s"
 
 
-def _forgetful(run: _Run[_Request, _Answer]) -> _Run[_Request, _Answer]:
+def _forgetful(run: _Behavior[_Request, _Response]) -> _Behavior[_Request, _Response]:
     """The same, but that an ending which is raised knows nothing of the call any more.
 
     gRPC keeps it with the call, and a task that is cancelled keeps it, too. It knows its
@@ -371,7 +371,7 @@ def _forgetful(run: _Run[_Request, _Answer]) -> _Run[_Request, _Answer]:
     seldom that the memory of all clients who come and go would pile up.
     """
 
-    async def handle(request: _Request, context: _CallContext) -> _Answer:
+    async def handle(request: _Request, context: _CallContext) -> _Response:
         call = run(request, context)
         del request, context
         try:
