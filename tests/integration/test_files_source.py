@@ -578,7 +578,7 @@ class TestProblems:
             assert sorted(told.vms) == ["a", "b"]
             assert told.malformed == {
                 (Kind.VIRTUAL_MACHINE, Key("shop", "bad")): (
-                    "status.network.primaryIP4: expected 'str', got 'array'"
+                    "status.network.primaryIP4: must be text, not a list"
                 )
             }
             assert len(told.standing) == 1

@@ -316,7 +316,7 @@ def test_manifests_that_are_broken_at_the_start_are_said_and_the_rest_is_served(
             answer = stub.ResolveEndpoints(pb.ResolveEndpointsRequest(service="shop/web"))
         assert len(answer.endpoint_set.endpoints) == 1
         assert "broken.yaml" in program.said()
-        assert "VirtualMachine shop/web-2: status.network.primaryIP4: expected 'str'" in (
+        assert "VirtualMachine shop/web-2: status.network.primaryIP4: must be text, not 10" in (
             program.said()
         )
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from vmsvc_grpc.model.decoding import ShapeError, converted
 from vmsvc_grpc.model.problem import quoted
 
 _ByName = TypeVar("_ByName", "NamedCluster", "NamedContext", "NamedUser")
@@ -185,9 +186,11 @@ def _parsed(text: str) -> _KubeconfigFile:
         where = f" in line {mark.line + 1}" if mark else ""
         raise KubeconfigError(f"it is no YAML{where}") from error
     try:
-        return msgspec.convert({} if data is None else data, _KubeconfigFile)
-    except (msgspec.ValidationError, RecursionError) as error:
+        return converted({} if data is None else data, _KubeconfigFile)
+    except ShapeError as error:
         raise KubeconfigError(f"it is not a kubeconfig: {error}") from error
+    except RecursionError as error:
+        raise KubeconfigError("it is not a kubeconfig: it is nested too deep") from error
 
 
 def _find(

@@ -6,7 +6,6 @@ skipped. An object is read by the version that it names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache, partial
@@ -16,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from vmsvc_grpc.model import validate, wire
-from vmsvc_grpc.model.decoding import converted, decoder
+from vmsvc_grpc.model.decoding import ShapeError, converted, decoder
 from vmsvc_grpc.model.objects import (
     GROUP,
     KNOWN_VERSIONS,
@@ -57,7 +56,6 @@ from vmsvc_grpc.model.problem import (
 
 T = TypeVar("T")
 
-_MISSING = re.compile("Object missing required field `([^`]+)`")
 _TIME_CHARACTERS_MAX = 64  # RFC 3339, with nanoseconds, takes 35.
 _UID_CHARACTERS_MAX = 253  # An API server's take 36; each endpoint carries its VM's.
 
@@ -120,7 +118,7 @@ def parse(kind: Kind, untyped: Any) -> Object:
     """
     try:
         given = converted(untyped, SHAPES[kind])
-    except msgspec.ValidationError as error:
+    except ShapeError as error:
         return _unreadable(kind, partial(converted, untyped), error)
     object_ = model(given)
     if isinstance(given, wire.VirtualMachineShape):
@@ -135,7 +133,7 @@ def unread(kind: Kind, untyped: Any, problem: Problem) -> ParseError:
     try:
         named = converted(untyped, wire.BarelyNamedShape).metadata
         key = _key(kind, wire.MetaShape(name=named.name, namespace=named.namespace))
-    except (msgspec.ValidationError, ParseError):
+    except (ShapeError, ParseError):
         return ParseError(kind, None, problem)
     return ParseError(kind, key, problem)
 
@@ -144,7 +142,7 @@ def parse_json(kind: Kind, raw: bytes | msgspec.Raw) -> Object:
     """The same for an object's bytes in JSON. Raises ParseError."""
     try:
         given = _DECODERS[kind](raw)
-    except msgspec.ValidationError as error:
+    except ShapeError as error:
         return _unreadable(kind, lambda shape: decoder(shape)(raw), error)
     except msgspec.DecodeError as error:
         raise ParseError(kind, None, Problem("(document)", str(error))) from error
@@ -155,7 +153,7 @@ def parse_meta(kind: Kind, raw: bytes | msgspec.Raw) -> ObjectMeta:
     """Only the metadata of an object's bytes in JSON: the rest is skipped. Raises ParseError."""
     try:
         given = _decode_named(raw)
-    except msgspec.ValidationError as error:
+    except ShapeError as error:
         meta = _readable_meta(kind, lambda shape: decoder(shape)(raw), error)
         raise ParseError(kind, _key(kind, meta), _shape_problem(error)) from error
     except msgspec.DecodeError as error:
@@ -259,8 +257,8 @@ def object_meta(kind: Kind, meta: wire.MetaShape) -> ObjectMeta:
 def unfit_metadata(untyped: Any) -> tuple[Problem, ...]:
     """What of an object's metadata no API server takes; nothing if it has another shape."""
     try:
-        return tuple(_meta_problems(msgspec.convert(untyped, wire.NamedShape).metadata))
-    except msgspec.ValidationError:
+        return tuple(_meta_problems(converted(untyped, wire.NamedShape).metadata))
+    except ShapeError:
         return ()
 
 
@@ -535,7 +533,7 @@ class _Convert(Protocol):
     def __call__(self, shape: type[T]) -> T: ...
 
 
-def _unreadable(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -> Object:
+def _unreadable(kind: Kind, convert: _Convert, error: ShapeError) -> Object:
     """A VMService of the wrong shape, refused; for other kinds raises ParseError."""
     meta = _readable_meta(kind, convert, error)
     problem = _shape_problem(error)
@@ -567,7 +565,7 @@ def _readable_selector(convert: _Convert) -> Mapping[str, str]:
         return {}
 
 
-def _readable_meta(kind: Kind, convert: _Convert, error: msgspec.ValidationError) -> wire.MetaShape:
+def _readable_meta(kind: Kind, convert: _Convert, error: ShapeError) -> wire.MetaShape:
     """The metadata, or else its name and namespace, of an object of the wrong shape.
 
     Raises ParseError if not even those can be read.
@@ -582,13 +580,5 @@ def _readable_meta(kind: Kind, convert: _Convert, error: msgspec.ValidationError
         return wire.MetaShape(name=bare.name, namespace=bare.namespace)
 
 
-def _shape_problem(error: msgspec.ValidationError) -> Problem:
-    """The place and the flaw in msgspec's "Expected `int`, got `str` - at `$.spec.type`"."""
-    text, _, place = str(error).partition(" - at `")
-    path = place.rstrip("`").removeprefix("$").removeprefix(".")
-    if missing := _MISSING.fullmatch(text):
-        return Problem(f"{path}.{missing[1]}".removeprefix("."), "is missing; it is required")
-    path = path or "(object)"
-    # Every field may be null, so that need not be said.
-    text = text.replace(" | null", "").replace("`", "'")
-    return Problem(path, text[:1].lower() + text[1:])
+def _shape_problem(error: ShapeError) -> Problem:
+    return Problem(error.field, error.message)

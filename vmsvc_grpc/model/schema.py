@@ -14,11 +14,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from vmsvc_grpc.model.misfit import INTEGERS, FieldPath, field_name, in_words
 from vmsvc_grpc.model.objects import KNOWN_VERSIONS, Kind
 from vmsvc_grpc.model.problem import quoted
-
-FieldPath = tuple[str | int, ...]
-"""Where in an object: keys of mappings, and indexes of lists from 0."""
 
 SchemaNode = Mapping[str, Any]
 """One node of the schema, as `fields.json` has it."""
@@ -28,9 +26,6 @@ _ALSO_FIELDS = {(Kind.VIRTUAL_MACHINE_SERVICE, "spec"): {"clusterIP": "clusterIp
 
 # Whoever leaves them out means their defaults; the published CRD asks for them.
 _NOT_REQUIRED = frozenset({"type", "name", "protocol", "targetPort"})
-
-# Integers are from -2^63 on, and below 2^63.
-_INTEGERS = 2**63
 
 # No longer text can match one of the patterns, and some take long to find that out.
 _PATTERN_CHARACTERS_MAX = 1000
@@ -66,12 +61,6 @@ class Fault(NamedTuple):
     def field(self) -> str:
         """The path as Kubernetes writes it (`spec.ports[0].port`)."""
         return field_name(self.path)
-
-
-def field_name(path: FieldPath) -> str:
-    """A path as Kubernetes writes it."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return "".join(steps).removeprefix(".") or "(object)"
 
 
 def faults(kind: Kind, untyped: Mapping[str, Any]) -> Iterator[Fault]:
@@ -119,7 +108,7 @@ class _Checks:
             return
         if not _is_a(expected, value):
             if not in_status:
-                yield _mistyped(path, expected, _in_words(value))
+                yield _mistyped(path, expected, in_words(value))
             return
         if not in_status:
             yield from (Fault(path, flaw) for flaw in _flaws(node, value))
@@ -190,23 +179,8 @@ def _is_a(expected: str, value: Any) -> bool:
     if isinstance(value, bool):
         return expected == "boolean"
     if expected in ("integer", "integer or text") and isinstance(value, int | float):
-        return -_INTEGERS <= value < _INTEGERS and value == int(value)
+        return -INTEGERS <= value < INTEGERS and value == int(value)
     return isinstance(value, _TYPES[expected])
-
-
-def _in_words(value: Any) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-        case int() if not -_INTEGERS <= value < _INTEGERS:
-            return f"{quoted(value)}, which has more than 64 bits"
-        case str() | int():
-            return quoted(value)
-    return str(value)
 
 
 def _unknown(key: str, fields: Mapping[str, int], value: Mapping[str, Any]) -> str:
@@ -223,7 +197,7 @@ def _flaws(node: SchemaNode, value: Any) -> Iterator[str]:
     """What is wrong with a value of the right type."""
     if "enum" in node and value not in node["enum"]:
         known = ", ".join(map(str, node["enum"]))
-        yield f"{_in_words(value)} is not one of {known}"
+        yield f"{in_words(value)} is not one of {known}"
     if isinstance(value, str):
         yield from _flaws_of_size(node, len(value), "Length", "characters")
         if "pattern" in node and not _matches(node["pattern"], value):
@@ -232,9 +206,9 @@ def _flaws(node: SchemaNode, value: Any) -> Iterator[str]:
         yield from _flaws_of_size(node, len(value), "Items", "items")
     elif isinstance(value, int | float):
         if value < node.get("minimum", value):
-            yield f"{_in_words(value)} is less than {node['minimum']}"
+            yield f"{in_words(value)} is less than {node['minimum']}"
         if value > node.get("maximum", value):
-            yield f"{_in_words(value)} is more than {node['maximum']}"
+            yield f"{in_words(value)} is more than {node['maximum']}"
 
 
 def _flaws_of_size(node: SchemaNode, size: int, what: str, unit: str) -> Iterator[str]:

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+from vmsvc_grpc.model.misfit import FieldPath
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import ParseError, parse, unfit_metadata
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.model.schema import Fault, FieldPath, faults
+from vmsvc_grpc.model.schema import Fault, faults
 
 FAULTS_MAX = 100
 """How many faults of an object are reported: nobody wrote more than that by hand."""

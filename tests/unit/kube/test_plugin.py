@@ -351,7 +351,11 @@ SECRET = base64.b64encode(b"no PEM").decode()
     [
         pytest.param({"token": " "}, "the token is empty", id="a blank token"),
         pytest.param({"token": "a\nb"}, "no header may hold", id="a token of two lines"),
-        pytest.param({"token": 5}, "Expected `str | null`", id="a token that is a number"),
+        pytest.param(
+            {"token": 5},
+            "users[0].user.token: must be text, not a number",
+            id="a token that is a number",
+        ),
         pytest.param({"tokenFile": "none"}, "No such file", id="a token file that is not there"),
         pytest.param({"tokenFile": "blank"}, "the token is empty", id="a blank token file"),
         pytest.param({"tokenFile": "."}, "Is a directory", id="a directory as token file"),
@@ -434,7 +438,9 @@ async def test_of_several_files_the_first_that_has_a_value_counts(tmp_path: Path
         pytest.param("users: [\n", "it is no YAML in line 2", id="cut off"),
         pytest.param("a: b: c", "it is no YAML in line 1", id="a mapping in a mapping"),
         pytest.param("- 1", "it is not a kubeconfig", id="a list"),
-        pytest.param("users: {a: b}", "Expected `array | null`", id="users that are no list"),
+        pytest.param(
+            "users: {a: b}", "users: must be a list, not a mapping", id="users that are no list"
+        ),
         pytest.param("\0", "it is no YAML", id="a NUL"),
         pytest.param("users: [{name: u}, {name: u}]\n", "no current-context", id="two of a name"),
     ],

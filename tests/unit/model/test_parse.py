@@ -361,7 +361,7 @@ def test_a_service_with_broken_labels_is_refused_by_name() -> None:
     assert isinstance(service, VirtualMachineService)
     assert service.key == Key("shop", "web")
     assert [str(problem) for problem in service.problems] == [
-        "metadata.labels[...]: expected 'str', got 'int'"
+        "metadata.labels.release: must be text, not 3"
     ]
 
 
