@@ -94,6 +94,8 @@ class _Record:
     def end(self) -> None:
         """The dispute is over; if it is changed back once more, it is on again."""
         self.pause_s, self.fields, self.writer = 0.0, frozenset(), None
+        # A pause that they cut short by giving in is over, too: nobody would come back to it.
+        self.until = self.at
 
 
 class Yielding:

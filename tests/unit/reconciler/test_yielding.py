@@ -289,6 +289,31 @@ def test_it_is_over_after_a_quiet_minute_and_not_before() -> None:
     assert len(desk.yielding) == 0
 
 
+def test_a_pause_that_they_cut_short_is_over_with_the_dispute() -> None:
+    """They give in during a long pause, and want it otherwise again before its end."""
+    desk = Desk()
+    desk.rounds(4)
+    for _ in range(4):  # The pause is 160 s now, longer than it takes for all to be quiet.
+        pause_ends = desk.yielding.due(WEB, desk.now)
+        assert pause_ends is not None
+        desk.now = pause_ends
+        assert desk.turn()
+        desk.held = THEIRS
+        desk.turn()
+    pause_ends = desk.yielding.due(WEB, desk.now)
+    assert pause_ends == desk.now + 160
+    desk.held = OURS
+    desk.turn()
+    desk.now += 61
+    desk.turn()
+    assert not desk.disputed
+    assert desk.now < pause_ends
+    desk.held = THEIRS
+    assert not desk.turn()
+    assert desk.yielding.failures(WEB) != ()
+    assert desk.yielding.due(WEB, desk.now) == desk.now + PATIENCE.pause_first_s
+
+
 def test_a_status_is_a_thing_of_its_own() -> None:
     before = service()
     condition = Condition(type=ACCEPTED, status="False")
