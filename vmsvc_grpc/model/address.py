@@ -13,7 +13,7 @@ from functools import lru_cache
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CHARACTERS_MAX = 128
-"""No address in any form is longer, but for zeros that nobody writes."""
+"""The longest that an address can be in any form, short of leading zeros that nobody writes."""
 
 _LINK_LOCAL_MULTICAST = ipaddress.IPv4Network("224.0.0.0/24")
 _SCOPE, _LINK_LOCAL_SCOPE = 0x0F, 0x02
@@ -38,13 +38,13 @@ def read(text: str) -> IPAddress | None:
 
 @lru_cache(maxsize=65_536)
 def canonical(text: str) -> str:
-    """The one form that EndpointSlices and xDS clients take (RFC 5952); junk as it is."""
+    """The canonical form (RFC 5952), which EndpointSlices and xDS clients need; else the text."""
     address = read(text)
     return text if address is None else str(address)
 
 
 def is_link_local_multicast(address: IPAddress) -> bool:
-    """Whether it is in 224.0.0.0/24, or in ff02::/16 with whatever flags, as Go has it."""
+    """Whether it is in 224.0.0.0/24, or in ff02::/16 with any flags, as Go decides it."""
     if isinstance(address, ipaddress.IPv4Address):
         return address in _LINK_LOCAL_MULTICAST
     return address.is_multicast and address.packed[1] & _SCOPE == _LINK_LOCAL_SCOPE

@@ -19,7 +19,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 class FilterClass(Enum):
     """Which endpoints a topic shows."""
 
-    # There is one of each. Enum's own hash is of the name, and a call in Python.
+    # Each member exists once. Enum's own hash is that of the name, by a call in Python.
     __hash__ = object.__hash__
 
     READY_ONLY = "ready"
@@ -81,9 +81,9 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
     def changed(
         self, version: int, change: EndpointDiff, endpoints: tuple[Endpoint, ...]
     ) -> EndpointSet:
-        """The set of a later version, that `change` leads to from this one: it has `endpoints`.
+        """A later version of this set, after `change`; `endpoints` are those it then has.
 
-        If the digest of this one is known, so is that of the later one. O(change).
+        If this set knows its digest, so does the later one. O(change).
         """
         later = EndpointSet(self.service, version, self.ports, endpoints)
         if "digest" in self.__dict__:
@@ -91,17 +91,17 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
         return later
 
     def follow(self, base: EndpointSet, change: EndpointDiff) -> None:
-        """Know the digest from that of `base`, which `change` leads from. O(change)."""
+        """Work out the digest from that of `base`, the set before `change`. O(change)."""
         if "digest" not in self.__dict__:
             moved = sum(map(_digest, change.upserted)) - sum(map(_digest, change.gone))
             self.__dict__["digest"] = (base.digest + moved) % _DIGESTS
 
 
 class EndpointDiff(NamedTuple):
-    """What leads from one EndpointSet to another: removals first, then the rest.
+    """The difference between two EndpointSets. Removals are applied first.
 
-    `gone` are endpoints that are not in the new set as they were, `upserted` those that are
-    there now, each sorted. `ports` is None where they stay as they were.
+    `gone` are the old endpoints that the new set lacks or has changed, `upserted` those that it
+    adds or has changed; both are sorted. `ports` is None if the ports stay the same.
     """
 
     gone: tuple[Endpoint, ...]
@@ -110,12 +110,12 @@ class EndpointDiff(NamedTuple):
 
     @property
     def removed(self) -> tuple[EndpointId, ...]:
-        """Which endpoints are not in the new set at all."""
+        """The endpoints that the new set lacks."""
         there = {endpoint[:2] for endpoint in self.upserted}
         return tuple(endpoint[:2] for endpoint in self.gone if endpoint[:2] not in there)
 
     def of_ready(self) -> EndpointDiff | None:
-        """What it changes among those that are ready; None if nothing."""
+        """Its changes of ready endpoints; None if there are none."""
         gone = [endpoint for endpoint in self.gone if endpoint.ready]
         come = [endpoint for endpoint in self.upserted if endpoint.ready]
         if len(gone) + len(come) == len(self.gone) + len(self.upserted):
@@ -123,7 +123,7 @@ class EndpointDiff(NamedTuple):
         return _diff(gone, come, self.ports) if gone or come else None
 
     def patched(self, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
-        """What it leads to from `endpoints`, sorted as they are. A copy of the pointers to all."""
+        """`endpoints` after this change, sorted as before. Copies the pointers to all of them."""
         result = list(endpoints)
         for endpoint in self.gone:
             del result[bisect_left(result, endpoint)]
@@ -147,9 +147,9 @@ def _diff(
 def _differing(
     old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]
 ) -> tuple[set[Endpoint], set[Endpoint]]:
-    """What only the old ones have, and what only the new ones have."""
-    # Most changes are of one endpoint. What is before and behind it are the same objects, and
-    # to pass over them costs a tenth of a look inside.
+    """Endpoints only among the old ones, and endpoints only among the new ones."""
+    # Most changes are of one endpoint. All before and behind it are the same objects, and to skip
+    # them by identity costs a tenth of comparing them.
     first = _shared_first(old, new)
     old, new = old[first:], new[first:]
     last = _shared_first(reversed(old), reversed(new))
@@ -158,7 +158,7 @@ def _differing(
 
 
 def _shared_first(some: Iterable[Endpoint], others: Iterable[Endpoint]) -> int:
-    """How many endpoints both begin with that are the same objects."""
+    """How many endpoints at the beginning of both are the same objects."""
     pairs = zip(some, others, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
 
@@ -172,16 +172,17 @@ def _digest(endpoint: Endpoint) -> int:
 
 
 class Assembly:
-    """The endpoints that several VMs give: sorted, and unique by address and uid.
+    """The endpoints of several VMs: sorted, and unique by address and uid.
 
-    What one VM gives has each endpoint once (`resolve.contribution`). Where address and uid
-    come twice, not ready wins. The other is kept aside, and shows again once the first has gone.
+    A VM contributes each endpoint once (`resolve.contribution`). Of two with the same address and
+    uid, the one that is not ready is shown. The other is set aside, and shown once the first is
+    gone.
     """
 
     __slots__ = ("_aside", "endpoints")
 
     def __init__(self, contributions: Iterable[tuple[Endpoint, ...]] = ()) -> None:
-        """What each VM gives, in any order. O(n log n)."""
+        """`contributions` are the endpoints of each VM, in any order. O(n log n)."""
         given = sorted(chain.from_iterable(contributions))
         self._aside: dict[EndpointId, list[Endpoint]] = {}
         ids = [endpoint.id for endpoint in given]
@@ -200,9 +201,9 @@ class Assembly:
                 yield endpoint
 
     def exchange(self, old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> EndpointDiff | None:
-        """A VM that gave `old` gives `new`; what changes by that, None if nothing does.
+        """Replace what a VM contributes; the difference that makes, None if there is none.
 
-        Costs what is exchanged, and a copy of the pointers to all.
+        O(old + new), and copies the pointers to all endpoints.
         """
         endpoints = list(self.endpoints)
         gone: list[Endpoint] = []
@@ -215,7 +216,7 @@ class Assembly:
             if endpoint not in old:
                 self._put(endpoint, endpoints, gone, come)
         if had_aside or self._aside:
-            # What went and came again in between has not changed.
+            # An endpoint that was removed and added again has not changed.
             gone, come = _net(gone, come), _net(come, gone)
         if not gone and not come:
             return None
@@ -248,7 +249,7 @@ class Assembly:
         gone: list[Endpoint],
         come: list[Endpoint],
     ) -> None:
-        # Of what begins with the same, a shorter tuple sorts before a longer one.
+        # A tuple sorts before all longer ones that begin with it.
         place = bisect_left(endpoints, endpoint[:2])
         if place < len(endpoints) and endpoints[place][:2] == endpoint[:2]:
             shown, other = sorted((endpoints[place], endpoint))
@@ -263,7 +264,7 @@ class Assembly:
 
 
 def _net(endpoints: list[Endpoint], others: list[Endpoint]) -> list[Endpoint]:
-    """Those that are there more often than among the others, once."""
+    """The endpoints that occur more often than among the others, each once."""
     return [e for e in dict.fromkeys(endpoints) if endpoints.count(e) > others.count(e)]
 
 

@@ -19,8 +19,8 @@ from vmsvc_grpc.model.problem import Problem
 class Init:
     """A complete list of one kind is asked for, of one namespace or of all.
 
-    It will be of this moment or a later one. Nothing is dropped by it, and it may be asked
-    for again before there is one.
+    The list will be as of this moment or later. `Init` drops nothing, and may come again before the
+    list is complete.
     """
 
     kind: Kind
@@ -60,7 +60,7 @@ class Delete:
 class InitDone:
     """The list that `Init` of the same kind and namespace began is complete.
 
-    `resource_version` says of when it is, where the source knows.
+    `resource_version` says as of when it is, if the source knows.
     """
 
     kind: Kind
@@ -70,9 +70,9 @@ class InitDone:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request was answered with this object; not emitted by the source, nor in its order.
+    """A request was answered with this object. It does not come from the source, nor in its order.
 
-    The source may have emitted a later state already, or emit an earlier one yet.
+    The source may have emitted a later state already, or may still emit an earlier one.
     """
 
     object: Object
@@ -80,10 +80,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerGone:
-    """A request was answered with: the object of this uid is gone. In no order with the source.
+    """A request was answered that the object of this uid is gone. Not in the source's order.
 
-    `resource_version` is that of the last state that was known of it; the answer itself
-    mostly says none. No later state of this uid will ever be.
+    `resource_version` is that of its last known state, as the answer seldom has one. No object of
+    this uid will ever exist again.
     """
 
     kind: Kind

@@ -1,10 +1,9 @@
-"""What Kubernetes reads where the letter of a shape would refuse it. Pure.
+"""Values that Kubernetes accepts although they do not fit a shape. Pure.
 
-Its decoders take a null for the zero value of a map's value, a list's item or a field, and
-kubectl writes a whole number without its point: `port: 80.0` is 80. msgspec takes neither,
-and a shape that allowed both at each field would say so a hundred times, and cost every
-object the time. So an object that does not fit is put right here, led by its shape, and
-tried once more.
+Its decoders read a null as the zero value of a map's value, a list's item or a field, and kubectl
+drops the point of a whole number: `port: 80.0` is 80. msgspec accepts neither. Shapes that allowed
+both at each field would be hard to read, and would slow down every object. So an object that does
+not fit is put right here, guided by its shape, and decoded once more.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _meant(value: Any, wanted: inspect.Type) -> Any:
                 field.encode_name: _meant(value[field.encode_name], field.type)
                 for field in wanted.fields
                 if field.encode_name in value
-                # A field that must be there is not, if it is null.
+                # A required field that is null is missing.
                 and not (field.required and value[field.encode_name] is None)
             }
         case inspect.DictType() | inspect.ListType() | inspect.VarTupleType() if _too_many(
@@ -67,13 +66,13 @@ def _meant(value: Any, wanted: inspect.Type) -> Any:
 def _too_many(
     value: Any, wanted: inspect.DictType | inspect.ListType | inspect.VarTupleType
 ) -> bool:
-    """Whether the shape refuses it for that anyway."""
+    """Whether it has more entries than the shape allows, and is refused anyway."""
     limit = wanted.max_length
     return isinstance(value, dict | list) and limit is not None and len(value) > limit
 
 
 def _meant_as_one(value: Any, wanted: inspect.UnionType) -> Any:
-    """What is null stays so where that is allowed: it counts as absent."""
+    """A null stays null where the shape allows one: it counts as absent."""
     if value is None and wanted.includes_none:
         return None
     for one in wanted.types:

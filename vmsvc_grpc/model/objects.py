@@ -1,6 +1,6 @@
 """The objects that we read, slim: only the fields that something here uses.
 
-All are immutable; who holds one may keep it. Mappings in them are never changed
+All are immutable, and may be kept by anybody. Mappings in them are never changed
 after construction.
 """
 
@@ -25,7 +25,7 @@ NEWEST_API_VERSION = f"{GROUP}/{KNOWN_VERSIONS[-1]}"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGED_BY = "vmsvc-grpc"
-"""The value of that label on slices that we write, and nobody else does."""
+"""The value of that label on slices that we write; nobody else uses it."""
 
 ACCEPTED = "VirtualMachineServiceAccepted"
 """Our condition of a VMService: whether we hold what it asks for."""
@@ -34,7 +34,7 @@ ACCEPTED = "VirtualMachineServiceAccepted"
 class Kind(Enum):
     """The kinds of object that the cache holds; the value is Kubernetes' `kind`."""
 
-    # There is one of each. Enum's own hash is of the name, and a call in Python.
+    # Each member exists once. Enum's own hash is that of the name, by a call in Python.
     __hash__ = object.__hash__
 
     VIRTUAL_MACHINE = "VirtualMachine"
@@ -61,7 +61,7 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-# Names the uids that objects without one are given, so that they are the same each time.
+# The namespace of the uids that we make up: an object has the same one each time.
 _UID_NAMESPACE = uuid.UUID("7f3bd2f4-2b61-4f0c-9d2c-6c9b3c1d8a10")
 
 
@@ -301,9 +301,9 @@ class StoredService:
 
 
 class OnWire(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """Read from JSON and written to it as it is: there may be thousands in one object.
+    """Read from JSON and written back in this form, as one object may hold thousands.
 
-    Absent texts are "". What is empty is not written.
+    Absent texts are "". Empty fields are not written.
     """
 
 
@@ -431,7 +431,7 @@ _all_but_meta = {
 def says_the_same(one: Written, other: Written) -> bool:
     """Whether two states of an object differ in their resource versions at most.
 
-    So they do if it was written without a change of anything that we read.
+    They do if a write changed nothing that we read.
     """
     rest = _all_but_meta[type(one)]
     return (

@@ -160,7 +160,7 @@ def service_of_slice(slice_: StoredEndpointSlice) -> Key:
 
 
 def is_our_slice_of(slice_: StoredEndpointSlice, service: Key) -> bool:
-    """Whether we wrote a slice, and for that service: one of another's is in the way of its own."""
+    """Whether we wrote a slice, and for that service; one for another service is in the way."""
     return is_our_slice(slice_) and service_of_slice(slice_) == service
 
 

@@ -102,10 +102,10 @@ def _judged_anew(report: ReportedAddress, allow_loopback: bool) -> JudgedAddress
     return JudgedAddress(text, None if flaw else family, problem)
 
 
-# Most events repeat an address. What is too long to be one is not kept: it may be a megabyte.
+# Most events repeat an address. A text too long for one is not kept: it may be a megabyte.
 _judged_before = lru_cache(maxsize=65_536)(_judged_anew)
 
-# Those that nothing can be wrong with, and most are of them: `ipaddress` takes ten times as long.
+# IPv4 addresses that nothing is wrong with, as most are: `ipaddress` takes ten times as long.
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _ORDINARY_IPV4 = re.compile(
     rf"(?!0\.|127\.|169\.254\.|2[2-9]\d\.){_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII

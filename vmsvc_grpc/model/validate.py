@@ -116,7 +116,7 @@ def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[P
         path = f"spec.ports[{index}]"
         yield from _port_name_problems(f"{path}.name", port.name, names, len(ports) > 1)
         yield from _number_problems(f"{path}.port", port.port)
-        if port.target_port != port.port:  # An absent one is the port, and said there.
+        if port.target_port != port.port:  # An absent one equals the port, reported above.
             yield from _number_problems(f"{path}.targetPort", port.target_port)
         if port.protocol not in PROTOCOLS:
             yield Problem(
@@ -124,7 +124,7 @@ def port_problems(ports: Sequence[ServicePort], *, headless: bool) -> Iterator[P
             )
         names.setdefault(port.name, index)
         if not _is_port(port.port):
-            continue  # Said above; two numbers that are no ports are not the same port.
+            continue  # Reported above. Two numbers that are no ports are not the same port.
         first = numbers.setdefault((port.protocol, port.port), index)
         if first != index:
             yield Problem(
@@ -191,7 +191,7 @@ def selector_problems(selector: Mapping[str, str]) -> Iterator[Problem]:
 def metadata_problems(
     labels: Mapping[str, str], annotations: Mapping[str, str], finalizers: Iterable[str]
 ) -> Iterator[Problem]:
-    """What of an object's metadata no API server takes (its `ValidateObjectMeta`)."""
+    """The parts of an object's metadata that no API server accepts (its `ValidateObjectMeta`)."""
     yield from _label_problems("metadata.labels", labels)
     for key in annotations:
         # Capital letters are allowed before the slash, too.
@@ -205,7 +205,7 @@ def metadata_problems(
             f"{ANNOTATION_BYTES_MAX}",
         )
     for index, finalizer in enumerate(finalizers):
-        # An empty one is what a null is read as, which kubectl takes; it holds up nothing.
+        # A null, which kubectl accepts, is read as an empty one. It delays no deletion.
         if finalizer and (flaw := _key_flaw(finalizer)):
             yield Problem(f"metadata.finalizers[{index}]", f"{quoted(finalizer)} {flaw}")
 
@@ -228,7 +228,7 @@ def _is_qualified_name(text: str) -> bool:
 
 
 def _key_flaw(key: str) -> str | None:
-    """What keeps a text from being the key of a label, if anything does."""
+    """Why a text cannot be the key of a label; None if it can."""
     prefix, slash, name = key.rpartition("/")
     if slash and not is_dns_1123_subdomain(prefix):
         return "has no DNS name before its '/'"

@@ -18,7 +18,7 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _MANY = msgspec.Meta(max_length=10_000)
 
 Texts = Annotated[dict[str, str], _MANY]
-"""Labels, annotations or a selector: no more than can be read and judged in no time."""
+"""Labels, annotations or a selector: few enough to be read and checked in no time."""
 
 
 class Shape(msgspec.Struct, rename="camel", gc=False):
@@ -156,19 +156,19 @@ class VirtualMachineServiceShape(Shape):
 
 
 class SelectorOnlyShape(Shape):
-    """A VMService's `spec`, of which only the selector is read."""
+    """The selector alone of a VMService's `spec`."""
 
     selector: Texts | None = None
 
 
 class SelectingShape(Shape):
-    """A VMService of which only the selector can be read."""
+    """A VMService whose selector alone can be read."""
 
     spec: SelectorOnlyShape | None = None
 
 
 class VirtualMachineServiceOutlineShape(Shape):
-    """A VMService of which the `spec` cannot be read."""
+    """A VMService whose `spec` cannot be read."""
 
     api_version: str = ""
     metadata: MetaShape = msgspec.field(default_factory=MetaShape)
@@ -238,7 +238,7 @@ class EndpointsShape(Shape):
 
 
 class UnreadEndpointsShape(Shape):
-    """An Endpoints of which the subsets are left as bytes: most are not ours, and may be large."""
+    """An Endpoints whose subsets are left as bytes, as most are not ours and may be large."""
 
     metadata: MetaShape
     subsets: msgspec.Raw = msgspec.Raw(b"null")
@@ -254,19 +254,19 @@ class EndpointSliceShape(Shape):
 
 
 class NamedShape(Shape):
-    """An object of which only `metadata` can be read."""
+    """An object whose `metadata` alone can be read."""
 
     metadata: MetaShape
 
 
 class BarelyNamedMetaShape(Shape):
-    """`metadata`, of which only the name can be read."""
+    """The name alone in `metadata`."""
 
     name: str = ""
     namespace: str | None = None
 
 
 class BarelyNamedShape(Shape):
-    """An object of which only the name can be read."""
+    """An object whose name alone can be read."""
 
     metadata: BarelyNamedMetaShape
