@@ -1,4 +1,4 @@
-"""Which VM is in which service: by label, by selector, and what each VM gives."""
+"""Which VM is in which service: by label, by selector, and what each VM contributes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _Pair = tuple[str, str, str]  # namespace, label key, label value
 class CachedService:
     """What the cache knows of one VMService. Read it; only the cache changes it.
 
-    `spec` is the last valid specification, which is served also while the object as
-    it stands is refused; None if there has been none.
+    `spec` is the last valid specification, which is served even while the newest one is refused;
+    None if none was valid.
     """
 
     object: VirtualMachineService
@@ -48,18 +48,18 @@ class CachedService:
     """How many of them have endpoints that are ready."""
 
     not_ready: int = 0
-    """How many of them have endpoints that are not ready: all of a VM's are alike."""
+    """How many of them have endpoints that are not ready: a VM's are all ready or all not."""
 
     remembered: frozenset[str] = frozenset()
-    """Uids that were ready in the stored Endpoints, until `endpoints` have been worked out."""
+    """Uids that were ready in the stored Endpoints, until the service has been evaluated."""
 
     _assembly: Assembly = field(default_factory=Assembly)
     _ready_uids: Counter[str] | None = None
-    """How many ready endpoints each VM has, from when `remembers` is first asked."""
+    """How many ready endpoints each VM has; kept from the first call of `remembers` on."""
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """All of them, ready or not, sorted."""
+        """All endpoints, ready or not, sorted."""
         return self._assembly.endpoints
 
     def remembers(self, uid: str) -> bool:
@@ -69,13 +69,13 @@ class CachedService:
         return uid in self._ready_uids or uid in self.remembered
 
     def remember(self, stored: StoredEndpoints | None) -> None:
-        """Who is ready in the stored Endpoints was so before this process knew of the service."""
+        """VMs that are ready in the stored Endpoints were so before this process began."""
         self.remembered = stored.ready_uids() if stored else frozenset()
 
     def give(self, vm: Key, endpoints: tuple[Endpoint, ...] | None) -> EndpointDiff | None:
-        """A VM gives these endpoints now, or is not selected (None); what changes by that.
+        """Replace what a VM contributes, None if it is not selected; the difference that makes.
 
-        Costs what the VM gives, and a copy of the pointers to all endpoints.
+        O(what the VM contributes), and copies the pointers to all endpoints.
         """
         was_member = vm in self.contributions
         before = self.contributions.pop(vm, ())
@@ -96,7 +96,7 @@ class CachedService:
         return change
 
     def give_all(self, contributions: dict[Key, tuple[Endpoint, ...]]) -> None:
-        """The selected VMs give these endpoints now, and nothing besides. O(endpoints)."""
+        """Replace all contributions by these. O(endpoints)."""
         self.contributions = contributions
         self.members = sorted(contributions)
         self.ready = self.not_ready = 0
@@ -116,7 +116,7 @@ class CachedService:
 
     @property
     def selector(self) -> Mapping[str, str]:
-        """What its VMs are selected by: also of one that is refused and has never been valid."""
+        """The selector of its VMs, even if it is refused and has never been valid."""
         return self.object.declared_selector if self.spec is None else self.spec.selector
 
     @property
@@ -126,7 +126,7 @@ class CachedService:
 
 
 class Membership:
-    """VMs, VMServices, and what each VM gives to the services that select it.
+    """VMs, VMServices, and what each VM contributes to the services that select it.
 
     Only the cache changes it. Cost of a VM's change: its labels, and the services that match.
     """
@@ -149,9 +149,9 @@ class Membership:
         new: VirtualMachine | None,
         judged: Sequence[JudgedAddress],
     ) -> Iterator[tuple[CachedService, EndpointDiff]]:
-        """A VM that was `old` is `new`: the services whose endpoints that changes, and how.
+        """Replace a VM; the services whose endpoints change by that, and how.
 
-        `judged` are the addresses of the new one.
+        `judged` are the addresses of the new VM.
         """
         selecting = self._selecting(new)
         left = set() if _same_services(old, new) else {*self._selecting(old)} - {*selecting}
@@ -177,7 +177,7 @@ class Membership:
     def put_service(
         self, object_: VirtualMachineService, stored: StoredEndpoints | None
     ) -> tuple[CachedService, bool] | None:
-        """A VMService is now like this; what is known of it, and whether its spec is another.
+        """Add or replace a VMService; what is known of it, and whether its spec has changed.
 
         None if nothing changed. `stored` are its Endpoints, for one that was not known before.
         """
@@ -201,20 +201,20 @@ class Membership:
         return service, True
 
     def remove_service(self, key: Key) -> bool:
-        """There is no such VMService any more; whether there was one."""
+        """Remove a VMService; whether there was one."""
         self._selectors.remove(key)
         return self.services.pop(key, None) is not None
 
     def families(
         self, service: CachedService, stored: StoredService | None
     ) -> tuple[IPFamily, ...]:
-        """The address families of a service with a valid spec, `stored` being its Service."""
+        """The address families of a service with a valid spec; `stored` is its Service."""
         assert service.spec is not None, "a service without a spec asks for no addresses"
         given: Sequence[str] = stored.ip_families if stored else ()
         return families(service.spec, given, self._rules.cluster_families)
 
     def evaluate(self, service: CachedService, stored: StoredService | None) -> None:
-        """Work the service out anew from its VMs. O(VMs with the rarest pair of its selector)."""
+        """Evaluate the service anew from its VMs. O(VMs with the rarest pair of its selector)."""
         contributions: dict[Key, tuple[Endpoint, ...]] = {}
         if service.spec is not None:
             service.families = self.families(service, stored)
@@ -229,7 +229,7 @@ class Membership:
 
 
 def _same_services(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
-    """Whether the services that a VM was one of are those that it is one of."""
+    """Whether a change of a VM cannot change which services select it."""
     if old is None or new is None:
         return False
     return old.deleting == new.deleting and old.labels == new.labels
@@ -237,7 +237,7 @@ def _same_services(old: VirtualMachine | None, new: VirtualMachine | None) -> bo
 
 _NONE: Mapping[str, Mapping[Key, None]] = {}
 
-# So many of a selector's keys are looked at for VMs that nearly match: no real one has as many.
+# How many of a selector's keys are searched for VMs that nearly match. No real one has as many.
 _NEAR_KEYS_MAX = 1_000
 
 
@@ -247,7 +247,7 @@ class VirtualMachineIndex:
     def __init__(self) -> None:
         """An empty index."""
         self._by_namespace: dict[str, dict[Key, VirtualMachine]] = {}
-        # Names, not VMs: a VM that changes and keeps its labels is where it was.
+        # Names, not VMs: a VM that changes but keeps its labels need not be filed again.
         self._by_label: dict[_Label, dict[str, dict[Key, None]]] = {}
         # How many VMs of a namespace have exactly these labels, whatever their values.
         self._key_sets: dict[str, dict[frozenset[str], int]] = {}
@@ -261,7 +261,7 @@ class VirtualMachineIndex:
         return self._by_namespace.get(key.namespace, {}).get(key)
 
     def keys(self) -> set[Key]:
-        """The names of all VMs, as a set of the caller's own."""
+        """The names of all VMs, as a new set."""
         return {key for vms in self._by_namespace.values() for key in vms}
 
     def put(self, vm: VirtualMachine) -> VirtualMachine | None:
@@ -316,11 +316,11 @@ class VirtualMachineIndex:
     def nearly_matching(
         self, namespace: str, selector: Mapping[str, str], looks_max: int
     ) -> Iterator[VirtualMachine]:
-        """VMs of the namespace with one of the selector's keys at least, that it does not select.
+        """VMs of the namespace that have a key of the selector, but are not selected.
 
-        Each once, those that are being deleted among them. At most `looks_max` VMs are looked
-        at: of each pair of the selector, and of each of its keys with other values, in turn,
-        those first that were labelled last.
+        Each once, including those that are being deleted. At most `looks_max` VMs are looked at, in
+        turn for each pair of the selector and for each of its keys with other values; those that
+        were labelled last come first.
         """
         vms = self._by_namespace.get(namespace, {})
         seen: set[Key] = set()
@@ -346,8 +346,8 @@ class VirtualMachineIndex:
     ) -> tuple[int, bool]:
         """How many VMs of the namespace have at least one of these labels; whether that is all.
 
-        O(different sets of labels), of which the VMs of a namespace have few. At most
-        `looks_max` labels are looked at.
+        O(different sets of label keys), which are few in a namespace. At most `looks_max` labels
+        are looked at.
         """
         count = looks = 0
         for labels, vms in self._key_sets.get(namespace, {}).items():
@@ -361,7 +361,7 @@ class VirtualMachineIndex:
     def matching_elsewhere(
         self, namespace: str, selector: Mapping[str, str], looks_max: int = 2000
     ) -> Iterator[VirtualMachine]:
-        """VMs of all other namespaces that a selector matches, as far as they are soon found.
+        """VMs of other namespaces that a selector matches, as many as are soon found.
 
         Not more than `looks_max` namespaces, nor VMs, are looked at: some milliseconds' worth.
         """
@@ -385,7 +385,7 @@ class VirtualMachineIndex:
 
 
 def _in_turn(names: Iterable[Iterator[Key]]) -> Iterator[Key]:
-    """One of each, then the next of each, until there are no more of any."""
+    """The first of each, then the second of each, and so on until all are exhausted."""
     turns = deque(names)
     while turns:
         name = next(turns[0], None)
@@ -413,7 +413,7 @@ class SelectorIndex:
         self._by_pair: dict[_Pair, dict[Key, None]] = {}
 
     def put(self, service: Key, selector: Mapping[str, str]) -> None:
-        """File a service under the pair of its selector that the fewest others are under.
+        """File a service under that pair of its selector under which the fewest others are.
 
         One with an empty selector is not filed: no VM finds it.
         """

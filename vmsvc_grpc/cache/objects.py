@@ -1,4 +1,4 @@
-"""What has been listed and told: lists, freshness, problems, and what is stored for services."""
+"""What was listed, emitted and answered: freshness, problems, and objects stored for services."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vmsvc_grpc.model.ownership import (
 from vmsvc_grpc.model.problem import Problem
 
 OnProblems = Callable[[Kind, Key, tuple[Problem, ...]], None]
-"""Told what is wrong with an object, each time that changes; empty when nothing is."""
+"""Called with the problems of an object each time that they change; empty if there are none."""
 
 _ListScope = tuple[Kind, str | None]
 """What one complete list covers: a kind, in one namespace or in all (None)."""
@@ -39,7 +39,7 @@ Stored = StoredService | StoredEndpoints | StoredEndpointSlice
 
 
 class Objects:
-    """What the source told and requests were answered, as far as it counts.
+    """What the source emitted and requests were answered, as far as it counts.
 
     VMs and VMServices themselves are kept by `membership`. Only the cache changes it.
     """
@@ -54,7 +54,7 @@ class Objects:
         # Names under which a VMService of the name controls something.
         self._controlled: dict[Kind, set[Key]] = {Kind.SERVICE: set(), Kind.ENDPOINTS: set()}
         self.problems: dict[tuple[Kind, Key], tuple[Problem, ...]] = {}
-        # Those told of last as something that cannot be read, by namespace.
+        # The objects that were last emitted as malformed, by namespace.
         self._unreadable: dict[tuple[Kind, str], dict[Key, None]] = {}
         self._unlisted: set[_ListScope] = set(product(kinds, namespaces or (None,)))
         self._listing: dict[_ListScope, set[Key]] = {}
@@ -62,7 +62,7 @@ class Objects:
         self._on_problems = on_problems
 
     def empty(self) -> bool:
-        """Whether nothing is held of any object."""
+        """Whether nothing is held."""
         stored = self.services or self.endpoints or not self.slices.empty()
         problems = self.problems or self._unreadable
         return not (stored or problems) and self._freshness.idle()
@@ -77,7 +77,7 @@ class Objects:
         """The kinds that have not been listed completely yet."""
         return frozenset(kind for kind, _ in self._unlisted)
 
-    # -- What is told --
+    # -- What is emitted and answered --
 
     def list_begins(self, kind: Kind, namespace: str | None) -> None:
         """A complete list is asked for."""
@@ -87,7 +87,7 @@ class Objects:
     def list_ends(
         self, kind: Kind, namespace: str | None, resource_version: str, held: Iterable[Key]
     ) -> list[Key]:
-        """A complete list ends; names of `held`, and of the malformed, that it lacked, sorted."""
+        """A complete list ends; the names of held and malformed objects that it lacked, sorted."""
         listed = self._listing.pop((kind, namespace), set())
         self._freshness.listed(kind, namespace, resource_version, listed)
         self._unlisted.discard((kind, namespace))
@@ -99,20 +99,20 @@ class Objects:
         )
 
     def emitted(self, object_: Object) -> bool:
-        """Whether what the source tells of an object is to be taken in."""
+        """Whether an object that the source emits is to be taken in."""
         self._seen(object_.kind, object_.key)
-        if isinstance(object_, VirtualMachine):  # Nobody but the source tells of one.
+        if isinstance(object_, VirtualMachine):  # It comes from the source alone.
             return True
         meta = object_.meta
         return self._freshness.emitted(object_.kind, meta.key, meta.resource_version, meta.uid)
 
     def answered(self, object_: Object, held: ObjectMeta | None) -> bool:
-        """Whether the answer to a request is to be taken in, `held` being what is held now."""
+        """Whether the answer to a request is to be taken in; `held` is what is held now."""
         assert not isinstance(object_, VirtualMachine), "VMs are not written"
         return self._freshness.answered(object_.kind, object_.meta, held)
 
     def answered_gone(self, answer: AnswerGone, held: ObjectMeta | None) -> bool:
-        """Whether what is held of the name, `held`, goes by the answer."""
+        """Whether the answer removes `held`, what is held under that name."""
         return self._freshness.answered_gone(answer, held)
 
     def emitted_malformed(self, event: Malformed) -> None:
@@ -125,7 +125,7 @@ class Objects:
         there[event.key] = None
 
     def emitted_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
-        """Whether what the source tells of a deletion is to be taken in."""
+        """Whether a deletion that the source emits is to be taken in."""
         if not self._freshness.emitted_deleted(kind, key, resource_version):
             return False
         for scope in (None, key.namespace):
@@ -142,7 +142,7 @@ class Objects:
     # -- What is held --
 
     def note(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
-        """These are the problems of an object now that could be read, or is gone."""
+        """Replace the problems of an object that could be read, or that is gone."""
         if there := self._unreadable.get((kind, key.namespace)):
             there.pop(key, None)
             if not there:
@@ -157,7 +157,7 @@ class Objects:
             self._on_problems(kind, key, problems)
 
     def unreadable(self, kind: Kind, namespace: str) -> KeysView[Key]:
-        """Names of the objects of a kind there that cannot be read now: a view of them. O(1)."""
+        """Names of the objects of a kind in a namespace that cannot be read now: a view. O(1)."""
         return self._unreadable.get((kind, namespace), {}).keys()
 
     def meta(self, kind: Kind, key: Key) -> ObjectMeta | None:
@@ -175,7 +175,7 @@ class Objects:
     def controlled_keys(self) -> set[Key]:
         """Names of the VMServices, gone or not, that control a stored Service or Endpoints.
 
-        A set of the caller's own. O(these), however many objects of others there are.
+        A new set, in time of its size, however many objects of others there are.
         """
         return set().union(*self._controlled.values())
 
@@ -195,11 +195,11 @@ class Objects:
         raise AssertionError(f"not stored for a service: {kind}")
 
     def put(self, stored: Stored) -> frozenset[Key]:
-        """Add or replace a stored object; the services that it was and is for, if it changed.
+        """Add or replace a stored object; if it changed, the services that it was and is for.
 
-        Of another's object only a trace is kept, and counts; of its slice nothing, as a slice
-        has no name that ours must have. That something about an object changed that nobody
-        here reads, and its resource version with that, is no change.
+        Of an object that is not ours only a trace is kept, and compared; of such a slice nothing,
+        as no slice of ours depends on its name. A change of fields that nobody here reads, and of
+        the resource version with them, is no change.
         """
         old: Stored | None
         match stored:
@@ -227,7 +227,7 @@ class Objects:
             controlled.discard(key)
 
     def remove(self, kind: Kind, key: Key) -> frozenset[Key]:
-        """Take a stored object out; the service that it was for, if it was there."""
+        """Remove a stored object; the service that it was for, if it was there."""
         self._file(kind, key, None)
         match kind:
             case Kind.SERVICE:
@@ -240,7 +240,7 @@ class Objects:
 
 
 def _services(stored: Stored | None) -> frozenset[Key]:
-    """The service that an object is for; somebody may give a slice to another one."""
+    """The service that an object is for. Somebody may relabel a slice for another one."""
     match stored:
         case None:
             return frozenset()
@@ -250,9 +250,9 @@ def _services(stored: Stored | None) -> frozenset[Key]:
 
 
 class _Answered(NamedTuple):
-    """What a request was last answered of an object: the state of a version, or that it is gone.
+    """The last answer to a request about an object: its state at a version, or that it is gone.
 
-    If it is gone, `version` is one that it had before: it may have had later ones.
+    If it is gone, `version` is one that it once had; it may have had later ones.
     """
 
     version: int
@@ -265,31 +265,32 @@ class _Answered(NamedTuple):
 
 
 class Freshness:
-    """Which of two tellings of an object is the newer: the source's, or the answer to a request.
+    """Which is the newer state of an object: the source's, or the answer to a request.
 
     Both come over connections of their own, so either may overtake the other. An API
     server's resource versions are numbers that rise with each change of any object of a
-    kind (KEP-5504); where there are none, whatever comes last counts. Only numbers tell a
-    deletion's time from a source; from an answer the uid does, which is never used again.
+    kind (KEP-5504); where there are none, whatever comes last counts. A deletion that the source
+    emits is ordered by these numbers alone; one that a request was answered, by the uid, which is
+    never used again.
     """
 
     def __init__(self, namespaces: Sequence[str]) -> None:
         """`namespaces` are those that are listed one by one; none: all at once."""
         self._scoped = bool(namespaces)
-        # How far the source has come, by what it follows by itself.
+        # How far the source has come with each of its lists.
         self._emitted: dict[_ListScope, int] = {}
         self._listing: set[_ListScope] = set()
-        # What the source has not told yet, as far as we know.
+        # What the source has not emitted yet, as far as we know.
         self._answered: dict[_ListScope, dict[Key, _Answered]] = {}
-        # The same, from before the list was asked for that is under way. It knows better: if
-        # it is older nevertheless, the server begins anew, as after a restored backup.
+        # The same, from before the list under way was asked for. That list knows better: if it is
+        # older nevertheless, the server has started over, as after a restored backup.
         self._before: dict[_ListScope, dict[Key, _Answered]] = {}
 
     def idle(self) -> bool:
-        """Whether everything that was answered has been told."""
+        """Whether the source has emitted everything that was answered."""
         return not any(self._answered.values()) and not any(self._before.values())
 
-    # -- What the source tells --
+    # -- What the source emits --
 
     def listing(self, kind: Kind, namespace: str | None) -> None:
         """A list is asked for."""
@@ -300,7 +301,7 @@ class Freshness:
     def listed(
         self, kind: Kind, namespace: str | None, resource_version: str, listed: Container[Key]
     ) -> None:
-        """The list that was asked for is complete, holds these, and is of that version."""
+        """The list that was asked for is complete, of that version, and holds these."""
         scope = kind, namespace
         at = number(resource_version)
         self._emitted[scope] = at or 0
@@ -311,7 +312,7 @@ class Freshness:
             self._answered[scope] = {
                 key: last
                 for key, last in answered.items()
-                # Of one that is gone and was listed, more may come yet.
+                # More may still come of one that was listed and is gone.
                 if last.version > at or (last.gone and key in listed)
             }
 
@@ -321,7 +322,7 @@ class Freshness:
         return last is not None and not last.gone
 
     def emitted(self, kind: Kind, key: Key, resource_version: str, uid: str) -> bool:
-        """Whether a state that the source tells is to be taken in: no answer is newer."""
+        """Whether a state that the source emits is to be taken in: no answer is newer."""
         version = self._reached(kind, key, resource_version)
         last = self._last(kind, key)
         if version is None or last is None:
@@ -332,13 +333,13 @@ class Freshness:
         return True
 
     def emitted_malformed(self, kind: Kind, key: Key, resource_version: str) -> bool:
-        """Whether it counts that an object cannot be read: no answer is newer."""
+        """Whether it counts that an object is malformed: no answer is newer."""
         version = self._reached(kind, key, resource_version)
         last = self._last(kind, key)
         return version is None or last is None or version >= last.version
 
     def emitted_deleted(self, kind: Kind, key: Key, resource_version: str) -> bool:
-        """Whether a deletion that the source tells is to be taken in: no answer is newer."""
+        """Whether a deletion that the source emits is to be taken in: no answer is newer."""
         version = self._reached(kind, key, resource_version)
         last = self._last(kind, key)
         if last is None:
@@ -351,10 +352,10 @@ class Freshness:
     # -- What requests are answered --
 
     def answered(self, kind: Kind, meta: ObjectMeta, held: ObjectMeta | None) -> bool:
-        """Whether the state of an answer is to be taken in, `held` being what is held now.
+        """Whether the state of an answer is to be taken in; `held` is what is held now.
 
-        Not if it is held already or a later one is, or if the source has told of that time:
-        then the object is gone.
+        Not if this state or a later one is held, nor if the source has come as far: then the object
+        is gone.
         """
         version = number(meta.resource_version)
         if version is None:
@@ -371,14 +372,14 @@ class Freshness:
         return True
 
     def answered_gone(self, answer: AnswerGone, held: ObjectMeta | None) -> bool:
-        """Whether what is held of the name, `held`, goes by the answer."""
+        """Whether the answer removes `held`, what is held under that name."""
         version = number(answer.resource_version)
         if version is None:
             return True
         scope = self._scope(answer.kind, answer.key)
         if held is None:
             goes = False
-            # The source has told of its end, or has yet to tell of all that it was.
+            # Either the source has emitted its end already, or it will emit all of its life.
             told = self._emitted.get(scope, 0) > version
         else:
             known = number(held.resource_version) or 0
@@ -394,7 +395,7 @@ class Freshness:
         return self._answered.get(self._scope(kind, key), {}).get(key)
 
     def _reached(self, kind: Kind, key: Key, resource_version: str) -> int | None:
-        """The version as a number; from here on, the source has come as far."""
+        """The version as a number. Notes that the source has come as far."""
         version = number(resource_version)
         scope = self._scope(kind, key)
         # Objects of a list come in the order of their names, not in that of time.
@@ -416,7 +417,7 @@ def number(resource_version: str) -> int | None:
 
 
 class SliceIndex:
-    """EndpointSlices by name, and by the service that each is of."""
+    """EndpointSlices by name, and by service."""
 
     def __init__(self) -> None:
         """An empty index."""
@@ -428,7 +429,7 @@ class SliceIndex:
         return self._by_key.get(key)
 
     def keys(self) -> set[Key]:
-        """The names of all slices, as a set of the caller's own."""
+        """The names of all slices, as a new set."""
         return set(self._by_key)
 
     def of(self, service: Key) -> tuple[StoredEndpointSlice, ...]:
@@ -444,7 +445,7 @@ class SliceIndex:
         return old
 
     def remove(self, key: Key) -> StoredEndpointSlice | None:
-        """Drop a slice; what it was, or None. O(1)."""
+        """Remove a slice, and return it, or None. O(1)."""
         old = self._by_key.pop(key, None)
         if old is not None:
             service = service_of_slice(old)

@@ -1,4 +1,4 @@
-"""The newest state of one service for one filter class, and who wants to hear of it.
+"""The newest state of one service for one filter class, and its subscriptions.
 
 A change is stored once. A subscription keeps the version that it was last sent, never
 a queue: whatever it missed is in the newest state.
@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 
 
 class Absence(Enum):
-    """Why there is nothing to tell of a service."""
+    """Why a service has no endpoints to serve."""
 
     NOT_FOUND = "not found"
     REFUSED = "refused"
@@ -24,7 +24,7 @@ class Absence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The service does not exist, is being deleted, or is refused, with the sentence why."""
+    """The service does not exist, is being deleted, or is refused; `message` says why."""
 
     service: Key
     absence: Absence
@@ -35,10 +35,10 @@ class Absent:
 class Publication:
     """One state of a topic. Immutable but for `encoded`.
 
-    `base` is the EndpointSet published just before, if it was one: what a delta
-    starts from, and `change` what leads from it to this one, where that is known without
-    a look at all endpoints. `encoded` is where encoders keep what they made of this publication,
-    by a name of theirs, so that it is made once for all readers.
+    `base` is the EndpointSet published just before, if there was one: a delta starts from it.
+    `change` leads from it to this one, if that is known without a look at all endpoints. In
+    `encoded`, encoders keep the messages that they made of this publication, under names of their
+    own, so that each is made once for all readers.
     """
 
     version: int
@@ -49,10 +49,10 @@ class Publication:
 
 
 class Subscription(Protocol):
-    """Who is told that a topic has something newer. Must only take note, and not call back."""
+    """A reader of a topic, woken by each publication. It must only take note, and not call back."""
 
     def wake(self, topic: Topic) -> None:
-        """`topic` has a newer publication than before."""
+        """`topic` has published."""
 
 
 class Topic:
@@ -61,7 +61,7 @@ class Topic:
     __slots__ = ("current", "filter_class", "service", "subscriptions")
 
     def __init__(self, service: Key, filter_class: FilterClass, first: Publication) -> None:
-        """A topic that begins with `first`, and nobody subscribed."""
+        """A topic that begins with `first`, without subscriptions."""
         self.service = service
         self.filter_class = filter_class
         self.current = first
@@ -70,7 +70,7 @@ class Topic:
 
     @property
     def version(self) -> int:
-        """That of the newest publication."""
+        """The version of the newest publication."""
         return self.current.version
 
     @property
@@ -84,7 +84,7 @@ class Topic:
     ) -> None:
         """Store a newer state and wake every subscription. O(subscriptions).
 
-        `change` is what leads to it from the state before, if that is known.
+        `change` leads to it from the state before, if that is known.
         """
         assert version > self.current.version, "versions of a topic only rise"
         before = self.current.state
@@ -98,20 +98,20 @@ _CLASSES = (FilterClass.ALL, FilterClass.READY_ONLY)
 
 
 class OnPublished(Protocol):
-    """Is told each publication that shows a change. Must only take note."""
+    """Called at each publication that shows a change. Must only take note."""
 
     def __call__(self, topic: Topic, /, *, was_there: bool) -> None:
-        """`topic` has published; its service `was_there` before that."""
+        """`topic` has published; `was_there` says whether its service was there before."""
 
 
 class Topics:
-    """The topics of all services: two for each, and those of names that are waited for.
+    """The topics of all services, two for each, and those of names that somebody waits for.
 
     `version` is that of the newest publication.
     """
 
     def __init__(self, services: Container[Key], on_published: OnPublished) -> None:
-        """`services` are those that exist: the topics of others last while somebody subscribes."""
+        """`services` are those that exist; other topics last while they have subscriptions."""
         self.publications = 0
         self.version = 0
         self._services = services
@@ -123,7 +123,7 @@ class Topics:
         return len(self._topics)
 
     def get(self, filter_class: FilterClass, service: Key) -> Topic:
-        """The topic of a service; one that says so, and that nobody keeps, if there is none."""
+        """The topic of a service; if there is none, an absent one that is not kept."""
         topic = self._topics.get((service, filter_class))
         return topic or Topic(service, filter_class, self._first(not_found(service)))
 
@@ -149,7 +149,7 @@ class Topics:
     def publish(
         self, service: Key, ports: tuple[ServicePort, ...], endpoints: tuple[Endpoint, ...]
     ) -> None:
-        """Bring the topics of a service to this state; one that shows no change stays silent."""
+        """Publish this state of a service; a topic that shows no change of it stays silent."""
         ready = tuple([e for e in endpoints if e.ready])
         if len(ready) == len(endpoints):
             ready = endpoints  # So most services keep one tuple, and not two.
@@ -159,10 +159,10 @@ class Topics:
     def publish_change(
         self, service: Key, endpoints: tuple[Endpoint, ...], change: EndpointDiff
     ) -> None:
-        """Have the topics of a service, which show its endpoints, show this change of them.
+        """Publish this change of the endpoints of a service that is served.
 
-        `endpoints` are what it leads to. A topic that shows none of it stays silent. Costs the
-        change, and a copy of the pointers to the ready ones.
+        `endpoints` are the result. A topic that shows none of the change stays silent. O(change),
+        and copies the pointers to the ready endpoints.
         """
         topic, ready_topic = (self._topics[service, shown] for shown in _CLASSES)
         shown, ready = topic.current.state, ready_topic.current.state
@@ -193,7 +193,7 @@ class Topics:
         self._on_published(topic, was_there=was_there)
 
     def publish_absent(self, absent: Absent) -> None:
-        """Have the topics of a service say that there is nothing to tell of it, and why."""
+        """Publish that a service is absent, and why."""
         for filter_class in FilterClass:
             topic = self._topics.get((absent.service, filter_class))
             if topic is None:
@@ -205,7 +205,7 @@ class Topics:
                 self._drop_if_idle(topic)
 
     def _begin(self, filter_class: FilterClass, first: Publication) -> None:
-        """The topic of a service that there was none of."""
+        """Begin a topic of a service that had none."""
         topic = Topic(first.state.service, filter_class, first)
         self._topics[topic.service, filter_class] = topic
         if topic.there:
