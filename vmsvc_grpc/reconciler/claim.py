@@ -1,8 +1,8 @@
-"""What a file of the output directory says of whose it is. Pure.
+"""Whether a file of the output directory is ours, by its content. Pure.
 
-An editor may have taken our line from a file of ours; then what is in it tells. That may be
-anything, as somebody else may have put it there: so it is read as a stream of libyaml's
-events, which needs no recursion and expands no alias, with breaks for others.
+An editor may have removed our first line from a file of ours; then its content decides. Somebody
+else may have put anything there, so it is read as a stream of libyaml's events: that needs no
+recursion, expands no alias, and leaves others their turn.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ OUR_LINE = b"# Held by vmsvc-grpc"
 """What each file that we write begins with."""
 
 BYTES_MAX = 4 * 1024 * 1024
-"""A file without our line that is larger is not ours: that would be 15,000 endpoints."""
+"""A larger file without our line is not ours: it would hold 15,000 endpoints."""
 
 _STEP_EVENTS = 500  # About a millisecond of work.
 _DEPTH_MAX = 100
 
 
 def claims(text: str) -> Iterator[bool | None]:
-    """For each object in a text, whether it is a VMService's, by an owner or by our mark.
+    """For each object in a text, whether an owner or our mark says that it is a VMService's.
 
-    None comes after each millisecond of work or so, to take breaks at. Raises ValueError or
-    yaml.YAMLError if what is there is no YAML, or no object.
+    Yields None after each millisecond of work or so, for a break. Raises ValueError or
+    yaml.YAMLError if the text is not YAML, or not objects.
     """
     scan = _Scan(text)
     for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader), 1):
@@ -86,7 +86,7 @@ def _index(mark: Any) -> int:
 
 
 def _is_claimed(metadata_text: str) -> bool:
-    # All is text to this loader, and it merges nothing.
+    # This loader reads every scalar as text, and merges nothing.
     document = yaml.load(metadata_text, Loader=yaml.CBaseLoader)  # noqa: S506 - it makes texts only
     metadata = document.get("metadata") if isinstance(document, dict) else None
     if not isinstance(metadata, dict):

@@ -1,6 +1,6 @@
-"""Which labels and annotations of a VMService its Service is given. Pure.
+"""Which labels and annotations of a VMService are copied to its Service. Pure.
 
-Endpoints have those of the Service, so what is not copied there is not on them either.
+Endpoints take theirs from the Service, so a key that is not copied is not on them either.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _NEVER_COPIED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copying:
-    """Everything is copied but keys that a pattern denies, and those that never are.
+    """All keys are copied but those that a pattern denies, and those that never are.
 
-    Patterns are as a shell has them for file names, but `*` takes `/` in, too: `*` is any
+    Patterns are those of a shell for file names, except that `*` matches `/` too: `*` is any
     text, `?` one character, `[ab]` one of these, `[!ab]` another. Upper case counts.
 
-    Denied is the copy alone. What a Service has already stays on it, as all keys do that
-    others may have put there; and a field that follows from an annotation, such as the
-    traffic policy, follows from it still. O(keys x patterns).
+    Only the copy is denied. A key that the Service has already stays, as somebody else may have put
+    it there; and a field that follows from an annotation, such as the traffic policy, still does.
+    O(keys x patterns).
     """
 
     denied_labels: tuple[str, ...] = ()
     denied_annotations: tuple[str, ...] = ()
 
     def labels(self, vmservice: ObjectMeta) -> Mapping[str, str]:
-        """The labels that the Service is given."""
+        """The labels to copy to the Service."""
         return _admitted(vmservice.labels, self.denied_labels)
 
     def annotations(self, vmservice: ObjectMeta) -> Mapping[str, str]:
-        """The annotations that the Service is given."""
+        """The annotations to copy to the Service."""
         admitted = _admitted(vmservice.annotations, self.denied_annotations)
         return {key: value for key, value in admitted.items() if key not in _NEVER_COPIED}
 

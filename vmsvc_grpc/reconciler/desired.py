@@ -1,9 +1,9 @@
-"""What should be held for a VMService, and what it should say itself. Pure.
+"""What should be held for a VMService, and its own finalizer and status. Pure.
 
 The rules are those of VM Operator's `virtualmachineservice_controller.go`, so that its
-controller and ours write the same and neither undoes the other's work; where ours are
-better (foreign Services, selectors, traffic policy), nothing of its own is undone either.
-Knows no I/O, and not how a change is carried out.
+controller and ours write the same and neither undoes the other's work; where ours are better
+(foreign Services, selectors, traffic policy), they undo nothing of its work either.
+Knows neither I/O nor how a change is carried out.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from vmsvc_grpc.reconciler.vmservice import claimed, released, reported
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the objects should be. One that is to be left alone is as it was observed.
+    """The objects as they should be. One that is to be left alone equals the observed one.
 
     A child that replaces an observed one of a former VMService has no uid yet.
     """
 
     objects: HeldObjects
     failures: tuple[Failure, ...] = ()
-    """What we cannot do or may not: another's object is in the way, say."""
+    """What we cannot or may not do, as where another's object is in the way."""
 
 
 def desired(
@@ -57,14 +57,14 @@ def desired(
     standing: tuple[Failure, ...] = (),
     taken: Collection[str] = (),
 ) -> Desired:
-    """Everything that should be, for the VMService that is observed, by its last valid `spec`.
+    """Everything that should be held for the observed VMService, by its last valid `spec`.
 
     `endpoints` are all of them, ready or not, sorted. Without a valid spec the children stay
-    as they are. Those of a VMService that is being deleted, or that is not there, are gone,
-    as far as one controls them; so is our finalizer. `now` is RFC 3339, for a condition that
-    changes. Until `handed_over`, slices stay that Kubernetes is to have others for.
-    `standing` are failures that the VMService reports beside those found here, and
-    `taken` are names of slices that are somebody else's.
+    as they are. If the VMService is being deleted or does not exist, the children that it controls
+    go, and so does our finalizer. `now` is RFC 3339, for a condition that changes. Until
+    `handed_over`, our slices stay that Kubernetes is to replace by its own.
+    `standing` are failures that the VMService reports beside those found here; `taken` are the
+    names of others' slices.
     O(endpoints). Never raises.
     """
     vmservice = observed.vmservice
@@ -93,7 +93,7 @@ def undone(
     *,
     now: str,
 ) -> Desired:
-    """What should be where a change failed: all is as it was, and the VMService says why."""
+    """What should be held after a change failed: all as observed, and the VMService says why."""
     kept, vmservice = Desired(observed, failures), observed.vmservice
     if vmservice is None or vmservice.meta.deleting or not rules.vmservices_held:
         return kept
@@ -103,7 +103,7 @@ def undone(
 def _with_status(
     wanted: Desired, vmservice: VirtualMachineService, spec: ServiceSpec | None, now: str
 ) -> Desired:
-    """The same, with what the VMService says of it."""
+    """The same, with the status of the VMService."""
     service = wanted.objects.service
     own = service if service and is_controlled_by(service.meta, vmservice.meta.uid) else None
     failures = (*refusals(vmservice), *wanted.failures)
@@ -121,7 +121,7 @@ def _with_children(
     handed_over: bool,
     taken: Collection[str],
 ) -> Desired:
-    """What should be of the children of a VMService that stays."""
+    """The children of a VMService that is not being deleted, as they should be."""
     if spec is None:
         return Desired(observed)
     uid = vmservice.meta.uid
@@ -134,7 +134,7 @@ def _with_children(
         stored = None
     service = service_of(vmservice, spec, stored, owner, rules)
     if not spec.selector:
-        # They are the user's, or what is left of the time with a selector; so are slices.
+        # They are the user's, or left from when there was a selector; so are slices.
         service, left = mirrored(vmservice, service, rules), freed(vmservice, held, rules)
         slices_left = () if handed_over else observed.slices
         return Desired(replace(observed, service=service, endpoints=left, slices=slices_left))

@@ -1,12 +1,11 @@
-"""A directory as the place where Services and Endpoints are held.
+"""Holds Services and Endpoints in a directory.
 
 `DIR/<namespace>/<name>.service.yaml` and `<name>.endpoints.yaml`, one object in each, as
-`kubectl apply` takes them. A file is ours if it begins with our line, or if what is in it
-is owned by a VMService or marked as held for one; what is not ours is never touched.
+`kubectl apply` takes them. A file is ours if it begins with our line, or if all its objects are
+owned by a VMService or marked as held for one. Other files are never touched.
 
-A VMService without a uid can own nothing. The mark stands for the reference to it: it is
-put here as a file is written, and taken for the reference as the file is read, so that
-nobody else knows of it.
+A VMService without a uid cannot own anything. A mark stands for the owner reference: it is written
+here in its place, and read back here as a reference, so that no other module knows of it.
 """
 
 from __future__ import annotations
@@ -52,23 +51,21 @@ _STEP_LINES = 1000  # Some 2 ms of work.
 
 
 OnWrite = Callable[[str, Kind, Child | None], None]
-"""Told of each file that was put in place, with its object, or removed, with None.
+"""Called for each file that was put in place, with its object, or removed, with None.
 
-The file's path is relative to the directory, with `/` between its parts.
+The path is relative to the directory, with `/` between its parts.
 """
 
 
 class DirectoryStore:
-    """Holds one file for each Service and Endpoints. For the use of one process.
+    """Holds one file for each Service and Endpoints. Only one process may use it.
 
-    Each file is put in place whole. What it says is rendered in steps, between which others
-    have their turn. Then the disk is not waited for: the file is written in one go on the
-    event loop, which takes less than a millisecond (2 for 5,000 endpoints), so that what the
-    cache hears of it is never older than what the directory's source reads.
+    Each file is put in place whole. Its text is rendered in steps, between which others have their
+    turn. It is then written in one go on the event loop, which takes less than a millisecond (2 for
+    5,000 endpoints): so the cache never learns of it later than the directory's source reads it.
 
-    Others may write to the directory. No link in it is followed, only regular files are
-    read, and what is in the place of one of ours and is none stays: that is a failure of
-    one object, and of no other.
+    Others may write to the directory. No link in it is followed, and only regular files are read.
+    Anything else in the place of one of our files stays, which is a failure of that object alone.
     """
 
     kinds = frozenset(_SUFFIXES)
@@ -78,8 +75,8 @@ class DirectoryStore:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory
         self._on_write = on_write
-        # Files that are ours even if nothing in them says so any more, and the cluster
-        # address in each, which is chosen once and then cannot be asked of anybody else.
+        # Files that are ours even if their content says so no more, with the cluster address in
+        # each: it is chosen once, and nobody else remembers it.
         self._ours: dict[_FilePlace, str] = {}
         try:
             with beneath.directory(directory, make=True) as root:
@@ -92,7 +89,7 @@ class DirectoryStore:
     async def apply(self, change: Change) -> Child | None:
         """Write or remove one file. Raises ChangeError, or Conflict if the file changes meanwhile.
 
-        What somebody edited since it was observed is overwritten, as any edit is.
+        An edit made since the observation is overwritten, as any edit is.
         """
         place, wanted = _FilePlace.of(change.kind, change.key), change.after
         assert wanted is None or isinstance(wanted, Child), "no other kind is held"
@@ -108,16 +105,16 @@ class DirectoryStore:
         return _referring(stored) if stored else None
 
     def observation(self, event: Event) -> Event:
-        """What the cache takes in for an event of this directory's source. Notes what is ours.
+        """The event for the cache that stands for one of this directory's source. Notes our files.
 
-        An object that cannot be read is not held, so that it is written again. (Elsewhere its
-        last good state would stay.) Nor is one with an edit that an API server refuses.
+        An object that cannot be read counts as not held, so that it is written again. (Elsewhere
+        its last good state would stay.) So does one with an edit that an API server would refuse.
         """
         match event:
             case Malformed(kind, key, _):
                 return Delete(kind, key)
             case Delete(kind, key):
-                # What was edited until no object was left in it stays ours.
+                # A file of ours that was edited until it holds no object stays ours.
                 place = _FilePlace.of(kind, key)
                 if not self._exists(place):
                     self._ours.pop(place, None)
@@ -140,7 +137,7 @@ class DirectoryStore:
             return False
 
     async def _check_ours(self, change: Change, place: _FilePlace, parent: int) -> None:
-        """Raise ChangeError if something is there, and is not ours; Conflict if it changes."""
+        """Raise ChangeError if something is there that is not ours; Conflict if it changes."""
         found = beneath.status(place.name, parent)
         if found is None:
             return
@@ -225,7 +222,7 @@ async def _rendered(untyped: Untyped) -> str:
 
 
 async def _holds_only_ours(content: bytes) -> bool | None:
-    """Whether all that a file holds is a VMService's; None if it holds no object."""
+    """Whether all objects in a file are a VMService's; None if there are none."""
     if len(content) > BYTES_MAX:
         return False
     found: list[bool] = []
@@ -245,12 +242,12 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 def _is_refused(meta: ObjectMeta) -> bool:
-    """Whether an edit has made metadata of it that no API server takes."""
+    """Whether it has been edited to have metadata that no API server accepts."""
     return any(metadata_problems(meta.labels, meta.annotations, meta.finalizers))
 
 
 def _referring(child: Child) -> Child:
-    """What a file holds, with a reference to its VMService where the mark stands for it."""
+    """The object of a file, with a reference to its VMService in place of the mark."""
     meta = child.meta
     owners = tuple(o for o in meta.owner_references if not is_to_nobody(o, meta))
     annotations = dict(meta.annotations)

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-# Before a digest of namespaces that are too many to name; none of them begins like this.
+# Precedes a digest of namespaces that are too many to list. No namespace begins like this.
 _DIGEST = "-namespaces."
 _NAME_MAX = 253  # RFC 1123, and Kubernetes for the names of objects.
 
@@ -27,14 +27,13 @@ LEASE_DURATION_MIN_S = 3.0
 """The shortest duration that a Lease of ours may have; it is renewed seven times within."""
 
 LEASE_DURATION_MAX_S = 60.0
-"""The longest duration that a Lease of ours may have, and that anybody's is believed for.
+"""The longest duration that our Leases may have, and the longest for which we believe any.
 
-Kubernetes lets one say 68 years. Our own flag ends here, too: a longer one would not be waited
-for."""
+Kubernetes allows 68 years. Our own flag ends here too, as our replicas would not wait longer."""
 
 # Kubernetes keeps it in 32 bits, and refuses a Lease that has changed hands more often.
 _TRANSITIONS_MAX = 2**31 - 1
-# What a holder that gives the Lease back leaves as duration; Kubernetes takes no less.
+# The duration that a holder leaves when it gives the Lease back; Kubernetes' minimum.
 _RELEASED_S = 1.0
 
 
@@ -53,7 +52,7 @@ def lease_name(namespaces: Collection[str]) -> str:
 
 
 def is_named_after(name: str, lease: str) -> bool:
-    """Whether that is the name of this Lease, or of one for certain namespaces called after it."""
+    """Whether `name` is that of this Lease, or of one for certain namespaces, named after it."""
     return name == lease or name.startswith((f"{lease}.", f"{lease}{_DIGEST}"))
 
 
@@ -61,8 +60,8 @@ def is_named_after(name: str, lease: str) -> bool:
 class LeaseSettings:
     """How long a Lease lasts, and how often it is renewed. Kubernetes' own values.
 
-    Writing ends `margin_s` before others may take over: as long as a request that was
-    begun in time may take. Nobody's Lease is believed for longer than `duration_max_s`.
+    Writing ends `margin_s` before others may take over: a request that was begun in time may take
+    as long. No Lease is believed for longer than `duration_max_s`.
     """
 
     duration_s: float = 15.0
@@ -102,7 +101,7 @@ class LeaseRecord:
 
     @property
     def released(self) -> bool:
-        """Whether its holder gave it back, which is more than that it names nobody."""
+        """Whether its holder gave it back. That it names nobody is not enough."""
         return self.exists and not self.holder and self.duration_s == _RELEASED_S
 
 
@@ -117,8 +116,8 @@ class Election:
         self.identity = identity
         self._settings = settings
         self._record: LeaseRecord | None = None
-        # From then on nobody that the Lease named earlier believes that it leads; and nobody that
-        # it names now, if it renews it no more.
+        # From the first time on, no earlier holder believes that it leads; from the second on,
+        # neither does the present holder, unless it renews.
         self._others_until = -math.inf
         self._holder_until = -math.inf
         # A Lease that somebody deleted is left to its last holder until then.
@@ -131,16 +130,16 @@ class Election:
 
     @property
     def _free_from(self) -> float:
-        """From when on no other holder believes that it leads."""
+        """The time from which on no other holder believes that it leads."""
         return max(self._others_until, self._holder_until)
 
     @property
     def holder(self) -> str:
-        """Who held the Lease when it was last looked at; empty if nobody did."""
+        """The holder when the Lease was last read; empty if there was none."""
         return self._record.holder if self._record else ""
 
     def observe(self, record: LeaseRecord, now: float) -> None:
-        """This is what the Lease says now. A change of any kind is a sign of life."""
+        """Take in what the Lease says now. A change of any kind is a sign of life."""
         before = self._record
         if record == before:
             return
@@ -150,7 +149,7 @@ class Election:
         if record.released:
             self._others_until = self._holder_until = now
         elif record.exists:
-            # Of a change within our own time, whoever made it, nobody else became a holder.
+            # By a change during our own term, whoever made it, nobody else became holder.
             if not (self._is_mine(before) and self._is_mine(record) and now < self._leads_until):
                 self._wait(before, record, now)
         elif before is not None and not before.released and not self._is_mine(before):
@@ -163,7 +162,7 @@ class Election:
         return record is not None and record.holder == self.identity
 
     def _wait(self, before: LeaseRecord | None, record: LeaseRecord, now: float) -> None:
-        """Count the silence of whom the Lease names now, and of whom it named before."""
+        """Count the silence of the holder that the Lease names, and of the one before."""
         until = now + self._silence_s(record)
         if before is None or before.holder != record.holder:
             self._others_until = self._free_from
@@ -171,7 +170,7 @@ class Election:
                 self._others_until = max(self._others_until, now + self._silence_s(before))
             self._holder_until = until
         elif before.renew_time != record.renew_time:
-            # Its holder renewed it, and said for how long: whatever stood there for a while.
+            # Its holder renewed it, and said for how long, whatever an edit said meanwhile.
             self._holder_until = until
         else:
             self._holder_until = max(self._holder_until, until)
@@ -179,8 +178,7 @@ class Election:
     def _silence_s(self, record: LeaseRecord) -> float:
         """How long the holder of that record may believe in it.
 
-        Of whom else it may be is not known: somebody may have edited it. So it is no shorter
-        than ours would be.
+        Somebody may have edited it, so that is never shorter than ours would be.
         """
         longest_s = max(record.duration_s, self._settings.duration_s)
         return min(longest_s, self._settings.duration_max_s)
@@ -206,15 +204,15 @@ class Election:
         """The claim was written, as `record`; it was asked for at `asked_at`."""
         self._record = record
         if not claim.exists:
-            # There may have been another, deleted just now, whose holder knows nothing of it.
+            # There may have been another one, just deleted, whose holder does not know that yet.
             self._others_until = max(self._free_from, now + self._settings.belief_s)
         self._leads_until = asked_at + self._settings.belief_s
 
     def resigned(self, now: float) -> LeaseRecord | None:
-        """Begin no write any more; what to write to give the Lease back, if it is ours to give.
+        """Begin no more writes; what to write to give the Lease back, if that may be done.
 
-        It is not while an earlier holder may still believe in it: who finds it given back
-        waits for nobody.
+        Not while an earlier holder may still believe in it: whoever finds it given back waits for
+        nobody.
         """
         self._leads_until = -math.inf
         held = self._record

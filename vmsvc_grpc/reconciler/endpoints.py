@@ -29,7 +29,7 @@ def endpoints_of(
     service: StoredService,
     stored: StoredEndpoints | None,
 ) -> StoredEndpoints:
-    """The Endpoints, with the marks of the Service and no others."""
+    """The Endpoints, with the labels and annotations of the Service and no others."""
     base = stored or StoredEndpoints(meta=ObjectMeta(key=service.key, uid=""))
     return replace(
         base,

@@ -29,11 +29,11 @@ _NOTE_BYTES_MAX = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventBounds:
-    """How many events are written: client-go's own bounds on what is told of one object.
+    """How many events are written: client-go's own bounds for one object.
 
-    Of one VMService `burst` at once, and then one each `refill_s`; of those that `objects_max`
-    others were told of since, nothing is remembered. At most `waiting_max` wait, and each is
-    given up after `write_s`.
+    About one VMService, `burst` at once and then one every `refill_s`. Only the last `objects_max`
+    VMServices are remembered. At most `waiting_max` events wait, and each is given up after
+    `write_s`.
     """
 
     burst: int = 25
@@ -44,7 +44,7 @@ class EventBounds:
 
 
 class EventRecorder:
-    """Records Events, in order, one at a time. `counts` are by what became of each."""
+    """Records Events, in order, one at a time. `counts` counts them by outcome."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class EventRecorder:
         bounds: EventBounds = EventBounds(),
         on_lost: Callable[[Key, str], None] = lambda *_: None,
     ) -> None:
-        """`instance` names this replica. Of more than may wait, the oldest is dropped.
+        """`instance` names this replica. If too many wait, the oldest is dropped.
 
-        `on_lost` is told, in a sentence, why there is no event for a VMService.
+        `on_lost` is called with a sentence that says why an event was lost.
         """
         self.counts: Counter[str] = Counter(written=0, dropped=0)
         self._api = api
@@ -66,7 +66,7 @@ class EventRecorder:
         self._waiting: deque[tuple[VirtualMachineService, Notice, datetime]] = deque()
         self._on_lost = on_lost
         self._bounds = bounds
-        # Of each VMService by its uid, the one told of last at the end.
+        # By the uid of the VMService; the one with the newest event is at the end.
         self._allowances: dict[str, TokenBucket] = {}
         self._wake = asyncio.Event()
 
@@ -76,7 +76,7 @@ class EventRecorder:
         return len(self._waiting)
 
     def record(self, about: VirtualMachineService, notice: Notice) -> None:
-        """Have this written soon, unless there have been too many. Does not wait."""
+        """Record an Event soon, unless there have been too many. Does not wait."""
         if not self._allowed(about):
             self.counts["dropped"] += 1
             return
@@ -118,7 +118,7 @@ class EventRecorder:
             self._lost(about, notice, "no answer")
             return False
         except ApiServerError as error:
-            # Where the namespace is going, nobody will look for events.
+            # In a namespace that is being deleted, nobody will look for events.
             if NAMESPACE_TERMINATING not in error.causes:
                 self._lost(about, notice, str(error))
             return False
@@ -154,7 +154,7 @@ class EventRecorder:
 
 
 def _cut(note: str) -> str:
-    """The note, as much of it as an event may hold."""
+    """The note, cut to what an event may hold."""
     if len(note.encode()) <= _NOTE_BYTES_MAX:
         return note
     return note.encode()[: _NOTE_BYTES_MAX - 3].decode(errors="ignore") + "..."

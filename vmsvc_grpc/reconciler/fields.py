@@ -1,4 +1,4 @@
-"""The fields of what is written: of which part of the model each is made, and how. Pure."""
+"""The fields of the objects that we write, and the part of the model behind each. Pure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Untyped = dict[str, Any]
 
 
 class Field(NamedTuple):
-    """One field of a manifest: `path` is where it stands, `part` what of the model it says.
+    """One field of a manifest: `path` is where it stands, `part` returns its part of the model.
 
-    What is empty as rendered is left out, unless `always`: that there is none is worth saying.
+    A field that renders as empty is left out, unless `always`: then being empty means something.
     """
 
     path: tuple[str, ...]
@@ -36,7 +36,7 @@ class Field(NamedTuple):
     always: bool = False
 
     def rendered(self, held: Held) -> Any:
-        """What it says of an object; None if it is left out."""
+        """Its value for an object; None if it is left out."""
         value = self.render(self.part(held))
         return value if value or value is False or self.always else None
 
@@ -44,8 +44,8 @@ class Field(NamedTuple):
 def body(held: Held) -> Untyped:
     """The object as mappings and lists, its keys in the order in which one reads them.
 
-    Addresses of Endpoints, and endpoints of slices, are not rendered: JSON writes them as
-    they are. Of a VMService, there is what we write: metadata and status.
+    Addresses of Endpoints and endpoints of slices are not rendered, as JSON writes them as they
+    are. Of a VMService there is only what we write: metadata and status.
     """
     whole: Untyped = {"apiVersion": _api_version(held), "kind": held.kind.value}
     for field in fields_of(held):
@@ -61,7 +61,7 @@ def _api_version(held: Held) -> str:
 
 
 def put(whole: Untyped, path: tuple[str, ...], value: Any) -> None:
-    """Have a field say this."""
+    """Set a field."""
     for key in path[:-1]:
         whole = whole.setdefault(key, {})
     whole[path[-1]] = value
@@ -73,7 +73,7 @@ def fields_of(held: Held) -> tuple[Field, ...]:
 
 
 def _present(**fields: Any) -> Untyped:
-    """The fields that hold something. False does, in a field that may also be absent."""
+    """The fields that are not empty. False is a value, in a field that may also be absent."""
     return {key: value for key, value in fields.items() if value or value is False}
 
 
@@ -82,7 +82,7 @@ def _sorted(pairs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _owner_references(held: Held) -> tuple[OwnerReference, ...]:
-    """Those to somebody: Kubernetes deletes what refers to an owner that does not exist."""
+    """Those to an owner that exists; for others, Kubernetes would delete the object."""
     meta = held.meta
     return tuple(owner for owner in meta.owner_references if not is_to_nobody(owner, meta))
 
@@ -143,7 +143,7 @@ def _endpoint_port(port: EndpointPort) -> Untyped:
 
 
 def _vmservice_condition(condition: Condition) -> Untyped:
-    # Its schema asks for a message, which may be empty.
+    # Its schema requires a message, which may be empty.
     return {**_condition(condition), "message": condition.message}
 
 

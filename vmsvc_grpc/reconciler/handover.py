@@ -1,7 +1,7 @@
-"""Which services' EndpointSlices may be left to Kubernetes, that are ours still. Pure.
+"""Which services' EndpointSlices of ours may be deleted, as Kubernetes has its own. Pure.
 
-Kubernetes takes its time to mirror Endpoints (its controller makes 20 requests a second by
-default); slices of ours that went before it has would leave their services without any.
+Kubernetes needs time to mirror Endpoints (its controller makes 20 requests a second by default). If
+ours were deleted before, their services would have no slices.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ class HandOver:
     """Notes what Kubernetes has mirrored. Time is an argument: seconds of a clock."""
 
     def __init__(self, *, patience_s: float) -> None:
-        """`patience_s` is how long nothing need be mirrored for ours to go all the same.
+        """If nothing is mirrored for `patience_s`, ours are deleted all the same.
 
-        It may be that nobody mirrors in this cluster. While one service after another is
-        handed over, the others are waited for.
+        Perhaps nobody mirrors in this cluster. As long as one service after another is handed over,
+        the others wait.
         """
         self._patience_s = patience_s
         self._asked: dict[Key, float] = {}
@@ -28,7 +28,7 @@ class HandOver:
         return service in self._over
 
     def asked(self, service: Key, now: float, *, mirrored: bool) -> bool:
-        """Somebody has looked whether its Endpoints are mirrored; whether its slices may go."""
+        """Note whether its Endpoints were found mirrored; whether its slices may go."""
         since = self._asked.setdefault(service, now)
         if mirrored:
             self._last = now
@@ -39,6 +39,6 @@ class HandOver:
         return True
 
     def forget(self, service: Key) -> None:
-        """It has no slices of ours, or is to have them."""
+        """Forget a service that has no slices of ours, or is to keep them."""
         self._asked.pop(service, None)
         self._over.discard(service)

@@ -1,4 +1,4 @@
-"""What is held for one VMService: its objects, and why one is not as it should be."""
+"""The objects held for one VMService, and why one of them is not as it should be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import (
 Child = StoredService | StoredEndpoints
 
 Held = Child | StoredEndpointSlice | VirtualMachineService
-"""What is written: the children of a VMService, and what it says itself."""
+"""An object that we write: a child of a VMService, or the VMService itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Failure(NamedTuple):
 
 
 def joined(failures: Sequence[Failure]) -> Failure | None:
-    """All of them as one, by the reason of the first; None if there is none."""
+    """All failures as one, with the reason of the first; None if there are none."""
     if not failures:
         return None
     return Failure(failures[0].reason, "; ".join(failure.message for failure in failures))

@@ -1,7 +1,7 @@
-"""An API server as the place where objects are held: the only writes there.
+"""Holds objects on an API server: the only writes there.
 
-Each is one request that names the resource version it was planned from, so nothing is
-overwritten that was not seen. An update sends what differs and no more.
+Each write is one request with the resource version that it was planned from, so it overwrites
+nothing unseen. An update sends only the fields that differ.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ from vmsvc_grpc.reconciler.patch import PatchPath, merge_patch
 from vmsvc_grpc.reconciler.plan import Change, Verb
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
-# Answers with which an API server says "later", by status or by reason: nothing is wrong
-# with what was asked.
+# Answers, by status or by reason, by which an API server says "later": the request itself is fine.
 _PASSING_STATUSES = frozenset(
     {
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -51,7 +50,8 @@ _PASSING_STATUSES = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# How it refuses to create what exists: one with a cluster address, for want of that address.
+# How it refuses to create an object that exists. A Service with a cluster address is refused
+# because the address is taken.
 _PERHAPS_THERE = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 _MIRRORED_BY = "endpointslicemirroring-controller.k8s.io"
@@ -60,7 +60,7 @@ _PASSING_REASONS = frozenset({"ServerTimeout", "Timeout", "TooManyRequests", "Se
 
 
 class KubeStore:
-    """Holds the objects of VMServices, and what these say, on an API server."""
+    """Holds the objects of VMServices, and their own status, on an API server."""
 
     def __init__(
         self,
@@ -71,20 +71,20 @@ class KubeStore:
     ) -> None:
         """`may_write` is asked right before each write is sent.
 
-        A change is given up after `write_s`, which must be less than the time for which
-        nobody else writes once `may_write` says no (a lease's margin).
+        A change is given up after `write_s`, which must be shorter than a lease's margin: the time
+        after `may_write` turns false in which nobody else writes.
         """
         self._api = api
         self._may_write = may_write
         self._write_s = write_s
-        # The version in which VMServices are read; empty: to be found out.
+        # The version in which VMServices are read; empty until it is found out.
         self._served = ""
 
     async def apply(self, change: Change) -> Held | None:
         """Make one change. Raises Conflict, Gone, ChangeError and NotWriting.
 
-        A Service or Endpoints is deleted only if the VMService that controls it is gone or
-        going, by a look at the API server: those watched may be older than their objects.
+        Before a Service or Endpoints is deleted, the API server is asked whether the VMService that
+        controls it is gone: the watched VMServices may be older than their objects.
         """
         try:
             async with asyncio.timeout(self._write_s):
@@ -101,14 +101,14 @@ class KubeStore:
             message = f"cannot {change}: no answer within {self._write_s:g} s"
             raise ChangeError("NoAnswer", message, passing=True) from error
         except (msgspec.DecodeError, ParseError) as error:
-            # Perhaps not the API server's answer. The watch will show what was done.
+            # Perhaps it is not the API server's answer. The watch will show what was done.
             message = f"cannot read an answer to {change}: {error}"
             raise ChangeError("AnswerUnreadable", message, passing=True) from error
 
     async def mirrored(self, service: Key) -> frozenset[str]:
         """The address types of the slices that Kubernetes has mirrored. Raises ChangeError."""
         selector = f"{SERVICE_NAME_LABEL}={service.name},{MANAGED_BY_LABEL}={_MIRRORED_BY}"
-        # From the API server's memory: it may lag, but hardly by as much as we do.
+        # From the API server's cache, which may lag, but hardly as much as ours.
         query = {"labelSelector": selector, "resourceVersion": "0"}
         path = resource_path(Kind.ENDPOINT_SLICE, VERSIONS[Kind.ENDPOINT_SLICE], service.namespace)
         try:
@@ -130,9 +130,9 @@ class KubeStore:
             raise ChangeError(f"{kind.value}Unread", message, passing=True) from error
 
     async def other_writer(self, kind: Kind, key: Key, fields: Collection[PatchPath]) -> str:
-        """The manager, other than us, whose entry for these fields is newest, or at all.
+        """The manager other than us with the newest entry for these fields, else the newest at all.
 
-        One that takes a field away owns it no longer, so there need not be one for it.
+        A manager that removes a field no longer owns it, so no entry need have it.
         """
         try:
             raw = await self._read(kind, key)
@@ -166,7 +166,7 @@ class KubeStore:
         return self._held(change, raw)
 
     async def _found(self, change: Change) -> Held | None:
-        """The object that is there already, although the watch has not shown it yet."""
+        """The object that exists already, although the watch has not shown it yet."""
         try:
             return self._held(change, await self._api.request("GET", _path(change.object)))
         except ApiServerError as error:
@@ -179,7 +179,7 @@ class KubeStore:
         assert before is not None
         assert after is not None
         patch = merge_patch(before, after)
-        # A status is written by itself; the loop finds out what is left to write then.
+        # A status is a write of its own; the loop then finds out what is left to write.
         status = patch.pop("status", None)
         path = _path(after)
         if not patch:
@@ -201,7 +201,7 @@ class KubeStore:
             },
         }
         raw = await self._write("DELETE", _path(held), options)
-        # One with finalizers stays until they are gone; else the answer is a Status.
+        # An object with finalizers stays until they are gone; otherwise the answer is a Status.
         stays = _decode_written(raw).metadata.finalizers
         return self._held(change, raw) if stays else None
 
@@ -234,7 +234,7 @@ class KubeStore:
             raise NotWriting from None
 
     def _held(self, change: Change, raw: bytes) -> Held | None:
-        """The object that was answered; None if it went with its last finalizer."""
+        """The object in the answer; None if it went with its last finalizer."""
         held = parse_json(change.kind, raw)
         assert isinstance(held, Held)
         return None if held.meta.deleting and not held.meta.finalizers else held
@@ -246,7 +246,7 @@ class _ManagedEntry(msgspec.Struct, rename="camel"):
     fields_v1: dict[str, Any] = msgspec.field(name="fieldsV1", default_factory=dict)
 
     def holds(self, fields: Collection[PatchPath]) -> bool:
-        """Whether it is for one of these fields, or for one that holds it."""
+        """Whether it has one of these fields, or one that contains it."""
         return any(self._holds(path) for path in fields)
 
     def _holds(self, path: PatchPath) -> bool:
@@ -294,7 +294,7 @@ def _as_held(found: Object) -> Held:
 
 
 def _version(held: Held) -> str:
-    """The version to write it in: a VMService in the one that it was read in."""
+    """The version to write it in: for a VMService, the one that it was read in."""
     if isinstance(held, VirtualMachineService):
         return held.api_version.rpartition("/")[2]
     return VERSIONS[held.kind]
@@ -305,12 +305,12 @@ def _path(held: Held) -> str:
 
 
 def _refused_change(change: Change, error: ApiServerError) -> Exception:
-    """What a refused write means."""
+    """The exception that a refused write means."""
     if error.status == HTTPStatus.CONFLICT or NAMESPACE_TERMINATING in error.causes:
-        # Where the namespace is going, so is the VMService, but we may hear of it later.
+        # The VMService goes with the namespace, but we may hear of it later.
         return Conflict()
     if error.status == HTTPStatus.NOT_FOUND and change.kind is Kind.VIRTUAL_MACHINE_SERVICE:
-        # Perhaps only the version is gone, and the VMService exists: the watch will show it.
+        # Perhaps only the version is gone, and the VMService still exists: the watch will show it.
         return Conflict()
     if error.object_not_found and change.verb is not Verb.CREATE:
         return Gone()

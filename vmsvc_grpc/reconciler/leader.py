@@ -1,7 +1,6 @@
 """Keeps a Lease on an API server, as the election decides.
 
-Owns when it is read and written. Whose it may be is for `election` to say, and how it is
-written for `lease`.
+Owns when it is read and written. `election` decides who may hold it, and `lease` knows its form.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from vmsvc_grpc.reconciler.lease import StoredLease, micro_time
 
 
 class Standing(NamedTuple):
-    """How a candidate stands: whether it leads, and who holds the Lease, if that is known.
+    """Whether a candidate leads, and who holds the Lease, if that is known.
 
     `trouble` is a sentence that says why the Lease cannot be read or written; empty while
     it can.
@@ -55,15 +54,15 @@ class Leader:
         on_change: Callable[[Standing], None],
         clock: Callable[[], float] = boottime,
     ) -> None:
-        """`on_change` is called, on the event loop, each time that our standing changes."""
+        """`on_change` is called on the event loop at each change of our standing."""
         self._lease = StoredLease(api, namespace, name)
         self._election = Election(identity, settings)
         self._settings = settings
         self._on_change = on_change
         self._clock = clock
         self._told = Standing()
-        # A claim that was sent, and when, and whose answer we have not heard: it may have been
-        # written all the same.
+        # A claim that was sent and when, if there was no answer: it may have been written all the
+        # same.
         self._sent: tuple[LeaseRecord, float] | None = None
 
     @property
@@ -72,14 +71,14 @@ class Leader:
         return self._election.leads(self._clock())
 
     async def run(self) -> None:
-        """Take the lease when it is free, and renew it; until cancelled. It is kept then.
+        """Take the Lease when it is free, and renew it, until cancelled; it is not given back then.
 
-        Call `release` once nothing is being written any more.
+        Call `release` once no write is under way.
         """
         before = ""
         while True:
             trouble = await self._trouble()
-            # Once may be a server that restarts, and is not worth a word.
+            # A single failure may be a server that restarts, and is not reported.
             self._report(trouble if before else "")
             before = trouble
             await asyncio.sleep(self._settings.renew_s)
@@ -103,7 +102,7 @@ class Leader:
             self._on_change(standing)
 
     async def _trouble(self) -> str:
-        """Take a turn; why it came to nothing, or nothing."""
+        """Take a turn; the reason if it failed, else ""."""
         try:
             async with asyncio.timeout(self._settings.margin_s):
                 await self._turn()
@@ -134,7 +133,7 @@ class Leader:
             self._election.claimed(claim, written, asked_at, self._clock())
 
     async def _look(self) -> None:
-        """See what the Lease says; it may be what we asked for, unheard."""
+        """Read the Lease, which may hold our claim whose answer was lost."""
         found = await self._lease.read()
         sent, self._sent = self._sent, None
         if sent is not None and _is_answer(found, sent[0]):
@@ -145,5 +144,5 @@ class Leader:
 
 
 def _is_answer(found: LeaseRecord, claim: LeaseRecord) -> bool:
-    """Whether what is found is what was claimed, and nothing that somebody wrote since."""
+    """Whether the record found is our claim, and nothing that somebody wrote since."""
     return (found.holder, found.renew_time) == (claim.holder, claim.renew_time)

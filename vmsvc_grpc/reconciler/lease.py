@@ -1,4 +1,4 @@
-"""A Lease of an API server: its shape on the wire, and one as a record, read and written."""
+"""A Lease of an API server: its shape on the wire, and how a record is read and written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True)
     name: str = ""
     uid: str = ""
     resource_version: str = ""
-    # Others', which a PUT would take away if it did not repeat them.
+    # Others put these there; a PUT that does not repeat them would remove them.
     labels: Any = None
     annotations: Any = None
     owner_references: Any = None
@@ -66,11 +66,11 @@ class StoredLease:
         self._api = api
         self._path = leases_path(namespace)
         self._none = LeaseMeta(namespace, name)
-        # Of the Lease as it was last read: what others put there stays.
+        # From the last read, so that others' labels and annotations stay.
         self._meta = self._none
 
     async def read(self) -> LeaseRecord:
-        """What it says now. Raises ApiServerError, and msgspec.DecodeError."""
+        """The Lease as it is now. Raises ApiServerError and msgspec.DecodeError."""
         try:
             raw = await self._api.request("GET", f"{self._path}/{self._none.name}")
         except ApiServerError as error:
@@ -81,14 +81,15 @@ class StoredLease:
         return self._taken(raw)
 
     async def write(self, record: LeaseRecord) -> LeaseRecord:
-        """Write what a record says in the place of what was read, and what it says then.
+        """Write a record in the place of the one that was read; the Lease as it then is.
 
-        Raises ApiServerError, 409 if it is not as it was read, and msgspec.DecodeError.
+        Raises ApiServerError, 409 if the Lease has changed since it was read, and
+        msgspec.DecodeError.
         """
         meta = self._meta
         assert meta.resource_version == record.resource_version, "a claim follows a look"
-        # An API server makes a Lease of a PUT where there is none any more, unless the uid of one
-        # is named.
+        # An API server creates a Lease by a PUT if there is none any more, unless the PUT has a
+        # uid.
         body = Lease(meta, _spec(record))
         if record.exists:
             path = f"{self._path}/{self._none.name}"
@@ -104,7 +105,7 @@ class StoredLease:
 
 
 def record_of(lease: Lease) -> LeaseRecord:
-    """What a Lease says to the election."""
+    """The record of a Lease, for the election."""
     spec = lease.spec
     return LeaseRecord(
         holder=spec.holder_identity or "",
@@ -122,7 +123,7 @@ def _duration_s(seconds: int | None) -> float:
 
 
 def _spec(record: LeaseRecord) -> LeaseSpec:
-    """What a Lease says then."""
+    """The `spec` of a record."""
     return LeaseSpec(
         holder_identity=record.holder,
         lease_duration_seconds=math.ceil(record.duration_s),

@@ -42,11 +42,11 @@ from vmsvc_grpc.reconciler.yielding import Patience, Target, Yielding, target
 class Settings:
     """Bounds of the reconciler.
 
-    `cooldown_s`: how long a service rests after a write, as the controller that mirrors
-    Endpoints reads each of them whole, and every node reads the slices. Streams do not wait.
-    `retries_max`: after so many attempts in vain in a row, the VMService reports the failure,
-    even a transient one. `recheck_s`: how long another's object in our place is taken to be
-    there without another look. `lead_poll_s`: how often to look whether writing is allowed
+    `cooldown_s`: how long a service rests after a write, as the controller that mirrors Endpoints
+    reads each of them whole, and every node reads the slices. Streams do not wait. `retries_max`:
+    after so many failed attempts in a row, the VMService reports even a transient failure.
+    `recheck_s`: how long we believe that another's object is in our place without a new look.
+    `lead_poll_s`: how often to look whether writing is allowed
     again. `hand_over_s`: longest wait for Kubernetes to mirror a service whose slices we hand
     over.
     """
@@ -85,9 +85,9 @@ async def _all_mirrored(_: Key) -> frozenset[str]:
 
 
 class _Done(NamedTuple):
-    """How a turn ended: whether it wrote, and whether there is more to do after a rest.
+    """How a turn ended: whether it wrote, and whether there is more to do after a pause.
 
-    `waits`: for Kubernetes, which is looked at again after a while.
+    `waits`: Kubernetes has to mirror first; look again after a while.
     """
 
     wrote: bool
@@ -97,7 +97,7 @@ class _Done(NamedTuple):
 
 
 def _conflicts(conflict: Conflict, times: int) -> Failure:
-    """What to say of one of many conflicts."""
+    """The failure to report after many conflicts in a row."""
     change = conflict.change
     assert change is not None, "only a change conflicts"
     return Failure(
@@ -132,10 +132,10 @@ class Reconciler:
     ) -> None:
         """Nothing happens before `run`, nor before the cache is synced.
 
-        `all_listed` says whether every VMService that exists could be read. While not,
-        objects whose VMService nobody has seen stay: it may be among the unread.
-        `witness`, if there is one, finds out who else writes. Without direct slices, slices of
-        ours that are left from before are deleted once `mirrored` knows of Kubernetes' own.
+        `all_listed` says whether every VMService that exists could be read. Until then, objects
+        whose VMService was never seen stay, as it may be among the unread ones.
+        `witness`, if given, finds out who else writes. Without direct slices, slices of ours left
+        from earlier are deleted once `mirrored` returns Kubernetes' own.
         `may_write` says whether a write may be begun now. `now` is RFC 3339, for what is
         written.
         """
@@ -153,9 +153,9 @@ class Reconciler:
         self._now = now
         self._yielding = Yielding(settings.patience)
         self._taken = TakenNames(recheck_s=settings.recheck_s)
-        # How often in a row the work on a service was broken off by what may pass.
+        # How many times in a row the work on a service was broken off by a transient failure.
         self._retries: Counter[Key] = Counter()
-        # Services whose VMService existed in the life of this process and that hold objects.
+        # Services with objects whose VMService was seen in the life of this process.
         self._seen: set[Key] = set()
         self._queue = Queue(
             cooldown_s=settings.cooldown_s,
@@ -172,7 +172,7 @@ class Reconciler:
 
     @property
     def queue_depth(self) -> int:
-        """How many services wait for work; 0 and nothing `working`: all is as it should be."""
+        """How many services wait for work. If 0, and `working` is 0, all is as it should be."""
         return len(self._queue)
 
     @property
@@ -181,9 +181,9 @@ class Reconciler:
         return self._queue.working
 
     def enqueue(self, keys: Iterable[Key]) -> None:
-        """These services want work. Does not wait, and costs nothing for one that waits already.
+        """These services need work. Does not wait; one that is queued already costs nothing.
 
-        While no write may be begun, they are kept.
+        They stay queued while no write may be begun.
         """
         now = asyncio.get_running_loop().time()
         for key in keys:
@@ -191,14 +191,14 @@ class Reconciler:
         self._wake.set()
 
     def enqueue_all(self) -> None:
-        """Everything there is wants work, as when this process begins to lead."""
+        """Enqueue every service, as when this process begins to lead."""
         if self._cache.synced:
             self.enqueue(self._cache.keys_with_work())
 
     async def run(self) -> None:
-        """Work on what is enqueued, beginning with everything there is; until cancelled.
+        """Work on the queue, beginning with every service, until cancelled.
 
-        May be run again after it was cancelled: interrupted work then begins again.
+        May be run again after a cancellation: interrupted work then begins anew.
         """
         self.enqueue_all()
         async with asyncio.TaskGroup() as turns:
@@ -226,7 +226,7 @@ class Reconciler:
             pass
 
     async def _turn(self, key: Key) -> None:
-        """Work on one key, and say to the queue how it went."""
+        """Work on one key, and note the outcome in the queue."""
         clock = asyncio.get_running_loop().time
         self.counts.reconciles += 1
         try:
@@ -261,7 +261,7 @@ class Reconciler:
             self._wake.set()
 
     def _look_again(self, key: Key, now: float) -> None:
-        """Come back to what is left alone for now."""
+        """Schedule the next look at objects that are left alone for now."""
         for due in (self._yielding.due(key, now), self._taken.due(key)):
             if due is not None:
                 self._queue.later(key, due)
@@ -297,12 +297,12 @@ class Reconciler:
         return self._telling.as_reported(key, service.object if service else None, failure)
 
     def _in_vain(self, key: Key) -> bool:
-        """Note that the work was broken off; whether that happens again and again."""
+        """Note that the work was broken off; whether that was so too often."""
         self._retries[key] += 1
         return self._retries[key] >= self._settings.retries_max
 
     def _note_conflict(self, key: Key, conflict: Conflict) -> None:
-        """Take in what is there instead: into the cache, or among the names that are taken."""
+        """Take the object that is there instead into the cache, or note its name as taken."""
         self.counts.conflicts += 1
         found = conflict.found
         if isinstance(found, StoredEndpointSlice) and not is_our_slice_of(found, key):
@@ -312,7 +312,7 @@ class Reconciler:
             self._take_in(key, Answer(found))
 
     async def _look_at_taken(self, key: Key) -> None:
-        """Whether others' slices are there still, those seen long ago. Raises ChangeError."""
+        """Look again at others' slices that were seen long ago. Raises ChangeError."""
         if self._taken.of(key) and key not in self._cache.services:
             self._taken.forget(key)
         for slice_ in self._taken.doubtful(key, asyncio.get_running_loop().time()):
@@ -324,7 +324,7 @@ class Reconciler:
                 self._taken.gone(key, slice_)
 
     def _leaves_slices(self, key: Key) -> bool:
-        """Whether there are slices of ours that Kubernetes is to have others for."""
+        """Whether there are slices of ours that Kubernetes is to replace by its own."""
         service = self._cache.services.get(key)
         if not self._cache.stored_slices.of(key) or service is None or service.spec is None:
             self._hand_over.forget(key)
@@ -333,18 +333,18 @@ class Reconciler:
         return not (direct or service.object.meta.deleting or self._hand_over.over(key))
 
     async def _handed_over(self, key: Key) -> bool:
-        """Whether slices of ours may go: what the Endpoints hold is in others."""
+        """Whether our slices may go, as Kubernetes has mirrored the Endpoints."""
         stored = self._cache.stored_endpoints.get(key)
         held = stored.address_types() if stored else frozenset()
         mirrored = not held or held <= await self._mirrored(key)
         return self._hand_over.asked(key, asyncio.get_running_loop().time(), mirrored=mirrored)
 
     async def _work(self, key: Key, failed: Failure | None = None) -> _Done:
-        """Make one change and plan again, until there is none to make.
+        """Make one change and plan again, until no change is left.
 
-        So no change is made from an observation that an earlier one has outdated, and none
-        after another object turned out to be in the way. What has changed again by then
-        waits for the next turn, so that many changes become few writes.
+        So no change follows from an observation that an earlier change has outdated, and none is
+        made once an object turned out to be in the way. Later changes of the inputs wait for the
+        next turn, so that many of them become few writes.
         """
         clock = asyncio.get_running_loop().time
         written: set[tuple[Target, bool]] = set()
@@ -364,7 +364,7 @@ class Reconciler:
             written.add(about)
 
     async def _found_writers(self, key: Key) -> bool:
-        """Find out who else writes what has come into dispute; whether anything had."""
+        """Find out who else writes the objects newly in dispute; whether there were any."""
         undecided = list(self._yielding.undecided(key))
         for about, fields in undecided:
             asked = self._witness
@@ -373,9 +373,9 @@ class Reconciler:
         return bool(undecided)
 
     async def _report_failure(self, key: Key, failure: Failure) -> None:
-        """Have the VMService say why its objects cannot be as they should be.
+        """Write to the VMService why its objects are not as they should be.
 
-        If that cannot be written either, it is not for want of trying: it will be again.
+        If that fails too, it is tried again with the next attempt.
         """
         try:
             await self._work(key, failure)
@@ -385,14 +385,14 @@ class Reconciler:
     def _next_change(
         self, key: Key, failed: Failure | None
     ) -> tuple[Change | None, tuple[Failure, ...]]:
-        """The next change to make; and what we cannot do or may not."""
+        """The next change to make, and the failures that stand."""
         now = asyncio.get_running_loop().time()
         observed = self._observed(key)
         while True:
             disputes = self._yielding.failures(key)
             wanted = self._desired(key, observed, failed, disputes)
             changes = self._yielding.allowed(key, plan(wanted.objects, observed), now)
-            # A dispute that begins or ends changes what the VMService should report.
+            # When a dispute begins or ends, the VMService should report something else.
             if self._yielding.failures(key) == disputes:
                 return (changes[0] if changes else None), wanted.failures
 
@@ -447,7 +447,7 @@ class Reconciler:
         return delay_s > 0
 
     async def _make(self, key: Key, change: Change) -> None:
-        """Make one change, and have the cache know of it before anything else is planned."""
+        """Make one change, and take it into the cache before planning again."""
         if not self._may_write():
             raise NotWriting
         try:
@@ -464,7 +464,7 @@ class Reconciler:
         self._take_in(key, _answer_gone(change) if held is None else Answer(held))
 
     def _take_in(self, key: Key, event: Event) -> None:
-        # The key itself is planned again right after this.
+        # The key itself is planned again anyway.
         self.enqueue(self._cache.apply(event) - {key})
 
     def _warn(self, key: Key, failures: Iterable[Failure]) -> None:

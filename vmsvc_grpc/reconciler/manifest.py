@@ -1,8 +1,8 @@
-"""What is written, as manifests: untyped, and as YAML that a person reads. Pure.
+"""Objects as manifests: untyped, and as YAML for a person to read. Pure.
 
-What `model.parse` makes of a manifest is the object that it was made of, but for what only
-an API server gives (uid, resource version, generation, references to a VMService without a
-uid): a manifest with these could not be applied to a cluster.
+`model.parse` reads a manifest back as the same object, without the fields that only an API server
+sets (uid, resource version, generation, references to a VMService without a uid): with those it
+could not be applied to a cluster.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from vmsvc_grpc.reconciler.held import Held
 
 
 def manifest(held: Held) -> Untyped:
-    """The object as mappings and sequences throughout, its keys in the order in which one reads.
+    """The object as nothing but mappings and sequences, keys in the order for reading.
 
-    What is absent is left out, but for the subsets of an Endpoints: that there are none
-    is worth saying. Of a VMService, there is only what we write: metadata and status.
+    Absent fields are left out, except the subsets of an Endpoints: being empty means something. Of
+    a VMService there is only what we write: metadata and status.
     """
     untyped: Untyped = msgspec.to_builtins(body(held))
     return untyped
 
 
 def ownerless_note(held: Held) -> str:
-    """A line of comment where the manifest has no reference to its VMService; else nothing."""
+    """A comment line if the manifest has no reference to its VMService; else ""."""
     if not any(is_to_nobody(owner, held.meta) for owner in held.meta.owner_references):
         return ""
     return (
@@ -47,14 +47,14 @@ _PLAIN_WITH_DIGIT = re.compile(
     r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # uids
 )
 _NOT_TEXT = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
-# Legal in a JSON string, but not as such in YAML.
+# Legal unescaped in JSON, but not in YAML.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def yaml_document(mapping: Untyped) -> str:
     """Mappings, sequences, texts, whole numbers and booleans as a block of YAML, in their order.
 
-    Texts that YAML could take for something else are quoted. Ends with a line feed.
+    Texts that YAML could read as something else are quoted. Ends with a line feed.
     """
     return "".join(yaml_lines(mapping))
 

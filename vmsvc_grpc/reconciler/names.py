@@ -1,7 +1,7 @@
-"""Names that ours would have, and that somebody else's objects have. Pure.
+"""Names that our slices would have, but that others' objects have already. Pure.
 
-An object of such a name need not show up in any list that we read (it lacks the label that
-we list by): only the attempt to create ours tells. Time is an argument: seconds of a clock.
+Such an object need not be in any list that we read, as it may lack the label by which we list. Only
+the attempt to create ours shows it. Time is an argument: seconds of a clock.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from vmsvc_grpc.reconciler.held import Failure
 
 
 class TakenNames:
-    """The EndpointSlices of others that are in the way of a service's, and when each was seen."""
+    """Others' EndpointSlices in the way of a service's, and when each was last seen."""
 
     def __init__(self, *, recheck_s: float) -> None:
-        """`recheck_s` is how long one is believed to be there without another look."""
+        """For `recheck_s` we believe that one is there without looking again."""
         self._recheck_s = recheck_s
         self._seen: dict[Key, dict[Key, float]] = {}
 
     def seen(self, service: Key, slice_: Key, now: float) -> None:
-        """Somebody else's slice is there."""
+        """Note another's slice."""
         self._seen.setdefault(service, {})[slice_] = now
 
     def gone(self, service: Key, slice_: Key) -> None:
-        """It is not there any more, or is ours."""
+        """Forget a slice that is gone, or is ours."""
         slices = self._seen.get(service, {})
         slices.pop(slice_, None)
         if not slices:
             self._seen.pop(service, None)
 
     def forget(self, service: Key) -> None:
-        """There is no such service any more."""
+        """Forget a service that is gone."""
         self._seen.pop(service, None)
 
     def of(self, service: Key) -> frozenset[str]:
@@ -38,17 +38,17 @@ class TakenNames:
         return frozenset(slice_.name for slice_ in self._seen.get(service, ()))
 
     def doubtful(self, service: Key, now: float) -> list[Key]:
-        """Those that want another look."""
+        """The slices to look at again."""
         slices = self._seen.get(service, {})
         return [slice_ for slice_, at in slices.items() if now >= at + self._recheck_s]
 
     def due(self, service: Key) -> float | None:
-        """When one next wants a look."""
+        """When to look again; None if there are no such slices."""
         slices = self._seen.get(service)
         return min(slices.values()) + self._recheck_s if slices else None
 
     def failures(self, service: Key) -> tuple[Failure, ...]:
-        """What to say of each."""
+        """A failure for each slice in the way."""
         return tuple(
             Failure(
                 "EndpointSliceNotOurs",

@@ -1,4 +1,4 @@
-"""What is recorded about a VMService for a person, as Events of Kubernetes. Pure."""
+"""The Events of Kubernetes that we record about a VMService. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vmsvc_grpc.model.objects import Kind, StoredEndpoints, VirtualMachineServic
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.plan import Change, Verb
 
-# What Kubernetes' endpointslicemirroring-controller takes of a subset, by default.
+# How many addresses of a subset Kubernetes' endpointslicemirroring-controller takes by default.
 _MIRRORED_MAX = 1000
 
 
 class Notice(NamedTuple):
-    """One Event to record. `action` is what was done or tried, `note` a sentence."""
+    """An Event to record. `action` is what was done or tried, `note` a sentence."""
 
     warning: bool
     action: str
@@ -23,7 +23,7 @@ class Notice(NamedTuple):
 
 
 OnNotice = Callable[[VirtualMachineService, Notice], None]
-"""Told of each notice once. Must not wait."""
+"""Called once for each notice. Must not wait."""
 
 
 def of_change(change: Change) -> Notice | None:

@@ -1,4 +1,4 @@
-"""The owner references of what is held for a VMService, and what is in its way. Pure."""
+"""The owner references of the objects held for a VMService, and objects in its way. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmsvc_grpc.reconciler.held import Child, Failure, HeldObjects
 
 
 def without(observed: HeldObjects, ours: Callable[[ObjectMeta], bool]) -> HeldObjects:
-    """What is held but for the children that are ours, as a rule of `model.ownership` has it."""
+    """The objects held, without the children that are ours by a rule of `model.ownership`."""
     service, endpoints = observed.service, observed.endpoints
     return replace(
         observed,
@@ -29,7 +29,7 @@ def without(observed: HeldObjects, ours: Callable[[ObjectMeta], bool]) -> HeldOb
 
 
 def service_in_the_way(stored: StoredService | None, uid: str) -> Failure | None:
-    """Why the Service stays as it is: it is not for the VMService of `uid`."""
+    """Why the VMService of `uid` may not write the Service; None if it may."""
     found = obstacle(stored, uid) if stored else None
     if stored is None or found is None:
         return None
@@ -47,7 +47,7 @@ def service_in_the_way(stored: StoredService | None, uid: str) -> Failure | None
 
 
 def endpoints_in_the_way(stored: StoredEndpoints | None, uid: str) -> Failure | None:
-    """Why the Endpoints stay as they are: they are not for the VMService of `uid`."""
+    """Why the VMService of `uid` may not write the Endpoints; None if it may."""
     found = obstacle(stored, uid) if stored else None
     if stored is None or found is None:
         return None
@@ -68,10 +68,10 @@ def _controller(child: Child) -> str:
 
 
 def owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
-    """The owner references that are there, in their order, with ours as it should be.
+    """The owner references of the child, in their order, with ours as it should be.
 
-    Ours takes the place of any to a VMService of the name. What has no uid refers to
-    nothing; an API server admits none, but somebody may cut a file short.
+    Ours replaces any to a VMService of the name. A reference without uid refers to nothing; an API
+    server admits none, but a file may have been cut short.
     """
     kept = [
         ours if owner.uid == ours.uid or is_of_namesake(owner, child.meta) else owner
@@ -86,8 +86,8 @@ def owner_of(
 ) -> OwnerReference:
     """The reference to the VMService, by the newest version.
 
-    That may be one that we do not know: a VM Operator that is newer than we are puts its
-    own into every reference, and would do so again after each of our writes.
+    The version may be one that we do not know: a newer VM Operator puts its own into every
+    reference, and would do so again after each of our writes.
     """
     uid = vmservice.meta.uid
     written = (

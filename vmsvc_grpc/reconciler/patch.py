@@ -1,4 +1,4 @@
-"""JSON merge patches (RFC 7386) of what is written. Pure."""
+"""JSON merge patches (RFC 7386) of the objects that we write. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ PatchPath = tuple[str, ...]
 
 
 def merge_patch(before: Held, after: Held) -> Untyped:
-    """What to send so that `before` becomes `after`: the fields that differ, and no others.
+    """The patch that turns `before` into `after`: the fields that differ, and no others.
 
-    Whatever else the stored object holds stays. Lists are replaced whole; what is in
-    `before` alone is null. Only fields that differ are rendered: O(what differs), but for
-    the comparison.
+    Other fields of the stored object stay. Lists are replaced whole; a field only in `before`
+    becomes null. Only fields that differ are rendered: O(what differs), beside the comparison.
     """
     patch: Untyped = {}
     for field in fields_of(after):
@@ -28,6 +27,6 @@ def merge_patch(before: Held, after: Held) -> Untyped:
 
 
 def _merged(before: Untyped, after: Untyped) -> Untyped:
-    """The same for one mapping: a null for each key that goes, and what is new or other."""
+    """The patch of one mapping: null for each key that goes, and all new or changed values."""
     gone = {key: None for key in before if key not in after}
     return {**gone, **{k: v for k, v in after.items() if k not in before or before[k] != v}}

@@ -1,4 +1,4 @@
-"""The changes that lead from what is held to what should be. Pure."""
+"""The changes that lead from the objects held to those desired. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Change:
 
     @property
     def object(self) -> Held:
-        """The object as it should be; as it was, if it should not be."""
+        """The object after the change; the one before, if it is a deletion."""
         object_ = self.after or self.before
         assert object_ is not None
         return object_
@@ -72,9 +72,9 @@ class Change:
 def plan(desired: HeldObjects, observed: HeldObjects) -> tuple[Change, ...]:
     """The changes, in the order in which they are to be made; none if all is as it should be.
 
-    The finalizer comes before the first of the objects, and goes after the last; what the
-    VMService says of them comes at the end. O(endpoints), and O(endpoints log endpoints)
-    where their order differs.
+    The finalizer is added before the first object, and removed after the last; the status of the
+    VMService comes at the end. O(endpoints), and O(endpoints log endpoints) where their order
+    differs.
     """
     children = _of_children(desired, observed)
     held, wanted = observed.vmservice, desired.vmservice
@@ -89,10 +89,10 @@ def plan(desired: HeldObjects, observed: HeldObjects) -> tuple[Change, ...]:
 
 
 def _of_children(desired: HeldObjects, observed: HeldObjects) -> tuple[Change, ...]:
-    """Deletions first, and the Service's last of them; otherwise the Service first.
+    """Deletions first, the Service's last among them; then writes, the Service's first.
 
-    So nothing points to addresses that are no longer looked after, and Endpoints find the
-    marks that they take from the Service. Slices come before the Endpoints, and surplus
+    So nothing points to addresses that nobody keeps up to date, and the Service has the labels and
+    annotations that Endpoints take from it. Slices come before the Endpoints, and surplus
     ones go after them: an endpoint is briefly in two, never missing.
     """
     service = tuple(_changes(desired.service, observed.service))
@@ -127,7 +127,7 @@ def _writes(changes: tuple[Change, ...]) -> tuple[Change, ...]:
 
 def _changes(wanted: _Dependent | None, held: _Dependent | None) -> Iterator[Change]:
     if held is not None and (wanted is None or wanted.meta.uid != held.meta.uid):
-        # One with finalizers stays for a while after its deletion; a new one must wait.
+        # An object with finalizers stays for a while after its deletion; a new one must wait.
         if held.meta.deleting:
             return
         yield Change(held, None)
@@ -150,7 +150,7 @@ def same(one: _Dependent, other: _Dependent | None) -> bool:
 
 
 def _unordered(subsets: Iterable[Subset]) -> Counter[tuple[Hashable, ...]]:
-    """How often there is each subset, whatever the order in it."""
+    """How often each subset occurs, whatever the order in it."""
     return Counter(
         (_counted(s.addresses), _counted(s.not_ready_addresses), _counted(s.ports)) for s in subsets
     )

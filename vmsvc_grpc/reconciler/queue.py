@@ -1,4 +1,4 @@
-"""Which service is worked on next, and when; and how fast may be written. Pure.
+"""Which service is worked on next, and when; and the rate of writes. Pure.
 
 Time is an argument: seconds of a clock that never goes back. A queue holds each key at
 most once, so it is bounded by the number of services.
@@ -19,10 +19,11 @@ _ROUNDING = 1e-3
 
 
 class Queue:
-    """Keys that want work, each at most once, at most once in work, in the order of their time.
+    """Keys that need work, in the order of their time; each at most once.
 
-    A key that comes while it is in work is worked on again afterwards. One that failed backs
-    off. One that wrote waits for `cooldown_s`, so that a burst of changes becomes few writes.
+    A key that is added while it is in work is worked on again afterwards. After a failure a key
+    backs off; after a write it waits for `cooldown_s`, so that a burst of changes becomes few
+    writes.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Queue:
         self._cooling: dict[Key, float] = {}
 
     def __len__(self) -> int:
-        """How many keys want work, those in work not counted unless they want it again."""
+        """How many keys need work; one in work counts only if it was added again."""
         return len(self._due) + len(self._again)
 
     @property
@@ -56,19 +57,19 @@ class Queue:
         return len(self._working)
 
     def add(self, key: Key, now: float) -> None:
-        """The key wants work: as soon as it has cooled down, even if it was backing off."""
+        """The key needs work: once it has cooled down, even if it was backing off."""
         if key in self._working:
             self._again.add(key)
         else:
             self._schedule(key, max(now, self._cooling.get(key, now)))
 
     def later(self, key: Key, due: float) -> None:
-        """The key, which is not in work, wants work at that time, if not before."""
+        """The key, which is not in work, needs work at that time at the latest."""
         assert key not in self._working, "its next turn is decided at the end of this one"
         self._schedule(key, due)
 
     def take(self, now: float) -> Key | None:
-        """A key whose time has come, which is in work from now on; None if there is none."""
+        """The next key that is due, in work from now on; None if there is none."""
         self._forget_cooled(now)
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
@@ -79,27 +80,27 @@ class Queue:
         return None
 
     def next_due(self) -> float | None:
-        """When `take` next gives a key; None if no key waits."""
+        """When `take` will next return a key; None if no key waits."""
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def succeeded(self, key: Key, now: float, *, wrote: bool) -> None:
-        """The work on a key that was taken is done, and its failures are forgotten."""
+        """Work on a taken key is done; its failures are forgotten."""
         self._failures.pop(key, None)
         if wrote:
             self._cool(key, now)
         self._finish(key, now)
 
     def failed(self, key: Key, now: float, *, at_least_s: float = 0.0) -> None:
-        """The work on a key that was taken failed: it is due again after its back-off."""
+        """Work on a taken key failed: it is due again after its back-off."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self._cool(key, now)
         self._finish(key, now)
         self._schedule(key, now + max(at_least_s, self._backoff.delay_s(failures, self._random())))
 
     def abandoned(self, key: Key, now: float) -> None:
-        """The work on a key that was taken was broken off: it is due again."""
+        """Work on a taken key was broken off: it is due again at once."""
         self._again.add(key)
         self._finish(key, now)
 
@@ -110,7 +111,7 @@ class Queue:
             self.add(key, now)
 
     def _schedule(self, key: Key, due: float) -> None:
-        """Have the key due then, or when it is due already, if that is earlier."""
+        """Make the key due at that time, unless it is due earlier."""
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             self._added += 1

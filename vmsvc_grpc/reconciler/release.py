@@ -1,7 +1,7 @@
-"""Takes our finalizer off, for an uninstall where nobody else would.
+"""Removes our finalizer, for an uninstall where nobody else would.
 
-While a replica of ours writes, it would put the finalizer on again. So whoever asks for this
-can first ask who holds our Lease, and whether it is still renewed.
+A replica of ours that writes would add the finalizer again. So the caller can first ask who holds
+our Lease, and whether it is still renewed.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Finalized(NamedTuple):
 
 
 class LeaseHolder(NamedTuple):
-    """A Lease of ours that names somebody, and what it says."""
+    """A Lease of ours that names a holder, and its record."""
 
     lease: Key
     record: LeaseRecord
 
     @property
     def holder(self) -> str:
-        """Whom it names, safe to print: whoever may write a Lease chooses the name."""
+        """The name of the holder, safe to print: anybody who may write a Lease chooses it."""
         return escaped(self.record.holder, VALUE_CHARACTERS_MAX)
 
 
 class Release:
-    """What an uninstall asks for, on one API server. Every method raises ApiServerError."""
+    """The requests of an uninstall to one API server. Every method raises ApiServerError."""
 
     def __init__(self, api: ApiServer, namespaces: Sequence[str] = ()) -> None:
         """`namespaces` are those to look at; none: all."""
@@ -71,10 +71,10 @@ class Release:
         return found
 
     async def let_go(self, one: Finalized) -> bool:
-        """Take the finalizer off one of `finalized`; whether there was one left to take.
+        """Remove the finalizer from one of `finalized`; whether it was still there.
 
-        Whatever else is changed meanwhile stays. May be asked for again, also after an error:
-        one of a conflict means that it was changed each time, over and over.
+        Concurrent changes by others stay. May be called again, also after an error; a conflict
+        means that somebody else changed the object at every attempt.
         """
         path = resource_path(_KIND, self._version, one.key.namespace, one.key.name)
         tries = 0
@@ -101,9 +101,9 @@ class Release:
                 return True
 
     async def holders(self, lease: str, namespace: str = "") -> list[LeaseHolder]:
-        """Who holds the Lease of that name, or one for certain namespaces, called after it.
+        """The holders of that Lease, and of those for certain namespaces named after it.
 
-        In one namespace, or in all: from outside the cluster nobody knows where ours is.
+        In one namespace, or in all: from outside the cluster it is not known where ours is.
         """
         found: list[LeaseHolder] = []
         async for raw in _pages(self._api, leases_path(namespace)):
@@ -114,9 +114,10 @@ class Release:
         return found
 
     async def renewing(self, holders: Sequence[LeaseHolder]) -> list[LeaseHolder]:
-        """Those that are heard of again. Waits for as long as the longest Lease lasts.
+        """Those that renew their Lease. Waits for as long as the longest Lease lasts.
 
-        No clocks are compared: a Lease that stays as it is for its whole duration is nobody's.
+        No clocks are compared: a Lease that does not change for its whole duration has no live
+        holder.
         """
         await asyncio.sleep(longest_s(holders))
         alive: list[LeaseHolder] = []
@@ -127,7 +128,7 @@ class Release:
         return alive
 
     async def _read(self, path: str) -> Finalized | None:
-        """What a VMService says now; None if it is gone, or has no finalizer of ours any more."""
+        """A VMService as it is now; None if it is gone, or has lost our finalizer."""
         try:
             return _finalized(_decode_one(await self._api.request("GET", path)).metadata)
         except ApiServerError as error:
@@ -137,10 +138,10 @@ class Release:
 
 
 def longest_s(holders: Sequence[LeaseHolder]) -> float:
-    """How long it takes to know whether one of them is alive, at most a minute.
+    """How long to wait to know whether one of them is alive: at most a minute.
 
-    No holder of ours writes a shorter duration than the shortest, so it is somebody else's
-    word, and says nothing of how often the holder renews the Lease.
+    No holder of ours writes less than the shortest duration; so a shorter one is an edit, and does
+    not say how often the holder renews the Lease.
     """
     longest_s = max((_silence_s(held.record.duration_s) for held in holders), default=0.0)
     return min(LEASE_DURATION_MAX_S, longest_s)

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from vmsvc_grpc.reconciler.copying import Copying
 
 NSX_T_LB = "nsx-t-lb"
-"""The load balancer provider that wants marks of its own on a Service."""
+"""The load balancer provider that wants labels and annotations of its own on a Service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What is held beside Service and Endpoints, for whom, and with which marks.
+    """Which objects are held, and with which labels and annotations.
 
-    `load_balancer_provider` is whose marks are put on Services, none if empty. With
+    `load_balancer_provider` says whose labels and annotations Services get; none if empty. With
     `direct_slices`, EndpointSlices are held, and the Endpoints are marked not to be
-    mirrored to others. `vmservices_held`: finalizers and status of VMServices are written,
-    too, as on an API server; there they are read by the newest version that is served.
+    mirrored to others. `vmservices_held`: finalizers and status of VMServices are written too, as
+    on an API server, where VMServices are read in the newest version served.
     """
 
     copying: Copying = field(default_factory=Copying)

@@ -25,7 +25,7 @@ EXTERNAL_TRAFFIC_POLICY = (
 )
 HEALTH_CHECK_NODE_PORT = "virtualmachineservice.vmoperator.vmware.com/service.healthCheckNodePort"
 
-# They leave the Service when they leave the VMService; other keys that leave it stay.
+# Removed from the Service when removed from the VMService; other keys stay.
 _MANAGED_ANNOTATIONS = (EXTERNAL_TRAFFIC_POLICY, HEALTH_CHECK_NODE_PORT)
 
 _NSX_PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
@@ -36,7 +36,7 @@ _NSX_LABELS = frozenset({_NSX_PROXY_LABEL})
 _NSX_ANNOTATIONS = frozenset({_NSX_HEALTH_CHECK_ANNOTATION, _NSX_HOSTNAME_ANNOTATION})
 
 SKIP_MIRROR_LABEL = "endpointslice.kubernetes.io/skip-mirror"
-"""On Endpoints: Kubernetes does not mirror them to EndpointSlices."""
+"""On Endpoints: keeps Kubernetes from mirroring them to EndpointSlices."""
 
 _SLICES_ANNOTATION = "vmsvc-grpc/endpoint-slices"
 _DIRECT = "direct"
@@ -53,7 +53,7 @@ def service_of(
     owner: OwnerReference,
     rules: Rules,
 ) -> StoredService:
-    """The Service, from what is stored: what is not ours stays as it is there."""
+    """The Service as it should be, from the stored one: others' fields stay."""
     base = stored or StoredService(meta=ObjectMeta(key=vmservice.key, uid=""))
     balanced = spec.type is ServiceType.LOAD_BALANCER
     labels, annotations = provider_marks(vmservice, spec, rules)
@@ -70,7 +70,7 @@ def service_of(
         type=spec.type.value,
         selector={},
         ports=_ports(spec, base, balanced=balanced),
-        # It can be chosen only at creation; later, the stored one stays.
+        # It can be chosen only at creation; afterwards the stored one stays.
         cluster_ip=base.cluster_ip if stored else spec.cluster_ip,
         ip_families=_families(spec, base.ip_families, family_policy),
         ip_family_policy=family_policy,
@@ -79,16 +79,16 @@ def service_of(
         load_balancer_class=base.load_balancer_class if balanced else "",
         allocate_load_balancer_node_ports=False if balanced else None,
         external_traffic_policy=policy,
-        # VM Operator copies one to a type that has no use for it, where it does no harm.
+        # VM Operator copies it even to a type that does not use it, where it does no harm.
         external_name="" if base.type == _EXTERNAL_NAME else base.external_name,
-        # The API server chooses it, where the policy is Local.
+        # If the policy is Local, the API server chooses it.
         health_check_node_port=base.health_check_node_port if policy == _LOCAL else 0,
         ingress=base.ingress if balanced else (),
     )
 
 
 def _ports(spec: ServiceSpec, base: StoredService, *, balanced: bool) -> tuple[StoredPort, ...]:
-    """The ports. Node ports are never asked for; taking one away would only get another."""
+    """The ports. We never ask for node ports, nor remove one: we would only get another."""
     node_ports = {port.name: port.node_port for port in base.ports} if balanced else {}
     return tuple(
         StoredPort(p.name, p.protocol, p.port, p.target_port, node_ports.get(p.name, 0))
@@ -97,14 +97,14 @@ def _ports(spec: ServiceSpec, base: StoredService, *, balanced: bool) -> tuple[S
 
 
 def _source_ranges(spec: ServiceSpec, base: StoredService) -> tuple[str, ...]:
-    """The ranges as given; those stored, if they differ in the blanks around them alone."""
+    """The ranges as given; the stored ones, if only the blanks around them differ."""
     given, stored = spec.load_balancer_source_ranges, base.load_balancer_source_ranges
     as_stored = [text.strip() for text in given] == [text.strip() for text in stored]
     return stored if as_stored else given
 
 
 def _families(spec: ServiceSpec, stored: tuple[str, ...], policy: str) -> tuple[str, ...]:
-    """The families asked for, with the second one that the API server adds to the first."""
+    """The families asked for, and the second one if the API server has added it."""
     asked = tuple(family.value for family in spec.ip_families)
     single = policy == IPFamilyPolicy.SINGLE_STACK.value
     if not asked:
@@ -119,7 +119,7 @@ def _traffic_policy(
     if balanced:
         wanted = vmservice.meta.annotations.get(EXTERNAL_TRAFFIC_POLICY)
         return _LOCAL if wanted == _LOCAL else _CLUSTER
-    # One with external IPs, somebody else's doing, is given a policy by the API server.
+    # The API server gives a Service with external IPs, which others set, a policy.
     of_cluster_ip = base.type == ServiceType.CLUSTER_IP.value
     return base.external_traffic_policy if of_cluster_ip else ""
 
@@ -127,7 +127,7 @@ def _traffic_policy(
 def provider_marks(
     vmservice: VirtualMachineService, spec: ServiceSpec, rules: Rules
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Labels and annotations that a provider asks for, on the Service and on the VMService."""
+    """The labels and annotations that a provider wants on the Service and on the VMService."""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     asked = vmservice.meta.annotations
@@ -178,10 +178,10 @@ def _annotations(
 def _with_others(
     wanted: dict[str, str], base: StoredService, stored: Mapping[str, str], keys: Iterable[str]
 ) -> dict[str, str]:
-    """The same with these keys as they are stored: another writer's, who has that provider.
+    """The same, but with these keys as stored: another writer with that provider sets them.
 
-    That writer puts them on the VMService, too, and takes them off the Service alone. On a
-    new Service there are those of the VMService.
+    That writer sets them on the VMService too, and removes them from the Service only. A new
+    Service has those of the VMService.
     """
     if not base.meta.uid:
         return wanted
@@ -192,7 +192,7 @@ def _with_others(
 def marked(service: StoredService) -> StoredService:
     """The Service with the label that keeps Kubernetes from mirroring its Endpoints.
 
-    They take their labels from it. The annotation shows later that the label is ours.
+    Endpoints take their labels from it. The annotation shows later that the label is ours.
     """
     meta = service.meta
     return replace(
@@ -208,14 +208,14 @@ def marked(service: StoredService) -> StoredService:
 def mirrored(
     vmservice: VirtualMachineService, service: StoredService, rules: Rules
 ) -> StoredService:
-    """The Service without that label, unless somebody else has put it there."""
+    """The Service without that label, unless somebody else has set it."""
     return replace(service, meta=_unmarked(vmservice, service.meta, rules))
 
 
 def freed(
     vmservice: VirtualMachineService, endpoints: StoredEndpoints | None, rules: Rules
 ) -> StoredEndpoints | None:
-    """Endpoints that are the user's now, without the marks that the Service gave them."""
+    """Endpoints that are the user's now, without the labels and annotations of the Service."""
     if endpoints is None or not is_controlled_by(endpoints.meta, vmservice.meta.uid):
         return endpoints
     return replace(endpoints, meta=_unmarked(vmservice, endpoints.meta, rules))

@@ -29,7 +29,7 @@ from vmsvc_grpc.model.objects import (
 )
 
 ENDPOINTS_MAX = 100
-"""How many endpoints a slice holds: what Kubernetes puts in one, too."""
+"""How many endpoints a slice holds at most, as with Kubernetes."""
 
 # A VM that is being deleted is no endpoint, so none is ever terminating.
 _READY = SliceConditions(ready=True, serving=True, terminating=False)
@@ -53,15 +53,15 @@ def slices(
     headless: bool,
     taken: Collection[str] = (),
 ) -> tuple[StoredEndpointSlice, ...]:
-    """The slices that should be held, sorted by name: those observed, changed where need be.
+    """The slices that should be held, sorted by name: the observed ones, changed where necessary.
 
-    `owner` refers to the VMService, by the version that VMs are referred to as well.
-    Each holds at most 100 endpoints of one family. Each of `families`, the service's own,
-    has one, even an empty one: that there are no endpoints is worth saying. New ones have none of
-    the names in `taken`. A change of one endpoint changes at most two slices. O(endpoints).
+    `owner` refers to the VMService; its version is also that of references to VMs.
+    Each holds at most 100 endpoints of one family. Each of `families`, those of the service, has a
+    slice, even an empty one: it says that there are no endpoints. New slices avoid the names in
+    `taken`. A change of one endpoint changes at most two slices. O(endpoints).
     """
     wanted = _by_id(service, owner.api_version, endpoints)
-    # An address type cannot be changed, so a slice of another type keeps its name from ours.
+    # An address type cannot be changed, so ours cannot have its name.
     taken = {*taken, *(slice_.key.name for slice_ in observed)}
     held: _SlicesByName = {}
     for family in IPFamily:
@@ -100,7 +100,7 @@ def _of_family(
     """The slices of one family, by name; at least one."""
     held, waiting = _kept(endpoints, observed)
     for name, kept in held.items():
-        # It is written in any case; an empty one would be deleted.
+        # A slice that is written anyway may take more. An empty one would be deleted.
         if tuple(kept) != observed[name].endpoints or not kept:
             room = ENDPOINTS_MAX - len(kept)
             kept.extend(waiting[:room])
@@ -118,7 +118,7 @@ def _of_family(
 def _kept(
     endpoints: _EndpointsById, observed: _SlicesByName
 ) -> tuple[_EndpointsBySlice, list[SliceEndpoint]]:
-    """The endpoints that stay in the slices that they are in, in their order there; the rest."""
+    """The endpoints that stay in their slices, in their order there; and the other endpoints."""
     left = dict(endpoints)
     held: _EndpointsBySlice = {}
     for name, slice_ in sorted(observed.items()):
@@ -128,7 +128,7 @@ def _kept(
 
 
 def _ids(slice_: StoredEndpointSlice) -> list[EndpointId]:
-    """The ids of what a slice holds, whoever wrote it there."""
+    """The ids of the endpoints in a slice, whoever wrote them."""
     return [
         (e.addresses[0] if e.addresses else "", e.target_ref.uid if e.target_ref else "")
         for e in slice_.endpoints
@@ -136,7 +136,7 @@ def _ids(slice_: StoredEndpointSlice) -> list[EndpointId]:
 
 
 def _place(waiting: list[SliceEndpoint], held: _EndpointsBySlice, names: Iterator[str]) -> None:
-    """Put those that are in no slice into as few slices as can be."""
+    """Put the endpoints that are in no slice into as few slices as possible."""
     while len(waiting) >= ENDPOINTS_MAX:
         held[next(names)], waiting = waiting[:ENDPOINTS_MAX], waiting[ENDPOINTS_MAX:]
     if waiting:
@@ -157,7 +157,7 @@ def _slice(
     endpoints: tuple[SliceEndpoint, ...],
 ) -> StoredEndpointSlice:
     if observed is not None:
-        # One that is as it was is the same object, so that the plan need not look into it.
+        # An unchanged slice is the same object, so that the plan need not look into it.
         same = observed.endpoints == endpoints
         return observed if same else replace(observed, endpoints=endpoints)
     meta = ObjectMeta(key=key, uid="")
@@ -172,13 +172,13 @@ def _completed(
     *,
     headless: bool,
 ) -> StoredEndpointSlice:
-    """The slice with its ports and its marks; labels of others stay."""
+    """The slice with its ports, labels and annotations; others' labels stay."""
     labels = {
         **slice_.meta.labels,
         SERVICE_NAME_LABEL: service.name,
         MANAGED_BY_LABEL: MANAGED_BY,
     }
-    # kube-proxy need not look at the slices of a headless Service, and knows them by this.
+    # By this label kube-proxy knows the slices of a headless Service, which it ignores.
     labels.pop(_HEADLESS_LABEL, None)
     if headless:
         labels[_HEADLESS_LABEL] = ""

@@ -1,4 +1,4 @@
-"""Where objects are held, as the loop sees it: what makes a change, and how that may fail."""
+"""The store of objects, as the loop sees it: it makes changes, which may fail in these ways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChangeError(Exception):
     ) -> None:
         """`reason` is a word in camel case, `message` a sentence for the operator.
 
-        `passing`: nothing is wrong with the change, so the VMService need not report it.
+        `passing`: the failure is transient, so the VMService need not report it.
         It is tried again no sooner than in `retry_after_s`.
         """
         super().__init__(message)
@@ -31,7 +31,7 @@ class ChangeError(Exception):
 class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first.
     """The object is no longer what was observed: observe it again, and plan again.
 
-    `found` is what it is instead, if the store has looked.
+    `found` is the object that is there instead, if the store has looked.
     """
 
     def __init__(self, found: Held | None = None) -> None:
@@ -61,7 +61,7 @@ class Store(Protocol):
 
 
 class Witness(Protocol):
-    """What can be asked where objects are held, beside what is read of them all the time."""
+    """Questions to the store, beyond what the source reads all the time."""
 
     async def find(self, kind: Kind, key: Key) -> Held | None:
         """The object as it is held now, ours or not; None if there is none.
@@ -70,4 +70,4 @@ class Witness(Protocol):
         """
 
     async def other_writer(self, kind: Kind, key: Key, fields: Collection[PatchPath]) -> str:
-        """Who else wrote these fields of an object last; "" if that is not known."""
+        """The last other writer of these fields of an object; "" if that is not known."""

@@ -1,4 +1,4 @@
-"""What is reported, and to whom: failures to the process, warnings as Events; once each."""
+"""Reports each failure to the process, and each warning as an Event; once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.notice import Notice, OnNotice
 from vmsvc_grpc.reconciler.plan import Change
 
-# What differs each time that the same is refused, an id, a time or a port, has a digit.
+# Whatever differs between two refusals of the same (an id, a time, a port) has a digit.
 _TOKEN = re.compile(r"[\w.:-]+")
 
 # Of a VMService that is wrong throughout, the first flaws say enough.
 _WARNINGS_MAX = 10
 
 OnFailure = Callable[[Key, Failure | None], None]
-"""Called when the reason why a service's objects are not right changes; None once they are.
+"""Called when a service's failure changes; None once its objects are as they should be.
 
-What is wrong with the VMService itself is not among the reasons: the cache reports that.
+Problems of the VMService itself are not among these: the cache reports them.
 """
 
 
@@ -35,7 +35,7 @@ class Telling:
         self._failures: dict[Key, Failure] = {}
         # The generation of the VMService that a failure is about; 0 if there is none.
         self._generations: dict[Key, int] = {}
-        # Warnings that hold now, and have been recorded, of the VMService of a uid.
+        # The warnings that hold now and have been recorded, and the uid of their VMService.
         self._warned: dict[Key, tuple[str, frozenset[Notice]]] = {}
 
     @property
@@ -48,8 +48,8 @@ class Telling:
     ) -> Failure:
         """The failure; or what was reported last, if it is the same but for its numbers.
 
-        Who refuses may give each refusal an id, and it is refused at each try: that is one
-        failure, and not a new one each time. A VMService that was edited is another matter.
+        A refusal may have an id, which differs at each attempt: it is still one failure, and not a
+        new one each time. After an edit of the VMService it counts as new.
         """
         generation = vmservice.meta.generation if vmservice else 0
         last = self._failures.get(key)
@@ -60,7 +60,7 @@ class Telling:
         return failure
 
     def report(self, key: Key, failure: Failure | None) -> None:
-        """Why the objects of a service are not right now; None if they are."""
+        """Set a service's failure; None if its objects are as they should be."""
         if self._failures.get(key) == failure:
             return
         if failure:
@@ -78,7 +78,7 @@ class Telling:
         failures: Iterable[Failure],
         mirrored: StoredEndpoints | None,
     ) -> None:
-        """Warn of what is wrong now and was not at the last call.
+        """Record a warning for each failure that did not stand at the last call.
 
         `vmservice` is None if there is none any more; `mirrored` are the Endpoints that
         Kubernetes is to mirror.
@@ -98,7 +98,7 @@ class Telling:
                 self._on_notice(vmservice, warning)
 
     def made(self, vmservice: VirtualMachineService | None, change: Change) -> None:
-        """A change was made for a VMService, if there is one still."""
+        """Record a change that was made for a VMService, if that still exists."""
         recorded = notice.of_change(change)
         if vmservice is not None and recorded is not None:
             self._on_notice(vmservice, recorded)

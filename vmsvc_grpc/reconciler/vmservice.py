@@ -1,4 +1,4 @@
-"""What a VMService itself should say: its finalizer, a provider's marks, its status. Pure.
+"""What we write to a VMService: finalizer, a provider's labels and annotations, status. Pure.
 
 The rules are those of VM Operator's `virtualmachineservice_controller.go`, so that its
 controller and ours write the same. The condition `VirtualMachineServiceAccepted` is ours.
@@ -24,10 +24,10 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.service import provider_marks
 
 FINALIZER = "vmoperator.vmware.com/virtualmachineservice"
-"""VM Operator's own, so that either of us can let go of what the other has made."""
+"""VM Operator's own, so that either of us can delete what the other has made."""
 
 FORMER_FINALIZER = "virtualmachineservice.vmoperator.vmware.com"
-"""What VM Operator called it before; it is swapped where it is met."""
+"""VM Operator's former name for it; we replace it wherever we find it."""
 
 SERVICE_READY = "VirtualMachineServiceServiceReady"
 """The condition that mirrors the Service's `Ready`."""
@@ -54,7 +54,7 @@ def claimed(
 
 
 def released(vmservice: VirtualMachineService) -> VirtualMachineService:
-    """The VMService without our finalizer, by either name: nothing of it is left to delete."""
+    """The VMService without our finalizer, by either name, once no child is left to delete."""
     meta = vmservice.meta
     return replace(vmservice, meta=replace(meta, finalizers=without_ours(meta.finalizers)))
 
@@ -80,8 +80,8 @@ def reported(
     """The VMService with its status as it should be.
 
     `spec` is its last valid one; `service` is the stored Service, if it is its own;
-    `failures` say why its objects are not what it asks for; `now` is for a condition that
-    changes, as RFC 3339. What others say in its status stays.
+    `failures` say why its objects are not as it asks; `now` is the RFC 3339 time for a condition
+    that changes. Others' parts of its status stay.
     """
     ingress = vmservice.ingress
     if spec is not None and spec.type is not ServiceType.LOAD_BALANCER:
@@ -89,7 +89,7 @@ def reported(
     elif spec is not None and service is not None:
         ingress = service.ingress
     conditions = vmservice.conditions
-    if vmservice.api_version == NEWEST_API_VERSION:  # Only there is a place for them.
+    if vmservice.api_version == NEWEST_API_VERSION:  # Other versions have no place for them.
         if spec is not None and service is not None:
             conditions = _with(conditions, _service_ready(service), now)
         if (accepted := _accepted(vmservice, tuple(failures))) is not None:
@@ -120,7 +120,7 @@ def _service_ready(service: StoredService) -> Condition:
 
 
 def _accepted(vmservice: VirtualMachineService, failures: tuple[Failure, ...]) -> Condition | None:
-    """Our condition; None if there is nothing to report, and never was."""
+    """Our condition; None if there is no failure, and never was one."""
     generation = vmservice.meta.generation
     if failures:
         return Condition(
@@ -138,9 +138,9 @@ def _accepted(vmservice: VirtualMachineService, failures: tuple[Failure, ...]) -
 
 
 def _with(conditions: tuple[Condition, ...], wanted: Condition, now: str) -> tuple[Condition, ...]:
-    """The conditions with one as it should be, in VM Operator's order: by type.
+    """The conditions with `wanted` among them, in VM Operator's order: by type.
 
-    As they are if that one says so already. Its time is that of its status.
+    Unchanged if it is there already. Its time is when its status last changed.
     """
     held = next((c for c in conditions if c.type == wanted.type), None)
     same_status = held is not None and held.status == wanted.status and held.last_transition_time

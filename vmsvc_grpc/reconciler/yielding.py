@@ -1,9 +1,9 @@
-"""Two writers who disagree: which of our changes are made, and which we leave for now. Pure.
+"""Two writers who disagree: which of our changes to make, and which to leave for now. Pure.
 
-Somebody else may write what we write, and want it otherwise: VM Operator's controller with
-other settings, a policy engine, a person. Each would undo the other's work for ever. So
-what was changed back several times in a row is left as it is until we want something else,
-or a pause is over that grows at each vain attempt. Time is an argument: seconds of a clock.
+Somebody else may write the same fields, and want other values: VM Operator's controller with
+other settings, a policy engine, a person. Each would undo the other's work for ever. So after
+several changes back in a row we leave an object as it is, until we want something else or a pause
+is over, which grows with each vain attempt. Time is an argument: seconds of a clock.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vmsvc_grpc.reconciler.patch import PatchPath, merge_patch
 from vmsvc_grpc.reconciler.plan import Change
 
 _WHOLE_OBJECT: PatchPath = ()
-"""The object itself, in the place of a field: it was deleted, or made again."""
+"""Stands for the object itself among fields: it was deleted, or created again."""
 
-# At each write more are looked at than can have come since the write before.
+# At each write we look at more records than one write adds, so that none is kept for ever.
 _EXPIRED_AT_ONCE = 2
 
 
 class Target(NamedTuple):
-    """What a change is about. The status of a VMService is a thing of its own."""
+    """What a change is about. The status of a VMService counts as an object of its own."""
 
     kind: Kind
     key: Key
@@ -49,9 +49,9 @@ def _same_meta(before: Held, after: Held | None) -> bool:
 class Patience:
     """Bounds of a disagreement.
 
-    What was changed back `rounds_max` times in a row is left alone for `pause_first_s`,
-    which doubles at each vain attempt up to `pause_max_s`. What stayed as it was written
-    for `memory_s` before was not changed back: a person may edit it now and then.
+    An object that was changed back `rounds_max` times in a row is left alone for `pause_first_s`,
+    which doubles with each vain attempt, up to `pause_max_s`. A change after `memory_s` does not
+    count as a change back: a person may edit an object now and then.
 
     The disagreement is over once all stayed as written for `quiet_s`, and for twice as long
     as it ever stayed before it was changed back: a tool may come by every few minutes only.
@@ -66,11 +66,11 @@ class Patience:
 
 @dataclass(slots=True)
 class _Record:
-    """What was written last, and what became of it.
+    """Our last write to an object, and what became of it.
 
-    `answered` is how often in a row each field was written again after it had been changed back;
-    that an object is there at all counts as a field, `_WHOLE_OBJECT`. So what several hands do once
-    each (Kubernetes deletes the Endpoints of a Service that is deleted) is no disagreement.
+    `answered` counts, for each field, how many times in a row we wrote it again after it had been
+    changed back. The existence of the object counts as a field, `_WHOLE_OBJECT`. So several hands
+    that each act once (Kubernetes deletes the Endpoints of a deleted Service) are no disagreement.
 
     `pause_s` is 0 until we have yielded once; then `fields` are those in dispute, and
     `until` is when the next attempt may be made. `stayed_s` is the longest time for which all
@@ -92,14 +92,14 @@ class _Record:
         return self.pause_s > 0
 
     def end(self) -> None:
-        """The dispute is over; if it is changed back once more, it is on again."""
+        """End the dispute; the next change back begins it again."""
         self.pause_s, self.fields, self.writer = 0.0, frozenset(), None
         # A pause that they cut short by giving in is over, too: nobody would come back to it.
         self.until = self.at
 
 
 class Yielding:
-    """Notes what is written for each service, and says what is to be left alone."""
+    """Notes our writes for each service, and says which objects to leave alone."""
 
     def __init__(self, patience: Patience) -> None:
         """Nothing has been written yet."""
@@ -107,9 +107,9 @@ class Yielding:
         self._records: dict[Key, dict[Target, _Record]] = {}
 
     def allowed(self, service: Key, changes: Iterable[Change], now: float) -> list[Change]:
-        """Those of a service's planned changes that may be made now, in their order.
+        """The planned changes of a service that may be made now, in their order.
 
-        `changes` are all that are planned: what is not among them is as it should be.
+        `changes` are all planned changes: objects without one are as they should be.
         """
         records = self._records.get(service, {})
         changes = list(changes)
@@ -146,7 +146,7 @@ class Yielding:
         return now >= record.until
 
     def _tires(self, record: _Record, changed_back: frozenset[PatchPath]) -> bool:
-        """Whether one of these fields has now been changed back as often as is borne."""
+        """Whether one of these fields has been changed back too often."""
         most = max((record.answered[path] for path in changed_back), default=0)
         return record.disputed or most + 1 >= self._patience.rounds_max
 
@@ -168,19 +168,19 @@ class Yielding:
         records[about] = record
 
     def undecided(self, service: Key) -> Iterator[tuple[Target, frozenset[PatchPath]]]:
-        """Objects in dispute of which nobody has found out yet who else writes them."""
+        """Objects in dispute whose other writer is still to be found out."""
         for about, record in self._records.get(service, {}).items():
             if record.disputed and record.writer is None:
                 yield about, record.fields
 
     def found(self, service: Key, about: Target, writer: str) -> None:
-        """Who else writes an object in dispute; "" if that cannot be told."""
+        """Set the other writer of an object in dispute; "" if nobody can know."""
         record = self._records.get(service, {}).get(about)
         if record is not None:
             record.writer = writer
 
     def failures(self, service: Key) -> tuple[Failure, ...]:
-        """A failure for each object in dispute; it lasts until all has been quiet for a while."""
+        """A failure for each object in dispute, until it has been quiet for a while."""
         return tuple(
             _failure(about, record, self._patience.rounds_max)
             for about, record in self._records.get(service, {}).items()
@@ -188,7 +188,7 @@ class Yielding:
         )
 
     def due(self, service: Key, now: float) -> float | None:
-        """When a service is to be looked at again, even if nothing happens to it."""
+        """When to look at a service again, even if nothing happens to it."""
         times = [
             record.until if record.quiet_since is None else self._over(record, record.quiet_since)
             for record in self._records.get(service, {}).values()
@@ -197,12 +197,12 @@ class Yielding:
         return max(now, min(times)) if times else None
 
     def _over(self, record: _Record, quiet_since: float) -> float:
-        """When a dispute is over if all stays as it has been since then."""
+        """When a dispute will be over, if nothing changes."""
         quiet_s = max(self._patience.quiet_s, 2 * record.stayed_s)
         return quiet_since + min(quiet_s, self._patience.memory_s)
 
     def _expire(self, now: float) -> None:
-        """Drop what was written long ago and stayed: a few services each time, in turns."""
+        """Forget old writes that stayed: a few services at each call, in turn."""
         for service in list(islice(self._records, _EXPIRED_AT_ONCE)):
             records = self._records.pop(service)
             kept = {
@@ -214,7 +214,7 @@ class Yielding:
                 self._records[service] = kept
 
     def __len__(self) -> int:
-        """Of how many services something is noted."""
+        """How many services have a record."""
         return len(self._records)
 
 
@@ -229,7 +229,7 @@ def _failure(about: Target, record: _Record, rounds: int) -> Failure:
 
 
 def _changed_back(wrote: Held | None, change: Change) -> frozenset[PatchPath] | None:
-    """The fields that are to say again what we last wrote; None if our own result has changed."""
+    """The fields that we would write again as before; None if we now want something else."""
     wanted = change.after
     if wrote is None or wanted is None:
         return frozenset((_WHOLE_OBJECT,)) if wrote is wanted else None
