@@ -134,6 +134,8 @@ _LIMITS = {
     "xds_resources_max": "names of one type that an xDS stream may ask for; others name nothing",
     "message_bytes_max": "bytes of one request, at most",
     "one_name_bytes_max": "bytes of one request to a method that names one thing, at most",
+    "request_fields_max": "fields of one request, those of the messages in it too, at most",
+    "taking_in_bytes_max": "bytes of large requests of all clients while they are read, at most",
     "upload_bytes_max": "bytes of unfinished requests of all clients, at most (http2 only)",
     "request_s": "seconds that a client may take to send the one request of a call (http2 only)",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",

@@ -105,11 +105,11 @@ class Toy:
         return sum(len(connection._unread) for connection in self.transport.connections)
 
     def methods(self) -> Iterator[Method]:
-        yield UnaryMethod(ECHO, lambda request, _: request, RequestBound.MANY_NAMES)
-        yield UnaryMethod(LARGE, self._large, RequestBound.ONE_NAME)
+        yield UnaryMethod(ECHO, lambda request, _: request, RequestBound.MANY_NAMES, {})
+        yield UnaryMethod(LARGE, self._large, RequestBound.ONE_NAME, {})
         for path in (WATCH, BOTH):
             yield StreamMethod(
-                path, self._open, RequestBound.MANY_NAMES, client_streaming=path == BOTH
+                path, self._open, RequestBound.MANY_NAMES, {}, client_streaming=path == BOTH
             )
 
     def _large(self, _request: bytes, _call: Call) -> bytes:
@@ -240,7 +240,7 @@ async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
     """The toy on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
     toy = Toy(limits or Limits())
-    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts)
+    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
     toy.transport = transport = Http2(sessions, toy.limits)
     transport.serve(toy.methods())
     toy.port = transport.bind("127.0.0.1:0")

@@ -79,9 +79,9 @@ class Toy:
 
     def methods(self) -> list[Method]:
         return [
-            UnaryMethod(UNARY, self._unary, RequestBound.MANY_NAMES),
-            StreamMethod(SERVER, self.opened, RequestBound.MANY_NAMES, client_streaming=False),
-            StreamMethod(BOTH, self.opened, RequestBound.MANY_NAMES, client_streaming=True),
+            UnaryMethod(UNARY, self._unary, RequestBound.MANY_NAMES, {}),
+            StreamMethod(SERVER, self.opened, RequestBound.MANY_NAMES, {}, client_streaming=False),
+            StreamMethod(BOTH, self.opened, RequestBound.MANY_NAMES, {}, client_streaming=True),
         ]
 
     def _unary(self, request: bytes, call: Call) -> bytes:
@@ -117,7 +117,7 @@ async def running(toy: Toy) -> AsyncIterator[Running]:
     """The transport on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
     counts, limits = ServerCounts(), Limits()
-    transport = make_transport(Sessions(Admission(limits, counts), counts), limits)
+    transport = make_transport(Sessions(Admission(limits, counts), counts, limits), limits)
     transport.serve(toy.methods())
     port = transport.bind("127.0.0.1:0")
     await transport.start()

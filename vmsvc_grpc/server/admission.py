@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from vmsvc_grpc.server.call import Code, RequestBound, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.fields import Shape, counted
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -57,6 +59,24 @@ class Admission:
         """Raise RpcError (RESOURCE_EXHAUSTED) if a request is too large to be read."""
         self.check_length(bound, len(request))
         self._counts.request_bytes += len(request)
+
+    def check_fields(self, shape: Shape, request: bytes) -> Iterator[None]:
+        """Raise RpcError (RESOURCE_EXHAUSTED) if a request has too many fields to be read.
+
+        It stops at each step of some ms, so that others have their turn.
+        """
+        most = self._limits.request_fields_max
+        if len(request) <= most:
+            return
+        for fields in counted(request, shape):
+            if fields > most:
+                raise RpcError(
+                    Code.RESOURCE_EXHAUSTED,
+                    f"the request has more than {most} fields, which is the server's limit "
+                    "(request_fields_max)",
+                    limit="request_fields_max",
+                )
+            yield
 
     def check_length(self, bound: RequestBound, length: int) -> None:
         """The same of a request that has not come yet, of `length` bytes."""

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 
+from vmsvc_grpc.server.fields import Shape
+
 
 class Code(IntEnum):
     """Status codes of gRPC; numbers are those of google.rpc.Code."""
@@ -149,19 +151,21 @@ class RequestBound(Enum):
 class UnaryMethod:
     """A method with one request and one response. `path` is `/package.Service/Method`.
 
-    `handle` is given no request that is larger than `bound` allows.
+    `handle` is given no request that is larger than `bound` allows, nor one with more fields than
+    any may have; `request` is the shape by which those are counted.
     """
 
     path: str
     handle: Callable[[bytes, Call], bytes]
     bound: RequestBound
+    request: Shape
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    Its streams are given no request that is larger than `bound` allows. A client that takes
+    Its streams are given no request that a unary method would not be given. A client that takes
     in nothing for `write_s`, while there is something to send, is ended; None lets it take
     its time.
     """
@@ -169,6 +173,7 @@ class StreamMethod:
     path: str
     open: Callable[[Call, Wake], Stream]
     bound: RequestBound
+    request: Shape
     client_streaming: bool
     write_s: float | None = None
 

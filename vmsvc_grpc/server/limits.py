@@ -48,6 +48,15 @@ class Limits:
     one_name_bytes_max: int = 64 * 1024
     """The largest request of a method that names one thing; most are below 100 bytes."""
 
+    request_fields_max: int = 250_000
+    """Fields of a request, those of the messages in it too: reading so many takes some 20 ms, and
+    25 MB at most. A client of xDS that resumes has four for each resource that it holds, of some
+    17 bytes each: as many as fit in `message_bytes_max`."""
+
+    taking_in_bytes_max: int = 256 * 1024 * 1024
+    """What is kept of large requests while they are taken in, of all clients; of one, a quarter:
+    180 Envoys with the endpoints of 10,000 services that connect at once."""
+
     upload_bytes_max: int = 64 * 1024 * 1024
     """What is kept of requests that have not come whole, of all clients; of one, a quarter."""
 

@@ -23,6 +23,7 @@ from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.explain import Remarks, no_remarks
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
+from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.introspection import channelz, health, reflection
 from vmsvc_grpc.server.introspection.reflection import Reflection
@@ -101,7 +102,7 @@ class Server:
             raise ListenError(
                 f"cannot listen on {self._address!r}: write it as host:port, as in 127.0.0.1:50051"
             )
-        sessions = Sessions(self._admission, self.counts)
+        sessions = Sessions(self._admission, self.counts, self._limits)
         transport = self._transport = self._make_transport(sessions, self._limits)
         transport.serve((*self._methods(), *channelz.methods(transport.channelz)))
         try:
@@ -145,6 +146,7 @@ class Server:
                 f"/{lookup.SERVICE}/WatchEndpoints",
                 self._watch,
                 RequestBound.MANY_NAMES,
+                shape_of(endpoint_service_pb2.WatchEndpointsRequest.DESCRIPTOR),
                 client_streaming=False,
             ),
             *self._xds.methods(),

@@ -9,6 +9,7 @@ happened and does what it is told.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from google.rpc import status_pb2
@@ -29,6 +30,8 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.kept import KeptBytes
+from vmsvc_grpc.server.limits import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +55,9 @@ class Status(NamedTuple):
 
 OK = Status(Code.OK)
 
+# A request that is larger is taken in in slices, and counts for its client until it has been.
+_SMALL_BYTES = 64 * 1024
+
 _NO_METHOD = Status(Code.UNIMPLEMENTED, "this server has no such method")
 _UNKNOWN_PATH = "(unknown)"  # One for all: clients could think up any number of them.
 
@@ -59,8 +65,11 @@ _UNKNOWN_PATH = "(unknown)"  # One for all: clients could think up any number of
 class Sessions:
     """Begins the calls of one server, by whatever transport they come."""
 
-    def __init__(self, admission: Admission, counts: ServerCounts) -> None:
+    def __init__(self, admission: Admission, counts: ServerCounts, limits: Limits) -> None:
         """`counts` are of calls that have ended; `admission` decides which may begin."""
+        self.taking_in = KeptBytes(
+            "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
+        )
         self._admission = admission
         self._counts = counts
 
@@ -69,6 +78,8 @@ class Sessions:
         try:
             self._admission.check(method.path)
             self._admission.check_request(method.bound, request)
+            for _ in self._admission.check_fields(method.request, request):
+                pass
             answer = method.handle(request, call)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             return self.refuse(method.path, error)
@@ -112,6 +123,10 @@ class Sessions:
         """Raise RpcError if a request of a stream is not to be read."""
         self._admission.check_request(method.bound, request)
 
+    def check_fields(self, method: StreamMethod, request: bytes) -> Iterator[None]:
+        """The same of its fields, step by step, with turns for others in between."""
+        return self._admission.check_fields(method.request, request)
+
     def ending_of(self, path: str, error: Exception) -> RpcError:
         """How a call of `path` ends that `error` came out of; counted, if it is a refusal."""
         if not isinstance(error, RpcError):
@@ -140,7 +155,10 @@ class Session:
         "_client",
         "_code",
         "_ending",
+        "_half_closed",
+        "_kept_bytes",
         "_method",
+        "_reading",
         "_sessions",
         "_stream",
         "_writing_since",
@@ -159,6 +177,9 @@ class Session:
         self._code = Code.CANCELLED  # Unless it comes to an end of ours.
         self._ending: RpcError | None = None
         self._writing_since: float | None = None
+        self._reading: Iterator[None] | None = None
+        self._kept_bytes = 0
+        self._half_closed = False
 
     def receive(self, request: bytes) -> None:
         """Take in the client's next message. A fault in it ends the stream: `next` tells how."""
@@ -166,12 +187,27 @@ class Session:
         self.in_hand = True
         try:
             self._sessions.check_request(self._method, request)
-            self._stream.receive(request)
+            if len(request) <= _SMALL_BYTES:
+                self._stream.receive(request)
+            else:
+                self._sessions.taking_in.keep(self._client, len(request))
+                self._kept_bytes = len(request)
+                self._reading = self._read(request)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self._ending = self._sessions.ending_of(self._method.path, error)
 
+    def _read(self, request: bytes) -> Iterator[None]:
+        """Hand a large request to the stream, if it has not too many fields."""
+        yield from self._sessions.check_fields(self._method, request)
+        self._stream.receive(request)
+        if self._half_closed:
+            self._stream.half_close()
+
     def half_close(self) -> None:
         """The client sends no more. A server stream goes on."""
+        if self._reading is not None:
+            self._half_closed = True
+            return
         try:
             self._stream.half_close()
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
@@ -184,7 +220,7 @@ class Session:
         """
         if self._ending is None:
             try:
-                said = self._stream.next_message()
+                said = self._next()
             except EndOfStream:
                 self._code = Code.OK
                 return OK
@@ -193,9 +229,23 @@ class Session:
             else:
                 if said is not LATER:
                     self.in_hand = False
+                    self._let_go()
                 return said
         self._code = self._ending.code
         return status_of(self._ending)
+
+    def _next(self) -> bytes | Later | None:
+        if self._reading is not None:
+            for _ in self._reading:
+                return LATER
+            self._reading = None
+        return self._stream.next_message()
+
+    def _let_go(self) -> None:
+        """The request in hand, if it was a large one, has been taken in."""
+        if self._kept_bytes:
+            self._sessions.taking_in.let_go(self._client, self._kept_bytes)
+            self._kept_bytes = 0
 
     def end(self, error: RpcError) -> None:
         """End with `error`: `next` says so from now on. The transport is to ask soon."""
@@ -238,6 +288,8 @@ class Session:
         """The call is over, however it ended: let go of everything. Once."""
         stream = self._stream
         del self._stream
+        self._reading = None
+        self._let_go()
         try:
             stream.close()
         finally:

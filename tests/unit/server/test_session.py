@@ -64,10 +64,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits, self.counts)
-        self.sessions = Sessions(self.admission, self.counts)
+        self.sessions = Sessions(self.admission, self.counts, self.limits)
 
     def opened(self, toy: Toy, write_s: float | None = None, bound: RequestBound = MANY) -> Session:
-        method = StreamMethod(PATH, lambda *_: toy, bound, client_streaming=True, write_s=write_s)
+        method = StreamMethod(
+            PATH, lambda *_: toy, bound, {}, client_streaming=True, write_s=write_s
+        )
         session = self.sessions.open(method, CALL, lambda: None)
         assert isinstance(session, Session)
         return session
@@ -98,13 +100,13 @@ REFUSAL = RpcError(Code.NOT_FOUND, "there is none")
 class TestFaults:
     def test_of_a_unary_call(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        answer = world.sessions.unary(UnaryMethod(PATH, raising(error), ONE), b"", CALL)
+        answer = world.sessions.unary(UnaryMethod(PATH, raising(error), ONE, {}), b"", CALL)
         assert answer == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
 
     def test_at_the_beginning(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        method = StreamMethod(PATH, raising(error), MANY, client_streaming=True)
+        method = StreamMethod(PATH, raising(error), MANY, {}, client_streaming=True)
         assert world.sessions.open(method, CALL, lambda: None) == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
         assert world.counts.streams_open[PATH] == 0
@@ -132,7 +134,7 @@ class TestFaults:
 
 def test_a_unary_call_is_answered_and_counted() -> None:
     world = World()
-    method = UnaryMethod(PATH, lambda request, _: request * 2, ONE)
+    method = UnaryMethod(PATH, lambda request, _: request * 2, ONE, {})
     assert world.sessions.unary(method, b"ab", CALL) == b"abab"
     assert world.counts.calls == {(PATH, Code.OK): 1}
 
@@ -225,7 +227,7 @@ def test_a_request_that_is_too_large_is_never_read(
 
     def answer(request: bytes) -> bytes | Status | Later | None:
         if kind == "unary":
-            return world.sessions.unary(UnaryMethod(PATH, unary, bound), request, CALL)
+            return world.sessions.unary(UnaryMethod(PATH, unary, bound, {}), request, CALL)
         session = world.opened(Toy(receives=read.append, says=lambda: b""), bound=bound)
         session.receive(request)
         answer = session.next()
@@ -245,6 +247,77 @@ def test_a_request_that_is_too_large_is_never_read(
     assert answer(b"") == b"", "the next is answered"
 
 
+FIELD = b"\x0a\x00"  # An empty text, or message.
+MANY_FIELDS = Limits(request_fields_max=50_000, taking_in_bytes_max=800_000)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_a_request_with_too_many_fields_is_never_read(kind: str) -> None:
+    def unary(request: bytes, _call: Call) -> bytes:
+        read.append(request)
+        return b""
+
+    def answer(request: bytes) -> bytes | Status | Later | None:
+        if kind == "unary":
+            method = UnaryMethod(PATH, unary, MANY, {})
+            return world.sessions.unary(method, request, CALL)
+        session = world.opened(Toy(receives=read.append, says=lambda: b""))
+        session.receive(request)
+        while (answer := session.next()) is LATER:
+            assert session.in_hand
+        session.close()
+        return answer
+
+    read: list[bytes] = []
+    world = World(MANY_FIELDS)
+    assert answer(FIELD * 50_000) == b""
+    assert answer(FIELD * 50_001) == Status(
+        Code.RESOURCE_EXHAUSTED,
+        "the request has more than 50000 fields, which is the server's limit (request_fields_max)",
+    )
+    assert list(map(len, read)) == [100_000]
+    assert world.counts.refusals == {"request_fields_max": 1}
+
+
+def test_a_large_request_is_taken_in_in_turns_and_its_end_told_after_it() -> None:
+    world = World(MANY_FIELDS)
+    toy = Toy(receives=lambda _: None)
+    toy.half_closes = lambda: toy.happened.append("half_close")
+    session = world.opened(toy)
+    session.receive(FIELD * 50_000)
+    session.half_close()
+    turns = 0
+    while session.next() is LATER:
+        turns += 1
+        assert not toy.happened
+    assert turns > 2
+    assert [text.split()[0] for text in toy.happened] == ["receive", "half_close"]
+    assert not session.in_hand
+
+
+def test_large_requests_of_a_client_are_bounded_while_they_are_taken_in() -> None:
+    said: list[Later | None] = [LATER, None]
+    world = World(MANY_FIELDS)
+    large = b"x" * 100_000
+    first = world.opened(Toy(receives=lambda _: None, says=lambda: said.pop(0)))
+    others = [world.opened(Toy()) for _ in range(3)]
+    first.receive(FIELD * 50_000)
+    others[0].receive(large)
+    others[1].receive(large)
+    refused = others[1].next()
+    assert isinstance(refused, Status)
+    assert "(taking_in_bytes_max) is 200000" in refused.message
+    others[1].close()
+    while said:
+        assert first.next() is (LATER if said else None)
+    others[2].receive(large)
+    assert not isinstance(others[2].next(), Status), "there is room again"
+    for session in (first, others[0], others[2]):
+        session.close()
+    assert not world.sessions.taking_in._in_all
+    assert not world.sessions.taking_in._of_client
+
+
 def test_a_method_that_declares_no_bound_is_none() -> None:
     with pytest.raises(TypeError, match="bound"):
         UnaryMethod(PATH, lambda request, _: request)  # type: ignore[call-arg]
@@ -259,7 +332,7 @@ def test_each_bound_of_a_request_is_a_setting() -> None:
 def test_a_stream_refused_at_a_bound_is_counted_by_the_setting() -> None:
     world = World(Limits(streams_per_client_max=1))
     world.opened(Toy())
-    method = StreamMethod(PATH, lambda *_: Toy(), MANY, client_streaming=True)
+    method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, client_streaming=True)
     for _ in range(2):
         assert isinstance(world.sessions.open(method, CALL, lambda: None), Status)
     assert world.counts.refusals == {"streams_per_client_max": 2}
@@ -268,10 +341,10 @@ def test_a_stream_refused_at_a_bound_is_counted_by_the_setting() -> None:
 def test_while_the_server_drains_nobody_gets_in() -> None:
     world = World()
     world.admission.drain()
-    answer = world.sessions.unary(UnaryMethod(PATH, lambda request, _: request, ONE), b"", CALL)
+    answer = world.sessions.unary(UnaryMethod(PATH, lambda request, _: request, ONE, {}), b"", CALL)
     assert isinstance(answer, Status)
     assert answer.code is Code.UNAVAILABLE
-    method = StreamMethod(PATH, lambda *_: Toy(), MANY, client_streaming=True)
+    method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, client_streaming=True)
     refused = world.sessions.open(method, CALL, lambda: None)
     assert isinstance(refused, Status)
     assert refused.code is Code.UNAVAILABLE

@@ -21,6 +21,7 @@ from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, U
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
 from vmsvc_grpc.server.endpoint_service.explain import Explainer, Remarks, no_remarks
+from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.limits import Limits
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["EndpointService"].full_name
@@ -57,10 +58,13 @@ class Lookup:
     def methods(self) -> tuple[Method, ...]:
         """The three methods."""
         one = RequestBound.ONE_NAME
-        return (
-            UnaryMethod(f"/{SERVICE}/ResolveEndpoints", self.resolve_endpoints, one),
-            UnaryMethod(f"/{SERVICE}/ListServices", self.list_services, one),
-            UnaryMethod(f"/{SERVICE}/ExplainEndpoints", self.explain_endpoints, one),
+        return tuple(
+            UnaryMethod(f"/{SERVICE}/{method}", handle, one, shape_of(request.DESCRIPTOR))
+            for method, handle, request in (
+                ("ResolveEndpoints", self.resolve_endpoints, pb.ResolveEndpointsRequest),
+                ("ListServices", self.list_services, pb.ListServicesRequest),
+                ("ExplainEndpoints", self.explain_endpoints, pb.ExplainEndpointsRequest),
+            )
         )
 
     def resolve_endpoints(self, request: bytes, _call: Call) -> bytes:

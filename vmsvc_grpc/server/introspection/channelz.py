@@ -11,6 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz_pb2
 
 from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
+from vmsvc_grpc.server.fields import shape_of
 
 FILE = channelz_pb2.DESCRIPTOR
 """The file that describes the service, for reflection."""
@@ -24,7 +25,12 @@ def methods(source: ChannelzAnswer) -> Iterator[Method]:
     service = FILE.services_by_name["Channelz"]
     for method in service.methods:
         path = f"/{service.full_name}/{method.name}"
-        yield UnaryMethod(path, partial(_answer, source, method), RequestBound.ONE_NAME)
+        yield UnaryMethod(
+            path,
+            partial(_answer, source, method),
+            RequestBound.ONE_NAME,
+            shape_of(method.input_type),
+        )
 
 
 def _answer(source: ChannelzAnswer, method: MethodDescriptor, request: bytes, _call: Call) -> bytes:

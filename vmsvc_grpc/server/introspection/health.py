@@ -25,6 +25,7 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
     Wake,
 )
+from vmsvc_grpc.server.fields import shape_of
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -59,10 +60,12 @@ class Health:
 
     def methods(self) -> tuple[Method, ...]:
         """Check, List and Watch."""
+        one = RequestBound.ONE_NAME
+        asked = shape_of(pb.HealthCheckRequest.DESCRIPTOR)
         return (
-            UnaryMethod(CHECK_PATH, self._check, RequestBound.ONE_NAME),
-            UnaryMethod(LIST_PATH, self._list, RequestBound.ONE_NAME),
-            StreamMethod(_WATCH_PATH, self._open, RequestBound.ONE_NAME, client_streaming=False),
+            UnaryMethod(CHECK_PATH, self._check, one, asked),
+            UnaryMethod(LIST_PATH, self._list, one, shape_of(pb.HealthListRequest.DESCRIPTOR)),
+            StreamMethod(_WATCH_PATH, self._open, one, asked, client_streaming=False),
         )
 
     def status(self, service: str) -> pb.HealthCheckResponse:

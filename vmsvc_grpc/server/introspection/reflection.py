@@ -30,6 +30,7 @@ from vmsvc_grpc.server.call import (
     StreamMethod,
     Wake,
 )
+from vmsvc_grpc.server.fields import shape_of
 
 _ALPHA = "grpc.reflection.v1alpha"
 _V1 = "grpc.reflection.v1"
@@ -81,8 +82,9 @@ class Reflection:
 
     def methods(self) -> tuple[Method, ...]:
         """ServerReflectionInfo of both versions."""
+        asked = shape_of(pb.ServerReflectionRequest.DESCRIPTOR)
         return tuple(
-            StreamMethod(path, self._open, RequestBound.ONE_NAME, client_streaming=True)
+            StreamMethod(path, self._open, RequestBound.ONE_NAME, asked, client_streaming=True)
             for path in PATHS
         )
 

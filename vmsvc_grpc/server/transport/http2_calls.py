@@ -12,12 +12,12 @@ from functools import partial
 from typing import Protocol
 
 from vmsvc_grpc.server.call import LATER, Call, Code, Method, RpcError, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.kept import KeptBytes
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField, Messages, RequestHead
 from vmsvc_grpc.server.transport.sockets import Traffic
-from vmsvc_grpc.server.transport.uploads import Uploads
 
 
 class Engine(Protocol):
@@ -36,7 +36,7 @@ class CallServer(Protocol):
     loop: asyncio.AbstractEventLoop
     limits: Limits
     sessions: Sessions
-    uploads: Uploads
+    uploads: KeptBytes
     streams: dict[StreamCall, None]
 
     def framed(self, message: bytes) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from envoy.service.cluster.v3 import cds_pb2
-from envoy.service.discovery.v3 import ads_pb2
+from envoy.service.discovery.v3 import ads_pb2, discovery_pb2
 from envoy.service.endpoint.v3 import eds_pb2
 from envoy.service.listener.v3 import lds_pb2
 from envoy.service.route.v3 import rds_pb2
@@ -22,6 +22,7 @@ from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.lines import ClientLines
@@ -41,6 +42,11 @@ _SERVICES = (
     (lds_pb2, "ListenerDiscoveryService", TypeUrl.LISTENER, "Listeners"),
     (rds_pb2, "RouteDiscoveryService", TypeUrl.ROUTE, "Routes"),
 )
+
+_SHAPES = {
+    Form.SOTW: shape_of(discovery_pb2.DiscoveryRequest.DESCRIPTOR),
+    Form.DELTA: shape_of(discovery_pb2.DeltaDiscoveryRequest.DESCRIPTOR),
+}
 
 # Most refusals are one content that many clients refuse.
 _REFUSALS_REMEMBERED = 1_000
@@ -110,6 +116,7 @@ class Xds:
                     f"/{service}/{verb}{noun}",
                     partial(self._open, form, type_url),
                     RequestBound.MANY_NAMES,
+                    _SHAPES[form],
                     client_streaming=True,
                     write_s=self._limits.xds_write_s,
                 )

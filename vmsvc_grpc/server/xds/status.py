@@ -26,6 +26,7 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
     Wake,
 )
+from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.requests import Node
@@ -76,10 +77,12 @@ class ClientStatus:
 
     def methods(self) -> tuple[Method, ...]:
         """Both methods."""
-        many = RequestBound.MANY_NAMES
+        few = RequestBound.ONE_NAME  # A matcher names one thing, and there are few of them.
+        asked = shape_of(pb.ClientStatusRequest.DESCRIPTOR)
+        stream = f"/{SERVICE}/StreamClientStatus"
         return (
-            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch, many),
-            StreamMethod(f"/{SERVICE}/StreamClientStatus", self._open, many, client_streaming=True),
+            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch, few, asked),
+            StreamMethod(stream, self._open, few, asked, client_streaming=True),
         )
 
     def fetch(self, request: bytes, _call: Call) -> bytes:

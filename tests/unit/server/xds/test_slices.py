@@ -121,8 +121,8 @@ def test_a_request_with_many_names_is_taken_in_in_slices(form: Form) -> None:
 def test_the_requests_behind_a_large_one_wait_until_that_is_taken_in(form: Form) -> None:
     """They were taken in at once with it, in one turn, where they were more than a few."""
     client = XdsClient(many(), form, who=node("envoy"))
-    sessions = Sessions(Admission(Limits(), client.counts), client.counts)
-    method = StreamMethod("/t.T/M", lambda *_: client.stream, RequestBound.MANY_NAMES, True)
+    sessions = Sessions(Admission(Limits(), client.counts), client.counts, Limits())
+    method = StreamMethod("/t.T/M", lambda *_: client.stream, RequestBound.MANY_NAMES, {}, True)
     session = sessions.open(method, Call("ipv4:192.0.2.1:50000"), lambda: None)
     assert isinstance(session, Session)
     kind: Any = pb.DiscoveryRequest if form is Form.SOTW else pb.DeltaDiscoveryRequest

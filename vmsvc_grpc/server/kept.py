@@ -1,4 +1,4 @@
-"""How much of requests that have not come whole a server keeps: of a client, and in all."""
+"""How many bytes of requests a server keeps: of a client, and in all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from vmsvc_grpc.server.call import Code, RpcError
 _CLIENT_PART = 4
 
 
-class Uploads:
-    """Counts the bytes of unfinished requests. Not thread-safe: one event loop owns it."""
+class KeptBytes:
+    """Counts bytes that are kept for clients. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, bytes_max: int) -> None:
-        """`bytes_max` is for all clients; one of them may hold a quarter of it."""
+    def __init__(self, setting: str, bytes_max: int, what: str) -> None:
+        """`bytes_max` is for all clients; one of them may hold a quarter of it.
+
+        `setting` is its name, and `what` says what is kept.
+        """
+        self._setting = setting
         self._bytes_max = bytes_max
+        self._what = what
         self._in_all = 0
         self._of_client: Counter[str] = Counter()
 
@@ -28,9 +33,9 @@ class Uploads:
             if held + size > most:
                 raise RpcError(
                     Code.RESOURCE_EXHAUSTED,
-                    f"{held} bytes of unfinished requests {whose} are here, and the limit "
-                    f"(upload_bytes_max) is {most}; finish those first",
-                    limit="upload_bytes_max",
+                    f"{held} bytes of {self._what} {whose} are here, and the limit "
+                    f"({self._setting}) is {most}; come again once those are dealt with",
+                    limit=self._setting,
                 )
         self._in_all += size
         self._of_client[client] += size
@@ -41,3 +46,8 @@ class Uploads:
         self._of_client[client] -= size
         if not self._of_client[client]:
             del self._of_client[client]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is kept for anybody."""
+        return not (self._in_all or self._of_client)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from vmsvc_grpc.server.call import Code, RpcError
-from vmsvc_grpc.server.transport.uploads import Uploads
+from vmsvc_grpc.server.kept import KeptBytes
 
 
 def test_one_client_at_its_bound_leaves_the_others_theirs_and_gets_its_own_back() -> None:
-    uploads = Uploads(400)
+    uploads = KeptBytes("upload_bytes_max", 400, "unfinished requests")
     uploads.keep("a", 100)
     with pytest.raises(RpcError, match=r"this client's address.*upload_bytes_max") as raised:
         uploads.keep("a", 1)
