@@ -8,9 +8,9 @@ from the name alone; only load assignments change with endpoints.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
@@ -46,6 +46,7 @@ from vmsvc_grpc.server.xds.assignments import (
     localities,
     no_endpoints,
 )
+from vmsvc_grpc.server.xds.bodies import SHARED_FROM, Bodies, BodyReader
 from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.names import canonical_names, ports_by_text
 
@@ -55,13 +56,6 @@ _Message: TypeAlias = Any
 # Four for each of 20,000 services, of those that exist and are asked for: clusters, and what
 # gRPC's clients want. At some 1 KB each that is 80 MB.
 _STATIC_RESOURCES_MAX = 80_000
-
-# A body of fewer resources is made for each response: gRPC's clients ask for one or two.
-SHARED_FROM = 128
-
-# What is told to all clients is one body, and the one before it while some have yet to hear of
-# the change; twice that for each kind of readiness, and for a few namespaces.
-_BODIES_MAX = 8
 
 
 class TypeUrl(StrEnum):
@@ -131,7 +125,11 @@ _RESOURCE = _number(discovery_pb2.Resource, "resource")
 
 
 def response(
-    type_url: TypeUrl, digest: int, nonce: int, parts: Sequence[bytes], removed: Sequence[str] = ()
+    type_url: TypeUrl,
+    digest: int,
+    nonce: int,
+    parts: Sequence[bytes | memoryview],
+    removed: Sequence[str] = (),
 ) -> bytes:
     """A response of either form, encoded; `removed` is for a DeltaDiscoveryResponse alone.
 
@@ -151,11 +149,21 @@ class Resources:
     """Makes each resource at most once for each state that it shows."""
 
     def __init__(self, counts: ServerCounts, shared_from: int = SHARED_FROM) -> None:
-        """Counts what it makes in `counts.xds_encodings`."""
+        """Counts what it makes in `counts.xds_encodings`.
+
+        All clusters, or listeners, of a stream are shared if they are as many as `shared_from`.
+        """
         self._counts = counts
-        self._shared_from = shared_from
-        self._bodies: dict[tuple[TypeUrl, int], bytes] = {}  # The last used at the end.
         self._static = lru_cache(maxsize=_STATIC_RESOURCES_MAX)(self._made_static)
+        self._bodies = {
+            type_url: Bodies(
+                partial(self._part, type_url),
+                partial(response, type_url),
+                partial(self._count_body, type_url),
+                shared_from,
+            )
+            for type_url in _CONTENTS
+        }
 
     def static(self, type_url: TypeUrl, name: str) -> Resource:
         """The listener, route configuration or cluster of a name, whether it is served or not."""
@@ -184,22 +192,9 @@ class Resources:
                 kept[key] = resource
         return resource
 
-    def whole(self, type_url: TypeUrl, digest: int, names: Collection[str]) -> bytes:
-        """All listeners or clusters of these names as one body of a response.
-
-        `digest` is the sum of theirs. Who is told the same shares one body: it is made once.
-        """
-        if len(names) < self._shared_from:
-            return b"".join(self.static(type_url, name).sotw for name in names)
-        key = type_url, digest
-        body = self._bodies.pop(key, None)
-        if body is None:
-            body = b"".join([self.static(type_url, name).sotw for name in names])
-            self._counts.xds_encodings[f"all {type_url.label}"] += 1
-            if len(self._bodies) >= _BODIES_MAX:
-                del self._bodies[next(iter(self._bodies))]
-        self._bodies[key] = body
-        return body
+    def all_of(self, type_url: TypeUrl) -> BodyReader:
+        """What a stream reads that is sent all listeners, or all clusters, each time."""
+        return BodyReader(self._bodies[type_url])
 
     def names(self, publication: Publication) -> Mapping[str, None]:
         """The names that a wildcard lists of the publication's service, in its ports' order."""
@@ -219,6 +214,12 @@ class Resources:
             kept = ports_by_text(state.ports) if isinstance(state, EndpointSet) else {}
             publication.encoded["xds ports"] = kept
         return kept.get(text)
+
+    def _part(self, type_url: TypeUrl, name: str) -> bytes:
+        return self.static(type_url, name).sotw
+
+    def _count_body(self, type_url: TypeUrl) -> None:
+        self._counts.xds_encodings[f"all {type_url.label}"] += 1
 
     def _made_static(self, type_url: TypeUrl, name: str) -> Resource:
         packed = _packed(type_url, self._content(type_url, name))

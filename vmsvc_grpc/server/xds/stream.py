@@ -20,6 +20,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
+from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.following import Following, XdsScope
 from vmsvc_grpc.server.xds.names import WILDCARD, References
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
@@ -228,6 +229,7 @@ class XdsStream:
         self._names.close()
         self._following.close()
         self._subscriptions.clear()
+        self._telling_order = self._taking_order = ()
         self._taking = None
         self._claimed.clear()
 
@@ -258,6 +260,8 @@ class XdsStream:
     def _begin(self, type_url: TypeUrl) -> XdsSubscription:
         subscriptions = self._subscriptions
         begun = subscriptions[type_url] = XdsSubscription(type_url, self._shared.references)
+        if self._form is Form.SOTW and type_url in _WHOLE:
+            begun.all_told = self._shared.resources.all_of(type_url)
         self._telling_order = tuple(subscriptions[url] for url in _ORDER if url in subscriptions)
         self._taking_order = tuple(
             subscriptions[url] for url in _REMOVAL_ORDER if url in subscriptions
@@ -523,8 +527,8 @@ class XdsStream:
 
         What is found until others are to have their turn is kept in the subscription's draft.
         """
-        whole, parts = self._is_whole(subscription), subscription.draft
-        size = 0 if whole else sum(map(len, parts.values()))
+        all_told, parts = subscription.all_told, subscription.draft
+        size = 0 if all_told else sum(map(len, parts.values()))
         while subscription.pending:
             if self._looks_left <= 0:
                 return LATER
@@ -537,7 +541,8 @@ class XdsStream:
                 self._gone(subscription, name, forced)
                 continue
             part = resource.sotw if self._form is Form.SOTW else resource.delta
-            if not whole and parts and size + len(part) > self._shared.limits.response_bytes_max:
+            full = size + len(part) > self._shared.limits.response_bytes_max
+            if full and parts and not all_told:
                 subscription.pending[name] = forced
                 subscription.pending.move_to_end(name, last=False)
                 break
@@ -552,8 +557,8 @@ class XdsStream:
             size += len(part)
         if not (parts or (subscription.answer_due and not subscription.pending)):
             return None
-        if whole:
-            return self._whole(subscription)
+        if all_told:
+            return self._whole(subscription, all_told)
         subscription.draft = {}
         return self._response(subscription, parts, tuple(parts.values()))
 
@@ -587,14 +592,14 @@ class XdsStream:
                 self._forget(subscription, name)
             elif self._form is Form.DELTA:
                 subscription.tell(name, ABSENT)
-            elif self._is_whole(subscription):
+            elif subscription.all_told is not None:
                 self._forget(subscription, name)
             removed.append(name)
             size += len(name.encode()) + NAME_BYTES
         if not removed or (endpoints and self._form is Form.SOTW):
             return None
-        if self._is_whole(subscription):
-            return self._whole(subscription)
+        if subscription.all_told is not None:
+            return self._whole(subscription, subscription.all_told)
         return self._response(subscription, removed, (), removed)
 
     def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
@@ -655,36 +660,38 @@ class XdsStream:
         """The load assignment that says that there are no endpoints (any more)."""
         return self._shared.resources.empty(name)
 
-    def _is_whole(self, subscription: XdsSubscription) -> bool:
-        return self._form is Form.SOTW and subscription.type_url in _WHOLE
-
-    def _whole(self, subscription: XdsSubscription) -> bytes | Later:
+    def _whole(self, subscription: XdsSubscription, all_told: BodyReader) -> bytes | Later:
         """A response with everything that the client is to hold of a type."""
-        count = len(subscription.told)
-        if count > self._shared.looks_max and not self._own_turn:
+        told, whole = subscription.told, None
+        if self._own_turn or len(told) <= self._shared.looks_max:
+            whole = all_told.read(subscription.digest, told, subscription.nonce)
+        if whole is None:
             subscription.answer_due = True
             return LATER
         subscription.draft = {}
-        body = self._shared.resources.whole(
-            subscription.type_url, subscription.digest, subscription.told
-        )
-        return self._response(subscription, None, (body,))
+        self._sends(subscription, whole.nonce, None)
+        return whole.message
 
     def _response(
         self,
         subscription: XdsSubscription,
-        names: Collection[str] | None,
+        names: Collection[str],
         parts: Sequence[bytes],
         removed: Sequence[str] = (),
     ) -> bytes:
-        """A response about these names, or about all that the client is told (None)."""
+        """A response about these names."""
         self._nonces += 1
+        self._sends(subscription, self._nonces, names)
+        return response(subscription.type_url, subscription.digest, self._nonces, parts, removed)
+
+    def _sends(
+        self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None
+    ) -> None:
+        """Note a response about these names, or about all that the client is told (None)."""
         subscription.answer_due = False
-        subscription.sent(self._nonces, names)
-        type_url = subscription.type_url
-        count = len(subscription.told if names is None else names)
-        self._shared.counts.xds_resources_sent[type_url.label] += count
-        return response(type_url, subscription.digest, self._nonces, parts, removed)
+        subscription.sent(nonce, names)
+        sent = self._shared.counts.xds_resources_sent
+        sent[subscription.type_url.label] += len(subscription.told if names is None else names)
 
 
 def _changes_nothing(asked: SotwRequest | DeltaRequest) -> bool:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
@@ -32,7 +33,8 @@ class XdsSubscription:
     `pending` are to be looked at, in order, and `leaving` are to be taken away; True of
     one that is told even if nothing is new. `answer_due`: the client waits for a response,
     even if there is nothing in it. `denied` are names of which nothing is kept but this: the
-    client is to be told, once, that there is nothing of that name.
+    client is to be told, once, that there is nothing of that name. `all_told` is for who is sent
+    all that is told each time.
     """
 
     __slots__ = (
@@ -42,6 +44,7 @@ class XdsSubscription:
         "_references",
         "_sum",
         "_unanswered",
+        "all_told",
         "answer_due",
         "answered",
         "begun",
@@ -81,6 +84,7 @@ class XdsSubscription:
         self._unanswered: dict[str, int] = {}
         self._all_unanswered = 0
         self.draft: dict[str, bytes] = {}
+        self.all_told: BodyReader | None = None
         self._of_service: dict[Key, dict[str, None]] = {}
         self._sum = 0
 
@@ -128,12 +132,16 @@ class XdsSubscription:
         before = self.told.get(name)
         self.told[name] = digest
         self._sum = (self._sum + digest - (before or ABSENT)) % (1 << _SUM_BITS)
+        if self.all_told is not None:
+            self.all_told.note(name)
         if before is None:
             self._index(name)
 
     def forget(self, name: str) -> None:
         """The client holds nothing of a name, and wants to hear nothing of it now."""
         self._sum = (self._sum - self.told.pop(name, ABSENT)) % (1 << _SUM_BITS)
+        if self.all_told is not None:
+            self.all_told.note(name)
         for noted in (
             self.claimed,
             self.pending,

@@ -78,11 +78,26 @@ def test_all_clusters_are_one_body_made_once_for_all_who_are_told_the_same() -> 
     assert counts.xds_encodings[ALL_CLUSTERS] == 1
     assert counts.xds_encodings[C] == COUNT
     served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "s0000")))
+    sent = []
     for client in clients:
+        while not client.pump():
+            pass
+        sent.append(client.flying[0])
         client.read_all()
         assert len(client.held(CDS)) == COUNT - 1
+    assert len({id(message) for message in sent}) == 1, "one message for all, nonce and all"
     assert counts.xds_encodings[ALL_CLUSTERS] == 2
     assert counts.xds_encodings[C] == COUNT
+
+
+def test_the_body_of_all_clusters_goes_with_those_who_follow_it() -> None:
+    served, resources = many(), Resources(ServerCounts())
+    client = following(served, Form.SOTW, resources)
+    client.read_all()
+    bodies = resources._bodies[CDS]
+    assert len(bodies) == 1
+    client.stream.close()
+    assert (len(bodies), bodies.size) == (0, 0)
 
 
 @pytest.mark.parametrize("refuse", ["", "no good"], ids=["acknowledged", "refused"])
