@@ -39,6 +39,7 @@ _STANDSTILL_COLUMNS = {
     "lag_ms": "lag, at most, ms",
     "lag_p99_ms": "p99, ms",
     "histogram_ms": "by its own histogram, ms",
+    "stood_ms": "but for waiting for a core, ms",
     "step_cpu_ms": "longest step, CPU ms",
     "turn_cpu_ms": "longest turn, CPU ms",
     "look_up_ms": "a look-up, at most, ms",
@@ -84,11 +85,12 @@ over the streams. *Skipped* counts changes that a stream was not told one by one
 state instead.
 
 Of q and q2, *lag* is how much later than due the server's event loop came round: what everybody
-waits for. *Longest step* is the CPU of its thread in one callback, and *longest turn* from one
-look to the next, 5 ms apart at rest: no other process's work is in them. *Its own histogram* is the
-bound of `vmsvc_grpc_loop_lag_seconds` that it kept. A *look-up* is of one service, by a client of
-its own. *After* is a minute after the cause was over. *Ended or failed* counts the streams, calls
-and look-ups that did and should not have."""
+waits for. *But for waiting for a core* leaves out how long its thread was ready to run and other
+work had the cores. *Longest step* is the CPU of the thread in one callback, and *longest turn* from
+one look to the next, 5 ms apart at rest. *Its own histogram* is the bound of
+`vmsvc_grpc_loop_lag_seconds` that it kept. A *look-up* is of one service, by a client of its own.
+*After* is a minute after the cause was over. *Ended or failed* counts the streams, calls and
+look-ups that did and should not have."""
 
 
 def verdict_table(results: Results, targets: Iterable[Target]) -> list[str]:

@@ -119,8 +119,8 @@ def _standstills() -> Iterator[Target]:
     for key, cause in product(("q", "q2"), CAUSES):
         name = cause.title
         yield Target(key, f"lag while {name}", worst("lag_ms", name), most=50, unit="ms")
-        what = f"CPU of a turn while {name}"
-        yield Target(key, what, worst("turn_cpu_ms", name), most=50, unit="ms")
+        what = f"but for waiting for a core, while {name}"
+        yield Target(key, what, worst("stood_ms", name), most=50, unit="ms")
         yield Target(key, f"memory after {name}", worst("kept", name), most=1.2)
         yield Target(key, f"ended while {name}", worst("ended", name), most=0, unit="")
 

@@ -83,6 +83,7 @@ async def _obey(said: _Said, witness: Witness, steps: Steps, lines: _Lines) -> N
                 _answer(
                     {
                         "lags_s": witness.lags_s,
+                        "stood_s": witness.stood_s,
                         "spent_s": witness.spent_s,
                         "kept_s": witness.kept_s,
                         "log_lines": lines.count,

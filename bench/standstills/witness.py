@@ -38,6 +38,8 @@ class Witness:
         self._steps = steps
         self.lags_s: list[float] = []
         """How much later than due each tick came: what everybody waited for."""
+        self.stood_s: list[float] = []
+        """The same, but for what the thread waited for a core, which others' work had."""
         self.spent_s: list[float] = []
         """The thread's CPU from one tick to the next: a turn of the loop, or several short ones.
 
@@ -57,6 +59,7 @@ class Witness:
     def forget(self) -> None:
         """Begin anew."""
         self.lags_s.clear()
+        self.stood_s.clear()
         self.spent_s.clear()
         self.kept_s = 0.0
         self.places.clear()
@@ -70,12 +73,13 @@ class Witness:
         gc.callbacks.append(self._collecting)
         try:
             while True:
-                began, cpu_s = time.perf_counter(), time.thread_time()
+                began, cpu_s, waited_s = time.perf_counter(), time.thread_time(), _waited_s()
                 all_cpu_s = time.process_time()
                 self._ticked = began
                 await asyncio.sleep(TICK_S)
                 lag_s = max(0.0, time.perf_counter() - began - TICK_S)
                 self.lags_s.append(lag_s)
+                self.stood_s.append(max(0.0, lag_s - (_waited_s() - waited_s)))
                 self.spent_s.append(time.thread_time() - cpu_s)
                 self.kept_s = max(self.kept_s, min(lag_s, time.process_time() - all_cpu_s))
         finally:
@@ -95,6 +99,12 @@ class Witness:
         while not over.wait(_LOOK_S):
             if time.perf_counter() - self._ticked > _LONG_S:
                 self.places[_place(sys._current_frames()[self._thread])] += 1  # noqa: SLF001
+
+
+def _waited_s() -> float:
+    """How long this thread has waited for a core so far, ready to run."""
+    # Documentation/scheduler/sched-stats.rst: on the CPU, waiting for it, timeslices; ns.
+    return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
 
 
 def _place(frame: FrameType | None) -> str:
