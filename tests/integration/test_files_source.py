@@ -103,6 +103,21 @@ class TestList:
             await told.until(lambda: "a" not in told.vms)
             await told.until(lambda: len(told.standing) == 1)
 
+    async def test_a_file_that_was_no_file_for_a_moment_has_its_objects(
+        self, tmp_path: Path
+    ) -> None:
+        """It was known by its digest, while what it had said had been let go of."""
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        (tmp_path / "last.yaml").write_text(vm("last"))
+        async with told_by(tmp_path, settle_s=1.0) as told:
+            (tmp_path / "a.yaml").rename(tmp_path / "beside")
+            os.mkfifo(tmp_path / "a.yaml")
+            replace(tmp_path / "b.yaml", vm("b"))
+            await told.until(lambda: "b" in told.vms)
+            (tmp_path / "beside").rename(tmp_path / "a.yaml")
+            (tmp_path / "last.yaml").unlink()
+            await told.until_vms({"a": "10.0.0.1", "b": "10.0.0.1"})
+
     async def test_loops_of_links_end(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(vm("a"))
         (tmp_path / "below").mkdir()

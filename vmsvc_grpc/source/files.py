@@ -40,7 +40,7 @@ from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped, system_reason
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
-from vmsvc_grpc.source.manifests import Contents, Entry, ObjectId, reading
+from vmsvc_grpc.source.manifests import AbandonedError, Contents, Entry, ObjectId, reading
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
@@ -473,11 +473,12 @@ class FilesSource:
         if found is None:
             self._forget(path)
             return
-        if isinstance(found, Oddity):
-            self._union.drop(path)
         held, unsettled = self._held.get(path), self._unsettled.get(path)
         known = unsettled or held
         if known is None or found != known.signature:
+            if isinstance(found, Oddity):
+                self._union.drop(path)
+                self._held.pop(path, None)  # Should the file be back, it is to be read anew.
             self._unsettled[path] = _Unsettled(found, now, _if_another(whole, known, found))
         elif unsettled and unsettled.whole is None and whole is not None:
             self._unsettled[path] = replace(unsettled, whole=_if_another(whole, held, found))
@@ -532,8 +533,7 @@ class FilesSource:
         if reading is None:
             return
         if self._unsettled.get(reading.path) is not reading.looked_at:
-            reading.task.cancel()
-            self._reading = None
+            self._reading = None  # The task ends by itself, once it has let go of what it read.
         elif reading.task.done():
             self._reading = None
             await self._conclude(reading.path, reading.looked_at, reading.task.result(), emit)
@@ -548,23 +548,28 @@ class FilesSource:
         self.files_read += 1
         held = self._held.get(path)
         if held and held.signature and held.digest == content.digest:
-            problem = held.problem
-            contents = None if problem else self._union.contents(path)
-        else:
-            contents, problem = await self._read(path, content.bytes, large=large)
+            return _Fetched(replace(held, signature=content.signature), None)
+        read = await self._read(path, looked_at, content.bytes, large=large)
+        if read is None:
+            return None
+        contents, problem = read
         return _Fetched(_HeldFile(content.signature, content.digest, problem), contents)
 
     async def _conclude(
         self, path: str, looked_at: _Unsettled, fetched: _Fetched | None, emit: Emit
     ) -> None:
         """Take note of what a file says, and tell it, if it is still what was looked at."""
-        if fetched is None or self._unsettled.get(path) is not looked_at:
+        if fetched is None:
             return
         held, contents = fetched
         if isinstance(held.signature, Signature):
             self._look(path)
-            if self._unsettled.get(path) is not looked_at or held.signature != looked_at.signature:
-                return
+        if self._unsettled.get(path) is not looked_at or (
+            isinstance(held.signature, Signature) and held.signature != looked_at.signature
+        ):
+            if contents is not None:
+                self._union.discard(contents)
+            return
         await self._tell(self._hold(path, held, contents), emit)
 
     async def _opened(
@@ -589,26 +594,40 @@ class FilesSource:
             )
 
     async def _read(
-        self, path: str, content: bytes, *, large: bool
-    ) -> tuple[Contents | None, FileProblem | None]:
-        """What counts of a file, or why what was there before counts still."""
-        contents, problem = await self._parsed(path, content, large=large)
-        if contents is None or not self._union.contents(path).entries:
-            return contents, problem
-        return (None, _emptied(path, contents)) if contents.empty else (contents, None)
+        self, path: str, looked_at: _Unsettled, content: bytes, *, large: bool
+    ) -> tuple[Contents | None, FileProblem | None] | None:
+        """What counts of a file, or why what was there before counts still.
 
-    async def _parsed(
-        self, path: str, content: bytes, *, large: bool
-    ) -> tuple[Contents | None, FileProblem | None]:
-        """What the bytes say, or why that cannot be known."""
+        None if it is not what was looked at any more, and so of no use.
+        """
         steps = reading(content, self._kinds, namespace=self._namespace)
-        go_on = partial(_gone_on, steps, self._bounds.slice_s)
         try:
-            while (contents := await asyncio.to_thread(go_on) if large else go_on()) is None:
-                await self._breathe()
+            contents = await self._parsed(steps, path, looked_at, large=large)
+        except AbandonedError:
+            return None
         except ManifestError as error:
             return None, _problem(path, error)
-        return contents, None
+        if not contents.empty or not self._union.contents(path).entries:
+            return contents, None
+        return None, _emptied(path, contents)
+
+    async def _parsed(
+        self,
+        steps: Generator[None, None, Contents],
+        path: str,
+        looked_at: _Unsettled,
+        *,
+        large: bool,
+    ) -> Contents:
+        """What the steps lead to. Raises ManifestError; AbandonedError once that is of no use."""
+        go_on = partial(_gone_on, steps, self._bounds.slice_s)
+        abandoned = False
+        while (contents := await asyncio.to_thread(go_on) if large else go_on()) is None:
+            await self._breathe()
+            if self._unsettled.get(path) is not looked_at and not abandoned:
+                abandoned = True
+                steps.throw(AbandonedError)
+        return contents
 
     def _hold(
         self, path: str, held: _HeldFile, contents: Contents | None

@@ -11,7 +11,7 @@ steps; whatever else happens to the file in between, the latest counts.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -48,8 +48,11 @@ class Union:
         self._contents: dict[str, Contents] = {}
         # Files that are gone, and have not let go of all that they defined.
         self._gone: dict[str, None] = {}
-        # In path order.
-        self._definers: dict[ObjectId, list[str]] = {}
+        # What nobody holds any more, and Python needs long to let go of.
+        self._outdated: list[Contents] = []
+        # In path order. Most objects are defined once: those of a file share one tuple.
+        self._definers: dict[ObjectId, tuple[str, ...]] = {}
+        self._alone: dict[str, tuple[str, ...]] = {}
         self._holders: dict[ObjectId, str] = {}
         self._emitted: dict[ObjectId, Apply | Malformed] = {}
         # The one that is missing longest comes first.
@@ -73,7 +76,10 @@ class Union:
         return _NOTHING if path in self._gone else self._contents.get(path, _NOTHING)
 
     def put(self, path: str, contents: Contents, now: float) -> list[Apply | Malformed]:
-        """A file says this now; what to emit of the objects it holds. O(objects of the file)."""
+        """A file says this now; what to emit of the objects it holds. O(objects of the file).
+
+        The contents are the union's own from then on.
+        """
         return [event for event in self.putting(path, contents, now) if event is not None]
 
     def putting(
@@ -88,15 +94,17 @@ class Union:
         yield from self._letting_go(path, contents, now)
         if self._contents.get(path, _NOTHING) is not before or path in self._gone:
             return
+        if before.entries is not contents.entries:
+            self.discard(before)
         # Nobody else has put this one, be it the same as before.
         self._contents[path] = contents = replace(contents)
         for count, id_ in enumerate(contents.entries):
-            if self._contents.get(path) is not contents or path in self._gone:
-                return
             self._define(id_, path)
             yield from self._taken(id_, path)
             if count % _STEP_OBJECTS == 0:
                 yield None
+            if self._contents.get(path) is not contents or path in self._gone:
+                return
 
     def drop(self, path: str) -> None:
         """The file is gone; its objects go by `letting_go`. O(1)."""
@@ -104,14 +112,22 @@ class Union:
         if path in self._contents:
             self._gone[path] = None
 
+    def discard(self, contents: Contents) -> None:
+        """Nobody holds these contents any more; they go by `letting_go`. O(1)."""
+        self._outdated.append(contents)
+
     def letting_go(self, now: float) -> Iterator[None]:
-        """Declare missing what the files held that are gone, in steps."""
+        """Declare missing what files held that are gone, and free what is outdated; in steps."""
         while self._gone:
             path = next(iter(self._gone))
             before = self._contents[path]
             yield from self._letting_go(path, _NOTHING, now)
             if path in self._gone and self._contents[path] is before:
                 del self._gone[path], self._contents[path]
+                self._alone.pop(path, None)
+                self.discard(before)
+        while self._outdated:
+            yield from self._outdated.pop().draining()
 
     def settle(self, missing: Missing) -> Iterator[Apply | Malformed | Delete]:
         """Its holder has let go for good; what to emit of the object.
@@ -174,25 +190,28 @@ class Union:
         self._reshuffled.add(path)
         before = self._contents.get(path, _NOTHING)
         for count, id_ in enumerate(before.entries):
-            if self._contents.get(path) is not before:
-                return
             if id_ not in contents.entries:
                 self._define_no_more(id_, path, now)
             if count % _STEP_OBJECTS == 0:
                 yield
+                if self._contents.get(path) is not before:
+                    return
 
     def _define(self, id_: ObjectId, path: str) -> None:
-        definers = self._definers.setdefault(id_, [])
-        if path not in definers:
-            insort(definers, path)
+        definers = self._definers.get(id_, ())
+        if not definers:
+            self._definers[id_] = self._alone.setdefault(path, (path,))
+        elif path not in definers:
+            place = bisect(definers, path)
+            self._definers[id_] = (*definers[:place], path, *definers[place:])
         if self._holders.get(id_, path) != path:
             self._note_repeat(id_, path)
 
     def _define_no_more(self, id_: ObjectId, path: str, now: float) -> None:
-        definers = self._definers.get(id_, [])
+        definers = self._definers.get(id_, ())
         if path not in definers:
             return  # It had not been put as far as that.
-        definers.remove(path)
+        definers = tuple([other for other in definers if other != path])
         self._note_no_repeat(id_, path)
         if self._holders.get(id_) == path:
             del self._holders[id_]
@@ -200,7 +219,9 @@ class Union:
             self._reshuffled.update(definers)
             for other in definers:
                 self._note_no_repeat(id_, other)
-        if not definers:
+        if definers:
+            self._definers[id_] = definers
+        else:
             del self._definers[id_]
 
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:

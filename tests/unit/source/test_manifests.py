@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
+from itertools import pairwise
 
 import pytest
 
@@ -11,7 +13,13 @@ from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine, VirtualMachineSe
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
 from vmsvc_grpc.source import manifests
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, ManifestError
-from vmsvc_grpc.source.manifests import Contents, read_objects, reading
+from vmsvc_grpc.source.manifests import (
+    AbandonedError,
+    Contents,
+    Entry,
+    read_objects,
+    reading,
+)
 
 KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 VM = "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachine\nmetadata: {name: %s}\n"
@@ -184,6 +192,30 @@ def test_malformed_contents_are_the_same_objects() -> None:
 def test_reading_takes_a_break_at_each_object() -> None:
     text = "".join(f"---\n{VM % f'vm-{index}'}" for index in range(100))
     assert sum(1 for _ in reading(text.encode(), KINDS)) >= 100
+
+
+def entries_alive() -> int:
+    return sum(type(known) is Entry for known in gc.get_objects())
+
+
+@pytest.mark.parametrize("abandoned", [True, False], ids=["abandoned", "broken at its end"])
+def test_what_was_read_of_a_text_in_vain_is_freed_in_steps(abandoned: bool) -> None:
+    """Python freed 90,000 objects at once, in 50 ms, in which nobody was served."""
+    many = 600
+    text = "".join(f"---\n{VM % f'vm-{index}'}" for index in range(many)) + "---\n["
+    seen = list[Kind]()
+    before = entries_alive()
+    steps = reading(text.encode(), KINDS, lambda _place, kind, _value: seen.append(kind))
+    while len(seen) < many:
+        next(steps)
+    alive = [entries_alive() - before]
+    assert alive == [many]
+    if abandoned:
+        steps.throw(AbandonedError)
+    with pytest.raises(AbandonedError if abandoned else ManifestError):
+        alive.extend(entries_alive() - before for _ in steps)
+    assert alive[-1] <= 1, "the error may have come of the last one"
+    assert max(then - now for then, now in pairwise(alive)) <= 100
 
 
 VMS = "vmoperator.vmware.com/v1alpha6"

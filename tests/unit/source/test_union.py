@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -351,7 +352,33 @@ def test_a_file_that_is_back_before_all_was_let_go_has_all_of_it() -> None:
     for _ in range(3):
         next(letting_go)
     assert union.put("a", contents(MANY_ADDRESSES), 0.0) == []
-    assert list(letting_go) == []
+    assert all(step is None for step in letting_go)
     assert missing(union) == []
     union.drop("a")
     assert len(missing(union)) == 1_000
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "gone"])
+def test_what_a_file_said_before_is_freed_in_steps(replaced: bool) -> None:
+    """Python freed 90,000 objects at once, in 36 ms, in which nobody was served."""
+    union, before = Union(), contents(MANY_ADDRESSES)
+    union.put("a", before, 0.0)
+    if replaced:
+        union.put("a", contents({"vm-0": "2"}), 0.0)
+    else:
+        union.drop("a")
+    held = [len(before.entries), *(len(before.entries) for _ in union.letting_go(0.0))]
+    assert held[0] == len(MANY_ADDRESSES), "none were freed where the file was taken"
+    assert held[-1] == 0
+    assert max(now - then for then, now in pairwise(reversed(held))) <= 100
+
+
+def test_putting_goes_on_where_what_it_put_is_outdated_and_freed() -> None:
+    union = Union()
+    putting = union.putting("a", contents(MANY_ADDRESSES), 0.0)
+    next(putting)
+    union.put("a", contents({"vm-0": "2"}), 0.0)
+    assert missing(union) == []
+    assert all(step is None for step in putting)
+    assert union.holder(id_of("vm-0")) == "a"
+    assert union.holder(id_of("vm-1")) is None
