@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vmsvc_grpc.model.address import canonical
+from vmsvc_grpc.model.address import canonical, read
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,13 @@ from vmsvc_grpc.model.address import canonical
 )
 def test_one_form_of_each(text: str, one_form: str) -> None:
     assert canonical(text) == one_form
+
+
+_PARTS = st.integers(0, 300).map(str) | st.sampled_from(["00", "01", "255", "256", "", "1\n", "a"])
+
+
+@given(parts=st.lists(_PARTS, min_size=3, max_size=5))
+def test_what_looks_like_ipv4_is_as_it_would_be_read(parts: list[str]) -> None:
+    text = ".".join(parts)
+    address = read(text)
+    assert canonical(text) == (text if address is None else str(address))
