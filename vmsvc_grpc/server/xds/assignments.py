@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.core.v3.base_pb2 import Locality
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
+from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint as AnyEndpoint
 from envoy.config.endpoint.v3.endpoint_components_pb2 import LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.wrappers_pb2 import UInt32Value
@@ -17,36 +18,42 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.xds.encoding import bytes_field, number_field, varint
+from vmsvc_grpc.server.xds.encoding import bytes_field, header, number_field, varint
 
-_FIELDS = ClusterLoadAssignment.DESCRIPTOR.fields_by_name
-_CLUSTER_NAME, _ENDPOINTS = _FIELDS["cluster_name"].number, _FIELDS["endpoints"].number
-_OF_LOCALITY = LocalityLbEndpoints.DESCRIPTOR.fields_by_name
-_LOCALITY, _WEIGHT = _OF_LOCALITY["locality"].number, _OF_LOCALITY["load_balancing_weight"].number
-_VALUE = UInt32Value.DESCRIPTOR.fields_by_name["value"].number
+
+def _numbers(message: Any, *names: str) -> tuple[int, ...]:
+    fields = message.DESCRIPTOR.fields_by_name
+    return tuple(fields[name].number for name in names)
+
+
+_CLUSTER_NAME, _ENDPOINTS = _numbers(ClusterLoadAssignment, "cluster_name", "endpoints")
+_LOCALITY, _MEMBERS, _WEIGHT = _numbers(
+    LocalityLbEndpoints, "locality", "lb_endpoints", "load_balancing_weight"
+)
+(_VALUE,) = _numbers(UInt32Value, "value")
+_ENDPOINT, _HEALTH = _numbers(LbEndpoint, "endpoint", "health_status")
+_ADDRESS, _OTHERS = _numbers(AnyEndpoint, "address", "additional_addresses")
+(_OTHER,) = _numbers(AnyEndpoint.AdditionalAddress, "address")
+(_SOCKET,) = _numbers(Address, "socket_address")
+_PROTOCOL, _HOST, _PORT = _numbers(SocketAddress, "protocol", "address", "port_value")
 
 # VMs, and addresses, at some 300 B each: those of 20,000 VMs, ready and not.
 _MEMBERS_MAX = 65_536
 
-_SOCKET_PROTOCOLS = {"TCP": SocketAddress.TCP, "UDP": SocketAddress.UDP}
+# The first of an enum is what a field is that is not there.
+_OF_PROTOCOL = {"TCP": b"", "UDP": number_field(_PROTOCOL, SocketAddress.UDP)}
+_OF_HEALTH = {
+    True: number_field(_HEALTH, HealthStatus.HEALTHY),
+    False: number_field(_HEALTH, HealthStatus.UNHEALTHY),
+}
 
 
 def load_assignment(name: str, port: ServicePort, localities: Localities) -> bytes:
-    """A ClusterLoadAssignment of these localities, encoded.
-
-    A VM is one endpoint, with its other address, if it has two, as an additional one. A
-    locality weighs as much as its healthy endpoints, and never nothing: clients drop one
-    without weight.
-    """
-    parts = [no_endpoints(name)]
-    for (region, zone), machines in localities:
-        # Clients refuse a locality that does not say where it is, and both may be "".
-        where = Locality(region=region, zone=zone).SerializeToString()
-        members = (_member(m.addresses, m.ready, port.protocol, port.target_port) for m in machines)
-        weight = number_field(_VALUE, max(1, sum(m.ready for m in machines)))
-        locality = (bytes_field(_LOCALITY, where), *members, bytes_field(_WEIGHT, weight))
-        parts.append(bytes_field(_ENDPOINTS, b"".join(locality)))
-    return b"".join(parts)
+    """A ClusterLoadAssignment of these localities, encoded."""
+    number = varint(port.target_port)
+    located = localities.around_port(port.protocol, len(number))
+    parts = [bytes_field(_ENDPOINTS, number.join(around)) for around in located]
+    return b"".join((no_endpoints(name), *parts))
 
 
 def no_endpoints(name: str) -> bytes:
@@ -61,8 +68,51 @@ class Machine(NamedTuple):
     ready: bool
 
 
-Localities = tuple[tuple[tuple[str, str], tuple[Machine, ...]], ...]
+Locations = Sequence[tuple[tuple[str, str], Sequence[Machine]]]
 """The VMs of each region and zone, sorted by these."""
+
+
+class Localities:
+    """The VMs of a service by where they are, encoded once for all of its ports."""
+
+    def __init__(self, locations: Locations) -> None:
+        """Nothing is encoded yet."""
+        self.locations = locations
+        self._around: dict[tuple[str, int], Sequence[Sequence[bytes]]] = {}
+
+    def around_port(self, protocol: str, port_bytes: int) -> Sequence[Sequence[bytes]]:
+        """Of each a LocalityLbEndpoints, encoded but for its ports, which are so long.
+
+        It is what stands before, between and behind them. O(VMs), and once for all ports of as
+        many bytes: a service may have 1,000.
+        """
+        kept = protocol, port_bytes
+        if kept not in self._around:
+            self._around[kept] = [
+                tuple(_locality(where, machines, protocol, port_bytes))
+                for where, machines in self.locations
+            ]
+        return self._around[kept]
+
+
+def _locality(
+    where: tuple[str, str], machines: Sequence[Machine], protocol: str, port_bytes: int
+) -> Iterator[bytes]:
+    """A VM is one endpoint, with its other address, if it has two, as an additional one.
+
+    The whole weighs as much as its healthy endpoints, and never nothing: clients drop one
+    without weight.
+    """
+    # Clients refuse a locality that does not say where it is, and both may be "".
+    region, zone = where
+    before = bytes_field(_LOCALITY, Locality(region=region, zone=zone).SerializeToString())
+    for addresses, ready in machines:
+        first, *between, last = _member(addresses, ready, protocol, port_bytes)
+        yield before + first
+        yield from between
+        before = last
+    weight = number_field(_VALUE, max(1, sum(machine.ready for machine in machines)))
+    yield before + bytes_field(_WEIGHT, weight)
 
 
 def localities(endpoints: Iterable[Endpoint]) -> Localities:
@@ -72,16 +122,24 @@ def localities(endpoints: Iterable[Endpoint]) -> Localities:
     one that is not, then the lower uid.
     """
     found: dict[tuple[str, str], list[Machine]] = defaultdict(list)
-    for first, *others in _machines(endpoints):
-        addresses = (canonical(first.address), *(canonical(other.address) for other in others))
-        found[first.region, first.zone].append(Machine(addresses, first.ready))
-    return tuple((where, tuple(machines)) for where, machines in sorted(found.items()))
+    for (_, ready, region, zone), addresses in _machines(endpoints):
+        if len(addresses) > 1:
+            addresses.sort()
+        by_family = tuple([address for _, address in addresses])
+        found[region, zone].append(Machine(by_family, ready))
+    return Localities(sorted(found.items()))
 
 
-def _machines(endpoints: Iterable[Endpoint]) -> Iterable[list[Endpoint]]:
-    """The endpoints of each VM, every address once in all of them; in the order of addresses.
+_Machine = tuple[str, bool, str, str]
 
-    Those of one VM are in the order of the service's families.
+
+def _machines(
+    endpoints: Iterable[Endpoint],
+) -> Iterable[tuple[_Machine, list[tuple[bool, str]]]]:
+    """Each VM (its uid, whether it is ready, its region and zone) with its addresses.
+
+    Every address once in all of them. The VMs come in the order of addresses; of each address
+    is said whether it is of the service's secondary family.
     """
     holders: dict[str, Endpoint] = {}
     for endpoint in endpoints:
@@ -89,64 +147,38 @@ def _machines(endpoints: Iterable[Endpoint]) -> Iterable[list[Endpoint]]:
         holder = holders.get(address)
         if holder is None or _comes_before(endpoint, holder):
             holders[address] = endpoint
-    held: dict[tuple[str, bool, str, str], list[Endpoint]] = {}
-    for endpoint in holders.values():
-        machine = (endpoint.vm_uid, endpoint.ready, endpoint.region, endpoint.zone)
-        others = held.setdefault(machine, [])
-        others.append(endpoint)
-        if len(others) > 1:
-            others.sort(key=_by_family)
-    return held.values()
-
-
-def _by_family(endpoint: Endpoint) -> tuple[bool, str]:
-    return endpoint.secondary, endpoint.address
+    held: dict[_Machine, list[tuple[bool, str]]] = {}
+    for address, holder in holders.items():
+        machine = (holder.vm_uid, holder.ready, holder.region, holder.zone)
+        held.setdefault(machine, []).append((holder.secondary, address))
+    return held.items()
 
 
 def _comes_before(endpoint: Endpoint, other: Endpoint) -> bool:
     return (not endpoint.ready, endpoint.vm_uid) < (not other.ready, other.vm_uid)
 
 
-def _member(addresses: Sequence[str], ready: bool, protocol: str, port: int) -> bytes:
-    """A VM as the field `lb_endpoints` of a LocalityLbEndpoints with it alone."""
-    number = varint(port)
-    return number.join(_around_port(addresses, ready, protocol, len(number)))
-
-
-# Two ports that take one, two or three bytes, and differ in each of them.
-_UNLIKE_PORTS = {1: (1, 0x7F), 2: (0x80, 0x3FFF), 3: (0x4000, 0xFFFF)}
-
-
-# A change leaves most VMs as they were, and making one costs more than all else here. It is made
-# once for all ports of as many bytes: a service may have 1,000.
+# A change leaves most VMs as they were.
 @lru_cache(maxsize=_MEMBERS_MAX)
-def _around_port(
+def _member(
     addresses: Sequence[str], ready: bool, protocol: str, port_bytes: int
 ) -> tuple[bytes, ...]:
-    """What stands before, between and behind the ports of a VM, which are that long."""
-    one, other = (
-        _encoded_member(addresses, ready, protocol, port) for port in _UNLIKE_PORTS[port_bytes]
-    )
-    differing = [
-        place for place, pair in enumerate(zip(one, other, strict=True)) if len({*pair}) > 1
-    ]
-    begins = [0, *(place + port_bytes for place in differing[::port_bytes])]
-    ends = [*differing[::port_bytes], len(one)]
-    return tuple(one[begin:end] for begin, end in zip(begins, ends, strict=True))
-
-
-def _encoded_member(addresses: Sequence[str], ready: bool, protocol: str, port: int) -> bytes:
-    first, *others = (
-        Address(
-            socket_address=SocketAddress(
-                protocol=_SOCKET_PROTOCOLS[protocol], address=address, port_value=port
-            )
-        )
-        for address in addresses
-    )
-    member = LbEndpoint(health_status=HealthStatus.HEALTHY if ready else HealthStatus.UNHEALTHY)
-    member.endpoint.address.CopyFrom(first)
+    """A VM as the field `lb_endpoints`: what stands before, between and behind its ports."""
+    first, *others = (_address(address, protocol, port_bytes) for address in addresses)
+    endpoint = [header(_ADDRESS, len(first) + port_bytes) + first]
     for other in others:
-        member.endpoint.additional_addresses.add().address.CopyFrom(other)
-    encoded: bytes = LocalityLbEndpoints(lb_endpoints=[member]).SerializeToString()
-    return encoded
+        size = len(other) + port_bytes
+        of_other = header(_OTHER, size)
+        endpoint.append(header(_OTHERS, len(of_other) + size) + of_other + other)
+    size = sum(map(len, endpoint)) + port_bytes * len(endpoint)
+    of_endpoint = header(_ENDPOINT, size)
+    size += len(of_endpoint) + len(_OF_HEALTH[ready])
+    endpoint[0] = header(_MEMBERS, size) + of_endpoint + endpoint[0]
+    return (*endpoint, _OF_HEALTH[ready])
+
+
+def _address(address: str, protocol: str, port_bytes: int) -> bytes:
+    """An Address with a SocketAddress, up to its port, which comes last."""
+    host = bytes_field(_HOST, address.encode())
+    socket = b"%b%b%c" % (_OF_PROTOCOL[protocol], host, _PORT << 3)
+    return header(_SOCKET, len(socket) + port_bytes) + socket

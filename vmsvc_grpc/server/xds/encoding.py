@@ -17,12 +17,22 @@ def varint(number: int) -> bytes:
     return bytes((*encoded, number))
 
 
-def bytes_field(number: int, content: bytes) -> bytes:
-    """A field of text, bytes or a message: its number and kind, its length, its content.
+def header(number: int, size: int) -> bytes:
+    """What a field begins with whose content is of so many bytes: its number and kind, and those.
 
-    The number is at most 15. An empty field is written too, which protobuf leaves out.
+    The number is at most 15.
     """
-    return b"%c%b%b" % (number << 3 | _LENGTH, varint(len(content)), content)
+    if size <= _SEVEN_BITS:
+        return bytes((number << 3 | _LENGTH, size))
+    return b"%c%b" % (number << 3 | _LENGTH, varint(size))
+
+
+def bytes_field(number: int, content: bytes) -> bytes:
+    """A field of text, bytes or a message; its number is at most 15.
+
+    An empty one is written too, which protobuf leaves out.
+    """
+    return header(number, len(content)) + content
 
 
 def number_field(number: int, value: int) -> bytes:

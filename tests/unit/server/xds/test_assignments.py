@@ -9,6 +9,7 @@ from envoy.config.core.v3.address_pb2 import SocketAddress
 from envoy.config.core.v3.health_check_pb2 import HealthStatus
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
+from tests.unit.counting import counted_calls
 from tests.unit.server.xds.client import addresses
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ServicePort
@@ -166,7 +167,8 @@ def test_addresses_are_in_the_one_form_that_clients_read() -> None:
     assert sorted(s.address for s in sockets) == ["10.0.0.1", "10.0.0.2", "2001:db8::1"]
 
 
-def test_it_is_written_as_protobuf_writes_it() -> None:
+@pytest.mark.parametrize("port", [HTTP, UDP, ServicePort("", "UDP", 1, 7)])
+def test_it_is_written_as_protobuf_writes_it(port: ServicePort) -> None:
     """So replicas of other releases, which may write another way, have the same versions."""
     given = sorted(
         [
@@ -176,8 +178,19 @@ def test_it_is_written_as_protobuf_writes_it() -> None:
         ]
     )
     name = "a-name-that-takes-more-than-127-bytes." * 4
-    content = load_assignment(name, HTTP, localities(given))
+    content = load_assignment(name, port, localities(given))
     message: Any = ClusterLoadAssignment.FromString(content)
     assert message.cluster_name == name
     assert len(message.endpoints) == 201
     assert message.SerializeToString(deterministic=True) == content
+
+
+def test_vms_are_looked_at_once_for_all_ports() -> None:
+    located = localities(endpoint(f"10.0.{n // 250}.{n % 250}") for n in range(1_000))
+    with counted_calls() as calls:
+        load_assignment(NAME, ServicePort("", "TCP", 1, 8_080), located)
+    for_one = calls[0]
+    with counted_calls() as calls:
+        for number in range(100):
+            load_assignment(NAME, ServicePort("", "TCP", 1, 9_000 + number), located)
+    assert calls[0] < for_one
