@@ -1,6 +1,6 @@
 """How connections to an API server are made and ended, where aiohttp and uvloop leave that open.
 
-Knows nothing of a request, except whether it is still to be sent.
+Knows nothing about a request, except whether it is still to be sent.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any, cast
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-# `connection_lost` comes a turn or two of the event loop after a connection was dropped. From
-# uvloop it never comes for one that it closed while it was being made.
+# `connection_lost` is called a turn or two of the event loop after a connection was dropped. uvloop
+# never calls it for a connection that it closed while it was being made.
 _LOST_S = 1.0
 
 
 class NotSent(Exception):  # noqa: N818 - not an error: it was not to be sent.
-    """`may_send` said no once there was a connection; nothing was sent over it."""
+    """`may_send` returned False once there was a connection; nothing was sent over it."""
 
 
 MAY_SEND: ContextVar[Callable[[], bool]] = ContextVar("may_send")
-"""Asked once there is a connection for a request, right before it is sent."""
+"""Called once there is a connection for a request, right before it is sent."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections for requests that are still to be sent, and knows each until it is lost.
+    """Makes connections for requests that are still to be sent, and tracks each until it is lost.
 
-    So none is left behind at the end. Otherwise two kinds would be: one whose answer was not
-    read to its end, which aiohttp closes in the background, as TLS asks, waiting for the other
-    end, which may have vanished; and one whose handshake was just complete when connecting was
-    cancelled, which uvloop keeps.
+    So none is left open at the end. Otherwise two kinds would be. One is a connection whose answer
+    was not read to its end: aiohttp closes it in the background, as TLS requires, and waits for the
+    other end, which may have vanished. The other is a connection whose handshake was just complete
+    when connecting was cancelled: uvloop keeps it.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -51,7 +51,7 @@ class Connector(aiohttp.TCPConnector):
         traces: list[aiohttp.tracing.Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own signature
     ) -> aiohttp.connector.Connection:
-        """A connection for a request. Raises NotSent if that is not to be sent any more."""
+        """A connection for a request. Raises NotSent if the request is not to be sent any more."""
         connection = await super().connect(req, traces, timeout)
         if not MAY_SEND.get(lambda: True)():
             connection.close()
@@ -60,7 +60,7 @@ class Connector(aiohttp.TCPConnector):
 
     def made(self, protocol: _Protocol, transport: asyncio.BaseTransport) -> None:
         """A connection was made."""
-        # uvloop's is none by its class.
+        # By its class, uvloop's is none.
         self._transports[protocol] = cast("asyncio.Transport", transport)
 
     def lost(self, protocol: _Protocol) -> None:
@@ -97,7 +97,7 @@ class _Protocol(ResponseHandler):
 
 
 async def abort(response: aiohttp.ClientResponse) -> None:
-    """Drop the connection of an answer that is not read to its end; it is gone then.
+    """Drop the connection of an answer that is not read to its end, and wait until it is gone.
 
     Closing it would notify the other end, and wait for its answer in the background. The other
     end may have gone for ever, and our event loop may end first.
@@ -124,12 +124,12 @@ def noted_socket(address: aiohttp.AddrInfoType) -> socket.socket:
 
 @contextlib.contextmanager
 def sockets_handed_over() -> Iterator[None]:
-    """Lets go of the sockets that are made within: from then on the event loop owns them.
+    """Detaches the sockets that are made within, so that only the event loop owns them.
 
-    aiohttp gives sockets of Python's to uvloop, which closes them. If the other end resets a
-    connection at once, uvloop does so before it has taken note of Python's socket, which then
-    closes the same descriptor a second time, although it may belong to another connection by
-    then, or to the event loop itself. (uvloop 0.23; its issue 738 is of this kind.)
+    aiohttp hands Python's sockets to uvloop, which closes them. If the other end resets a
+    connection at once, uvloop does so before it knows of Python's socket. That one then closes the
+    same descriptor a second time, which may meanwhile belong to another connection, or to the event
+    loop itself. (uvloop 0.23; its issue 738 is of this kind.)
     """
     made: list[socket.socket] = []
     token = _sockets.set(made)

@@ -1,6 +1,6 @@
-"""Where the API server is, and as whom we ask it: from a kubeconfig, or from inside a pod.
+"""The address of the API server and our credentials: from a kubeconfig, or inside a pod.
 
-Owns the choice between the two, and reading them again when they change. Knows nothing of
+Owns the choice between the two, and reading them again when they change. Knows nothing about
 requests.
 """
 
@@ -40,24 +40,24 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _POD_TOKEN_FRESH_S = 60.0
 
 
-# A credential that a plugin says has expired, or is about to, is used for as long: clocks differ,
+# A plugin's credential is used for at least so long, even if it is about to expire: clocks differ,
 # and the API server has the last word.
 _PLUGIN_FRESH_MIN_S = 10.0
-# It is asked for another this long before one expires: a request takes time.
+# The plugin is asked for a new one so long before the old one expires: a request takes time.
 _PLUGIN_EARLY_S = 10.0
 
 _PLUGIN_BOUNDS = plugin.PluginBounds()
 
 
 class NoApiServer(Exception):  # noqa: N818 - names a state, like StopIteration
-    """There is no way to reach an API server; one sentence says what was tried.
+    """There is no way to ask an API server; one sentence says what was tried.
 
-    `may_pass` is whether to ask again may help, with nothing changed by anybody: a plugin that
-    failed or hung may not do so the next time.
+    `may_pass`: asking again may help, without a change by anybody. A plugin that failed or hung may
+    succeed the next time.
     """
 
     def __init__(self, sentence: str, *, may_pass: bool = False) -> None:
-        """The sentence is made safe to print: a file or a program may have had a say in it."""
+        """The sentence is made safe to print, as it may quote a file or a program."""
         super().__init__(escaped(sentence))
         self.may_pass = may_pass
 
@@ -67,8 +67,8 @@ class Access:
     """What every request needs. `host` begins with `http://` or `https://`.
 
     `authorization` is the whole header, empty if there is none. `namespace` is that of the
-    pod or of the kubeconfig's context. It may be used for `fresh_s` before it is to be
-    read again; None: until it is refused.
+    pod or of the kubeconfig's context. After `fresh_s` it should be read again; None: once it is
+    refused.
     """
 
     host: str
@@ -81,10 +81,10 @@ class Access:
 
 
 class Credentials(Protocol):
-    """A place where access can be read, and read again."""
+    """A source of access, which can be read again and again."""
 
     async def load(self) -> Access:
-        """What stands there now. Raises NoApiServer."""
+        """The access as it is now. Raises NoApiServer."""
 
     def __str__(self) -> str:
         """What it is, for a person."""
@@ -132,8 +132,8 @@ class _Identity(NamedTuple):
 class Kubeconfig:
     """A kubeconfig: one file, or several as `KUBECONFIG` names them, and one of its contexts.
 
-    Without `context` it is the current one when it is first read; if another becomes the
-    current one later, that is another cluster, and nothing that we follow.
+    Without `context` it is the one that is current at the first read. A later change of the current
+    context means another cluster, and is not followed.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Kubeconfig:
     async def load(self) -> Access:
         """What the context says; runs its credential plugin if it has one. Raises NoApiServer.
 
-        Where credentials are named, they are had, or it raises: never nobody's access.
+        If it names credentials, they are obtained, or this raises: access is never anonymous then.
         """
         try:
             found = await asyncio.to_thread(self._read)
@@ -168,7 +168,7 @@ class Kubeconfig:
 
     def _read(self) -> Chosen:
         paths = list(_paths(self.path))
-        # Of several, those that are missing are passed over, as kubectl does.
+        # Of several files, missing ones are skipped, as kubectl does.
         files = [path for path in paths if path.exists()] or paths
         return chosen([(path, path.read_text()) for path in files], self.context)
 
@@ -186,7 +186,7 @@ class Kubeconfig:
         return _Identity(certificate=certificate)
 
     async def _asked(self, found: Chosen, named: Plugin) -> _Identity:
-        """What the user's plugin prints."""
+        """The identity that the user's plugin prints."""
         # A command with a slash is a file, and relative to the kubeconfig as other files are.
         command = named.command
         if "/" in command:
@@ -235,7 +235,7 @@ def find(
     environ: Mapping[str, str],
     service_account: Path = SERVICE_ACCOUNT,
 ) -> Credentials:
-    """The credentials to use: what was asked for, else the pod's, else the default kubeconfig.
+    """The credentials to use: those asked for, else the pod's, else the default kubeconfig's.
 
     `kubeconfig` and `context` are what the user gave. Only looks whether files exist.
     Raises NoApiServer, with a sentence of what was tried.
@@ -264,18 +264,18 @@ def find(
 
 
 def _some_exist(paths: str) -> bool:
-    """Whether there is any of the files; there may be several, as in `KUBECONFIG`."""
-    # pathlib's own raise where a name is too long, or a directory may not be looked into.
+    """Whether one of the files exists; there may be several, as in `KUBECONFIG`."""
+    # pathlib's methods raise if a name is too long, or a directory may not be entered.
     return any(os.path.isfile(path) for path in _paths(paths))  # noqa: PTH113
 
 
 def _paths(text: str) -> Iterator[Path]:
-    """The files that a text names. A home that nobody has stays as it is written."""
+    """The files that a text names. An unknown home directory (`~nobody`) stays as it is."""
     return (Path(os.path.expanduser(path)) for path in text.split(os.pathsep) if path)  # noqa: PTH111
 
 
 def _access(found: Chosen, identity: _Identity) -> Access:
-    """How the API server is asked. Raises OSError and ValueError."""
+    """The access that a context and an identity give. Raises OSError and ValueError."""
     cluster = found.cluster
     tls = _tls(
         _ca(cluster, found.cluster_folder),
@@ -303,7 +303,7 @@ def _ca(cluster: Cluster, folder: Path) -> str | None:
 
 
 def _cluster_info(found: Chosen) -> dict[str, Any]:
-    """What a plugin may learn of the cluster, as `client.authentication.k8s.io` has it."""
+    """What a plugin is told about the cluster (`client.authentication.k8s.io`)."""
     cluster = found.cluster
     ca = _ca(cluster, found.cluster_folder)
     info = {
@@ -317,7 +317,7 @@ def _cluster_info(found: Chosen) -> dict[str, Any]:
 
 
 def _data_or_file(field: str, data: str | None, path: str | None, folder: Path) -> str | None:
-    """A PEM text that stands in the kubeconfig, or in the file that it names; None if neither."""
+    """A PEM text in the kubeconfig, or in the file that it names; None if neither is there."""
     if data:
         try:
             return base64.b64decode(data, validate=True).decode()
@@ -337,7 +337,7 @@ def _named_certificate(user: User, folder: Path) -> tuple[bytes, bytes] | None:
 
 
 def _named_token(user: User, folder: Path) -> str:
-    """The header of a user with a token, a file with one, which goes first, or a password."""
+    """The header of a user with a token file, a token or a password; the file comes first."""
     if user.token_file:
         return _token((folder / user.token_file).read_text())
     if user.token:
@@ -347,7 +347,7 @@ def _named_token(user: User, folder: Path) -> str:
 
 
 def _token(text: str) -> str:
-    """The header for a token. A file with one usually ends with a newline, which no header may."""
+    """The header for a token. A token file usually ends with a newline, unlike a header."""
     token = text.strip()
     if not token:
         raise KubeconfigError("the token is empty")
@@ -360,17 +360,17 @@ def _token(text: str) -> str:
 def _tls(ca: str | None, client: tuple[bytes, bytes] | None, *, verify: bool) -> ssl.SSLContext:
     """How to check the server and show who we are.
 
-    The same object for the same content, so that connections are used on when credentials
-    are read again and have not changed.
+    Equal content gives the same object, so that connections stay in use when credentials are read
+    again unchanged.
     """
     try:
         context = ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError) as error:
         raise KubeconfigError(f"the certificate authority cannot be read: {error}") from error
-    # Python 3.13 checks more of RFC 5280 than the CAs of many clusters hold.
+    # Python 3.13 checks parts of RFC 5280 that the CAs of many clusters break.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if client is not None:
-        # Python takes them from files only; this one is gone before anybody is asked.
+        # Python reads them from files only; this one is gone before the first request.
         with tempfile.NamedTemporaryFile() as file:
             file.write(client[1] + b"\n" + client[0])
             file.flush()

@@ -1,8 +1,8 @@
-"""What a kubeconfig says of one context: the cluster, and who asks it. Pure: texts in, values out.
+"""One context of a kubeconfig: cluster and user. Pure: texts in, values out.
 
-As kubectl reads it (`client-go/tools/clientcmd`): of several files the first that has a value
-counts, and paths are relative to the file that names them. Stricter in one thing: what names
-credentials that we cannot use is an error, so that nobody asks as somebody else, or as nobody.
+Read as kubectl reads it (`client-go/tools/clientcmd`): of several files the first with a value
+counts, and paths are relative to the file that names them. Stricter in one point: credentials that
+we cannot use are an error, so that we never ask as somebody else, or anonymously.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class KubeconfigError(ValueError):
 
 
 class _Kebab(msgspec.Struct, rename="kebab", frozen=True):
-    """Fields as a kubeconfig names most of them. Others are for others, as kubectl has it."""
+    """Fields as a kubeconfig names most of them. Unknown ones are ignored, as kubectl does."""
 
 
 class Cluster(_Kebab, frozen=True):
-    """Where the API server is, and how it is known."""
+    """Where the API server is, and how it is recognised."""
 
     server: str = ""
     certificate_authority: str | None = None
@@ -66,7 +66,7 @@ class Plugin(msgspec.Struct, rename="camel", frozen=True):
 
 
 class AuthProvider(msgspec.Struct, frozen=True):
-    """A way to credentials that is built into clients."""
+    """A way to get credentials that is built into clients."""
 
     name: str = ""
     config: dict[str, str] | None = None
@@ -92,17 +92,17 @@ class User(_Kebab, frozen=True):
 
     @property
     def names_token(self) -> bool:
-        """Whether a token or a password stands here, which goes before what a plugin prints."""
+        """Whether it has a token or a password, which takes precedence over a plugin."""
         return bool(self.token or self.token_file or self.username)
 
     @property
     def names_certificate(self) -> bool:
-        """Whether a client certificate stands here."""
+        """Whether it has a client certificate."""
         return bool(self.client_certificate or self.client_certificate_data)
 
 
 class Context(msgspec.Struct, frozen=True):
-    """A cluster, a user, and the namespace that is meant where none is named."""
+    """A cluster, a user, and the default namespace."""
 
     cluster: str = ""
     user: str | None = None
@@ -180,8 +180,8 @@ def _parsed(text: str) -> _KubeconfigFile:
     try:
         data = yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # PyYAML raises what it comes across: a tag's text may be none of that tag (`!!bool x`).
-        # A YAML error has several lines, and a text of the file among them, which is a secret.
+        # PyYAML may raise any error, as for a text that does not fit its tag (`!!bool x`). A YAML
+        # error quotes lines of the file, which are secret.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise KubeconfigError(f"it is no YAML{where}") from error

@@ -1,8 +1,8 @@
 """Tokens of an OpenID provider, as a kubeconfig's `auth-provider: oidc` names them.
 
-A token is used until it expires, and then renewed by the provider
-(`client-go/plugin/pkg/client/auth/oidc`). The kubeconfig is never written: what was renewed is
-known to this process alone.
+A token is used until it expires; then the provider renews it
+(`client-go/plugin/pkg/client/auth/oidc`). The kubeconfig is never written: only this process knows
+the new tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OpenIDError(Exception):
 
 
 class Provider(msgspec.Struct, rename="kebab", frozen=True):
-    """What a kubeconfig says of a provider, and what it has given so far."""
+    """A provider in a kubeconfig, and the tokens that it has given so far."""
 
     idp_issuer_url: str = ""
     client_id: str = ""
@@ -52,7 +52,7 @@ def provider(config: Mapping[str, str] | None) -> Provider:
 
 
 class Token(NamedTuple):
-    """A token, and for how many seconds it may be used; None: until it is refused."""
+    """A token, and the seconds for which it may be used; None: until it is refused."""
 
     text: str
     fresh_s: float | None
@@ -64,7 +64,7 @@ class _Claims(msgspec.Struct):
 
 class _Discovery(msgspec.Struct):
     token_endpoint: str
-    # What it takes where it does not say (OpenID Connect Discovery, section 3).
+    # The default if a provider does not say (OpenID Connect Discovery, section 3).
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
 
 
@@ -81,11 +81,11 @@ _decode_renewed = decoder(_Renewed)
 class OpenIDTokens:
     """The newest tokens of one user.
 
-    They are remembered, as a provider may take each refresh token once only.
+    They are remembered, as a provider may accept each refresh token only once.
     """
 
     def __init__(self) -> None:
-        """Nothing is known but what the kubeconfig will say."""
+        """Knows no tokens beyond those in the kubeconfig."""
         self._named: Provider | None = None
         self._id_token = ""
         self._refresh_token = ""
@@ -93,9 +93,9 @@ class OpenIDTokens:
     async def token(self, named: Provider, tls: ssl.SSLContext, now: float) -> Token:
         """A token that has not expired, renewed if need be. Raises OpenIDError.
 
-        `named` is what the kubeconfig says now: if that has changed, somebody has logged in
-        anew, and what we knew counts no more. `tls` says whom to take for the provider, and
-        `now` is the time since the epoch. May take as long as the provider does.
+        `named` is the provider as the kubeconfig has it now: if that has changed, somebody has
+        logged in anew, and our tokens are dropped. `tls` verifies the provider, and `now` is the
+        time since the epoch. Waits for the provider.
         """
         if named != self._named:
             self._named = named
@@ -117,7 +117,7 @@ class OpenIDTokens:
 
 
 def _left_s(id_token: str, now: float) -> float | None:
-    """For how long a token may be used; None if it does not say. Raises OpenIDError."""
+    """The seconds for which a token may be used; None if it does not say. Raises OpenIDError."""
     parts = id_token.split(".")
     if len(parts) != _JWT_PARTS:
         raise OpenIDError("its id-token is no JSON Web Token")
@@ -129,7 +129,7 @@ def _left_s(id_token: str, now: float) -> float | None:
 
 
 async def _renewed(named: Provider, refresh_token: str, tls: ssl.SSLContext) -> _Renewed:
-    """What the provider gives for a refresh token. Raises OpenIDError."""
+    """The new tokens that the provider gives for a refresh token. Raises OpenIDError."""
     connector = aiohttp.TCPConnector(ssl=tls)
     try:
         async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
@@ -151,7 +151,7 @@ async def _renewed(named: Provider, refresh_token: str, tls: ssl.SSLContext) -> 
 
 
 def _proof(named: Provider, methods: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Who asks, as fields of the form and as headers (RFC 6749, section 2.3.1)."""
+    """Our client credentials, as form fields and as headers (RFC 6749, section 2.3.1)."""
     if not named.client_secret:
         return {"client_id": named.client_id}, {}
     if "client_secret_basic" not in methods and "client_secret_post" in methods:
@@ -161,14 +161,14 @@ def _proof(named: Provider, methods: Collection[str]) -> tuple[dict[str, str], d
 
 
 def _check_url(field: str, url: str, like: str = "") -> None:
-    """Raises OpenIDError unless it is a URL that is as safe as the other one, if there is one."""
+    """Raises OpenIDError unless it is a URL as safe as the other one, if there is another."""
     scheme = urlsplit(url).scheme
     if scheme != "https" and (scheme != "http" or urlsplit(like).scheme == "https"):
         raise OpenIDError(f"{field} is not an https URL: {quoted(url)}")
 
 
 async def _answer(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> bytes:
-    # A secret goes where the discovery says, and nowhere else.
+    # The secret goes only to the address that the discovery names.
     async with session.request(method, url, allow_redirects=False, **options) as response:
         if response.status != 200:  # noqa: PLR2004 - the only status that brings a token
             raise OpenIDError(f"{method} {url} is answered with {response.status}")

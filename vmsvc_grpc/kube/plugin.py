@@ -1,6 +1,6 @@
-"""Asks a credential plugin: a program of the user's, which may fail, hang, or print anything.
+"""Runs a credential plugin: a program of the user's, which may fail, hang, or print anything.
 
-Owns the running and bounding of it (`client-go/plugin/pkg/client/auth/exec`).
+Owns running and bounding it (`client-go/plugin/pkg/client/auth/exec`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginBounds:
-    """How long a plugin may take, and how much it may print, to either of its outputs.
+    """How long a plugin may take, and how much it may print to each of its outputs.
 
-    kubectl waits for ever, as a person sits before it; a server must come to an end and say so.
+    kubectl waits for ever, as a person watches it; a server must give up and say so.
     A certificate and its key have some 10 KB.
     """
 
@@ -45,7 +45,7 @@ class PluginError(Exception):
 
 
 class _StoppedError(Exception):
-    """A plugin was ended by us; the message says why."""
+    """We ended a plugin; the message says why."""
 
 
 class Credential(msgspec.Struct, rename="camel", frozen=True):
@@ -75,7 +75,7 @@ async def ask(
 ) -> Credential:
     """The credentials that a plugin prints. Raises PluginError. It is ended if we are cancelled.
 
-    `command` is the program to run, and `cluster` what it learns of the cluster, if it asks.
+    `command` is the program to run; `cluster` is what it is told about the cluster, if it asks.
     """
     name = f"credential plugin {quoted(plugin.command)}"
     spec: dict[str, Any] = {"interactive": False}
@@ -89,8 +89,8 @@ async def ask(
         bounds,
     )
     try:
-        # Not by the event loop's own means: uvloop forks, which gRPC's threads do not bear, and
-        # waits for a process whose pipes nobody reads.
+        # Not through the event loop: uvloop forks, which breaks gRPC's threads, and it waits for a
+        # process whose pipes nobody reads.
         status, output, errors = await asyncio.to_thread(run)
     except OSError as error:
         hint = f"; {quoted(plugin.install_hint)}" if plugin.install_hint else ""
@@ -127,7 +127,7 @@ class _PluginRun:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._environ,
-            # Where we end it, what it started ends with it.
+            # If we end it, its child processes end with it.
             start_new_session=True,
         )
         assert process.stdout is not None, "it is a pipe"
@@ -141,7 +141,8 @@ class _PluginRun:
                 self._check(deadline)
                 self._stopped.wait(_POLL_S)
         except BaseException:
-            # Only here: one that ends by itself may leave an agent behind, which is the user's.
+            # Only here: a plugin that ends by itself may leave an agent running, which is the
+            # user's.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -153,7 +154,7 @@ class _PluginRun:
     ) -> tuple[bytes, bytes]:
         """All that comes over two pipes until both are closed, or the process has ended.
 
-        What it has started may hold them open for longer: an agent in the background, say.
+        Its child processes, such as an agent in the background, may hold them open for longer.
         """
         kept = dict.fromkeys(pipes, b"")
         with selectors.DefaultSelector() as selector:
@@ -161,7 +162,7 @@ class _PluginRun:
                 selector.register(pipe, selectors.EVENT_READ)
             while selector.get_map():
                 self._check(deadline)
-                # What it printed is in the pipes by the time that it ends.
+                # By the time that it has ended, all its output is in the pipes.
                 ended = process.poll() is not None
                 ready = selector.select(0 if ended else _POLL_S)
                 if ended and not ready:
@@ -185,7 +186,7 @@ class _PluginRun:
 
 
 def _said(errors: bytes) -> str:
-    """The end of what it said, where the reason mostly stands; empty if it said nothing."""
+    """The end of its error output, which mostly has the reason; empty if there is none."""
     text = errors.decode(errors="replace").strip()
     return f": {quoted(text[-VALUE_CHARACTERS_MAX:])}" if text else ""
 
@@ -194,7 +195,7 @@ def _credential(name: str, plugin: Plugin, output: bytes) -> Credential:
     try:
         answer = _decode(output)
     except msgspec.DecodeError as error:
-        # Its text names fields and types, and nothing of what was printed, which is secret.
+        # The error names fields and types only. The output itself is secret.
         raise PluginError(f"{name} printed no ExecCredential: {error}") from error
     if answer.kind != "ExecCredential":
         raise PluginError(f"{name} printed no ExecCredential: kind is {quoted(answer.kind)}")

@@ -24,7 +24,7 @@ VERSIONS = dict.fromkeys(_GROUPS, "v1")
 """The version of each kind that every API server serves in one version alone."""
 
 LABEL_SELECTORS = {Kind.ENDPOINT_SLICE: f"{MANAGED_BY_LABEL}={MANAGED_BY}"}
-"""What to ask for of a kind, where not for all: of EndpointSlices, only ours matter."""
+"""The label selector for a kind that is not read whole: only our EndpointSlices matter."""
 
 
 def resource_path(kind: Kind, version: str, namespace: str | None = None, name: str = "") -> str:
@@ -36,7 +36,7 @@ def resource_path(kind: Kind, version: str, namespace: str | None = None, name: 
 
 
 async def newest_served(api: ApiServer, kind: Kind) -> str:
-    """The newest version of VM Operator's kind that is served and that we know.
+    """The newest served version of a kind of VM Operator's that we know.
 
     Raises ApiServerError, with status 404 if there is none; and msgspec.DecodeError.
     """

@@ -6,10 +6,10 @@ from datetime import datetime
 
 
 def time_text(at: datetime) -> str:
-    """A moment, in UTC, as Kubernetes' `Time` has it: RFC 3339, in whole seconds."""
+    """A moment in UTC as a Kubernetes `Time`: RFC 3339, in whole seconds."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def micro_time_text(at: datetime) -> str:
-    """A moment, in UTC, as Kubernetes' `MicroTime` has it, in Leases and Events."""
+    """A moment in UTC as a Kubernetes `MicroTime`, as in Leases and Events."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
