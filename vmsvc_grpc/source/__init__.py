@@ -1,9 +1,10 @@
 """Where objects come from: each source emits the same events.
 
 A source does not know the cache. Its `run` calls `emit` for one event at a time, on the event
-loop, beginning with a complete list of each kind, until it is cancelled. What it read is true
-at that moment: nothing is awaited between reading and emitting. A bad object is reported and
-passed over; `run` raises only where nothing can be read at all and trying again would not help.
+loop, beginning with a complete list of each kind, until it is cancelled. Nothing is awaited between
+reading an object and emitting it, so each event is true when it is emitted. A bad object is
+reported and skipped; `run` raises only if nothing can be read at all and trying again would not
+help.
 """
 
 from __future__ import annotations

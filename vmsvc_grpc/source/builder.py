@@ -1,8 +1,8 @@
-"""Puts one document together from its parts, in the order of its text, without recursion.
+"""Builds one document from its parts, in the order of the text, without recursion.
 
-It keeps what an object may hold and no more, so that a large text costs no multiple of its
-size: the items of a list are handed out one by one, and of an object only the beginning is
-kept, and only so many levels.
+It keeps no more than an object may hold, so that memory stays in proportion to the text: the items
+of a list are handed out one by one, and of too large or too deep an object only the beginning is
+kept.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from vmsvc_grpc.model.decoding import LEVELS_MAX
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, Restart, Step
 
 CONTAINER_SIZE = 16
-"""What a mapping or list counts for in an object's size, in characters: it takes some memory."""
+"""What a mapping or list adds to an object's size, in characters, as it takes memory."""
 
 DEPTH_MAX = 10_000
-"""How deep mappings and lists may nest; kubectl reads as deep, too."""
+"""How deep mappings and lists may nest; the same as for kubectl."""
 
 
 class Open:
     """A mapping or list whose end has not come yet.
 
-    `kept` is whether it takes values; `merging`, whether its next value is merged into it,
-    as YAML's `<<` says; `weight` counts the values in it, `anchor` is its name in YAML.
+    `kept`: its values are kept; `merging`: its next value is merged into it, by YAML's `<<`;
+    `weight` counts its values, and `anchor` is its name in YAML.
     """
 
     __slots__ = ("anchor", "kept", "key", "merging", "value", "weight")
@@ -38,7 +38,7 @@ class Open:
 
 
 class Builder:
-    """One document on the way. `complete` once its last part has come."""
+    """A document under construction. `complete` once its last part has come."""
 
     def __init__(self, index: int, line: int) -> None:
         self.complete = False
@@ -64,7 +64,7 @@ class Builder:
 
     @property
     def in_mapping(self) -> bool:
-        """Whether what is open innermost is a mapping."""
+        """Whether the innermost open container is a mapping."""
         return bool(self._open) and isinstance(self._innermost.value, dict)
 
     @property
@@ -74,12 +74,12 @@ class Builder:
 
     @property
     def ready(self) -> list[Step]:
-        """What can be handed out already; each is handed out once."""
+        """The steps that are ready; each is handed out once."""
         ready, self._ready = self._ready, []
         return ready
 
     def document(self, unread_line: int | None = None) -> Document:
-        """The document, once it is complete, without the items that were handed out."""
+        """The complete document, without the items that were handed out."""
         return Document(
             self._index,
             self._line,
@@ -90,7 +90,7 @@ class Builder:
         )
 
     def key(self, text: str, size: int) -> None:
-        """The key of the value that comes next. Of two that are equal, the last one counts."""
+        """Take the key of the next value. Of two equal keys, the last one counts."""
         self._size += size
         self._innermost.key = text
         if self._listed and self.depth == 1 and text == "items":
@@ -98,7 +98,7 @@ class Builder:
             self._ready.append(Restart())
 
     def begin(self, value: dict[str, Any] | list[Any], *, anchored: bool = False) -> Open:
-        """A mapping or list begins; `value` is an empty one. One with an anchor stays whole."""
+        """Begin a mapping or list; `value` is an empty one. One with an anchor is kept whole."""
         self._size += CONTAINER_SIZE
         items = self.depth == 1 and isinstance(value, list) and self._open[0].key == "items"
         opened = Open(value, kept=self._kept)
@@ -111,7 +111,7 @@ class Builder:
         return opened
 
     def end(self) -> Any:
-        """What is open innermost ends here; its value."""
+        """End the innermost open container; its value."""
         self._size += 1
         ended = self._open.pop()
         if ended is self._items:
@@ -122,7 +122,7 @@ class Builder:
         return ended.value
 
     def put(self, value: Any, size: int) -> None:
-        """A value that is whole, of so many characters."""
+        """Take a whole value, of so many characters."""
         self._size += size
         if self._open:
             self._attach(value if self._kept else None)

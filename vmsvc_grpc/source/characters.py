@@ -1,7 +1,7 @@
 """The characters of a file's bytes, a window at a time.
 
-They are decoded as kubectl decodes them: UTF-16 where a byte order mark says so, else UTF-8,
-with U+FFFD in the place of what is neither. A window is small, so that no step takes long and
+They are decoded as kubectl decodes them: UTF-16 after its byte order mark, else UTF-8, with U+FFFD
+in place of invalid bytes. A window is small, so that no step takes long and
 no second copy of a large file is made.
 """
 
@@ -15,10 +15,10 @@ WINDOW = 65_536
 
 
 class Characters:
-    """A place in a content, and a window of the text from there on.
+    """A position in a content, and a window of the text from there on.
 
-    `text[at:]` is what comes next, as far as it is decoded; `text[at - 1]` is there, too, and
-    is a line feed at the beginning. `ended` is whether nothing comes after `text`.
+    `text[at:]` comes next, as far as it is decoded; `text[at - 1]` exists too, and is a line feed
+    at the beginning. `ended`: nothing comes after `text`.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -36,7 +36,7 @@ class Characters:
 
     @property
     def offset(self) -> int:
-        """How many characters of the content come before."""
+        """How many characters of the content come before the position."""
         return self._dropped + self.at
 
     @property
@@ -53,7 +53,7 @@ class Characters:
         return self.at - line_end if line_end >= 0 else self.at + self._column
 
     def more(self) -> None:
-        """Decode some more, and let go of what has been passed. `at` changes with it."""
+        """Decode more, and drop the text before the position. Changes `at`."""
         if self.ended:
             return
         self._lines, self._counted = self.line, 1
@@ -72,7 +72,7 @@ class Characters:
             yield
 
     def begin_line(self) -> None:
-        """Take the place for the beginning of a line, whatever comes before it."""
+        """Treat the position as the beginning of a line, whatever comes before it."""
         if self.text[self.at - 1] != "\n":
             self._lines, self._counted = self.line, 1
             self._dropped += self.at - 1
@@ -81,7 +81,7 @@ class Characters:
 
 
 def decoded(content: bytes) -> str:
-    """All characters of a content, in one go: for who has no one waiting."""
+    """All characters of a content, in one go: for callers that hold up nobody."""
     return "".join(_pieces(content))
 
 

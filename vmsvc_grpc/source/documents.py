@@ -1,7 +1,7 @@
-"""What the text of a manifest is read into: documents, and the items of those that are lists.
+"""The parts that a manifest is read into: documents, and the items of lists.
 
-Values are untyped: mappings with text as keys, lists and scalars. Values may be shared, as
-aliases of YAML are: change none of them.
+Values are untyped: mappings with text as keys, lists and scalars. Values may be shared, as by
+aliases of YAML: do not change them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class ManifestError(Exception):
-    """A text is neither YAML nor JSON, or breaks a rule of ours; nothing of it counts.
+    """A text is neither YAML nor JSON, or exceeds a limit of ours; nothing of it counts.
 
     `line` and `column` are where, from 1.
     """
@@ -25,7 +25,7 @@ class ManifestError(Exception):
 
 
 OBJECT_SIZE_MAX = 3 * 1024 * 1024
-"""How large an object may be in its file; of a larger one only the beginning is kept.
+"""How large an object may be in its file. Only the beginning of a larger one is kept.
 
 In characters, and CONTAINER_SIZE for each mapping or list. A request to an API server can be
 as large; it stores half of that.
@@ -36,8 +36,8 @@ as large; it stores half of that.
 class Item:
     """One of the `items` of a document that is still being read.
 
-    `index` is its place among them; `document` and `line` are those of the document, and
-    `head` is what has been read of it; `size` is how large the item is.
+    `index` is its place among them; `document` and `line` are those of the document, `head` is the
+    part of it read so far, and `size` is the size of the item.
     """
 
     document: int
@@ -50,7 +50,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """The items since the last document do not count: the document is read differently."""
+    """Drop the items since the last document: it will be read in another way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Document:
     """One document of a text: its number and the line where it begins, both from 1.
 
     `value` is None if it is empty. `listed`: its `items` came before it, one by one, and are
-    neither in `value` nor in `size`. `unread_line` is where something stands
-    that does not belong to the document and that kubectl passes over, too.
+    neither in `value` nor in `size`. `unread_line` is the line of a text after the document that
+    kubectl skips too.
     """
 
     index: int
@@ -71,4 +71,4 @@ class Document:
 
 
 Step = Item | Restart | Document | None
-"""A step of reading; None is one that led to nothing yet."""
+"""A step of reading; None if it led to nothing yet."""

@@ -1,7 +1,7 @@
 """The JSON values of a text, one after another, as kubectl reads them.
 
-Whatever is small is decoded in one go, by `json`; of what is larger than a window, only the
-brackets and keys are read here, until something small comes.
+Small values are decoded in one go, by `json`. Of a value larger than a window, brackets and keys
+are read here, until a small value comes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Step
 
 
 class NotJSONError(Exception):
-    """What comes at the place is not JSON. It may still be YAML."""
+    """The text at the position is not JSON. It may still be YAML."""
 
 
 _INT64 = range(-(2**63), 2**63)
 _INT64_CHARACTERS_MAX = 20
-_NUMBER_CUT_MAX = len("e+")  # What may be left of a number, once its end is cut off.
+_NUMBER_CUT_MAX = len("e+")  # What may remain of a number whose end is cut off.
 _STEP_SIZE = 20_000  # Characters decoded in a step, about: 0.2 ms.
 _TOKEN_SIZE = 50  # What a token costs beside its characters, in the same unit.
 
 _BLANKS = re.compile(r"[ \t\r\n]*+")
 _COMMA = re.compile(r"[ \t\r\n]*+,[ \t\r\n]*+")
 _HIGH, _LOW = r"[dD][89abAB][0-9a-fA-F]{2}", r"[dD][c-fC-F][0-9a-fA-F]{2}"
-# As much of a string as is whole: a pair of surrogates is not parted.
+# The part of a string that is whole: a surrogate pair is not split.
 _STRING_PART = re.compile(
     r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]'
     rf"|\\u(?!{_HIGH})[0-9a-fA-F]{{4}}|\\u{_HIGH}\\u{_LOW}"
@@ -52,7 +52,7 @@ class _State(Enum):
 
 
 def skip_blanks(characters: Characters) -> Iterator[None]:
-    """Go to what comes after blanks, in steps."""
+    """Skip blanks, in steps."""
     while True:
         blanks = _BLANKS.match(characters.text, characters.at)
         assert blanks is not None, "no blanks are some"
@@ -64,9 +64,9 @@ def skip_blanks(characters: Characters) -> Iterator[None]:
 
 
 def value_steps(characters: Characters, index: int) -> Iterator[Step]:
-    """The JSON value at the place, its items first; `index` is the document's number.
+    """The JSON value at the position, its items first; `index` is the document's number.
 
-    Raises NotJSONError; the place is then where it is not.
+    Raises NotJSONError; the position is then where JSON ends.
     """
     builder = Builder(index, characters.line)
     reader = _TokenReader(characters, builder)
@@ -84,7 +84,7 @@ def value_steps(characters: Characters, index: int) -> Iterator[Step]:
 
 
 def small_value(characters: Characters) -> tuple[bool, Any, int]:
-    """Whether a value ends within the window, the value, and its size; passes it."""
+    """Whether a value ends within the window, the value, and its size; moves past it."""
     text, at = characters.text, characters.at
     try:
         value, end = _DECODER.raw_decode(text, at)
@@ -108,7 +108,7 @@ class _TokenReader:
         self._state = _State.VALUE
 
     def token(self) -> Iterator[None]:
-        """Read what comes next. Raises NotJSONError."""
+        """Read the next token. Raises NotJSONError."""
         char = self._next
         match self._state, char:
             case (_State.VALUE_OR_END, "]") | (_State.KEY_OR_END, "}"):
@@ -154,14 +154,14 @@ class _TokenReader:
         elif char in ("{", "[") and self._builder.depth < DEPTH_MAX:
             self._builder.begin({} if char == "{" else [])
             self._pass(_State.KEY_OR_END if char == "{" else _State.VALUE_OR_END)
-            yield  # It took as long as a window to find out that it is not small.
+            yield  # Finding out that it is not small took as long as reading a window.
             return
         else:
             raise NotJSONError
         self._state = _State.COMMA_OR_END
 
     def _further_values(self) -> None:
-        """Those of a list that follow, as far as they are small and within the window."""
+        """The next values of a list, as long as they are small and within the window."""
         characters = self._characters
         end = characters.at + _STEP_SIZE
         for _ in range(_STEP_SIZE // _TOKEN_SIZE):
@@ -186,7 +186,7 @@ class _TokenReader:
         self._state = _State.COLON
 
     def _fill(self) -> bool:
-        """Have a whole window to look at, or all there is; whether it is news."""
+        """Fill the window, as far as there is text; whether more was decoded."""
         characters = self._characters
         news = False
         while not characters.ended and len(characters.text) - characters.at < WINDOW:
@@ -195,7 +195,7 @@ class _TokenReader:
         return news
 
     def _long_string(self) -> Generator[None, None, tuple[str, int]]:
-        """A string that is longer than the window, as far as an object may hold it."""
+        """A string longer than the window, cut to what an object may hold."""
         characters = self._characters
         parts: list[str] = []
         size = 0
@@ -218,12 +218,12 @@ class _TokenReader:
 
 
 def _whole_characters(text: str) -> str:
-    """JSON with U+FFFD for each half of a surrogate pair: no message could carry it."""
+    """JSON with U+FFFD in place of each half of a surrogate pair, which no message could carry."""
     return _ESCAPES.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
 
 
 def _int(digits: str) -> int | float:
-    """A whole number; one of more than 64 bits is as rough as kubectl has it."""
+    """A whole number; beyond 64 bits it is rounded as by kubectl."""
     if len(digits) <= _INT64_CHARACTERS_MAX and (number := int(digits)) in _INT64:
         return number
     return float(digits)

@@ -1,7 +1,7 @@
-"""Events from an API server: asks what `source.listwatch` says, and tells what comes of it.
+"""Events from an API server: makes the requests that `source.listwatch` decides on.
 
-Owns the requests for reading: queries, timeouts. What is done in which order, and after
-which failure, is for the machine.
+Owns the requests for reading: queries and timeouts. Their order, and what follows a failure, is
+decided by the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vmsvc_grpc.source.listwatch import (
 
 
 class Trouble(NamedTuple):
-    """Why something cannot be read, as a sentence; `resolved` tells that it is so no more."""
+    """Why something cannot be read, as a sentence. `resolved`: it can be read again."""
 
     message: str
     resolved: bool = False
@@ -42,7 +42,7 @@ class Trouble(NamedTuple):
 
 
 OnTrouble = Callable[[Trouble], None]
-"""Told of each trouble once, and once more, with `resolved`, when it has gone."""
+"""Called once for each trouble, and once more, with `resolved`, when it is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ class KubeSourceBounds:
     """Bounds of reading from an API server that hardly anybody needs to change.
 
     `page_objects` is what client-go asks for, too. A watch lasts between `watch_s` and
-    twice as long, so that many do not end at once. `silence_s` is how long nothing may
-    come over one: an API server sends a bookmark every minute. `slice_s` is how long
+    twice as long, so that many do not end at once. `silence_s` is how long a watch may be silent:
+    an API server sends a bookmark every minute. `slice_s` is how long
     taking in pages may hold up the event loop.
     """
 
@@ -65,8 +65,8 @@ class KubeSourceBounds:
 class KubeSource:
     """Events of kinds on an API server, in some namespaces or in all. Runs once.
 
-    `loops` are what it follows, one for each kind and namespace: their counts, contacts and
-    troubles may be read at any time.
+    `loops` has a machine for each kind and namespace; their counts, contacts and troubles may be
+    read at any time.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class KubeSource:
         report: OnTrouble = lambda _: None,
         random: Callable[[], float] = random.random,
     ) -> None:
-        """Without `namespaces`, all at once; with them, nothing is asked of the others."""
+        """Without `namespaces` it reads all at once; with them, it asks nothing about others."""
         self.loops = tuple(
             ListWatch(
                 kind,
@@ -98,11 +98,11 @@ class KubeSource:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Sentences that say what cannot be read now, and why; none while all is well."""
+        """Sentences that say what cannot be read now, and why; empty while all is well."""
         return tuple(dict.fromkeys(loop.trouble for loop in self.loops if loop.trouble))
 
     async def run(self, emit: Emit) -> None:
-        """Tell events, beginning with a complete list of each kind; until cancelled.
+        """Emit events, beginning with a complete list of each kind, until cancelled.
 
         Never gives up: what cannot be read is reported, and tried again.
         """
@@ -114,11 +114,11 @@ class KubeSource:
         while True:
             delay_s = await self._step(loop, emit)
             self._tell_trouble(loop)
-            # Also with no delay: others are to have their turn.
+            # Even without a delay, so that others have their turn.
             await asyncio.sleep(delay_s)
 
     async def _step(self, loop: ListWatch, emit: Emit) -> float:
-        """One request and what comes of it; seconds to wait before the next."""
+        """Make one request, and emit its events; the seconds to wait before the next."""
         _emit_all(loop.asks(), emit)
         try:
             match loop.request():
@@ -185,7 +185,7 @@ class KubeSource:
         return loop.failed(failure, _now(), self._random())
 
     def _tell_trouble(self, loop: ListWatch) -> None:
-        """Report what has changed with one loop; what several have in common is said once."""
+        """Report a new or resolved trouble of one loop; one that several share is reported once."""
         before, now = self._reported.pop(loop, ""), loop.trouble
         others = self._reported.values()
         if now and now != before and now not in others:
@@ -197,7 +197,7 @@ class KubeSource:
 
 
 def _selection(kind: Kind) -> dict[str, str]:
-    """What to add to a query for objects of a kind."""
+    """The part of a query that selects objects of a kind."""
     selector = LABEL_SELECTORS.get(kind)
     return {"labelSelector": selector} if selector else {}
 

@@ -1,8 +1,8 @@
-"""What one line of a watch says: its bytes are scanned once. Pure.
+"""Reads one line of a watch, in one scan of its bytes. Pure.
 
-Most lines are of the shape that they should have, and are read as that: the envelope, where
-it is in time, and the object, in one go. Those that are not (an error, an object of another
-shape, one nested too deep) are read part by part, as far as they can be.
+Most lines have the expected shape: envelope, resource version and object are read in one go. Others
+(an error, an object of the wrong shape, one nested too deep) are read part by part, as far as
+possible.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Told(NamedTuple):
 
 
 class Deleted(NamedTuple):
-    """There is no such object any more."""
+    """The object is gone."""
 
     resource_version: str
     key: Key
@@ -52,13 +52,13 @@ class Error(msgspec.Struct):
 Line = Told | Deleted | Bookmark | Error
 
 ReadLine = Callable[[bytes], Line]
-"""Reads one line. Raises msgspec.DecodeError if it is none, or has no resource version."""
+"""Reads one line. Raises msgspec.DecodeError if it cannot be read, or lacks a resource version."""
 
 
 class LineMeta(msgspec.Struct, rename="camel"):
     """An object's resource version, and its name."""
 
-    # A watch without one would begin at some moment, and what was deleted before would stay.
+    # A watch without one would begin at any moment, and objects deleted before that would stay.
     resource_version: Annotated[str, msgspec.Meta(min_length=1)]
     name: str = ""
     namespace: str = ""
@@ -79,7 +79,7 @@ _decode_error = decoder(Error)
 
 
 def line_reader(kind: Kind) -> ReadLine:
-    """What reads the lines of a watch of one kind."""
+    """A reader of the lines of a watch of one kind."""
     fields = [("type", str), ("object", SLIM_SHAPES[kind])]
     decode = msgspec.json.Decoder(msgspec.defstruct("Line", fields, gc=False)).decode
 

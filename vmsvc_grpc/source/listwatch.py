@@ -34,23 +34,23 @@ _PASSING_REFUSALS = frozenset(
         HTTPStatus.TOO_MANY_REQUESTS,
     }
 )
-# Those of them that are reported the first time: somebody must do something.
+# Those that are reported the first time, as somebody must act.
 _NO_ACCESS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 # A server that ends watches as soon as they have begun (client-go has the same bound).
 _SHORT_WATCH_S = 1.0
 
-# A watch that lasted so long was a good one, even if nothing came: a failure after it is the
-# first in a row.
+# A watch that lasted so long was good, even if nothing came: a failure after it counts as the first
+# in a row.
 _GOOD_WATCH_S = 10.0
 
-# Once may be a network that vanished; twice is a server that has nothing to say of where we
-# are, as one whose etcd was restored from a backup: to it, we come from the future.
+# One silent watch may be a network that vanished. Two in a row are a server that does not know our
+# resource version, as after a restore of etcd from a backup: to it, we come from the future.
 _SILENT_WATCHES_MAX = 2
 
 
 class Discover(NamedTuple):
-    """Ask in which versions the kind is served."""
+    """Ask which versions of the kind are served."""
 
 
 class ListPage(NamedTuple):
@@ -74,8 +74,8 @@ class RequestFailure(NamedTuple):
     """Why a request, or a watch that was open, came to nothing.
 
     `status` is the HTTP status, or the code of a watch's ERROR event; 0 where there was
-    no answer. `retry_after_s` is what the server asked for, or 0. `silent`: a connection
-    over which nothing came. `unreadable`: an answer that is not what was asked for.
+    no answer. `retry_after_s` is what the server asked for, or 0. `silent`: nothing came over the
+    connection. `unreadable`: the answer is not what was asked for.
     """
 
     status: int
@@ -89,8 +89,8 @@ class RequestFailure(NamedTuple):
 class ListWatchCounts:
     """What happened, for tests and metrics. Only rises.
 
-    `lists` are complete ones, `watches` those that were opened; `nameless` are objects of
-    which not even the name could be read; `failures` are by HTTP status, 0 for no answer.
+    `lists` counts complete lists, `watches` those opened, `nameless` objects whose name could not
+    be read, and `failures` those by HTTP status, 0 for no answer.
     """
 
     lists: int = 0
@@ -125,8 +125,8 @@ class ListWatch:
     (`discovered`; `page`; `opened`, `line` and `ended`; or `failed`), emit the events that
     these give, in order, and wait as long as they say.
 
-    Nothing is ever dropped by a failure: what was listed stays until a list is complete
-    that lacks it, or a watch says that it was deleted.
+    A failure never drops an object: each stays until a complete list lacks it, or a watch says that
+    it was deleted.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ListWatch:
         version: str = "",
         backoff: Backoff | None = None,
     ) -> None:
-        """Begins with discovery, unless the only `version` there is is given."""
+        """Begins with discovery, unless the kind has only one `version`."""
         self.kind = kind
         self.namespace = namespace
         self.version = version
@@ -145,7 +145,7 @@ class ListWatch:
         self.contact: float | None = None
         """When the server last answered, by the driver's clock; None: not yet."""
         self.trouble = ""
-        """A sentence that says why nothing is heard; empty while all is well."""
+        """A sentence that says why nothing can be read; empty while all is well."""
         self._discovers = not version
         self._backoff = backoff or Backoff()
         self._read_line = line_reader(kind)
@@ -179,18 +179,17 @@ class ListWatch:
                 return OpenWatch(self.version, self._resource_version)
 
     def asks(self) -> list[Event]:
-        """The events of asking what `request` says; emit them before it is asked.
+        """The events to emit before the request is made.
 
-        A list begins when it is asked for: whatever is learned from then on may be newer than
-        the list.
+        A list begins when it is asked for, as events from then on may be newer than the list.
         """
         listing = self._phase is _Phase.LIST and not self._continue
         return [Init(self.kind, self.namespace)] if listing else []
 
     def discovered(self, version: str) -> None:
-        """`version` is the newest one that is served and that we know."""
+        """`version` is the newest served version that we know."""
         if version != self.version:
-            # Read in another version, the same objects say other things.
+            # Read in another version, the same objects differ.
             self._resource_version = ""
         self.version = version
         self._phase = _Phase.WATCH if self._resource_version else _Phase.LIST
@@ -212,7 +211,7 @@ class ListWatch:
             yield from self._listed(item)
         self._continue = page.metadata.continue_
         if not self._continue:
-            # All pages are of one moment, and say so with one resource version.
+            # All pages are of one moment, and have the same resource version.
             self._resource_version = page.metadata.resource_version
             self._phase = _Phase.WATCH
             self.counts.lists += 1
@@ -281,10 +280,10 @@ class ListWatch:
         self._next_phase(failure)
         self._opened = None
         if status == HTTPStatus.GONE and self._failures == 1:
-            return 0.0  # The server is well; it only has forgotten where we were.
-        # What passes is soon over: a connection that was cut, a server that restarts.
+            return 0.0  # The server is well; it only no longer knows our resource version.
+        # A transient failure is soon over: a cut connection, a restart of the server.
         if self._failures > 1 or status in _NO_ACCESS or _lasting(failure):
-            # Where nobody answers, every list-watch has the same trouble.
+            # If nobody answers, every list-watch has the same trouble.
             asked = f"{self.scope}: " if status or failure.unreadable else ""
             self.trouble = asked + failure.message
         return max(failure.retry_after_s, self._backoff.delay_s(self._failures, jitter))
@@ -292,7 +291,7 @@ class ListWatch:
     def _next_phase(self, failure: RequestFailure) -> None:
         if self._phase is _Phase.DISCOVER:
             if failure.status == HTTPStatus.NOT_FOUND:
-                # If it is installed again, its objects are others.
+                # If the kind is installed again, its objects are new ones.
                 self._resource_version = ""
             return
         if failure.silent and self._opened is not None and not self._told:
@@ -319,6 +318,6 @@ class ListWatch:
 
 
 def _lasting(failure: RequestFailure) -> bool:
-    """Whether asking the same again cannot succeed: what was asked for is gone or wrong."""
+    """Whether the same request cannot succeed: what it asks for is gone or wrong."""
     refused = failure.status // 100 == 4 and failure.status not in _PASSING_REFUSALS  # noqa: PLR2004 - HTTP
     return refused or failure.unreadable

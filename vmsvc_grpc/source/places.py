@@ -1,7 +1,8 @@
-"""In which lines of a text the fields of its objects stand.
+"""The lines of a text on which the fields of its objects stand.
 
-Reading needs no lines, and values have no place for them; who reports a problem reads once
-more. What libyaml takes for YAML has lines: JSON is that, too, but for a few odd escapes.
+Reading needs no lines, and values have no place for them, so the text is read again to report a
+problem. This works for all that libyaml reads as YAML, so for JSON too, apart from a few odd
+escapes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _MERGE = "<<"
 
 
 class Repeat(NamedTuple):
-    """A key that stands in a mapping already: where, in which line, and in which it was before."""
+    """A key that occurs again in a mapping: its path, its line, and the line of the first one."""
 
     path: tuple[str | int, ...]
     line: int
@@ -24,7 +25,7 @@ class Repeat(NamedTuple):
 
 
 class Lines:
-    """Where a value, or one of a mapping or list and all below it, stands."""
+    """The line of a value, and of all values within it."""
 
     __slots__ = ("fields", "items", "line", "merged", "repeats")
 
@@ -36,7 +37,7 @@ class Lines:
         self.merged: list[Lines] = []
 
     def line_of(self, path: Sequence[str | int]) -> int:
-        """The line of a field, by keys and indexes; of one that is not there, of what has it."""
+        """The line of a field, by keys and indexes; for one that is missing, that of its parent."""
         at, line = self, self.line
         for step in path:
             if isinstance(step, int):
@@ -51,7 +52,7 @@ class Lines:
         return line
 
     def below(self, path: Sequence[str | int]) -> Lines | None:
-        """Those of a value below this one; None if there is none."""
+        """The lines of a value within this one; None if there is none."""
         at: Lines | None = self
         for step in path:
             if at is None:
@@ -65,7 +66,7 @@ class Lines:
     def all_repeats(self) -> Iterator[Repeat]:
         """The keys that occur twice, here and below."""
         ahead: list[tuple[tuple[str | int, ...], Lines]] = [((), self)]
-        seen: set[int] = set()  # What several aliases stand for is looked at once.
+        seen: set[int] = set()  # A value of several aliases is visited once.
         while ahead:
             path, at = ahead.pop()
             if id(at) in seen:
@@ -78,7 +79,7 @@ class Lines:
 
 
 class Text:
-    """The text of a file, whose documents are asked for in their order."""
+    """The text of a file. Ask for its documents in their order."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -89,8 +90,8 @@ class Text:
     def document(self, first_line: int) -> Lines | None:
         """The lines of the document that begins in that line, from 1; None if it is no YAML.
 
-        A value that an alias stands for stands where its anchor does. O(document); asked for
-        again, as for each item of a list, it is at hand.
+        The value of an alias stands where its anchor does. O(document); the last one is kept, as it
+        is asked for again for each item of a list.
         """
         if first_line != self._last[0]:
             self._last = (first_line, self._read(first_line))
@@ -116,12 +117,12 @@ class Text:
 
 
 class _Building:
-    """Puts the lines of one document together from libyaml's events."""
+    """Builds the lines of one document from libyaml's events."""
 
     def __init__(self, first_line: int) -> None:
         self.root: Lines | None = None
         self._first_line = first_line
-        # What is open: mappings with the key whose value comes next, and lists.
+        # The open mappings, with the key whose value comes next, and lists.
         self._open: list[tuple[Lines, bool]] = []
         self._keys: list[tuple[str, int] | None] = []
         self._anchored: dict[str, Lines] = {}

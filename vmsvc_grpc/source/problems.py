@@ -1,4 +1,4 @@
-"""What is wrong with manifest files now, and whom to tell when that changes."""
+"""The problems of manifest files now, and whom to call when they change."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class FileProblem:
     """Something wrong with a file, or with the directory.
 
     `path` is relative to the directory, which itself is "."; `place` is where in the
-    file, if known; `message` says what is wrong. All three are cut and escaped: names of
-    files and what stands in them are others' text. `hides_objects` is whether objects may
-    be there that nobody could read: so it is of a text that does not parse, and not of a
-    flaw in one that does. `resolved` tells that it is wrong no more.
+    file, if known; `message` says what is wrong. All three are cut and escaped, as names of files
+    and their content are others' text. `hides_objects`: there may be objects that could not be
+    read, as in a text that does not parse, but not in one that parses and has a flaw. `resolved`:
+    the problem is over.
     """
 
     path: str
@@ -35,11 +35,11 @@ class FileProblem:
 
 
 OnFileProblem = Callable[[FileProblem], None]
-"""Told of each problem once, and once more, with `resolved`, when it has gone."""
+"""Called once for each problem, and once more, with `resolved`, when it is over."""
 
 
 class Problems:
-    """The problems that stand now. Each topic (a file, say) has its own."""
+    """The problems now, for each topic (a file, for example)."""
 
     def __init__(self, report: OnFileProblem) -> None:
         self._report = report
@@ -47,10 +47,11 @@ class Problems:
         self._hiding: set[str] = set()
 
     def put(self, topic: str, problems: Sequence[FileProblem], *, more: int = 0) -> None:
-        """From now on the topic has these problems and no others; report what is new.
+        """Replace the problems of a topic, and report changes.
 
-        PROBLEMS_MAX are kept at most, the last of which counts the others, and `more` that are
-        not given. One that has only moved to another place is reported anew, but not as resolved.
+        At most PROBLEMS_MAX are kept; the last of them counts the others, and `more` that were not
+        passed. A problem that has only moved to another place is reported anew, but not as
+        resolved.
         """
         before = self._standing.pop(topic, ())
         now = _bounded(problems, more)
@@ -69,17 +70,17 @@ class Problems:
                 self._report(replace(problem, resolved=True))
 
     def __iter__(self) -> Iterator[FileProblem]:
-        """All that is wrong now; what was reported last comes last."""
+        """All problems now, in the order in which they were reported."""
         return (problem for group in self._standing.values() for problem in group)
 
     @property
     def count(self) -> int:
-        """How much is wrong now. O(files with a problem)."""
+        """The number of problems now. O(files with a problem)."""
         return sum(map(len, self._standing.values()))
 
     @property
     def hide_objects(self) -> bool:
-        """Whether objects may be there that nobody could read. O(1)."""
+        """Whether there may be objects that could not be read. O(1)."""
         return bool(self._hiding)
 
 

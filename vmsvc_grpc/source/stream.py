@@ -1,8 +1,8 @@
 """The documents of a file's bytes, read as kubectl reads them.
 
-Pure: knows no file. A text that begins with a brace is a stream of JSON values; should that
-fail within the first two, what is left is YAML (`k8s.io/apimachinery`, YAMLOrJSONDecoder).
-Every step is short, so that a large file holds up no one; the bytes are kept, and one object.
+Pure: knows no file. A text that begins with a brace is a stream of JSON values; if that fails
+within the first two, the rest is YAML (`k8s.io/apimachinery`, YAMLOrJSONDecoder).
+Every step is short, so that a large file holds up nobody. Only the bytes and one object are kept.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from vmsvc_grpc.source.characters import Characters
 from vmsvc_grpc.source.documents import Document, ManifestError, Restart, Step
 from vmsvc_grpc.source.json_documents import NotJSONError
 
-# With more values read, it is a stream of JSON for certain.
+# With more values than this, it is certainly a stream of JSON.
 _JSON_VALUES_UNSURE = 1
 
 _BLANKS = re.compile(r"[^\S\n]*+")
 
 
 def document_steps(content: bytes) -> Iterator[Step]:
-    """The documents, those of lists after their items; None for a step that led to none.
+    """The documents, lists after their items; None for a step that completed none.
 
-    Raises ManifestError at the first thing that does not parse, having yielded the
-    documents before it.
+    Raises ManifestError at the first error, having yielded the documents before it.
     """
     characters = Characters(content)
     characters.more()
@@ -58,7 +57,7 @@ def document_steps(content: bytes) -> Iterator[Step]:
 
 
 def _skip_to_line(characters: Characters) -> Iterator[None]:
-    """Pass over blanks up to where a line ends, in steps."""
+    """Skip blanks up to the end of a line, in steps."""
     while True:
         blanks = _BLANKS.match(characters.text, characters.at)
         assert blanks is not None, "no blanks are some"

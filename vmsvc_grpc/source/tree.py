@@ -1,4 +1,4 @@
-"""A directory tree of manifests: which files there are, and what stands in one.
+"""A directory tree of manifests: which files there are, and what is in one.
 
 Nothing here waits or remembers. Paths are relative to the directory, with `/` between
 their parts, and their order as text is the path order that decides which file comes first.
@@ -22,12 +22,12 @@ from vmsvc_grpc.model.problem import system_reason
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
-# A millisecond's worth, if the disk need not be waited for.
+# About a millisecond of work, if the disk does not have to be waited for.
 _BREAK_ENTRIES = 500
 
 
 class Signature(NamedTuple):
-    """What a file's status says of its content: equal as long as nobody wrote to it."""
+    """The part of a file's status that changes with its content."""
 
     device: int
     inode: int
@@ -37,7 +37,7 @@ class Signature(NamedTuple):
 
 
 class Oddity(NamedTuple):
-    """Something that is named like a manifest, and is no file: what it is."""
+    """Something that is named like a manifest but is not a file: what it is."""
 
     text: str
 
@@ -53,7 +53,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """Something that is named like a manifest, and is no directory."""
+    """Something that is named like a manifest and is not a directory."""
 
     path: str
     linked: bool
@@ -71,7 +71,7 @@ class Unlisted:
 
 
 class Content(NamedTuple):
-    """The bytes of a file, and what tells it from another."""
+    """The bytes of a file, and its signature."""
 
     signature: Signature
     digest: bytes
@@ -84,20 +84,20 @@ def is_manifest(path: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of the path begins with a dot, as editors' and the kubelet's own do."""
+    """Whether a part of the path begins with a dot, as files of editors and the kubelet do."""
     return path.startswith(".") or "/." in path
 
 
 def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlisted | None]:
-    """Everything in the tree, its files in path order; and None to take breaks at.
+    """Everything in the tree, files in path order; and None as a point for a break.
 
-    With `links`, links are followed; else they are passed over. A directory that several
-    paths lead to is listed by the first, so a loop of links ends. Each step looks at some
+    With `links`, links are followed, otherwise skipped. A directory with several paths is listed
+    under the first one, so that a loop of links ends. Each step looks at some
     hundred entries at most.
     """
     visited: set[tuple[int, int]] = set()
-    # What is still to come, the next at the end; directories end with a slash, as the
-    # paths below them do, so that sorting names gives the path order.
+    # The entries still to visit, the next at the end. Directories end with a slash, as the paths
+    # below them begin with it, so that sorting names gives the path order.
     ahead: list[tuple[str, File | Directory]] = [("/", _directory("", linked=False))]
     while ahead:
         _, step = ahead.pop()
@@ -119,7 +119,7 @@ def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlis
                     below.append(entry)
             ahead += sorted(below, key=itemgetter(0), reverse=True)
         except FileNotFoundError as error:
-            if not step.path:  # Any other has just been removed: there is nothing to list.
+            if not step.path:  # Any other directory has just been removed.
                 yield Unlisted("", system_reason(error))
         except OSError as error:
             yield Unlisted(step.path, system_reason(error))
@@ -151,14 +151,13 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # A link that leads nowhere one may look: reading it tells why.
+        return False  # A link to a place where we may not look. Reading it will tell why.
 
 
 def signature(file: Path, *, below: Path | None = None) -> Signature | Oddity | None:
-    """What the file looks like; None if there is none, or a directory.
+    """The signature of a file; None if there is none, or a directory.
 
-    `below`: a directory above it, from which on no link leads to it. Raises OSError if that
-    cannot be known.
+    `below`: a directory above it; no link is followed from there on. Raises OSError.
     """
     try:
         with _parent(file, below) as (name, parent):
@@ -193,7 +192,7 @@ def _parent(file: Path, below: Path | None) -> Iterator[tuple[str | Path, int | 
 
 
 def read_bounded(opened: BinaryIO, bytes_max: int) -> bytes:
-    """All that comes from an open file or pipe. Raises OSError, also for too much."""
+    """All bytes of an open file or pipe. Raises OSError, also if there are too many."""
     content = opened.read(bytes_max + 1)
     if len(content) > bytes_max:
         raise OSError(errno.EFBIG, f"it holds more than {bytes_max} bytes; split it")
@@ -201,12 +200,12 @@ def read_bounded(opened: BinaryIO, bytes_max: int) -> bytes:
 
 
 def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Content:
-    """What a file holds. Blocks for as long as the disk takes, and lets other threads run.
+    """The content of a file. Blocks for as long as the disk takes; other threads run meanwhile.
 
-    `below`: a directory above it, from which on no link leads to it. Raises OSError
-    if it cannot be read or holds more than `bytes_max`.
+    `below`: a directory above it; no link is followed from there on. Raises OSError if it cannot be
+    read or holds more than `bytes_max`.
     """
-    # Not blocking: what was a file a moment ago may be a pipe that nobody writes to.
+    # Non-blocking: what was a file a moment ago may be a pipe that nobody writes to.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if below else 0)
     with _parent(file, below) as (name, parent):
         descriptor = os.open(name, flags, dir_fd=parent)
@@ -220,5 +219,5 @@ def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Co
 
 
 def shown(path: str) -> str:
-    """A path as a person may read it: a name may be bytes that are no text."""
+    """A path for a person to read: a name may have bytes that are not text."""
     return os.fsencode(path).decode(errors="backslashreplace") or "."

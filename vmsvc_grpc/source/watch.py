@@ -1,7 +1,7 @@
-"""Where in a directory to look now, by the system's own notices of changes.
+"""Where to look in a directory now, by the system's notices of changes.
 
-Each directory is watched by itself, so that one that cannot be watched costs itself. A
-notice may come late, twice, or not at all; it never says what a file holds.
+Each directory is watched by itself, so that one that cannot be watched affects no other. A notice
+may come late, twice, or not at all; it never says what is in a file.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from vmsvc_grpc.source import tree
 if sys.platform == "linux":
     from inotify_simple import INotify, flags, parse_events
 
-# What one turn of the event loop reads of notices: some 2,000 of them, or 5 ms.
+# How much one turn of the event loop reads: some 2,000 notices, or 5 ms.
 _READ_BYTES = 64 * 1024
 
-# More notices than this are not remembered one by one: everything is looked at instead.
+# If there are more notices than this, everything is looked at instead.
 _NOTICES_MAX = 10_000
 
 
 class How(Enum):
-    """What happened at a path, in so far as it matters to what is there now."""
+    """What happened at a path, as far as it matters for what is there now."""
 
     TOUCHED = auto()
-    """Its attributes have changed, not its content; or a link leads elsewhere."""
+    """Its attributes changed, but not its content; or a link leads elsewhere."""
     ANOTHER = auto()
     """Something was made, removed, or moved away there."""
     WRITTEN = auto()
-    """It was written to, and its writer may not be done."""
+    """It was written to, and its writer may write more."""
     CLOSED = auto()
     """Its writer has closed it."""
     PLACED = auto()
@@ -46,7 +46,7 @@ class How(Enum):
 
 @dataclass(slots=True)
 class Notices:
-    """What happened since this was last asked, by path; "" is the directory itself.
+    """What happened since the last `take`, by path; "" is the directory itself.
 
     `missed`: something may have happened besides.
     """
@@ -57,7 +57,7 @@ class Notices:
     missed: bool = False
 
     def add(self, path: str, how: How) -> None:
-        """Note what happened; unless it is a mere touch, it replaces what was noted of the path."""
+        """Note what happened at a path. Unless it is a mere touch, it replaces earlier notes."""
         if how is How.TOUCHED:
             self.how.setdefault(path, how)
         else:
@@ -70,7 +70,7 @@ class Notices:
 class DirectoryWatch:
     """Notices of directories, and of files that links lead to.
 
-    For the use on one event loop. `noticed` is set when there is something to `take`.
+    For one event loop. `noticed` is set when there is something to `take`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -78,7 +78,7 @@ class DirectoryWatch:
         self.noticed = asyncio.Event()
         self._root = str(root)
         self._inotify: INotify | None = None
-        # The failure of each path that cannot be watched; and of all, where none can.
+        # The failure of each path that cannot be watched; and that of all, if none can.
         self._unwatched: dict[str, str] = {}
         self._failure: str | None = None
         self._descriptors: dict[str, int] = {}
@@ -87,7 +87,7 @@ class DirectoryWatch:
         self._notices = Notices()
 
     def open(self) -> None:
-        """Begin, unless that was done: nothing is watched yet. Does not raise."""
+        """Begin, if not begun yet; nothing is watched so far. Does not raise."""
         if self._inotify is not None:
             return
         if sys.platform != "linux":
@@ -110,13 +110,13 @@ class DirectoryWatch:
         self._inotify = None
 
     def take(self) -> Notices:
-        """The notices since this was last asked."""
+        """The notices since the last call."""
         notices, self._notices = self._notices, Notices()
         self.noticed.clear()
         return notices
 
     def unwatched(self) -> str | None:
-        """What cannot be watched, and why, in one sentence; None if nothing is that should be."""
+        """What cannot be watched, and why, in one sentence; None if everything is watched."""
         if self._failure is not None:
             return f"cannot be watched: {self._failure}"
         if not self._unwatched:
@@ -127,7 +127,7 @@ class DirectoryWatch:
         return f"{path or 'it'}{others} cannot be watched: {failure}"
 
     def directory(self, path: str) -> None:
-        """Watch a directory, from before it is listed. Does not raise; O(1)."""
+        """Watch a directory; call it before listing. Does not raise; O(1)."""
         if sys.platform == "linux":
             self._add(path, _DIRECTORY_MASK)
 
@@ -137,7 +137,7 @@ class DirectoryWatch:
             self._add(path, _FILE_MASK)
 
     def keep(self, paths: AbstractSet[str]) -> None:
-        """Watch nothing else than these any more. O(watched)."""
+        """Watch only these from now on. O(watched)."""
         for path in [path for path in self._descriptors if path not in paths]:
             self._drop(path)
         for path in [path for path in self._unwatched if path not in paths]:
@@ -217,7 +217,7 @@ if sys.platform == "linux":
         (flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF, How.TOUCHED),
     )
 
-# Listing or reading says these too, and better; or what was to be watched is gone.
+# Listing or reading reports these too, and better; or the path is gone.
 _NOT_LIMITS = {
     errno.ENOENT,
     errno.ENOTDIR,
@@ -247,15 +247,15 @@ class Where(Enum):
 def where(
     path: str, root: Path, directories: AbstractSet[str], *, is_directory: bool, linked: bool
 ) -> Where:
-    """Where to look after a notice of a path, in a tree of these directories.
+    """Where to look after a notice for a path, in a tree of these directories.
 
-    `is_directory`: the notice said so. `linked`: there are links in the tree. Looks at what
-    stands at the path now, as a notice does not say what it was about.
+    `is_directory`: the notice said so. `linked`: there are links in the tree. Looks at what is at
+    the path now, as a notice does not say.
     """
     if not path:
         return Where.EVERYWHERE
     if tree.is_hidden(path):
-        # A link may lead through it, as a mounted ConfigMap's do.
+        # A link may lead through it, as those of a mounted ConfigMap do.
         if not linked:
             return Where.NOWHERE
         return Where.AT_LINKS if (root / path).is_symlink() else Where.EVERYWHERE

@@ -1,9 +1,9 @@
 """The documents of a text in YAML, as kubectl reads them.
 
 kubectl first splits a text at each line that begins with `---`, and then reads the first
-document that YAML finds in each part. PyYAML's loaders read other things than kubectl does,
-and a few kilobytes of aliases or brackets bring them down; so libyaml's events are put
-together here.
+document that YAML finds in each part. PyYAML's loaders read some texts differently from kubectl,
+and a few kilobytes of aliases or brackets crash them. So documents are built from libyaml's events
+here.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ from vmsvc_grpc.source.yaml_scalars import (
 )
 
 TOKEN_SIZE_MAX = 4 * 1024 * 1024
-"""How many characters libyaml may go through for one event, and keep us waiting for it.
+"""How many characters libyaml may read for one event, while all else waits.
 
 It takes some 30 ns for each. No object has a text that long.
 """
 
 ANCHORS_MAX = 100_000
-"""How many anchors a document may have: what each stands for is kept to its end."""
+"""How many anchors a document may have: the value of each is kept to the end."""
 
 EVENTS_MAX = 7_500_000
 """How many events libyaml may give for a file: one for each scalar and alias, two for each
 mapping or list. Each takes some 4 µs.
 
 16 MiB of VMs have 2.9 million, and of mappings in mappings 6.9; only lists of single characters
-have more. So this bounds the time of a file that may hold more bytes.
+have more. So this bounds the time for a file, however large its bound in bytes is.
 """
 
 _STEP_EVENTS = 500  # About a millisecond of work.
-_EVENT_LEVELS = 200  # How many of them take libyaml as long as an event does otherwise.
+_EVENT_LEVELS = 200  # How many open levels cost libyaml as much as an event.
 
 _SEPARATOR = "\n---"
 _SEPARATOR_LINE = re.compile(r"---(?P<blank>[^\S\n]*+)(?:#|\r?$|(?P<value>.))", re.MULTILINE)
 _END = re.compile(r"\.\.\.(?:\s|\Z)")
-# Blank lines, comments and directives: they say nothing before a document.
+# Blank lines, comments and directives: before a document they mean nothing.
 _HEAD_LINES = re.compile(r"(?:[ \t]*+(?:#[^\n]*+)?+\r?+\n|%[^\n]*+\n)*+")
-# One that does not end in the window.
+# Such a line that does not end within the window.
 _HEAD_LINE = re.compile(r"(?:[ \t]*+(?P<comment>#[^\n]*+)?+|(?P<directive>%[^\n]*+))\Z")
 _FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def document_steps(characters: Characters, read: int) -> Iterator[Step]:
-    """The documents from the place on, empty ones too; `read` is how many came before.
+    """The documents from the position on, empty ones too; `read` is how many came before.
 
-    Raises ManifestError, having yielded the documents before it. A step takes as long as
-    libyaml does for TOKEN_SIZE_MAX characters, if they are one value or comment.
+    Raises ManifestError, having yielded the documents before it. A step may take as long as libyaml
+    does for TOKEN_SIZE_MAX characters of one value or comment.
     """
     characters.begin_line()
     events = count(1)
@@ -73,7 +73,7 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
         yield from part.skip_head()
         line = characters.line if begun is None else begun
         if begun is not None and _END.match(characters.text, characters.at):
-            # With nothing before it, so that the document is empty.
+            # Nothing came before it, so the document is empty.
             read += 1
             yield Document(read, line, None)
             yield from part.skip_rest()
@@ -92,9 +92,9 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
 
 
 def _skip_separator(characters: Characters) -> Iterator[None]:
-    """Go to the line after a separator, or to the value on its line, which kubectl refuses.
+    """Go to the line after a separator, or to a value on its line, which kubectl refuses.
 
-    Raises ManifestError if what begins like a separator is none.
+    Raises ManifestError if a line only begins like a separator.
     """
     if len(characters.text) - characters.at < WINDOW:
         characters.more()  # Blanks are looked over as far as that.
@@ -118,11 +118,11 @@ def _skip_line(characters: Characters) -> Iterator[None]:
 
 
 class _Part:
-    """The text up to the next separator, for libyaml to read from."""
+    """The text up to the next separator, as a file for libyaml."""
 
     def __init__(self, characters: Characters) -> None:
         self.size_unanswered = 0
-        """How much was read since libyaml gave the last event."""
+        """How much was read since the last event of libyaml."""
         self._characters = characters
         self._last = ""
 
@@ -136,7 +136,7 @@ class _Part:
         return at_separator or characters.at == len(characters.text)
 
     def skip_head(self) -> Iterator[None]:
-        """Pass over blank lines, comments and directives, in steps."""
+        """Skip blank lines, comments and directives, in steps."""
         characters = self._characters
         while not self.ended:
             lines = _HEAD_LINES.match(characters.text, characters.at)
@@ -149,21 +149,21 @@ class _Part:
             if last["comment"] or last["directive"] or characters.ended:
                 yield from _skip_line(characters)
             elif len(characters.text) - characters.at > WINDOW:
-                return  # So many blanks are for libyaml to refuse.
+                return  # libyaml will refuse so many blanks.
             else:
                 characters.more()
                 yield
 
     def skip_rest(self) -> Iterator[None]:
-        """Pass over what is left, in steps."""
+        """Skip the rest, in steps."""
         while self._piece():
             yield
 
     def read(self, _: int = 0, /) -> str:
         """The next piece of it; "" at its end. Raises ManifestError."""
         piece = self._piece()
-        # Of two files put together, say, a mark may begin a line. It is a character to kubectl,
-        # and to libyaml only if written as Unicode now has it.
+        # A byte order mark may begin a line, as where two files were joined. kubectl reads it as a
+        # character; libyaml does so only for its newer code point.
         piece = (self._last + piece).replace("\n\ufeff", "\n\u2060")[len(self._last) :]
         self._last = piece[-1:] or self._last
         self.size_unanswered += len(piece)
@@ -172,7 +172,7 @@ class _Part:
             raise ManifestError(message, self._characters.line, 1)
         if piece or self._last in ("", "\n"):
             return piece
-        # kubectl ends the last line, if the text does not; it is in a block's value.
+        # kubectl adds a missing last line feed, which shows in the value of a block.
         self._last = "\n"
         return self._last
 
@@ -224,7 +224,7 @@ def _part_steps(part: _Part, characters: Characters, builder: _YAMLBuilder) -> I
 
 
 def _unread(end: yaml.DocumentEndEvent, events: Iterator[yaml.Event]) -> int | None:
-    """In which line something stands that comes after the document's end, if it does."""
+    """The line of a text after the document's end; None if there is none."""
     mark: _Mark | None = end.end_mark
     try:
         following = next(events, None)
@@ -239,7 +239,7 @@ def _unread(end: yaml.DocumentEndEvent, events: Iterator[yaml.Event]) -> int | N
 
 
 def _refuse_characters(content: bytes, offset: int, reason: str) -> Iterator[None]:
-    """Raises ManifestError for the first character from there on that YAML does not allow."""
+    """Raises ManifestError for the first character from `offset` on that YAML does not allow."""
     characters = Characters(content)
     yield from characters.skip(offset)
     while not (found := _FORBIDDEN.search(characters.text, characters.at)):
@@ -256,7 +256,7 @@ _DECODED_FEW, _DECODED_MANY = 400_000, 4_000_000
 
 
 def _aliased_share_max(decoded: int) -> float:
-    """How many of so many values may stand in aliases; go-yaml allows as much.
+    """The part of so many values that aliases may stand for, as in go-yaml.
 
     Nine lines of aliases of aliases can stand for a billion values; an honest manifest
     repeats a few labels.
@@ -273,10 +273,10 @@ class _Mark(Protocol):
 
 
 class _YAMLBuilder(Builder):
-    """Puts one document together from libyaml's events."""
+    """Builds one document from libyaml's events."""
 
     def __init__(self, index: int, line: int, first_line: int, events: Iterator[int]) -> None:
-        """`first_line` is where libyaml begins to count; `events` counts those of the file."""
+        """`first_line` is the line at which libyaml begins; `events` counts those of the file."""
         super().__init__(index, line)
         self._events = events
         self._first_line = first_line
@@ -335,7 +335,7 @@ class _YAMLBuilder(Builder):
         self.begin(empty, anchored=event.anchor is not None).anchor = event.anchor
 
     def _take_in(self, anchor: str | None, value: Any, weight: int) -> None:
-        """Note what a value weighs, and what its anchor stands for."""
+        """Note the weight of a value, and the value of its anchor."""
         if self.depth:
             self._innermost.weight += weight
         if anchor is not None:
@@ -367,7 +367,7 @@ class _YAMLBuilder(Builder):
         super()._done(value)
 
     def _merge(self, value: Any) -> None:
-        """Take over others' keys. Of the sources, the first counts; of what is there, none."""
+        """Merge keys of other mappings. The first one with a key counts; existing keys stay."""
         if not self._kept:
             return
         sources = value if isinstance(value, list) else [value]

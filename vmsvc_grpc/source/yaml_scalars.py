@@ -1,4 +1,4 @@
-"""What the scalars of YAML mean to kubectl: YAML 1.1 without its numbers to the base of 60.
+"""The meaning of YAML's scalars to kubectl: YAML 1.1 without its numbers to the base of 60.
 
 The rules are those of go-yaml 2 (its resolve.go), on which kubectl's reader is built.
 """
@@ -34,7 +34,7 @@ _WORDS: Mapping[str, bool | None] = {
     for form in (word, word.capitalize(), word.upper())
 } | {"": None, "~": None}
 
-# Longer ones are beyond all numbers; and so one costs little.
+# No number needs more characters; so a long text costs little.
 _NUMBER_CHARACTERS_MAX = 400
 _INT = re.compile(
     r"(?P<sign>[-+]?)(?:0[bB](?P<two>[01]+)|0[oO](?P<eight>[0-7]+)|0[xX](?P<sixteen>[0-9a-fA-F]+)"
@@ -47,18 +47,18 @@ _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 
 
 class TagError(Exception):
-    """A scalar is not what its tag says."""
+    """A scalar does not fit its tag."""
 
 
 def plain_scalar(text: str) -> Scalar:
-    """What a scalar without quotes or tag means."""
+    """The value of a scalar without quotes or tag."""
     if text in _WORDS:
         return _WORDS[text]
     first = text[0]
     if first not in "+-.0123456789" or len(text) > _NUMBER_CHARACTERS_MAX:
         return text
     if first == ".":
-        # There, no underscore is passed over.
+        # Underscores are not skipped there.
         return text if "_" in text else _float(text, text)
     digits = text.replace("_", "")
     if found := _INT.fullmatch(digits):
@@ -74,12 +74,12 @@ def _float(digits: str, text: str) -> float | str:
     if not _FLOAT.fullmatch(digits):
         return text
     number = float(digits)
-    # An identifier such as 123e4567 is no number that anybody could mean.
+    # An identifier such as 123e4567 is not meant as a number.
     return number if math.isfinite(number) else text
 
 
 def tagged_scalar(tag: str, text: str) -> Scalar:
-    """What a scalar of that tag means; that of an unknown one is text. Raises TagError."""
+    """The value of a scalar with that tag; with an unknown tag, its text. Raises TagError."""
     match tag.removeprefix(_TAG) if tag.startswith(_TAG) else None:
         case "binary":
             return _binary(text)
@@ -105,7 +105,7 @@ def _binary(text: str) -> str:
 
 
 def key_text(value: Any, written: str) -> str:
-    """The text of a key: a number as kubectl writes it, and null as it is written."""
+    """The text of a key: a number as kubectl writes it, null as in the file."""
     match value:
         case str():
             return value
@@ -123,7 +123,7 @@ _DIGITS_MAX = 9
 
 
 def _float_text(value: float) -> str:
-    """The shortest text that is this number in 32 bits, as Go formats one."""
+    """The shortest text that gives this number in 32 bits, as Go formats it."""
     try:
         single = struct.unpack("f", struct.pack("f", value))[0]
     except OverflowError:
