@@ -48,7 +48,7 @@ exit status:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, ours to print, and whose flags are written out."""
+    """argparse with errors of one line, which we print, and without abbreviated flags."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
@@ -62,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line. It leaves flags as texts, unset ones as None.
+    """The parser of the whole command line. Flags stay texts; unset ones are None.
 
     Its errors are ConfigErrors.
     """
@@ -160,7 +160,7 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
 
 
 def _one_of(namespaces: Sequence[str]) -> str:
-    """Where objects of manifests are that name no namespace. Raises ConfigError."""
+    """The namespace of manifests that name none. Raises ConfigError."""
     if len(namespaces) > 1:
         raise ConfigError(
             "--namespace: of manifests it says where an object is that names no namespace, so "
@@ -184,7 +184,7 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=given["log_level"], handlers=[handler])
-    # gRPC's core writes a line of its own for each bad call, as often as a client likes.
+    # gRPC's core would write a line for each bad call, as often as a client likes.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only serving needs the event loop and gRPC; --help and render answer without them.
     from vmsvc_grpc import app  # noqa: PLC0415
@@ -248,10 +248,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        # While serving, SIGINT drains; before that, and in the other commands, it ends at once.
+        # While serving, SIGINT drains. Before that, and in the other commands, it ends the process.
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone. What is still buffered must not fail at exit, too.
+        # The reader of our output is gone. Flushing the rest must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 

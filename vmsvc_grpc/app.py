@@ -49,11 +49,11 @@ _log = logging.getLogger("vmsvc_grpc")
 
 _TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
 
-_NAMES_MAX = 10  # Of services in a line for a person.
+_NAMES_MAX = 10  # How many services a line for a person names.
 
 
 def main(config: Config) -> int:
-    """Serve until a signal says so; the exit status. Errors are one line on standard error."""
+    """Serve until a signal; the exit status. Errors are one line on standard error."""
     status = 0
     try:
         uvloop.run(App(config, sys.stdout).run())
@@ -77,7 +77,7 @@ class App:
     """One serving process. `run` it once, on an event loop of its own."""
 
     def __init__(self, config: Config, out: TextIO) -> None:
-        """`out` is where it says, in a few lines, what it serves and how to ask."""
+        """It writes a few lines to `out`: what it serves, and how to ask."""
         self._config = config
         self._out = out
         self._cache = Cache(
@@ -115,8 +115,8 @@ class App:
         self._draining: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until told to stop, then drain. Raises what a part cannot go on from."""
-        calm_collector()  # Else it looks through all that was imported, as we read.
+        """Serve until told to stop, then drain. Raises an error that a part cannot recover from."""
+        calm_collector()  # Else it scans all imported modules while we read.
         loop = asyncio.get_running_loop()
         for number in _stopping_signals():
             loop.add_signal_handler(number, self._stop_at_signal, number.name)
@@ -167,12 +167,12 @@ class App:
         # The topics have published when `take_in` returns; writing comes after that.
         self._changed(self._cache.take_in(event), self._place)
         if self._cache.unsettled:
-            # At once, as one slice is all that most lists leave to do.
+            # At once, as most lists leave work for one slice only.
             self._changed(self._cache.settle(), self._place)
             self._unsettled.set()
 
     async def _settle(self) -> None:
-        """Do what the ends of lists leave to do, a slice a turn of the event loop."""
+        """Do the work that the ends of lists leave, a slice a turn of the event loop."""
         while True:
             await self._unsettled.wait()
             while self._cache.unsettled:
@@ -229,12 +229,12 @@ class App:
         try:
             print(text, file=self._out, flush=True)
         except OSError as error:
-            # Whoever read it has gone, or the disk is full: nothing that is served needs it.
+            # The reader is gone, or the disk is full. Serving does not depend on it.
             _log.info("standard output cannot be written: %s", _reason(error))
 
 
 def _stopping_signals() -> Iterator[signal.Signals]:
-    """What ends us: SIGHUP, too, as a terminal that goes away sends it, but not under `nohup`."""
+    """The signals that end us. A closed terminal sends SIGHUP; `nohup` ignores it."""
     yield from (signal.SIGTERM, signal.SIGINT)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         yield signal.SIGHUP
@@ -243,15 +243,16 @@ def _stopping_signals() -> Iterator[signal.Signals]:
 def calm_collector() -> None:
     """Freeze the current objects, and raise the thresholds of Python's garbage collector.
 
-    Most of it is the cache's, which has no cycles. To look through it takes 4 µs a VM, all at
-    once, while nobody is served; and what replaces it ends up there again. With 50,000 VMs,
-    an event cost 95 µs with Python's defaults, and 50 µs so; to take them all in at first took
-    2.2 s of CPU, and takes 1.8 s.
+    Most objects are the cache's, which has no cycles. Scanning them takes 4 µs a VM, in one go,
+    while nobody is served; and their replacements end up there again. With 50,000 VMs, an event
+    cost 95 µs with Python's defaults, and 50 µs so; taking them all in at first took 2.2 s of
+    CPU, and takes 1.8 s.
     """
     gc.freeze()
-    # Objects made less those freed: at rest, a change frees as many as it makes. So what is
-    # left to wait for is garbage with cycles, of some MB at most. The second look is at some
-    # 10,000 objects, 3 to 8 ms; at 200,000, which a large file makes, it took 70 to 110 ms.
+    # The counts are of objects made less those freed. In the steady state, a change frees as many
+    # as it makes, so what remains to collect is garbage with cycles, some MB at most. A look at
+    # the second generation is then at some 10,000 objects, which takes 3 to 8 ms; at the 200,000
+    # that a large file makes, it took 70 to 110 ms.
     gc.set_threshold(5_000, 1, 2_000)
 
 
@@ -264,7 +265,7 @@ def _kinds(config: Config) -> frozenset[Kind]:
     """The kinds without which nothing can be answered."""
     if config.manifests is not None:
         return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
-    # Slices that are only to be taken away must not hold up an answer.
+    # Slices that are only to be deleted must not delay answers.
     return SERVED_KINDS if config.endpoint_slices == "mirror" else cluster_kinds(config)
 
 
@@ -290,7 +291,7 @@ def _announcement(cache: Cache, grpc: str, place: Place) -> str:
 
 
 def _raise_file_limit() -> int:
-    """Allow as many open files as the system lets us have; how many those are."""
+    """Raise the limit of open files as far as the system allows; the limit then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _log.info("open files: at most %d (was %d)", hard, soft)
@@ -298,7 +299,7 @@ def _raise_file_limit() -> int:
 
 
 def within_files(limits: Limits, files_max: int) -> Limits:
-    """The limits with so few connections, each of which takes a file, that others are left.
+    """The limits, with connections bounded so that open files are left for other uses.
 
     One client's part of them stays the same.
     """
@@ -356,5 +357,5 @@ def _problem_counts(cache: Cache) -> Values:
 
 
 def _by_type(counted: Mapping[str, int]) -> Values:
-    """Numbers by the type of an xDS resource; each type is there, also before its first."""
+    """Counts by the type of xDS resource; each type is there, even with a count of 0."""
     return {(type_url.label,): counted.get(type_url.label, 0) for type_url in TypeUrl}

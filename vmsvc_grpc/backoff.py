@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Beyond any bound that is set, and far below where a float ends.
+# Beyond any bound that may be set, and far below the largest float.
 _DOUBLINGS_MAX = 60
 
 

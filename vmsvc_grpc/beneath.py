@@ -1,4 +1,4 @@
-"""What lies beneath a directory, opened so that nothing there leads out of it.
+"""Opens files beneath a directory so that nothing there leads out of it.
 
 Whoever may write to a directory that we share may put a symbolic link, a FIFO or a device
 there at any moment. So each name is opened relative to the descriptor of the directory
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Not blocking: what was a file a moment ago may be a FIFO that nobody writes to.
+# Non-blocking: what was a file a moment ago may be a FIFO that nobody writes to.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -23,8 +23,8 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def directory(root: Path, *names: str, make: bool = False) -> Iterator[int]:
     """The descriptor of a directory beneath `root`, for as long as the block runs.
 
-    With `make`, missing ones are made, `root` too. That one may be a link: whoever runs us
-    has named it. Raises OSError; NotADirectoryError if one of `names` is a link.
+    With `make`, missing directories are made, `root` too. `root` itself may be a link, as whoever
+    runs us has named it. Raises OSError; NotADirectoryError if one of `names` is a link.
     """
     if make:
         root.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,10 @@ def _below(name: str, parent: int, *, make: bool) -> int:
 
 
 def status(name: str, parent: int) -> os.stat_result | None:
-    """What has that name in a directory, a link included; None if nothing has. Raises OSError."""
+    """The status of a name in a directory, that of a link itself; None if there is none.
+
+    Raises OSError.
+    """
     try:
         return os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
@@ -64,8 +67,8 @@ def status(name: str, parent: int) -> os.stat_result | None:
 def open_file(name: str, parent: int) -> int:
     """The descriptor of a regular file in a directory, for reading.
 
-    Raises OSError; FileNotFoundError if there is nothing. What is no regular file is not
-    even opened, as opening a device may set it going.
+    Raises OSError; FileNotFoundError if there is none. Only a regular file is opened at all, as
+    opening a device may start it.
     """
     found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     _check_regular(found)
@@ -84,9 +87,9 @@ def _check_regular(found: os.stat_result) -> None:
 
 
 def create_file(name: str, parent: int, content: bytes) -> None:
-    """Make a file in a directory, its mode 0644 but for what the umask takes.
+    """Make a file in a directory, with mode 0644 less the umask.
 
-    A regular file of that name goes first: it is what a crash left. Raises OSError;
+    A regular file of that name is removed first: a crash left it. Raises OSError;
     FileExistsError if something else has the name.
     """
     found = status(name, parent)
@@ -112,5 +115,5 @@ _IN_WORDS = {
 
 
 def in_words(found: os.stat_result) -> str:
-    """What sort of thing has a name, as a sentence says it."""
+    """The type of a file, as a noun for a sentence."""
     return _IN_WORDS.get(stat.S_IFMT(found.st_mode), "something else")

@@ -26,7 +26,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 class ConfigError(Exception):
     """A setting is wrong; the message names it and says what to do.
 
-    It is one line, cut and escaped: whoever sets a variable need not be who reads this.
+    It is one line, cut and escaped, as it may quote a variable that somebody else has set.
     """
 
     def __init__(self, message: str) -> None:
@@ -74,14 +74,14 @@ def _is_ip_address(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    # Anything may be a zone to Python (`fe80::1%eth0`).
+    # Python accepts any text as a zone (`fe80::1%eth0`).
     return text.isascii() and text.isprintable()
 
 
 def path(text: str) -> Path:
-    """The path that a text names, whether or not there is something. Raises ConfigError.
+    """The path that a text names; it need not exist. Raises ConfigError.
 
-    An empty one would be the working directory, which nobody asked for.
+    An empty text is refused: it would mean the working directory.
     """
     if not text.strip():
         raise ConfigError(f"{quoted(text)} names no file or directory")
@@ -129,7 +129,7 @@ def object_name(text: str) -> str:
     return text
 
 
-# What a key of a label or an annotation may have in it, and what a pattern has besides.
+# The characters of a key of a label or annotation, and those of a pattern.
 _KEY_PATTERN = re.compile(r"[A-Za-z0-9._/*?\[\]!-]+")
 
 
@@ -148,23 +148,23 @@ def key_patterns(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting of `serve`. Raises ConfigError if they do not fit together."""
+    """All settings of `serve`. Raises ConfigError if they do not fit together."""
 
     manifests: Path | None = None
     output: Path | None = None
     credentials: Credentials | None = None
     cluster_only: tuple[str, ...] = ()
-    """Settings that were given and mean nothing without an API server."""
+    """Settings that were given, but mean nothing without an API server."""
     namespaces: tuple[str, ...] = ()
-    """Those that are read on an API server, each by itself; none: all at once."""
+    """The namespaces to read on an API server, each by itself; none: all at once."""
     manifests_namespace: str = DEFAULT_NAMESPACE
-    """Where an object of a manifest is that names no namespace."""
+    """The namespace of manifests that name none."""
     reconcile: bool = False
     endpoint_slices: str = "mirror"
     lease_namespace: str | None = None
     """None: the pod's."""
     lease_name: str | None = None
-    """None: a name that says the scope."""
+    """None: a name that follows from the namespaces."""
     lease_duration_s: float = 15.0
     watch_silence_s: float = 75.0
     listen: ListenAddress = _GRPC

@@ -1,12 +1,12 @@
-"""With which status the process ends, whatever the command; the README has the table."""
+"""The exit statuses of all commands; the README has the table."""
 
 from __future__ import annotations
 
 EXIT_FAILED = 1
-"""What was asked for could not be done, or was refused."""
+"""The request could not be carried out, or was refused."""
 
 EXIT_USAGE = 2
-"""It cannot be asked for in this way."""
+"""The command line or a setting is wrong."""
 
 EXIT_INTERRUPTED = 130
-"""A person broke it off: 128 and the number of SIGINT, as shells have it."""
+"""A person interrupted it: 128 plus the number of SIGINT, as in shells."""

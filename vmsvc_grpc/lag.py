@@ -1,7 +1,7 @@
-"""How late the event loop is: what everybody waits for while something keeps it.
+"""How late the event loop is: the time that everybody waits while one task holds it.
 
-One loop serves everybody, so nothing may keep it for longer than some 20 ms. Whether that
-holds is measured by the process itself, all the time.
+One loop serves everybody, so nothing may hold it for longer than some 20 ms. The process measures
+all the time whether that is so.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import asyncio
 from vmsvc_grpc.metrics import Histogram
 
 TICK_S = 0.02
-"""How often the loop is looked at: a standstill shows as at most this much shorter than it was.
+"""How often the lag is measured. A standstill shows as at most this much shorter than it was.
 
-So one of twice the bound never passes for a short one. To wake up costs 25 µs of CPU where
-there is nothing else to do: some 0.2 % of a core, and nothing in a busy process.
+So a standstill of twice the bound never looks short. Waking up costs 25 µs of CPU in an idle
+process: some 0.2 % of a core; and nothing in a busy one.
 """
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""The upper bounds of the histogram's buckets: one of them is what a standstill may last."""
+"""The upper bounds of the histogram's buckets; one is the longest allowed standstill."""
 
 
 class LoopLag:
-    """Measures how much later than asked for the running event loop calls back."""
+    """Measures how much later than due the running event loop calls back."""
 
     def __init__(self) -> None:
         """Nothing is measured before `run`."""

@@ -1,8 +1,8 @@
-"""How log lines look: one event, one line, whatever is in it.
+"""The form of log lines: one event, one line, whatever is in it.
 
 A `Problem` is safe to print already. This is the last guard, for all else that reaches the log:
-errors of libraries, names from the network, tracebacks. And whoever owns a hundred thousand
-objects fills the log no more than ten others do.
+errors of libraries, names from the network, tracebacks. And an owner of a hundred thousand bad
+objects gets no more lines than any other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from types import TracebackType
 from vmsvc_grpc.model.problem import escaped
 
 LINE_CHARACTERS_MAX = 4000
-"""How long a line may be: room for an object with its ten problems; the rest is cut."""
+"""The longest line: room for an object with its ten problems. The rest is cut."""
 
 TRACEBACK_LINES_MAX = 100
 """How many lines of a traceback are shown, from its end, where the error is named."""
@@ -26,10 +26,10 @@ OWNER_LINES_MAX = 10
 """How many lines may be logged for one owner in a window."""
 
 OWNER_WINDOW_S = 60.0
-"""How long such a window is, from its first line on."""
+"""The length of such a window, from its first line on."""
 
-_QUIET_S = 5.0  # After so long without another line, those left out are summed up.
-_LOOK_S = 1.0  # How often it is looked for that.
+_QUIET_S = 5.0  # After so long without a further line, the ones left out are counted in a line.
+_LOOK_S = 1.0  # How often we check for that.
 
 _ExceptionInfo = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -74,7 +74,7 @@ def _set_in(text: str) -> str:
 
 @dataclass(slots=True)
 class _Window:
-    """Lines of one owner: how many were logged since `began`, and how many left out since."""
+    """The lines of one owner since `began`: how many were logged, and how many left out."""
 
     began: float
     logged: int = 0
@@ -84,10 +84,10 @@ class _Window:
 
 
 class LinesPerOwner:
-    """The lines that tell what is wrong with objects, bounded for each who owns some.
+    """The log lines about problems of objects, bounded for each owner.
 
-    An owner is whoever's fault is to cost only itself: a file, or a namespace of an API
-    server. What is left out of the log is counted in one more line.
+    An owner is a file, or a namespace of an API server: its faults must not hide others'. Lines
+    that are left out are counted in one more line.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LinesPerOwner:
         self._windows: dict[str, _Window] = {}
 
     def log(self, owner: str, level: int, text: str) -> None:
-        """Log a line that is the owner's, unless there were too many of them lately."""
+        """Log a line of an owner, unless it had too many lately."""
         now = self._clock()
         window = self._windows.get(owner)
         if window is None or now - window.began >= OWNER_WINDOW_S:
@@ -112,7 +112,7 @@ class LinesPerOwner:
             window.left_out_at = now
 
     def sum_up(self) -> None:
-        """Log how many lines were left out, of owners that caused no more of late. O(owners)."""
+        """Log how many lines were left out, for owners that are quiet now. O(owners)."""
         now = self._clock()
         for owner, window in tuple(self._windows.items()):
             if now - window.began >= OWNER_WINDOW_S:
@@ -121,7 +121,7 @@ class LinesPerOwner:
                 self._log_left_out(owner, window)
 
     async def run(self) -> None:
-        """Sum up in time, until cancelled, and then what is left."""
+        """Sum up from time to time until cancelled, and once more at the end."""
         try:
             while True:
                 await asyncio.sleep(_LOOK_S)

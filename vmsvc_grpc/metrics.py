@@ -1,7 +1,6 @@
 """Every metric: its name, labels and help text. Values are read when somebody scrapes.
 
-The parts count as they work, in plain numbers of their own; nothing here is on the way
-of an event or a message.
+The parts count in plain numbers of their own; no code here runs for an event or a message.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 Values = Mapping[tuple[str, ...], float]
-"""Values by the values of the labels, in the order of the metric's labels."""
+"""Values by label values, which are in the order of the metric's labels."""
 
 
 class Metric(Enum):
@@ -108,10 +107,10 @@ class Metric(Enum):
 
 
 class Histogram:
-    """How often a number of seconds was seen, by buckets. To observe is O(log buckets)."""
+    """Counts of observed seconds, by buckets. An observation is O(log buckets)."""
 
     def __init__(self, bounds_s: Sequence[float]) -> None:
-        """`bounds_s` are the buckets' upper bounds, rising; one more, without, comes after them."""
+        """`bounds_s` are the upper bounds of the buckets, rising; a last bucket has no bound."""
         self.sum_s = 0.0
         self._bounds_s = tuple(bounds_s)
         self._counts = [0] * (len(self._bounds_s) + 1)
@@ -122,13 +121,13 @@ class Histogram:
         self.sum_s += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """For each bound, as Prometheus writes it, how many were at or below it; `+Inf` last."""
+        """For each bound, as Prometheus writes it, the observations up to it; `+Inf` last."""
         bounds = (*(f"{bound:g}" for bound in self._bounds_s), "+Inf")
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
 
 class Metrics(Collector):
-    """A page of metrics. Each is bound to who knows its values; one that is not is left out."""
+    """A page of metrics. Each is bound to a reader of its values; an unbound one is left out."""
 
     def __init__(self) -> None:
         self._readers: dict[Metric, list[Callable[[], Values]]] = {}

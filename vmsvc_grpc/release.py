@@ -1,4 +1,4 @@
-"""`vmsvc-grpc release`: takes our finalizer off every VMService, having asked."""
+"""`vmsvc-grpc release`: asks, and removes our finalizer from every VMService."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longest_s
 
 REFUSALS_SHOWN_MAX = 10
-"""Of how many VMServices it is said why they could not be released; the others are counted."""
+"""For how many VMServices the failure is printed; further ones are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRequest:
-    """What was asked for. `namespaces` are those to look at; none: all.
+    """The options of the command. `namespaces` are those to look at; none: all.
 
-    `lease` is the name of our Lease, or what its name begins with; `lease_namespace` is where it
-    is, empty if that is not known. `yes`: nobody need be asked.
+    `lease` is the name of our Lease, or its beginning; `lease_namespace` is its namespace, "" if
+    that is not known. `yes`: do not ask.
     """
 
     namespaces: Sequence[str] = ()
@@ -36,7 +36,7 @@ class ReleaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Where to say what, and whom to ask: standard output, error and input."""
+    """Standard output, error and input."""
 
     out: TextIO
     err: TextIO
@@ -44,7 +44,7 @@ class Streams:
 
 
 def release(found: Credentials, request: ReleaseRequest, streams: Streams) -> int:
-    """Take our finalizer off every VMService; the exit status. Says what was done, or why not."""
+    """Remove our finalizer from every VMService; the exit status. Prints what was done."""
     if not (request.yes or request.dry_run or streams.answers.isatty()):
         text = "it asks before it does anything, and nobody can be asked here; add --yes"
         _say(f"vmsvc-grpc release: {text}, or --dry-run", streams.err)
@@ -79,7 +79,7 @@ async def _release(found: Credentials, request: ReleaseRequest, streams: Streams
             if not _agreed(finalized, api.host, streams):
                 _say("nothing was changed", streams.out)
                 return EXIT_FAILED
-            # An answer may take hours. Whoever has written to a Lease since then is alive.
+            # The answer may take hours. A holder that has written its Lease meanwhile is alive.
             now = await work.holders(request.lease, request.lease_namespace)
             if _refuses([held for held in now if held not in holders], streams.err):
                 return EXIT_FAILED
@@ -89,7 +89,7 @@ async def _release(found: Credentials, request: ReleaseRequest, streams: Streams
 async def _renewing(
     work: Release, holders: Sequence[LeaseHolder], err: TextIO
 ) -> Sequence[LeaseHolder]:
-    """Which of them write now, and would put the finalizer on again."""
+    """The holders that write now, and would add the finalizer again."""
     if not holders:
         return ()
     names = ", ".join(f"{held.lease} by {held.holder}" for held in holders)
@@ -99,7 +99,7 @@ async def _renewing(
 
 
 def _refuses(alive: Sequence[LeaseHolder], err: TextIO) -> bool:
-    """Whether replicas that are alive are in the way; says so of each."""
+    """Whether live replicas are in the way; prints a line for each."""
     for held in alive:
         _say(
             f"vmsvc-grpc release: Lease {held.lease} is held by {held.holder}, which would put "
@@ -110,7 +110,7 @@ def _refuses(alive: Sequence[LeaseHolder], err: TextIO) -> bool:
 
 
 def _agreed(finalized: Sequence[Finalized], host: str, streams: Streams) -> bool:
-    """Whether a person wants that; without an answer, no."""
+    """Ask a person whether to go on; without an answer, no."""
     namespaces = len({one.key.namespace for one in finalized})
     question = (
         f"Take our finalizer off {len(finalized)} VirtualMachineServices in {namespaces} "
@@ -121,14 +121,14 @@ def _agreed(finalized: Sequence[Finalized], host: str, streams: Streams) -> bool
 
 
 async def _let_all_go(work: Release, finalized: Sequence[Finalized], streams: Streams) -> int:
-    """Go through all of them; one that is refused costs none of the others."""
+    """Release all of them; a refusal of one does not stop the others."""
     released = refused = 0
     for one in finalized:
         try:
             let_go = await work.let_go(one)
         except ApiServerError as error:
             if not error.status:
-                raise  # Nobody answers, nor will anybody for the next one.
+                raise  # Nobody answers, so neither would anybody for the next one.
             refused += 1
             if refused <= REFUSALS_SHOWN_MAX:
                 _say(f"vmsvc-grpc release: {one.key}: {error}", streams.err)
@@ -144,5 +144,5 @@ async def _let_all_go(work: Release, finalized: Sequence[Finalized], streams: St
 
 
 def _say(text: str, stream: TextIO, *, end: str = "\n") -> None:
-    """Print a line. Names and errors in it are the API server's: they are cut and escaped."""
+    """Print a line, cut and escaped, as names and errors in it come from the API server."""
     print(escaped(text), end=end, file=stream, flush=True)

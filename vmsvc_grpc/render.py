@@ -1,8 +1,8 @@
 """Offline: the Service and Endpoints that would be held for manifests.
 
-Reads as the file source does and decides as the reconciler does, without an event loop,
-a watch or a network; but it is strict, as `kubectl apply --validate=strict` is, and leaves
-an object out for any flaw.
+Reads as the file source does and decides as the reconciler does, without event loop, watch or
+network. But it is as strict as `kubectl apply --validate=strict`: an object with any flaw is left
+out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vmsvc_grpc.source.places import Lines, Text
 _STANDARD_INPUT = "standard input"
 
 _PROBLEM_LINE_CHARACTERS_MAX = 4096 + 1200
-"""A path, at its longest on Linux, and a problem."""
+"""The longest path on Linux, and a problem."""
 
 _KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 
@@ -53,10 +53,10 @@ def render(
 ) -> int:
     """Write what would be held to `out` as YAML, and problems to `err`; the exit status.
 
-    `path` is a file, a directory, or "-" for standard input; `held` says what is held. Objects
-    that name no namespace are in `namespace`; no file, nor standard input, may hold more than
-    `file_bytes_max`. All come sorted by namespace and name, the
-    Service before its Endpoints; each problem is a line, with file and line. The status is 1
+    `path` is a file, a directory, or "-" for standard input; `held` says what is held. Objects that
+    name no namespace are in `namespace`. Neither a file nor standard input may hold more than
+    `file_bytes_max`. Objects are sorted by namespace and name, the Service before its Endpoints;
+    each problem is a line, with file and line. The status is 1
     if an object is refused, something cannot be read, or there is no object; else 0: an
     address that cannot be used is a problem, and no more.
     """
@@ -83,7 +83,7 @@ class _Manifest:
         self._lines = lines.below(items) if lines else None
 
     def problems(self) -> Iterator[str]:
-        """All that is wrong with it, a sentence each, by line."""
+        """All its problems, a sentence each, by line."""
         located = problems(self._kind, self._untyped)
         told = [(self._line_of(path), str(problem)) for path, problem in located]
         for repeat in self._lines.all_repeats() if self._lines else ():
@@ -93,7 +93,7 @@ class _Manifest:
             yield self._sentence(line, problem)
 
     def problem(self, problem: Problem) -> str:
-        """A problem that was found elsewhere, as a sentence."""
+        """A sentence for a problem that was found elsewhere."""
         return self._sentence(self._line_of(field_path(problem.field)), str(problem))
 
     def _line_of(self, path: FieldPath) -> int:
@@ -111,7 +111,7 @@ def _key(kind: Kind, untyped: dict[str, Any]) -> Key | None:
 
 
 class _Rendering:
-    """Takes manifests into a cache, and reports what is wrong with them on the way."""
+    """Takes manifests into a cache, and reports their problems."""
 
     def __init__(
         self, rules: AddressRules, err: TextIO, namespace: str, file_bytes_max: int
@@ -126,7 +126,7 @@ class _Rendering:
         self._file_bytes_max = file_bytes_max
 
     def read(self, path: str) -> None:
-        """Take in all there is at a path."""
+        """Take in all manifests at a path."""
         for kind in _KINDS:
             self.cache.apply(Init(kind))
         for name, content in self._contents(path):
@@ -163,12 +163,12 @@ class _Rendering:
         return tree.read_bounded(sys.stdin.buffer, self._file_bytes_max)
 
     def _named(self, path: Path) -> bytes:
-        """What somebody has named may be a pipe, as the shell's `<(...)` is."""
+        """The content of a path that was given. It may be a pipe, as the shell's `<(...)` is."""
         with path.open("rb") as opened:
             return tree.read_bounded(opened, self._file_bytes_max)
 
     def _found(self, path: Path) -> bytes:
-        """What was found in a directory must be a regular file: a pipe there might never end."""
+        """The content of a regular file in a directory: a pipe there might never end."""
         return tree.read_content(path, self._file_bytes_max).bytes
 
     def _take(self, name: str, content: bytes) -> None:
@@ -190,7 +190,7 @@ class _Rendering:
         }
         refused = {place for place, one in written.items() if self._refuses(one)}
         for flaw in contents.flaws:
-            # Of what has no name, all has been said.
+            # Without a name, its problems have been reported already.
             if flaw.place not in written or written[flaw.place].key is not None:
                 self._refuse(f"{name}: {flaw.place}: {flaw.message}")
         if contents.more_flaws:
@@ -231,7 +231,7 @@ class _Rendering:
             self._print(written.problem(problem) if written else f"{kind.value} {key}: {problem}")
 
     def _print(self, line: str) -> None:
-        # Whoever named a file, or wrote a tag, may have put anything into it.
+        # Names of files, and tags, may have any characters.
         print(escaped(line, _PROBLEM_LINE_CHARACTERS_MAX), file=self._err)
 
 

@@ -1,7 +1,7 @@
 """Where objects come from and where they are held: a directory, or a cluster.
 
-Each place wires the source and the reconciler that belong to it. The rest of the process
-knows only this much of it.
+Each place wires the source and the reconciler that belong together. The rest of the process knows
+only this interface.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ class Place(Protocol):
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Sentences that say what cannot be read, or is left out, now; none while all is well.
+        """Sentences that say what cannot be read or is left out now; empty while all is well.
 
-        Not more than some hundred, however much is wrong.
+        Some hundred at most, however much is wrong.
         """
 
     def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
-        """Sentences on an object that its events do not carry: where else it is defined."""
+        """Sentences about an object that its events do not carry: where else it is defined."""
 
     def owner(self, kind: Kind, key: Key) -> str:
-        """Whose fault it is if something is wrong with the object, as a log line names it."""
+        """The file or namespace that log lines about the object belong to."""
 
     async def run(self, emit: Emit) -> None:
-        """Read, and hold, until cancelled. Raises what it cannot begin or go on with."""
+        """Read and hold until cancelled. Raises an error that it cannot recover from."""
 
     def changed(self, services: Iterable[Key]) -> None:
         """The objects of these services may need work. Does not wait."""

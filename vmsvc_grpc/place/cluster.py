@@ -1,4 +1,4 @@
-"""An API server as the source, and, where this replica leads, as the place to write."""
+"""An API server as the source, and, while this replica leads, as the place to write."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds, Trouble
 _log = logging.getLogger(__name__)
 
 SERVED_KINDS = frozenset(Kind) - {Kind.ENDPOINT_SLICE}
-"""The kinds that answers follow from."""
+"""The kinds that answers depend on."""
 
 
 def cluster_kinds(config: Config) -> frozenset[Kind]:
-    """The kinds to read: EndpointSlices matter only to a replica that writes them."""
+    """The kinds to read; EndpointSlices only if this replica may write them."""
     return frozenset(Kind) if config.reconcile else SERVED_KINDS
 
 
@@ -57,7 +57,7 @@ class ClusterPlace:
         self._reconciler: Reconciler | None = None
         self._leading: Leader | None = None
         if config.reconcile:
-            # From the first moment, so that an early look shows that nobody leads yet.
+            # Bound at once, so that an early scrape shows that nobody leads yet.
             metrics.bind_one(Metric.LEADS, lambda: bool(self._leading and self._leading.leads))
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ class ClusterPlace:
             nonlocal before
             _log_standing(lease, identity, before, now)
             if now.leads and not before.leads and self._reconciler is not None:
-                # Nobody has worked on what changed while nobody led.
+                # Nobody has worked on what changed while there was no leader.
                 self._reconciler.enqueue_all()
             before = now
 
@@ -137,7 +137,7 @@ class ClusterPlace:
             namespace=namespace,
             name=name,
             identity=identity,
-            # Parts as Kubernetes' own components have them: 15 s, of which 10 to renew in.
+            # In the proportions of Kubernetes' own components: of 15 s, 10 to renew in.
             settings=LeaseSettings(
                 duration_s=duration_s, margin_s=duration_s / 3, renew_s=duration_s * 2 / 15
             ),

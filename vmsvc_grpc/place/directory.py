@@ -1,4 +1,4 @@
-"""Manifests as the source, and a directory, if there is one, in which objects are held."""
+"""Manifests as the source, and perhaps a directory in which to hold objects."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from vmsvc_grpc.source.problems import FileProblem
 MANIFEST_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 HELD_KINDS = frozenset({Kind.SERVICE, Kind.ENDPOINTS})
 
-# A page that a person reads, and that a probe may ask for each second.
+# For a page that a person reads, and that a probe may fetch every second.
 _TROUBLES_MAX = 100
 
 
 class DirectoryPlace:
-    """Reads `manifests`; holds in `output` if that is given."""
+    """Reads `manifests`; holds objects in `output`, if given."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class DirectoryPlace:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """What is wrong with files; the rest is served. Those of `manifests` come first."""
+        """Problems of files, those of `manifests` first. All other files are served."""
         shown = list(islice(self._problems(), _TROUBLES_MAX))
         more = sum(files.problems.count for files in self._sources.values()) - len(shown)
         return (*shown, f"{more} more problems; the log has each") if more else tuple(shown)
@@ -85,7 +85,7 @@ class DirectoryPlace:
         return (str(loser) for loser in losers)
 
     def owner(self, kind: Kind, key: Key) -> str:
-        """The file that the object is in; its namespace, if it is in none any more."""
+        """The file that defines the object; its namespace, if none does any more."""
         path = self._manifests.owner(kind, key)
         return _owner(self._path, path) if path else f"namespace {key.namespace}"
 

@@ -1,4 +1,4 @@
-"""What both places say and count of their reconciler."""
+"""Log lines and metrics of a reconciler, for both places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmsvc_grpc.reconciler.loop import Reconciler
 def failure_log(
     lines: LinesPerOwner, owner: Callable[[Kind, Key], str]
 ) -> Callable[[Key, Failure | None], None]:
-    """What says in the log that a service's objects are not as they should be, or are again."""
+    """Logs that a service's objects are not as they should be, or are so again."""
 
     def log(key: Key, failure: Failure | None) -> None:
         of = owner(Kind.VIRTUAL_MACHINE_SERVICE, key)
