@@ -1,4 +1,4 @@
-"""Who serves a VirtualMachineService: a client of vmsvc-grpc, async and sync.
+"""A client of vmsvc-grpc, async and sync: which VMs serve a VirtualMachineService.
 
 Each name is imported when it is first used: the server needs only the messages under
 `vmsvc.v1`, and the command line has to set gRPC up before it is imported.

@@ -32,10 +32,10 @@ _Stream = grpc.aio.UnaryStreamCall[pb.WatchEndpointsRequest, pb.WatchEndpointsRe
 
 
 class AsyncClient:
-    """Asks one server who serves a service. Use it as `async with AsyncClient(...)`.
+    """Asks one server which VMs serve a service. Use it as `async with AsyncClient(...)`.
 
-    Connects when first asked. Every call raises VmsvcError, or a class of it, where it
-    fails, and RuntimeError after `aclose`. Cancelling a call is safe.
+    Connects when first asked. A call that fails raises VmsvcError or a subclass; after `aclose`,
+    RuntimeError. Cancelling a call is safe.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AsyncClient:
     ) -> None:
         """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
 
-        `timeout_s` bounds a call that is no watch; `retry` is how watches reconnect.
+        `timeout_s` bounds every call but a watch; `retry` says how watches reconnect.
         """
         self.server = target(server)
         self._timeout_s = timeout_s
@@ -103,7 +103,7 @@ class AsyncClient:
     async def explain(self, service: str, *, vm_name: str = "") -> Explanation:
         """Why each VM is in "namespace/name", or is not; or one VM of its namespace alone.
 
-        Fetched page by page. Raises NotFoundError, for a VM that there is not, too.
+        Fetched page by page. Raises NotFoundError, also for a VM that does not exist.
         """
         request = pb.ExplainEndpointsRequest(service=service, vm_name=vm_name)
         pages = []
@@ -120,7 +120,7 @@ class AsyncClient:
         all_services: bool = False,
         readiness: Readiness = Readiness.READY_ONLY,
     ) -> AsyncWatch:
-        """The state of services by name, of namespaces, or of all, and of each after a change.
+        """The states of services by name, of namespaces, or of all, now and after each change.
 
         Iterate over what it returns. Nothing is sent before that.
         """
@@ -136,7 +136,7 @@ class AsyncClient:
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._channel is None:
-            # Here, as a channel belongs to the loop that runs when it is made.
+            # Made here, as a channel belongs to the event loop that is running.
             self._channel = grpc.aio.insecure_channel(self.server, options(self._retry))
         return EndpointServiceStub(self._channel)
 
@@ -156,10 +156,10 @@ class AsyncClient:
 class AsyncWatch:
     """An async iterator over services' states, that reconnects for ever.
 
-    Yields a service's state when it is first known and after each change; nothing where
-    a reconnect changed nothing. A reader that is slow gets the newest state, not each
-    in between. Ends when it or its client is closed; raises VmsvcError where trying
-    again cannot help (the request is not valid, or not allowed).
+    Yields a service's state when it is first known and after each change, but not after a reconnect
+    that changed nothing. A slow reader gets the newest state and not each one in between. Ends when
+    it or its client is closed; raises VmsvcError if trying again cannot help (the request is not
+    valid, or not allowed).
 
     One reader at a time. Cancelling it ends the stream; reading on resumes it.
     """
@@ -180,7 +180,7 @@ class AsyncWatch:
 
     @property
     def synced(self) -> bool:
-        """Whether `states` is complete and true now, as far as read."""
+        """Whether `states` is complete and up to date, as far as it has been read."""
         return self._session.state.synced
 
     async def aclose(self) -> None:
@@ -192,7 +192,7 @@ class AsyncWatch:
             stream.cancel()
 
     def __del__(self) -> None:
-        # A loop over it that was left: grpc.aio would keep the stream open.
+        # The reader left its loop over the watch: grpc.aio would keep the stream open.
         if self._stream is not None:
             self._stream.cancel()
 
@@ -245,8 +245,7 @@ class AsyncWatch:
         except grpc.aio.AioRpcError as failure:
             await self._ended(_error(self._session.server, failure))
         except asyncio.CancelledError:
-            # grpc.aio cancels a call whose reader is cancelled, and the reader of a
-            # call that is cancelled.
+            # grpc.aio cancels the call of a cancelled reader, and the reader of a cancelled call.
             self._stream = None
             self._session.interrupted()
             if not self._closed.is_set() or _being_cancelled():

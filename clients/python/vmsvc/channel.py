@@ -1,6 +1,6 @@
-"""How a client reaches its server: the address as gRPC takes it, and the channel's settings.
+"""How a client reaches its server: the address for gRPC, and the channel's settings.
 
-Imports no gRPC: the command line looks at its arguments first.
+Does not import gRPC: the command line reads its arguments first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "127.0.0.1:50051"
 
-# A peer that is gone without a word is noticed within their sum.
+# A peer that vanished is noticed within the sum of these two.
 _KEEPALIVE_TIME_S = 30
 _KEEPALIVE_TIMEOUT_S = 10
 _CONNECT_TIMEOUT_S = 5
 
-# One service's endpoints come in one message: some 400,000 of them fit.
+# All endpoints of a service come in one message; some 400,000 fit.
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 # A client that stalls should hold few stale messages in flight, and then get the newest:
@@ -31,9 +31,9 @@ _GRPC_NAME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):\S+")
 
 
 def target(server: str) -> str:
-    """`server` as gRPC takes it: HOST:PORT, or a gRPC name such as `dns:///HOST:PORT`.
+    """`server` as a target for gRPC: HOST:PORT, or a gRPC name such as `dns:///HOST:PORT`.
 
-    Raises ValueError for anything else; gRPC itself would look for a port 443.
+    Raises ValueError for anything else; gRPC itself would try port 443.
     """
     if not (_HOST_AND_PORT.fullmatch(server) or _GRPC_NAME.fullmatch(server)):
         raise ValueError(f"server {server!r} is not HOST:PORT; write for instance {DEFAULT_SERVER}")
@@ -41,7 +41,7 @@ def target(server: str) -> str:
 
 
 def options(policy: RetryPolicy) -> Sequence[tuple[str, int]]:
-    """The settings of a channel, whose own back-off follows that of the watches on it."""
+    """The settings of a channel. Its own back-off follows that of the watches on it."""
     return (
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _IN_FLIGHT_BYTES_MAX),
@@ -52,6 +52,6 @@ def options(policy: RetryPolicy) -> Sequence[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", round(policy.backoff_initial_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", round(policy.backoff_max_s * 1000)),
-        # Despite its name, how long one attempt to connect may take.
+        # Despite its name, this bounds one attempt to connect.
         ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_S * 1000),
     )

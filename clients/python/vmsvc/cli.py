@@ -11,24 +11,24 @@ from types import FrameType
 
 from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, UsageError, parse
 
-# As a shell reports a process that a signal ended.
+# Shells report a process that a signal ended by this plus the signal.
 _EXIT_BY_SIGNAL = 128
 
 
 def main() -> int:
-    """Run the command line of this process; its exit code. Never raises but for --help."""
+    """Run the command line of this process; its exit code. Only --help and --version raise."""
     terminated = False
 
     def terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
-        # Not the default, which would leave the terminal without its cursor.
+        # The default would leave the terminal without its cursor.
         nonlocal terminated
         terminated = True
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
         signal.raise_signal(signal.SIGINT)
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So a shell starts what it runs in the background. It stays deaf to SIGINT, but
-        # SIGTERM needs it: only of SIGINT does asyncio make an end in good order.
+        # A shell starts a background process with SIGINT ignored. It should stay ignored, but
+        # SIGTERM needs its handler, as asyncio shuts down in good order only at SIGINT.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
@@ -40,7 +40,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return _EXIT_BY_SIGNAL + (signal.SIGTERM if terminated else signal.SIGINT)
     except BrokenPipeError:
-        # What is still buffered has no reader: at exit, Python would complain.
+        # Nobody reads what is still buffered; at exit, Python would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_BY_SIGNAL + signal.SIGPIPE
     except OSError as error:
@@ -55,8 +55,7 @@ def _run() -> int:
     terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     try:
         options = parse(sys.argv[1:], os.environ, terminal=terminal)
-        # gRPC reads it when it is imported, and would write of each lost connection into
-        # the table.
+        # gRPC reads this when it is imported. It would log each lost connection into the table.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from vmsvc.commands import run  # noqa: PLC0415 - after what it depends on
 

@@ -30,12 +30,12 @@ _JSON_INDENT = 2
 
 
 def run(options: Options) -> int:
-    """Do what `options` say; the exit code. Says on stderr why it could not.
+    """Run one command; the exit code. If it fails, stderr says why.
 
-    Raises KeyboardInterrupt, with everything closed, and OSError where stdout fails.
+    Raises KeyboardInterrupt, with everything closed, and OSError if stdout fails.
     """
     try:
-        # In an event loop, an interrupt comes where the code waits, and nowhere else.
+        # In an event loop, an interrupt arrives only where the code waits.
         asyncio.run(_run(options))
     except (NotFoundError, RefusedError, PermissionDeniedError, UnauthenticatedError) as error:
         return _failed(error, EXIT_REFUSED)
@@ -61,14 +61,14 @@ def _note(text: str) -> None:
 
 
 class _Notes(logging.Handler):
-    """What the client logs, a line each on stderr."""
+    """Writes the client's log to stderr, a line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _note(record.getMessage())
 
 
 def _write(text: str) -> None:
-    # Flushed: a reader of a pipe waits for it, and a reader that is gone is noticed here.
+    # Flushed, as the reader of a pipe waits for it, and a reader that is gone is noticed here.
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -128,7 +128,7 @@ async def _watch_lines(watch: AsyncWatch) -> None:
 
 
 async def _watch_live(watch: AsyncWatch, board: Board, console: Console) -> None:
-    # The table shows what a log would.
+    # The table shows all that the log would.
     logging.getLogger("vmsvc").addHandler(logging.NullHandler())
     reading = asyncio.create_task(_read(watch, board))
     try:

@@ -1,4 +1,4 @@
-"""How a call fails: one class per thing that a caller can do about it. No I/O."""
+"""How a call fails: one class for each reaction of a caller. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 
 _STATUS_DETAILS = "grpc-status-details-bin"
 
-# What gRPC says of an address that it cannot connect to. The last clause is the reason.
+# gRPC's message for an address that it cannot connect to. The last clause is the reason.
 _CONNECT_FAILED = re.compile(r"failed to connect to all addresses; last error: .*?([^:]+)$")
 _NOT_RESOLVED = re.compile(r"errors resolving .*?([^:\]]+)\]?$")
 
@@ -30,8 +30,8 @@ class FieldViolation:
 class VmsvcError(Exception):
     """A call failed. Its text is one sentence for a person.
 
-    `violations` are those of the request's fields; `retry_after_s` is how long the
-    server asks to wait before trying again, None if it does not say.
+    `violations` are those of the request's fields; `retry_after_s` is how long the server asks to
+    wait before the next attempt, None if it does not say.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RefusedError(VmsvcError):
 
 
 class UnavailableError(VmsvcError):
-    """No answer now: not reachable, not ready, about to stop, or too slow. Try again."""
+    """No answer now: the server is unreachable, not ready, about to stop, or slow. Try again."""
 
 
 class ResourceExhaustedError(VmsvcError):
@@ -78,11 +78,11 @@ class PermissionDeniedError(VmsvcError):
 
 
 class UnimplementedError(VmsvcError):
-    """What answers does not serve vmsvc.v1, or not this method."""
+    """The server does not serve vmsvc.v1, or not this method."""
 
 
 class ProtocolError(VmsvcError):
-    """The server sent what its contract rules out. A watch starts afresh after it."""
+    """The server broke its contract. A watch starts afresh after it."""
 
 
 _CLASSES: dict[grpc.StatusCode, type[VmsvcError]] = {
@@ -105,10 +105,10 @@ def from_status(
     message: str,
     metadata: Iterable[tuple[str, bytes | str]],
 ) -> VmsvcError:
-    """The error that a gRPC status stands for, with what its details hold. Never raises.
+    """The error for a gRPC status, with its details. Never raises.
 
-    `metadata` is the call's trailing metadata. Where the fault may be the way to the
-    server and not the request, the text names the server.
+    `metadata` is the call's trailing metadata. If the fault may lie in the way to the server, and
+    not in the request, the text names the server.
     """
     violations, retry_after_s = _details(metadata)
     return _CLASSES.get(code, VmsvcError)(
@@ -124,7 +124,7 @@ def _details(
 ) -> tuple[list[FieldViolation], float | None]:
     violations: list[FieldViolation] = []
     retry_after_s: float | None = None
-    # Details only add to the status, which stands without them.
+    # The status is complete without the details.
     with contextlib.suppress(DecodeError):
         for key, value in metadata:
             if key != _STATUS_DETAILS or not isinstance(value, bytes):

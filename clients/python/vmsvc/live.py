@@ -16,7 +16,7 @@ from vmsvc.model import AbsenceReason, Endpoint, Port, Readiness, ServiceState
 from vmsvc.show import printable
 from vmsvc.state import Disconnected, Event, Synced
 
-# A change is marked while one's eyes may be elsewhere; what is deleted then makes room.
+# A change is marked for so long, in case nobody looked; a deleted service then makes room.
 _MARKED_S = 5.0
 _DELETED_SHOWN_S = 30.0
 
@@ -25,7 +25,7 @@ _DELETED_SHOWN_S = 30.0
 _LINES_AROUND = 5
 
 _GAP = 2
-# Columns that shrink if a line is too wide, in this order, and to what width; 0: gone.
+# Columns that shrink if a line is too wide, in this order, with their least width; 0: gone.
 _GIVES_WAY = {"ZONE": 0, "CHANGED": 7, "ENDPOINTS": 20, "ENDPOINT": 20, "VM": 12, "SERVICE": 16}
 
 _GOOD, _POOR, _BAD = "green", "yellow", "red"
@@ -54,7 +54,7 @@ class _Row:
 
 
 class Board:
-    """What is known of the services of one watch, and since when."""
+    """The services of one watch, and when each last changed."""
 
     def __init__(self, server: str, named: Iterable[str], readiness: Readiness) -> None:
         """Services `named` stay on the board when they are deleted."""
@@ -67,7 +67,7 @@ class Board:
         self._lost_at = self._retry_at = 0.0
 
     def take(self, event: Event, now: float) -> None:
-        """Let one more event be shown."""
+        """Take in an event."""
         match event:
             case Synced():
                 self._synced = self._ever_synced = True
@@ -93,7 +93,7 @@ class Board:
     def render(self, now: float, width: int, height: int) -> RenderableType:
         """The board in fewer than `height` lines: one for each endpoint, if all fit.
 
-        Else one for each service; of too many services, those that changed last.
+        Else one for each service; if there are too many, those that changed last.
         """
         self._forget_deleted(now)
         rows = [self._rows[name] for name in sorted(self._rows)]
@@ -145,7 +145,7 @@ class Board:
                 )
                 vm, zone = Text(printable(endpoint.vm_name)), Text(printable(endpoint.zone), "dim")
                 lines.append((name, ready, where, vm, zone, changed))
-        # A refusal is a sentence, and changes need the room; `vmsvc explain` has all of it.
+        # A refusal is a long sentence, and changes need the room; `vmsvc explain` shows all of it.
         addresses = [where for _, _, where, vm, *_ in lines if vm]
         for _, _, where, *_ in lines:
             where.truncate(max(width // 4, _widest("", addresses)), overflow="ellipsis")
@@ -249,7 +249,7 @@ def age(seconds: float) -> str:
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[Text]], width: int) -> Table:
-    """Lines under column heads. Where they are too wide, what matters least goes first."""
+    """Lines under column heads. If they are too wide, the least important columns shrink first."""
     widths = {
         name: _widest(name, [line[index] for line in lines]) for index, name in enumerate(columns)
     }

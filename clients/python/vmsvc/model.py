@@ -1,4 +1,4 @@
-"""What the server answers and sends, as frozen values. Knows no wire and no I/O."""
+"""The server's answers and messages as frozen values. Knows neither wire nor I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Readiness(Enum):
-    """Which endpoints an answer holds."""
+    """Which endpoints an answer has."""
 
     READY_ONLY = "READY_ONLY"
     """Those that traffic may be sent to."""
@@ -21,8 +21,8 @@ class Readiness(Enum):
 class Port:
     """One port of a service.
 
-    `port` is what clients of the cluster address use; `target_port` is what to
-    connect to on an endpoint's address. `protocol` is "TCP", "UDP" or "SCTP".
+    `port` is that of the cluster address; `target_port` is that of an endpoint's
+    address. `protocol` is "TCP", "UDP" or "SCTP".
     """
 
     name: str
@@ -43,7 +43,7 @@ class Endpoint:
 
 
 class AbsenceReason(Enum):
-    """Why there is nothing to hold of a service."""
+    """Why a service has no endpoints."""
 
     NOT_FOUND = "NOT_FOUND"
     """There is no such service, or it is being deleted."""
@@ -63,7 +63,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """What is known of one service, all of it, at one moment.
+    """The whole state of one service at one moment.
 
     `endpoints` are sorted by address, then by VM uid; every endpoint serves every
     port. Both are empty if the service is absent. Two states are equal if their
@@ -88,9 +88,8 @@ class ServiceState:
 class ServiceSummary:
     """A service in a list.
 
-    `matching` counts the VMs that it selects; `ready` and `not_ready` those of them that
-    have an address. `refused_reason` is empty unless the specification as it stands is
-    refused.
+    `matching` counts the VMs that it selects; `ready` and `not_ready` count those with an address.
+    `refused_reason` is empty unless the newest specification is refused.
     """
 
     service: str
@@ -130,10 +129,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a VM's controller says of it. `status` is "True", "False" or "Unknown".
+    """A condition of a VM, set by its controller. `status` is "True", "False" or "Unknown".
 
-    `reason` and `message` may be empty. `last_transition_time`, since when the status is
-    so, is in UTC; None if the VM does not say.
+    `reason` and `message` may be empty. `last_transition_time`, when the status last changed, is in
+    UTC; None if it is not known.
     """
 
     status: str
@@ -161,14 +160,13 @@ class VirtualMachineExplanation:
 class Explanation:
     """Why each VM is in a service or is not, and what is wrong with the service.
 
-    `virtual_machines` are all those that the service selects, by name; then at most 100
-    that nearly are, the nearest first; then at most 100 that cannot be read, by name.
-    `matching`, `near_misses` and `unreadable` say how many there are of each;
-    `near_misses_incomplete` that there may be more near misses than were counted. `ready`
-    and `not_ready` are those of the selected that have an address.
+    `virtual_machines` are all VMs that the service selects, by name; then at most 100 that it
+    nearly selects, the nearest first; then at most 100 that cannot be read, by name. `matching`,
+    `near_misses` and `unreadable` count each of these; `near_misses_incomplete`: there may be more
+    near misses. `ready` and `not_ready` count the selected VMs with an address.
 
-    `serving_last_valid`: the endpoints follow an earlier specification, as
-    the one that stands is refused.
+    `serving_last_valid`: the endpoints follow an earlier specification, as the newest one is
+    refused.
     """
 
     service: str

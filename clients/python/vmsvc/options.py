@@ -1,4 +1,4 @@
-"""What the command line of `vmsvc` asks for: arguments and environment in, Options out. Pure.
+"""The command line of `vmsvc`: arguments and environment in, Options out. Pure.
 
 Imports neither gRPC nor rich, so that `--help` and a mistyped flag are answered at once.
 """
@@ -91,7 +91,7 @@ class Options:
     namespaces: tuple[str, ...]
     readiness: Readiness
     vm_name: str = ""
-    """Of `explain`: the only VM to tell of, or "" for all."""
+    """For `explain`: the only VM to explain, or "" for all."""
 
     @property
     def all_services(self) -> bool:
@@ -100,7 +100,7 @@ class Options:
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal: bool) -> Options:
-    """The options that arguments and environment give; `terminal`: whether stdout is one.
+    """The options from arguments and environment; `terminal`: stdout is one.
 
     Raises UsageError, and SystemExit for --help and --version, which it prints.
     """
@@ -200,7 +200,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, ours to print, and whose defaults are elsewhere."""
+    """argparse with errors of one line, which we print, and without defaults."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
@@ -215,13 +215,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Prints the version and ends, as argparse's own, which wants to know it beforehand."""
+    """Prints the version and exits. argparse's own action needs the version beforehand."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
         super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        # It takes as long to import as all the rest.
+        # This import takes as long as all others together.
         from importlib.metadata import version  # noqa: PLC0415
 
         sys.stdout.write(f"vmsvc {version('vmsvc-client')}\n")

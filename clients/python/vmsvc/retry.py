@@ -15,7 +15,7 @@ _FINAL = frozenset(
         grpc.StatusCode.UNAUTHENTICATED,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNIMPLEMENTED,
-        # A watch never ends with these; whatever sends them is no endpoint server.
+        # A watch never ends with these; what sends them is not an endpoint server.
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.FAILED_PRECONDITION,
     }
@@ -31,10 +31,9 @@ def is_final(error: VmsvcError) -> bool:
 class RetryPolicy:
     """How long to wait before a watch opens its next stream.
 
-    A random part (full jitter) of `backoff_initial_s`, doubled with each failure in a
-    row up to `backoff_max_s`. A stream that was good for `healthy_s` begins the count
-    anew. Where the server asks for a delay, that is waited first, but never more of it
-    than `retry_after_max_s`.
+    A random part (full jitter) of `backoff_initial_s`, which doubles with each failure in a row up
+    to `backoff_max_s`. A stream that was good for `healthy_s` resets the count. If the server asks
+    for a delay, that comes first, up to `retry_after_max_s`.
     """
 
     backoff_initial_s: float = 0.25
@@ -52,7 +51,7 @@ class Retry:
         self._good_since: float | None = None
 
     def synced(self, now: float) -> None:
-        """The stream is good since `now`, in seconds of any steady clock."""
+        """The stream has been good since `now`, in seconds of any steady clock."""
         if self._good_since is None:
             self._good_since = now
 

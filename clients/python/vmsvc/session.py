@@ -1,4 +1,4 @@
-"""One watch over all its streams, without the I/O: what to ask, what to yield, when to retry."""
+"""One watch over all its streams, without I/O: what to ask, what to yield, when to retry."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _log = logging.getLogger("vmsvc")
 class Session:
     """What the async and the sync watch share. Not thread-safe; never waits.
 
-    `pending` are the events not yet yielded; `retry_at` is when the next stream may be
-    opened, on the caller's clock, where there is no stream.
+    `pending` are the events not yet yielded; without a stream, `retry_at` is when the next one may
+    be opened, on the caller's clock.
     """
 
     def __init__(self, server: str, scope: Scope, policy: RetryPolicy) -> None:
@@ -36,7 +36,7 @@ class Session:
         return self.state.begin()
 
     def receive(self, message: pb.WatchEndpointsResponse, now: float) -> None:
-        """Take in a message. Raises ProtocolError: the stream is to be given up then."""
+        """Take in a message. Raises ProtocolError; give the stream up then."""
         events = self.state.receive(message)
         self.pending.extend(events)
         if Synced() in events:
@@ -46,12 +46,12 @@ class Session:
             self._retry.synced(now)
 
     def interrupted(self) -> None:
-        """The stream was given up by its reader; the next one may be opened at once."""
+        """The reader gave the stream up; the next one may be opened at once."""
         self.state.lost()
         self.retry_at = 0.0
 
     def ended(self, error: VmsvcError | None, now: float, chance: float) -> None:
-        """The stream ended with `error`, or with OK. Raises it where a retry cannot help.
+        """The stream ended with `error`, or with OK. Raises it if a retry cannot help.
 
         `chance` is uniform in [0, 1).
         """
@@ -59,7 +59,7 @@ class Session:
             error = UnavailableError(
                 f"server {self.server} ended the stream", code=grpc.StatusCode.OK
             )
-        # What is held may be more services than a request may name: ask for all anew.
+        # More services may be held than a request may name: ask for all anew.
         names_too_many = isinstance(error, InvalidArgumentError) and self.state.can_ask_less
         if is_final(error) and not names_too_many:
             raise error
@@ -67,7 +67,6 @@ class Session:
         delay_s = self._retry.delay_s(error, now, chance)
         self.retry_at = now + delay_s
         self.pending.append(Disconnected(error, delay_s))
-        # Once an outage. A stream that ends as its server drains is none, if the next
-        # one comes up.
+        # Log once an outage. That a server drained its streams is none, if the next stream opens.
         if self._tries == 1:
             _log.warning("%s; trying until it answers", error)

@@ -33,9 +33,9 @@ _VERDICTS: Mapping[Verdict, str] = {
 
 
 def printable(text: str) -> str:
-    """`text` on one line, and with nothing that a terminal would take as a command.
+    """`text` on one line, without anything that a terminal would take for a command.
 
-    Conditions and probes hold what anybody wrote into them.
+    Anybody may write anything into conditions and probes.
     """
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
@@ -70,19 +70,19 @@ def endpoints_table(state: ServiceState) -> str:
 
 
 def target(port: Port) -> str:
-    """What to connect to on an endpoint, such as `8080/TCP(http)`."""
+    """The port to connect to on an endpoint, such as `8080/TCP(http)`."""
     name = f"({port.name})" if port.name else ""
     return f"{port.target_port}/{port.protocol}{name}"
 
 
 def explanation_text(explanation: Explanation) -> str:
-    """What is wrong with the service, how many VMs it has, and of each VM its verdict and why."""
+    """Problems of the service, its number of VMs, and the verdict on each VM with the reasons."""
     selector = ",".join(f"{key}={value}" for key, value in explanation.selector.items())
     lines = [f"Service:   {explanation.service}"]
     lines += [f"Problem:   {problem.field}: {problem.message}" for problem in explanation.problems]
     if explanation.serving_last_valid:
         lines.append("Serving:   its last valid specification, not the one that stands now")
-    # Of a service that cannot be read, the server tells only why.
+    # For a service that cannot be read, the server says only why.
     if selector or not explanation.problems or explanation.serving_last_valid:
         lines.append(f"Selector:  {selector or '<none>, so it selects no VM'}")
         lines.append(f"Families:  {','.join(explanation.ip_families) or _NONE}")
@@ -100,7 +100,7 @@ _NEAR = frozenset({Verdict.LABELS_DIFFER, Verdict.DELETING})
 
 
 def _counts(explanation: Explanation) -> str:
-    """How many VMs are in the service, and how many there are of those told beside them."""
+    """How many VMs are in the service, and how many of the others."""
     vms = explanation.virtual_machines
     near = sum(vm.verdict in _NEAR for vm in vms)
     unread = sum(vm.verdict is Verdict.INVALID for vm in vms)

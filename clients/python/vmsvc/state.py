@@ -1,7 +1,7 @@
-"""What one watch holds: messages in, each service's state out. No I/O, no clock.
+"""The state of one watch: messages in, each service's state out. No I/O, no clock.
 
-The states outlive the streams. A new stream is asked with the revisions held, so that
-it repeats nothing that is still true.
+The states outlive the streams. The request of a new stream has the revisions held, so that the
+stream does not repeat what is still true.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All that is held is true now: every service of the watch has had its answer."""
+    """All states are up to date: every service of the watch has been answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The stream is lost. What is held stays, and may be out of date until `Synced`.
+    """The stream is lost. The states stay, and may be out of date until `Synced`.
 
     The next one is opened `retry_in_s` seconds from now.
     """
@@ -63,14 +63,14 @@ class Disconnected:
 
 
 Event = ServiceState | Synced | Disconnected
-"""What a watch yields: a service's state after a change, and how far states may be trusted."""
+"""What a watch yields: a service's state after a change, or whether states are up to date."""
 
 
 class WatchState:
     """The services of one watch, as its streams have sent them so far.
 
-    Services outside of the names asked for are forgotten when they are deleted, so
-    that it holds what exists, and not what ever was.
+    A deleted service is forgotten unless it was asked for by name, so that it does not grow with
+    every service that ever was.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -78,14 +78,14 @@ class WatchState:
         self._named = frozenset(scope.services)
         self._held: dict[str, ServiceState] = {}
         self._resume = True
-        # Of this stream: the services answered, with the version that a delta builds
-        # on; None where there is nothing to build on.
+        # The services answered on this stream, with the version to which a delta applies; None if
+        # there is none.
         self._sent: dict[str, int | None] = {}
         self.synced = False
 
     @property
     def can_ask_less(self) -> bool:
-        """Whether nothing has come on this stream, whose request named more than was asked for."""
+        """Whether this stream, whose request had more names than were asked for, got no message."""
         return self._resume and not self._sent and not self._held.keys() <= self._named
 
     @property
@@ -94,7 +94,7 @@ class WatchState:
         return MappingProxyType(self._held)
 
     def begin(self) -> pb.WatchEndpointsRequest:
-        """The request of a new stream, which resumes what is held."""
+        """The request of a new stream, which resumes from the states held."""
         self._sent = {}
         self.synced = False
         revisions = dict.fromkeys(self._scope.services, "")
@@ -111,15 +111,15 @@ class WatchState:
         )
 
     def lost(self, *, resume: bool = True) -> None:
-        """The stream ended. Unless `resume`, nothing held is built on until `Synced`."""
+        """The stream ended. Unless `resume`, the next one does not resume from the states held."""
         self.synced = False
         self._resume = self._resume and resume
 
     def receive(self, message: pb.WatchEndpointsResponse) -> tuple[Event, ...]:
-        """Take in the stream's next message; what it changed, in order.
+        """Take in the stream's next message; the events that follow, in order.
 
-        Empty where it changes nothing. Raises ProtocolError where it does not follow
-        from what came before; nothing of it is taken in then.
+        Empty if it changes nothing. Raises ProtocolError, and changes nothing, if it does not
+        follow from the messages before.
         """
         match message.WhichOneof("event"):
             case "snapshot":
@@ -133,7 +133,7 @@ class WatchState:
             case "synced":
                 return self._all_answered()
             case _:
-                # A newer server sends something that this client does not know.
+                # A newer server sends a message that this client does not know.
                 return ()
 
     def _snapshot(self, snapshot: pb.EndpointSet) -> tuple[Event, ...]:
@@ -203,7 +203,7 @@ def _sorted(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
 
 
 def _deleted(state: ServiceState) -> bool:
-    # "Is being deleted" and "there is none" are one thing to whoever holds nothing of it.
+    # "Is being deleted" and "there is none" are the same to a client.
     return state.absence is not None and state.absence.reason is AbsenceReason.NOT_FOUND
 
 

@@ -25,7 +25,7 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceStub
 
 if TYPE_CHECKING:
-    # The name is only in the types of grpc; at run time it is both a Call and an iterator.
+    # This name exists in the types of grpc only; at run time it is both a Call and an iterator.
     from grpc import _CallIterator
 
 _Request = TypeVar("_Request")
@@ -33,10 +33,10 @@ _Response = TypeVar("_Response")
 
 
 class Client:
-    """Asks one server who serves a service. Use it as `with Client(...)`.
+    """Asks one server which VMs serve a service. Use it as `with Client(...)`.
 
-    Connects when first asked. Every call raises VmsvcError, or a class of it, where it
-    fails, and RuntimeError after `close`. Threads may share it.
+    Connects when first asked. A call that fails raises VmsvcError or a subclass; after `close`,
+    RuntimeError. Threads may share it.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Client:
     ) -> None:
         """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
 
-        `timeout_s` bounds a call that is no watch; `retry` is how watches reconnect.
+        `timeout_s` bounds every call but a watch; `retry` says how watches reconnect.
         """
         self.server = target(server)
         self._timeout_s = timeout_s
@@ -104,7 +104,7 @@ class Client:
     def explain(self, service: str, *, vm_name: str = "") -> Explanation:
         """Why each VM is in "namespace/name", or is not; or one VM of its namespace alone.
 
-        Fetched page by page. Raises NotFoundError, for a VM that there is not, too.
+        Fetched page by page. Raises NotFoundError, also for a VM that does not exist.
         """
         request = pb.ExplainEndpointsRequest(service=service, vm_name=vm_name)
         pages = []
@@ -121,7 +121,7 @@ class Client:
         all_services: bool = False,
         readiness: Readiness = Readiness.READY_ONLY,
     ) -> Watch:
-        """The state of services by name, of namespaces, or of all, and of each after a change.
+        """The states of services by name, of namespaces, or of all, now and after each change.
 
         Iterate over what it returns. Nothing is sent before that.
         """
@@ -153,10 +153,10 @@ class Client:
 class Watch:
     """An iterator over services' states, that reconnects for ever.
 
-    Yields a service's state when it is first known and after each change; nothing where
-    a reconnect changed nothing. A reader that is slow gets the newest state, not each
-    in between. Ends when it or its client is closed; raises VmsvcError where trying
-    again cannot help (the request is not valid, or not allowed).
+    Yields a service's state when it is first known and after each change, but not after a reconnect
+    that changed nothing. A slow reader gets the newest state and not each one in between. Ends when
+    it or its client is closed; raises VmsvcError if trying again cannot help (the request is not
+    valid, or not allowed).
 
     One thread reads it; any may close it.
     """
@@ -181,7 +181,7 @@ class Watch:
 
     @property
     def synced(self) -> bool:
-        """Whether `states` is complete and true now, as far as read."""
+        """Whether `states` is complete and up to date, as far as it has been read."""
         return self._session.state.synced
 
     def close(self) -> None:
@@ -225,7 +225,7 @@ class Watch:
                 try:
                     self._stream = self._open_stream(self._session.begin())
                 except (RuntimeError, ValueError):
-                    # As we and gRPC call a client that is closed.
+                    # Both we and gRPC raise this for a closed client.
                     if not self._closed:
                         raise
                 # `close` may have been called before it could find the stream.

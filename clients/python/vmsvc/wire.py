@@ -1,7 +1,7 @@
 """Messages of vmsvc.v1 as values of the model, and back. Pure.
 
-A number of an enum that this client does not know comes from a newer server, and
-becomes UNKNOWN: an old client goes on.
+An enum number that this client does not know comes from a newer server. It becomes UNKNOWN, so that
+an old client goes on.
 """
 
 from __future__ import annotations
