@@ -1,11 +1,11 @@
 """Events from a directory of YAML and JSON manifests, live.
 
-What a look finds decides, never what the watch says: that only says where to look now,
-and everything is looked at from time to time. So a lost notice costs time, and no more.
+Only what a look finds counts. A notice of the watch merely says where to look now, and everything
+is looked at from time to time: so a lost notice costs time and nothing else.
 
 When a change is taken:
 - A file that was renamed into place, or that a swapped symbolic link leads to (a mounted
-  ConfigMap), is whole, and taken at once: some milliseconds later.
+  ConfigMap), is whole, and taken at once, within some milliseconds.
 - Every other file is taken once it has not changed for `settle_s`; and while somebody has
   it open who has written to it, for `open_settle_s`. A truncated manifest can parse, so who
   opens the file again for each piece, and pauses for longer, must rename.
@@ -46,7 +46,7 @@ from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
 from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
 
-# Topics of problems beside the paths of files, none of which begins with a slash.
+# Topics of problems that are not paths of files: no path begins with a slash.
 _WATCH = "/watch"
 _DIRECTORY = "/directory"
 _SUBDIRECTORIES = "/subdirectories"
@@ -54,7 +54,7 @@ _VACATED = "/vacated"
 
 
 class SourceError(Exception):
-    """The directory cannot be a source at all; the message says why."""
+    """The directory cannot be a source; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,9 @@ class FilesSourceBounds:
 
     `rescan_s` is how often everything is looked at unasked: for network file systems, and
     for notices that were lost; `poll_s` is how often where something cannot be watched, and
-    `poll_share_max` how much of the time that may take. `open_settle_s` is how long a writer
-    may pause who keeps the file open. Notices are gathered for `gather_s`. `slice_s` is how
-    long reading may hold up the event loop. A file of more than `quick_bytes_max` is read in
+    `poll_share_max` how much of the time that may take. `open_settle_s` is how long a writer that
+    keeps the file open may pause. Notices are gathered for `gather_s`. `slice_s` is how long
+    reading may hold up the event loop. A file of more than `quick_bytes_max` is read in
     a thread, slice by slice: a disk may be slow, and libyaml takes 30 ns for each byte of
     one long text, in one go, but pauses for other threads whenever it asks for more.
     """
@@ -83,7 +83,7 @@ class FilesSourceBounds:
 
 @dataclass(slots=True)
 class _HeldFile:
-    """What was last read of a file. Without signature it was not opened: try again."""
+    """The last content read of a file. Without signature it could not be opened: try again."""
 
     signature: Signature | Oddity | None
     digest: bytes
@@ -92,10 +92,10 @@ class _HeldFile:
 
 @dataclass(frozen=True, slots=True)
 class _Unsettled:
-    """A file that looks other than what is held of it, and since when it looks so.
+    """A file that differs from what is held of it, and since when it looks as it does.
 
-    `whole`: it was put in place as it is, so there is nothing to wait for. None as long
-    as no notice has told how it got there.
+    `whole`: it was put in place as it is, so there is nothing to wait for. None until a notice says
+    how it got there.
     """
 
     signature: Signature | Oddity | None
@@ -104,7 +104,7 @@ class _Unsettled:
 
 
 class _Fetched(NamedTuple):
-    """What was read of a file: what is held of it from now on, and what it says, if that counts."""
+    """A file that was read: what is held of it from now on, and its contents, if they count."""
 
     held: _HeldFile
     contents: Contents | None
@@ -152,13 +152,13 @@ class FilesSource:
         self._held: dict[str, _HeldFile] = {}
         self._unsettled: dict[str, _Unsettled] = {}
         self._touched: set[str] = set()
-        # One at a time: a large file may take seconds, and must not cost the others those.
+        # One at a time: a large file may take seconds, which others must not wait for.
         self._reading: _Reading | None = None
-        # Files that somebody has written to who may have them open still.
+        # Files whose writer may still have them open.
         self._open: set[str] = set()
         self._watch = DirectoryWatch(self._root)
         self._directories: set[str] = set()
-        # Which directory each was when it last had anything in it.
+        # The identity of each directory when it last was not empty.
         self._identities: dict[str, tuple[int, int]] = {}
         self._vacated: AbstractSet[str] = frozenset()
         self._linked = False
@@ -171,20 +171,20 @@ class FilesSource:
 
     @property
     def problems(self) -> Problems:
-        """What is wrong with files now."""
+        """The problems of files now."""
         return self._problems
 
     @property
     def all_read(self) -> bool:
-        """Whether everything could be read, so that an object not told of does not exist."""
+        """Whether everything could be read: an object that was not emitted does not exist."""
         return self._listed and not self._problems.hide_objects
 
     def losers(self, kind: Kind, key: Key) -> Iterator[FileProblem]:
-        """Where the object is defined too, without counting there. In path order; as asked for."""
+        """Where the object is defined again, without effect. In path order, lazily."""
         return (self._repeat((kind, key), path) for path in self._union.losers((kind, key)))
 
     def owner(self, kind: Kind, key: Key) -> str | None:
-        """The file that the object is in, or was until now."""
+        """The file that defines the object, or did until now."""
         path = self._union.holder((kind, key))
         return None if path is None else escaped(tree.shown(path))
 
@@ -194,10 +194,10 @@ class FilesSource:
         return self._union.ignored
 
     def written(self, path: str, kind: Kind, object_: Object | None) -> None:
-        """Who shares the directory has put one object in a file, whole, or removed the file.
+        """The store that shares the directory has put a file in place, whole, or removed it.
 
-        He tells of it himself, so it is not read. But what was told of it is known, should
-        somebody else change it back or remove it before anybody looked.
+        It reports the object to the cache itself, so the file is not read. But the content is
+        noted, in case somebody changes it back or removes it before the next look.
         """
         self._unsettled.pop(path, None)
         if object_ is None:
@@ -213,7 +213,7 @@ class FilesSource:
         self._touched.add(path)
 
     async def run(self, emit: Emit) -> None:
-        """Tell events until cancelled; nothing runs on after it.
+        """Emit events until cancelled; nothing runs on after that.
 
         Raises SourceError if at the start there is no directory that can be listed.
         """
@@ -238,9 +238,9 @@ class FilesSource:
     # -- What to do when --
 
     def _directory_is_there(self) -> bool:
-        """Whether it can be listed. Another one than before is to be looked at as a whole."""
+        """Whether it can be listed. If it is a new one, all of it is to be looked at."""
         if self._shared:
-            # Who removes it removes what is held in it; that is to be seen, and put right.
+            # Somebody removed it with the objects held in it: that must be seen and put right.
             with contextlib.suppress(OSError):
                 self._root.mkdir(parents=True, exist_ok=True)
         try:
@@ -258,9 +258,9 @@ class FilesSource:
         return True
 
     async def _pass(self, emit: Emit, readers: asyncio.TaskGroup) -> None:
-        """Look where it is due and tell what has changed."""
+        """Look where it is due, and emit changes."""
         began = self._clock()
-        # First where something is known of how a change was made.
+        # First the paths of which a notice says how they changed.
         links_swapped = await self._hear(self._watch.take())
         if self._look_wanted or self._clock() >= self._next_rescan:
             await self._look_everywhere(links_swapped=links_swapped)
@@ -294,7 +294,7 @@ class FilesSource:
             ):
                 case Where.THERE:
                     self._look_after(path, how)
-                    # Then one that was empty is no longer.
+                    # An emptied directory is empty no longer.
                     self._look_wanted |= not self._vacated.isdisjoint(_above(path))
                 case Where.EVERYWHERE:
                     self._look_wanted = True
@@ -313,7 +313,7 @@ class FilesSource:
             self._watch.linked_file(path)
 
     async def _rest(self) -> None:
-        """Until something was noticed, or something is due."""
+        """Wait until something was noticed, or is due."""
         if self._away:
             await asyncio.sleep(self._bounds.directory_check_s)
             return
@@ -341,9 +341,9 @@ class FilesSource:
         return self._unsettled[path].since + max(settle_s, self._settle_s)
 
     def _unread_since(self) -> float:
-        """Since when the large file is there that has waited for longest to be read.
+        """Since when the large file that waits longest to be read has been there.
 
-        What is missing from then on may have been moved there.
+        An object that went missing since then may have moved into it.
         """
         large = (self._unsettled[path] for path in self._due() if self._is_large(path))
         return min((file.since for file in large), default=math.inf)
@@ -357,7 +357,7 @@ class FilesSource:
         )
 
     async def _breathe(self) -> bool:
-        """Let others run if this has been running for long; whether that was so."""
+        """Let others run if this has held the loop for long; whether that was so."""
         if self._clock() - self._slice_began < self._bounds.slice_s:
             return False
         await asyncio.sleep(0)
@@ -410,10 +410,10 @@ class FilesSource:
     def _note_vacated(
         self, identities: dict[str, tuple[int, int]], found: AbstractSet[str]
     ) -> None:
-        """Note the directories in whose place there is another one, with nothing in it.
+        """Note the directories that were replaced by an empty one.
 
-        As where a file system was unmounted: what was in it has gone all at once, and
-        nobody has removed it.
+        As where a file system was unmounted: its files are gone all at once, but nobody removed
+        them.
         """
         before, self._identities = self._identities, identities
         changed = {path for path, now in identities.items() if before.get(path, now) != now}
@@ -433,7 +433,7 @@ class FilesSource:
         self._vacated = vacated
 
     def _plan_rescan(self, began: float) -> None:
-        """When to look everywhere again, after a look that began at this time."""
+        """Plan when to look everywhere again, after a look that began at this time."""
         now = self._clock()
         unwatched = self._watch.unwatched()
         if unwatched is None:
@@ -448,8 +448,8 @@ class FilesSource:
     def _look_for_unfound(self, path: str, unknown: AbstractSet[str]) -> None:
         """Find out what became of a file that the tree no longer shows.
 
-        Of one beneath an `unknown` directory that cannot be known. Listing a directory while it
-        changes may pass over a file that is there.
+        Beneath an `unknown` directory that cannot be known. A listing of a directory that changes
+        meanwhile may miss a file that is there.
         """
         if not unknown.isdisjoint(_above(path)):
             return
@@ -459,15 +459,15 @@ class FilesSource:
             self._forget(path)
 
     def _look(self, path: str, *, whole: bool | None = None) -> None:
-        """See whether the file is as it was when it was last looked at.
+        """Check whether the file is as it was at the last look.
 
-        `whole`: whether another one than before was put there as it is, if that is known.
+        `whole`: whether a new file was put there as it is, if that is known.
         """
         now = self._clock()
         try:
             found = tree.signature(self._root / path, below=self._below)
         except OSError:
-            # Reading it tells why.
+            # Reading it will tell why.
             self._unsettled[path] = _Unsettled(None, now, whole=True)
             return
         if found is None:
@@ -489,10 +489,10 @@ class FilesSource:
         self._open.discard(path)
         self._union.drop(path)
 
-    # -- Taking and telling. Nothing is awaited between the last look at a file and emit. --
+    # -- Reading and emitting. Nothing is awaited between the last look at a file and emit. --
 
     async def _list(self, emit: Emit) -> None:
-        """Tell everything that was found, as a complete list of each kind."""
+        """Emit everything that was found, as a complete list of each kind."""
         kinds = [kind for kind in Kind if kind in self._kinds]
         for kind in kinds:
             emit(Init(kind))
@@ -505,10 +505,10 @@ class FilesSource:
             emit(InitDone(kind))
 
     async def _take(self, path: str, emit: Emit) -> None:
-        """Read an unsettled file and tell what differs, unless it is written to meanwhile."""
+        """Read an unsettled file and emit what differs, unless it changes meanwhile."""
         looked_at = self._unsettled.get(path)
         if looked_at is None:
-            return  # It has gone since, or somebody told that he wrote it.
+            return  # It is gone, or our own store has written it.
         fetched = await self._fetched(path, looked_at, large=self._is_large(path))
         await self._conclude(path, looked_at, fetched, emit)
 
@@ -519,7 +519,7 @@ class FilesSource:
         return isinstance(found, Signature) and found.size > self._bounds.quick_bytes_max
 
     def _begin_reading(self, path: str, readers: asyncio.TaskGroup) -> None:
-        """Read a large file while others are taken, unless one is being read already."""
+        """Begin to read a large file beside the others, unless one is being read already."""
         if self._reading is not None:
             return
         looked_at = self._unsettled[path]
@@ -528,7 +528,7 @@ class FilesSource:
         self._reading = _Reading(path, looked_at, task)
 
     async def _end_reading(self, emit: Emit) -> None:
-        """Tell what a large file says that has been read; read on no more if it has changed."""
+        """Emit the content of a large file once it is read; stop reading it if it has changed."""
         reading = self._reading
         if reading is None:
             return
@@ -539,7 +539,7 @@ class FilesSource:
             await self._conclude(reading.path, reading.looked_at, reading.task.result(), emit)
 
     async def _fetched(self, path: str, looked_at: _Unsettled, *, large: bool) -> _Fetched | None:
-        """What an unsettled file says; None if it is not what was looked at any more."""
+        """The content of an unsettled file; None if it has changed since the last look."""
         content = await self._opened(path, looked_at, large=large)
         if isinstance(content, _HeldFile):
             return _Fetched(content, None)
@@ -558,7 +558,7 @@ class FilesSource:
     async def _conclude(
         self, path: str, looked_at: _Unsettled, fetched: _Fetched | None, emit: Emit
     ) -> None:
-        """Take note of what a file says, and tell it, if it is still what was looked at."""
+        """Hold and emit the content of a file, if it is unchanged since the last look."""
         if fetched is None:
             return
         held, contents = fetched
@@ -596,7 +596,7 @@ class FilesSource:
     async def _read(
         self, path: str, looked_at: _Unsettled, content: bytes, *, large: bool
     ) -> tuple[Contents | None, FileProblem | None] | None:
-        """What counts of a file, or why what was there before counts still.
+        """The contents of a file, or the problem for which its former ones still count.
 
         None if it is not what was looked at any more, and so of no use.
         """
@@ -632,7 +632,7 @@ class FilesSource:
     def _hold(
         self, path: str, held: _HeldFile, contents: Contents | None
     ) -> Iterator[Apply | Malformed | None]:
-        """Take note of a file that was read; what to tell, in steps.
+        """Hold a file that was read; what to emit, in steps.
 
         Without contents, the old ones stay.
         """
@@ -641,7 +641,7 @@ class FilesSource:
         self._held[path] = held
         self._touched.add(path)
         if contents is None and self._shared and held.problem:
-            # Whoever writes the directory must hear of it, to put the file right.
+            # The store of the directory must learn of it, to put the file right.
             contents = yield from self._union.contents(path).malformed(str(held.problem))
             if self._held.get(path) is not held:
                 return
@@ -649,7 +649,7 @@ class FilesSource:
             yield from self._union.putting(path, contents, now)
 
     async def _tell(self, events: Iterable[Apply | Malformed | None], emit: Emit) -> None:
-        """Tell what was read of a file, with breaks."""
+        """Emit the events of a file, with breaks."""
         for event in events:
             if event is not None:
                 emit(event)
@@ -658,7 +658,7 @@ class FilesSource:
     async def _settle(self, emit: Emit, looked_at: float) -> None:
         """Emit what becomes of objects that their files have let go of.
 
-        All that was there by `looked_at` has been looked at.
+        Every file that was there at `looked_at` has been looked at.
         """
         for _ in self._union.letting_go(self._clock()):
             await self._breathe()
@@ -675,7 +675,7 @@ class FilesSource:
                 emit(event)
 
     async def _report(self) -> None:
-        """Report what is wrong with the files that were read, or whose objects moved."""
+        """Report problems of the files that were read, or whose objects moved."""
         self._touched |= self._union.reshuffled()
         for path in sorted(self._touched):
             await self._breathe()
@@ -713,7 +713,7 @@ def _gone_on(steps: Generator[None, None, Contents], slice_s: float) -> Contents
 def _if_another(
     whole: bool | None, before: _HeldFile | _Unsettled | None, found: Signature | Oddity
 ) -> bool | None:
-    """`whole`, but never of what is still the file from before, and only of files."""
+    """`whole`, but None for the same file as before, and for what is no file."""
     if isinstance(found, Oddity):
         return False
     known = before.signature if before else None
@@ -735,11 +735,10 @@ def _emptied(path: str, contents: Contents) -> FileProblem:
 
 
 def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
-    # Whatever is in a directory that we may not list was neither read nor parsed. To delete its
-    # objects at a restart, because its rights are wrong for a moment, would be to take a failure
-    # for news; and it stands in /readyz until the rights are mended or it is gone. But where a
-    # file system keeps what its check has found there are no manifests, and on most volumes
-    # nobody but root may look.
+    # Files in a directory that we may not list were neither read nor parsed. Deleting their objects
+    # at a restart, because rights are wrong for a moment, would take a failure for news; and
+    # /readyz shows it until the rights are mended or it is gone. But there are no manifests where a
+    # file system keeps what its check has found, and on most volumes only root may list that.
     may_hold = unlisted.path.rpartition("/")[2] != "lost+found"
     message = f"cannot be listed: {unlisted.message}"
     return FileProblem(tree.shown(unlisted.path), "", message, hides_objects=may_hold)

@@ -29,18 +29,18 @@ OBJECTS_MAX = 100_000
 """How many objects a file may define; the design size is 30,000 in all files."""
 
 PARTS_MAX = 300_000
-"""How many documents and items of lists a file may have, of whatever kind, empty ones too.
+"""How many documents and items of lists a file may have, of any kind, empty ones too.
 
-An object with a name takes 55 characters, so no honest file of 16 MiB has more. Eight million
-that are empty would keep us for a minute; and at the start everybody else, too.
+An object with a name takes 55 characters, so no honest file of 16 MiB has more. Eight million empty
+ones would take us a minute, in which nobody is served at the start.
 """
 
 ObjectId = tuple[Kind, Key]
-"""Which object; one file defines it, and if there are more, the first counts."""
+"""Identifies an object. If several files define it, the first counts."""
 
 
 class Position(NamedTuple):
-    """Where an object stands: its document and the line where that begins, both from 1.
+    """The place of an object: its document and the line where that begins, both from 1.
 
     In a list, `items` are the indexes of the item, the outermost first.
     """
@@ -59,11 +59,11 @@ class Position(NamedTuple):
 
 
 Look = Callable[[Position, Kind, dict[str, Any]], None]
-"""Is shown each object of a kind that was asked for as it stands in the text, untyped."""
+"""Called with each object of the wanted kinds as it is in the text, untyped."""
 
 
 class Entry(NamedTuple):
-    """An object of a text: where it stands, and the event that tells of it."""
+    """An object of a text: its place, and the event to emit for it."""
 
     id: ObjectId
     place: str
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
 
 
 class Flaw(NamedTuple):
-    """Something wrong in a text that parses, and where it is."""
+    """A problem in a text that parses, and its place."""
 
     place: str
     message: str
@@ -81,8 +81,8 @@ class Flaw(NamedTuple):
 class Contents:
     """The objects that a text defines, in its order, and what it holds besides.
 
-    `flaws` are the first PROBLEMS_MAX, `more_flaws` counts the others. `ignored` counts
-    objects of kinds that were not asked for.
+    `flaws` are the first PROBLEMS_MAX, `more_flaws` counts the others. `ignored` counts objects of
+    unwanted kinds.
     """
 
     entries: dict[ObjectId, Entry] = field(default_factory=dict)
@@ -92,11 +92,11 @@ class Contents:
 
     @property
     def empty(self) -> bool:
-        """Whether no object could be read in it, of our kinds or another."""
+        """Whether no object of any kind could be read in it."""
         return not self.entries and not self.ignored
 
     def malformed(self, message: str) -> Generator[None, None, Contents]:
-        """The same objects, where a newer text cannot be read: they exist, somehow. In steps."""
+        """The same objects, as malformed: a newer text cannot be read. In steps."""
         problem = Problem("(file)", message)
         entries = dict[ObjectId, Entry]()
         for count, (id_, entry) in enumerate(self.entries.items()):
@@ -131,10 +131,10 @@ def read_objects(
 
     Raises ManifestError.
 
-    As to kubectl, whatever has a kind and `items` is a list, and these are objects as any
+    As for kubectl, anything with a kind and `items` is a list, and its items are objects like any
     other. An object that cannot be read is a `Malformed` entry, or a flaw if not even its
     name can; the others are not affected. Of two objects with one name, the first counts.
-    What one of our limits leaves unread may be an object: then nothing of the text counts.
+    If one of our limits leaves something unread that may be an object, nothing of the text counts.
     """
     steps = reading(content, kinds, look, namespace=namespace)
     while True:
@@ -152,9 +152,9 @@ def reading(
     *,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Generator[None, None, Contents]:
-    """`read_objects` in steps of a millisecond or so, so that a big file holds up no one.
+    """`read_objects` in steps of a millisecond or so, so that a large file holds up nobody.
 
-    One text of several MiB in YAML takes a step of its own, at 30 ns a character. Who wants no
+    A single text of several MiB in YAML is one step, at 30 ns a character. Who wants no
     more of it throws AbandonedError, which it raises in the end, as it does ManifestError: not
     before it has let go of what it had read, in steps.
     """
@@ -176,12 +176,12 @@ def reading(
     return reader.contents
 
 
-# How much of what takes a few microseconds each is done in a step.
+# How many things that take a few microseconds each are done in a step.
 _STEP_TRIFLES = 50
 
 
 class _Other(Enum):
-    """What else there may be in place of an object that was asked for."""
+    """What there may be in place of a wanted object."""
 
     UNASKED = auto()  # An object of another kind.
     LIST = auto()  # Its items come next.
@@ -191,7 +191,7 @@ _Found = Entry | Flaw | _Other
 
 
 class _Asked(NamedTuple):
-    """Which objects are wanted, who is shown them, and where those without a namespace are."""
+    """The wanted kinds, who is called with the objects, and the namespace of those without one."""
 
     kinds: AbstractSet[Kind]
     look: Look
@@ -199,7 +199,7 @@ class _Asked(NamedTuple):
 
 
 class _DocumentReader:
-    """Takes documents in, and the items of lists before their document."""
+    """Takes in documents, and the items of lists before their document."""
 
     def __init__(self, content: bytes, asked: _Asked) -> None:
         self._content = content
@@ -211,7 +211,7 @@ class _DocumentReader:
         self._count = 0
         # As it was before the document that is being read.
         self._before = (0, 0, 0, 0, 0)
-        # By document, what a list leaves out of its items; once it was needed too early.
+        # By document, what a list leaves out of its items; filled once that is needed too early.
         self._implied: Mapping[int, dict[str, str]] | None = None
 
     @property
@@ -230,10 +230,10 @@ class _DocumentReader:
             yield from self._take(_place(item), item.value | implied, item.size)
 
     def _implied_by(self, item: Item) -> Generator[None, None, dict[str, str] | None]:
-        """What the item's list says of it; None if it turns out to be no list.
+        """What the item's list implies for it; None if it turns out not to be a list.
 
-        Keys may be in any order, and an API server's list have no kind in its items: with the
-        keys sorted, as `jq -S` writes them, the kind is the last thing to come.
+        Keys may come in any order, and items of an API server's list have no kind. With sorted
+        keys, as `jq -S` writes them, the list's kind comes last.
         """
         if _text(item.head, "kind") and _text(item.head, "apiVersion"):
             return _implied(item.head)
@@ -254,7 +254,7 @@ class _DocumentReader:
         place = Position(document.index, document.line)
         _refuse_cut(document.line, document.value, document.size)
         if document.listed and not _text(document.value, "kind"):
-            self.restart()  # To kubectl it is nothing at all.
+            self.restart()  # kubectl ignores it.
             yield from self._take(place, document.value, document.size)
         elif not document.listed and document.value is not None:
             yield from self._take(place, document.value, document.size)
@@ -299,7 +299,7 @@ class _DocumentReader:
 
 
 def _implied_by_document(content: bytes) -> Generator[None, None, dict[int, dict[str, str]]]:
-    """What each list among a text's documents leaves out of its items, in steps.
+    """What each list in a text leaves out of its items, in steps.
 
     Raises ManifestError.
     """
@@ -334,7 +334,7 @@ _TOO_LARGE = Problem(
 
 
 def _refuse_cut(line: int, value: Any, size: int) -> None:
-    """Raises ManifestError if it is too large for us to have read what it is."""
+    """Raises ManifestError if it is so large that its kind was not read."""
     said = not isinstance(value, dict) or (_text(value, "apiVersion") and _text(value, "kind"))
     if size > OBJECT_SIZE_MAX and not said:
         raise _cut(line, "put apiVersion, kind and metadata.name first")
@@ -350,24 +350,24 @@ def _place(item: Item) -> Position:
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:
-    """The text there; empty if there is none. kubectl takes what is no text for none."""
+    """The text of a key; empty if there is none. kubectl ignores a value that is not text."""
     text = value.get(key)
     return text if isinstance(text, str) else ""
 
 
 def _is_unnamed(item: Any) -> bool:
-    """Whether it is an object that does not say of which kind."""
+    """Whether it is an object without a kind."""
     return isinstance(item, dict) and not (_text(item, "kind") or _text(item, "apiVersion"))
 
 
 def _implied(head: Mapping[str, Any]) -> dict[str, str]:
-    """What a list, as the API server gives it, leaves out of its items."""
+    """What a list from an API server leaves out of its items."""
     kind = _text(head, "kind").removesuffix("List")
     return {"apiVersion": _text(head, "apiVersion"), "kind": kind}
 
 
 def repeated(entry: Entry, first: str) -> Flaw:
-    """The flaw of defining an object that is defined already, at the place `first`."""
+    """The flaw that an object is defined already, at the place `first`."""
     kind, key = entry.id
     flaw = f"{kind.value} {key} is defined in {first} already, which counts; remove one of them"
     return Flaw(entry.place, flaw)
@@ -404,9 +404,9 @@ def _read(place: Position, value: Any, size: int, asked: _Asked) -> Iterator[_Fo
 
 
 def _is_list(place: Position, value: dict[str, Any]) -> bool:
-    """Whether kubectl takes it for a list, whatever its kind is called.
+    """Whether kubectl reads it as a list, whatever its kind is called.
 
-    To its decoder of documents, `items: null` are no items; to that of items they are a field.
+    To its decoder of documents, `items: null` are no items; to that of items, they are a field.
     """
     return isinstance(value.get("items", 0), list if place.items else list | None)
 
@@ -414,7 +414,7 @@ def _is_list(place: Position, value: dict[str, Any]) -> bool:
 def _misspelt(
     place: Position, api_version: str, kind: str, kinds: AbstractSet[Kind]
 ) -> Flaw | None:
-    """The flaw of what was likely meant to be of a kind that was asked for, and is of none."""
+    """The flaw of an object that was likely meant to be of a wanted kind, but is not."""
     meant = likely_kind(api_version, kind)
     if meant is None or meant not in kinds:
         return None
@@ -426,7 +426,7 @@ def _misspelt(
 
 
 def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
-    """The object, in a namespace unless it names its own. An empty name is none."""
+    """The object, in `namespace` unless it names its own. An empty name does not count."""
     metadata = value.get("metadata")
     if namespace == DEFAULT_NAMESPACE or not isinstance(metadata, dict):
         return value

@@ -1,12 +1,12 @@
-"""What the files of a directory say together, and which events follow from it.
+"""The objects that the files of a directory define together, and the events that follow.
 
-Pure. An object that several files define is the one of its holder: the file that defined
-it first, or the first in path order where they were all read at once, as at the start. It
-goes on holding the object for as long as it defines it, so that a copy that appears
-beside it changes nothing. Only what differs from the last event is emitted.
+Pure. If several files define an object, that of its holder counts: the file that defined it first,
+or the first in path order if they were read at once, as at the start. The holder stays the same for
+as long as it defines the object, so that a copy that appears elsewhere changes nothing. Only what
+differs from the last event is emitted.
 
-A file may define a hundred thousand objects. So what is done for each of them is done in
-steps; whatever else happens to the file in between, the latest counts.
+A file may define a hundred thousand objects, so work on each of them is done in steps. If the file
+changes in between, the latest state counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STEP_OBJECTS = 100
 
 
 class Missing(NamedTuple):
-    """An object that its holder defines no more. Nothing was emitted of that yet."""
+    """An object that its holder defines no more; nothing has been emitted for that yet."""
 
     id: ObjectId
     path: str
@@ -39,14 +39,14 @@ class Missing(NamedTuple):
 class Union:
     """Contents by file, and the objects that follow from them.
 
-    Not every object has a holder: what a file defines no more is missing. It stays as it was
-    last emitted until its file defines it again, or until `settle` gives it to another file or
-    deletes it.
+    An object that its file defines no more is missing: it has no holder. It stays as it was last
+    emitted until its file defines it again, or until `settle` gives it to another file or deletes
+    it.
     """
 
     def __init__(self) -> None:
         self._contents: dict[str, Contents] = {}
-        # Files that are gone, and have not let go of all that they defined.
+        # Files that are gone, but whose objects have not all been declared missing.
         self._gone: dict[str, None] = {}
         # What nobody holds any more, and Python needs long to let go of.
         self._outdated: list[Contents] = []
@@ -55,9 +55,9 @@ class Union:
         self._alone: dict[str, tuple[str, ...]] = {}
         self._holders: dict[ObjectId, str] = {}
         self._emitted: dict[ObjectId, Apply | Malformed] = {}
-        # The one that is missing longest comes first.
+        # The object that has been missing longest comes first.
         self._missing: OrderedDict[ObjectId, Missing] = OrderedDict()
-        # By file, the objects that it defines and another one holds.
+        # By file, the objects that it defines but another file holds.
         self._repeats: dict[str, dict[ObjectId, None]] = {}
         self._reshuffled: set[str] = set()
 
@@ -72,11 +72,11 @@ class Union:
         return next(iter(self._missing.values()), None)
 
     def contents(self, path: str) -> Contents:
-        """What a file says, as far as is known."""
+        """The known contents of a file."""
         return _NOTHING if path in self._gone else self._contents.get(path, _NOTHING)
 
     def put(self, path: str, contents: Contents, now: float) -> list[Apply | Malformed]:
-        """A file says this now; what to emit of the objects it holds. O(objects of the file).
+        """Set the contents of a file; what to emit for the objects that it holds. O(objects).
 
         The contents are the union's own from then on.
         """
@@ -87,7 +87,7 @@ class Union:
     ) -> Iterator[Apply | Malformed | None]:
         """`put` in steps, with a None now and then, so that others have their turn.
 
-        Should the file be put or dropped again in between, the rest is left to that.
+        If the file is put or dropped again in between, that does the rest.
         """
         self._gone.pop(path, None)
         before = self.contents(path)
@@ -96,7 +96,7 @@ class Union:
             return
         if before.entries is not contents.entries:
             self.discard(before)
-        # Nobody else has put this one, be it the same as before.
+        # A copy, so that it differs from contents put earlier, even equal ones.
         self._contents[path] = contents = replace(contents)
         for count, id_ in enumerate(contents.entries):
             self._define(id_, path)
@@ -107,7 +107,7 @@ class Union:
                 return
 
     def drop(self, path: str) -> None:
-        """The file is gone; its objects go by `letting_go`. O(1)."""
+        """Remove a file; `letting_go` then declares its objects missing. O(1)."""
         self._reshuffled.add(path)
         if path in self._contents:
             self._gone[path] = None
@@ -130,10 +130,10 @@ class Union:
             yield from self._outdated.pop().draining()
 
     def settle(self, missing: Missing) -> Iterator[Apply | Malformed | Delete]:
-        """Its holder has let go for good; what to emit of the object.
+        """The holder no longer defines the object; what to emit for it.
 
-        The next holder is a file that says what was last emitted, as one that was renamed
-        does; else the first in path order.
+        The next holder is a file that defines it as it was last emitted, as after a rename; else
+        the first in path order.
         """
         id_ = missing.id
         definers = self._standing_definers(id_)
@@ -143,17 +143,17 @@ class Union:
             self._hold(id_, next(same, definers[0]))
             yield from self._news(id_)
         else:
-            # Whoever hears of it may ask whose it was.
+            # On this event, somebody may ask for its last holder.
             yield Delete(*id_)
             del self._missing[id_], self._emitted[id_]
 
     def postpone(self, missing: Missing, now: float) -> None:
-        """The object is missing since `now` only."""
+        """Count the object as missing since `now`."""
         self._missing[missing.id] = missing._replace(since=now)
         self._missing.move_to_end(missing.id)
 
     def reshuffled(self) -> set[str]:
-        """Files whose `repeats` may have changed since this was last asked."""
+        """Files whose `repeats` may have changed since the last call."""
         paths, self._reshuffled = self._reshuffled, set()
         return paths
 
@@ -162,19 +162,19 @@ class Union:
         return self._repeats.get(path, {}).keys()
 
     def holder(self, id_: ObjectId) -> str | None:
-        """The file that has the object, or had it last until something is emitted of that."""
+        """The file that holds the object, or its last holder until its end is emitted."""
         missing = self._missing.get(id_)
         return missing.path if missing else self._holders.get(id_)
 
     def losers(self, id_: ObjectId) -> Iterator[str]:
-        """The files that define an object which another one holds, in path order; as asked for."""
+        """The files that define an object that another one holds, in path order, lazily."""
         holder = self._holders.get(id_)
         if holder is not None:
             definers = self._definers.get(id_, ())
             yield from (path for path in definers if path != holder and path not in self._gone)
 
     def repeat(self, id_: ObjectId, path: str) -> Flaw:
-        """The flaw of defining an object that another file holds."""
+        """The flaw that a file defines an object that another file holds."""
         flaw = repeated(self._entry(id_, path), shown(self._holders[id_]))
         if self._definers[id_][0] != path:
             return flaw
@@ -182,11 +182,11 @@ class Union:
         return flaw._replace(message=flaw.message + after)
 
     def _standing_definers(self, id_: ObjectId) -> list[str]:
-        """The files that define an object, in path order, without those that are gone."""
+        """The files that define an object, in path order, without removed ones."""
         return [path for path in self._definers.get(id_, ()) if path not in self._gone]
 
     def _letting_go(self, path: str, contents: Contents, now: float) -> Iterator[None]:
-        """What the file defined, and does not in `contents`, it defines no more; in steps."""
+        """Drop the definitions of a file that are not in `contents`, in steps."""
         self._reshuffled.add(path)
         before = self._contents.get(path, _NOTHING)
         for count, id_ in enumerate(before.entries):
@@ -210,7 +210,7 @@ class Union:
     def _define_no_more(self, id_: ObjectId, path: str, now: float) -> None:
         definers = self._definers.get(id_, ())
         if path not in definers:
-            return  # It had not been put as far as that.
+            return  # Its definition had not been put yet.
         definers = tuple([other for other in definers if other != path])
         self._note_no_repeat(id_, path)
         if self._holders.get(id_) == path:
@@ -225,7 +225,7 @@ class Union:
             del self._definers[id_]
 
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
-        """What to emit of an object that the file defines now."""
+        """What to emit for an object that the file defines now."""
         if self.holder(id_) not in (None, path):
             return
         if id_ not in self._holders:
