@@ -165,6 +165,13 @@ async def test_a_request_is_made_as_it_is_asked_for() -> None:
             id="it says when to come again",
         ),
         pytest.param(
+            response(b'{"details": {"retryAfterSeconds": 5}}', "429 Too Many Requests"),
+            "429 Too Many Requests",
+            "",
+            5.0,
+            id="it says so in the answer itself",
+        ),
+        pytest.param(
             response(b"", "503 Unavailable", Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"),
             "503 Unavailable",
             "",

@@ -19,6 +19,8 @@ import pytest
 
 from tests.integration.kube_replica import (
     DIRECT,
+    FAST,
+    GROUP,
     RULES,
     Desk,
     Replica,
@@ -259,7 +261,9 @@ async def test_what_a_namespace_that_is_going_refuses_is_nobodys_fault(
     caplog.set_level(logging.INFO, logger="vmsvc_grpc")
     await desk.vm("a", "10.20.0.11")
     await desk.vmservice()
-    async with replica(desk, tmp_path) as one:
+    # However long it takes; what is reported once it takes too long has a test of its own.
+    patient = replace(FAST, retries_max=1_000_000)
+    async with replica(desk, tmp_path, settings=patient) as one:
         await desk.holds("10.20.0.11")
         await one.settled()
         await desk.request("DELETE", f"/api/v1/namespaces/{desk.namespace}")
@@ -277,6 +281,49 @@ async def test_what_a_namespace_that_is_going_refuses_is_nobodys_fault(
         await one.settled()
     assert one.failures == []
     assert caplog.messages == []
+
+
+async def test_a_namespace_that_goes_on_going_is_named_as_what_is_in_the_way(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """It may hang for ever: something in it has a finalizer that nobody takes off."""
+    await desk.vm("a", "10.20.0.11")
+    await desk.vmservice()
+    async with replica(desk, tmp_path, settings=replace(FAST, retries_max=3)) as one:
+        await desk.holds("10.20.0.11")
+        await one.settled()
+        await desk.request("DELETE", f"/api/v1/namespaces/{desk.namespace}")
+        await desk.delete("endpoints")
+        await desk.delete("services")
+        await until(lambda: one.failures)
+        ((key, failure),) = one.failures
+        assert failure is not None
+        assert (key, failure.reason) == (desk.key(), "CreateServiceConflicts")
+        assert failure.message == (
+            f"cannot create Service {desk.key()}, tried 3 times in a row: namespace "
+            f"{desk.namespace} is being deleted; see what keeps it"
+        )
+        condition = await desk.condition(ACCEPTED)
+        assert condition is not None
+        assert condition["message"] == failure.message
+
+
+async def test_a_version_that_is_served_no_more_is_said_to_be_none(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.vmservice()
+    async with replica(desk, tmp_path) as one:
+        await desk.holds()
+        await one.settled()
+        vmservice = one.cache.services[desk.key()].object
+    former = replace(vmservice, api_version=f"{GROUP}/v1alpha0")
+    marked = replace(former, meta=replace(former.meta, finalizers=("a/b",)))
+    async with access(desk, tmp_path) as api:
+        with pytest.raises(Conflict) as conflict:
+            await KubeStore(api).apply(Change(former, marked))
+    assert conflict.value.cause == (
+        "it is not served as v1alpha0 (404 page not found); see which versions its CRD serves"
+    )
 
 
 # -- Events --

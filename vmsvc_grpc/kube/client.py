@@ -39,6 +39,9 @@ FIELD_MANAGER = "vmsvc-grpc"
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
+# How every API server begins what a webhook says (apiserver's `ToStatusErr`).
+_ADMISSION_WEBHOOK = "admission webhook "
+
 NAMESPACE_TERMINATING = "NamespaceTerminating"
 """The cause of a refusal to create something in a namespace that is being deleted."""
 
@@ -110,7 +113,13 @@ class ApiServerError(Exception):
         A 404 without that reason is about more: its kind is not served, or it is somebody
         else's answer, a proxy's. It says nothing of the object.
         """
-        return self.status == HTTPStatus.NOT_FOUND and self.reason == "NotFound"
+        is_its_word = self.reason == "NotFound" and not self.from_admission
+        return self.status == HTTPStatus.NOT_FOUND and is_its_word
+
+    @property
+    def from_admission(self) -> bool:
+        """Whether a webhook refused the request: with a status and a reason of its own choice."""
+        return self.message.startswith(_ADMISSION_WEBHOOK)
 
 
 class _HttpRequest(NamedTuple):
@@ -126,8 +135,9 @@ class _Cause(msgspec.Struct):
     reason: str = ""
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, rename="camel"):
     causes: list[_Cause] | None = None
+    retry_after_seconds: int = 0
 
 
 class _StatusBody(msgspec.Struct):
@@ -435,12 +445,15 @@ async def _error(response: aiohttp.ClientResponse) -> ApiServerError:
         status = _decode_status(raw)
     except msgspec.DecodeError:  # Not the API server's words, but a proxy's perhaps.
         status = _StatusBody(message=raw[:200].decode(errors="replace").strip())
+    details = status.details or _Details()
+    # The header says the same, where no proxy has taken it away.
+    header = response.headers.get("Retry-After", str(details.retry_after_seconds))
     return ApiServerError(
         response.status,
         status.message or response.reason or "no reason given",
         reason=status.reason,
-        causes=frozenset(c.reason for c in (status.details or _Details()).causes or ()),
-        retry_after_s=retry_after_s(response.headers.get("Retry-After", "")),
+        causes=frozenset(cause.reason for cause in details.causes or ()),
+        retry_after_s=retry_after_s(header),
     )
 
 

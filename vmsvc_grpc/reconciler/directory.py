@@ -156,7 +156,7 @@ class DirectoryStore:
                 raise self._foreign(change, place, flaw)
             now = beneath.status(place.name, parent)
             if now is None or _identity(now) != _identity(os.fstat(file.fileno())):
-                raise Conflict
+                raise Conflict(cause="its file changes while it is read; see what writes it")
 
     async def _write(self, change: Change, place: _FilePlace, child: Child) -> Child:
         untyped, note = manifest(child), ownerless_note(child)

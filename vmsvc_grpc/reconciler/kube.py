@@ -161,7 +161,7 @@ class KubeStore:
             raw = await self._write("POST", path, body(wanted))
         except ApiServerError as error:
             if error.status in _PERHAPS_THERE and (found := await self._found(change)):
-                raise Conflict(found) from error
+                raise Conflict(found, cause=f"it is there already ({error.message})") from error
             raise
         return self._held(change, raw)
 
@@ -223,7 +223,7 @@ class KubeStore:
             raise ChangeError("VirtualMachineServiceUnread", message, passing=True) from error
         assert isinstance(found, VirtualMachineService)
         if is_controlled_by(child.meta, found.meta.uid) and not found.meta.deleting:
-            raise Conflict(found)
+            raise Conflict(found, cause="its VirtualMachineService is there to stay")
 
     async def _write(self, method: str, path: str, body: Any, content_type: str = JSON) -> bytes:
         try:
@@ -306,14 +306,31 @@ def _path(held: Held) -> str:
 
 def _refused_change(change: Change, error: ApiServerError) -> Exception:
     """The exception that a refused write means."""
-    if error.status == HTTPStatus.CONFLICT or NAMESPACE_TERMINATING in error.causes:
+    if error.from_admission:
+        return _failed(change, error)
+    if NAMESPACE_TERMINATING in error.causes:
         # The VMService goes with the namespace, but we may hear of it later.
-        return Conflict()
+        cause = f"namespace {change.key.namespace} is being deleted; see what keeps it"
+        return Conflict(cause=cause)
+    if error.status == HTTPStatus.CONFLICT:
+        cause = "see who else writes or holds it"
+        return Conflict(cause=f"it was not as we had read it ({error.message}); {cause}")
     if error.status == HTTPStatus.NOT_FOUND and change.kind is Kind.VIRTUAL_MACHINE_SERVICE:
         # Perhaps only the version is gone, and the VMService still exists: the watch will show it.
-        return Conflict()
+        return Conflict(cause=_absence(change, error))
     if error.object_not_found and change.verb is not Verb.CREATE:
         return Gone()
+    return _failed(change, error)
+
+
+def _absence(change: Change, error: ApiServerError) -> str:
+    if error.object_not_found:
+        return "it is not there any more, but we still read it; see who deletes and makes it"
+    version = _version(change.object)
+    return f"it is not served as {version} ({error.message}); see which versions its CRD serves"
+
+
+def _failed(change: Change, error: ApiServerError) -> ChangeError:
     says_later = error.status in _PASSING_STATUSES or error.reason in _PASSING_REASONS
     return ChangeError(
         f"{change.verb.name.title()}{change.kind.value}Failed",

@@ -125,7 +125,8 @@ class Leader:
         try:
             written = await self._lease.write(claim)
         except ApiServerError as error:
-            if error.status != HTTPStatus.CONFLICT:
+            # A webhook may refuse with any status; that is no news of the Lease.
+            if error.status != HTTPStatus.CONFLICT or error.from_admission:
                 raise
             self._sent = None  # Somebody else was first: look again in a while.
         else:

@@ -102,8 +102,7 @@ def _conflicts(conflict: Conflict, times: int) -> Failure:
     assert change is not None, "only a change conflicts"
     return Failure(
         f"{change.verb.name.title()}{change.kind.value}Conflicts",
-        f"cannot {change}: it was not as we had read it, {times} times in a row; "
-        "see who else writes or holds it",
+        f"cannot {change}, tried {times} times in a row: {conflict.cause}",
     )
 
 

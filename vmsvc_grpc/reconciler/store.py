@@ -31,12 +31,19 @@ class ChangeError(Exception):
 class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first.
     """The object is no longer what was observed: observe it again, and plan again.
 
-    `found` is the object that is there instead, if the store has looked.
+    `found` is the object that is there instead, if the store has looked. `cause` says why:
+    it is reported if the conflicts go on.
     """
 
-    def __init__(self, found: Held | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        found: Held | None = None,
+        *,
+        cause: str = "it was not as we had read it; see who else writes or holds it",
+    ) -> None:
+        super().__init__(cause)
         self.found = found
+        self.cause = cause
         self.change: Change | None = None
         """The change that could not be made, once that is known."""
 

@@ -618,7 +618,7 @@ async def test_a_conflict_without_end_is_told_of_after_a_bounded_number() -> Non
 
         def apply(change: Change) -> Held | None:
             if conflicting and change.kind is Kind.ENDPOINTS:
-                raise Conflict
+                raise Conflict(cause="its cause")
             return real(change)
 
         store._apply = apply  # type: ignore[method-assign]
@@ -628,8 +628,9 @@ async def test_a_conflict_without_end_is_told_of_after_a_bounded_number() -> Non
         ((key, failure),) = world.failures
         assert failure is not None
         assert (key, failure.reason) == (WEB, "UpdateEndpointsConflicts")
-        assert "update Endpoints shop/web" in failure.message
-        assert "5 times" in failure.message
+        assert failure.message == (
+            "cannot update Endpoints shop/web, tried 5 times in a row: its cause"
+        )
         assert store.accepted() == ("False", failure.reason, failure.message)
         assert [reason for _, reason, _ in world.notices].count(failure.reason) == 1
         conflicting = False
