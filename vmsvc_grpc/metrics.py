@@ -57,7 +57,7 @@ class Metric(Enum):
     STREAMS = ("vmsvc_grpc_streams_open", "Streams that are open.", ("method",))
     REFUSALS = (
         "vmsvc_grpc_refusals_total",
-        "What was refused at a bound: calls, connections, names; by the setting that is the bound.",
+        "Calls, connections, names refused at a bound, or uploads that wait there, by its setting.",
         ("setting",),
     )
     REQUEST_BYTES = (

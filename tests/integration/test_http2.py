@@ -216,6 +216,10 @@ class Client:
         found = self.of(events.DataReceived)
         return b"".join(event.data for event in found if event.stream_id == stream)
 
+    def sent(self, stream: int) -> bool:
+        """Whether all that was said on a call has gone out."""
+        return not self.engine.queued_body_size(stream)
+
     def closed(self, stream: int) -> bool:
         """Whether a call is over."""
         return any(event.stream_id == stream for event in self.of(events.StreamClosed))
@@ -362,21 +366,84 @@ async def test_a_request_that_is_too_large_is_refused_by_its_first_five_bytes() 
         assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
 
 
-async def test_unfinished_requests_of_a_client_are_bounded_and_given_back() -> None:
-    async with serving(Limits(upload_bytes_max=400_000)) as toy, client(toy) as there:
-        part = framed(b"x" * 60_000)[:-1]
-        streams = [there.call(ECHO, part, end=False) for _ in range(3)]
-        refused = [await there.status(stream) for stream in streams if stream == streams[1]]
-        assert refused[0][0] == 8
-        assert "upload_bytes_max" in refused[0][1]
-        # The first goes on, and what it held is there for the next once it is done.
-        there.engine.send_data(streams[0], b"x", end_stream=True)
+async def test_a_client_that_uploads_is_slowed_and_others_are_not() -> None:
+    """Each of its requests is larger than its window, and two fit what one client may hold."""
+    limits = Limits(upload_bytes_max=2_000_000)
+    size = 200_000
+    async with serving(limits) as toy, client(toy) as there:
+        whole = framed(b"x" * size)
+        streams = [there.call(ECHO, whole[:-1], end=False) for _ in range(4)]
+        waits = there.until(lambda: there.sent(streams[0]) and there.sent(streams[1]))
+        async with client(toy, address="127.0.0.2") as other:
+            assert await other.status(other.call(ECHO, whole)) == (0, "")
+        await waits
+        assert toy.counts.refusals == {"upload_bytes_max": 2}
+        assert toy.transport.uploads._in_all == 2 * len(whole)
+        assert not there.sent(streams[2])
+        assert not there.sent(streams[3])
+        for stream in streams:
+            there.engine.send_data(stream, b"x", end_stream=True)
+            there.send()
+            assert await there.status(stream) == (0, "")
+            assert len(there.body(stream)) == len(whole)
+
+
+async def test_what_a_connection_has_sent_and_nobody_takes_is_bounded_by_its_window() -> None:
+    """Streams that do not ask for more, as their client does not read what they say."""
+    limits = Limits(connection_window_bytes=100_000)
+    async with serving(limits) as toy, client(toy, window=0) as there, client(toy) as other:
+        streams = [there.call(BOTH, end=False) for _ in range(8)]
+        await until(lambda: len(toy.streams) == 8)
+        await there.until(lambda: there.engine.remote_window_size == 100_000)
+        for watching in toy.streams:
+            watching.say(b"which the client does not take")
+        await until(lambda: all(watching.newest is None for watching in toy.streams))
+        sent = framed(b"y" * 1_000) * 1_000
+        for stream in streams:
+            there.engine.send_data(stream, sent)
         there.send()
-        assert await there.status(streams[0]) == (0, "")
-        assert await there.status(there.call(ECHO, framed(b"x" * 60_000))) == (0, "")
-        for stream in streams[2:]:
+        await until(lambda: any(each.windows()[1] == 0 for each in toy.transport.connections))
+        assert there.engine.remote_window_size == 0
+        assert all(len(watching.requests) <= 1 for watching in toy.streams)
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+        for stream in streams:
             there.engine.reset_stream(stream)
         there.send()
+        # What they had sent does not count any more.
+        assert await there.status(there.call("/toy.Toy/None", sent)) == (
+            12,
+            "this server has no such method",
+        )
+        await there.until(lambda: there.engine.remote_window_size > 50_000)
+
+
+async def test_a_request_that_has_begun_on_a_stream_is_not_waited_for() -> None:
+    async with serving(Limits(request_s=0.1)) as toy, client(toy) as there:
+        stream = there.call(BOTH, framed(b"whole"), end=False)
+        await until(lambda: toy.streams and toy.streams[0].requests)
+        other = there.call(BOTH, framed(b"not whole")[:-1], end=False)
+        code, message = await there.status(other)
+        assert code == 4
+        assert "request_s" in message
+        toy.streams[0].say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
+async def test_any_number_of_requests_gives_back_the_whole_window() -> None:
+    async with serving() as toy, client(toy) as there:
+        for size in (0, 1, 5, 1_000, 70_000, 300_000):
+            for path in (ECHO, WATCH, BOTH, "/toy.Toy/None"):
+                stream = there.call(path, framed(b"x" * size), framed(b"y" * size))
+                answered = asyncio.create_task(there.status(stream))
+                if path == BOTH:
+                    await until(lambda: toy.streams and toy.streams[-1].half_closed)
+                    toy.streams[-1].say(b"end")
+                await answered
+        # Half of a window is given back at a time (nghttp2).
+        half = toy.limits.connection_window_bytes // 2
+        assert there.engine.remote_window_size > half
+        (connection,) = toy.transport.connections
+        assert connection.windows()[1] > half
 
 
 async def test_who_asks_and_does_not_read_has_no_answers_piled_up() -> None:
@@ -744,7 +811,8 @@ async def deaf(toy: Toy, there: Client) -> None:
     there.engine.set_local_window_size(2**30)
     for _ in range(100):
         there.call(LARGE, framed(b""))
-    await until(lambda: any(not connection._writable for connection in toy.transport.connections))
+    connections = toy.transport.connections  # It may be left already.
+    await until(lambda: not connections or any(not each._writable for each in connections))
 
 
 async def test_what_a_client_lets_go_of_is_not_kept_while_it_does_not_read() -> None:

@@ -40,7 +40,7 @@ class ServerCounts:
     """Responses that clients refused, by type."""
 
     refusals: Counter[str] = field(default_factory=Counter)
-    """What was refused at a bound, by the setting that names it."""
+    """What was refused at a bound, or had to wait there, by the setting that names it."""
 
     request_bytes: int = 0
     """Bytes of requests that were given to methods to read."""

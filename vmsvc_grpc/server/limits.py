@@ -57,11 +57,17 @@ class Limits:
     """What is kept of large requests while they are taken in, of all clients; of one, a quarter:
     180 Envoys with the endpoints of 10,000 services that connect at once."""
 
+    connection_window_bytes: int = 256 * 1024
+    """What a connection may send of requests before any is taken in, of all its calls; one of
+    them may send a quarter. More waits in the client."""
+
     upload_bytes_max: int = 64 * 1024 * 1024
-    """What is kept of requests that have not come whole, of all clients; of one, a quarter."""
+    """What is taken in of requests that do not fit that, of all clients; of one, a quarter.
+    More waits in the client, too."""
 
     request_s: float = 30.0
-    """How long a client may take to send the one request of a call that has one."""
+    """How long a client may take to send a request: the one of a call that has one, or one that
+    has begun to come."""
 
     response_bytes_max: int = 1024 * 1024
     """The largest response of xDS that can be split. Clients take no more than 4 MiB, and

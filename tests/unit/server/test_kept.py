@@ -1,4 +1,4 @@
-"""What is kept of requests that have not come whole."""
+"""What is kept of requests, of a client and in all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from vmsvc_grpc.server.kept import KeptBytes
 
 
 def test_one_client_at_its_bound_leaves_the_others_theirs_and_gets_its_own_back() -> None:
-    uploads = KeptBytes("upload_bytes_max", 400, "unfinished requests")
-    uploads.keep("a", 100)
-    with pytest.raises(RpcError, match=r"this client's address.*upload_bytes_max") as raised:
-        uploads.keep("a", 1)
+    kept = KeptBytes("taking_in_bytes_max", 400, "requests that are being read")
+    kept.keep("a", 100)
+    with pytest.raises(RpcError, match=r"this client's address.*taking_in_bytes_max") as raised:
+        kept.keep("a", 1)
     assert raised.value.code is Code.RESOURCE_EXHAUSTED
-    assert raised.value.limit == "upload_bytes_max"
+    assert raised.value.limit == "taking_in_bytes_max"
     for client in "bcd":
-        uploads.keep(client, 100)
+        kept.keep(client, 100)
     with pytest.raises(RpcError, match="all clients"):
-        uploads.keep("e", 1)
-    uploads.let_go("a", 100)
-    uploads.keep("a", 100)
+        kept.keep("e", 1)
+    kept.let_go("a", 100)
+    kept.keep("a", 100)
     for client in "abcd":
-        uploads.let_go(client, 100)
-    assert not uploads._in_all
-    assert not uploads._of_client
+        kept.let_go(client, 100)
+    assert not kept._in_all
+    assert not kept._of_client

@@ -18,7 +18,8 @@ from vmsvc_grpc.server.session import Status
 HeaderField = tuple[bytes, bytes]
 """A header field of HTTP/2: a lower-case name, and its value."""
 
-_PREFIX_BYTES = 5
+PREFIX_BYTES = 5
+"""How many bytes come before each message: a flag, and its length in four."""
 
 # "Timeout": at most eight digits and a unit.
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -140,16 +141,25 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
+def _not_one() -> RpcError:
+    # statuscodes.md: "request cardinality violation" is UNIMPLEMENTED.
+    return RpcError(Code.UNIMPLEMENTED, "this method takes exactly one request message")
+
+
 class Messages:
     """Takes a request's body as it comes, and gives its messages.
 
     Whether a message may come is asked at its prefix, before any of it is kept.
     """
 
-    __slots__ = ("_body", "_check_length", "_encoding")
+    __slots__ = ("_body", "_check_length", "_encoding", "_many")
 
-    def __init__(self, encoding: str, check_length: Callable[[int], None]) -> None:
-        """`encoding` is the call's. `check_length` raises RpcError at what is too long."""
+    def __init__(self, encoding: str, check_length: Callable[[int], None], *, many: bool) -> None:
+        """`encoding` is the call's. `check_length` raises RpcError at what is too long.
+
+        Unless `many` may come, what follows the first message is a fault.
+        """
+        self._many = many
         self._body = bytearray()
         self._encoding = encoding
         self._check_length = check_length
@@ -163,39 +173,52 @@ class Messages:
         """How many bytes wait here."""
         return len(self._body)
 
+    @property
+    def missing(self) -> bool:
+        """Whether a message has begun to come, and has not come whole."""
+        return 0 < len(self._body) < self.first_bytes
+
+    @property
+    def first_bytes(self) -> int:
+        """How many bytes the first message has, whole and with its prefix; or its prefix."""
+        if len(self._body) < PREFIX_BYTES:
+            return PREFIX_BYTES
+        return PREFIX_BYTES + int.from_bytes(self._body[1:PREFIX_BYTES], "big")
+
     def clear(self) -> None:
         """Let go of what waits."""
         self._body.clear()
 
     def fault(self) -> RpcError | None:
         """Why the next message cannot be taken, as far as it has come."""
-        if len(self._body) < _PREFIX_BYTES:
+        if len(self._body) < PREFIX_BYTES:
             return None
         try:
-            self._check(self._body[0], int.from_bytes(self._body[1:_PREFIX_BYTES], "big"))
+            self._check(self._body[0], int.from_bytes(self._body[1:PREFIX_BYTES], "big"))
         except RpcError as error:
             return error
+        if not self._many and len(self._body) > self.first_bytes:
+            return _not_one()
         return None
 
     def only(self) -> bytes:
         """The one message of a request that has come whole. Raises RpcError."""
         message = self.take()
         if message is None or self._body:
-            # statuscodes.md: "request cardinality violation" is UNIMPLEMENTED.
-            raise RpcError(Code.UNIMPLEMENTED, "this method takes exactly one request message")
+            raise _not_one()
         return message
 
     def take(self) -> bytes | None:
         """The next message, if it has come whole. Raises RpcError if it cannot be taken."""
         body = self._body
-        if len(body) < _PREFIX_BYTES:
+        if len(body) < PREFIX_BYTES:
             return None
-        length = int.from_bytes(body[1:_PREFIX_BYTES], "big")
+        length = int.from_bytes(body[1:PREFIX_BYTES], "big")
         self._check(body[0], length)
-        end = _PREFIX_BYTES + length
+        end = PREFIX_BYTES + length
         if len(body) < end:
             return None
-        message = bytes(memoryview(body)[_PREFIX_BYTES:end])
+        message = bytes(memoryview(body)[PREFIX_BYTES:end])
         del body[:end]
         return message
 

@@ -17,13 +17,13 @@ from collections.abc import Iterable
 from google.protobuf.message import Message
 
 from vmsvc_grpc.server.call import Method, RpcError
-from vmsvc_grpc.server.kept import KeptBytes
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 from vmsvc_grpc.server.transport.sockets import Sockets
+from vmsvc_grpc.server.transport.uploads import Uploads
 
 # A flush does not keep the event loop for longer.
 _FLUSH_S = 0.01
@@ -42,7 +42,7 @@ class Http2:
         self.connections_of: Counter[str] = Counter()  # By client.
         self.loop = asyncio.get_running_loop()
         self.sockets = Sockets()
-        self.uploads = KeptBytes("upload_bytes_max", limits.upload_bytes_max, "unfinished requests")
+        self.uploads = Uploads(limits.upload_bytes_max)
         self._listening: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._marked: deque[ClientConnection] = deque()

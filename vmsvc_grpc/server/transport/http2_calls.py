@@ -12,12 +12,17 @@ from functools import partial
 from typing import Protocol
 
 from vmsvc_grpc.server.call import LATER, Call, Code, Method, RpcError, StreamMethod, UnaryMethod
-from vmsvc_grpc.server.kept import KeptBytes
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status
 from vmsvc_grpc.server.transport import grpc_wire
-from vmsvc_grpc.server.transport.grpc_wire import HeaderField, Messages, RequestHead
+from vmsvc_grpc.server.transport.grpc_wire import (
+    PREFIX_BYTES,
+    HeaderField,
+    Messages,
+    RequestHead,
+)
 from vmsvc_grpc.server.transport.sockets import Traffic
+from vmsvc_grpc.server.transport.uploads import Room, Uploads
 
 
 class Engine(Protocol):
@@ -36,7 +41,7 @@ class CallServer(Protocol):
     loop: asyncio.AbstractEventLoop
     limits: Limits
     sessions: Sessions
-    uploads: KeptBytes
+    uploads: Uploads
     streams: dict[StreamCall, None]
 
     def framed(self, message: bytes) -> bytes:
@@ -59,6 +64,9 @@ class CallConnection(Protocol):
 
     def want_later(self, call: HttpCall) -> None:
         """Ask a call in another turn of the event loop, as it has more to work out."""
+
+    def free(self, call: HttpCall, size: int) -> None:
+        """The client may send so many bytes more: as many of the call's are not kept any more."""
 
     def end_call(self, call: HttpCall, status: Status, *, greeted: bool) -> None:
         """Send how a call ends; `greeted`: its answer has begun."""
@@ -134,47 +142,94 @@ class RefusedCall(HttpCall):
 
 
 class AskingCall(HttpCall):
-    """A call of one of our methods, whose requests come in pieces."""
+    """A call of one of our methods, whose requests come in pieces.
 
-    __slots__ = ("_kept", "_messages")
+    Of what it keeps, the client may send as much again (RFC 9113, 5.2) when a method has taken
+    it; or before, where a message does not fit the window, once there is room for it whole.
+    """
+
+    __slots__ = ("_freed", "_messages", "_room", "_tarrying")
 
     def __init__(
         self, connection: CallConnection, id_: int, said: RequestHead, method: Method
     ) -> None:
         super().__init__(connection, id_)
-        self._messages = Messages(said.encoding, partial(self.server.sessions.check_length, method))
-        self._kept = 0
+        check_length = partial(self.server.sessions.check_length, method)
+        many = isinstance(method, StreamMethod) and method.client_streaming
+        self._messages = Messages(said.encoding, check_length, many=many)
+        self._freed = 0  # Bytes of those kept that the client may send again.
+        self._room: Room | None = None
+        self._tarrying: asyncio.TimerHandle | None = None
         if said.timeout_s is not None:
             self.later(said.timeout_s, self._expire)
 
     def receive(self, data: bytes) -> None:
         """Keep what has come, unless it cannot be taken."""
         if self.answered:
+            self.connection.free(self, len(data))
             return
         self._messages.feed(data)
-        try:
-            self._count()
-        except RpcError as error:
-            self._fail(error)
-            return
         # What is too long, or compressed, is known by its first bytes.
         if (fault := self._messages.fault()) is not None:
             self._fail(fault)
+        else:
+            self._make_room()
 
-    def _count(self) -> None:
-        """Count what is kept now of requests that have not been taken in."""
-        more = self._messages.held - self._kept
-        if more > 0:
-            self.server.uploads.keep(self.connection.client, more)
-        elif more < 0:
-            self.server.uploads.let_go(self.connection.client, -more)
-        self._kept += more
+    def expect_request(self) -> None:
+        """From now on the client has `request_s` for the request that is to come, or is coming."""
+        if self._tarrying is None:
+            request_s = self.server.limits.request_s
+            self._tarrying = self.server.loop.call_later(request_s, self._tarry)
+
+    def taken_in(self, take: Callable[[], bytes | None]) -> bytes | None:
+        """What a method gets of what is kept, if it is there. Raises RpcError."""
+        held = self._messages.held
+        request = take()
+        if request is not None:
+            self._free(held - self._messages.held - self._freed)
+            self._freed = 0
+            self._leave_room()
+            self._make_room()
+        return request
+
+    def _make_room(self) -> None:
+        """Have the client send the rest of a message that has begun, as soon as there is room."""
+        messages = self._messages
+        if not messages.missing:
+            return
+        self.expect_request()
+        if messages.held < PREFIX_BYTES:
+            return
+        if self._room is None:
+            self._room = Room(self.connection.client, messages.first_bytes, self._send_rest)
+            self.server.uploads.ask(self._room)
+            if not self._room.granted:
+                self.server.sessions.count_refusal("upload_bytes_max")
+        if self._room.granted:
+            self._send_rest()
+
+    def _send_rest(self) -> None:
+        """There is room for the message: its bytes may be sent on, as they come."""
+        self._free(self._messages.held - self._freed)
+        self._freed = self._messages.held
+
+    def _free(self, size: int) -> None:
+        if size:
+            self.connection.free(self, size)
+
+    def _leave_room(self) -> None:
+        if self._tarrying is not None:
+            self._tarrying.cancel()
+            self._tarrying = None
+        if self._room is not None:
+            room, self._room = self._room, None
+            self.server.uploads.let_go(room)
 
     def _expire(self) -> None:
         self._fail(RpcError(Code.DEADLINE_EXCEEDED, "the deadline has passed"))
 
     def _tarry(self) -> None:
-        """A client has had long enough to send its one request."""
+        """A client has had long enough."""
         if not self.half_closed:
             text = f"the request has not come whole within {self.server.limits.request_s:g} s"
             self._fail(RpcError(Code.DEADLINE_EXCEEDED, f"{text} (request_s)", limit="request_s"))
@@ -184,8 +239,10 @@ class AskingCall(HttpCall):
 
     def close(self) -> None:
         """Let go of what has come, too."""
+        self._free(self._messages.held - self._freed)
+        self._freed = 0
         self._messages.clear()
-        self._count()
+        self._leave_room()
         super().close()
 
 
@@ -202,7 +259,7 @@ class UnaryCall(AskingCall):
         super().__init__(connection, id_, said, method)
         self._method = method
         self._metadata = said.metadata
-        self.later(self.server.limits.request_s, self._tarry)
+        self.expect_request()
 
     def half_close(self) -> None:
         """The request is whole: answer it in its turn."""
@@ -215,10 +272,11 @@ class UnaryCall(AskingCall):
         if self.answered:
             return 0
         try:
-            request = self._messages.only()
+            request = self.taken_in(self._messages.only)
         except RpcError as error:
             self._fail(error)
             return 0
+        assert request is not None, "there is exactly one"
         self.connection.traffic.messages_received += 1
         call = Call(self.connection.peer, self._metadata)
         answer = self.server.sessions.unary(self._method, request, call)
@@ -262,7 +320,7 @@ class StreamCall(AskingCall):
         if self._method.client_streaming:
             self.wake()
         else:
-            self.later(self.server.limits.request_s, self._tarry)
+            self.expect_request()
 
     def wake(self) -> None:
         """There may be something to say: ask once the last message has been taken."""
@@ -289,13 +347,12 @@ class StreamCall(AskingCall):
             return
         try:
             if self._method.client_streaming:
-                request = self._messages.take()
+                request = self.taken_in(self._messages.take)
             else:
-                request = self._messages.only() if self.half_closed else None
+                request = self.taken_in(self._messages.only) if self.half_closed else None
         except RpcError as error:
             self._fail(error)
             return
-        self._count()
         if request is not None:
             self.connection.traffic.messages_received += 1
             session.receive(request)

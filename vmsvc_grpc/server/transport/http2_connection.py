@@ -63,9 +63,8 @@ _LOOK_CALLS = 32
 # Of what a client has sent, so much is taken in at a turn: some 800 of the smallest frames.
 _TURN_BYTES = 8 * 1024
 
-# What a client may send of a request before it is taken in, for each stream and connection.
-_WINDOW_BYTES = 64 * 1024 - 1
-_CONNECTION_WINDOW_BYTES = 1024 * 1024
+# A call's part of what its connection may send before any is taken in.
+_CALL_PART = 4
 
 _PING = b"vmsvc-ka"
 _AGE_PING = b"vmsvc-ag"
@@ -190,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
         self._engine.initiate_connection(
             {
                 Setting.MAX_CONCURRENT_STREAMS: self._limits.calls_per_connection_max,
-                Setting.INITIAL_WINDOW_SIZE: _WINDOW_BYTES,
+                Setting.INITIAL_WINDOW_SIZE: self._limits.connection_window_bytes // _CALL_PART,
                 Setting.MAX_HEADER_LIST_SIZE: self._limits.header_list_bytes_max,
                 Setting.ENABLE_CONNECT_PROTOCOL: 0,
             }
@@ -201,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
         self._id = self.server.sockets.connect(self)
         self.server.connections[self] = None
         self.server.connections_of[self.client] += 1
-        self._engine.set_local_window_size(_CONNECTION_WINDOW_BYTES)
+        self._engine.set_local_window_size(self._limits.connection_window_bytes)
 
     def _no_room(self) -> str | None:
         """The bound that this connection is one too many for."""
@@ -452,6 +451,15 @@ class ClientConnection(asyncio.Protocol):
             self._engine.reset_stream(call.id, ErrorCode.CANCEL)
         self.mark()
 
+    def free(self, call: HttpCall, size: int) -> None:
+        """The client may send so many bytes more: as many of the call's are not kept any more."""
+        self._free(call.id, size)
+        self.mark()
+
+    def _free(self, stream_id: int, size: int) -> None:
+        with contextlib.suppress(NGH2Error):
+            self._engine.acknowledge_received_data(size, stream_id)
+
     def end_call(self, call: HttpCall, status: Status, *, greeted: bool) -> None:
         """Send how a call ends."""
         if status.code is Code.OK:
@@ -564,10 +572,10 @@ class ClientConnection(asyncio.Protocol):
     def _data(self, event: events.DataReceived) -> None:
         call = self._calls.get(event.stream_id)
         if event.data:
-            with contextlib.suppress(NGH2Error):
-                self._engine.acknowledge_received_data(len(event.data), event.stream_id)
             if call is not None:
                 call.receive(event.data)
+            else:
+                self._free(event.stream_id, len(event.data))
         elif not event.end_stream:
             self._carries_nothing(event)
         if event.end_stream and call is not None:

@@ -130,7 +130,7 @@ def test_however_a_body_is_split_its_messages_are_the_same(
 ) -> None:
     body = b"".join(map(framed, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
-    messages, taken = Messages("identity", any_length), []
+    messages, taken = Messages("identity", any_length, many=True), []
     for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True):
         messages.feed(body[start:end])
         while (message := messages.take()) is not None:
@@ -140,12 +140,12 @@ def test_however_a_body_is_split_its_messages_are_the_same(
 
 def test_one_message_is_exactly_one() -> None:
     for body in (b"", b"\0\0\0", framed(b"a")[:-1], framed(b"a") * 2, framed(b"a") + b"\0"):
-        messages = Messages("identity", any_length)
+        messages = Messages("identity", any_length, many=True)
         messages.feed(body)
         with pytest.raises(RpcError, match="exactly one") as raised:
             messages.only()
         assert raised.value.code is Code.UNIMPLEMENTED
-    messages = Messages("identity", any_length)
+    messages = Messages("identity", any_length, many=True)
     messages.feed(framed(b"a"))
     assert messages.only() == b"a"
 
@@ -163,7 +163,7 @@ def test_one_message_is_exactly_one() -> None:
 def test_a_message_that_cannot_be_taken_is_known_by_its_prefix(
     prefix: bytes, encoding: str, code: Code
 ) -> None:
-    messages = Messages(encoding, at_most_ten)
+    messages = Messages(encoding, at_most_ten, many=True)
     messages.feed(prefix[:4])
     assert messages.fault() is None
     messages.feed(prefix[4:])

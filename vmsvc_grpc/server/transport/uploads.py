@@ -1,0 +1,85 @@
+"""How much of requests that have not come whole a server takes in: of a client, and in all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+# One client may hold this part of what all may.
+_CLIENT_PART = 4
+
+
+class Room:
+    """What one unfinished message takes; its client is let to send it once it is `granted`."""
+
+    __slots__ = ("client", "granted", "on_grant", "size")
+
+    def __init__(self, client: str, size: int, on_grant: Callable[[], None]) -> None:
+        """`on_grant` is called if it has had to wait."""
+        self.client = client
+        self.size = size
+        self.on_grant = on_grant
+        self.granted = False
+
+
+class Uploads:
+    """Gives unfinished messages room, each for its whole length, so that each can be finished.
+
+    A client's come in their order, and clients have their turns. Who holds nothing is granted
+    any size. Not thread-safe: one event loop owns it.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` is for all clients; one of them may hold a quarter of it."""
+        self._bytes_max = bytes_max
+        self._in_all = 0
+        self._of_client: Counter[str] = Counter()
+        self._waiting: dict[str, dict[Room, None]] = {}
+
+    def ask(self, room: Room) -> None:
+        """Ask for room: `granted` now, or by `on_grant` once others have let go of theirs."""
+        if room.client not in self._waiting and self._fits(room):
+            self._grant(room)
+        else:
+            self._waiting.setdefault(room.client, {})[room] = None
+
+    def let_go(self, room: Room) -> None:
+        """It is not needed any more, whether it was granted or still waits."""
+        if not room.granted:
+            self._leave(room)
+            return
+        self._in_all -= room.size
+        self._of_client[room.client] -= room.size
+        if not self._of_client[room.client]:
+            del self._of_client[room.client]
+        self._grant_waiting()
+
+    def _grant_waiting(self) -> None:
+        """Grant what fits now, one a client at a time. Few wait where there is room in all."""
+        granted = True
+        while granted and self._in_all < self._bytes_max:
+            granted = False
+            for client in list(self._waiting):
+                room = next(iter(self._waiting[client]))
+                if self._fits(room):
+                    self._leave(room)
+                    self._grant(room)
+                    room.on_grant()
+                    granted = True
+
+    def _fits(self, room: Room) -> bool:
+        held = self._of_client[room.client]
+        return (not held or held + room.size <= self._bytes_max // _CLIENT_PART) and (
+            not self._in_all or self._in_all + room.size <= self._bytes_max
+        )
+
+    def _grant(self, room: Room) -> None:
+        room.granted = True
+        self._in_all += room.size
+        self._of_client[room.client] += room.size
+
+    def _leave(self, room: Room) -> None:
+        waiting = self._waiting[room.client]
+        del waiting[room]
+        if not waiting:
+            del self._waiting[room.client]
