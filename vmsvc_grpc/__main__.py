@@ -11,12 +11,13 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from vmsvc_grpc import __version__, flags
-from vmsvc_grpc.config import Config, ConfigError, path
+from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.readers import path
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits

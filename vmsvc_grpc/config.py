@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from vmsvc_grpc.kube.credentials import Credentials, InCluster
 from vmsvc_grpc.model.address import at_port
-from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.election import LEASE_BASE_NAME
 from vmsvc_grpc.server.limits import Limits
@@ -53,97 +50,6 @@ class ListenAddress(NamedTuple):
 
 _GRPC = ListenAddress("127.0.0.1", 50051)
 _HTTP = ListenAddress("127.0.0.1", 8080)
-
-
-_PORT = re.compile("[0-9]{1,5}")
-
-
-def address(text: str) -> ListenAddress:
-    """The address that `HOST:PORT` or `[IPV6]:PORT` means. Raises ConfigError."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
-        raise ConfigError(f"{quoted(text)} is not HOST:PORT; write for instance 127.0.0.1:50051")
-    if host != "localhost" and not _is_ip_address(host):
-        raise ConfigError(f"{quoted(host)} in {quoted(text)} is not an IP address to listen on")
-    return ListenAddress(host, int(port))
-
-
-def _is_ip_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    # Python accepts any text as a zone (`fe80::1%eth0`).
-    return text.isascii() and text.isprintable()
-
-
-def path(text: str) -> Path:
-    """The path that a text names; it need not exist. Raises ConfigError.
-
-    An empty text is refused: it would mean the working directory.
-    """
-    if not text.strip():
-        raise ConfigError(f"{quoted(text)} names no file or directory")
-    try:
-        Path(text).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise ConfigError(f"{quoted(text)} cannot be looked at: {error.strerror}") from error
-    return Path(text)
-
-
-def log_level(text: str) -> str:
-    """The name of a level as `logging` has it, given in either case. Raises ConfigError."""
-    if text.lower() not in LOG_LEVELS:
-        raise ConfigError(f"{quoted(text)} is not known; use one of {', '.join(LOG_LEVELS)}")
-    return text.upper()
-
-
-def ip_families(text: str) -> tuple[IPFamily, ...]:
-    """The families that a list such as `IPv4,IPv6` names, in order. Raises ConfigError."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    known = [family.value for family in IPFamily]
-    if not names or len(set(names)) != len(names) or not set(names) <= set(known):
-        raise ConfigError(f"{quoted(text)} is not a list of IPv4 and IPv6, each at most once")
-    return tuple(map(IPFamily, names))
-
-
-def namespace(text: str) -> str:
-    """The namespace of that name. Raises ConfigError."""
-    if not is_dns_1123_label(text):
-        raise ConfigError(f"{quoted(text)} cannot be a namespace")
-    return text
-
-
-def namespaces(text: str) -> tuple[str, ...]:
-    """The namespaces that a list such as `shop,data` names, each once. Raises ConfigError."""
-    return tuple(dict.fromkeys(namespace(name.strip()) for name in text.split(",")))
-
-
-def object_name(text: str) -> str:
-    """The text, if it may name an object of Kubernetes. Raises ConfigError."""
-    if not is_dns_1123_subdomain(text):
-        raise ConfigError(f"{quoted(text)} cannot be the name of a Kubernetes object")
-    return text
-
-
-# The characters of a key of a label or annotation, and those of a pattern.
-_KEY_PATTERN = re.compile(r"[A-Za-z0-9._/*?\[\]!-]+")
-
-
-def key_patterns(text: str) -> tuple[str, ...]:
-    """The patterns that a list such as `example.com/*,team` names. Raises ConfigError."""
-    patterns = tuple(dict.fromkeys(pattern.strip() for pattern in text.split(",")))
-    for pattern in patterns:
-        # A key has a name after its slash, and a prefix before it.
-        if not _KEY_PATTERN.fullmatch(pattern) or pattern.strip("/") != pattern:
-            raise ConfigError(
-                f"{quoted(pattern)} matches no key; write for instance example.com/* or "
-                "*.example.com/*"
-            )
-    return patterns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

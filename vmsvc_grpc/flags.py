@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from vmsvc_grpc.config import (
-    ConfigError,
+from vmsvc_grpc.config import ConfigError
+from vmsvc_grpc.readers import (
     address,
+    boolean,
+    count,
+    decimal,
+    domain,
     ip_families,
     key_patterns,
     log_level,
     namespace,
     namespaces,
     object_name,
+    on_off,
+    one_of,
     path,
+    seconds,
 )
-from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, LEASE_DURATION_MIN_S
 from vmsvc_grpc.server.limits import Limits
 
@@ -47,79 +52,6 @@ class Flag(NamedTuple):
         The client's variables begin with `VMSVC_`: one name must not mean two things.
         """
         return f"VMSVC_GRPC_{self.dest.upper()}"
-
-
-def _boolean(text: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    try:
-        return known[text.strip().lower()]
-    except KeyError:
-        raise ConfigError(f"{quoted(text)} is neither true nor false") from None
-
-
-def _on_off(text: str) -> bool:
-    return _one_of("on", "off")(text) == "on"
-
-
-def _one_of(*known: str) -> Callable[[str], str]:
-    def chosen(text: str) -> str:
-        if text not in known:
-            raise ConfigError(f"{quoted(text)} is not known; use {' or '.join(known)}")
-        return text
-
-    return chosen
-
-
-_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_DOMAIN_CHARACTERS_MAX = 253
-
-
-def _domain(text: str) -> str:
-    domain = text.strip().removesuffix(".").lower()
-    labels = domain.split(".")
-    if len(domain) > _DOMAIN_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, labels)):
-        raise ConfigError(f"{quoted(text)} is not a DNS domain, as cluster.local is")
-    return domain
-
-
-SECONDS_MAX = 1_000_000.0
-"""The longest time that may be set, 11 days: gRPC counts milliseconds in 31 bits."""
-
-COUNT_MAX = 1_000_000_000
-"""The largest count that may be set: gRPC holds one in 31 bits."""
-
-# No number within these bounds needs more characters.
-_NUMBER_CHARACTERS_MAX = 20
-_WHOLE_NUMBER = re.compile("[0-9]+")
-_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
-
-
-def _count(least: int = 1, most: int = COUNT_MAX) -> Callable[[str], int]:
-    """Reads a whole number within these bounds."""
-
-    def counted(text: str) -> int:
-        short = len(text) <= _NUMBER_CHARACTERS_MAX
-        if not (short and _WHOLE_NUMBER.fullmatch(text) and least <= int(text) <= most):
-            raise ConfigError(f"{quoted(text)} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return counted
-
-
-def _seconds(least: float, most: float = SECONDS_MAX) -> Callable[[str], float]:
-    """Reads a number of seconds within these bounds."""
-    return _decimal("number of seconds", least, most)
-
-
-def _decimal(what: str, least: float, most: float) -> Callable[[str], float]:
-    def measured(text: str) -> float:
-        short = len(text) <= _NUMBER_CHARACTERS_MAX
-        if not (short and _DECIMAL.fullmatch(text) and least <= float(text) <= most):
-            bounds = f"from {least:.9g} to {most:.9g}"
-            raise ConfigError(f"{quoted(text)} is not a {what} {bounds}")
-        return float(text)
-
-    return measured
 
 
 _LIMITS = {
@@ -173,7 +105,7 @@ def _limit_flags() -> list[Flag]:
     return [
         Flag(
             f"--{name.replace('_', '-')}",
-            _count() if isinstance(default, int) else _seconds(0.001),
+            count() if isinstance(default, int) else seconds(0.001),
             _LIMITS[name],
             str(default),
             "SECONDS" if name.endswith("_s") else "N",
@@ -192,7 +124,7 @@ RULES = [
     ),
     Flag(
         "--allow-loopback",
-        _boolean,
+        boolean,
         "take 127.0.0.0/8 and ::1 for addresses of VMs, for trials on one machine",
     ),
     Flag(
@@ -227,7 +159,7 @@ def _namespace(text: str) -> Flag:
 
 
 def _manifest_bytes_max(text: str) -> Flag:
-    return Flag("--manifest-bytes-max", _count(), text, "16777216", "N")
+    return Flag("--manifest-bytes-max", count(), text, "16777216", "N")
 
 
 RENDER = [
@@ -287,8 +219,8 @@ RELEASE = [
         None,
         "NAMESPACE",
     ),
-    Flag("--dry-run", _boolean, "show what would be done, and do nothing"),
-    Flag("--yes", _boolean, "do not ask"),
+    Flag("--dry-run", boolean, "show what would be done, and do nothing"),
+    Flag("--yes", boolean, "do not ask"),
 ]
 
 SERVE = [
@@ -310,7 +242,7 @@ SERVE = [
     _namespace(f"{_THESE_ONLY}. With --manifests: where an object is that names no namespace"),
     Flag(
         "--reconcile",
-        _on_off,
+        on_off,
         "on: hold objects on the API server while this replica holds the Lease; off: only serve "
         "(default: on in a pod, off with a kubeconfig)",
         None,
@@ -318,7 +250,7 @@ SERVE = [
     ),
     Flag(
         "--endpoint-slices",
-        _one_of("mirror", "direct"),
+        one_of("mirror", "direct"),
         "mirror: leave EndpointSlices to Kubernetes; direct: write them, with zones and without "
         "its limit of 1,000 addresses",
         "mirror",
@@ -327,14 +259,14 @@ SERVE = [
     *LEASE,
     Flag(
         "--lease-duration-s",
-        _seconds(LEASE_DURATION_MIN_S, LEASE_DURATION_MAX_S),
+        seconds(LEASE_DURATION_MIN_S, LEASE_DURATION_MAX_S),
         "seconds after which another replica may write, if the one that did has vanished",
         "15",
         "SECONDS",
     ),
     Flag(
         "--watch-silence-s",
-        _seconds(1),
+        seconds(1),
         "seconds without a word from the API server after which a watch is begun anew; it says "
         "something once a minute",
         "75",
@@ -350,19 +282,19 @@ SERVE = [
     ),
     Flag(
         "--insecure",
-        _boolean,
+        boolean,
         "allow --listen on an address that other machines can reach, without TLS",
     ),
     Flag(
         "--transport",
-        _one_of("grpcio", "http2"),
+        one_of("grpcio", "http2"),
         "what carries the calls: gRPC's own library for Python, or libnghttp2 (being tried)",
         "grpcio",
         "grpcio|http2",
     ),
     Flag(
         "--xds-scope",
-        _one_of("all", "namespace"),
+        one_of("all", "namespace"),
         "what an xDS client may see: all services; or, with namespace, those of the namespace that "
         "its node's metadata names",
         "all",
@@ -370,7 +302,7 @@ SERVE = [
     ),
     Flag(
         "--cluster-domain",
-        _domain,
+        domain,
         "the cluster's DNS domain, with which names of xDS may end (web.shop.svc.cluster.local)",
         "cluster.local",
         "DOMAIN",
@@ -378,14 +310,14 @@ SERVE = [
     *RULES,
     Flag(
         "--drain-s",
-        _seconds(0),
+        seconds(0),
         "seconds over which streams are ended at SIGTERM",
         "10",
         "SECONDS",
     ),
     Flag(
         "--settle-s",
-        _seconds(0),
+        seconds(0),
         "seconds without a change after which a file written in place is read, once its writer has "
         "closed it or let 10 s pass",
         "0.2",
@@ -396,7 +328,7 @@ SERVE = [
     ),
     Flag(
         "--rescan-s",
-        _seconds(0.1),
+        seconds(0.1),
         "seconds after which manifests are looked at unasked, for file systems that give no "
         "notice of changes",
         "10",
@@ -404,13 +336,13 @@ SERVE = [
     ),
     Flag(
         "--writes-per-s",
-        _decimal("number", 0.1, 1_000_000),
+        decimal("number", 0.1, 1_000_000),
         "writes of objects a second, at most",
         "200",
         "N",
     ),
     Flag(
-        "--workers", _count(most=1000), "services whose objects are written side by side", "4", "N"
+        "--workers", count(most=1000), "services whose objects are written side by side", "4", "N"
     ),
     *_limit_flags(),
     Flag(
@@ -430,7 +362,7 @@ def add(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
         text = f"{flag.help}{default}"
         if flag.repeated:
             parser.add_argument(flag.name, metavar=flag.metavar, action="append", help=text)
-        elif flag.convert is _boolean:
+        elif flag.convert is boolean:
             parser.add_argument(flag.name, action="store_const", const="true", help=text)
         else:
             parser.add_argument(flag.name, metavar=flag.metavar, help=text)

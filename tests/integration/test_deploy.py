@@ -19,7 +19,7 @@ from tests.kube.vm_operator import VMOperator
 from tests.program import PATIENCE_S, awaited
 from vmsvc_grpc import flags
 from vmsvc_grpc.__main__ import parser
-from vmsvc_grpc.config import address
+from vmsvc_grpc.readers import address
 from vmsvc_grpc.reconciler.election import lease_name
 from vmsvc_grpc.server.limits import Limits
 

@@ -12,10 +12,11 @@ import pytest
 from vmsvc.options import parse as client_options
 from vmsvc_grpc import __main__ as command
 from vmsvc_grpc import flags
-from vmsvc_grpc.config import Config, ConfigError, ListenAddress, address, ip_families
+from vmsvc_grpc.config import Config, ConfigError, ListenAddress
 from vmsvc_grpc.kube.credentials import InCluster
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import MESSAGE_CHARACTERS_MAX
+from vmsvc_grpc.readers import address, domain, ip_families
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
 
@@ -55,13 +56,13 @@ def test_what_is_no_address(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["cluster.local", "Cluster.Local.", "k8s", "a-1.example.org"])
 def test_a_cluster_domain(text: str) -> None:
-    assert flags._domain(text) == text.lower().removesuffix(".")
+    assert domain(text) == text.lower().removesuffix(".")
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "-a", "a_b", "x" * 64, ".a", "a b", "b." * 200])
 def test_what_is_no_cluster_domain(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a DNS domain"):
-        flags._domain(text)
+        domain(text)
 
 
 @pytest.mark.parametrize(

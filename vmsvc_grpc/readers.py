@@ -1,0 +1,183 @@
+"""Reads the texts of settings: numbers, names, addresses and lists. Each raises ConfigError."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from vmsvc_grpc.config import LOG_LEVELS, ConfigError, ListenAddress
+from vmsvc_grpc.model.objects import IPFamily
+from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
+
+_PORT = re.compile("[0-9]{1,5}")
+
+
+def address(text: str) -> ListenAddress:
+    """The address that `HOST:PORT` or `[IPV6]:PORT` means. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
+        raise ConfigError(f"{quoted(text)} is not HOST:PORT; write for instance 127.0.0.1:50051")
+    if host != "localhost" and not _is_ip_address(host):
+        raise ConfigError(f"{quoted(host)} in {quoted(text)} is not an IP address to listen on")
+    return ListenAddress(host, int(port))
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    # Python accepts any text as a zone (`fe80::1%eth0`).
+    return text.isascii() and text.isprintable()
+
+
+def path(text: str) -> Path:
+    """The path that a text names; it need not exist. Raises ConfigError.
+
+    An empty text is refused: it would mean the working directory.
+    """
+    if not text.strip():
+        raise ConfigError(f"{quoted(text)} names no file or directory")
+    try:
+        Path(text).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ConfigError(f"{quoted(text)} cannot be looked at: {error.strerror}") from error
+    return Path(text)
+
+
+def log_level(text: str) -> str:
+    """The name of a level as `logging` has it, given in either case. Raises ConfigError."""
+    if text.lower() not in LOG_LEVELS:
+        raise ConfigError(f"{quoted(text)} is not known; use one of {', '.join(LOG_LEVELS)}")
+    return text.upper()
+
+
+def ip_families(text: str) -> tuple[IPFamily, ...]:
+    """The families that a list such as `IPv4,IPv6` names, in order. Raises ConfigError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [family.value for family in IPFamily]
+    if not names or len(set(names)) != len(names) or not set(names) <= set(known):
+        raise ConfigError(f"{quoted(text)} is not a list of IPv4 and IPv6, each at most once")
+    return tuple(map(IPFamily, names))
+
+
+def namespace(text: str) -> str:
+    """The namespace of that name. Raises ConfigError."""
+    if not is_dns_1123_label(text):
+        raise ConfigError(f"{quoted(text)} cannot be a namespace")
+    return text
+
+
+def namespaces(text: str) -> tuple[str, ...]:
+    """The namespaces that a list such as `shop,data` names, each once. Raises ConfigError."""
+    return tuple(dict.fromkeys(namespace(name.strip()) for name in text.split(",")))
+
+
+def object_name(text: str) -> str:
+    """The text, if it may name an object of Kubernetes. Raises ConfigError."""
+    if not is_dns_1123_subdomain(text):
+        raise ConfigError(f"{quoted(text)} cannot be the name of a Kubernetes object")
+    return text
+
+
+# The characters of a key of a label or annotation, and those of a pattern.
+_KEY_PATTERN = re.compile(r"[A-Za-z0-9._/*?\[\]!-]+")
+
+
+def key_patterns(text: str) -> tuple[str, ...]:
+    """The patterns that a list such as `example.com/*,team` names. Raises ConfigError."""
+    patterns = tuple(dict.fromkeys(pattern.strip() for pattern in text.split(",")))
+    for pattern in patterns:
+        # A key has a name after its slash, and a prefix before it.
+        if not _KEY_PATTERN.fullmatch(pattern) or pattern.strip("/") != pattern:
+            raise ConfigError(
+                f"{quoted(pattern)} matches no key; write for instance example.com/* or "
+                "*.example.com/*"
+            )
+    return patterns
+
+
+def boolean(text: str) -> bool:
+    """True or false, as a variable says it. Raises ConfigError."""
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return known[text.strip().lower()]
+    except KeyError:
+        raise ConfigError(f"{quoted(text)} is neither true nor false") from None
+
+
+def on_off(text: str) -> bool:
+    """Whether the text is `on` and not `off`. Raises ConfigError."""
+    return one_of("on", "off")(text) == "on"
+
+
+def one_of(*known: str) -> Callable[[str], str]:
+    """Reads one of these words."""
+
+    def chosen(text: str) -> str:
+        if text not in known:
+            raise ConfigError(f"{quoted(text)} is not known; use {' or '.join(known)}")
+        return text
+
+    return chosen
+
+
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_DOMAIN_CHARACTERS_MAX = 253
+
+
+def domain(text: str) -> str:
+    """A DNS domain, in lower case, without a dot at its end. Raises ConfigError."""
+    name = text.strip().removesuffix(".").lower()
+    labels = name.split(".")
+    if len(name) > _DOMAIN_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, labels)):
+        raise ConfigError(f"{quoted(text)} is not a DNS domain, as cluster.local is")
+    return name
+
+
+SECONDS_MAX = 1_000_000.0
+"""The longest time that may be set, 11 days: gRPC counts milliseconds in 31 bits."""
+
+COUNT_MAX = 1_000_000_000
+"""The largest count that may be set: gRPC holds one in 31 bits."""
+
+# No number within these bounds needs more characters.
+_NUMBER_CHARACTERS_MAX = 20
+_WHOLE_NUMBER = re.compile("[0-9]+")
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+
+
+def count(least: int = 1, most: int = COUNT_MAX) -> Callable[[str], int]:
+    """Reads a whole number within these bounds."""
+
+    def counted(text: str) -> int:
+        short = len(text) <= _NUMBER_CHARACTERS_MAX
+        if not (short and _WHOLE_NUMBER.fullmatch(text) and least <= int(text) <= most):
+            raise ConfigError(f"{quoted(text)} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return counted
+
+
+def seconds(least: float, most: float = SECONDS_MAX) -> Callable[[str], float]:
+    """Reads a number of seconds within these bounds."""
+    return decimal("number of seconds", least, most)
+
+
+def decimal(what: str, least: float, most: float) -> Callable[[str], float]:
+    """Reads a number within these bounds; `what` names it in the error."""
+
+    def measured(text: str) -> float:
+        short = len(text) <= _NUMBER_CHARACTERS_MAX
+        if not (short and _DECIMAL.fullmatch(text) and least <= float(text) <= most):
+            bounds = f"from {least:.9g} to {most:.9g}"
+            raise ConfigError(f"{quoted(text)} is not a {what} {bounds}")
+        return float(text)
+
+    return measured
