@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn
@@ -25,25 +26,30 @@ from vmsvc_grpc.server.limits import Limits
 _CLUSTER_FLAGS = ("kubeconfig", "context", "namespace")
 _CLUSTER_ONLY_FLAGS = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
 
+# As argparse wraps the rest of the help, in a terminal of 80 columns.
+_HELP_COLUMNS = 78
+
 _SERVE_EXITS = """\
 exit status:
   0  ended by SIGTERM, SIGINT or SIGHUP, after draining
-  1  cannot start or go on: an address in use, a directory that cannot be read or written
+  1  cannot start or go on, as when an address is in use, or a directory cannot
+     be read or written
   2  a wrong flag or setting
 """
 
 _RELEASE_EXITS = """\
 exit status:
-  0  every VirtualMachineService is free of it; or --dry-run has shown which are not
-  1  a replica holds the Lease, the answer was no, or the API server cannot be asked or refuses;
-     what was done stays done, so try again
+  0  no VirtualMachineService has the finalizer; or --dry-run has shown which do
+  1  a replica holds the Lease, the answer was no, or the API server cannot be
+     reached or refuses; what was done stays done, so try again
   2  a wrong flag or setting
 """
 
 _RENDER_EXITS = """\
 exit status:
   0  everything could be rendered
-  1  an object is refused or cannot be read, and the others are rendered; or there is no object
+  1  an object is refused or cannot be read (the others are rendered), or there
+     is no object
   2  a wrong flag or setting
 """
 
@@ -51,9 +57,10 @@ exit status:
 class _Parser(argparse.ArgumentParser):
     """argparse with errors of one line, which we print, and without abbreviated flags."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, description: str = "", **settings: Any) -> None:
         super().__init__(
             **settings,
+            description=textwrap.fill(description, _HELP_COLUMNS),  # argparse wraps all or nothing.
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -98,8 +105,8 @@ def parser() -> argparse.ArgumentParser:
         "release",
         help="take our finalizer off every VirtualMachineService, for an uninstall",
         description="Take our finalizer off every VirtualMachineService, so that deleting them "
-        "waits for nobody. For an uninstall, once no replica runs and VM Operator does not. Asks "
-        "before it does anything, and refuses while a replica holds the Lease.",
+        "waits for nobody. For an uninstall, when neither our replicas nor VM Operator run. Asks "
+        "before it changes anything, and refuses while a replica holds the Lease.",
         epilog=_environment("--dry-run") + _RELEASE_EXITS,
     )
     flags.add(release, flags.RELEASE)
@@ -108,11 +115,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _environment(example: str) -> str:
     variable = f"VMSVC_GRPC_{example.removeprefix('--').replace('-', '_').upper()}"
-    return (
-        f"Every flag has an environment variable: VMSVC_GRPC_ and its name, as in\n{variable} for "
-        f"{example}; lists are separated by commas, flags without a value take true\nor false. The "
-        "flag wins.\n\n"
+    text = (
+        f"Every flag has an environment variable: VMSVC_GRPC_ and its name, as in {variable} for "
+        f"{example}. A list has commas between its values; a flag without a value takes true or "
+        "false. A flag overrides its variable."
     )
+    return f"{textwrap.fill(text, _HELP_COLUMNS)}\n\n"
 
 
 def _rules(settings: Mapping[str, Any]) -> AddressRules:

@@ -62,8 +62,8 @@ _LIMITS = {
     "name_bytes_per_client_max": "bytes of those names, at most",
     "names_max": "names that all streams follow, at most",
     "name_bytes_max": "bytes of those names, at most",
-    "client_lines_per_minute_max": "lines about one client address in the log, a minute, at most",
-    "xds_resources_max": "names of one type that an xDS stream may ask for; others name nothing",
+    "client_lines_per_minute_max": "log lines about one client address, a minute, at most",
+    "xds_resources_max": "names of one type that an xDS stream may ask for; more name nothing",
     "message_bytes_max": "bytes of one request, at most",
     "one_name_bytes_max": "bytes of one request to a method that names one thing, at most",
     "request_fields_max": "fields of one request, those of the messages in it too, at most",
@@ -72,12 +72,12 @@ _LIMITS = {
     "upload_bytes_max": "bytes of unfinished requests of all clients; more wait (http2 only)",
     "request_s": "seconds that a client may take to send a request (http2 only)",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",
-    "page_bytes_max": "bytes of one page of a list or an explanation, about, at most",
-    "status_bytes_max": "bytes of one status of xDS clients, at most",
+    "page_bytes_max": "bytes of one page of a list or an explanation, at most, roughly",
+    "status_bytes_max": "bytes of one answer about the status of xDS clients, at most",
     "xds_stream_age_s": "seconds after which an xDS stream ends, so that clients spread anew",
-    "xds_write_s": "seconds after which an xDS client that takes nothing in is ended",
+    "xds_write_s": "seconds after which an xDS client that reads nothing is disconnected",
     "pending_calls_max": "calls that wait to be accepted, at most",
-    "connections_max": "gRPC connections at once, at most; as many as open files allow",
+    "connections_max": "gRPC connections at once, at most; fewer if open files do not allow it",
     "connections_per_client_max": "gRPC connections of one client address, at most (http2 only)",
     "handshake_s": "seconds that the client of a connection has to begin as HTTP/2 does",
     "connection_idle_s": "seconds without a call after which a connection is closed",
@@ -92,12 +92,12 @@ _LIMITS = {
     "http_request_s": "seconds that a connection of the HTTP port has for request and answer",
     "calls_per_connection_max": "calls on one connection, at most; more wait in the client",
     "keepalive_s": "seconds without traffic after which a client is pinged",
-    "keepalive_timeout_s": "seconds after which a client that does not answer is gone",
+    "keepalive_timeout_s": "seconds after which a client that does not answer a ping is dropped",
     "client_ping_interval_min_s": "seconds between pings of a client, at least",
     "connection_age_s": "seconds after which a connection ends, so that clients spread anew",
-    "connection_age_grace_s": "seconds that its calls are then given to end by themselves",
-    "retry_delay_s": "seconds to wait, as told to clients that come before the cache is filled",
-    "stop_grace_s": "seconds that the last answers are given to reach clients at the end",
+    "connection_age_grace_s": "seconds in which its calls may then end by themselves",
+    "retry_delay_s": "seconds after which clients should retry while the cache is not filled",
+    "stop_grace_s": "seconds for the last answers to reach clients when the server stops",
 }
 
 
@@ -107,7 +107,7 @@ def _limit_flags() -> list[Flag]:
             f"--{name.replace('_', '-')}",
             count() if isinstance(default, int) else seconds(0.001),
             _LIMITS[name],
-            str(default),
+            f"{default:g}" if isinstance(default, float) else str(default),
             "SECONDS" if name.endswith("_s") else "N",
         )
         for name, default in asdict(Limits()).items()
@@ -137,8 +137,8 @@ RULES = [
     Flag(
         "--deny-labels",
         key_patterns,
-        "labels of a VirtualMachineService that its Service is not given, by their keys: "
-        "example.com/* denies all of a prefix; several times for several patterns",
+        "labels of a VirtualMachineService that are not copied to its Service, by a pattern of "
+        "their keys, such as example.com/*; may be repeated",
         None,
         "PATTERN",
         repeated=True,
@@ -146,7 +146,7 @@ RULES = [
     Flag(
         "--deny-annotations",
         key_patterns,
-        "annotations that are not given, in the same way",
+        "annotations that are not copied, in the same way",
         None,
         "PATTERN",
         repeated=True,
@@ -164,7 +164,7 @@ def _manifest_bytes_max(text: str) -> Flag:
 
 RENDER = [
     *RULES,
-    _namespace("where an object is that names no namespace (default: default)"),
+    _namespace("the namespace of objects that name none (default: default)"),
     _manifest_bytes_max("bytes of a file, or of standard input, at most; a larger one is refused"),
 ]
 
@@ -181,14 +181,14 @@ _CONNECTION = [
     ),
 ]
 
-_THESE_ONLY = "only this namespace, and those named by further --namespace; needs a Role there only"
+_THESE_ONLY = "read only this namespace, and need rights there only; may be repeated"
 
 LEASE = [
     Flag(
         "--lease-namespace",
         namespace,
-        "namespace of the Lease; outside a cluster, to be given with --reconcile=on: the one where "
-        "the replicas in the cluster run (default: the pod's)",
+        "namespace of the Lease (default: the pod's). Outside a cluster --reconcile=on needs it: "
+        "name the one in which the replicas in the cluster run",
         None,
         "NAMESPACE",
     ),
@@ -208,14 +208,14 @@ RELEASE = [
     Flag(
         "--lease-name",
         object_name,
-        "name of the Lease of the replicas, or what it begins with, before the namespaces",
+        "name of the replicas' Lease, or its beginning, before the names of namespaces",
         "vmsvc-grpc",
         "NAME",
     ),
     Flag(
         "--lease-namespace",
         namespace,
-        "its namespace, if not all may be looked through",
+        "namespace of the Lease; without it, all namespaces are searched",
         None,
         "NAMESPACE",
     ),
@@ -239,7 +239,7 @@ SERVE = [
         "DIR",
     ),
     *_CONNECTION,
-    _namespace(f"{_THESE_ONLY}. With --manifests: where an object is that names no namespace"),
+    _namespace(f"{_THESE_ONLY}. With --manifests: the namespace of objects that name none"),
     Flag(
         "--reconcile",
         on_off,
@@ -260,15 +260,15 @@ SERVE = [
     Flag(
         "--lease-duration-s",
         seconds(LEASE_DURATION_MIN_S, LEASE_DURATION_MAX_S),
-        "seconds after which another replica may write, if the one that did has vanished",
+        "seconds after which another replica takes over from one that has vanished",
         "15",
         "SECONDS",
     ),
     Flag(
         "--watch-silence-s",
         seconds(1),
-        "seconds without a word from the API server after which a watch is begun anew; it says "
-        "something once a minute",
+        "seconds of silence after which a watch is opened anew; an API server sends something once "
+        "a minute",
         "75",
         "SECONDS",
     ),
@@ -303,7 +303,7 @@ SERVE = [
     Flag(
         "--cluster-domain",
         domain,
-        "the cluster's DNS domain, with which names of xDS may end (web.shop.svc.cluster.local)",
+        "the cluster's DNS domain, at the end of xDS names such as web.shop.svc.cluster.local",
         "cluster.local",
         "DOMAIN",
     ),
@@ -318,8 +318,8 @@ SERVE = [
     Flag(
         "--settle-s",
         seconds(0),
-        "seconds without a change after which a file written in place is read, once its writer has "
-        "closed it or let 10 s pass",
+        "seconds that a file written in place must stay unchanged before it is read, once its "
+        "writer has closed it (10 s if it does not)",
         "0.2",
         "SECONDS",
     ),
@@ -329,8 +329,7 @@ SERVE = [
     Flag(
         "--rescan-s",
         seconds(0.1),
-        "seconds after which manifests are looked at unasked, for file systems that give no "
-        "notice of changes",
+        "seconds between looks at all manifests, for file systems that give no notice of changes",
         "10",
         "SECONDS",
     ),

@@ -29,7 +29,7 @@ examples:
   vmsvc resolve web -n shop --all     the same service, endpoints not ready too
   vmsvc watch                         all services, a live table
   vmsvc watch shop/web | jq .         one service, a JSON object a line
-  vmsvc explain shop/web              which VMs are in it, and which nearly
+  vmsvc explain shop/web              which VMs are in it, and which nearly are
   vmsvc explain shop/web web-7        why is my VM not in the service?
 
 environment:
@@ -41,8 +41,8 @@ exit codes:
   0    done
   1    no such service, or it is refused, or you may not ask for it
   2    the command line or a name in it is wrong
-  3    no answer: the server cannot be reached, is not ready, or failed; or no way to
-       write it
+  3    no answer: the server cannot be reached, is not ready, or failed; or the answer
+       cannot be written
   130  interrupted (Ctrl-C); 141 the reader of a pipe is gone; 143 terminated
 """
 
@@ -58,7 +58,7 @@ service, at first and after each change, with these keys:
   version     rises with each change on one server
   revision    a digest of ports and endpoints
 
-A server that is not there is waited for, also at first; stderr tells.
+If there is no server, or it goes away, watch waits for it; stderr says so.
 
 examples:
   vmsvc watch shop/web shop/db        two services
@@ -236,22 +236,30 @@ def _parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
     )
     listing = _command(commands, "list", "services with their type, addresses and counts")
-    listing.add_argument("in_namespace", nargs="?", metavar="NAMESPACE", help="only of this one")
+    listing.add_argument(
+        "in_namespace", nargs="?", metavar="NAMESPACE", help="show only its services"
+    )
     _add_all_namespaces(listing)
 
     resolve = _command(commands, "resolve", "the endpoints of a service, now")
-    resolve.add_argument("services", nargs=1, metavar="SERVICE", help="as NAMESPACE/NAME")
+    resolve.add_argument(
+        "services", nargs=1, metavar="SERVICE", help="NAMESPACE/NAME, or NAME with -n"
+    )
     _add_all(resolve)
 
     watch = _command(commands, "watch", "services' endpoints, and each change", _WATCH_EPILOG)
-    watch.add_argument("services", nargs="*", metavar="SERVICE", help="default: all services")
+    watch.add_argument(
+        "services", nargs="*", metavar="SERVICE", help="NAMESPACE/NAME; none: all services"
+    )
     _add_all_namespaces(watch)
     _add_all(watch)
 
     explain = _command(commands, "explain", "why each VM is in a service, or is not")
-    explain.add_argument("services", nargs=1, metavar="SERVICE", help="as NAMESPACE/NAME")
     explain.add_argument(
-        "vm_name", nargs="?", metavar="VM", help="only this one of the service's namespace"
+        "services", nargs=1, metavar="SERVICE", help="NAMESPACE/NAME, or NAME with -n"
+    )
+    explain.add_argument(
+        "vm_name", nargs="?", metavar="VM", help="explain only this VM of the service's namespace"
     )
     return parser
 
@@ -274,7 +282,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--namespace",
         action="append",
         metavar="NAMESPACE",
-        help="of services named without one, else only its services (watch: may be repeated)",
+        help="the namespace of services named without one; if none is named, show only its "
+        "services (watch: may be repeated)",
     )
     parser.add_argument(
         "-o", "--output", type=_output, metavar="table|json", help="how to write the answer"
@@ -283,7 +292,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--timeout-s",
         type=_seconds,
         metavar="SECONDS",
-        help="how long to wait for an answer; watch waits for ever (default: 10)",
+        help="how long to wait for an answer (default: 10); watch waits for ever",
     )
 
 
@@ -292,9 +301,9 @@ def _add_all_namespaces(parser: argparse.ArgumentParser) -> None:
         "-A",
         "--all-namespaces",
         action="store_true",
-        help="every namespace, which is the default unless -n or VMSVC_NAMESPACE is there",
+        help="every namespace: the default, unless -n or VMSVC_NAMESPACE is given",
     )
 
 
 def _add_all(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="endpoints that are not ready too")
+    parser.add_argument("--all", action="store_true", help="show endpoints that are not ready, too")
