@@ -30,7 +30,7 @@ from vmsvc_grpc.kube.kubeconfig import (
     chosen,
 )
 from vmsvc_grpc.model.address import at_port
-from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.model.problem import escaped, quoted
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts the credentials of a pod."""
@@ -174,10 +174,10 @@ class Kubeconfig:
 
     async def _identity(self, found: Chosen) -> _Identity:
         user, folder = found.user, found.user_folder
-        certificate = await asyncio.to_thread(_named_certificate, user, folder)
-        if user.names_token:
-            authorization = await asyncio.to_thread(_named_token, user, folder)
-            return _Identity(authorization, certificate)
+        named = await asyncio.to_thread(_named, found)
+        if named.authorization:
+            return named
+        certificate = named.certificate
         if user.exec is not None and certificate is None:
             return await self._asked(found, user.exec)
         if user.auth_provider is not None:
@@ -326,6 +326,16 @@ def _data_or_file(field: str, data: str | None, path: str | None, folder: Path) 
     return (folder / path).read_text() if path else None
 
 
+def _named(found: Chosen) -> _Identity:
+    """Who asks by what stands in the kubeconfig, and in files that it names."""
+    user, folder = found.user, found.user_folder
+    try:
+        certificate = _named_certificate(user, folder)
+        return _Identity(_named_token(user, folder) if user.names_token else "", certificate)
+    except (OSError, ValueError) as error:
+        raise KubeconfigError(f"user {quoted(found.user_name)}: {error}") from error
+
+
 def _named_certificate(user: User, folder: Path) -> tuple[bytes, bytes] | None:
     certificate = _data_or_file(
         "client-certificate", user.client_certificate_data, user.client_certificate, folder
@@ -339,20 +349,20 @@ def _named_certificate(user: User, folder: Path) -> tuple[bytes, bytes] | None:
 def _named_token(user: User, folder: Path) -> str:
     """The header of a user with a token file, a token or a password; the file comes first."""
     if user.token_file:
-        return _token((folder / user.token_file).read_text())
+        return _token((folder / user.token_file).read_text(), "tokenFile")
     if user.token:
         return _token(user.token)
     secret = f"{user.username}:{user.password or ''}".encode()
     return f"Basic {base64.b64encode(secret).decode()}"
 
 
-def _token(text: str) -> str:
+def _token(text: str, field: str = "token") -> str:
     """The header for a token. A token file usually ends with a newline, unlike a header."""
     token = text.strip()
     if not token:
-        raise KubeconfigError("the token is empty")
+        raise KubeconfigError(f"{field}: the token is empty")
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise KubeconfigError("the token has characters that no header may hold")
+        raise KubeconfigError(f"{field}: the token has characters that no header may hold")
     return f"Bearer {token}"
 
 

@@ -8,6 +8,7 @@ we cannot use are an error, so that we never ask as somebody else, or anonymousl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -96,6 +97,12 @@ class User(_Kebab, frozen=True):
         return bool(self.token or self.token_file or self.username)
 
     @property
+    def names_credentials(self) -> bool:
+        """Whether anything stands here by which an API server could know who asks."""
+        given = self.exec is not None or self.auth_provider is not None
+        return given or self.names_token or self.names_certificate
+
+    @property
     def names_certificate(self) -> bool:
         """Whether it has a client certificate."""
         return bool(self.client_certificate or self.client_certificate_data)
@@ -138,11 +145,15 @@ class _KubeconfigFile(_Kebab, frozen=True):
 
 
 class Chosen(NamedTuple):
-    """One context with what it refers to, and the folders that their paths are relative to."""
+    """One context with what it refers to, and the folders that their paths are relative to.
+
+    `user_name` is empty if the context names no user.
+    """
 
     name: str
     cluster: Cluster
     cluster_folder: Path
+    user_name: str
     user: User
     user_folder: Path
     namespace: str
@@ -153,40 +164,93 @@ def chosen(files: Sequence[tuple[Path, str]], context: str | None) -> Chosen:
 
     `files` are paths with their texts. Raises KubeconfigError.
     """
-    parsed = [(path.parent, _parsed(text)) for path, text in files]
-    name = context or next((file.current_context for _, file in parsed if file.current_context), "")
+    parsed = [_parsed(path, text) for path, text in files]
+    current = (one.file.current_context for one in parsed if one.file.current_context)
+    name = context or next(current, "")
     if not name:
         raise KubeconfigError("it has no current-context; name one with --context")
-    _, named = _find(parsed, lambda file: file.contexts, name, "context")
+    in_context, named = _find(parsed, lambda file: file.contexts, name, "context")
     meant = named.context or Context()
     if not meant.cluster:
         raise KubeconfigError(f"context {quoted(name)} names no cluster")
-    at_cluster, cluster = _find(parsed, lambda file: file.clusters, meant.cluster, "cluster")
-    at_user, user = Path(), None
+    in_cluster, cluster = _find(parsed, lambda file: file.clusters, meant.cluster, "cluster")
+    user_folder, user = Path(), User()
     if meant.user:
-        at_user, found = _find(parsed, lambda file: file.users, meant.user, "user")
-        user = found.user
+        in_user, found = _find(parsed, lambda file: file.users, meant.user, "user")
+        user_folder, user = in_user.folder, _checked_user(meant.user, found.user or User())
+        if not user.names_credentials:
+            _refuse_strays(f"user {quoted(meant.user)}", in_user.entry("users", meant.user), "user")
+    else:
+        _refuse_strays(f"context {quoted(name)}", in_context.entry("contexts", name), "context")
     return Chosen(
         name,
         _checked_cluster(meant.cluster, cluster.cluster or Cluster()),
-        at_cluster,
-        _checked_user(meant.user or "", user or User()),
-        at_user,
+        in_cluster.folder,
+        meant.user or "",
+        user,
+        user_folder,
         meant.namespace or "default",
     )
 
 
-def _parsed(text: str) -> _KubeconfigFile:
+class _Parsed(NamedTuple):
+    """A file: what we read of it, and all that it says."""
+
+    folder: Path
+    file: _KubeconfigFile
+    untyped: Any
+
+    def entry(self, entries: str, name: str) -> dict[Any, Any]:
+        """All that stands in the entry of that name, which is there."""
+        found: dict[Any, Any] = next(one for one in self.untyped[entries] if one["name"] == name)
+        return found
+
+
+_FIELD_CHARACTERS_MAX = 100  # The comparison is quadratic.
+
+_FIELDS = {"user": User.__struct_encode_fields__, "context": Context.__struct_encode_fields__}
+
+# Fields that say nothing of who asks.
+_OTHERS = frozenset(
+    {"extensions", "as", "as-uid", "as-groups", "as-user-extra", "cluster", "namespace"}
+)
+
+
+def _refuse_strays(who: str, entry: dict[Any, Any], kind: str) -> None:
+    """Raise KubeconfigError if an entry seems to say who asks, and does not.
+
+    kubectl passes over a misspelt field, and then asks the terminal for a name and a password.
+    """
+    known = _FIELDS[kind]
+    for field in map(str, (field for field in entry if field not in ("name", kind))):
+        if field in known:
+            raise KubeconfigError(f"{who}: {field} stands beside {kind}; move it into that")
+        raise KubeconfigError(f"{who}: {_unknown(field, (kind,))}")
+    for field in map(str, (field for field in entry.get(kind) or () if field not in _OTHERS)):
+        if field in known:
+            raise KubeconfigError(f"{who}: {field} is empty; fill it in, or leave it out")
+        raise KubeconfigError(f"{who}: {_unknown(field, known)}")
+
+
+def _unknown(field: str, known: tuple[str, ...]) -> str:
+    by_lower = {one.lower(): one for one in known}
+    likely = get_close_matches(field.lower()[:_FIELD_CHARACTERS_MAX], by_lower, n=1)
+    hint = f"; did you mean {by_lower[likely[0]]}?" if likely else ""
+    return f"{quoted(field)} is not a field there{hint}"
+
+
+def _parsed(path: Path, text: str) -> _Parsed:
     try:
         data = yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # PyYAML may raise any error, as for a text that does not fit its tag (`!!bool x`). A YAML
-        # error quotes lines of the file, which are secret.
+        # PyYAML raises what it comes across: a tag's text may be none of that tag (`!!bool x`).
+        # A YAML error has several lines, and a text of the file among them, which is a secret.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise KubeconfigError(f"it is no YAML{where}") from error
+    untyped = {} if data is None else data
     try:
-        return converted({} if data is None else data, _KubeconfigFile)
+        return _Parsed(path.parent, converted(untyped, _KubeconfigFile), untyped)
     except ShapeError as error:
         raise KubeconfigError(f"it is not a kubeconfig: {error}") from error
     except RecursionError as error:
@@ -194,18 +258,18 @@ def _parsed(text: str) -> _KubeconfigFile:
 
 
 def _find(
-    files: Iterable[tuple[Path, _KubeconfigFile]],
+    files: Iterable[_Parsed],
     entries: Callable[[_KubeconfigFile], list[_ByName] | None],
     name: str,
     kind: str,
-) -> tuple[Path, _ByName]:
-    """The first entry of that name, and the folder of its file."""
-    for folder, file in files:
-        found = [entry for entry in entries(file) or () if entry.name == name]
+) -> tuple[_Parsed, _ByName]:
+    """The first entry of that name, and its file."""
+    for parsed in files:
+        found = [entry for entry in entries(parsed.file) or () if entry.name == name]
         if len(found) > 1:
             raise KubeconfigError(f"it has {len(found)} entries for {kind} {quoted(name)}")
         if found:
-            return folder, found[0]
+            return parsed, found[0]
     raise KubeconfigError(f"it has no {kind} {quoted(name)}")
 
 

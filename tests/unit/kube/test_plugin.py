@@ -398,6 +398,109 @@ async def test_a_user_whose_credentials_cannot_be_had_is_not_anonymous(
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        pytest.param({"tokn": "t"}, "'tokn' is not a field there; did you mean token?", id="tokn"),
+        pytest.param(
+            {"Token": "t"}, "'Token' is not a field there; did you mean token?", id="case"
+        ),
+        pytest.param(
+            {"token-file": "t"},
+            "'token-file' is not a field there; did you mean tokenFile?",
+            id="kebab case",
+        ),
+        pytest.param(
+            {"authProvider": {"name": "oidc"}},
+            "'authProvider' is not a field there; did you mean auth-provider?",
+            id="camel case",
+        ),
+        pytest.param({"secret": "s"}, "'secret' is not a field there", id="a field of nobody's"),
+        pytest.param({"\x1b\n": "s"}, "'\\x1b\\n' is not a field there", id="escaped"),
+        pytest.param({"token": ""}, "token is empty; fill it in, or leave it out", id="empty"),
+        pytest.param({"token": None}, "token is empty", id="null"),
+        pytest.param({"token": " \t"}, "token: the token is empty", id="blank"),
+        pytest.param({"tokenFile": ""}, "tokenFile is empty", id="an empty name of a file"),
+        pytest.param({"username": "", "password": ""}, "username is empty", id="no name"),
+        pytest.param({"exec": None}, "exec is empty", id="no plugin"),
+        pytest.param({"auth-provider": None}, "auth-provider is empty", id="no provider"),
+        pytest.param(
+            {"client-certificate-data": "", "client-key-data": ""},
+            "client-certificate-data is empty",
+            id="an empty certificate",
+        ),
+        pytest.param(
+            {"extensions": [], "tokn": "t"}, "'tokn' is not a field there", id="beside extensions"
+        ),
+    ],
+)
+async def test_a_user_that_seems_to_name_credentials_is_not_anonymous(
+    user: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Issue 9, point 22. kubectl asks the terminal for a name and a password in each case."""
+    credentials = of_user(tmp_path, user)
+    with pytest.raises(NoApiServer) as caught:
+        await credentials.load()
+    # By then it is known which context is the current one, or it is not.
+    assert str(caught.value).startswith(f"kubeconfig {credentials.path}")
+    assert f" cannot be used: user 'u': {said}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("users", "context", "said"),
+    [
+        pytest.param(
+            [{"name": "u", "token": "t"}],
+            {"cluster": "c", "user": "u"},
+            "user 'u': token stands beside user; move it into that",
+            id="a token a level too high",
+        ),
+        pytest.param(
+            [{"name": "u", "User": {"token": "t"}}],
+            {"cluster": "c", "user": "u"},
+            "user 'u': 'User' is not a field there",
+            id="another word for user",
+        ),
+        pytest.param(
+            [{"name": "u", "user": {"token": "t"}}],
+            {"cluster": "c", "usr": "u"},
+            "context 'one': 'usr' is not a field there; did you mean user?",
+            id="a context that nearly names a user",
+        ),
+        pytest.param(
+            [{"name": "u", "user": {"token": "t"}}],
+            {"cluster": "c", "user": ""},
+            "context 'one': user is empty; fill it in, or leave it out",
+            id="a context whose user is empty",
+        ),
+    ],
+)
+async def test_who_asks_may_stand_in_the_wrong_place(
+    users: list[Any], context: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    credentials = changed(of_user(tmp_path, {}), users=users, context=context)
+    with pytest.raises(NoApiServer) as caught:
+        await credentials.load()
+    assert f"cannot be used: {said}" in str(caught.value)
+
+
+def changed(credentials: Kubeconfig, *, users: list[Any], context: dict[str, Any]) -> Kubeconfig:
+    """The same file with other users, and another current context."""
+    file = Path(credentials.path)
+    config = json.loads(file.read_text())
+    config |= {"users": users, "contexts": [{"name": "one", "context": context}]}
+    config["current-context"] = "one"
+    file.write_text(json.dumps(config))
+    return credentials
+
+
+@pytest.mark.parametrize("user", [{}, None, {"extensions": []}], ids=str)
+async def test_a_user_of_no_fields_asks_as_nobody(user: Any, tmp_path: Path) -> None:
+    """As where `kubectl proxy` or a proxy of the same sort knows who asks."""
+    access = await of_user(tmp_path, user).load()
+    assert access.authorization == ""
+
+
 async def test_a_user_that_is_nowhere_is_not_anonymous(tmp_path: Path) -> None:
     credentials = of_user(tmp_path, {}, name="another")
     with pytest.raises(NoApiServer, match="it has no user 'u'"):
