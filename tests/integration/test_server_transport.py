@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 
 import grpc
 import pytest
@@ -32,11 +33,14 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import Transport
 
 CALLS, KEPT_BY_GRPC = 40, 10
 """How many calls are made; and how many gRPC keeps: of each method the next one and the last."""
+
+WORK_S = 0.005
+"""How long it takes to take in a request that is costly."""
 
 UNARY, SERVER, BOTH = "/t.T/Unary", "/t.T/Server", "/t.T/Both"
 RETRY = error_details_pb2.RetryInfo()
@@ -280,6 +284,43 @@ async def test_a_stream_that_has_said_all_ends_well(method: str) -> None:
         assert [message async for message in call] == [b"1", b"2"]
         assert await ending(call) is grpc.StatusCode.OK
     assert {code for _, code in server.counts.calls} == {Code.OK}
+
+
+@pytest.mark.parametrize("method", ["unary", "server", "both"])
+async def test_a_burst_of_calls_is_answered_some_ms_a_turn(method: str) -> None:
+    """500 explanations on one connection were made in one turn of the event loop."""
+    turn, turns = 0, Counter[int]()
+
+    async def tick() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def works(_request: bytes) -> None:
+        turns[turn] += 1
+        until_s = perf_counter() + WORK_S
+        while perf_counter() < until_s:
+            pass
+
+    toy = Toy(receives=works)
+    async with running(toy) as run:
+        await run.unary()
+        ticking = asyncio.create_task(tick())
+        if method == "unary":
+            await asyncio.gather(*(run.unary() for _ in range(CALLS)))
+        else:
+            calls = [run.server() if method == "server" else run.both() for _ in range(CALLS)]
+            for call in calls:
+                if isinstance(call, grpc.aio.StreamStreamCall):
+                    await call.write(b"")
+            await until(lambda: turns.total() == 1 + CALLS)
+            for call in calls:
+                call.cancel()
+        ticking.cancel()
+    assert turns.total() == 1 + CALLS
+    # What is left of one turn's time, and the next one's: each may be exceeded by the last.
+    assert max(turns.values()) <= 2 * (TURN_S // WORK_S + 1)
 
 
 async def test_a_call_knows_its_peer_and_metadata() -> None:

@@ -55,6 +55,12 @@ class Status(NamedTuple):
 
 OK = Status(Code.OK)
 
+TURN_S = 0.01
+"""How long a transport asks sessions, and hands in requests, in one turn of the event loop.
+
+What is left waits for later turns. One answer may take longer, and is the last of its turn then.
+"""
+
 # A request that is larger is taken in in slices, and counts for its client until it has been.
 _SMALL_BYTES = 64 * 1024
 

@@ -1,39 +1,116 @@
-"""Long work in slices: one slice a turn of the event loop, whoever does it."""
+"""How much is done in one turn of the event loop, whoever it is for."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+import pytest
+
+from vmsvc_grpc.server.session import TURN_S
 from vmsvc_grpc.server.transport.turns import Turns
 
 
-async def test_slices_of_many_streams_never_share_a_turn() -> None:
-    turns, loop = Turns(), asyncio.get_running_loop()
-    log: list[str] = []
+class Clock:
+    """A time that passes only where work says that it took some."""
 
-    def tick() -> None:
-        log.append("turn")
-        loop.call_soon(tick)
+    def __init__(self) -> None:
+        self.now = 0.0
 
-    async def works(name: str, slices: int) -> None:
-        for _ in range(slices):
-            await turns.next()
-            log.append(name)
-
-    loop.call_soon(tick)
-    async with asyncio.TaskGroup() as group:
-        for name in "abc":
-            group.create_task(works(name, 3))
-    assert "".join(name for name in log if name != "turn") == "abcabcabc"
-    between = [log[i : i + 2] for i in range(len(log) - 1)]
-    assert all("turn" in pair for pair in between), "others had a turn between two slices"
+    def __call__(self) -> float:
+        return self.now
 
 
-async def test_who_is_cancelled_leaves_its_turn_to_the_next() -> None:
-    turns = Turns()
-    first, second = (asyncio.ensure_future(turns.next()) for _ in range(2))
+class World:
+    """Turns by a clock of ours, and a log of what was done, with a bar between two turns."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.turns = Turns(self.clock)
+        self.log: list[str] = []
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self.log.append("|")
+        self._loop.call_soon(self._tick)
+
+    def work(self, name: str, part: float = 0.0) -> Callable[[], str]:
+        """Work that takes a part of what a turn is for."""
+
+        def work() -> str:
+            self.log.append(name)
+            self.clock.now += part * TURN_S
+            return name
+
+        return work
+
+    def by_turn(self) -> list[str]:
+        return [turn for turn in "".join(self.log).split("|") if turn]
+
+
+async def test_a_burst_is_done_in_order_some_ms_a_turn() -> None:
+    world = World()
+    names = "abcdefghij"
+    done = await asyncio.gather(*(world.turns.run(world.work(name, 0.4)) for name in names))
+    assert "".join(done) == names
+    assert world.by_turn() == ["abc", "def", "ghi", "j"]
+
+
+async def test_work_that_takes_longer_than_a_turn_has_its_own() -> None:
+    world = World()
+    await asyncio.gather(*(world.turns.run(world.work(name, 3)) for name in "abc"))
+    assert world.by_turn() == ["a", "b", "c"]
+
+
+async def test_what_takes_no_time_never_waits() -> None:
+    world = World()
+    for name in "abc" * 10:
+        await world.turns.run(world.work(name))
+    assert world.log == list("abc" * 10)
+
+
+async def test_slices_of_many_are_done_in_later_turns_one_after_the_other() -> None:
+    world = World()
+
+    async def works(name: str) -> None:
+        for _ in range(3):
+            await world.turns.run_later(world.work(name, 0.6))
+            world.log.append("|")
+
+    await asyncio.gather(*map(works, "abc"))
+    assert "".join(world.log).replace("|", "") == "abcabcabc"
+    assert all(len(turn) <= 2 for turn in world.by_turn())
+
+
+async def test_who_comes_later_does_not_overtake() -> None:
+    world = World()
+    first = [asyncio.ensure_future(world.turns.run(world.work(n, 1))) for n in "ab"]
+    await asyncio.sleep(0)
+    await world.turns.run(world.work("c"))
+    await asyncio.gather(*first)
+    assert "".join(world.by_turn()) == "abc"
+
+
+async def test_who_is_cancelled_has_nothing_done() -> None:
+    world = World()
+    first, second = (
+        asyncio.ensure_future(world.turns.run_later(world.work(name, 1))) for name in "ab"
+    )
     await asyncio.sleep(0)
     first.cancel()
-    await asyncio.wait_for(second, 5)
+    assert await asyncio.wait_for(second, 5) == "b"
     assert first.cancelled()
-    await asyncio.wait_for(turns.next(), 5)
+    assert world.by_turn() == ["b"]
+
+
+async def test_what_work_raises_is_for_who_asked() -> None:
+    world = World()
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    for turn in (world.turns.run, world.turns.run_later):
+        with pytest.raises(ZeroDivisionError):
+            await turn(fails)
+    assert await world.turns.run_later(world.work("a")) == "a"

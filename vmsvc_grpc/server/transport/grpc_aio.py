@@ -121,7 +121,9 @@ class GrpcAio:
         return grpc.unary_stream_rpc_method_handler(_forgetful(partial(self._stream, method)))
 
     async def _unary(self, method: UnaryMethod, request: bytes, context: _CallContext) -> bytes:
-        answer = self._sessions.unary(method, request, _call(context))
+        answer = await self._turns.run(
+            partial(self._sessions.unary, method, request, _call(context))
+        )
         if isinstance(answer, Status):
             await _abort(context, answer)
         return answer
@@ -243,17 +245,18 @@ class _Pump:
     def run(self, session: Session, request: bytes | None) -> Coroutine[Any, Any, Status]:
         """Bring the stream to its end, and tell which."""
         self._session = session
-        if request is None:
-            return self._both()
-        session.receive(request)
-        session.half_close()
-        return self._send_all()
+        return self._both() if request is None else self._answer(request)
 
     def close(self) -> None:
         """Let go of everything: what is left in a circle waits for the collector for long."""
         if self._timer is not None:
             self._timer.cancel()
         del self._session, self.task
+
+    async def _answer(self, request: bytes) -> Status:
+        await self._turns.run(partial(self._session.receive, request))
+        self._session.half_close()
+        return await self._send_all()
 
     async def _both(self) -> Status:
         async with asyncio.TaskGroup() as group:
@@ -263,10 +266,11 @@ class _Pump:
         return ending
 
     async def _send_all(self) -> Status:
+        turn = self._turns.run
         while True:
             said, self._said = self._said, None
             if said is None or self._session.ending:
-                said = self._session.next()
+                said = await turn(self._session.next)
             if isinstance(said, Status):
                 return said
             if not (self._session.in_hand or self._answered is None or self._answered.done()):
@@ -275,36 +279,41 @@ class _Pump:
                 await self._greet()
                 if said is None:
                     continue  # Something may have come meanwhile.
-            if said is LATER:
-                await self._turns.next()
-            elif said is None:
+            turn = self._turns.run_later if said is LATER else self._turns.run
+            if said is None:
                 self._idle = self._loop.create_future()
                 await self._idle
-            else:
+            elif said is not LATER:
                 await self._write(said)
 
     async def _read_all(self) -> None:
         session = self._session
         while (request := await self._read()) is not grpc.aio.EOF:
-            session.receive(request)
+            await self._turns.run(partial(self._take, request))
             if session.ending:
                 self._leave()
                 return
-            if self._idle is not None and not self._idle.done():
-                # Most requests only acknowledge. For those, to wake who sends would cost more
-                # than all else about them.
-                self._said = session.next()
-                if self._said is None:
-                    continue
-            # The next request waits until the stream has done with this one.
-            self._answered = self._loop.create_future()
-            self.wake()
-            await self._answered
+            if session.in_hand:
+                # The next request waits until the stream has done with this one.
+                self._answered = self._loop.create_future()
+                self.wake()
+                await self._answered
         # grpc.aio reads the end of the requests also where the client has cancelled the call, and
         # cancels this task a moment later: no later than it answers another read.
         await self._read()
         session.half_close()
         self.wake()
+
+    def _take(self, request: bytes) -> None:
+        """Hand in a request, and ask for the answer if nobody else is about to."""
+        session = self._session
+        session.receive(request)
+        if self._idle is not None and not self._idle.done() and not session.ending:
+            # Most requests only acknowledge. For those, to wake who sends would cost more
+            # than all else about them.
+            self._said = session.next()
+            if self._said is not None:
+                self.wake()
 
     async def _read(self) -> Any:
         """The next request, or EOF."""

@@ -18,15 +18,12 @@ from google.protobuf.message import Message
 
 from vmsvc_grpc.server.call import Method, RpcError
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
-
-# A flush does not keep the event loop for longer.
-_FLUSH_S = 0.01
 
 
 class Http2:
@@ -126,7 +123,7 @@ class Http2:
 
     def _flush(self) -> None:
         """Flush the marked connections, for as long as a flush may take."""
-        self.flush_until = self.loop.time() + _FLUSH_S
+        self.flush_until = self.loop.time() + TURN_S
         for _ in range(len(self._marked)):
             connection = self._marked.popleft()
             connection.marked = False

@@ -391,7 +391,8 @@ class ClientConnection(asyncio.Protocol):
         asked: list[HttpCall] = []
         said = 0
         for call in wanting:
-            if (self._later or len(asked) % _LOOK_CALLS == 0) and self._is_late():
+            costly = self._later or call.waits_for_room
+            if (costly or len(asked) % _LOOK_CALLS == 0) and self._is_late():
                 said = max(said, most)
             if said >= most or (call.waits_for_room and not self._has_room()):
                 self._wanting[call] = None

@@ -1,35 +1,70 @@
-"""Turns of the event loop, for work that is done in slices: one slice a turn, whoever does it."""
+"""How much of a server's work is done in one turn of the event loop, whoever it is for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, TypeVar
+
+from vmsvc_grpc.server.session import TURN_S
+
+_Result = TypeVar("_Result")
 
 
 class Turns:
-    """Gives one task a turn of the event loop at a time, in the order in which they ask.
+    """Does pieces of work in the order in which they come: some ms' worth in each turn.
 
     Whatever else there is to do is done between two turns.
     """
 
-    def __init__(self) -> None:
-        """Must be made on the event loop whose turns it gives."""
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        """Must be made on the event loop whose turns it counts. `clock` tells seconds."""
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._left_s = TURN_S
+        self._counting = False
 
-    async def next(self) -> None:
-        """Wait for a turn. Safe to cancel: the turn is the next one's then."""
-        turn = self._loop.create_future()
-        self._waiting.append(turn)
-        if len(self._waiting) == 1:
-            self._loop.call_soon(self._give)
-        await turn
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """What `work` returns or raises: now, if this turn has time left for it."""
+        if self._waiting or self._left_s <= 0:
+            return await self.run_later(work)
+        return self._timed(work)
 
-    def _give(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                break
+    async def run_later(self, work: Callable[[], _Result]) -> _Result:
+        """The same, in a later turn. Safe to cancel: the work is not done then."""
+        done: asyncio.Future[_Result] = self._loop.create_future()
+        self._waiting.append((work, done))
+        self._count()
+        return await done
+
+    def _timed(self, work: Callable[[], _Result]) -> _Result:
+        self._count()
+        began = self._clock()
+        try:
+            return work()
+        finally:
+            self._left_s -= self._clock() - began
+
+    def _count(self) -> None:
+        """Begin the next turn in time."""
+        if not self._counting:
+            self._counting = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Another turn: those who wait come first."""
+        self._counting = False
+        self._left_s = TURN_S
+        while self._waiting and self._left_s > 0:
+            work, done = self._waiting.popleft()
+            if done.done():
+                continue  # Who asked has gone.
+            try:
+                done.set_result(self._timed(work))
+            except Exception as error:  # noqa: BLE001 - it is for who asked.
+                done.set_exception(error)
         if self._waiting:
-            self._loop.call_soon(self._give)
+            self._count()
