@@ -236,14 +236,21 @@ class Client:
         self._writer.close()
 
 
+def made(limits: Limits) -> Toy:
+    """The toy, on the event loop that runs; it listens nowhere yet."""
+    toy = Toy(limits)
+    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
+    toy.transport = Http2(sessions, toy.limits)
+    toy.transport.serve(toy.methods())
+    return toy
+
+
 @asynccontextmanager
 async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
     """The toy on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
-    toy = Toy(limits or Limits())
-    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
-    toy.transport = transport = Http2(sessions, toy.limits)
-    transport.serve(toy.methods())
+    toy = made(limits or Limits())
+    transport = toy.transport
     toy.port = transport.bind("127.0.0.1:0")
     await transport.start()
     try:

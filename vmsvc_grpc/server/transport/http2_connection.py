@@ -230,6 +230,8 @@ class ClientConnection(asyncio.Protocol):
             self._end_by_engine(str(error).encode(), ErrorCode.PROTOCOL_ERROR)
             return
         self._handle()
+        if self.transport.is_closing():
+            return
         self.mark()
         if self._unread:
             self.transport.pause_reading()

@@ -1,0 +1,374 @@
+"""Whatever a client sends to the transport on libnghttp2, in whatever pieces, costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ngh2
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ngh2 import events
+
+from tests.integration.http2_toy import BOTH, ECHO, LARGE, PREFACE, WATCH, Toy, made
+from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
+from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+
+# Small, so that each is met; and no time passes in these tests but the client's own.
+LIMITS = Limits(
+    header_list_bytes_max=1_000,
+    connection_window_bytes=4_000,
+    upload_bytes_max=20_000,
+    message_bytes_max=8_000,
+    one_name_bytes_max=2_000,
+    calls_per_connection_max=20,
+    streams_max=6,
+    resets_max=10,
+    settings_max=10,
+    empty_frames_max=50,
+)
+
+PATHS = (ECHO, LARGE, WATCH, BOTH, "/toy.Toy/None")
+
+
+@dataclass
+class Wire(asyncio.Transport):
+    """What a connection writes to; it takes everything, or nothing while it is `full`."""
+
+    connection: ClientConnection
+    written: bytearray = field(default_factory=bytearray)
+    closing: bool = False
+    full: bool = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)}[name]
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        assert not self.closing, "nothing is written to what is closed"
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return 1 if self.full else 0
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def pause_reading(self) -> None:
+        assert not self.closing
+
+    def resume_reading(self) -> None:
+        assert not self.closing
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+
+    abort = close
+
+
+@dataclass
+class Harness:
+    """One connection of a toy, on an event loop that reports what nobody caught."""
+
+    toy: Toy
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    wire: Wire = field(init=False)
+
+    def __post_init__(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: self.faults.append(told))
+        connection = ClientConnection(self.toy.transport)
+        self.wire = Wire(connection)
+        connection.connection_made(self.wire)
+
+    async def turns(self) -> None:
+        """Until nothing happens any more by itself."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def take(self, data: bytes) -> None:
+        if data and not self.wire.closing:
+            self.wire.connection.data_received(data)
+        await self.turns()
+
+    async def end(self) -> None:
+        """The client goes away; nothing may be left of it."""
+        self.wire.close()
+        await self.turns()
+        toy = self.toy
+        assert not self.faults
+        assert not toy.transport.connections
+        assert not toy.transport.connections_of
+        assert not toy.transport.streams
+        assert not (toy.transport.uploads._in_all)
+        assert not (toy.transport.uploads._waiting)
+        assert not toy.counts.streams_open.total()
+        assert not toy.transport._marked
+        assert all(stream.closed for stream in toy.streams)
+        connection = self.wire.connection
+        assert not (connection._calls)
+        assert not (connection._wanting)
+        assert not (connection._later)
+        assert not (connection._blocked)
+        assert not (connection._ending)
+        assert not (connection._life._timers)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def run(steps: Callable[[Harness], Any], limits: Limits = LIMITS) -> None:
+    async def whole() -> None:
+        harness = Harness(made(limits))
+        await steps(harness)
+        await harness.end()
+
+    uvloop.run(whole())
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
+    return head + stream.to_bytes(4, "big") + payload
+
+
+def block(fields: Iterable[HeaderField]) -> bytes:
+    """Header fields as HPACK has them where nothing is indexed; none is longer than 126 bytes."""
+    return b"".join(
+        b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields
+    )
+
+
+def head(path: str, more: Sequence[HeaderField] = ()) -> list[HeaderField]:
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path.encode()),
+        (b":authority", b"toy"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        *more,
+    ]
+
+
+ids = st.sampled_from((1, 3, 5, 7, 9, 11, 2, 0))
+small = st.binary(max_size=40)
+values = st.binary(max_size=100)
+grpc_fields = st.tuples(
+    st.sampled_from((b"grpc-timeout", b"grpc-encoding", b"content-type", b"x-bin", b"x")),
+    st.sampled_from((b"1n", b"99999999H", b"5m", b"gzip", b"identity", b"YQ", b"a,b", b"x" * 120)),
+)
+more_fields = st.lists(
+    st.one_of(
+        grpc_fields,
+        st.tuples(st.sampled_from((b"x-bin", b"x", b":path", b"te", b"connection")), values),
+        st.tuples(values, values),
+    ),
+    max_size=4,
+)
+messages = st.one_of(
+    st.binary(max_size=3_000).map(framed),
+    st.sampled_from((b"\1\0\0\0\1a", b"\0\xff\xff\xff\xff", b"\0\0\0\x17\x70", b"\x07\0\0\0\0")),
+    small,
+)
+frames = st.one_of(
+    st.builds(
+        lambda id_, path, more, flags: frame(1, flags, id_, block(head(path, more))),
+        ids,
+        st.sampled_from(PATHS),
+        more_fields,
+        st.sampled_from((4, 5, 4, 5, 0, 1)),
+    ),
+    st.builds(
+        lambda id_, body, flags: frame(0, flags, id_, body), ids, messages, st.sampled_from((0, 1))
+    ),
+    st.builds(lambda id_, body: frame(0, 8, id_, bytes((3,)) + body + bytes(3)), ids, small),
+    st.builds(lambda id_, code: frame(3, 0, id_, code.to_bytes(4, "big")), ids, st.integers(0, 20)),
+    st.builds(
+        lambda id_, size: frame(8, 0, id_, size.to_bytes(4, "big")),
+        ids,
+        st.sampled_from((0, 1, 100, 2**31 - 1)),
+    ),
+    st.builds(
+        lambda key, value: frame(4, 0, 0, key.to_bytes(2, "big") + value.to_bytes(4, "big")),
+        st.integers(0, 9),
+        st.sampled_from((0, 1, 10, 16_384, 65_535, 2**31 - 1, 2**32 - 1)),
+    ),
+    st.sampled_from(
+        (
+            frame(4, 1, 0),
+            frame(6, 0, 0, b"12345678"),
+            frame(6, 1, 0, b"vmsvc-ag"),
+            frame(6, 1, 0, b"vmsvc-ka"),
+            frame(7, 0, 0, bytes(8)),
+            frame(0xAA, 0, 0, b"unknown"),
+        )
+    ),
+    st.builds(frame, st.integers(0, 12), st.integers(0, 255), ids, small),
+    small,
+)
+# Most of what is drawn freely ends its connection; these go on until something else does.
+calm = st.one_of(
+    st.builds(
+        lambda path, more, ends: (path, more, ends),
+        st.sampled_from(PATHS),
+        st.one_of(
+            st.just([]), st.lists(grpc_fields, max_size=2), st.lists(grpc_fields, max_size=9)
+        ),
+        st.booleans(),
+    ),
+    st.builds(
+        lambda back, body, ends: (back, body, ends), st.integers(1, 4), messages, st.booleans()
+    ),
+    st.integers(1, 4),
+)
+ours = st.sampled_from(("say", "end", "later", "full", "room", "say", "room", "drain", "age"))
+
+
+class Scripted:
+    """Frames of a client that keeps to HTTP/2, by streams counted from the newest."""
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.open: set[int] = set()
+
+    def frame(self, step: Any) -> bytes:
+        match step:
+            case (str() as path, list() as more, bool() as ends):
+                stream = 2 * len(self.opened) + 1
+                self.opened.append(stream)
+                if not ends:
+                    self.open.add(stream)
+                return frame(1, 4 | ends, stream, block(head(path, more)))
+            case (int() as back, bytes() as body, bool() as ends):
+                stream = self._stream(back)
+                if stream not in self.open:
+                    return b""
+                if ends:
+                    self.open.discard(stream)
+                return frame(0, ends, stream, body)
+        stream = self._stream(step)
+        if stream not in self.open:
+            return b""
+        self.open.discard(stream)
+        return frame(3, 0, stream, bytes(3) + b"\x08")
+
+    def _stream(self, back: int) -> int:
+        return self.opened[-back] if back <= len(self.opened) else 0
+
+
+def play(step: str, harness: Harness) -> None:
+    """What happens on our side meanwhile."""
+    toy, connection = harness.toy, harness.wire.connection
+    if step in {"say", "end", "later"}:
+        for watching in toy.streams:
+            if not watching.closed:
+                watching.later += step == "later"
+                watching.say(b"end" if step == "end" else b"told" * 500)
+    elif harness.wire.closing:
+        return
+    elif step == "full":
+        harness.wire.full = True
+        connection.pause_writing()
+    elif step == "room":
+        harness.wire.full = False
+        connection.resume_writing()
+    elif step == "drain":
+        toy.transport.end_streams(2, RpcError(Code.UNAVAILABLE, "drained"))
+    else:
+        connection.go_away()
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(frames, ours, calm), max_size=60), st.booleans())
+def test_whatever_a_client_sends_leaves_nothing_behind(script: list[Any], greeted: bool) -> None:
+    async def sent(harness: Harness) -> None:
+        if greeted:
+            await harness.take(PREFACE + frame(4, 0, 0))
+        await follow(script, harness)
+
+    run(sent)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(calm, calm, calm, calm, calm, ours), min_size=20, max_size=100))
+def test_whatever_is_called_leaves_nothing_behind(script: list[Any]) -> None:
+    async def sent(harness: Harness) -> None:
+        await harness.take(PREFACE + frame(4, 0, 0))
+        await follow(script, harness)
+
+    run(sent)
+
+
+async def follow(script: list[Any], harness: Harness) -> None:
+    scripted = Scripted()
+    for step in script:
+        if isinstance(step, str):
+            play(step, harness)
+            await harness.turns()
+        else:
+            await harness.take(step if isinstance(step, bytes) else scripted.frame(step))
+
+
+bodies = st.binary(max_size=300)
+calls = st.lists(
+    st.tuples(st.sampled_from(PATHS), st.lists(bodies, max_size=3), st.booleans()), max_size=8
+)
+
+
+def whole(script: list[tuple[str, list[bytes], bool]]) -> bytes:
+    """What a client sends that makes these calls."""
+    engine = ngh2.Connection(ngh2.Role.CLIENT, ngh2.Configuration())
+    engine.initiate_connection()
+    for path, sent, ends in script:
+        stream = engine.send_request(head(path))
+        for body in sent:
+            engine.send_data(stream, framed(body))
+        if ends:
+            engine.end_stream(stream)
+    return engine.data_to_send()
+
+
+def answers(written: bytes) -> Counter[tuple[int, str, bytes]]:
+    """What an answer says, and on which stream, whatever the order of its pieces."""
+    engine = ngh2.Connection(ngh2.Role.CLIENT, ngh2.Configuration())
+    engine.initiate_connection()
+    for _ in range(len(PATHS) * 2):
+        engine.send_request(head(ECHO))
+    engine.data_to_send()
+    engine.receive_data(written)
+    told: dict[tuple[int, str], bytes] = {}
+    for event in engine.events():
+        if isinstance(event, events.DataReceived):
+            key = (event.stream_id, "body")
+            told[key] = told.get(key, b"") + event.data
+        elif isinstance(event, events.ResponseReceived | events.TrailersReceived):
+            told[event.stream_id, type(event).__name__] = repr(sorted(event.headers)).encode()
+    return Counter((stream, what, text) for (stream, what), text in told.items())
+
+
+@settings(deadline=None)
+@given(calls, st.lists(st.integers(1, 400), max_size=20))
+def test_any_split_of_what_a_client_sends_gives_the_same_calls(
+    script: list[tuple[str, list[bytes], bool]], cuts: list[int]
+) -> None:
+    data = whole(script)
+    seen = []
+    for sizes in ([len(data)], cuts, [1] * min(len(data), 300)):
+
+        async def sent(harness: Harness, sizes: list[int] = sizes) -> None:
+            left = data
+            for size in sizes:
+                await harness.take(left[:size])
+                left = left[size:]
+            await harness.take(left)
+            requests = [(stream.requests[:1], stream.half_closed) for stream in harness.toy.streams]
+            seen.append(
+                (answers(bytes(harness.wire.written)), requests, dict(harness.toy.counts.calls))
+            )
+
+        run(sent, Limits())
+    assert seen[0] == seen[1] == seen[2]
