@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.config import ConfigError
 from vmsvc_grpc.readers import (
     address,
+    annotation_patterns,
     boolean,
     count,
     decimal,
     domain,
     ip_families,
-    key_patterns,
+    label_patterns,
     log_level,
     namespace,
     namespaces,
@@ -136,7 +137,7 @@ RULES = [
     ),
     Flag(
         "--deny-labels",
-        key_patterns,
+        label_patterns,
         "labels of a VirtualMachineService that are not copied to its Service, by a pattern of "
         "their keys, such as example.com/*; may be repeated",
         None,
@@ -145,7 +146,7 @@ RULES = [
     ),
     Flag(
         "--deny-annotations",
-        key_patterns,
+        annotation_patterns,
         "annotations that are not copied, in the same way",
         None,
         "PATTERN",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vmsvc_grpc.config import LOG_LEVELS, ConfigError, ListenAddress
+from vmsvc_grpc.model.key_pattern import key_matching
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
@@ -86,16 +87,20 @@ def object_name(text: str) -> str:
     return text
 
 
-# The characters of a key of a label or annotation, and those of a pattern.
-_KEY_PATTERN = re.compile(r"[A-Za-z0-9._/*?\[\]!-]+")
+def label_patterns(text: str) -> tuple[str, ...]:
+    """The patterns of labels' keys in a list like `example.com/*,team`. Raises ConfigError."""
+    return _key_patterns(text, prefix_case_counts=True)
 
 
-def key_patterns(text: str) -> tuple[str, ...]:
-    """The patterns that a list such as `example.com/*,team` names. Raises ConfigError."""
+def annotation_patterns(text: str) -> tuple[str, ...]:
+    """The same of annotations' keys, which may have capital letters before the slash, too."""
+    return _key_patterns(text, prefix_case_counts=False)
+
+
+def _key_patterns(text: str, *, prefix_case_counts: bool) -> tuple[str, ...]:
     patterns = tuple(dict.fromkeys(pattern.strip() for pattern in text.split(",")))
     for pattern in patterns:
-        # A key has a name after its slash, and a prefix before it.
-        if not _KEY_PATTERN.fullmatch(pattern) or pattern.strip("/") != pattern:
+        if key_matching(pattern, prefix_case_counts=prefix_case_counts) is None:
             raise ConfigError(
                 f"{quoted(pattern)} matches no key; write for instance example.com/* or "
                 "*.example.com/*"

@@ -244,6 +244,11 @@ def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
         (["--deny-annotations", "a=b"], {}, "--deny-annotations: 'a=b' matches no key"),
         (["--deny-annotations", "a.io/"], {}, "'a.io/' matches no key; write for instance"),
         (["--deny-labels", "/team"], {}, "--deny-labels: '/team' matches no key"),
+        (["--deny-labels", "["], {}, "--deny-labels: '[' matches no key; write for instance"),
+        (["--deny-labels", "a,a]"], {}, "--deny-labels: 'a]' matches no key"),
+        (["--deny-annotations", "!x"], {}, "--deny-annotations: '!x' matches no key"),
+        (["--deny-annotations", "a/b/c"], {}, "--deny-annotations: 'a/b/c' matches no key"),
+        (["--deny-labels", "Example.com/*"], {}, "--deny-labels: 'Example.com/*' matches no key"),
         (
             [],
             {"VMSVC_GRPC_XDS_SCOPE": "lab"},

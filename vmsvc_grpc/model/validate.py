@@ -25,7 +25,8 @@ _TIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([01]?[0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.,][0-9]+)?"
     r"(Z|[+-]([01][0-9]|2[0-4]):([0-5][0-9]|60))"
 )
-_LABEL_MAX = 63  # RFC 1035, and Kubernetes for label names and values
+LABEL_MAX = 63
+"""How long a label of DNS may be (RFC 1035), and a label's value and its key after the slash."""
 SUBDOMAIN_MAX = 253
 """How long the name of an object may be."""
 _PORT_MAX = 65535
@@ -48,12 +49,12 @@ _TYPE_SENTENCES = {
 
 def is_dns_1123_label(text: str) -> bool:
     """Whether `text` may name a namespace, a port, or a VM's label of DNS."""
-    return len(text) <= _LABEL_MAX and _DNS_1123_LABEL.fullmatch(text) is not None
+    return len(text) <= LABEL_MAX and _DNS_1123_LABEL.fullmatch(text) is not None
 
 
 def is_dns_1035_label(text: str) -> bool:
     """Whether `text` may name a Service."""
-    return len(text) <= _LABEL_MAX and _DNS_1035_LABEL.fullmatch(text) is not None
+    return len(text) <= LABEL_MAX and _DNS_1035_LABEL.fullmatch(text) is not None
 
 
 def is_dns_1123_subdomain(text: str) -> bool:
@@ -224,7 +225,7 @@ _NAME = "at most 63 letters, digits, '-', '_' and '.', with a letter or digit fi
 
 
 def _is_qualified_name(text: str) -> bool:
-    return len(text) <= _LABEL_MAX and _QUALIFIED_NAME.fullmatch(text) is not None
+    return len(text) <= LABEL_MAX and _QUALIFIED_NAME.fullmatch(text) is not None
 
 
 def _key_flaw(key: str) -> str | None:
