@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -81,7 +81,10 @@ class WatchQuery:
     @property
     def names_bytes(self) -> int:
         """How many bytes its names and revisions have. O(names)."""
-        services = sum(len(str(key)) + len(revision) for key, revision in self.held.items())
+        services = sum(
+            len(namespace) + len(name) + len(revision) + 1  # It is written with a slash.
+            for (namespace, name), revision in self.held.items()
+        )
         return services + sum(map(len, self.namespaces))
 
 
@@ -179,8 +182,11 @@ def explain(raw: bytes) -> ExplainQuery:
     return ExplainQuery(service, request.vm_name, size, after)
 
 
-def watch(raw: bytes, services_per_stream_max: int) -> WatchQuery:
-    """A WatchEndpointsRequest that names at most that many services, or namespaces."""
+def watch(raw: bytes, services_per_stream_max: int) -> Generator[None, None, WatchQuery]:
+    """A WatchEndpointsRequest that names at most that many services, or namespaces.
+
+    It stops at each name, so that others can have their turn, and returns the query.
+    """
     request = _parsed(pb.WatchEndpointsRequest, raw)
     violations = _Violations()
     named = len(request.services) or len(request.namespaces)
@@ -201,8 +207,8 @@ def watch(raw: bytes, services_per_stream_max: int) -> WatchQuery:
                 f"{services_per_stream_max}: open several streams",
             )
             violations.check()  # That many are not worth a look at each.
-    held = _held(request.services, violations)
-    namespaces = _namespaces(request.namespaces, violations)
+    held = yield from _held(request.services, violations)
+    namespaces = yield from _namespaces(request.namespaces, violations)
     violations.check()
     return WatchQuery(held, namespaces, request.all_services, filter_class)
 
@@ -312,10 +318,13 @@ def _service(field: str, text: str, violations: _Violations) -> Key | None:
     return None
 
 
-def _held(services: Iterable[pb.WatchedService], violations: _Violations) -> Mapping[Key, str]:
+def _held(
+    services: Iterable[pb.WatchedService], violations: _Violations
+) -> Generator[None, None, Mapping[Key, str]]:
     held: dict[Key, str] = {}
     places: dict[Key, int] = {}
     for index, watched in enumerate(services):
+        yield
         field = f"services[{index}].service"
         key = _service(field, watched.service, violations)
         if key is None:
@@ -332,9 +341,12 @@ def _held(services: Iterable[pb.WatchedService], violations: _Violations) -> Map
 _NO_NAMESPACES: frozenset[str] = frozenset()
 
 
-def _namespaces(names: Iterable[str], violations: _Violations) -> frozenset[str]:
+def _namespaces(
+    names: Iterable[str], violations: _Violations
+) -> Generator[None, None, frozenset[str]]:
     places: dict[str, int] = {}
     for index, name in enumerate(names):
+        yield
         field = f"namespaces[{index}]"
         _check_namespace(field, name, violations)
         first = places.setdefault(name, index)

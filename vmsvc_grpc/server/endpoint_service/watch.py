@@ -7,8 +7,9 @@ message: what to say is worked out when the transport asks, from what is newest 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Topic
@@ -20,6 +21,10 @@ from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.limits import Limits
+
+# Names that are read, or begun to be followed, and collections of which there is nothing to tell:
+# so many before others have their turn, which are some 4 ms.
+_LOOKS_MAX = 1_000
 
 _NOTHING: Iterator[Key] = iter(())
 _NOTHING_HELD: Iterator[tuple[Key, str]] = iter(())
@@ -84,6 +89,7 @@ class WatchStream:
 
     # There are many of them.
     __slots__ = (
+        "_beginning",
         "_begun",
         "_cache",
         "_counts",
@@ -122,6 +128,8 @@ class WatchStream:
         self._wake = wake
         self._request: requests.WatchQuery | None = None
         self._begun = False
+        # What is under way of reading the request, or then of following what it names.
+        self._beginning: Iterator[None] | None = None
         self._synced_sent = False
         self._held: dict[Key, str] = {}
         self._cursors: dict[Key, _Cursor] = {}
@@ -129,7 +137,7 @@ class WatchStream:
         # waits for ever, and one that has nothing to say holds next to nothing.
         self._noted: dict[Key, None] = {}
         self._taking: Iterator[Key] = _NOTHING
-        self._followed: tuple[_Followed, ...] = ()
+        self._followed: Sequence[_Followed] = ()
         self._unanswered: list[_Followed] = []
         self._roused: dict[_Followed, None] = {}  # In order, as above.
         self._followed_first = False
@@ -137,9 +145,16 @@ class WatchStream:
     # -- What the transport calls --
 
     def receive(self, request: bytes) -> None:
-        """Take in the request. Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED)."""
+        """Take in the request, as far as one turn is for it.
+
+        Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED), as `next_message` may then.
+        """
         assert self._request is None, "a server stream has one request"
-        asked = requests.watch(request, self._limits.services_per_stream_max)
+        self._beginning = self._read(request)
+        self._go_on()
+
+    def _read(self, request: bytes) -> Iterator[None]:
+        asked = yield from requests.watch(request, self._limits.services_per_stream_max)
         count = len(asked.held) + len(asked.namespaces)
         if setting := self._names.take_all(count, asked.names_bytes):
             raise RpcError(
@@ -156,10 +171,14 @@ class WatchStream:
 
     def next_message(self) -> bytes | Later | None:
         """The next thing to say."""
+        if self._beginning is not None and not self._go_on():
+            return LATER
         if self._request is None or not self._cache.synced:
             return None
         if not self._begun:
-            self._begin(self._request)
+            self._begun = True
+            self._beginning = self._begin(self._request)
+            return self.next_message()
         if not self._synced_sent:
             return self._first_answer()
         if not self._followed:
@@ -181,6 +200,7 @@ class WatchStream:
         self._cursors.clear()
         self._noted, self._taking = {}, _NOTHING
         self._roused, self._followed, self._unanswered = {}, (), []
+        self._beginning = None
 
     # -- What the cache calls --
 
@@ -198,32 +218,43 @@ class WatchStream:
 
     # -- What to say --
 
-    def _begin(self, request: requests.WatchQuery) -> None:
-        self._begun = True
+    def _go_on(self) -> bool:
+        """Go on with the beginning, as far as one turn is for it; whether it is done with."""
+        assert self._beginning is not None, "something is under way"
+        if sum(1 for _ in islice(self._beginning, _LOOKS_MAX)) == _LOOKS_MAX:
+            return False
+        self._beginning = None
+        return True
+
+    def _begin(self, request: requests.WatchQuery) -> Iterator[None]:
+        """Follow what the request names; what has been begun with can be closed at any time."""
         self._request = replace(request, held={})  # Not needed any more once it is answered.
         namespaces = (None,) if request.all_services else sorted(request.namespaces)
         held: dict[str | None, dict[Key, str]] = {namespace: {} for namespace in namespaces}
         for name, revision in request.held.items():
             namespace = None if request.all_services else name.namespace
             held.get(namespace, self._held)[name] = revision
+            yield
         self._taking = iter(dict.fromkeys(self._held))
-        self._followed = tuple(
-            _Followed(self, self._cache, namespace, request.filter_class, named)
-            for namespace, named in held.items()
-        )
-        self._unanswered = list(reversed(self._followed))
+        self._followed = followed = []
+        for namespace, named in held.items():
+            followed.append(_Followed(self, self._cache, namespace, request.filter_class, named))
+            yield
+        self._unanswered = followed[::-1]
 
     def _first_answer(self) -> bytes | Later:
         for key in self._taking:
             if (message := self._of_service(key)) is not None:
                 return message
-        while self._unanswered:
+        for _ in range(min(_LOOKS_MAX, len(self._unanswered))):
             followed = self._unanswered[-1]
             if (message := self._of_collection(followed)) is not None:
                 return message
             if not followed.answered:
                 return LATER
             self._unanswered.pop()
+        if self._unanswered:
+            return LATER
         self._synced_sent = True
         self._roused = {followed: None for followed in self._followed if followed.reader.behind}
         return self._sent("synced", SYNCED)
@@ -243,8 +274,10 @@ class WatchStream:
 
     def _of_roused(self) -> bytes | Later | None:
         """What there is to say of the collections, each in its turn."""
-        while self._roused:
-            followed = next(iter(self._roused))
+        for _ in range(_LOOKS_MAX):
+            followed = next(iter(self._roused), None)
+            if followed is None:
+                return None
             del self._roused[followed]
             message = self._of_collection(followed)
             if followed.reader.behind:
@@ -253,7 +286,7 @@ class WatchStream:
                 return message
             if followed.reader.behind:
                 return LATER
-        return None
+        return LATER
 
     def _of_collection(self, followed: _Followed) -> bytes | None:
         """The next message about one of its services; None if there is none, or not yet."""

@@ -18,8 +18,16 @@ from vmsvc_grpc.server.endpoint_service import requests
 LIMIT = 5
 
 
-def watch(raw: bytes) -> object:
-    return requests.watch(raw, LIMIT)
+def watch(raw: bytes, limit: int = LIMIT) -> requests.WatchQuery:
+    """What a request asks for, read to the end at once."""
+    reading = requests.watch(raw, limit)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as read:
+            query = read.value
+            assert isinstance(query, requests.WatchQuery)
+            return query
 
 
 def refused(parse: Callable[[bytes], object], request: Message) -> RpcError:
@@ -187,7 +195,7 @@ def test_a_request_that_is_wrong_is_refused_with_every_field_that_is(
 def test_violations_without_end_are_cut_to_what_a_header_may_hold() -> None:
     many = pb.WatchEndpointsRequest(services=watched(*("X" * 200 for _ in range(10_000))))
     with pytest.raises(RpcError) as refusal:
-        requests.watch(many.SerializeToString(), 20_000)
+        watch(many.SerializeToString(), 20_000)
     (detail,) = refusal.value.details
     assert detail.ByteSize() < 4500
     told = violations(refusal.value)
@@ -220,7 +228,7 @@ def test_a_watch_keeps_names_with_revisions_and_what_it_covers() -> None:
         services=[pb.WatchedService(service="shop/web", revision="r"), *watched("lab/x")],
         namespaces=["office", "shop"],
     )
-    found = requests.watch(asked.SerializeToString(), LIMIT)
+    found = watch(asked.SerializeToString())
     assert found.held == {Key("shop", "web"): "r", Key("lab", "x"): ""}
     assert found.namespaces == {"office", "shop"}
     assert not found.all_services
