@@ -6,8 +6,8 @@ import uvloop
 
 from bench import dataset
 from bench.serving import allow_connections, flags, obey
-from vmsvc_grpc.app import calm_collector
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.collector import calm_collector
 from vmsvc_grpc.model.events import Apply, Init, InitDone
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.model.parse import parse_json

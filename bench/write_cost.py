@@ -22,8 +22,8 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from vmsvc_grpc.app import calm_collector
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.collector import calm_collector
 from vmsvc_grpc.model.events import Answer, Apply, Init, InitDone
 from vmsvc_grpc.model.objects import (
     IPFamily,
