@@ -140,6 +140,46 @@ class TestList:
             replace(tmp_path / "07" / "7.yaml", vm("vm-7", "10.9.9.9"))
             await told.until(lambda: told.vms["vm-7"] == "10.9.9.9")
 
+    async def test_many_files_are_taken_in_slices_whatever_happens_to_them(
+        self, tmp_path: Path
+    ) -> None:
+        """10,000 files that were touched kept the event loop for 0.3 s."""
+        many, moved = tmp_path / "many", tmp_path / "moved"
+        addresses = {f"vm-{index}": "10.0.0.1" for index in range(300)}
+        bounds = FilesSourceBounds(rescan_s=3600.0, slice_s=0.0)
+
+        def write(address: str) -> None:
+            for name in addresses:
+                (many / f"{name}.yaml").write_text(vm(name, address))
+
+        async with told_by(tmp_path, bounds=bounds) as told:
+            most = 0
+
+            async def look() -> None:
+                nonlocal most
+                work = told.source.files_read + len(told.events)
+                while True:
+                    await asyncio.sleep(0)
+                    before, work = work, told.source.files_read + len(told.events)
+                    most = max(most, work - before)
+
+            looking = asyncio.create_task(look())
+            many.mkdir()
+            write("10.0.0.1")
+            await told.until_vms(addresses)
+            for path in many.iterdir():
+                path.touch()
+            await told.until_read(600)
+            assert len(told.events) == len(addresses) + 4, "touching says nothing"
+            write("10.0.0.2")
+            await told.until_vms(dict.fromkeys(addresses, "10.0.0.2"))
+            many.rename(moved)
+            await told.until_in("moved/vm-299.yaml", "vm-299")
+            shutil.rmtree(moved)
+            await told.until_vms({})
+            looking.cancel()
+        assert most <= 3, "a file, and what it says, or a deletion or two"
+
     @pytest.mark.parametrize("what", ["nothing", "file"])
     async def test_what_is_no_directory_is_an_error(self, tmp_path: Path, what: str) -> None:
         if what == "file":

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -42,6 +41,7 @@ from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import AbandonedError, Contents, Entry, ObjectId, reading
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
+from vmsvc_grpc.source.settling import Settling, Unsettled
 from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
 from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
@@ -90,19 +90,6 @@ class _HeldFile:
     problem: FileProblem | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsettled:
-    """A file that differs from what is held of it, and since when it looks as it does.
-
-    `whole`: it was put in place as it is, so there is nothing to wait for. None until a notice says
-    how it got there.
-    """
-
-    signature: Signature | Oddity | None
-    since: float
-    whole: bool | None
-
-
 class _Fetched(NamedTuple):
     """A file that was read: what is held of it from now on, and its contents, if they count."""
 
@@ -115,7 +102,7 @@ class _Reading:
     """A large file that is being read while others are taken."""
 
     path: str
-    looked_at: _Unsettled
+    looked_at: Unsettled
     task: asyncio.Task[_Fetched | None]
 
 
@@ -150,12 +137,14 @@ class FilesSource:
         self._problems = Problems(report)
         self._union = Union()
         self._held: dict[str, _HeldFile] = {}
-        self._unsettled: dict[str, _Unsettled] = {}
+        self._settling = Settling(
+            settle_s=settle_s,
+            open_settle_s=bounds.open_settle_s,
+            large_bytes=bounds.quick_bytes_max,
+        )
         self._touched: set[str] = set()
         # One at a time: a large file may take seconds, which others must not wait for.
         self._reading: _Reading | None = None
-        # Files whose writer may still have them open.
-        self._open: set[str] = set()
         self._watch = DirectoryWatch(self._root)
         self._directories: set[str] = set()
         # The identity of each directory when it last was not empty.
@@ -199,7 +188,7 @@ class FilesSource:
         It reports the object to the cache itself, so the file is not read. But the content is
         noted, in case somebody changes it back or removes it before the next look.
         """
-        self._unsettled.pop(path, None)
+        self._settling.remove(path)
         if object_ is None:
             self._forget(path)
             return
@@ -269,8 +258,11 @@ class FilesSource:
                 return  # It went away just now.
             await self._list(emit)
         await self._end_reading(emit)
-        for path in self._due():
-            if self._is_large(path):
+        for _ in self._settling.ripen(self._clock()):
+            await self._breathe()
+        for path in self._settling.due():
+            await self._breathe()
+            if self._settling.is_large(path):
                 self._begin_reading(path, readers)
             else:
                 await self._take(path, emit)
@@ -282,7 +274,7 @@ class FilesSource:
         links_swapped = False
         if notices.missed:
             self._look_wanted = True
-            self._open.clear()
+            self._settling.all_closed()
         for path, how in notices.how.items():
             await self._breathe()
             match where(
@@ -304,9 +296,9 @@ class FilesSource:
 
     def _look_after(self, path: str, how: How) -> None:
         if how is How.WRITTEN:
-            self._open.add(path)
+            self._settling.opened(path)
         elif how is not How.TOUCHED:
-            self._open.discard(path)
+            self._settling.closed(path)
         self._look(path, whole=None if how is How.TOUCHED else how is How.PLACED)
         if (self._root / path).is_symlink():
             self._linked = True
@@ -318,15 +310,14 @@ class FilesSource:
             await asyncio.sleep(self._bounds.directory_check_s)
             return
         now = self._clock()
-        due = [now + self._bounds.directory_check_s, self._next_rescan]
-        # The end of a reading is noticed, and then the next large file is due.
-        due += (
-            self._settled_at(path)
-            for path in self._unsettled
-            if self._reading is None or not self._is_large(path)
-        )
+        due = [
+            now + self._bounds.directory_check_s,
+            self._next_rescan,
+            # The end of a reading is noticed, and then the next large file is due.
+            self._settling.next_at(large=self._reading is None),
+        ]
         missing = self._union.missing
-        if missing and self._unread_since() >= missing.since + self._settle_s:
+        if missing and self._settling.unread_since() >= missing.since + self._settle_s:
             due.append(missing.since + self._settle_s)
         try:
             async with asyncio.timeout(max(0.0, min(due) - now)):
@@ -334,27 +325,6 @@ class FilesSource:
                 await asyncio.sleep(self._bounds.gather_s)
         except TimeoutError:
             pass
-
-    def _settled_at(self, path: str) -> float:
-        """When an unsettled file may be taken, if nothing changes before."""
-        settle_s = self._bounds.open_settle_s if path in self._open else self._settle_s
-        return self._unsettled[path].since + max(settle_s, self._settle_s)
-
-    def _unread_since(self) -> float:
-        """Since when the large file that waits longest to be read has been there.
-
-        An object that went missing since then may have moved into it.
-        """
-        large = (self._unsettled[path] for path in self._due() if self._is_large(path))
-        return min((file.since for file in large), default=math.inf)
-
-    def _due(self) -> list[str]:
-        now = self._clock()
-        return sorted(
-            path
-            for path, file in self._unsettled.items()
-            if file.whole or now >= self._settled_at(path)
-        )
 
     async def _breathe(self) -> bool:
         """Let others run if this has held the loop for long; whether that was so."""
@@ -399,15 +369,15 @@ class FilesSource:
                     unlisted.append(step)
         self._directories = set(identities)
         self._watch.keep(watched)
-        self._note_vacated(identities, found)
+        await self._note_vacated(identities, found)
         unknown = self._vacated | {directory.path for directory in unlisted}
-        for path in (self._held.keys() | self._unsettled.keys()) - found:
+        for path in (self._held.keys() | self._settling.paths()) - found:
             await self._breathe()
             self._look_for_unfound(path, unknown)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._plan_rescan(began)
 
-    def _note_vacated(
+    async def _note_vacated(
         self, identities: dict[str, tuple[int, int]], found: AbstractSet[str]
     ) -> None:
         """Note the directories that were replaced by an empty one.
@@ -419,8 +389,8 @@ class FilesSource:
         changed = {path for path, now in identities.items() if before.get(path, now) != now}
         vacated = set[str]()
         if changed:
-            vacated = changed & {above for path in self._held for above in _above(path)}
-            vacated -= {above for path in found for above in _above(path)}
+            vacated = changed & await self._above_any(self._held)
+            vacated -= await self._above_any(found)
         for path in vacated:
             identities[path] = before[path]
         message = (
@@ -431,6 +401,14 @@ class FilesSource:
         problems = [FileProblem(tree.shown(path), "", message) for path in outermost]
         self._problems.put(_VACATED, problems)
         self._vacated = vacated
+
+    async def _above_any(self, paths: Iterable[str]) -> set[str]:
+        """The directories that any of these paths is in."""
+        found = set[str]()
+        for path in list(paths):
+            await self._breathe()
+            found.update(_above(path))
+        return found
 
     def _plan_rescan(self, began: float) -> None:
         """Plan when to look everywhere again, after a look that began at this time."""
@@ -468,25 +446,26 @@ class FilesSource:
             found = tree.signature(self._root / path, below=self._below)
         except OSError:
             # Reading it will tell why.
-            self._unsettled[path] = _Unsettled(None, now, whole=True)
+            self._settling.put(path, Unsettled(None, now, whole=True))
             return
         if found is None:
             self._forget(path)
             return
-        held, unsettled = self._held.get(path), self._unsettled.get(path)
+        held, unsettled = self._held.get(path), self._settling.get(path)
         known = unsettled or held
         if known is None or found != known.signature:
             if isinstance(found, Oddity):
                 self._union.drop(path)
                 self._held.pop(path, None)  # Should the file be back, it is to be read anew.
-            self._unsettled[path] = _Unsettled(found, now, _if_another(whole, known, found))
+            self._settling.put(path, Unsettled(found, now, _if_another(whole, known, found)))
         elif unsettled and unsettled.whole is None and whole is not None:
-            self._unsettled[path] = replace(unsettled, whole=_if_another(whole, held, found))
+            whole = _if_another(whole, held, found)
+            self._settling.put(path, replace(unsettled, whole=whole))
 
     def _forget(self, path: str) -> None:
         self._held.pop(path, None)
-        self._unsettled.pop(path, None)
-        self._open.discard(path)
+        self._settling.remove(path)
+        self._settling.closed(path)
         self._union.drop(path)
 
     # -- Reading and emitting. Nothing is awaited between the last look at a file and emit. --
@@ -496,7 +475,7 @@ class FilesSource:
         kinds = [kind for kind in Kind if kind in self._kinds]
         for kind in kinds:
             emit(Init(kind))
-        for path in sorted(self._unsettled):
+        for path in sorted(self._settling.paths()):
             await self._breathe()
             self._look(path)
             await self._take(path, emit)
@@ -506,23 +485,18 @@ class FilesSource:
 
     async def _take(self, path: str, emit: Emit) -> None:
         """Read an unsettled file and emit what differs, unless it changes meanwhile."""
-        looked_at = self._unsettled.get(path)
+        looked_at = self._settling.get(path)
         if looked_at is None:
             return  # It is gone, or our own store has written it.
-        fetched = await self._fetched(path, looked_at, large=self._is_large(path))
+        fetched = await self._fetched(path, looked_at, large=self._settling.is_large(path))
         await self._conclude(path, looked_at, fetched, emit)
-
-    def _is_large(self, path: str) -> bool:
-        """Whether an unsettled file takes so long to read that others must not wait for it."""
-        unsettled = self._unsettled.get(path)
-        found = unsettled.signature if unsettled else None
-        return isinstance(found, Signature) and found.size > self._bounds.quick_bytes_max
 
     def _begin_reading(self, path: str, readers: asyncio.TaskGroup) -> None:
         """Begin to read a large file beside the others, unless one is being read already."""
         if self._reading is not None:
             return
-        looked_at = self._unsettled[path]
+        looked_at = self._settling.get(path)
+        assert looked_at is not None, "what is due is unsettled"
         task = readers.create_task(self._fetched(path, looked_at, large=True))
         task.add_done_callback(lambda _: self._watch.noticed.set())
         self._reading = _Reading(path, looked_at, task)
@@ -532,18 +506,18 @@ class FilesSource:
         reading = self._reading
         if reading is None:
             return
-        if self._unsettled.get(reading.path) is not reading.looked_at:
+        if self._settling.get(reading.path) is not reading.looked_at:
             self._reading = None  # The task ends by itself, once it has let go of what it read.
         elif reading.task.done():
             self._reading = None
             await self._conclude(reading.path, reading.looked_at, reading.task.result(), emit)
 
-    async def _fetched(self, path: str, looked_at: _Unsettled, *, large: bool) -> _Fetched | None:
+    async def _fetched(self, path: str, looked_at: Unsettled, *, large: bool) -> _Fetched | None:
         """The content of an unsettled file; None if it has changed since the last look."""
         content = await self._opened(path, looked_at, large=large)
         if isinstance(content, _HeldFile):
             return _Fetched(content, None)
-        if content is None or self._unsettled.get(path) is not looked_at:
+        if content is None or self._settling.get(path) is not looked_at:
             return None
         self.files_read += 1
         held = self._held.get(path)
@@ -556,7 +530,7 @@ class FilesSource:
         return _Fetched(_HeldFile(content.signature, content.digest, problem), contents)
 
     async def _conclude(
-        self, path: str, looked_at: _Unsettled, fetched: _Fetched | None, emit: Emit
+        self, path: str, looked_at: Unsettled, fetched: _Fetched | None, emit: Emit
     ) -> None:
         """Hold and emit the content of a file, if it is unchanged since the last look."""
         if fetched is None:
@@ -564,7 +538,7 @@ class FilesSource:
         held, contents = fetched
         if isinstance(held.signature, Signature):
             self._look(path)
-        if self._unsettled.get(path) is not looked_at or (
+        if self._settling.get(path) is not looked_at or (
             isinstance(held.signature, Signature) and held.signature != looked_at.signature
         ):
             if contents is not None:
@@ -573,7 +547,7 @@ class FilesSource:
         await self._tell(self._hold(path, held, contents), emit)
 
     async def _opened(
-        self, path: str, looked_at: _Unsettled, *, large: bool
+        self, path: str, looked_at: Unsettled, *, large: bool
     ) -> Content | _HeldFile | None:
         """The bytes of an unsettled file, or what to hold instead; None if there is no file."""
         found = looked_at.signature
@@ -594,7 +568,7 @@ class FilesSource:
             )
 
     async def _read(
-        self, path: str, looked_at: _Unsettled, content: bytes, *, large: bool
+        self, path: str, looked_at: Unsettled, content: bytes, *, large: bool
     ) -> tuple[Contents | None, FileProblem | None] | None:
         """The contents of a file, or the problem for which its former ones still count.
 
@@ -615,7 +589,7 @@ class FilesSource:
         self,
         steps: Generator[None, None, Contents],
         path: str,
-        looked_at: _Unsettled,
+        looked_at: Unsettled,
         *,
         large: bool,
     ) -> Contents:
@@ -624,7 +598,7 @@ class FilesSource:
         abandoned = False
         while (contents := await asyncio.to_thread(go_on) if large else go_on()) is None:
             await self._breathe()
-            if self._unsettled.get(path) is not looked_at and not abandoned:
+            if self._settling.get(path) is not looked_at and not abandoned:
                 abandoned = True
                 steps.throw(AbandonedError)
         return contents
@@ -637,7 +611,7 @@ class FilesSource:
         Without contents, the old ones stay.
         """
         now = self._clock()
-        del self._unsettled[path]
+        self._settling.remove(path)
         self._held[path] = held
         self._touched.add(path)
         if contents is None and self._shared and held.problem:
@@ -662,13 +636,13 @@ class FilesSource:
         """
         for _ in self._union.letting_go(self._clock()):
             await self._breathe()
-        settled = min(looked_at, self._unread_since()) - self._settle_s
+        settled = min(looked_at, self._settling.unread_since()) - self._settle_s
         while missing := self._union.missing:
             await self._breathe()
             if settled < missing.since:
                 return
             self._look(missing.path)
-            if missing.path in self._unsettled:
+            if self._settling.get(missing.path) is not None:
                 self._union.postpone(missing, self._clock())  # It may be back, unread as yet.
                 continue
             for event in self._union.settle(missing):
@@ -711,7 +685,7 @@ def _gone_on(steps: Generator[None, None, Contents], slice_s: float) -> Contents
 
 
 def _if_another(
-    whole: bool | None, before: _HeldFile | _Unsettled | None, found: Signature | Oddity
+    whole: bool | None, before: _HeldFile | Unsettled | None, found: Signature | Oddity
 ) -> bool | None:
     """`whole`, but None for the same file as before, and for what is no file."""
     if isinstance(found, Oddity):
