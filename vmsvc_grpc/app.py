@@ -20,7 +20,7 @@ import uvloop
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.collector import calm_collector
+from vmsvc_grpc.collector import calm_collector, collect_young
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
@@ -132,6 +132,7 @@ class App:
                 measuring = tasks.create_task(self._lag.run())
                 settling = tasks.create_task(self._settle())
                 logging_ = tasks.create_task(self._lines.run())
+                collecting = tasks.create_task(collect_young())
                 running = tasks.create_task(place.run(self._emit))
                 await self._stop.wait()
                 self._draining = tasks.create_task(self._drain())
@@ -140,6 +141,7 @@ class App:
                 settling.cancel()
                 measuring.cancel()
                 logging_.cancel()
+                collecting.cancel()
         finally:
             await self._http.stop()
             await self._server.stop()
