@@ -335,7 +335,9 @@ async def test_80_000_names_on_each_stream_of_one_client_end_none(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    limits = Limits(names_per_client_max=100_000, client_lines_per_minute_max=5)
+    limits = Limits(
+        xds_resources_max=80_000, names_per_client_max=100_000, client_lines_per_minute_max=5
+    )
     async with beside_another(limits) as (running, other):
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         method = running.channel().stream_stream(path)

@@ -37,13 +37,14 @@ class Limits:
     client_lines_per_minute_max: int = 10
     """Lines about one client that are logged in a minute; the others are counted."""
 
-    xds_resources_max: int = 80_000
-    """Names of one type that a stream of xDS asks for: one for each port of 20,000 services,
-    with four ports each. One more is as the name of nothing."""
+    xds_resources_max: int = 50_000
+    """Names of one type that a stream of xDS asks for: one for each port of 10,000 services, with
+    four ports each, and some. One more is as the name of nothing."""
 
     message_bytes_max: int = 4 * 1024 * 1024
-    """The largest request. A client of xDS that resumes lists every resource of a type that it
-    holds: 20,000 take 1.4 MB, and 3.8 MB where all names are as long as names can be."""
+    """The largest request. A client of xDS deltas that comes back lists every resource of a type
+    that it holds, in 17 bytes and its name, and its name once more if it asked for it: 80,000
+    clusters of a wildcard with names of 30 characters, or `xds_resources_max` such names."""
 
     one_name_bytes_max: int = 64 * 1024
     """The largest request of a method that names one thing; most are below 100 bytes."""

@@ -27,7 +27,7 @@ _Message: TypeAlias = Any
 
 # A request may hold 4 MiB; this much of it is kept, or put into the log.
 _TEXT_MAX = 1_000
-_VERSION_MAX = 33  # One more than ours have: another's must not become one of ours.
+_VERSION_MAX = 12  # One more than ours have: another's must not become one of ours.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
 _METADATA_MAX = 1_000  # Of a mesh's Envoy: some tens.
 

@@ -8,6 +8,7 @@ from the name alone; only load assignments change with endpoints.
 from __future__ import annotations
 
 import hashlib
+from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
@@ -57,6 +58,8 @@ _Message: TypeAlias = Any
 # gRPC's clients want. At some 1 KB each that is 80 MB.
 _STATIC_RESOURCES_MAX = 80_000
 
+_HALF_BITS = 64  # Of a digest.
+
 
 class TypeUrl(StrEnum):
     """The types of resource that we have; the value is the type URL."""
@@ -87,12 +90,20 @@ class Resource(NamedTuple):
 
     @property
     def version(self) -> str:
-        """The digest as clients see it."""
-        return version_text(self.digest)
+        """What clients of deltas know it by."""
+        return resource_version(self.digest)
+
+
+def resource_version(digest: int) -> str:
+    """A resource's digest as clients of deltas see it: 11 characters, of its first half.
+
+    A client that comes back says this of everything that it holds, in one request.
+    """
+    return b2a_base64((digest >> _HALF_BITS).to_bytes(8), newline=False)[:11].decode()
 
 
 def version_text(digest: int) -> str:
-    """A digest, or a sum of digests, as the version that clients see: 32 hex digits."""
+    """A sum of digests as the version of a response: 32 hex digits."""
     return f"{digest:032x}"
 
 
@@ -259,7 +270,7 @@ class Resources:
     def _encoded(self, type_url: TypeUrl, name: str, packed: bytes, digest: int) -> Resource:
         self._counts.xds_encodings[type_url.label] += 1
         named = (
-            bytes_field(_VERSION, version_text(digest).encode()),
+            bytes_field(_VERSION, resource_version(digest).encode()),
             bytes_field(_RESOURCE, packed),
             bytes_field(_NAME, name.encode()),
         )

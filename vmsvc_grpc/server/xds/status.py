@@ -30,7 +30,7 @@ from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.requests import Node
-from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
+from vmsvc_grpc.server.xds.resources import TypeUrl, resource_version
 from vmsvc_grpc.server.xds.stream import XdsStream
 from vmsvc_grpc.server.xds.subscription import ABSENT, XdsSubscription
 
@@ -187,7 +187,7 @@ def _entry(subscription: XdsSubscription, name: str) -> bytes:
         standing = _GONE if digest == ABSENT else _TAKEN
     entry = _standing(subscription.type_url, *standing) + bytes_field(_NAME, name.encode())
     if digest:
-        entry += bytes_field(_VERSION, version_text(digest).encode())
+        entry += bytes_field(_VERSION, resource_version(digest).encode())
     if refusal:
         error = admin.UpdateFailureState(details=refusal)
         entry += pb.ClientConfig.GenericXdsConfig(error_state=error).SerializeToString()
