@@ -224,7 +224,7 @@ class Reader(Generic[_Name, _Cell]):
     others change, no name waits for ever: a run ends at the version at which it began.
     """
 
-    __slots__ = ("_ahead", "_log", "_position", "_run", "_told", "_upto", "wake")
+    __slots__ = ("_again", "_ahead", "_log", "_position", "_run", "_told", "_upto", "wake")
 
     def __init__(self, log: ChangeLog[_Name, _Cell], wake: Callable[[], None]) -> None:
         """`wake` is called, once, when there is something new to one that was up to date.
@@ -238,6 +238,7 @@ class Reader(Generic[_Name, _Cell]):
         self._ahead: dict[_Name, _Ahead] = {}
         self._run: Iterator[Due[_Name, _Cell] | None] | None = None
         self._upto = -1  # What `_told` will be when the run under way ends.
+        self._again = False
         log.readers += 1
 
     @property
@@ -248,12 +249,39 @@ class Reader(Generic[_Name, _Cell]):
     @property
     def behind(self) -> bool:
         """Whether there may be something to take; if not after a `take`, it will be woken."""
-        return self._run is not None or self._told != self._log.version
+        return self._run is not None or self._again or self._told != self._log.version
+
+    @property
+    def running(self) -> bool:
+        """Whether it is in a run: there is more to take, however long nothing changes."""
+        return self._run is not None
 
     @property
     def exceptions(self) -> int:
         """Of how many names it keeps the version as of which it was told of them."""
         return len(self._ahead)
+
+    def has_told(self, name: _Name) -> bool:
+        """Whether it is sure to have been told of a name as it is now."""
+        ahead = self._ahead.get(name)
+        return self._log.cell(name).version <= (ahead.version if ahead else self._told)
+
+    def skip(self) -> None:
+        """It is told of all that there is now, by other means. Before the first `take`."""
+        assert self._position is None, "it is the first"
+        self._position = self._log.end()
+        self._told = self._log.version
+        self._log.wait(self)
+
+    def told_ahead(self, name: _Name) -> None:
+        """It was told of a name that is there, as it is now, by other means."""
+        version = self._log.cell(name).version
+        if version > self._told:
+            self._ahead[name] = _Ahead(version, there=True)
+
+    def again(self) -> None:
+        """Hand out all names once more, after the run that is under way, and those that went."""
+        self._again = True
 
     def take(self) -> Due[_Name, _Cell] | None:
         """The next name that is new to it; None at the end, or after READER_LOOKS_MAX that are not.
@@ -289,14 +317,16 @@ class Reader(Generic[_Name, _Cell]):
     def _next_run(self) -> Iterator[Due[_Name, _Cell] | None]:
         position, self._position = self._position, self._log.end()
         self._upto = self._log.version
+        again, self._again = self._again, False
+        known: frozenset[_Name] = frozenset()
+        if position is not None:
+            if not again and (changes := self._log.since(position)) is not None:
+                return self._going_over(changes)
+            known = position.part.names_after(position.change)
         names = self._log.names()
-        if position is None:
-            return self._looking_at(names, frozenset())
-        if (changes := self._log.since(position)) is not None:
-            return self._going_over(changes)
-        known = position.part.names_after(position.change)
-        gone = known.union(self._ahead).difference(names)
-        return self._looking_at((*names, *gone), known)
+        if gone := known.union(self._ahead).difference(names):
+            names = (*names, *gone)
+        return self._looking_at(names, known, again=again)
 
     def _going_over(
         self, changes: Iterator[NameChange[_Name]]
@@ -315,13 +345,13 @@ class Reader(Generic[_Name, _Cell]):
         self._run_ends()
 
     def _looking_at(
-        self, names: tuple[_Name, ...], known: frozenset[_Name]
+        self, names: tuple[_Name, ...], known: frozenset[_Name], *, again: bool = False
     ) -> Iterator[Due[_Name, _Cell] | None]:
         for name in names:
             cell = self._log.cell(name)
             told, was_there = self._ahead.get(name) or (self._told, name in known)
             self._note_handed_out(name, cell)
-            if cell.version > told if cell.there else was_there:
+            if again or cell.version > told if cell.there else was_there:
                 yield Due(name, cell, max(told, 0), was_there)
             else:
                 yield None

@@ -69,6 +69,8 @@ class Client:
     held: dict[str, int] = field(default_factory=dict)
     wakes: int = 0
     told: int = 0
+    again: set[str] | None = None
+    """What is still to be handed out once more; None if it has not been asked for."""
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.world.log, self.wake)
@@ -89,14 +91,23 @@ class Client:
         if due.known:
             assert self.world.at(due.name, due.since) == (self.held[due.name], True)
         if due.cell.there:
-            assert due.cell.version > self.held.get(due.name, 0), "told once"
+            once = due.cell.version > self.held.get(due.name, 0)
+            assert once or self.again is not None, "told once"
             self.held[due.name] = due.cell.version
         else:
             self.held.pop(due.name, None)
+        if self.again is not None:
+            self.again.discard(due.name)
 
     def catch_up(self) -> None:
         while self.take() is not None or self.reader.behind:
             pass
+        assert not self.again
+        self.again = None
+
+    def ask_again(self) -> None:
+        self.again = set(self.held)
+        self.reader.again()
 
 
 class Reading(RuleBasedStateMachine):
@@ -118,6 +129,27 @@ class Reading(RuleBasedStateMachine):
         for name in first:
             client.tell(client.reader.take_first(name))
         self.clients.append(client)
+
+    @rule()
+    def join_and_skip(self) -> None:
+        """What there is, is told by other means."""
+        client = Client(self.world)
+        client.reader.skip()
+        client.held = {name: cell.version for name, cell in self.world.cells.items()}
+        self.clients.append(client)
+
+    @rule(data=st.data(), name=st.sampled_from(NAMES))
+    @precondition(lambda self: self.clients)
+    def tell_ahead(self, data: st.DataObject, name: str) -> None:
+        client = data.draw(st.sampled_from(self.clients))
+        if (cell := self.world.cell(name)).there:
+            client.held[name] = cell.version
+            client.reader.told_ahead(name)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.clients)
+    def ask_again(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.clients)).ask_again()
 
     @rule(data=st.data(), takes=st.integers(1, 4))
     @precondition(lambda self: self.clients)
@@ -145,6 +177,14 @@ class Reading(RuleBasedStateMachine):
         self.world.put("a")
         self.world.put("b")
         assert [client.wakes for client in self.clients] == [1] * len(self.clients)
+
+    @invariant()
+    def what_a_reader_says_it_was_told_it_was(self) -> None:
+        for client in self.clients:
+            for name in NAMES:
+                cell = self.world.cell(name)
+                if client.reader.has_told(name):
+                    assert client.held.get(name) == (cell.version if cell.there else None)
 
     @invariant()
     def the_log_is_bounded(self) -> None:
