@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, KeysView, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.cache.collection import Collection, ServiceReader
@@ -41,16 +41,6 @@ from vmsvc_grpc.model.objects import (
 )
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, addresses
-
-
-class ScopeWatcher(Protocol):
-    """Who watches which services exist. Must only take note, and not call back."""
-
-    def created(self, service: Key) -> None:
-        """A service was created, or created again while the old one was being deleted."""
-
-    def cache_synced(self) -> None:
-        """The cache has become complete: everything may be asked for now."""
 
 
 class CacheCounts(NamedTuple):
@@ -96,7 +86,6 @@ class Cache:
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
         self._topics = Topics(self._membership.services, self.collection.record)
-        self._scopes: dict[ScopeWatcher, str | None] = {}
         self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
         self._synced = self._objects.complete
@@ -172,11 +161,12 @@ class Cache:
         self._topics.unsubscribe(topic, subscription)
 
     def follow(
-        self, namespace: str | None, filter_class: FilterClass, wake: Callable[[], None]
+        self, namespace: str | None, filter_class: FilterClass | None, wake: Callable[[], None]
     ) -> ServiceReader:
         """A reader of all services of a namespace, or of all (None), which `wake` wakes.
 
-        To be asked once the cache is synced, and to be closed.
+        Without a filter class it hears only of services that come, go or change their ports. To
+        be asked once the cache is synced, and to be closed.
         """
         return self.collection.follow(namespace, filter_class, self._topics, wake)
 
@@ -189,21 +179,9 @@ class Cache:
         """Do not call `wake` any more; also if it was not to be called."""
         self._awaiting.pop(wake, None)
 
-    def watch_scope(self, watcher: ScopeWatcher, namespace: str | None) -> None:
-        """Tell `watcher` of services created in a namespace, or in all, and of `synced`.
-
-        A watcher has one scope; `unwatch_scope` ends it.
-        """
-        self._scopes[watcher] = namespace
-
-    def unwatch_scope(self, watcher: ScopeWatcher) -> None:
-        """Tell `watcher` nothing any more; also if it was not told before."""
-        self._scopes.pop(watcher, None)
-
     def idle(self) -> bool:
-        """Whether nothing is held for anybody: no object, index entry, topic, reader or watcher."""
-        waiting = self._scopes or self._awaiting
-        waited_for = self._topics or waiting or not self.collection.empty()
+        """Whether nothing is held for anybody: no object, index entry, topic or reader."""
+        waited_for = self._topics or self._awaiting or not self.collection.empty()
         return not waited_for and self._objects.empty() and self._membership.empty()
 
     # -- Changing --
@@ -363,8 +341,6 @@ class Cache:
 
     def _become_synced(self) -> frozenset[Key]:
         self._synced = True
-        for watcher in list(self._scopes):
-            watcher.cache_synced()
         awaiting, self._awaiting = self._awaiting, {}
         for wake in awaiting:
             wake()
@@ -396,27 +372,20 @@ class Cache:
         if put is None:
             return frozenset()
         service, spec_changed = put
-        created = self._collect(object_)
+        self._collect(object_)
         if self._worked_out(key):
             if spec_changed:
                 self._evaluate(service)
             else:
                 self._publish(service)
-            if created:
-                self._announce(key)
         return frozenset((key,))
 
-    def _collect(self, service: VirtualMachineService) -> bool:
-        """Bring the collection in line with one service; whether that is new to it."""
-        if not service.meta.deleting:
-            return self.collection.add(service.key)
-        self.collection.discard(service.key)
-        return False
-
-    def _announce(self, key: Key) -> None:
-        for watcher, namespace in list(self._scopes.items()):
-            if namespace is None or namespace == key.namespace:
-                watcher.created(key)
+    def _collect(self, service: VirtualMachineService) -> None:
+        """Bring the collection in line with one service."""
+        if service.meta.deleting:
+            self.collection.discard(service.key)
+        else:
+            self.collection.add(service.key)
 
     def _families_changed(self, key: Key) -> None:
         service = self.services.get(key)

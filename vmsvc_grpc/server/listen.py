@@ -27,6 +27,7 @@ from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.introspection import channelz, health, reflection
 from vmsvc_grpc.server.introspection.reflection import Reflection
+from vmsvc_grpc.server.leaving import Leaving
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import MakeTransport, Transport
@@ -79,8 +80,15 @@ class Server:
         self._encoder = Encoder(self.counts)
         self._remarks = remarks
         self._names = FollowedNames(self._limits, self.counts.refusals)
+        self._leaving = Leaving()
         self._xds = xds.Xds(
-            cache, xds_scope, xds_references, self._limits, self.counts, names=self._names
+            cache,
+            xds_scope,
+            xds_references,
+            self._limits,
+            self.counts,
+            names=self._names,
+            leaving=self._leaving,
         )
         services = [service for file in _FILES for service in file.services_by_name.values()]
         names = [service.full_name for service in (*services, *xds.services())]

@@ -37,7 +37,6 @@ from vmsvc_grpc.model.objects import (
     Subset,
     TargetRef,
     VirtualMachine,
-    VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import Obstacle, obstacle
 from vmsvc_grpc.model.problem import Problem
@@ -51,20 +50,13 @@ REFUSAL = (Problem("spec.type", "NodePort is not supported"),)
 
 
 class Listener:
-    """A subscription and scope watcher that keeps what it was told."""
+    """A subscription that keeps what it was told."""
 
     def __init__(self) -> None:
         self.woken: list[Topic] = []
-        self.heard: list[Key | str] = []
 
     def wake(self, topic: Topic) -> None:
         self.woken.append(topic)
-
-    def created(self, service: Key) -> None:
-        self.heard.append(service)
-
-    def cache_synced(self) -> None:
-        self.heard.append("synced")
 
 
 def revision(cache: Cache, shown: FilterClass) -> str:
@@ -613,45 +605,6 @@ def test_an_event_judges_an_address_once_and_matches_labels_once_a_service() -> 
         sys.setprofile(None)
     assert changed == {one.key for one in services}
     assert (calls["_judged"], calls["matches"]) == (2, len(services))
-
-
-def test_watchers_of_a_scope_hear_of_its_services() -> None:
-    cache = Cache(AddressRules())
-    shop, everything = Listener(), Listener()
-    cache.watch_scope(shop, "shop")
-    cache.watch_scope(everything, None)
-    for kind in (VMS, SERVICES):
-        cache.apply(Init(kind))
-    cache.apply(Apply(service()))
-    for kind in (VMS, SERVICES):
-        cache.apply(InitDone(kind))
-    other = Key("other", "db")
-    cache.apply(Apply(service(other)))
-    cache.apply(Delete(SERVICES, other))
-    cache.unwatch_scope(shop)
-    cache.apply(Apply(service(Key("shop", "late"))))
-    assert shop.heard == ["synced"]
-    assert everything.heard == ["synced", other, Key("shop", "late")]
-
-
-@pytest.mark.parametrize(
-    ("history", "heard"),
-    [
-        pytest.param([service(), service(deleting=True), service()], [WEB, WEB], id="spared"),
-        pytest.param([service(deleting=True)], [], id="found as it is being deleted"),
-        pytest.param([service(deleting=True), service(uid="2")], [WEB], id="replaced at a relist"),
-        pytest.param([service(), service(uid="2")], [WEB], id="replaced while it was told"),
-    ],
-)
-def test_a_service_is_announced_when_it_is_there_for_clients(
-    history: list[VirtualMachineService], heard: list[Key]
-) -> None:
-    """A watch of all lets go of a service that is being deleted, and must hear of it again."""
-    cache, everything = synced(), Listener()
-    cache.watch_scope(everything, None)
-    for one in history:
-        cache.apply(Apply(one))
-    assert everything.heard == heard
 
 
 def test_a_topic_is_kept_for_a_service_or_for_a_subscriber_and_no_longer() -> None:

@@ -6,13 +6,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from tests.unit.objects import WEB, service, vm
+from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.collection import Collection
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete
-from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness
+from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.problem import Problem
 
 keys = st.builds(Key, st.sampled_from(["a", "a-b", "b"]), st.sampled_from(["db", "web", "x"]))
@@ -25,7 +25,7 @@ def test_a_page_is_the_next_names_in_order(
     collection, naive = Collection(), set[Key]()
     for add, key in steps:
         if add:
-            assert collection.add(key) == (key not in naive)
+            collection.add(key)
             naive.add(key)
         else:
             collection.discard(key)
@@ -57,7 +57,7 @@ def test_a_service_that_is_being_deleted_is_not_in_it(uid: str) -> None:
 class Follower:
     """Who follows services, and keeps which of them it was handed out."""
 
-    def __init__(self, cache: Cache, namespace: str | None, shown: FilterClass) -> None:
+    def __init__(self, cache: Cache, namespace: str | None, shown: FilterClass | None) -> None:
         self.wakes = 0
         self.reader = cache.follow(namespace, shown, self.wake)
 
@@ -91,6 +91,34 @@ def test_who_follows_hears_of_what_its_scope_and_class_show() -> None:
         cache.apply(event)
         assert (ready.wakes, everything.wakes) == tuple(map(len, by_class)), event
         assert (ready.taken(), everything.taken()) == by_class, event
+
+
+@pytest.mark.parametrize("namespace", [None, "shop"])
+def test_who_follows_ports_hears_of_nothing_else(namespace: str | None) -> None:
+    cache = synced_cache(service())
+    follower = Follower(cache, namespace, None)
+    assert follower.taken() == ["shop/web"]
+    other = spec(ports=(ServicePort("h", "TCP", 81, 81),))
+    refused = service(uid="2", problems=(Problem("spec.type", "no"),))
+    for event, heard in (
+        (Apply(vm("a", "10.0.0.1")), []),
+        (Apply(service(given=other)), ["shop/web"]),
+        (Apply(vm("a", "10.0.0.2")), []),
+        (Apply(service(given=spec({"app": "x"}, ports=other.ports))), []),
+        (Apply(service(given=other, deleting=True)), ["shop/web gone"]),
+        (Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB), []),
+        (Apply(refused), ["shop/web"]),
+        (Apply(vm("a", "10.0.0.3")), []),
+        (Apply(service(uid="2")), ["shop/web"]),
+        (Apply(service(deleting=True, uid="2")), ["shop/web gone"]),
+        (Apply(service(uid="3")), ["shop/web"]),
+        (Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB), ["shop/web gone"]),
+    ):
+        cache.apply(event)
+        assert follower.wakes == len(heard), event
+        assert follower.taken() == heard, event
+    follower.reader.close()
+    assert not cache.collection._logs
 
 
 def test_a_change_is_noted_once_for_all_who_follow_and_nowhere_if_nobody_does() -> None:

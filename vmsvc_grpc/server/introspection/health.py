@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2 as pb
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.server.call import (
     Call,
@@ -115,8 +114,7 @@ class _HealthWatch:
             return
         self._service = asked
         self._watches[self] = None
-        if not self._cache.synced:
-            self._cache.watch_scope(self, None)
+        self._cache.await_synced(self.wake)
 
     def half_close(self) -> None:
         pass
@@ -124,8 +122,6 @@ class _HealthWatch:
     def next_message(self) -> bytes | None:
         if self._service is None:
             return None
-        if self._cache.synced:
-            self._cache.unwatch_scope(self)
         status = self._health.status(self._service)
         if status == self._told:
             return None
@@ -134,13 +130,7 @@ class _HealthWatch:
 
     def close(self) -> None:
         self._watches.pop(self, None)
-        self._cache.unwatch_scope(self)
-
-    def created(self, service: Key) -> None:
-        pass
-
-    def cache_synced(self) -> None:
-        self.wake()
+        self._cache.forget(self.wake)
 
 
 def _parsed(kind: type[_Request], request: bytes) -> _Request:

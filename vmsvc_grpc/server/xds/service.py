@@ -24,10 +24,12 @@ from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMet
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.followed import FollowedNames
+from vmsvc_grpc.server.leaving import Leaving
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.lines import ClientLines
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.status import ClientStatus
@@ -89,22 +91,29 @@ class Xds:
         counts: ServerCounts,
         *,
         names: FollowedNames,
+        leaving: Leaving,
     ) -> None:
-        """Its streams need a running event loop, for their age; `names` bounds what they name."""
+        """Its streams need a running event loop, for their age; `names` bounds what they name.
+
+        What is left of those that are over goes to `leaving`.
+        """
         self._limits = limits
         self._streams: dict[XdsStream, None] = {}
         self._refusals: OrderedDict[tuple[TypeUrl, str, str], None] = OrderedDict()
         self._names = names
         self._lines = ClientLines(_log, limits.client_lines_per_minute_max, counts.refusals)
+        resources = Resources(counts)
         self._shared = XdsShared(
             cache,
-            Resources(counts),
+            resources,
+            Listings(cache, resources),
             scope,
             references,
             limits,
             counts,
             self._log_refusal,
             self._log_excess,
+            leaving.let_go,
         )
 
     def methods(self) -> Iterator[Method]:

@@ -6,7 +6,7 @@ takes as a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -156,7 +156,7 @@ def _node_test(field: str, matcher: _Message) -> Callable[[Node], bool]:
 
 def _bytes_at_least(node: Node, stream: XdsStream) -> int:
     """What a client takes at least, of which some is what it asks for and has been told."""
-    entries = sum(max(len(s.names), len(s.told)) for s in stream.subscriptions.values())
+    entries = sum(s.names_at_least for s in stream.subscriptions.values())
     return int(node.message.ByteSize()) + entries * _ENTRY_BYTES_MIN
 
 
@@ -165,24 +165,25 @@ def _client(node: Node, stream: XdsStream, bytes_max: int) -> Iterator[bytes]:
     yield pb.ClientConfig(node=node.message).SerializeToString()
     size = 0
     for subscription in stream.subscriptions.values():
-        for name in {**subscription.names, **subscription.told}:
-            entry = bytes_field(_GENERIC, _entry(subscription, name))
+        unanswered = subscription.unanswered()
+        for name in dict.fromkeys(subscription.held):
+            entry = bytes_field(_GENERIC, _entry(subscription, name, unanswered))
             yield entry
             size += len(entry)
             if size > bytes_max:
                 return
 
 
-def _entry(subscription: XdsSubscription, name: str) -> bytes:
+def _entry(subscription: XdsSubscription, name: str, unanswered: Container[str]) -> bytes:
     """A GenericXdsConfig: how it stands with one resource."""
-    digest = subscription.told.get(name)
+    digest = subscription.holds(name)
     refusal = ""
     if digest is None:
         standing = _NOT_SENT
-    elif subscription.unanswered(name):
+    elif name in unanswered:
         standing = _UNANSWERED
-    elif name in subscription.refused:
-        standing, refusal = _REFUSED, subscription.refused[name]
+    elif refusal := subscription.refusal_of(name):
+        standing = _REFUSED
     else:
         standing = _GONE if digest == ABSENT else _TAKEN
     entry = _standing(subscription.type_url, *standing) + bytes_field(_NAME, name.encode())

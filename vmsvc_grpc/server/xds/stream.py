@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
+from itertools import chain, islice
+from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER, Code, EndOfStream, Later, RpcError, Wake
 from vmsvc_grpc.server.counts import ServerCounts
@@ -22,6 +22,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.following import Following, XdsScope
+from vmsvc_grpc.server.xds.listing import DIGESTS, ListedDue, Listings, Wildcard
 from vmsvc_grpc.server.xds.names import WILDCARD, References
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
@@ -68,19 +69,33 @@ class XdsShared:
 
     cache: Cache
     resources: Resources
+    listings: Listings
     scope: XdsScope
     references: References
     limits: Limits
     counts: ServerCounts
     on_refusal: OnNack
     on_excess: OnExcess
+    let_go: Callable[[Iterator[None]], None]
+    """Goes through what a stream that is over lets go of, step by step."""
     looks_max: int = LOOKS_MAX
 
 
 _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 
+
+class _New(NamedTuple):
+    """What a client is to be told, and whether it is another than the one that it holds."""
+
+    resource: Resource
+    changed: bool
+
+
 # To take in a name that is asked for costs so much less than to look at one.
 _NAMES_A_LOOK = 4
+
+# Clusters that a stream has sent and remembers, for the client's first word of load assignments.
+_CLUSTERS_SENT_MAX = 1_024
 
 # Make before break: what others refer to comes first, and goes last.
 _ORDER = (TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE)
@@ -135,14 +150,14 @@ class XdsStream:
         self._names = names
         self._claimed: list[str] = []  # For which there is room in `names` until compared.
         self._wake = wake
-        self._following = Following(shared.cache, shared.scope, shared.limits, wake)
+        self._following = Following(shared.cache, shared.scope, wake)
         self._node: Node | None = None
         self._subscriptions: dict[TypeUrl, XdsSubscription] = {}
         self._telling_order: tuple[XdsSubscription, ...] = ()
         self._taking_order: tuple[XdsSubscription, ...] = ()
         # Before the client says which load assignments it holds: what it says of theirs is not
-        # taken for an answer.
-        self._clusters_sent: set[str] = set()
+        # taken for an answer. None: of so many that it is of none.
+        self._clusters_sent: set[str] | None = set()
         self._nonces = 0
         # How many names may yet be looked at in this call; and whether the transport gave this
         # stream the turn, so that it may do at once what takes some ms.
@@ -214,6 +229,7 @@ class XdsStream:
             if not self._shared.cache.synced:
                 return None
             self._looks_left = self._shared.looks_max
+            self._follow_listings(self._node)
             message = self._next_response(self._node)
             self._own_turn = message is LATER
             if self._claimed:
@@ -227,11 +243,12 @@ class XdsStream:
     def close(self) -> None:
         """Let go of everything."""
         self._names.close()
-        self._following.close()
-        self._subscriptions.clear()
-        self._telling_order = self._taking_order = ()
         self._taking = None
-        self._claimed.clear()
+        subscriptions, self._subscriptions = self._subscriptions, {}
+        self._telling_order = self._taking_order = ()
+        for subscription in subscriptions.values():
+            subscription.close()
+        self._shared.let_go(_let_go(self._following.close(), subscriptions, self._claimed))
 
     def expire(self) -> None:
         """End the stream soon, with OK: it is old enough."""
@@ -298,7 +315,7 @@ class XdsStream:
             yield from self._take_sotw(subscription, asked)
         subscription.begun = True
         if subscription.type_url is TypeUrl.ENDPOINT:
-            self._clusters_sent.clear()
+            self._clusters_sent = set()
 
     def _take_sotw(self, subscription: XdsSubscription, asked: SotwRequest) -> Iterator[None]:
         names = dict.fromkeys(asked.names)
@@ -325,11 +342,13 @@ class XdsStream:
 
     def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> Iterator[None]:
         if not subscription.begun:
+            self._set_wildcard(subscription, not asked.subscribe or WILDCARD in asked.subscribe)
             yield from self._take_held(subscription, asked.held)
-            self._set_wildcard(subscription, not asked.subscribe)
+            subscription.answer_due = subscription.wildcard and not subscription.claimed
         for name in asked.subscribe:
             if name == WILDCARD:
-                self._subscribe_to_all(subscription)
+                if subscription.begun:
+                    self._subscribe_to_all(subscription)
             else:
                 self._subscribe(subscription, name, forced=name not in subscription.claimed)
             yield
@@ -341,19 +360,22 @@ class XdsStream:
 
     def _take_held(self, subscription: XdsSubscription, held: Sequence[bytes]) -> Iterator[None]:
         """What the client says that it holds: compared once, and what is gone is told."""
-        assignments = subscription.type_url is TypeUrl.ENDPOINT
+        assignments, sent = subscription.type_url is TypeUrl.ENDPOINT, self._clusters_sent
         for one in held:
             if (known := xds_requests.held_version(one)) is None:
                 yield
                 continue
             name, version = known
+            # A cluster that was sent waits for its endpoints, be they the same.
+            if assignments and (sent is None or name in sent):
+                version = ""
             if name in subscription.claimed:
                 subscription.claim(name, version)  # The last of several counts.
             elif self._has_room(subscription.claimed, name):
                 self._claimed.append(name)
                 subscription.claim(name, version)
-                # A cluster that was sent waits for its endpoints, be they the same.
-                subscription.note(name, forced=assignments and name in self._clusters_sent)
+                if not subscription.wildcard:
+                    subscription.note(name)
             else:
                 self._deny(subscription, name)
             yield
@@ -387,24 +409,25 @@ class XdsStream:
         if wildcard == subscription.wildcard:
             return
         subscription.wildcard = wildcard
+        if subscription.all_told is not None:
+            # All is another all from now on.
+            subscription.all_told = self._shared.resources.all_of(subscription.type_url)
         if wildcard:
             # An Envoy waits for its first answer, also where there is nothing.
             whole = subscription.type_url in _WHOLE or self._form is Form.DELTA
             subscription.answer_due |= whole and not subscription.claimed
         else:
-            for name in [name for name in subscription.told if name not in subscription.names]:
-                self._forget(subscription, name)
-        everything = any(s.wildcard for s in self._subscriptions.values())
-        if wildcard or not everything:
-            self._following.cover(everything)
+            subscription.close()
+            for name in subscription.noted():
+                if name not in subscription.names:
+                    subscription.forget(name)
 
     def _subscribe_to_all(self, subscription: XdsSubscription) -> None:
         """Delta: all is told again, as with any name that is subscribed to once more."""
         if subscription.wildcard:
             subscription.answer_due = True
-            for name in subscription.told:
-                if name not in subscription.names:
-                    subscription.note(name, forced=True)
+            if subscription.listed is not None:
+                subscription.listed.again()
         self._set_wildcard(subscription, True)
 
     def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
@@ -420,45 +443,58 @@ class XdsStream:
     def _unsubscribe(
         self, subscription: XdsSubscription, name: str, *, forced: bool = False
     ) -> None:
-        known = name in subscription.names or name in subscription.told
+        listed = subscription.listed
+        known = (
+            name in subscription.names
+            or name in subscription.told
+            or (listed is not None and listed.listing.resource(name) is not None)
+        )
         if name in subscription.names:
             self._names.give_back(name)
         subscription.drop(name)
+        if (asked := self._shared.references.of(name)) is not None:
+            self._following.loosen(asked.service)
         if subscription.wildcard and known:
             # It may be one of those that the wildcard has; the client cannot know.
             subscription.note(name, forced=forced)
         elif subscription.wildcard:
             self._deny(subscription, name)
         else:
-            self._forget(subscription, name)
-
-    def _forget(self, subscription: XdsSubscription, name: str) -> None:
-        subscription.forget(name)
-        if (asked := self._shared.references.of(name)) is not None:
-            self._following.loosen((asked.service,))
+            subscription.forget(name)
 
     def _needs(self, service: Key) -> bool:
         return any(subscription.concerns(service) for subscription in self._subscriptions.values())
 
     # -- What to tell --
 
+    def _follow_listings(self, node: Node) -> None:
+        """Follow what wildcards list of each type that is asked for so, now that there is all."""
+        for subscription in self._telling_order:
+            if subscription.wildcard and subscription.listed is None and _has(node, subscription):
+                subscription.listed = self._shared.listings.follow(
+                    subscription.type_url,
+                    self._shared.scope.bound(node),
+                    node.filter_class,
+                    self._wake,
+                )
+
     def _next_response(self, node: Node) -> bytes | Later | None:
         while True:
-            if self._following.noted and self._may_mark() and not self._mark_noted(node):
+            if self._may_mark() and not self._mark():
                 return LATER
             for told in self._telling_order:
-                due = (told.pending or told.answer_due) and not self._waits(told)
+                due = (told.pending or told.answer_due or _reads(told)) and not self._waits(told)
                 if due and (message := self._upserts(node, told)) is not None:
                     return message
             for taken in self._taking_order:
                 gone = (taken.leaving or taken.denied) and not self._waits(taken)
                 if gone and (message := self._removals(node, taken)) is not None:
                     return message
-            if not (self._following.noted or self._under_way()):
+            if not (self._following.noted or self._under_way() or self._behind()):
                 return None
 
     def _may_mark(self) -> bool:
-        """Whether it is time for what is noted.
+        """Whether it is time for what is new since.
 
         What has begun is ended first, so that removals come, however much changes. But a first
         answer is all there is: what it lacked, its client would delete.
@@ -471,7 +507,15 @@ class XdsStream:
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and it is asked twice for each message.
         for subscription in self._telling_order:
-            if subscription.under_way and not self._waits(subscription):
+            under_way = subscription.under_way or _reads(subscription)
+            if under_way and not self._waits(subscription):
+                return True
+        return False
+
+    def _behind(self) -> bool:
+        for subscription in self._telling_order:
+            listed = subscription.listed
+            if listed is not None and listed.behind and not self._waits(subscription):
                 return True
         return False
 
@@ -486,39 +530,32 @@ class XdsStream:
             return False
         return subscription.unheard and not self._half_closed
 
-    def _mark_noted(self, node: Node) -> bool:
-        """Mark what is noted; False if others are to have their turn before all is."""
+    def _mark(self) -> bool:
+        """Mark what may be new by now; False if others are to have their turn before all is."""
+        for subscription in self._telling_order:
+            if subscription.listed is not None and subscription.listed.behind:
+                subscription.listed.reading = True
         for topic in self._following.take_noted():
-            self._mark(node, topic)
+            for subscription in self._telling_order:
+                for name in subscription.names_of(topic.service):
+                    subscription.note(name)
             self._looks_left -= 1
             if self._looks_left <= 0:
                 return False
         return True
 
-    def _mark(self, node: Node, topic: Topic) -> None:
-        """Mark each name of a service, those that a wildcard covers now among them."""
-        for subscription in self._telling_order:
-            for name in subscription.names_of(topic.service):
-                subscription.note(name)
-            if subscription.wildcard and _has(node, subscription.type_url):
-                for name in self._shared.resources.names(topic.current):
-                    subscription.note(name)
-
     def _resource(self, node: Node, subscription: XdsSubscription, name: str) -> Resource | None:
         """The resource of a name as this client may see it now; None if there is none."""
+        if name not in subscription.names:
+            return subscription.listed.listing.resource(name) if subscription.listed else None
         resources, type_url = self._shared.resources, subscription.type_url
         asked = self._shared.references.of(name)
         topic = self._following.topic(asked.service) if asked is not None else None
-        if asked is None or topic is None or not _has(node, type_url):
-            return None
-        publication = topic.current
-        if name not in subscription.names and not (
-            subscription.wildcard and name in resources.names(publication)
-        ):
+        if asked is None or topic is None or not _has(node, subscription):
             return None
         if type_url is TypeUrl.ENDPOINT:
-            return resources.endpoints(publication, name, asked.port)
-        if resources.port(publication, asked.port) is None:
+            return resources.endpoints(topic.current, name, asked.port)
+        if resources.port(topic.current, asked.port) is None:
             return None
         return resources.static(type_url, name)
 
@@ -529,9 +566,41 @@ class XdsStream:
         """
         all_told, parts = subscription.all_told, subscription.draft
         size = 0 if all_told else sum(map(len, parts.values()))
+        while (new := self._next_new(node, subscription)) is not None:
+            if new is LATER:
+                return LATER
+            resource = new.resource
+            name, part = resource.name, resource.sotw
+            if self._form is Form.DELTA:
+                part = resource.delta
+            full = size + len(part) > self._shared.limits.response_bytes_max
+            if full and parts and not all_told:
+                subscription.pending[name] = True
+                subscription.pending.move_to_end(name, last=False)
+                break
+            if subscription.type_url is TypeUrl.CLUSTER and new.changed:
+                self._cluster_told(name)
+            if name in subscription.names:
+                subscription.tell(name, resource.digest)
+            else:
+                subscription.pass_on(name)
+            parts[name] = part
+            size += len(part)
+        if not (parts or (subscription.answer_due and new is None)):
+            return None
+        if all_told:
+            return self._whole(subscription, all_told)
+        subscription.draft = {}
+        return self._response(subscription, parts, tuple(parts.values()))
+
+    def _next_new(self, node: Node, subscription: XdsSubscription) -> _New | Later | None:
+        """The next resource that the client is to be told; None if there is nothing more now."""
         while subscription.pending:
             if self._looks_left <= 0:
                 return LATER
+            if (listed := subscription.listed) is not None and listed.listing.behind:
+                self._looks_left -= listed.listing.catch_up(self._looks_left)
+                continue
             self._looks_left -= 1
             name, forced = subscription.pending.popitem(last=False)
             resource = self._resource(node, subscription, name)
@@ -540,27 +609,81 @@ class XdsStream:
             if resource is None:
                 self._gone(subscription, name, forced)
                 continue
-            part = resource.sotw if self._form is Form.SOTW else resource.delta
-            full = size + len(part) > self._shared.limits.response_bytes_max
-            if full and parts and not all_told:
-                subscription.pending[name] = forced
-                subscription.pending.move_to_end(name, last=False)
-                break
+            if listed is not None and name not in subscription.names:
+                listed.told_ahead(name)
             forced = subscription.leaving.pop(name, False) or forced
-            if not subscription.owes(resource, forced=forced):
-                self._shared.counts.xds_resources_skipped[subscription.type_url.label] += 1
+            if subscription.owes(resource, forced=forced):
+                return _New(resource, subscription.told.get(name) != resource.digest)
+            self._skip(subscription, name)
+        if (listed := subscription.listed) is None or not listed.reading:
+            return self._compare_claims(node, subscription)
+        return self._next_listed(node, subscription, listed)
+
+    def _next_listed(
+        self, node: Node, subscription: XdsSubscription, listed: Wildcard
+    ) -> _New | Later | None:
+        """The same of what the wildcard has."""
+        whole = subscription.all_told is not None
+        if whole and not listed.answered and TypeUrl.ENDPOINT not in self._subscriptions:
+            # All of it will be one body, and nothing else depends on what was new in it.
+            return self._skip_listed(subscription, listed)
+        while self._looks_left > 0:
+            if listed.listing.behind:
+                self._looks_left -= listed.listing.catch_up(self._looks_left)
                 continue
-            if subscription.type_url is TypeUrl.CLUSTER:
-                self._cluster_told(subscription, resource)
-            subscription.tell(name, resource.digest)
-            parts[name] = part
-            size += len(part)
-        if not (parts or (subscription.answer_due and not subscription.pending)):
+            self._looks_left -= 1
+            due = listed.take()
+            if due is not None:
+                if (new := self._of_listed(subscription, due)) is not None:
+                    return new
+            elif not listed.running and not (whole and listed.behind):
+                listed.reading = False
+                return self._compare_claims(node, subscription)
+        return LATER
+
+    def _skip_listed(self, subscription: XdsSubscription, listed: Wildcard) -> Later | None:
+        while listed.listing.behind:
+            if self._looks_left <= 0:
+                return LATER
+            self._looks_left -= listed.listing.catch_up(self._looks_left)
+        listed.skip()
+        listed.reading = False
+        subscription.answer_due = True
+        return None
+
+    def _of_listed(self, subscription: XdsSubscription, due: ListedDue) -> _New | None:
+        """What the client is to be told of one that the wildcard has, or had; None if nothing."""
+        name, resource = due.name, due.cell.resource
+        if subscription.all_told is not None:
+            subscription.all_told.note(name)
+        if name in subscription.names:
+            return None  # It is told by its name.
+        claimed = subscription.claimed.pop(name, None) if subscription.claimed else None
+        if resource is None:
+            subscription.pending.pop(name, None)
+            if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ROUTE:
+                subscription.leaving.setdefault(name, False)
             return None
-        if all_told:
-            return self._whole(subscription, all_told)
-        subscription.draft = {}
-        return self._response(subscription, parts, tuple(parts.values()))
+        subscription.leaving.pop(name, None)
+        if claimed is not None and claimed == resource.version:
+            self._skip(subscription, name)
+            return None
+        return _New(resource, not due.known or due.cell.version > due.since)
+
+    def _skip(self, subscription: XdsSubscription, name: str) -> None:
+        """The client holds it."""
+        if name not in subscription.names:
+            subscription.pass_on(name)
+        self._shared.counts.xds_resources_skipped[subscription.type_url.label] += 1
+
+    def _compare_claims(self, node: Node, subscription: XdsSubscription) -> _New | Later | None:
+        """The same of what the client said that it holds, and no wildcard has."""
+        listed = subscription.listed
+        if subscription.claimed and subscription.wildcard and (listed is None or listed.answered):
+            for name in subscription.claimed:
+                subscription.note(name)
+            return self._next_new(node, subscription)
+        return None
 
     def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
         """Whether a client waits for a load assignment of a service that does not exist (yet).
@@ -581,26 +704,30 @@ class XdsStream:
             return message
         for name in subscription.take_denied():
             subscription.leaving[name] = True
-        size = 0
-        removed: list[str] = []
-        while subscription.leaving and size < self._shared.limits.response_bytes_max:
-            name, forced = subscription.leaving.popitem(last=False)
-            if self._resource(node, subscription, name) is not None:
-                subscription.note(name, forced=forced)  # It has come back.
-                continue
-            if name not in subscription.names:
-                self._forget(subscription, name)
-            elif self._form is Form.DELTA:
-                subscription.tell(name, ABSENT)
-            elif subscription.all_told is not None:
-                self._forget(subscription, name)
-            removed.append(name)
-            size += len(name.encode()) + NAME_BYTES
+        removed = self._take_away(node, subscription)
         if not removed or (endpoints and self._form is Form.SOTW):
             return None
         if subscription.all_told is not None:
             return self._whole(subscription, subscription.all_told)
         return self._response(subscription, removed, (), removed)
+
+    def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
+        """The names that are gone, as many as one response may hold, each noted as told."""
+        whole, size = subscription.all_told is not None, 0
+        removed: list[str] = []
+        while subscription.leaving and size < self._shared.limits.response_bytes_max:
+            name, forced = subscription.leaving.popitem(last=False)
+            if self._resource(node, subscription, name) is not None:
+                # It has come back.
+                subscription.note(name, forced=forced or name not in subscription.names)
+                continue
+            if whole or name not in subscription.names:
+                subscription.forget(name)
+            elif self._form is Form.DELTA:
+                subscription.tell(name, ABSENT)
+            removed.append(name)
+            size += len(name.encode()) + NAME_BYTES
+        return removed
 
     def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
         """A response that empties load assignments that are gone, where the client holds more.
@@ -612,10 +739,12 @@ class XdsStream:
         names: list[str] = []
         parts: list[bytes] = []
         size = 0
-        asked = subscription.names if self._form is Form.DELTA else subscription.told
         for name in subscription.leaving:
-            told = subscription.told.get(name)
-            if not told or name not in asked or size >= self._shared.limits.response_bytes_max:
+            # In the state of the world, what the wildcard alone had has no entry in `told`.
+            otherwise = None if self._form is Form.DELTA else UNKNOWN
+            told = subscription.told.get(name, otherwise)
+            asked = self._form is Form.SOTW or name in subscription.names
+            if not (told and asked) or size >= self._shared.limits.response_bytes_max:
                 continue
             empty = self._empty(name)
             if told != empty.digest and self._resource(node, subscription, name) is None:
@@ -633,28 +762,39 @@ class XdsStream:
             if self._shared.references.of(name) is not None:  # What has none is not from here.
                 subscription.tell(name, UNKNOWN)
         told = subscription.told.get(name)
+        # By the wildcard alone there is no entry, but it was told.
+        held = bool(told) or (forced and name not in subscription.names)
         if self._form is Form.DELTA:
-            due = bool(told) or forced or (told is None and name in subscription.names)
+            due = held or forced or (told is None and name in subscription.names)
         elif subscription.type_url is TypeUrl.ENDPOINT:
-            due = bool(told) and told != self._empty(name).digest
+            due = held and told != self._empty(name).digest
         else:
             # No response could say so of a route. Its listener goes, and with it this.
-            due = bool(told) and subscription.type_url is not TypeUrl.ROUTE
+            due = held and subscription.type_url is not TypeUrl.ROUTE
         if due:
             subscription.leaving[name] = forced
         elif name not in subscription.names or subscription.type_url is TypeUrl.ROUTE:
-            self._forget(subscription, name)
+            subscription.forget(name)
 
-    def _cluster_told(self, clusters: XdsSubscription, cluster: Resource) -> None:
+    def _cluster_told(self, name: str) -> None:
         """A changed cluster waits until its endpoints come again, even if they are the same."""
-        name, assignments = cluster.name, self._subscriptions.get(TypeUrl.ENDPOINT)
-        if clusters.told.get(name) == cluster.digest:
-            return
+        assignments = self._subscriptions.get(TypeUrl.ENDPOINT)
         if assignments is None:
-            if self._form is Form.DELTA and self._implied is None:
+            if (
+                self._form is Form.DELTA
+                and self._implied is None
+                and self._clusters_sent is not None
+            ):
                 self._clusters_sent.add(name)
-        elif name in assignments.names or name in assignments.told or name in assignments.claimed:
+                if len(self._clusters_sent) > _CLUSTERS_SENT_MAX:
+                    self._clusters_sent = None
+        elif name in assignments.names:
             assignments.note(name, forced=True)
+        elif assignments.listed is not None:
+            if name in assignments.claimed:
+                assignments.claim(name, "")  # Told whatever it was; or that it is gone, if it is.
+            if assignments.listed.begun:
+                assignments.note(name, forced=True)
 
     def _empty(self, name: str) -> Resource:
         """The load assignment that says that there are no endpoints (any more)."""
@@ -662,15 +802,39 @@ class XdsStream:
 
     def _whole(self, subscription: XdsSubscription, all_told: BodyReader) -> bytes | Later:
         """A response with everything that the client is to hold of a type."""
-        told, whole = subscription.told, None
-        if self._own_turn or len(told) <= self._shared.looks_max:
-            whole = all_told.read(subscription.digest, told, subscription.nonce)
+        listed, others = subscription.listed, self._unlisted(subscription)
+        digest: int = subscription.digest
+        names: Mapping[str, object] = subscription.told
+        if listed is not None:
+            digest = (listed.listing.digest + sum(o.digest for o in others)) % DIGESTS
+            names = listed.listing.all
+            if others:
+                names = {**names, **dict.fromkeys(other.name for other in others)}
+        whole = None
+        # A body is shared by its digest: each change until now has to be noted.
+        noted = listed is None or not listed.behind
+        if noted and (self._own_turn or len(names) <= self._shared.looks_max):
+            whole = all_told.read(digest, names, subscription.nonce)
         if whole is None:
             subscription.answer_due = True
             return LATER
         subscription.draft = {}
-        self._sends(subscription, whole.nonce, None)
+        self._sends(subscription, whole.nonce, None, len(names))
         return whole.message
+
+    def _unlisted(self, subscription: XdsSubscription) -> Sequence[Resource]:
+        """What a client holds beside all that the wildcard has now.
+
+        What is to be taken away goes last, and so is there until then.
+        """
+        if subscription.listed is None or not (subscription.told or subscription.leaving):
+            return ()
+        listing, static = subscription.listed.listing, self._shared.resources.static
+        return [
+            static(subscription.type_url, name)
+            for name in dict.fromkeys(chain(subscription.told, subscription.leaving))
+            if listing.resource(name) is None
+        ]
 
     def _response(
         self,
@@ -681,17 +845,34 @@ class XdsStream:
     ) -> bytes:
         """A response about these names."""
         self._nonces += 1
-        self._sends(subscription, self._nonces, names)
+        self._sends(subscription, self._nonces, names, len(names))
         return response(subscription.type_url, subscription.digest, self._nonces, parts, removed)
 
     def _sends(
-        self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None
+        self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None, count: int
     ) -> None:
-        """Note a response about these names, or about all that the client is told (None)."""
+        """Note a response about these names, or about all that there are (None)."""
         subscription.answer_due = False
         subscription.sent(nonce, names)
-        sent = self._shared.counts.xds_resources_sent
-        sent[subscription.type_url.label] += len(subscription.told if names is None else names)
+        self._shared.counts.xds_resources_sent[subscription.type_url.label] += count
+
+
+def _let_go(
+    following: Iterator[None],
+    subscriptions: dict[TypeUrl, XdsSubscription],
+    claimed: list[str],
+) -> Iterator[None]:
+    """What is left of a stream, step by step: its names are many objects, too."""
+    yield from following
+    claimed.clear()
+    while subscriptions:
+        subscriptions.popitem()
+        yield
+
+
+def _reads(subscription: XdsSubscription) -> bool:
+    """Whether something of the wildcard's is under way."""
+    return subscription.listed is not None and subscription.listed.reading
 
 
 def _changes_nothing(asked: SotwRequest | DeltaRequest) -> bool:
@@ -699,9 +880,9 @@ def _changes_nothing(asked: SotwRequest | DeltaRequest) -> bool:
     return isinstance(asked, DeltaRequest) and not (asked.subscribe or asked.unsubscribe)
 
 
-def _has(node: Node, type_url: TypeUrl) -> bool:
+def _has(node: Node, subscription: XdsSubscription) -> bool:
     """Whether there are resources of a type for a client.
 
     Envoy needs listeners that have an address, and we know none.
     """
-    return not (node.envoy and type_url is TypeUrl.LISTENER)
+    return not (node.envoy and subscription.type_url is TypeUrl.LISTENER)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.xds.bodies import BodyReader
+from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
@@ -19,16 +22,26 @@ UNKNOWN = 1
 NAME_BYTES = 8
 """What a name in `removed_resources` takes beside its text: a tag and a length."""
 
-_SUM_BITS = 128
 _NONCE_DIGITS_MAX = 20
+
+# Of how many responses that a client has not answered it is known which names each had.
+_UNANSWERED_MAX = 64
+
+
+class _Sent(NamedTuple):
+    """A response that the client has not answered yet, and its names; None: all that there are."""
+
+    nonce: int
+    names: tuple[str, ...] | None
 
 
 class XdsSubscription:
     """Names and versions, and the marks of what there may be to tell. Knows no messages.
 
-    `names` are those asked for one by one, `wildcard` asks for all beside them. `told`
-    has the digest of each that the client holds by what this stream sent; `claimed`,
-    until it is compared, the version that it says it holds from before.
+    `names` are those asked for one by one, `wildcard` asks for all beside them, and `listed` is
+    what hands those out, once there is an answer. `told` has the digest of each that the client
+    holds by its name; of what it holds by the wildcard alone there is no entry. `claimed`, until
+    it is compared, has the version of each that it says it holds from before.
 
     `pending` are to be looked at, in order, and `leaving` are to be taken away; True of
     one that is told even if nothing is new. `answer_due`: the client waits for a response,
@@ -38,7 +51,7 @@ class XdsSubscription:
     """
 
     __slots__ = (
-        "_all_unanswered",
+        "_all_refused",
         "_denied_bytes",
         "_of_service",
         "_references",
@@ -52,6 +65,7 @@ class XdsSubscription:
         "denied",
         "draft",
         "leaving",
+        "listed",
         "named",
         "names",
         "nonce",
@@ -70,6 +84,7 @@ class XdsSubscription:
         self.named = False
         self.names: dict[str, None] = {}
         self.wildcard = False
+        self.listed: Wildcard | None = None
         self.told: dict[str, int] = {}
         self.claimed: dict[str, str] = {}
         # Taking the first of a plain dict again and again is quadratic.
@@ -81,8 +96,8 @@ class XdsSubscription:
         self.nonce = 0
         self.answered = 0
         self.refused: dict[str, str] = {}
-        self._unanswered: dict[str, int] = {}
-        self._all_unanswered = 0
+        self._all_refused = ""  # The client's words, where it has refused all that there were.
+        self._unanswered: deque[_Sent] = deque()
         self.draft: dict[str, bytes] = {}
         self.all_told: BodyReader | None = None
         self._of_service: dict[Key, dict[str, None]] = {}
@@ -95,65 +110,99 @@ class XdsSubscription:
         return self._of_service.get(service, ())
 
     def concerns(self, service: Key) -> bool:
-        """Whether the client has asked by name for something of a service, or holds it."""
+        """Whether the client asks for something of a service by name."""
         return service in self._of_service
 
     def ask(self, name: str) -> None:
         """The client asks for a name."""
         self.names[name] = None
-        self._index(name)
+        if (asked := self._references.of(name)) is not None:
+            self._of_service.setdefault(asked.service, {})[name] = None
 
     def drop(self, name: str) -> None:
         """The client does not ask for a name any more, by name; what it holds is as it was."""
         self.names.pop(name, None)
-        self._unindex(name)
+        asked = self._references.of(name)
+        if asked is not None and (names := self._of_service.get(asked.service)) is not None:
+            names.pop(name, None)
+            if not names:
+                del self._of_service[asked.service]
+
+    def close(self) -> None:
+        """Nothing is asked for by a wildcard any more; nor is what it has handed out held."""
+        if self.listed is not None:
+            self.listed.close()
+            self.listed = None
 
     # -- What the client holds --
 
     @property
     def digest(self) -> int:
-        """A digest of all that is told: the same on each stream and replica that tells it.
+        """A digest of what the client holds once it has been told all that it asks for.
 
-        It is the sum of the resources' own, so that a change costs no more than itself.
+        The same on each stream and replica that is asked for the same. It is a sum of the
+        resources' own, so that a change costs no more than itself.
         """
-        return self._sum
+        return (self._sum + (self.listed.listing.digest if self.listed else 0)) % DIGESTS
 
     def digest_of(self, names: Iterable[str]) -> int:
-        """The same of some names alone."""
-        return sum(self.told.get(name, ABSENT) for name in names) % (1 << _SUM_BITS)
+        """The same of some names alone, each as it is now."""
+        return sum(self.holds(name) or ABSENT for name in names) % DIGESTS
+
+    def holds(self, name: str) -> int | None:
+        """The digest of what the client was told of a name, be it ABSENT; None if not known.
+
+        It is not while there may be something newer to tell of what a wildcard alone has.
+        """
+        if (told := self.told.get(name)) is not None:
+            return told
+        if self.listed is None or not self.listed.has_told(name):
+            return None
+        resource = self.listed.listing.resource(name)
+        return resource.digest if resource is not None else None
+
+    @property
+    def held(self) -> Iterator[str]:
+        """Names that were asked for or told, and those that the wildcard has; some twice."""
+        listed = self.listed.listing.names() if self.listed is not None else ()
+        return chain(self.names, self.told, listed)
+
+    @property
+    def names_at_least(self) -> int:
+        """How many different ones those are, at least. O(1)."""
+        listed = len(self.listed.listing) if self.listed is not None else 0
+        return max(len(self.names), len(self.told), listed)
 
     def claim(self, name: str, version: str) -> None:
         """The client says that it holds a resource; "" if it does not say in which version."""
         self.claimed[name] = version
-        self._index(name)
 
     def tell(self, name: str, digest: int) -> None:
         """The client is told a resource, or knows it; ABSENT, that it is gone."""
-        before = self.told.get(name)
+        before = self.told.get(name, ABSENT)
         self.told[name] = digest
-        self._sum = (self._sum + digest - (before or ABSENT)) % (1 << _SUM_BITS)
+        self._sum = (self._sum + digest - before) % DIGESTS
         if self.all_told is not None:
             self.all_told.note(name)
-        if before is None:
-            self._index(name)
+
+    def pass_on(self, name: str) -> None:
+        """What the client holds of a name is the wildcard's now, or nobody's."""
+        self._sum = (self._sum - self.told.pop(name, ABSENT)) % DIGESTS
+        if self.all_told is not None:
+            self.all_told.note(name)
 
     def forget(self, name: str) -> None:
         """The client holds nothing of a name, and wants to hear nothing of it now."""
-        self._sum = (self._sum - self.told.pop(name, ABSENT)) % (1 << _SUM_BITS)
-        if self.all_told is not None:
-            self.all_told.note(name)
-        for noted in (
-            self.claimed,
-            self.pending,
-            self.leaving,
-            self.draft,
-            self.refused,
-            self._unanswered,
-        ):
+        self.pass_on(name)
+        for noted in (self.claimed, self.pending, self.leaving, self.draft, self.refused):
             noted.pop(name, None)
-        self._unindex(name)
 
     # -- What there may be to tell --
+
+    def noted(self) -> Sequence[str]:
+        """Names of which something is noted: what is held, claimed, or to be told; some twice."""
+        noted = (self.told, self.claimed, self.pending, self.leaving, self.draft)
+        return [name for names in noted for name in names]
 
     @property
     def under_way(self) -> bool:
@@ -198,14 +247,20 @@ class XdsSubscription:
     def sent(self, nonce: int, names: Iterable[str] | None) -> None:
         """A response with these has gone out; the client has not said what it makes of them.
 
-        None: with all that is told, which needs no entry for each.
+        None: with all that there are, which needs no entry for each.
         """
         self.nonce = nonce
+        unanswered = self._unanswered
         if names is None:
-            self._unanswered.clear()
-            self._all_unanswered = nonce
-        else:
-            self._unanswered.update(dict.fromkeys(names, nonce))
+            unanswered.clear()
+        elif len(unanswered) >= _UNANSWERED_MAX:
+            # It does not acknowledge. Of these it is not known any more which had which.
+            self._unanswered = unanswered = deque([_Sent(nonce - 1, self._together(unanswered))])
+        unanswered.append(_Sent(nonce, None if names is None else tuple(names)))
+
+    def _together(self, responses: Iterable[_Sent]) -> tuple[str, ...]:
+        named = (self.held if sent.names is None else sent.names for sent in responses)
+        return tuple(dict.fromkeys(chain.from_iterable(named)))
 
     @property
     def unheard(self) -> bool:
@@ -215,9 +270,16 @@ class XdsSubscription:
         """
         return 0 < self.answered < self.nonce
 
-    def unanswered(self, name: str) -> bool:
-        """Whether the client has yet to say what it makes of what it was told of a name."""
-        return name in self._unanswered or (self._all_unanswered > 0 and name in self.told)
+    def unanswered(self) -> frozenset[str]:
+        """The names of which the client has yet to say what it makes of what it was told.
+
+        O(these).
+        """
+        return frozenset(self._together(self._unanswered))
+
+    def refusal_of(self, name: str) -> str:
+        """The client's words where it has refused what it was last told of a name; else ""."""
+        return self.refused.get(name, self._all_refused)
 
     def heard(self, text: str, refusal: str | None) -> Sequence[str] | None:
         """Take note of an ACK or NACK by its nonce; the names that a NACK is about.
@@ -231,34 +293,27 @@ class XdsSubscription:
         if not self.answered < nonce <= self.nonce:
             return None
         self.answered = nonce
-        told = self._unanswered
-        self._unanswered = {name: number for name, number in told.items() if number > nonce}
-        if self._all_unanswered and self._all_unanswered <= nonce:
-            is_about_all, self._all_unanswered = self._all_unanswered == nonce, 0
+        heard = []
+        while self._unanswered and self._unanswered[0].nonce <= nonce:
+            heard.append(self._unanswered.popleft())
+        if refusal is None and not (self.refused or self._all_refused):
+            return ()  # As nearly all.
+        return self._judged(nonce, heard, refusal)
+
+    def _judged(self, nonce: int, heard: Sequence[_Sent], refusal: str | None) -> Sequence[str]:
+        """Note what is refused, and what is not any more; the names that are refused now."""
+        later = self.unanswered()
+        if any(sent.names is None for sent in heard):
             self.refused.clear()
-            if is_about_all and refusal is not None:
-                self.refused = dict.fromkeys(self.told, refusal)
-                return tuple(self.told)
-        if self.refused:
-            for name in told.keys() - self._unanswered.keys():
+            self._all_refused = ""
+        for name in self._together(heard):
+            if name not in later:
                 self.refused.pop(name, None)
-        if refusal is None:
+        if refusal is None or not heard or heard[-1].nonce != nonce:
             return ()
-        about = [name for name, number in told.items() if number == nonce]
-        self.refused.update(dict.fromkeys(about, refusal))
+        about = [name for name in self._together(heard[-1:]) if name not in later]
+        if heard[-1].names is None:
+            self._all_refused = refusal
+        else:
+            self.refused.update(dict.fromkeys(about, refusal))
         return about
-
-    # -- Names by service --
-
-    def _index(self, name: str) -> None:
-        if (asked := self._references.of(name)) is not None:
-            self._of_service.setdefault(asked.service, {})[name] = None
-
-    def _unindex(self, name: str) -> None:
-        asked = self._references.of(name)
-        if asked is None or name in self.names or name in self.told or name in self.claimed:
-            return
-        names = self._of_service.get(asked.service, {})
-        names.pop(name, None)
-        if not names:
-            self._of_service.pop(asked.service, None)

@@ -35,7 +35,7 @@ class CountingCache(Cache):
     followed = 0
 
     def follow(
-        self, namespace: str | None, filter_class: FilterClass, wake: Callable[[], None]
+        self, namespace: str | None, filter_class: FilterClass | None, wake: Callable[[], None]
     ) -> ServiceReader:
         self.followed += 1
         return super().follow(namespace, filter_class, wake)

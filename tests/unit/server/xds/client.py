@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.assignments import load_assignment, localities
 from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Nack, XdsShared, XdsStream
@@ -82,6 +83,7 @@ class XdsClient:
         scope: XdsScope = XdsScope.ALL,
         limits: Limits | None = None,
         resources: Resources | None = None,
+        listings: Listings | None = None,
         looks_max: int = LOOKS_MAX,
         names: FollowedNames | None = None,
     ) -> None:
@@ -98,18 +100,21 @@ class XdsClient:
         self.slices = 0
         resources = resources or Resources(self.counts)
         limits = limits or Limits()
+        self.left: list[Iterator[None]] = []
         self._implied = implied
         self.excess: list[tuple[str, str, str]] = []
         self.names = names or FollowedNames(limits, self.counts.refusals)
         self._shared = XdsShared(
             cache,
             resources,
+            listings or Listings(cache, resources),
             scope,
             CLUSTER_LOCAL,
             limits,
             self.counts,
             self.refusals.append,
             lambda *excess: self.excess.append(excess),
+            self.left.append,
             looks_max,
         )
         self.connect()
@@ -128,9 +133,19 @@ class XdsClient:
     def _wake(self) -> None:
         self.wakes += 1
 
+    def close(self) -> None:
+        """Close the stream, and let it let go of everything."""
+        self.stream.close()
+        for steps in self.left:
+            list(steps)
+        self.left.clear()
+
     def upgrade(self, resources: Resources) -> None:
         """Its next stream is to another release of the server."""
-        self._shared = replace(self._shared, resources=resources)
+        self.close()
+        listings = Listings(self.cache, resources)
+        self._shared = replace(self._shared, resources=resources, listings=listings)
+        self.connect()
 
     @property
     def warming(self) -> set[str]:
@@ -207,7 +222,7 @@ class XdsClient:
 
     def reconnect(self) -> None:
         """Close the stream and ask on another for all that is wanted, as held from before."""
-        self.stream.close()
+        self.close()
         self.connect()
         for type_url, asked in self.types.items():
             wanted = [*sorted(asked.names), *(["*"] if asked.wildcard else [])]

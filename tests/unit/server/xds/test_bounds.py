@@ -9,7 +9,7 @@ import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from tests.unit.objects import WEB, service
+from tests.unit.objects import service
 from tests.unit.server.endpoint_service.watching import emptied
 from tests.unit.server.xds.client import (
     CDS,
@@ -87,7 +87,7 @@ def test_nothing_is_left_of_a_stream(form: Form) -> None:
     ask(client, CDS)
     ask(client, EDS, NAME, "gone.shop:80")
     client.read_all()
-    client.stream.close()
+    client.close()
     emptied(served)
     assert served.idle()
 
@@ -103,7 +103,10 @@ def test_services_that_come_and_go_leave_nothing_in_a_wildcard_stream(form: Form
         remove(served, key)
         client.read_all()
     assert served.topic_count == 2
-    assert client.stream._following._topics.keys() == {WEB}
+    assert not client.stream._following._topics
+    subscription = client.stream.subscriptions[CDS]
+    assert not subscription.told
+    assert not subscription.under_way
     assert sorted(client.held(CDS)) == [NAME]
 
 
@@ -318,13 +321,15 @@ def test_names_that_come_and_go_leave_nothing_even_if_there_is_always_something_
     assert served.topic_count <= topics + 2
 
 
-def test_a_client_that_does_not_read_has_few_services_noted() -> None:
+@BOTH
+def test_a_wildcard_that_is_not_read_holds_nothing_for_it(form: Form) -> None:
     served = cache()
-    client = XdsClient(served, Form.DELTA, who=ENVOY, limits=Limits(services_per_stream_max=5))
-    client.change(CDS).read_all()
+    client = ask(XdsClient(served, form, who=ENVOY), CDS)
+    client.read_all()
     keys = [Key("shop", f"s{number}") for number in range(20)]
     for key in keys:
         served.apply(Apply(service(key)))
-    assert len(client.stream._following._noted) <= 5
+    assert client.wakes == 1
+    assert not client.stream.subscriptions[CDS].under_way
     client.read_all()
     assert sorted(client.held(CDS)) == sorted([NAME, *(f"{key.name}.shop:80" for key in keys)])

@@ -120,4 +120,4 @@ def test_a_new_service_arrives_while_another_changes(
     assert pass_ms(within_ms, until_new=True)
     if form is Form.SOTW:
         assert client.unheard_max == 1, "one response of load assignments under way"
-    client.stream.close()
+    client.close()

@@ -13,6 +13,7 @@ from tests.unit.server.endpoint_service.test_watch_property import events
 from tests.unit.server.endpoint_service.watching import KINDS, emptied, listed
 from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Release, Told, XdsClient, node, truth
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key
@@ -20,6 +21,7 @@ from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.following import XdsScope
+from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import canonical_names
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form
@@ -44,7 +46,7 @@ class Client:
         scope: XdsScope,
         limit: int,
         looks_max: int,
-        resources: Resources,
+        listings: tuple[Resources, Listings],
     ) -> None:
         who = node(agent, readiness=readiness, namespace="n1")
         limits = Limits(response_bytes_max=limit)
@@ -54,7 +56,8 @@ class Client:
             who=who,
             scope=scope,
             limits=limits,
-            resources=resources,
+            resources=listings[0],
+            listings=listings[1],
             looks_max=looks_max,
         )
         self.scope = scope
@@ -108,11 +111,11 @@ class Following(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = Cache(AddressRules())
         self.clients: list[Client] = []
 
     @initialize(
         unsynced=seldom,
+        changes_kept=st.sampled_from([1, 3, CHANGES_KEPT]),
         agents=st.lists(
             st.tuples(
                 st.sampled_from(["envoy", "gRPC Go"]),
@@ -125,13 +128,21 @@ class Following(RuleBasedStateMachine):
             max_size=3,
         ),
     )
-    def begin(self, unsynced: bool, agents: list[tuple[str, str, XdsScope, int, int]]) -> None:
+    def begin(
+        self,
+        unsynced: bool,
+        changes_kept: int,
+        agents: list[tuple[str, str, XdsScope, int, int]],
+    ) -> None:
+        self.cache = Cache(AddressRules(), changes_kept=changes_kept)
         if not unsynced:
             keys = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]
             members = [vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})]
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in keys), *members)
         resources = Resources(ServerCounts(), shared_from=1)
-        self.clients = [Client(self.cache, self.form, *agent, resources) for agent in agents]
+        self.listings = Listings(self.cache, resources, changes_kept)
+        shared = resources, self.listings
+        self.clients = [Client(self.cache, self.form, *agent, shared) for agent in agents]
 
     @rule(told=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
     def change_between_slices(self, told: list[tuple[Event, int]]) -> None:
@@ -249,6 +260,8 @@ class Following(RuleBasedStateMachine):
         for client in self.clients:
             for subscription in client.xds.stream.subscriptions.values():
                 assert len(subscription.pending) <= 40
+                told = subscription.told.keys() - subscription.names - subscription.leaving.keys()
+                assert told <= subscription.pending.keys(), "of what a wildcard has, none is kept"
 
     @rule()
     def everybody_catches_up(self) -> None:
@@ -263,7 +276,8 @@ class Following(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.everybody_catches_up()
         for client in self.clients:
-            client.xds.stream.close()
+            client.xds.close()
+        assert not self.listings
         emptied(self.cache)
         for kind in KINDS:
             self.cache.apply(Init(kind))

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from tests.unit.objects import service
+from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
-from tests.unit.server.xds.world import BOTH, C
+from tests.unit.server.xds.world import BOTH, C, ask
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
@@ -96,7 +96,7 @@ def test_the_body_of_all_clusters_goes_with_those_who_follow_it() -> None:
     client.read_all()
     bodies = resources._bodies[CDS]
     assert len(bodies) == 1
-    client.stream.close()
+    client.close()
     assert (len(bodies), bodies.size) == (0, 0)
 
 
@@ -106,11 +106,12 @@ def test_a_response_with_everything_is_noted_without_an_entry_for_each(refuse: s
     client.ask(CDS)
     client.pump()
     subscription = client.stream.subscriptions[CDS]
-    assert not subscription._unanswered
-    assert subscription.unanswered("s0000.shop:80")
+    assert [sent.names for sent in subscription._unanswered] == [None]
+    assert len(subscription.unanswered()) == COUNT
     client.read(refuse=refuse)
-    assert not subscription.unanswered("s0000.shop:80")
-    assert ("s0000.shop:80" in subscription.refused) is bool(refuse)
+    assert not subscription.unanswered()
+    assert subscription.refusal_of("s0000.shop:80") == refuse
+    assert not subscription.refused
     assert [len(refusal.names) for refusal in client.refusals] == ([COUNT] if refuse else [])
 
 
@@ -153,3 +154,26 @@ def test_the_requests_behind_a_large_one_wait_until_that_is_taken_in(form: Form)
             session.receive(waiting.popleft().SerializeToString())
         turns += session.next() is LATER
     assert turns >= (count - 1) * (COUNT // (4 * LOOKS_MAX))
+
+
+@BOTH
+def test_a_stream_lets_go_of_what_it_named_step_by_step_and_hears_of_none_of_it(form: Form) -> None:
+    """100 Envoys that went at once stood all others still for up to a second."""
+    served = many()
+    client = XdsClient(served, form, who=node("envoy"))
+    names = [f"s{number:04}.shop:80" for number in range(COUNT)]
+    client = ask(ask(client, CDS), EDS, *names)
+    client.read_all()
+    client.stream.close()
+    wakes = client.wakes
+    (steps,) = client.left
+
+    def followed() -> int:
+        return sum(len(topic.subscriptions) for topic in served._topics._topics.values())
+
+    for left in reversed(range(COUNT)):
+        next(steps)
+        assert followed() == left
+        if left == COUNT // 2:
+            served.apply(Apply(vm("a", "10.0.0.1")))
+    assert client.wakes == wakes

@@ -227,7 +227,7 @@ def test_an_empty_list_after_names_ends_all_subscriptions() -> None:
     assert client.read_all() == []
     client.stream.next_message()
     emptied(served)
-    client.stream.close()
+    client.close()
     assert served.idle()
 
 
