@@ -10,8 +10,9 @@ from typing import TextIO
 import msgspec
 
 from vmsvc_grpc.exits import EXIT_FAILED, EXIT_USAGE
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longest_s
 

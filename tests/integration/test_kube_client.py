@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 import pytest
 
-from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError, RequestBounds
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, RequestBounds
 from vmsvc_grpc.kube.connector import NotSent
 from vmsvc_grpc.kube.credentials import Access, NoApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 
 DEADLINE_S = 20
 QUICK = RequestBounds(silence_s=0.3, reload_s=0.0)

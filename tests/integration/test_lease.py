@@ -12,8 +12,9 @@ import pytest
 
 from tests.integration.kube_replica import until
 from tests.kube.apiserver import Cluster
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Kubeconfig
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.reconciler.election import LeaseSettings
 from vmsvc_grpc.reconciler.leader import Leader, Standing
 

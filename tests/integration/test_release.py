@@ -18,8 +18,9 @@ import pytest
 
 from tests.integration.kube_replica import Desk, Object
 from tests.kube.apiserver import Cluster
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Kubeconfig
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.reconciler.election import LeaseRecord, lease_name
 from vmsvc_grpc.reconciler.release import LeaseHolder, longest_s

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -30,8 +29,7 @@ from vmsvc_grpc.kube.connector import (
     sockets_handed_over,
 )
 from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
-from vmsvc_grpc.model.decoding import decoder
-from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.kube.errors import ApiServerError, answered_error, translated, translation
 
 FIELD_MANAGER = "vmsvc-grpc"
 """The manager that an API server notes for fields that we wrote: it is our User-Agent."""
@@ -39,19 +37,7 @@ FIELD_MANAGER = "vmsvc-grpc"
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
-# How every API server begins what a webhook says (apiserver's `ToStatusErr`).
-_ADMISSION_WEBHOOK = "admission webhook "
-
-NAMESPACE_TERMINATING = "NamespaceTerminating"
-"""The cause of a refusal to create something in a namespace that is being deleted."""
-
 _log = logging.getLogger(__name__)
-
-RETRY_AFTER_MAX_S = 600.0
-"""As long as a server may ask to wait; API servers ask for some seconds."""
-
-# An error's body is a Status of a few hundred bytes, unless somebody else answered.
-_ERROR_BYTES_MAX = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,53 +61,6 @@ class RequestBounds:
     renewal_s: float = 1.0
 
 
-class ApiServerError(Exception):
-    """A request failed. `status` is the HTTP status, 0 where there was no answer.
-
-    `message` is one line, cut and escaped: an answer may quote objects, or be somebody else's.
-    `reason` is Kubernetes' machine-readable one (`AlreadyExists`, `Invalid`, ...) or "", and
-    `causes` are such reasons of its parts (`NamespaceTerminating`, ...);
-    `retry_after_s` is what the server asked for, or 0; `silent` is whether there was a
-    connection, and nothing came over it in time.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        reason: str = "",
-        causes: frozenset[str] = frozenset(),
-        retry_after_s: float = 0.0,
-        silent: bool = False,
-    ) -> None:
-        self.message = escaped(message)
-        super().__init__(self.message)
-        self.status = status
-        self.reason = reason
-        self.causes = causes
-        self.retry_after_s = retry_after_s
-        self.silent = silent
-
-    def __str__(self) -> str:
-        return f"{self.status} {self.message}" if self.status else self.message
-
-    @property
-    def object_not_found(self) -> bool:
-        """Whether the API server says that the object asked for is not there.
-
-        A 404 without that reason is about more: its kind is not served, or it is somebody
-        else's answer, a proxy's. It says nothing of the object.
-        """
-        is_its_word = self.reason == "NotFound" and not self.from_admission
-        return self.status == HTTPStatus.NOT_FOUND and is_its_word
-
-    @property
-    def from_admission(self) -> bool:
-        """Whether a webhook refused the request: with a status and a reason of its own choice."""
-        return self.message.startswith(_ADMISSION_WEBHOOK)
-
-
 class _HttpRequest(NamedTuple):
     method: str
     path: str
@@ -129,24 +68,6 @@ class _HttpRequest(NamedTuple):
     headers: Mapping[str, str]
     data: bytes | None
     timeout: aiohttp.ClientTimeout
-
-
-class _Cause(msgspec.Struct):
-    reason: str = ""
-
-
-class _Details(msgspec.Struct, rename="camel"):
-    causes: list[_Cause] | None = None
-    retry_after_seconds: int = 0
-
-
-class _StatusBody(msgspec.Struct):
-    reason: str = ""
-    message: str = ""
-    details: _Details | None = None
-
-
-_decode_status = decoder(_StatusBody)
 
 
 class ApiServer:
@@ -249,7 +170,7 @@ class ApiServer:
         finally:
             MAY_SEND.reset(token)
         async with response:
-            with _translated():
+            with translated():
                 return await response.read()
 
     @contextlib.asynccontextmanager
@@ -285,17 +206,17 @@ class ApiServer:
         # Neither a refused request nor one without a connection has done anything.
         self._refused = True
         if not await self._reloaded(access):
-            raise self._explained(_translation(refused))
+            raise self._explained(translation(refused))
         try:
             return await self._try(request, self._known_access)
         except aiohttp.ClientSSLError as error:
-            raise _translation(error) from error
+            raise translation(error) from error
 
     async def _try(self, request: _HttpRequest, access: Access) -> aiohttp.ClientResponse:
         """One request. Raises ApiServerError, and ClientSSLError as it is."""
         assert self._session is not None, "use it as a context manager"
         authorization = {"Authorization": access.authorization} if access.authorization else {}
-        with _translated(aiohttp.ClientSSLError), sockets_handed_over():
+        with translated(aiohttp.ClientSSLError), sockets_handed_over():
             response = await self._session.request(
                 request.method,
                 access.host + request.path,
@@ -312,7 +233,7 @@ class ApiServer:
         if response.status in range(200, 300):
             return response
         async with response:
-            raise await _error(response)
+            raise await answered_error(response)
 
     @property
     def _known_access(self) -> Access:
@@ -394,7 +315,7 @@ async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator
     parts: list[bytes] = []
     held = 0
     while True:
-        with _translated():
+        with translated():
             chunk = await content.readany()
         if not chunk:
             return
@@ -407,61 +328,3 @@ async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator
         held += len(parts[-1])
         if held > bytes_max:
             raise ApiServerError(0, f"a line of the watch is longer than {bytes_max} bytes")
-
-
-@contextlib.contextmanager
-def _translated(*untouched: type[Exception]) -> Iterator[None]:
-    """Raises what goes wrong on the way as an ApiServerError, but for `untouched`."""
-    try:
-        yield
-    except untouched:
-        raise
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _translation(error) from error
-
-
-def _translation(error: Exception) -> ApiServerError:
-    match error:
-        case ApiServerError():
-            return error
-        case aiohttp.ClientConnectorCertificateError():
-            cause: BaseException = error.certificate_error
-        case aiohttp.ClientConnectorError():
-            cause = error.os_error
-        case aiohttp.SocketTimeoutError():
-            return ApiServerError(0, "nothing came over the connection in time", silent=True)
-        case _:
-            return ApiServerError(0, str(error) or type(error).__name__)
-    # aiohttp's own text shows the address of an object in memory.
-    return ApiServerError(0, f"cannot connect to {error.host}:{error.port}: {cause}")
-
-
-async def _error(response: aiohttp.ClientResponse) -> ApiServerError:
-    raw = b""
-    with _translated():
-        while len(raw) < _ERROR_BYTES_MAX and (chunk := await response.content.readany()):
-            raw += chunk
-    try:
-        status = _decode_status(raw)
-    except msgspec.DecodeError:  # Not the API server's words, but a proxy's perhaps.
-        status = _StatusBody(message=raw[:200].decode(errors="replace").strip())
-    details = status.details or _Details()
-    # The header says the same, where no proxy has taken it away.
-    header = response.headers.get("Retry-After", str(details.retry_after_seconds))
-    return ApiServerError(
-        response.status,
-        status.message or response.reason or "no reason given",
-        reason=status.reason,
-        causes=frozenset(cause.reason for cause in details.causes or ()),
-        retry_after_s=retry_after_s(header),
-    )
-
-
-def retry_after_s(header: str) -> float:
-    """How long a `Retry-After` asks to wait, at most RETRY_AFTER_MAX_S; 0 if it says nothing.
-
-    A date is allowed there, too, but no API server sends one.
-    """
-    if not re.fullmatch("[0-9]{1,9}", header):
-        return 0.0
-    return min(float(header), RETRY_AFTER_MAX_S)

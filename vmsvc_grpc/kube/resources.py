@@ -6,7 +6,8 @@ from http import HTTPStatus
 
 import msgspec
 
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, MANAGED_BY, MANAGED_BY_LABEL, Kind
 

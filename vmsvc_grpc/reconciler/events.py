@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vmsvc_grpc.kube.client import NAMESPACE_TERMINATING, ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.connector import NotSent
+from vmsvc_grpc.kube.errors import NAMESPACE_TERMINATING, ApiServerError
 from vmsvc_grpc.kube.times import micro_time_text
 from vmsvc_grpc.model.objects import Key, VirtualMachineService
 from vmsvc_grpc.reconciler.notice import Notice

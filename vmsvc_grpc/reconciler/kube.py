@@ -13,15 +13,9 @@ from typing import Any
 
 import msgspec
 
-from vmsvc_grpc.kube.client import (
-    FIELD_MANAGER,
-    JSON,
-    MERGE_PATCH,
-    NAMESPACE_TERMINATING,
-    ApiServer,
-    ApiServerError,
-)
+from vmsvc_grpc.kube.client import FIELD_MANAGER, JSON, MERGE_PATCH, ApiServer
 from vmsvc_grpc.kube.connector import NotSent
+from vmsvc_grpc.kube.errors import NAMESPACE_TERMINATING, ApiServerError
 from vmsvc_grpc.kube.resources import VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import (

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.reconciler.election import Election, LeaseRecord, LeaseSettings
 from vmsvc_grpc.reconciler.lease import StoredLease, micro_time
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.kube.times import micro_time_text
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.reconciler.election import LeaseRecord

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.kube.resources import newest_served, resource_path
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import Key, Kind

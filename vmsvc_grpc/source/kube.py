@@ -17,7 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from vmsvc_grpc.backoff import Backoff
-from vmsvc_grpc.kube.client import ApiServer, ApiServerError
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.kube.resources import LABEL_SELECTORS, VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmsvc_grpc.kube.client import RETRY_AFTER_MAX_S, retry_after_s
+from vmsvc_grpc.kube.errors import RETRY_AFTER_MAX_S, retry_after_s
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmsvc_grpc.kube.client import NAMESPACE_TERMINATING, ApiServerError
+from vmsvc_grpc.kube.errors import NAMESPACE_TERMINATING, ApiServerError
 from vmsvc_grpc.model.objects import Key, ObjectMeta, StoredService, VirtualMachineService
 from vmsvc_grpc.reconciler.kube import _refused_change
 from vmsvc_grpc.reconciler.plan import Change
