@@ -32,7 +32,7 @@ from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
 from vmsvc_grpc.kube.errors import ApiServerError, answered_error, translated, translation
 
 FIELD_MANAGER = "vmsvc-grpc"
-"""The manager that an API server notes for fields that we wrote: it is our User-Agent."""
+"""The field manager that an API server notes for our writes: our User-Agent."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -42,14 +42,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBounds:
-    """How long to wait for what, and how much to take.
+    """How long to wait, and how much to read.
 
     `connect_s` is for the connection, TLS included; `silence_s` for the next byte of an
     answer; `request_s` for all of it (an API server itself gives up after 60 s). A line
     of a watch holds one object, which etcd bounds at 1.5 MiB by default.
-    Credentials that were refused are read again every `reload_s` at most; after each failure to
-    do so the time doubles, up to `reload_max_s`. Those that are about to expire are waited for
-    for `renewal_s`, and then used on.
+    Refused credentials are read again every `reload_s` at most; with each failure to do so the time
+    doubles, up to `reload_max_s`. A request waits at most `renewal_s` for the renewal of
+    credentials that are about to expire, and then uses the old ones.
     """
 
     connect_s: float = 10.0
@@ -73,8 +73,8 @@ class _HttpRequest(NamedTuple):
 class ApiServer:
     """Requests to one API server. Use it as an async context manager.
 
-    Credentials that are refused are read again, and the request made once more: so tokens,
-    client certificates and CAs that rotate are taken up without a restart.
+    If credentials are refused, they are read again, and the request is made once more. So rotated
+    tokens, client certificates and CAs need no restart.
     """
 
     def __init__(self, credentials: Credentials, bounds: RequestBounds = RequestBounds()) -> None:
@@ -93,8 +93,8 @@ class ApiServer:
     async def __aenter__(self) -> Self:
         """Read the credentials; does not connect.
 
-        Raises NoApiServer, but not where to ask again may help: then requests say what is wrong
-        until it has.
+        Raises NoApiServer, unless asking again may help: then requests fail with the reason until
+        it does.
         """
         try:
             await self._load()
@@ -111,7 +111,7 @@ class ApiServer:
             ),
             headers={
                 "Accept": JSON,
-                # To unpack a list would hold up the event loop for longer than to read it.
+                # Unpacking a list would hold up the event loop for longer than reading it.
                 "Accept-Encoding": "identity",
                 "User-Agent": f"{FIELD_MANAGER}/{__version__}",
             },
@@ -153,8 +153,8 @@ class ApiServer:
     ) -> bytes:
         """The body of a successful answer. Raises ApiServerError, and NotSent.
 
-        `path` begins with a slash; `body` is encoded as JSON. `may_send` is asked right
-        before it is sent, when there is a connection: to get one may take long, or we may be
+        `path` begins with a slash; `body` is encoded as JSON. `may_send` is called once there is a
+        connection, right before the request is sent: getting one may take long, and we may be
         stopped meanwhile. If cancelled, a write may or may not have been made.
         """
         data = None if body is None else msgspec.json.encode(body)
@@ -193,7 +193,7 @@ class ApiServer:
                 await abort(response)
 
     async def _open(self, request: _HttpRequest) -> aiohttp.ClientResponse:
-        """A successful answer, of which only the head has been read."""
+        """A successful answer, its head read and its body not."""
         access = await self._fresh_access()
         try:
             return await self._try(request, access)
@@ -203,7 +203,7 @@ class ApiServer:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
             refused = error
-        # Neither a refused request nor one without a connection has done anything.
+        # A request that was refused, or had no connection, has changed nothing.
         self._refused = True
         if not await self._reloaded(access):
             raise self._explained(translation(refused))
@@ -227,7 +227,7 @@ class ApiServer:
                 ssl=access.tls,
                 server_hostname=access.server_name,
                 proxy=access.proxy,
-                # None is ever sent by an API server; somewhere else we have no business.
+                # An API server never sends one, and we have no business elsewhere.
                 allow_redirects=False,
             )
         if response.status in range(200, 300):
@@ -245,7 +245,7 @@ class ApiServer:
         if access is None:
             await self._reloaded(None)
         elif access.fresh_s is not None and _now_s() - self._loaded >= access.fresh_s:
-            # They may do for a while yet, and reading them may hang, in a plugin say.
+            # The old ones may still do, and reading new ones may hang, as in a plugin.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._bounds.renewal_s):
                     await self._reloaded(access)
@@ -254,23 +254,23 @@ class ApiServer:
         return self._access
 
     async def _reloaded(self, refused: Access | None) -> bool:
-        """Whether there is other access than `refused`, read now or by somebody meanwhile."""
+        """Whether there is access other than `refused`, read now or by somebody else meanwhile."""
         if self._access is refused:
             if self._loading is None and _now_s() - self._tried >= self._reload_s():
                 self._loading = asyncio.create_task(self._reload())
             if self._loading is not None:
-                # Whoever has no more time to wait must not end it for the others.
+                # A caller that gives up waiting must not end it for the others.
                 await asyncio.shield(self._loading)
         return self._access != refused
 
     def _reload_s(self) -> float:
-        """How long after they were read, or could not be, credentials may be read again."""
+        """How long after an attempt to read credentials the next one may be made."""
         bounds = self._bounds
         backoff = Backoff(bounds.reload_s, max(bounds.reload_s, bounds.reload_max_s))
         return backoff.longest_s(self._failures + 1)
 
     async def _reload(self) -> None:
-        """Read the credentials again. What cannot be read now is perhaps being written."""
+        """Read the credentials again. If they cannot be read, they are perhaps being written."""
         before = self._access
         try:
             await self._load()
@@ -280,7 +280,7 @@ class ApiServer:
             if self._failure:
                 _log.info("there are new credentials again")
             self._failure = ""
-            # Those that were refused and are the same are as good as none.
+            # Unchanged credentials that were refused are as good as none.
             self._failures = self._failures + 1 if self._refused and self._access == before else 0
         finally:
             self._loading, self._refused = None, False
@@ -292,7 +292,7 @@ class ApiServer:
             _log.warning("no new credentials, and asking again: %s", error)
 
     def _explained(self, refused: ApiServerError) -> ApiServerError:
-        """A refusal, and why we have nothing better to show."""
+        """The refusal, with the reason why there are no better credentials."""
         if self._failure and refused.status == HTTPStatus.UNAUTHORIZED:
             message = f"{refused.message}; there are no new credentials: {self._failure}"
             return ApiServerError(refused.status, message, reason=refused.reason)
@@ -311,7 +311,7 @@ def _now_s() -> float:
 
 
 async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator[bytes]:
-    """Whole lines, without their ends. What is cut off in the middle is none."""
+    """Whole lines, without line ends. A line that is cut off is dropped."""
     parts: list[bytes] = []
     held = 0
     while True:

@@ -20,7 +20,7 @@ NAMESPACE_TERMINATING = "NamespaceTerminating"
 """The cause of a refusal to create something in a namespace that is being deleted."""
 
 RETRY_AFTER_MAX_S = 600.0
-"""As long as a server may ask to wait; API servers ask for some seconds."""
+"""The longest time that a server may ask to wait; API servers ask for some seconds."""
 
 # An error's body is a Status of a few hundred bytes, unless somebody else answered.
 _ERROR_BYTES_MAX = 64 * 1024
@@ -32,8 +32,8 @@ class ApiServerError(Exception):
     `message` is one line, cut and escaped: an answer may quote objects, or be somebody else's.
     `reason` is Kubernetes' machine-readable one (`AlreadyExists`, `Invalid`, ...) or "", and
     `causes` are such reasons of its parts (`NamespaceTerminating`, ...);
-    `retry_after_s` is what the server asked for, or 0; `silent` is whether there was a
-    connection, and nothing came over it in time.
+    `retry_after_s` is what the server asked for, or 0; `silent`: there was a connection, but
+    nothing came over it in time.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class ApiServerError(Exception):
     def object_not_found(self) -> bool:
         """Whether the API server says that the object asked for is not there.
 
-        A 404 without that reason is about more: its kind is not served, or it is somebody
-        else's answer, a proxy's. It says nothing of the object.
+        A 404 without that reason is about something else: the kind is not served, or a proxy
+        answered. It says nothing about the object.
         """
         is_its_word = self.reason == "NotFound" and not self.from_admission
         return self.status == HTTPStatus.NOT_FOUND and is_its_word
@@ -93,7 +93,7 @@ _decode_status = decoder(_StatusBody)
 
 @contextlib.contextmanager
 def translated(*untouched: type[Exception]) -> Iterator[None]:
-    """Raises what goes wrong on the way as an ApiServerError, but for `untouched`."""
+    """Raises errors within as ApiServerErrors, except `untouched`."""
     try:
         yield
     except untouched:
@@ -127,7 +127,7 @@ async def answered_error(response: aiohttp.ClientResponse) -> ApiServerError:
             raw += chunk
     try:
         status = _decode_status(raw)
-    except msgspec.DecodeError:  # Not the API server's words, but a proxy's perhaps.
+    except msgspec.DecodeError:  # Perhaps a proxy answered, and not the API server.
         status = _StatusBody(message=raw[:200].decode(errors="replace").strip())
     details = status.details or _Details()
     # The header says the same, where no proxy has taken it away.
@@ -142,9 +142,9 @@ async def answered_error(response: aiohttp.ClientResponse) -> ApiServerError:
 
 
 def retry_after_s(header: str) -> float:
-    """How long a `Retry-After` asks to wait, at most RETRY_AFTER_MAX_S; 0 if it says nothing.
+    """The seconds that a `Retry-After` asks to wait, at most RETRY_AFTER_MAX_S; 0 without one.
 
-    A date is allowed there, too, but no API server sends one.
+    A date is allowed too, but no API server sends one.
     """
     if not re.fullmatch("[0-9]{1,9}", header):
         return 0.0
