@@ -1,4 +1,4 @@
-"""Who gets in: the bounds on open streams, and nobody while the server drains."""
+"""Which calls may begin: bounds on open streams, and none while the server drains."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vmsvc_grpc.server.limits import Limits
 
 
 def draining() -> RpcError:
-    """How calls end, and are refused, while the server drains."""
+    """The error with which calls end, or are refused, while the server drains."""
     message = "the server is about to stop; connect again, to another replica"
     return RpcError(Code.UNAVAILABLE, message)
 
 
 def client_of(peer: str) -> str:
-    """Whom a call counts for: the address that it comes from, without its port.
+    """The client for which a call counts: its address without the port.
 
-    `peer` is as gRPC writes it (`ipv4:192.0.2.1:50000`). One text for all calls of a client.
+    `peer` is in gRPC's form (`ipv4:192.0.2.1:50000`). All calls of a client share one text.
     """
     return sys.intern(peer.rpartition(":")[0])
 
@@ -37,7 +37,7 @@ class Admission:
         *,
         while_draining: AbstractSet[str] = frozenset(),
     ) -> None:
-        """Calls of the paths `while_draining` are let in to the end."""
+        """Calls of the paths in `while_draining` may begin even while the server drains."""
         self._limits = limits
         self._counts = counts
         self._while_draining = while_draining
@@ -47,7 +47,7 @@ class Admission:
         self._request_bytes_max = {bound: getattr(limits, bound.value) for bound in RequestBound}
 
     def drain(self) -> None:
-        """Let no call in from now on."""
+        """Refuse all calls from now on."""
         self._draining = True
 
     def check(self, path: str) -> None:
@@ -63,7 +63,7 @@ class Admission:
     def check_fields(self, shape: Shape, request: bytes) -> Iterator[None]:
         """Raise RpcError (RESOURCE_EXHAUSTED) if a request has too many fields to be read.
 
-        It stops at each step of some ms, so that others have their turn.
+        Yields after each step of some ms, so that others have their turn.
         """
         most = self._limits.request_fields_max
         if len(request) <= most:
@@ -79,7 +79,7 @@ class Admission:
             yield
 
     def check_length(self, bound: RequestBound, length: int) -> None:
-        """The same of a request that has not come yet, of `length` bytes."""
+        """The same for a request of `length` bytes that has not arrived yet."""
         most = self._request_bytes_max[bound]
         if length > most:
             raise RpcError(
@@ -89,11 +89,10 @@ class Admission:
             )
 
     def enter(self, path: str, peer: str) -> str:
-        """Count one more open stream of `path`; the client, whom `leave` takes again.
+        """Count one more open stream of `path`; returns the client, for `leave`.
 
-        `peer` is the client's address as gRPC writes it (`ipv4:192.0.2.1:50000`); the
-        port does not tell clients apart. Raises RpcError: UNAVAILABLE as `check` does,
-        RESOURCE_EXHAUSTED at a limit.
+        `peer` is the client's address in gRPC's form (`ipv4:192.0.2.1:50000`); its port does not
+        count. Raises RpcError: UNAVAILABLE as `check` does, RESOURCE_EXHAUSTED at a limit.
         """
         self.check(path)
         client = client_of(peer)
@@ -104,7 +103,7 @@ class Admission:
         return client
 
     def leave(self, path: str, client: str) -> None:
-        """A stream that was let in is open no more."""
+        """Count one open stream less."""
         self._counts.streams_open[path] -= 1
         self._open -= 1
         self._of_client[client] -= 1

@@ -1,7 +1,7 @@
 """The seam between handlers and transports: what a call is, and how it ends.
 
 A unary method is a function from bytes to bytes. A stream is a state machine that the
-transport feeds and asks. Neither waits; both say how a call fails by raising RpcError.
+transport feeds and asks. Neither waits; both raise RpcError to fail a call.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Code(IntEnum):
 
 
 class RpcError(Exception):
-    """How a call ends, other than well.
+    """The end of a call with a status other than OK.
 
     `details` are messages of google.rpc (BadRequest, RetryInfo, ...), which the
-    transport sends as `grpc-status-details-bin`. `limit` is the setting at whose bound
-    the call is refused, by its name in `Limits`; empty where there is none.
+    transport sends as `grpc-status-details-bin`. `limit` is the name in `Limits` of the bound that
+    refused the call; empty if there is none.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RpcError(Exception):
 
 
 class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has said all, with OK.
-    """Raised by a stream that has nothing more to say: the call ends with OK."""
+    """Raised by a stream that has sent everything: the call ends with OK."""
 
 
 class Later(Enum):
@@ -64,16 +64,16 @@ class Later(Enum):
 
 
 LATER = Later.LATER
-"""What a stream says that has more work before its next message than one turn is for.
+"""Returned by a stream whose next message needs more work than one turn may take.
 
-It is asked again without a wake, in a later turn of the event loop. The transport sees to it that
-what streams do which said so does not pile up in one turn, however many they are.
+It is asked again without a wake, in a later turn of the event loop. The transport bounds how much
+such work all streams do in one turn.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who calls, and with what. `peer` is the client's address, as the transport names it."""
+    """The caller and its metadata. `peer` is the client's address, in the transport's form."""
 
     peer: str
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
@@ -84,36 +84,36 @@ Wake = Callable[[], None]
 
 
 class Stream(Protocol):
-    """One stream's state. The transport calls, one at a time and never again after `close`."""
+    """The state of one stream. The transport makes one call at a time, and none after `close`."""
 
     def receive(self, request: bytes) -> None:
         """Take in the client's next message. Raises RpcError to end the stream.
 
-        After each the stream is asked for a message before the next is handed in, again and
-        again while it says LATER. So a client that asks and does not read has no answers piled
-        up for it, and a large request is taken in in slices.
+        After each request the stream is asked for messages, as long as it returns LATER, before the
+        next request is handed in. So no answers pile up for a client that sends and does not read,
+        and a large request is taken in in slices.
         """
 
     def half_close(self) -> None:
         """The client will send no more. A server stream goes on."""
 
     def next_message(self) -> bytes | Later | None:
-        """The message to send now, from what is newest; None until `wake` is called.
+        """The message to send now, made of the newest state; None until `wake` is called.
 
-        Asked only when the one before it has been taken by the transport, so that a
-        client that does not read has nothing piled up for it. Raises RpcError or
+        Called only once the transport has taken the message before, so that no messages pile up for
+        a client that does not read. Raises RpcError or
         EndOfStream to end the stream.
         """
 
     def close(self) -> None:
-        """Let go of everything: the call is over, however it ended."""
+        """The call is over, however it ended: release everything."""
 
 
 class AnswerStream:
     """A stream that answers each request with one message, and ends with the client's last."""
 
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
-        """`answer` gives the message for a request. Raises RpcError to end the stream."""
+        """`answer` returns the message for a request, or raises RpcError to end the stream."""
         self._answer = answer
         self._message: bytes | None = None
         self._half_closed = False
@@ -135,12 +135,12 @@ class AnswerStream:
         return message
 
     def close(self) -> None:
-        """Let go of an answer that nobody asked for."""
+        """Drop an answer that was not sent."""
         self._message = None
 
 
 class RequestBound(Enum):
-    """How large a request of a method may be; the value is the setting that says how large."""
+    """How large a request of a method may be; the value is the name of the setting."""
 
     ONE_NAME = "one_name_bytes_max"
     """It names one thing, or none."""
@@ -151,8 +151,8 @@ class RequestBound(Enum):
 class UnaryMethod:
     """A method with one request and one response. `path` is `/package.Service/Method`.
 
-    `handle` is given no request that is larger than `bound` allows, nor one with more fields than
-    any may have; `request` is the shape by which those are counted.
+    `handle` gets only requests within `bound` and within the limit of fields; `request` is the
+    shape by which fields are counted.
     """
 
     path: str
@@ -165,9 +165,8 @@ class UnaryMethod:
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    Its streams are given no request that a unary method would not be given. A client that takes
-    in nothing for `write_s`, while there is something to send, is ended; None lets it take
-    its time.
+    Its streams get only requests within the same limits. A client that takes in nothing for
+    `write_s`, while there is something to send, is ended; None: never.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""How much the server has done, for tests and metrics."""
+"""Counters of the server, for tests and metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vmsvc_grpc.server.call import Code
 
 @dataclass(slots=True)
 class ServerCounts:
-    """Numbers of one server. All but `streams_open` only rise."""
+    """The counters of one server. All but `streams_open` only rise."""
 
     calls: Counter[tuple[str, Code]] = field(default_factory=Counter)
     """Calls that have ended, by path (`/package.Service/Method`) and code."""
@@ -22,7 +22,7 @@ class ServerCounts:
     """Messages about endpoints that were made, by kind: snapshot, delta, current, absent."""
 
     messages: Counter[str] = field(default_factory=Counter)
-    """Messages that watches gave to the transport, by kind: those, and synced."""
+    """Messages that watches handed to the transport, by kind: the same ones, and synced."""
 
     xds_encodings: Counter[str] = field(default_factory=Counter)
     """Resources of xDS that were made, by type (Cluster, ClusterLoadAssignment, ...)."""
@@ -31,10 +31,10 @@ class ServerCounts:
     """Resources that were put into responses, by type; removals among them."""
 
     xds_resources_skipped: Counter[str] = field(default_factory=Counter)
-    """Resources that were looked at for a stream and held nothing new for it, by type."""
+    """Resources that were looked at for a stream and had nothing new for it, by type."""
 
     xds_acks: Counter[str] = field(default_factory=Counter)
-    """Responses that clients took, by type."""
+    """Responses that clients acknowledged, by type."""
 
     xds_nacks: Counter[str] = field(default_factory=Counter)
     """Responses that clients refused, by type."""
@@ -43,7 +43,7 @@ class ServerCounts:
     """What was refused at a bound, or had to wait there, by the setting that names it."""
 
     request_bytes: int = 0
-    """Bytes of requests that were given to methods to read."""
+    """Bytes of requests that were handed to methods."""
 
     drained: int = 0
     """Streams that were ended because the server stops."""

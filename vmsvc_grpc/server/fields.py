@@ -1,8 +1,8 @@
 """The fields of a request in protobuf, counted before protobuf reads them.
 
-What protobuf makes of a request is not bounded by its bytes: 4 MiB can hold two million empty
-messages, each of which takes a hundred bytes. This walks over tags and lengths alone, and keeps
-nothing.
+The bytes of a request do not bound the memory that protobuf needs for it: 4 MiB can hold two
+million empty messages, each of which takes a hundred bytes. This reads tags and lengths only, and
+keeps nothing.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def _shape(message: Any, known: dict[str, dict[int, Shape]]) -> Shape:
 
 
 def counted(request: bytes, shape: Shape) -> Iterator[int]:
-    """How many fields a request has by now, at each step of some ms, and then in all.
+    """The number of fields counted so far, after each step of some ms, and in the end.
 
-    Those of the messages in it count, too, known or not. One that cannot be read, be it cut off,
-    has as many as come before that: protobuf stops there as well. O(fields).
+    Fields of nested messages count too, known or not. In a request that cannot be read, those
+    before the error count: protobuf stops there as well. O(fields).
     """
     count, at, end = 0, 0, len(request)
     around: list[tuple[int, Shape]] = []  # The messages that this one is in.
@@ -58,7 +58,8 @@ def counted(request: bytes, shape: Shape) -> Iterator[int]:
             count += 1
             if count % _STEP_FIELDS == 0:
                 yield count
-            # Most numbers have one byte: looked at here, as a call takes as long as all else.
+            # Most numbers have one byte. It is read here, as a call would take as long as all the
+            # rest.
             tag, at = request[at], at + 1
             if tag >= _VARINT_MORE:
                 tag, at = _varint(request, at - 1)
@@ -78,12 +79,12 @@ def counted(request: bytes, shape: Shape) -> Iterator[int]:
 
 
 def _past_number(request: bytes, at: int, wire_type: int) -> int:
-    """Where a field ends that is a number, or the beginning or end of a group."""
+    """The end of a field that is a number, or that begins or ends a group."""
     return _varint(request, at)[1] if wire_type == _VARINT else at + _BYTES[wire_type]
 
 
 def _varint(request: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, and where it ends."""
+    """The number at a position, and where it ends."""
     value = 0
     for place in range(_VARINT_BYTES_MAX):
         byte = request[at + place]

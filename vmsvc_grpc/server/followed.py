@@ -1,8 +1,8 @@
-"""What clients follow by name: how many names, and how many bytes of them, for each and in all.
+"""The names that clients follow: their number and bytes, for each client and in all.
 
-A stream bounds its own names. What multiplies are streams: a name that is followed is kept for
-each stream that follows it, and one that nothing has yet is a topic of its own. Those who follow
-a whole namespace, or everything, name nothing and take nothing here.
+A stream bounds its own names, but streams multiply: a name is kept for each stream that follows it,
+and a name without a service is a topic of its own. A stream that follows a namespace, or
+everything, names nothing and takes no room here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class FollowedNames:
     """The room that all streams of a server have for names. One event loop owns it."""
 
     def __init__(self, limits: Limits, refusals: Counter[str]) -> None:
-        """Counts in `refusals` what is refused, by setting."""
+        """Counts refusals in `refusals`, by setting."""
         self.names = 0
         self.name_bytes = 0
         self._limits = limits
@@ -25,11 +25,11 @@ class FollowedNames:
         self._bytes_of_client: Counter[str] = Counter()
 
     def of(self, client: str) -> StreamNames:
-        """The part of one stream of `client`, with nothing in it."""
+        """The names of one new stream of `client`."""
         return StreamNames(self, client)
 
     def bound(self, client: str, names: int, size: int) -> str:
-        """The setting at whose bound `client` has no room for so much more; "" if it has."""
+        """The setting whose bound leaves `client` no room for so much more; "" if there is room."""
         limits = self._limits
         for held, more, most, setting in (
             (self._names_of_client[client], names, limits.names_per_client_max, _NAMES_OF_CLIENT),
@@ -47,7 +47,7 @@ class FollowedNames:
         return ""
 
     def change(self, client: str, names: int, size: int) -> None:
-        """So much more, or less, is followed for `client`."""
+        """Note that `client` follows so much more, or less."""
         self.names += names
         self.name_bytes += size
         self._names_of_client[client] += names
@@ -68,19 +68,19 @@ _BYTES = "name_bytes_max"
 
 
 class StreamNames:
-    """What one stream follows by name. Let go of it by `close`, however the stream ends."""
+    """The names that one stream follows. Call `close` when the stream ends, however it does."""
 
     __slots__ = ("_all", "_bytes", "_names", "client")
 
     def __init__(self, of_all: FollowedNames, client: str) -> None:
-        """`client` is whom its names count for."""
+        """`client` is the client for which its names count."""
         self.client = client
         self._all = of_all
         self._names = 0
         self._bytes = 0
 
     def take(self, name: str) -> str:
-        """Follow one more name; or the setting at whose bound that is refused, and counted."""
+        """Follow one more name; "", or the setting whose bound refuses that. Counts a refusal."""
         size = _size(name)
         if setting := self._all.bound(self.client, 1, size):
             self._all.refuse(setting)
@@ -89,18 +89,18 @@ class StreamNames:
         return ""
 
     def take_all(self, names: int, size: int) -> str:
-        """The same of many names at once, all of them or none; the caller counts a refusal."""
+        """The same for many names at once, all or none; the caller counts a refusal."""
         setting = self._all.bound(self.client, names, size)
         if not setting:
             self._change(names, size)
         return setting
 
     def give_back(self, name: str) -> None:
-        """A name that was taken is followed no more."""
+        """Follow a name no more."""
         self._change(-1, -_size(name))
 
     def close(self) -> None:
-        """The stream follows nothing more. May come twice."""
+        """The stream follows nothing any more. May be called twice."""
         self._change(-self._names, -self._bytes)
 
     def _change(self, names: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""How many bytes of requests a server keeps: of a client, and in all."""
+"""Bounds the bytes of requests that a server keeps, for each client and in all."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import Counter
 
 from vmsvc_grpc.server.call import Code, RpcError
 
-# One client may hold this part of what all may.
+# One client may hold a quarter of what all may.
 _CLIENT_PART = 4
 
 
 class KeptBytes:
-    """Counts bytes that are kept for clients. Not thread-safe: one event loop owns it."""
+    """Counts the bytes kept for clients. Not thread-safe: one event loop owns it."""
 
     def __init__(self, setting: str, bytes_max: int, what: str) -> None:
         """`bytes_max` is for all clients; one of them may hold a quarter of it.
 
-        `setting` is its name, and `what` says what is kept.
+        `setting` is the name of the bound, and `what` a noun for what is kept.
         """
         self._setting = setting
         self._bytes_max = bytes_max
@@ -41,7 +41,7 @@ class KeptBytes:
         self._of_client[client] += size
 
     def let_go(self, client: str, size: int) -> None:
-        """So many bytes of a client are not kept any more."""
+        """Count so many bytes of a client as kept no more."""
         self._in_all -= size
         self._of_client[client] -= size
         if not self._of_client[client]:

@@ -1,4 +1,4 @@
-"""Lines of the log that clients cause: so many a minute for each, and the others counted."""
+"""Log lines that clients cause: bounded for each client and minute, and the others counted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CallLater = Callable[[float, Callable[[], None]], object]
 
 
 def on_the_loop(delay_s: float, call: Callable[[], None]) -> object:
-    """Call later on the event loop that runs."""
+    """Call `call` later on the running event loop."""
     return asyncio.get_running_loop().call_later(delay_s, call)
 
 
 class ClientLines:
-    """Logs warnings about clients. At the end of a minute one line tells what was left out."""
+    """Logs warnings about clients. At the end of a minute one line counts those left out."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class ClientLines:
         refusals: Counter[str],
         later: CallLater = on_the_loop,
     ) -> None:
-        """Counts lines that are left out in `refusals`, by the setting."""
+        """Counts lines that are left out in `refusals`, under the setting."""
         self._log = log
         self._most = lines_per_minute_max
         self._refusals = refusals
@@ -40,7 +40,7 @@ class ClientLines:
         self._left_out: Counter[str] = Counter()
 
     def warn(self, client: str, text: str) -> None:
-        """Log `text` about `client`, whatever it holds, if it had not too many this minute."""
+        """Log `text` about `client`, escaped, unless it had too many lines this minute."""
         if not self._shown:
             self._later(_MINUTE_S, self._end_minute)
         if self._shown[client] >= self._most:

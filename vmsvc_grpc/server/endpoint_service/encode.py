@@ -1,4 +1,4 @@
-"""Endpoint sets as messages of vmsvc.v1: made once for each version, for all readers."""
+"""Endpoint sets as messages of vmsvc.v1: each is made once a version, for all readers."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class Encoder:
     def snapshot(self, publication: Publication) -> bytes:
         """The whole EndpointSet, as a WatchEndpointsResponse.
 
-        It is at once a ResolveEndpointsResponse: both hold it in their field 1, and
-        so its bytes serve look-ups too.
+        It is a ResolveEndpointsResponse as well: both have it in field 1, so its bytes serve
+        look-ups too.
         """
         return self._once("snapshot", publication, _snapshot)
 
     def delta(self, publication: Publication) -> bytes:
-        """What leads from `publication.base`, which there must be, to its EndpointSet."""
+        """The delta from `publication.base`, which must exist, to its EndpointSet."""
         return self._once("delta", publication, _delta)
 
     def current(self, publication: Publication) -> bytes:
-        """That the revision of its EndpointSet is still true."""
+        """The message that the revision of its EndpointSet is still current."""
         return self._once("current", publication, _current)
 
     def absent(self, publication: Publication) -> bytes:
-        """That there is no EndpointSet, and why."""
+        """The message that the service is absent, and why."""
         return self._once("absent", publication, _absent)
 
     def _once(

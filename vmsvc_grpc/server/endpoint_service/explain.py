@@ -1,7 +1,7 @@
 """Why each VM is in a service or is not: sentences for a person, a page of VMs at a time.
 
-The rules are the model's; here they are only told. A page costs what it tells, and a bounded
-look at what there is to tell of VMs that are nearly in the service.
+The rules are the model's; here they only become sentences. A page costs its VMs, and a bounded
+search for VMs that are nearly in the service.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vmsvc_grpc.server.endpoint_service.requests import (
 
 _Verdict = pb.VirtualMachineExplanation
 
-# So many VMs of other namespaces are named: enough to see what was mistaken.
+# How many VMs of other namespaces are named: enough to see the mistake.
 _ELSEWHERE_MAX = 5
 
 # The contract in the proto names these three.
@@ -41,20 +41,20 @@ _NEAR_MAX = 100
 _UNREADABLE_MAX = 100
 _SELECTOR_BYTES_MAX = 64 * 1024
 
-# VMs that are looked at to find those nearest to a service, and labels that are compared for
-# it: some milliseconds' worth, however large the namespace and the selector are.
+# How many VMs are looked at to find those nearest to a service, and how many labels are compared:
+# some milliseconds of work, however large the namespace and the selector are.
 _VMS_LOOKED_AT_MAX = 2_000
 _COMPARISONS_MAX = 20_000
 
-# Of a VM's labels that keep it out, and of what its files say: enough to begin with.
+# How many of a VM's wrong labels, and remarks about its files, are shown: enough to begin with.
 _REASONS_MAX = 10
 
 Remarks = Callable[[Kind, Key], Iterable[str]]
-"""What is known of an object beside what the cache holds: where else it is defined."""
+"""Sentences about an object beyond what the cache holds: where else it is defined."""
 
 
 def no_remarks(_kind: Kind, _key: Key) -> Iterable[str]:
-    """Nothing more is known of any object."""
+    """No sentences about any object."""
     return ()
 
 
@@ -67,9 +67,9 @@ class Explainer:
     remarks: Remarks = no_remarks
 
     def page(self, query: ExplainQuery, now: datetime) -> pb.ExplainEndpointsResponse | None:
-        """A page of what is to be said of a service; None if there is none, or not that VM.
+        """A page of the explanation of a service; None if the service or the VM does not exist.
 
-        One that cannot be read, or is being deleted, is explained too. `now` is in UTC.
+        A service or VM that cannot be read, or is being deleted, is explained too. `now` is in UTC.
         """
         key = query.service
         service = self.cache.services.get(key)
@@ -106,7 +106,7 @@ class Explainer:
     def _tell_service(
         self, response: pb.ExplainEndpointsResponse, service: CachedService, *, refused: bool
     ) -> None:
-        """Say what there is to say of the service itself."""
+        """Put the facts about the service itself into the response."""
         cache, key, selector = self.cache, service.object.key, service.selector
         said: list[Problem] = []
         if service.object.meta.deleting:
@@ -152,7 +152,7 @@ class _Explaining:
     def vms(
         self, after: ExplainedPlace | None
     ) -> Iterator[tuple[ExplainedPlace, pb.VirtualMachineExplanation]]:
-        """The VMs after a place, each with its own. Each part is looked up when it is reached."""
+        """The VMs after a place, each with its own. A part is looked up when it is reached."""
         part = after.part if after else ExplainedPart.MEMBERS
         if part is ExplainedPart.MEMBERS:
             yield from self._members(after)
@@ -176,7 +176,7 @@ class _Explaining:
     def _near(
         self, after: ExplainedPlace | None
     ) -> Iterator[tuple[ExplainedPlace, pb.VirtualMachineExplanation]]:
-        """The nearest VMs that are not in the service, of those that are soon found."""
+        """The VMs nearest to the service, but not in it, among those that are soon found."""
         selector, namespace = self.service.selector, self.service.object.key.namespace
         looks_max = min(_VMS_LOOKED_AT_MAX, _COMPARISONS_MAX // max(1, len(selector)))
         begin, told = ((after.distance, after.name), after.told) if after else ((0, ""), 0)
@@ -192,7 +192,7 @@ class _Explaining:
     def _never_read(
         self, after: ExplainedPlace | None
     ) -> Iterator[tuple[ExplainedPlace, pb.VirtualMachineExplanation]]:
-        """VMs that have never been valid: nobody knows which service they are for."""
+        """VMs that have never been valid, so that it is not known which service selects them."""
         cache, namespace = self.by.cache, self.service.object.key.namespace
         begin, told = (after.name, after.told) if after else ("", 0)
         keys = islice(cache.unreadable_vms(namespace), _VMS_LOOKED_AT_MAX)
@@ -240,7 +240,7 @@ class _Explaining:
     def _of_member(
         self, vm: VirtualMachine, judged: Iterable[JudgedAddress], endpoints: tuple[Endpoint, ...]
     ) -> tuple[pb.VirtualMachineExplanation.Verdict, list[str]]:
-        """How it stands with a VM that the service selects."""
+        """The verdict on a VM that the service selects, and the reasons."""
         service = self.service
         if service.spec is None:
             text = "the service is refused and has never been valid, so nothing is served of it"
@@ -255,7 +255,7 @@ class _Explaining:
         return verdict, [_readiness_reason(vm, ready=ready, now=self.now), *reasons]
 
 
-# -- Of the service --
+# -- The service --
 
 
 def _response(key: Key, problems: Iterable[Problem]) -> pb.ExplainEndpointsResponse:
@@ -267,14 +267,14 @@ def _problem_message(problem: Problem) -> pb.Problem:
 
 
 def _unheld(service: CachedService) -> Iterator[Problem]:
-    """Why the service's objects are not as it asks, in the words of the replica that writes."""
+    """Why the service's objects are not as they should be, as the writing replica says it."""
     for condition in service.object.conditions:
         if condition.type == ACCEPTED and condition.status == "False":
             yield Problem(f"status.conditions[{ACCEPTED}]", condition.message)
 
 
 def _matching_elsewhere(cache: Cache, key: Key, selector: Mapping[str, str]) -> Iterator[Problem]:
-    """That a service without VMs would have some, were they in its namespace."""
+    """A problem for a service without VMs whose selector matches VMs of other namespaces."""
     vms = cache.vms.matching_elsewhere(key.namespace, selector)
     found = [str(vm.key) for vm in islice(vms, _ELSEWHERE_MAX + 1)]
     if not found:
@@ -288,7 +288,7 @@ def _matching_elsewhere(cache: Cache, key: Key, selector: Mapping[str, str]) -> 
 
 
 def _fitting(selector: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """As many pairs of a selector as an answer shows, in their order."""
+    """The first pairs of a selector, as many as an answer shows."""
     size = 0
     for key, value in selector.items():
         size += len(key) + len(value)  # Both are ASCII.
@@ -297,7 +297,7 @@ def _fitting(selector: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-# -- Of a VM --
+# -- A VM --
 
 
 def _distance(selector: Mapping[str, str], vm: VirtualMachine) -> int:
@@ -354,7 +354,7 @@ def _readiness_reason(vm: VirtualMachine, *, ready: bool, now: datetime) -> str:
 
 
 def _condition_text(vm: VirtualMachine, now: datetime) -> str:
-    """The condition Ready in words, as far as it says something; "" without one."""
+    """The condition Ready in words; "" without one."""
     if vm.ready is None:
         return ""
     text = f"condition Ready is {vm.ready.value}"
@@ -378,7 +378,7 @@ def _condition(vm: VirtualMachine) -> pb.Condition | None:
 
 
 def _since(vm: VirtualMachine) -> datetime | None:
-    """When the condition Ready became what it is; None if it says no time of any use."""
+    """When the condition Ready last changed; None if it has no usable time."""
     if vm.ready_words is None:
         return None
     try:
@@ -394,12 +394,12 @@ def _timestamp(time: datetime) -> Timestamp:
     return timestamp
 
 
-# What is longer is told in the next larger unit: to a person, 125 minutes are 2 hours.
+# The largest unit of which there are two: to a person, 125 minutes are 2 hours.
 _UNITS_S = (("d", 86_400), ("h", 3_600), ("m", 60))
 
 
 def _age_text(age_s: float) -> str:
-    """An age in one unit, at least two of it: 119s, 2m, 47h, 2d. Clocks that differ make 0s."""
+    """An age in one unit, at least two of it: 119s, 2m, 47h, 2d; 0s if clocks differ."""
     whole_s = max(0, int(age_s))
     for unit, seconds in _UNITS_S:
         if whole_s >= 2 * seconds:

@@ -1,4 +1,4 @@
-"""The unary methods of vmsvc.v1.EndpointService: what there is now, read from the cache."""
+"""The unary methods of vmsvc.v1.EndpointService: answered from the cache as it is now."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Lookup:
         remarks: Remarks = no_remarks,
         now: Callable[[], datetime] = _now,
     ) -> None:
-        """Reads `cache`, and never changes it. `now` is in UTC."""
+        """Only reads `cache`. `now` is in UTC."""
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
@@ -70,8 +70,8 @@ class Lookup:
     def resolve_endpoints(self, request: bytes, _call: Call) -> bytes:
         """A ResolveEndpointsResponse.
 
-        Raises RpcError too: NOT_FOUND, and FAILED_PRECONDITION for a refused service
-        that has never been valid.
+        Also raises RpcError NOT_FOUND, and FAILED_PRECONDITION for a refused service that has never
+        been valid.
         """
         asked = requests.resolve(request)
         self._check_synced()
@@ -84,7 +84,7 @@ class Lookup:
         return self._encoder.snapshot(publication)
 
     def list_services(self, request: bytes, _call: Call) -> bytes:
-        """A ListServicesResponse. Costs the page, however many services and VMs there are."""
+        """A ListServicesResponse. O(page), however many services and VMs there are."""
         page = requests.list_page(request)
         self._check_synced()
         keys = self._cache.collection.page(page.namespace, page.after, page.size + 1)
@@ -102,7 +102,7 @@ class Lookup:
         return response.SerializeToString()
 
     def explain_endpoints(self, request: bytes, _call: Call) -> bytes:
-        """An ExplainEndpointsResponse. Raises RpcError too: NOT_FOUND. Costs the VMs told of."""
+        """An ExplainEndpointsResponse. Also raises RpcError NOT_FOUND. O(VMs of the page)."""
         query = requests.explain(request)
         self._check_synced()
         response = self._explainer.page(query, self._now())
@@ -143,7 +143,7 @@ class Lookup:
         )
 
     def _stored(self, service: CachedService) -> StoredService | None:
-        """The Service that belongs to a VMService; one of another owner tells nothing."""
+        """The Service that belongs to a VMService; None for one of another owner."""
         stored = self._cache.stored_services.get(service.object.key)
         ours = stored is not None and is_controlled_by(stored.meta, service.object.meta.uid)
         return stored if ours else None
@@ -164,7 +164,7 @@ class Lookup:
 
 
 def _shown(texts: Iterable[str]) -> Iterator[str]:
-    """As many addresses or names as a summary shows, each as long as one may be."""
+    """The addresses or names that a summary shows: the first ones, each cut to its longest."""
     return (escaped(text, SUBDOMAIN_MAX) for text in islice(texts, _ADDRESSES_MAX))
 
 

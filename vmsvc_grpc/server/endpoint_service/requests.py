@@ -1,4 +1,4 @@
-"""Requests of vmsvc.v1 as small values, checked: the rest of the server trusts them.
+"""Requests of vmsvc.v1 as small values, checked here so that the rest of the server trusts them.
 
 Each function takes a request's bytes and raises RpcError (INVALID_ARGUMENT) with every
 field that is wrong, as google.rpc.BadRequest.
@@ -26,7 +26,7 @@ from vmsvc_grpc.server.call import Code, RpcError
 
 
 class PageSizes(NamedTuple):
-    """How many entries a page has where the client does not say, and at most."""
+    """How many entries a page has by default, and at most."""
 
     default: int
     most: int
@@ -36,16 +36,16 @@ class PageSizes(NamedTuple):
 SERVICES = PageSizes(default=500, most=1000)
 EXPLAINED = PageSizes(default=250, most=500)
 
-# Details travel as a header: clients refuse more than 8 KiB of those by default, and
-# base64 and the names around it take their part.
+# Details travel as a header. By default clients refuse more than 8 KiB of headers, and base64 and
+# the names around it take some of that.
 _VIOLATIONS_BYTES_MAX = 4096
-# A client's text, cut shorter than elsewhere: there may be many of them in an answer.
+# A client's text, cut shorter than elsewhere, as an answer may have many of them.
 _shown = partial(quoted, characters_max=80)
 
 _TOKEN_CHARACTERS_MAX = 4096  # Ours have four names at most, of 253 characters.
 _COUNT_DIGITS_MAX = 9
 
-# The first thing in each page token: whose it is, and which release understands it.
+# The beginning of each page token: its method, and the version of its form.
 _OF_SERVICES = "services 1"
 _OF_EXPLAINED = "explained 1"
 
@@ -60,7 +60,7 @@ _Request = TypeVar("_Request", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class ResolveQuery:
-    """Which endpoints of which service to resolve."""
+    """The service to resolve, and which of its endpoints."""
 
     service: Key
     filter_class: FilterClass
@@ -70,7 +70,7 @@ class ResolveQuery:
 class WatchQuery:
     """What to watch. `held` are the services named, each with the revision held or "".
 
-    `namespaces` is empty where `all_services` is true.
+    `namespaces` is empty if `all_services` is true.
     """
 
     held: Mapping[Key, str]
@@ -80,7 +80,7 @@ class WatchQuery:
 
     @property
     def names_bytes(self) -> int:
-        """How many bytes its names and revisions have. O(names)."""
+        """The bytes of its names and revisions. O(names)."""
         services = sum(
             len(namespace) + len(name) + len(revision) + 1  # It is written with a slash.
             for (namespace, name), revision in self.held.items()
@@ -98,7 +98,7 @@ class ListQuery:
 
 
 class ExplainedPart(Enum):
-    """Which VMs an explanation tells of; in this order."""
+    """The parts of an explanation, in their order."""
 
     MEMBERS = "members"
     NEAR = "near"
@@ -106,7 +106,7 @@ class ExplainedPart(Enum):
 
 
 class ExplainedPlace(NamedTuple):
-    """The last VM of a page. `told` is how many of the part have been told by then."""
+    """The last VM of a page. `told` is how many VMs of its part have been shown by then."""
 
     part: ExplainedPart
     distance: int
@@ -125,7 +125,7 @@ class ExplainQuery:
 
 
 class _Violations:
-    """What is wrong with one request, field by field."""
+    """The problems of one request, field by field."""
 
     def __init__(self) -> None:
         self._found = error_details_pb2.BadRequest()
@@ -183,7 +183,7 @@ def explain(raw: bytes) -> ExplainQuery:
 
 
 def watch(raw: bytes, services_per_stream_max: int) -> Generator[None, None, WatchQuery]:
-    """A WatchEndpointsRequest that names at most that many services, or namespaces.
+    """A WatchEndpointsRequest with at most so many services, or namespaces.
 
     It stops at each name, so that others can have their turn, and returns the query.
     """
@@ -206,7 +206,7 @@ def watch(raw: bytes, services_per_stream_max: int) -> Generator[None, None, Wat
                 f"names {count}; the server's limit (services_per_stream_max) is "
                 f"{services_per_stream_max}: open several streams",
             )
-            violations.check()  # That many are not worth a look at each.
+            violations.check()  # Do not look at each of so many.
     held = yield from _held(request.services, violations)
     namespaces = yield from _namespaces(request.namespaces, violations)
     violations.check()
@@ -278,12 +278,12 @@ def _is_count(text: str) -> bool:
 
 
 def _token(*parts: str) -> str:
-    # Of none a name can have a line end in it.
+    # No name can contain a line end.
     return base64.urlsafe_b64encode("\n".join(parts).encode()).decode()
 
 
 def _token_parts(token: str) -> list[str]:
-    """What a token is made of; nothing if it is none."""
+    """The parts of a token; empty if it is not a token."""
     if len(token) > _TOKEN_CHARACTERS_MAX:
         return []
     try:
@@ -302,7 +302,7 @@ def _parsed(kind: type[_Request], raw: bytes) -> _Request:
 
 
 def _service(field: str, text: str, violations: _Violations) -> Key | None:
-    """The service of that name; None, and a violation, if it is no name."""
+    """The service of that name; None, and a violation, if the name is not valid."""
     namespace, slash, name = text.partition("/")
     if is_dns_1123_label(namespace) and is_dns_1123_subdomain(name):
         return Key(namespace, name)
@@ -337,7 +337,7 @@ def _held(
     return held
 
 
-# One for the many streams that name none.
+# Shared by the many streams that name none.
 _NO_NAMESPACES: frozenset[str] = frozenset()
 
 

@@ -1,8 +1,8 @@
-"""WatchEndpoints: one stream's state, and nothing of how its bytes travel.
+"""WatchEndpoints: the state of one stream, without its transport.
 
-A stream owns a cursor for each service that it names, the version that it was last sent, and one
-version for each collection that it follows: a namespace, or everything. It never holds a
-message: what to say is worked out when the transport asks, from what is newest then.
+A stream owns a cursor for each service that it names (the version that it was last sent), and one
+version for each collection that it follows: a namespace, or everything. It never holds a message:
+each is worked out when the transport asks, from the newest state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOTHING_HELD: Iterator[tuple[Key, str]] = iter(())
 
 @dataclass(slots=True)
 class _Cursor:
-    """What the client was last sent of one service: a version, or that it is absent."""
+    """What the client was last sent about one service: a version, or that it is absent."""
 
     topic: Topic
     version: int = 0
@@ -42,7 +42,7 @@ class _Cursor:
 class _Followed:
     """One collection that a stream follows: its reader, and the revisions that the client holds.
 
-    Those are answered first. What is in them is let go of then.
+    These services are answered first; then their revisions are dropped.
     """
 
     __slots__ = ("_held", "_stream", "reader")
@@ -55,13 +55,13 @@ class _Followed:
         filter_class: FilterClass,
         held: Mapping[Key, str],
     ) -> None:
-        """`held` are services of the namespace, or any (None), each with its revision or ""."""
+        """`held` are services of the namespace, or of any (None), each with its revision or ""."""
         self._stream = stream
         self._held = iter(held.items())
         self.reader = cache.follow(namespace, filter_class, self.wake)
 
     def wake(self) -> None:
-        """Have the stream look here."""
+        """Note that this collection has news."""
         self._stream.rouse(self)
 
     @property
@@ -70,9 +70,9 @@ class _Followed:
         return self._held is _NOTHING_HELD and self.reader.answered
 
     def take(self) -> tuple[Publication, int, str | None] | None:
-        """The next publication to send: the version sent before, and the revision held if named.
+        """The next publication to send, the version sent before it, and the revision held.
 
-        None if there is none, or if others are to have their turn first.
+        None if there is none, or if others should have their turn first.
         """
         for name, revision in self._held:
             return self.reader.take_first(name).cell.current, 0, revision
@@ -84,10 +84,10 @@ class _Followed:
 class WatchStream:
     """The stream of one WatchEndpoints call: a `call.Stream`.
 
-    To the cache it is a Subscription, and only takes note when it is woken.
+    For the cache it is a Subscription: `wake` only takes note.
     """
 
-    # There are many of them.
+    # There are many streams.
     __slots__ = (
         "_beginning",
         "_begun",
@@ -119,7 +119,7 @@ class WatchStream:
         *,
         names: StreamNames,
     ) -> None:
-        """Nothing is watched before `receive`. What it names counts in `names`."""
+        """Watches nothing before `receive`. The names that it follows count in `names`."""
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
@@ -133,8 +133,8 @@ class WatchStream:
         self._synced_sent = False
         self._held: dict[Key, str] = {}
         self._cursors: dict[Key, _Cursor] = {}
-        # Noted ones in order, and those being taken, which come before them: so no service
-        # waits for ever, and one that has nothing to say holds next to nothing.
+        # The noted services in order, and those being handled, which come before them: so no
+        # service waits for ever, and a stream without news holds next to nothing.
         self._noted: dict[Key, None] = {}
         self._taking: Iterator[Key] = _NOTHING
         self._followed: Sequence[_Followed] = ()
@@ -167,10 +167,10 @@ class WatchStream:
         self._cache.await_synced(self._wake)
 
     def half_close(self) -> None:
-        """Nothing changes: the client only listens from the start."""
+        """Does nothing: the client only listens from the start."""
 
     def next_message(self) -> bytes | Later | None:
-        """The next thing to say."""
+        """The next message."""
         if self._beginning is not None and not self._go_on():
             return LATER
         if self._request is None or not self._cache.synced:
@@ -190,7 +190,7 @@ class WatchStream:
         return self._of_noted() or self._of_roused()
 
     def close(self) -> None:
-        """Let go of every topic, and of the cache."""
+        """Release every topic, and the cache."""
         self._names.close()
         self._cache.forget(self._wake)
         for cursor in self._cursors.values():
@@ -205,18 +205,18 @@ class WatchStream:
     # -- What the cache calls --
 
     def wake(self, topic: Topic) -> None:
-        """Note that a service has something newer."""
+        """Note that a service has news."""
         if not self._noted and not self._roused:
             self._wake()
         self._noted[topic.service] = None  # One that is noted already keeps its place.
 
     def rouse(self, followed: _Followed) -> None:
-        """Note that a collection has something newer."""
+        """Note that a collection has news."""
         if not self._noted and not self._roused:
             self._wake()
         self._roused[followed] = None
 
-    # -- What to say --
+    # -- Making messages --
 
     def _go_on(self) -> bool:
         """Go on with the beginning, as far as one turn is for it; whether it is done with."""
@@ -260,7 +260,7 @@ class WatchStream:
         return self._sent("synced", SYNCED)
 
     def _of_noted(self) -> bytes | None:
-        """What there is to say of the services that are named."""
+        """The next message about the services that are named."""
         while True:
             key = next(self._taking, None)
             if key is not None:
@@ -273,7 +273,7 @@ class WatchStream:
                 return None
 
     def _of_roused(self) -> bytes | Later | None:
-        """What there is to say of the collections, each in its turn."""
+        """The next message about the collections, in turn."""
         for _ in range(_LOOKS_MAX):
             followed = next(iter(self._roused), None)
             if followed is None:
@@ -299,16 +299,16 @@ class WatchStream:
         return self._present(publication, since, held)
 
     def _of_service(self, key: Key) -> bytes | None:
-        """The message about one service that is named; None if there is nothing new."""
+        """The message about one named service; None if there is no news."""
         cursor = self._cursors.get(key)
         if cursor is None:
             assert self._request is not None, "it names the service"
             topic = self._cache.subscribe(key, self._request.filter_class, self)
             # By the topic's own key, which all its streams share.
             cursor = self._cursors[topic.service] = _Cursor(topic)
-        held = self._held.pop(key, None)  # It counts for the first answer only.
+        held = self._held.pop(key, None)  # It matters for the first answer only.
         if held is not None and not self._held:
-            self._held = {}  # One that was emptied takes as much as one that is full.
+            self._held = {}  # An emptied dict takes as much memory as a full one.
         publication = cursor.topic.current
         if isinstance(publication.state, Absent):
             return self._absent(cursor, publication.state)
@@ -320,14 +320,14 @@ class WatchStream:
     def _absent(self, cursor: _Cursor, state: Absent) -> bytes | None:
         before, cursor.absent = cursor.absent, state
         cursor.version = 0
-        # That it is being deleted, and then is gone, is one event.
+        # "Is being deleted" and "is gone" are one event.
         gone = state.absence is Absence.NOT_FOUND
         if before is not None and before.absence is state.absence and (gone or before == state):
             return None
         return self._sent("absent", self._encoder.absent(cursor.topic.current))
 
     def _present(self, publication: Publication, before: int, held: str | None) -> bytes:
-        """The message that brings a client up to date which was sent all up to `before`."""
+        """The message that brings a client up to date that was last sent version `before`."""
         assert isinstance(publication.state, EndpointSet), "the service is served"
         if held and held == publication.state.revision:
             return self._sent("current", self._encoder.current(publication))

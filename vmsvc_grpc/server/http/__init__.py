@@ -1,1 +1,1 @@
-"""The HTTP port: probes and metrics, in little room."""
+"""The HTTP port: probes and metrics, with bounded resources."""

@@ -1,4 +1,4 @@
-"""Which of our formats a client would rather have, by its Accept header (RFC 9110, 12.5.1)."""
+"""Which of our formats a client prefers, by its Accept header (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _QUALITY = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)", re.IGNORECASE)
 
 
 def prefers(accept: str, offered: Sequence[str]) -> str:
-    """The media type of `offered` that is accepted most; of equals the one that comes later.
+    """The media type of `offered` with the highest weight; of equals, the later one.
 
-    Wildcards count for the first, which is also given to a client that takes none. Parameters
-    other than `q` are passed over. Never raises. O(`accept`).
+    Wildcards count for the first one, which is also the result if the client accepts none.
+    Parameters other than `q` are ignored. Never raises. O(`accept`).
     """
     weights = {_kind(part): _weight(part) for part in accept.split(",")}
     anything = max(weights.get("*/*", 0.0), weights.get(f"{offered[0].split('/')[0]}/*", 0.0))
@@ -29,7 +29,7 @@ def _kind(part: str) -> str:
 
 
 def _weight(part: str) -> float:
-    """What a client says that a format is worth to it; 1 where it does not say."""
+    """The weight that a client gives to a format; 1 if it gives none."""
     for parameter in part.split(";")[1:]:
         text = parameter.strip()
         if text[:2].lower() == "q=":

@@ -1,7 +1,8 @@
-"""The connections of the HTTP port: so many at once, each for so long, and none at the end.
+"""The connections of the HTTP port: bounded in number and in time, and all ended at the end.
 
-The HTTP library waits for the rest of a request as long as a client likes. A probe has to be
-answered whatever others do here, so each connection has one answer and one time for all of it.
+The HTTP library waits for the rest of a request for as long as a client likes. Probes must be
+answered whatever other clients do, so each connection gets one answer, and one time limit for all
+of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class HttpConnections:
         request_s: float,
         refusals: Counter[str],
     ) -> None:
-        """`make` makes what speaks HTTP. Counts in `refusals` by setting what is ended here."""
+        """`make` makes a protocol for HTTP. Counts ended connections in `refusals`, by setting."""
         self._make = make
         self._connections_max = connections_max
         self._request_s = request_s
@@ -35,10 +36,10 @@ class HttpConnections:
         return _HttpConnection(self, self._make())
 
     def entered(self, connection: _HttpConnection) -> asyncio.TimerHandle:
-        """One more is open; the timer that ends it.
+        """Note an open connection; returns the timer that ends it.
 
-        Where that is one too many, the oldest is ended: an honest one is answered within
-        milliseconds, so the oldest is the one that waits for something else.
+        If there are too many, the oldest is ended: a request is answered within milliseconds, so
+        the oldest connection waits for something else.
         """
         if len(self._open) >= self._connections_max:
             self._refuse(next(iter(self._open)), "http_connections_max")
@@ -47,16 +48,16 @@ class HttpConnections:
         return loop.call_later(self._request_s, self._refuse, connection, "http_request_s")
 
     def left(self, connection: _HttpConnection) -> None:
-        """It is open no more."""
+        """Note a closed connection."""
         self._open.pop(connection, None)
 
     def close(self) -> None:
-        """Have each end once it has sent what it has begun to."""
+        """Let each connection end once it has sent the answer that it has begun."""
         for connection in self._open:
             connection.transport.close()
 
     def abort(self) -> None:
-        """End each that is left, now."""
+        """End all remaining connections now."""
         for connection in list(self._open):
             connection.transport.abort()
 
@@ -67,7 +68,7 @@ class HttpConnections:
 
 
 class _HttpConnection(asyncio.Protocol):
-    """Hands everything on to what speaks HTTP, and keeps the time."""
+    """Passes everything to a protocol that speaks HTTP, and limits the time."""
 
     transport: asyncio.Transport
 
@@ -77,7 +78,7 @@ class _HttpConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is one by what it does, and not by its class.
+        # uvloop's is one by its methods, and not by its class.
         self.transport = cast(asyncio.Transport, transport)
         self._timer = self._connections.entered(self)
         self._inner.connection_made(transport)

@@ -1,1 +1,1 @@
-"""What gRPC's own tools ask of any server: health and reflection."""
+"""The services that gRPC's own tools ask for: health, reflection and channelz."""

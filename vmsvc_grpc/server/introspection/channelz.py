@@ -1,4 +1,4 @@
-"""grpc.channelz.v1: what a transport knows of its connections, for grpcdebug and the like."""
+"""grpc.channelz.v1: the connections of a transport, for grpcdebug and similar tools."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Server reflection, v1 and v1alpha: what grpcurl and the like ask for our services.
+"""Server reflection, v1 and v1alpha: describes our services to grpcurl and similar tools.
 
-Both versions have the same messages on the wire, so one stream's state serves both.
-The package has v1alpha's descriptor only; v1's is made from it.
+Both versions have the same messages on the wire, so one kind of stream serves both. The package has
+only v1alpha's descriptor; v1's is made from it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PATHS = tuple(f"/{service}/ServerReflectionInfo" for service in SERVICES)
 
 
 def with_imports(*files: FileDescriptor) -> Iterator[FileDescriptorProto]:
-    """Files and those that they import, each once, and after those that it imports."""
+    """Files and their imports, each once, and imports first."""
     yield from _with_imports(files, set())
 
 
@@ -57,17 +57,17 @@ def _with_imports(files: Iterable[FileDescriptor], seen: set[str]) -> Iterator[F
 
 
 class Reflection:
-    """Describes `services` (full names) from `files`, which hold their imports too.
+    """Describes `services` (full names) from `files`, which include their imports.
 
     Of two files with one name the first counts.
     """
 
     def __init__(self, services: Iterable[str], files: Iterable[FileDescriptorProto]) -> None:
-        """Reflection's own services and file are there without being given."""
+        """Reflection's own services and file need not be passed."""
         self._services = sorted({*services, *SERVICES})
         self._files: dict[str, FileDescriptorProto] = {}
         self._file_of_symbol: dict[str, str] = {}
-        # Of each message that there is: the files of its extensions, by number.
+        # For each message, the files of its extensions, by number.
         self._file_of_extension: dict[str, dict[int, str]] = {}
         for file in (*files, *with_imports(pb.DESCRIPTOR), _v1_file()):
             if file.name not in self._files:
@@ -89,7 +89,7 @@ class Reflection:
         )
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
-        """The response to one request; what is not found is an `error_response`."""
+        """The response to one request; an `error_response` if something is not found."""
         response = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
         match request.WhichOneof("message_request"):
             case "list_services":
@@ -175,7 +175,7 @@ def _v1_file() -> FileDescriptorProto:
 
 
 def _add_json_names(message: DescriptorProto) -> None:
-    """Say of each field what it is called in JSON, as protoc does, and stubs leave out.
+    """Set the JSON name of each field, as protoc does; stubs leave it out.
 
     grpcurl would print `field_name` instead of `fieldName`.
     """
@@ -211,7 +211,7 @@ def _enum_symbols(scope: str, enums: Iterable[EnumDescriptorProto]) -> Iterator[
 
 
 def _messages(file: FileDescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
-    """Every message that a file defines, each with the name of what it is defined in."""
+    """Every message that a file defines, each with the name of its package or outer message."""
     left = [(file.package, message) for message in file.message_type]
     while left:
         scope, message = left.pop()
@@ -227,5 +227,5 @@ def _extensions(file: FileDescriptorProto) -> Iterator[FieldDescriptorProto]:
 
 
 def _in(scope: str, name: str) -> str:
-    """The full name of what is called so in a package or message; "" is the package of none."""
+    """The full name of `name` in a package or message; "" is no package."""
     return f"{scope}.{name}" if scope else name

@@ -1,4 +1,4 @@
-"""Load assignments: the VMs of a service behind one of its ports, as clients of xDS read them."""
+"""Load assignments: the VMs of a service behind one of its ports, for clients of xDS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ADDRESS, _OTHERS = _numbers(AnyEndpoint, "address", "additional_addresses")
 (_SOCKET,) = _numbers(Address, "socket_address")
 _PROTOCOL, _HOST, _PORT = _numbers(SocketAddress, "protocol", "address", "port_value")
 
-# VMs, and addresses, at some 300 B each: those of 20,000 VMs, ready and not.
+# At some 300 B each: the addresses of 20,000 VMs, ready and not ready.
 _MEMBERS_MAX = 65_536
 
 # The first of an enum is what a field is that is not there.
@@ -103,7 +103,7 @@ def _locality(
     The whole weighs as much as its healthy endpoints, and never nothing: clients drop one
     without weight.
     """
-    # Clients refuse a locality that does not say where it is, and both may be "".
+    # Clients refuse a locality without this field, and both texts may be "".
     region, zone = where
     before = bytes_field(_LOCALITY, Locality(region=region, zone=zone).SerializeToString())
     for addresses, ready in machines:
@@ -118,8 +118,8 @@ def _locality(
 def localities(endpoints: Iterable[Endpoint]) -> Localities:
     """The VMs of each region and zone. O(endpoints).
 
-    An address occurs once in all, as gRPC refuses what repeats one: a ready VM has it before
-    one that is not, then the lower uid.
+    Each address occurs once, as gRPC refuses repeated ones: of several VMs with it, a ready one
+    wins, then the lower uid.
     """
     found: dict[tuple[str, str], list[Machine]] = defaultdict(list)
     for (_, ready, region, zone), addresses in _machines(endpoints):

@@ -1,8 +1,9 @@
-"""All resources of a type as one body of a response, as the state of the world has them.
+"""All resources of a type as the body of one response, for the state of the world.
 
-A body is made once for all who are sent the same, in slices, and patched by what changes: a
-change costs itself, and the one copy that sending takes. It lasts while a stream was last sent
-it, and all of them together have a bound; one that was let go is made anew for who needs it.
+A body is made in slices, once for all streams that are sent the same, and patched by changes: a
+change costs itself, and the one copy for sending. A body lasts for as long as it is the last one
+sent to some stream. All bodies together have a bound; one that was dropped is made anew for a
+stream that needs it.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from weakref import WeakValueDictionary
 from zlib import crc32
 
 SHARED_FROM = 128
-"""A body of fewer resources is made for each response: gRPC's clients ask for one or two."""
+"""A smaller body is made for each response: gRPC's clients ask for one or two resources."""
 
 BODIES_BYTES_MAX = 64 * 1024 * 1024
 """Bytes of all bodies. 20,000 clusters take 7 MB, and twice that while some streams have yet to
 be sent a change; and it may be so for each of a few namespaces."""
 
 SLICE = 1_024
-"""How many resources a body takes in before others have their turn: some 2 ms."""
+"""How many resources are added to a body before others have their turn: some 2 ms."""
 
-# A change makes one drawer anew, which of 20,000 clusters holds 80: some 25 KB.
+# A change makes one drawer anew. Of 20,000 clusters, a drawer has 80: some 25 KB.
 _DRAWERS = 256
 
-# More changes than this would make nearly all drawers anew in one turn.
+# More changes than this would make nearly all drawers anew in a single turn.
 _CHANGES_MAX = 1_024
 
 Part: TypeAlias = Callable[[str], bytes]
-"""A resource by its name, as it stands in a response."""
+"""Returns a resource, by name, as it is in a response."""
 
 
 Respond: TypeAlias = Callable[[int, int, Sequence[bytes | memoryview]], bytes]
-"""A response with these resources, which come last in it: of a digest and a nonce."""
+"""Makes a response of a digest, a nonce and these resources, which come last."""
 
 
 class Whole(NamedTuple):
@@ -45,7 +46,7 @@ class Whole(NamedTuple):
 
 
 class _Drawer(NamedTuple):
-    """The resources of a body whose names share a hash: by name, and one after the other."""
+    """The resources of a body whose names share a hash: by name, and joined."""
 
     parts: dict[str, bytes]
     content: bytes | memoryview
@@ -62,7 +63,7 @@ def _drawer(parts: dict[str, bytes]) -> _Drawer:
 class Body:
     """The resources of some names, one after the other.
 
-    It is made slice by slice, and does not change then.
+    It is made slice by slice, and does not change afterwards.
     """
 
     __slots__ = (
@@ -77,7 +78,7 @@ class Body:
     )
 
     def __init__(self, digest: int, part: Part, names: Iterable[str]) -> None:
-        """Has yet to be made, of these names as they are now; `digest` is the sum of theirs."""
+        """Still to be made, of these names as they are now; `digest` is the sum of theirs."""
         self._digest = digest
         self._part = part
         self._left = iter(tuple(names))
@@ -85,10 +86,10 @@ class Body:
         self._drawers: list[_Drawer] = []
         self._whole: Whole | None = None
         self.size = 0
-        """Its bytes, as far as it is made."""
+        """Its bytes so far."""
 
     def make(self) -> bool:
-        """Take in a slice of what is left; whether there was nothing left."""
+        """Make one more slice; whether the body is complete."""
         if self.made:
             return True
         for name in (names := tuple(islice(self._left, SLICE))):
@@ -101,23 +102,23 @@ class Body:
 
     @property
     def made(self) -> bool:
-        """Whether it is all there."""
+        """Whether it is complete."""
         return bool(self._drawers)
 
     @property
     def gone(self) -> bool:
-        """Whether it was let go."""
+        """Whether it was dropped."""
         return not (self._making or self._drawers)
 
     def let_go(self) -> None:
-        """Hold nothing any more. It is of no use from then on."""
+        """Drop everything. The body is useless from then on."""
         self._making, self._drawers, self._whole = [], [], None
         self.size = 0
 
     def patched(self, digest: int, changed: Iterable[str], there: Container[str]) -> Body:
-        """The same, but of these names with those that are there, and none that is not.
+        """The body after a change of these names: those in `there` are in it anew, others are not.
 
-        Costs the drawers that these are in; the others are shared.
+        Makes the drawers of these names anew, and shares the others.
         """
         later = Body(digest, self._part, ())
         later._making, later._drawers = [], self._drawers.copy()
@@ -136,15 +137,15 @@ class Body:
         return later
 
     def message(self, after: int, nonces: Iterator[int], respond: Respond) -> Whole:
-        """The message with all of it; one object for all who ask. Only once it is made.
+        """The message with the whole body: one object for all callers. Only for a complete body.
 
-        Its nonce is above `after`: if that of the message that there is is not, there is a new
-        one for all.
+        Its nonce is above `after`: if that of the existing message is not, a new message is made
+        for all.
         """
         if self._whole is None or self._whole.nonce <= after:
             nonce = next(nonces)
             message = respond(self._digest, nonce, [drawer.content for drawer in self._drawers])
-            # The drawers are parts of it from now on, so that all is there once.
+            # From now on the drawers are parts of the message, so that all bytes exist once.
             view, end = memoryview(message), len(message) - self.size
             for number, (parts, content) in enumerate(self._drawers):
                 begin, end = end, end + len(content)
@@ -154,7 +155,7 @@ class Body:
 
 
 class Bodies:
-    """The bodies of one type that streams were last sent, or wait for: each once for all."""
+    """The bodies of one type that streams were last sent, or wait for; each exists once."""
 
     def __init__(
         self,
@@ -164,19 +165,19 @@ class Bodies:
         shared_from: int = SHARED_FROM,
         bytes_max: int = BODIES_BYTES_MAX,
     ) -> None:
-        """`part` gives the resource of a name, which has to be the same each time.
+        """`part` returns the resource of a name, which must be the same each time.
 
-        `on_body` is called for each body that is begun. Those of fewer than `shared_from` names
-        are not kept. `bytes_max` bounds all together; one by itself may be larger.
+        `on_body` is called for each body that is begun. Bodies of fewer than `shared_from` names
+        are not kept. `bytes_max` bounds all bodies together; a single one may be larger.
         """
         self._part = part
         self._respond = respond
         self._on_body = on_body
         self._shared_from = shared_from
         self._bytes_max = bytes_max
-        # Of one count for all streams, as they share messages. To each they only rise.
+        # One counter for all streams, as they share messages. For each stream nonces only rise.
         self._nonces = count(1)
-        # The last used at the end. A body goes with the last reader that holds it.
+        # The last used is at the end. A body is dropped with the last reader that holds it.
         self._bodies: WeakValueDictionary[int, Body] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -189,7 +190,7 @@ class Bodies:
         return sum(body.size for body in self._bodies.values())
 
     def small(self, digest: int, names: Collection[str]) -> Whole | None:
-        """The message with these names, if they are so few that no body is kept."""
+        """The message with these names, if they are too few for a body to be kept."""
         if len(names) >= self._shared_from:
             return None
         nonce = next(self._nonces)
@@ -206,9 +207,9 @@ class Bodies:
         return self._kept(digest) or self._keep(digest, body.patched(digest, changed, there))
 
     def message(self, body: Body, after: int) -> Whole | None:
-        """The message of a body, with a nonce above `after`; None if it is not made yet.
+        """The message of a body, with a nonce above `after`; None if the body is not complete yet.
 
-        It is made a slice further then. Lets go of the bodies that were used longest ago, if all
+        Then one more slice of it is made. Drops the bodies that were used longest ago if all
         together are too large.
         """
         made = body.make()
@@ -238,18 +239,18 @@ class Bodies:
 
 
 class BodyReader:
-    """One stream that is sent all resources of a type each time: it holds the body sent last."""
+    """Reads for one stream that is sent all resources of a type each time; holds the last body."""
 
     __slots__ = ("_bodies", "_body", "_changed")
 
     def __init__(self, bodies: Bodies) -> None:
-        """It was sent nothing yet."""
+        """Nothing has been sent yet."""
         self._bodies = bodies
         self._body: Body | None = None
         self._changed: dict[str, None] = {}
 
     def note(self, name: str) -> None:
-        """A name may have come or gone since the body that was sent last. O(1)."""
+        """Note that a name may have come or gone since the last body. O(1)."""
         if self._body is None:
             return
         self._changed[name] = None
@@ -257,10 +258,10 @@ class BodyReader:
             self._forget()
 
     def read(self, digest: int, names: Collection[str], after: int) -> Whole | None:
-        """A message with all resources of these names; None if it takes another turn.
+        """A message with all resources of these names; None if it needs another turn.
 
-        `digest` is the sum of theirs: all who ask with the same get the same object, so that its
-        nonce is only sure to be above `after`.
+        `digest` is the sum of their digests. All callers with the same digest get the same object,
+        so its nonce is only known to be above `after`.
         """
         if (small := self._bodies.small(digest, names)) is not None:
             self._forget()
@@ -276,7 +277,7 @@ class BodyReader:
         if changed and body.made:
             self._changed = {}
             return self._bodies.patched(body, digest, changed, names)
-        return body  # What changes while it is made is patched then.
+        return body  # Changes while it is made are patched in afterwards.
 
     def _forget(self) -> None:
         self._body = None

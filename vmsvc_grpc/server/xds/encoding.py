@@ -1,13 +1,13 @@
-"""Fields of protobuf as bytes, for what is made too often to be made as messages."""
+"""Fields of protobuf as bytes, for data that is encoded too often to be built as messages."""
 
 from __future__ import annotations
 
 _SEVEN_BITS = 0x7F
-_LENGTH = 2  # The kind of a field of text, bytes or a message: its length comes first.
+_LENGTH = 2  # The wire type of texts, bytes and messages: the length comes first.
 
 
 def varint(number: int) -> bytes:
-    """A number as protobuf writes it: seven bits a byte, the lowest first."""
+    """A number in the encoding of protobuf: seven bits a byte, the lowest first."""
     if number <= _SEVEN_BITS:
         return bytes((number,))
     encoded = []
@@ -36,5 +36,5 @@ def bytes_field(number: int, content: bytes) -> bytes:
 
 
 def number_field(number: int, value: int) -> bytes:
-    """A field that is a number, and is not negative; its own number is at most 15."""
+    """A field with a number that is not negative; `number`, that of the field, is at most 15."""
     return b"%c%b" % (number << 3, varint(value))

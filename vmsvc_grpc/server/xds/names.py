@@ -1,9 +1,9 @@
-"""What xDS resources are called: from a name to a service's port, and back.
+"""The names of xDS resources: from a name to a service's port, and back.
 
 The port 80, named `http`, of the service `web` in `shop` is `web.shop:80`, its canonical
-name, or `web.shop:http`. The part before the colon may go on as in DNS
-(`web.shop.svc.cluster.local`), and end with a dot; a service with one port needs no port. All
-other names, those of xdstp among them, are opaque and name nothing.
+name, or `web.shop:http`. The part before the colon may have a DNS suffix
+(`web.shop.svc.cluster.local`) and a dot at the end; for a service with one port, the port may be
+left out. All other names, xdstp names included, are opaque and name nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ WILDCARD = "*"
 
 _NAME_MAX = 3 * 63 + len("..svc..:")  # Service, namespace and port are labels.
 _REFERENCES_MAX = 65_536
-_PROTOCOLS = ("TCP", "UDP")  # Where both have a number, its name is the first one's.
+_PROTOCOLS = ("TCP", "UDP")  # If both have a port of that number, the name refers to the first.
 
 
 class Reference(NamedTuple):
-    """What a name says: a service, and its port by number or name ("" where it names none)."""
+    """A service, and its port by number or name ("" if the name has none)."""
 
     service: Key
     port: str
@@ -54,16 +54,17 @@ class References:
 
 
 CLUSTER_LOCAL = References("cluster.local")
-"""Those of the domain that a cluster has unless its kubelets are told another."""
+"""The references in a cluster of the default domain."""
 
 
 def ports_by_text(ports: Sequence[ServicePort]) -> Mapping[str, ServicePort]:
-    """The ports by each text that refers to one: by number before by name. O(ports).
+    """The ports by each text that refers to one; a number wins over an equal name. O(ports).
 
-    "" refers to the only port. SCTP has no name here: no xDS client speaks it.
+    "" refers to the only port. SCTP ports have no names, as no xDS client speaks SCTP.
     """
     named = [port for port in ports if port.protocol in _PROTOCOLS]
-    # Of two with one name, or one number and protocol, the first counts; so it is put in last.
+    # Of two ports with the same name, or number and protocol, the first counts; so it is put in
+    # last.
     found = {port.name: port for port in reversed(named)}
     found.pop("", None)
     for protocol in reversed(_PROTOCOLS):
@@ -74,6 +75,6 @@ def ports_by_text(ports: Sequence[ServicePort]) -> Mapping[str, ServicePort]:
 
 
 def canonical_names(service: Key, ports: Sequence[ServicePort]) -> Iterator[str]:
-    """The names that a wildcard lists: one for each number, in the order of the ports."""
+    """The names that a wildcard covers: one for each port number, in the order of the ports."""
     numbers = dict.fromkeys(port.port for port in ports if port.protocol in _PROTOCOLS)
     return (f"{service.name}.{service.namespace}:{number}" for number in numbers)
