@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -92,6 +93,10 @@ class Toy:
     answered: int = 0
     port: int = 0
     transport: Http2 = field(init=False)
+
+    def handshakes(self) -> int:
+        """How many connections have yet to agree on TLS."""
+        return self.transport.handshakes.count if self.transport.handshakes else 0
 
     def waiting(self) -> int:
         """How many calls the server's connections keep that have something to say."""
@@ -236,20 +241,22 @@ class Client:
         self._writer.close()
 
 
-def made(limits: Limits) -> Toy:
+def made(limits: Limits, tls: ssl.SSLContext | None = None) -> Toy:
     """The toy, on the event loop that runs; it listens nowhere yet."""
     toy = Toy(limits)
     sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
-    toy.transport = Http2(sessions, toy.limits)
+    toy.transport = Http2(sessions, toy.limits, tls)
     toy.transport.serve(toy.methods())
     return toy
 
 
 @asynccontextmanager
-async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
+async def serving(
+    limits: Limits | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Toy]:
     """The toy on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
-    toy = made(limits or Limits())
+    toy = made(limits or Limits(), tls)
     transport = toy.transport
     toy.port = transport.bind("127.0.0.1:0")
     await transport.start()
@@ -259,6 +266,7 @@ async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
     finally:
         await transport.stop(0)
     await until(lambda: not transport.connections)
+    assert transport.entrance.empty
     assert all(stream.closed for stream in toy.streams)
     assert not transport.uploads._in_all
     assert not toy.counts.streams_open.total()
@@ -267,10 +275,17 @@ async def serving(limits: Limits | None = None) -> AsyncIterator[Toy]:
 
 @asynccontextmanager
 async def client(
-    toy: Toy, window: int = 65_535, *, auto: bool = True, address: str = "127.0.0.1"
+    toy: Toy,
+    window: int = 65_535,
+    *,
+    auto: bool = True,
+    address: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Client]:
     """A connection from `address`; without `auto`, it takes in its windows and no more."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port, local_addr=(address, 0))
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", toy.port, local_addr=(address, 0), ssl=tls
+    )
     connected = Client(reader, writer, window, auto=auto)
     try:
         yield connected

@@ -368,7 +368,6 @@ async def test_one_client_has_no_more_than_its_part_of_all_connections() -> None
         async with client(toy, address="127.0.0.2") as other:
             assert await other.status(other.call(ECHO, framed(b"a"))) == (0, "")
         assert not toy.counts.refusals
-    assert not toy.transport.connections_of
 
 
 async def test_a_client_that_says_nothing_is_not_kept() -> None:

@@ -47,7 +47,7 @@ class Wire(asyncio.Transport):
     full: bool = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)}[name]
+        return {"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)}.get(name, default)
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         assert not self.closing, "nothing is written to what is closed"
@@ -83,7 +83,7 @@ class Harness:
 
     def __post_init__(self) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, told: self.faults.append(told))
-        connection = ClientConnection(self.toy.transport)
+        connection = ClientConnection(self.toy.transport, entered=False)
         self.wire = Wire(connection)
         connection.connection_made(self.wire)
 
@@ -104,7 +104,7 @@ class Harness:
         toy = self.toy
         assert not self.faults
         assert not toy.transport.connections
-        assert not toy.transport.connections_of
+        assert toy.transport.entrance.empty
         assert not toy.transport.streams
         assert not (toy.transport.uploads._in_all)
         assert not (toy.transport.uploads._waiting)

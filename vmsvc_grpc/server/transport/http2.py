@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter, deque
+import ssl
+from collections import deque
 from collections.abc import Iterable
 
 from google.protobuf.message import Message
@@ -20,23 +21,37 @@ from vmsvc_grpc.server.call import Method, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import grpc_wire
+from vmsvc_grpc.server.transport.http2_bounds import Entrance
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+from vmsvc_grpc.server.transport.http2_tls import Handshakes
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
+
+# Clients that may wait to be accepted: as many as come back at once after a restart.
+_BACKLOG = 4096
 
 
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
 
-    def __init__(self, sessions: Sessions, limits: Limits) -> None:
-        """Must be made on the event loop that is to run it."""
+    def __init__(
+        self, sessions: Sessions, limits: Limits, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Must be made on the event loop that is to run it.
+
+        `tls` is what clients have to agree on, and is made to offer HTTP/2; None takes them as
+        they come.
+        """
         self.sessions = sessions
         self.limits = limits
         self.methods: dict[str, Method] = {}
         self.streams: dict[StreamCall, None] = {}  # In the order in which they were opened.
         self.connections: dict[ClientConnection, None] = {}
-        self.connections_of: Counter[str] = Counter()  # By client.
+        self.entrance = Entrance(limits)
+        self.handshakes: Handshakes | None = None
+        if tls is not None:
+            self.handshakes = Handshakes(self, tls, lambda: ClientConnection(self, entered=True))
         self.loop = asyncio.get_running_loop()
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
@@ -76,8 +91,12 @@ class Http2:
     async def start(self) -> None:
         """Take calls from now on."""
         for listening in self._listening:
+            if self.handshakes is not None:
+                listening.listen(_BACKLOG)
+                self.handshakes.listen(listening)
+                continue
             server = await self.loop.create_server(
-                lambda: ClientConnection(self), sock=listening, backlog=4096
+                lambda: ClientConnection(self, entered=False), sock=listening, backlog=_BACKLOG
             )
             self._servers.append(server)
 
@@ -85,6 +104,8 @@ class Http2:
         """Take no more calls, and end those that have not ended within `grace_s`."""
         for server in self._servers:
             server.close()
+        if self.handshakes is not None:
+            await self.handshakes.close()
         for connection in list(self.connections):
             connection.go_away()
         if self.connections and grace_s:

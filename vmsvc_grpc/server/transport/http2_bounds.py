@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -86,6 +87,37 @@ class Floods:
         self._ping_at = -math.inf
         self._pings_in_excess = 0
         self._empty.give(messages * _UPDATES_A_MESSAGE)
+
+
+class Entrance:
+    """Counts the connections of a server: in all, and of each client."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._in_all = 0
+        self._of_client: Counter[str] = Counter()
+
+    def enter(self, client: str) -> str | None:
+        """Count one more of a client; or the bound that it is one too many for."""
+        if self._in_all >= self._limits.connections_max:
+            return "connections_max"
+        if self._of_client[client] >= self._limits.connections_per_client_max:
+            return "connections_per_client_max"
+        self._in_all += 1
+        self._of_client[client] += 1
+        return None
+
+    def leave(self, client: str) -> None:
+        """One that was let in is gone."""
+        self._in_all -= 1
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            del self._of_client[client]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is there."""
+        return not (self._in_all or self._of_client)
 
 
 class Living(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol, cast
@@ -26,14 +26,13 @@ from ngh2 import (
     events,
 )
 
-from vmsvc_grpc.model.address import at_port
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
-from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Floods, Life
+from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Entrance, Floods, Life
 from vmsvc_grpc.server.transport.http2_calls import (
     CallServer,
     HttpCall,
@@ -41,7 +40,8 @@ from vmsvc_grpc.server.transport.http2_calls import (
     StreamCall,
     UnaryCall,
 )
-from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic
+from vmsvc_grpc.server.transport.http2_tls import Begun, speaks_h2
+from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic, ends_of, peer_of
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -99,7 +99,7 @@ class ConnectionServer(CallServer, Protocol):
 
     methods: dict[str, Method]
     connections: dict[ClientConnection, None]
-    connections_of: Counter[str]
+    entrance: Entrance
     sockets: Sockets
     flush_until: float
 
@@ -107,7 +107,7 @@ class ConnectionServer(CallServer, Protocol):
         """Have a connection flushed soon."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Begun):
     """One client's connection, as the event loop, its server and its calls see it."""
 
     __slots__ = (
@@ -115,6 +115,7 @@ class ClientConnection(asyncio.Protocol):
         "_calls",
         "_ending",
         "_engine",
+        "_entered",
         "_floods",
         "_greeting",
         "_handlers",
@@ -125,9 +126,11 @@ class ClientConnection(asyncio.Protocol):
         "_left",
         "_life",
         "_limits",
+        "_speaks_h2",
         "_unread",
         "_wanting",
         "_writable",
+        "begun",
         "client",
         "gone",
         "local",
@@ -143,7 +146,10 @@ class ClientConnection(asyncio.Protocol):
     remote: Address
     transport: asyncio.Transport
 
-    def __init__(self, server: ConnectionServer) -> None:
+    def __init__(self, server: ConnectionServer, *, entered: bool) -> None:
+        """`entered`: it has been counted at the entrance."""
+        self.begun = False
+        self._entered = entered
         self.traffic = Traffic()
         self.marked = False
         self.client = self.peer = ""
@@ -152,7 +158,6 @@ class ClientConnection(asyncio.Protocol):
         self._limits = server.limits
         self._engine = Connection(Role.SERVER, _configuration(server.limits))
         self._floods = Floods(server.limits)
-        self._life = Life(self, server.limits, server.loop)
         self._calls: dict[int, HttpCall] = {}
         self._wanting: dict[HttpCall, None] = {}
         self._later: dict[HttpCall, None] = {}
@@ -182,9 +187,13 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected: greet it, if there is room."""
         self.transport = cast(asyncio.Transport, transport)
-        self.local = transport.get_extra_info("sockname")[:2]
-        self.remote = transport.get_extra_info("peername")[:2]
-        self.peer = _peer(self.remote)
+        self._life = Life(self, self._limits, self.server.loop)
+        ends = ends_of(transport)
+        if ends is None:
+            self.transport.abort()
+            return
+        self.local, self.remote = ends
+        self.peer = peer_of(self.remote)
         self.client = client_of(self.peer)
         self._engine.initiate_connection(
             {
@@ -194,21 +203,14 @@ class ClientConnection(asyncio.Protocol):
                 Setting.ENABLE_CONNECT_PROTOCOL: 0,
             }
         )
-        if (limit := self._no_room()) is not None:
+        self._speaks_h2 = speaks_h2(transport)
+        if not self._entered and (limit := self.server.entrance.enter(self.client)) is not None:
             self.refuse(limit)
             return
+        self.begun = True
         self._id = self.server.sockets.connect(self)
         self.server.connections[self] = None
-        self.server.connections_of[self.client] += 1
         self._engine.set_local_window_size(self._limits.connection_window_bytes)
-
-    def _no_room(self) -> str | None:
-        """The bound that this connection is one too many for."""
-        if len(self.server.connections) >= self._limits.connections_max:
-            return "connections_max"
-        if self.server.connections_of[self.client] >= self._limits.connections_per_client_max:
-            return "connections_per_client_max"
-        return None
 
     def data_received(self, data: bytes) -> None:
         """Take in what the client has sent, a piece a turn of the event loop."""
@@ -251,12 +253,10 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio says it
         """It is closed: lose every call that is on it."""
         self._life.close()
-        if self not in self.server.connections:
+        if not self.begun:
             return  # There was no room for it.
         del self.server.connections[self]
-        self.server.connections_of[self.client] -= 1
-        if not self.server.connections_of[self.client]:
-            del self.server.connections_of[self.client]
+        self.server.entrance.leave(self.client)
         self.server.sockets.disconnect(self._id)
         for call in list(self._calls.values()):
             call.lose()
@@ -515,7 +515,7 @@ class ClientConnection(asyncio.Protocol):
         """Whether a client begins as HTTP/2 does, as far as it has begun."""
         assert self._greeting is not None
         begun = (self._greeting + data)[: len(_PREFACE)]
-        if _PREFACE.startswith(begun):
+        if self._speaks_h2 and _PREFACE.startswith(begun):
             self._greeting = begun if len(begun) < len(_PREFACE) else None
             return True
         self.transport.write(_HTTP1_ANSWER)
@@ -633,9 +633,3 @@ def _calm(last_stream: int, why: bytes) -> bytes:
     """The frame that sends a client away (RFC 9113, 6.8)."""
     payload = last_stream.to_bytes(4, "big") + _CALM_CODE + why
     return len(payload).to_bytes(3, "big") + _GOAWAY_HEAD + payload
-
-
-def _peer(address: Address) -> str:
-    """A client's address as gRPC writes it."""
-    host, port = address
-    return f"{'ipv6' if ':' in host else 'ipv4'}:{at_port(host, port)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +16,19 @@ from vmsvc_grpc.server.call import Code, RpcError
 
 Address = tuple[str, int]
 """An IP address and a port."""
+
+
+def ends_of(transport: asyncio.BaseTransport) -> tuple[Address, Address] | None:
+    """Where a connection ends, here and there; None if it was reset before it was accepted."""
+    local, remote = (transport.get_extra_info(name) for name in ("sockname", "peername"))
+    return (local[:2], remote[:2]) if local and remote else None
+
+
+def peer_of(address: Address) -> str:
+    """A client's address as gRPC writes it."""
+    host, port = address
+    return f"{'ipv6' if ':' in host else 'ipv4'}:{at_port(host, port)}"
+
 
 # There is one server, and it is told by this number; sockets have those above it.
 _SERVER_ID = 1
