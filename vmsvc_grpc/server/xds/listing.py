@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
@@ -135,8 +135,11 @@ class Listing:
         if names:
             self._names_of[service] = names
         for name in names:
-            self._list(name, self._made(publication, name))
+            resource = self._made(publication, name)
+            self._list(name, resource)
             yield
+            if resource is not None:
+                yield from repeat(None, resource.more_looks)
         for name in before:
             if name not in names:
                 self._list(name, None)

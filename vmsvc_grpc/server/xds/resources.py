@@ -58,6 +58,9 @@ _Message: TypeAlias = Any
 # gRPC's clients want. At some 1 KB each that is 80 MB.
 _STATIC_RESOURCES_MAX = 80_000
 
+# A cluster has 330, a load assignment of 5,000 VMs 125,000, which takes some 20 ms.
+_LOOK_BYTES = 1_024
+
 _HALF_BITS = 64  # Of a digest.
 
 
@@ -87,6 +90,11 @@ class Resource(NamedTuple):
     digest: int
     sotw: bytes
     delta: bytes
+
+    @property
+    def more_looks(self) -> int:
+        """How many looks at others making it, or sending it, is worth beside its own."""
+        return len(self.delta) // _LOOK_BYTES
 
     @property
     def version(self) -> str:

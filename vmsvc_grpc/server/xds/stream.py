@@ -609,6 +609,7 @@ class XdsStream:
             if resource is None:
                 self._gone(subscription, name, forced)
                 continue
+            self._looks_left -= resource.more_looks
             if listed is not None and name not in subscription.names:
                 listed.told_ahead(name)
             forced = subscription.leaving.pop(name, False) or forced
