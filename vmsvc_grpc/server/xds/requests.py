@@ -27,6 +27,8 @@ _Message: TypeAlias = Any
 
 # A request may hold 4 MiB; this much of it is kept, or put into the log.
 _TEXT_MAX = 1_000
+# Tags and lengths of a name that is asked for and held, and of its version, and that.
+_RESUMING_BYTES = 22
 _VERSION_MAX = 12  # One more than ours have: another's must not become one of ours.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
 _METADATA_MAX = 1_000  # Of a mesh's Envoy: some tens.
@@ -217,6 +219,14 @@ def held_version(held: bytes) -> tuple[str, str] | None:
     except RpcError:
         return None
     return entry.key, entry.value[:_VERSION_MAX]
+
+
+def resuming_bytes(name: str) -> int:
+    """What a name takes at most in the request of a client that comes back.
+
+    It is in there twice: the client asks for it, and says in which version it holds it.
+    """
+    return 2 * len(name.encode()) + _RESUMING_BYTES
 
 
 def _refusal(message: _Message) -> str | None:

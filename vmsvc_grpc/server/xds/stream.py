@@ -91,6 +91,10 @@ class _New(NamedTuple):
     changed: bool
 
 
+# How much of a client's request its names may take; the rest is for what it says of itself, which
+# is some hundred KB of an Envoy.
+_OF_A_REQUEST = 15 / 16
+
 # To take in a name that is asked for costs so much less than to look at one.
 _NAMES_A_LOOK = 4
 
@@ -371,7 +375,7 @@ class XdsStream:
                 version = ""
             if name in subscription.claimed:
                 subscription.claim(name, version)  # The last of several counts.
-            elif self._has_room(subscription.claimed, name):
+            elif len(name) <= _NAME_MAX and self._takes(name):
                 self._claimed.append(name)
                 subscription.claim(name, version)
                 if not subscription.wildcard:
@@ -380,18 +384,32 @@ class XdsStream:
                 self._deny(subscription, name)
             yield
 
-    def _has_room(self, names: Mapping[str, object], name: str) -> bool:
-        """Whether one more is followed; room in `StreamNames` is taken then."""
+    def _has_room(self, subscription: XdsSubscription, name: str) -> bool:
+        """Whether one more is followed; room in `StreamNames` is taken then.
+
+        If its client comes back, it lists all of them in one request, which has to be taken.
+        """
         if len(name) > _NAME_MAX:
             return False
-        setting = "xds_resources_max"
-        if len(names) < self._shared.limits.xds_resources_max:
-            if not (setting := self._names.take(name)):
-                return True
-        else:
+        limits, setting = self._shared.limits, ""
+        if len(subscription.names) >= limits.xds_resources_max:
+            setting = "xds_resources_max"
+        elif subscription.resuming_bytes + xds_requests.resuming_bytes(name) > (
+            limits.message_bytes_max * _OF_A_REQUEST
+        ):
+            setting = "message_bytes_max"
+        if setting:
             self._shared.counts.refusals[setting] += 1
-        self._shared.on_excess(self._names.client, name, setting)
-        return False
+            self._shared.on_excess(self._names.client, name, setting)
+            return False
+        return self._takes(name)
+
+    def _takes(self, name: str) -> bool:
+        """Whether there is room for a name in `StreamNames`, which is taken then."""
+        if setting := self._names.take(name):
+            self._shared.on_excess(self._names.client, name, setting)
+            return False
+        return True
 
     def _end_claims(self) -> None:
         """Give back the room of what the client claimed, once all of it has been compared."""
@@ -431,7 +449,7 @@ class XdsStream:
         self._set_wildcard(subscription, True)
 
     def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
-        if name not in subscription.names and not self._has_room(subscription.names, name):
+        if name not in subscription.names and not self._has_room(subscription, name):
             self._deny(subscription, name)
             return
         subscription.ask(name)

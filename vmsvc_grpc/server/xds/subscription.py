@@ -11,6 +11,7 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import References
+from vmsvc_grpc.server.xds.requests import resuming_bytes
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
 ABSENT = 0
@@ -71,6 +72,7 @@ class XdsSubscription:
         "nonce",
         "pending",
         "refused",
+        "resuming_bytes",
         "told",
         "type_url",
         "wildcard",
@@ -83,6 +85,8 @@ class XdsSubscription:
         self.begun = False
         self.named = False
         self.names: dict[str, None] = {}
+        self.resuming_bytes = 0
+        """What the names take in the request of a client that comes back."""
         self.wildcard = False
         self.listed: Wildcard | None = None
         self.told: dict[str, int] = {}
@@ -115,13 +119,17 @@ class XdsSubscription:
 
     def ask(self, name: str) -> None:
         """The client asks for a name."""
-        self.names[name] = None
+        if name not in self.names:
+            self.names[name] = None
+            self.resuming_bytes += resuming_bytes(name)
         if (asked := self._references.of(name)) is not None:
             self._of_service.setdefault(asked.service, {})[name] = None
 
     def drop(self, name: str) -> None:
         """The client does not ask for a name any more, by name; what it holds is as it was."""
-        self.names.pop(name, None)
+        if name in self.names:
+            del self.names[name]
+            self.resuming_bytes -= resuming_bytes(name)
         asked = self._references.of(name)
         if asked is not None and (names := self._of_service.get(asked.service)) is not None:
             names.pop(name, None)

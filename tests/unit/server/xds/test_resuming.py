@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from tests.unit.server.xds.client import CDS, EDS, node
+from tests.unit.objects import service, vm
+from tests.unit.server.endpoint_service.watching import synced_cache
+from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
+from vmsvc_grpc.model.events import Delete
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.fields import counted, shape_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.resources import TypeUrl, resource_version
+from vmsvc_grpc.server.xds.stream import Form
 
 LIMITS = Limits()
 SHAPE = shape_of(pb.DeltaDiscoveryRequest.DESCRIPTOR)
@@ -48,6 +53,74 @@ def test_by_default_all_that_a_client_may_hold_fits(
     assert len(request) <= LIMITS.message_bytes_max
     *_, fields = counted(request, SHAPE)
     assert fields <= LIMITS.request_fields_max
+
+
+class Measured(XdsClient):
+    """A client whose requests are measured."""
+
+    requests: list[int]
+
+    def connect(self) -> None:
+        super().connect()
+        self.requests = []
+
+    def _send(self, request: Any) -> None:
+        self.requests.append(request.ByteSize())
+        super()._send(request)
+
+
+@pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
+@pytest.mark.parametrize("letter", ["a", "\u00e4"])
+def test_names_are_followed_as_far_as_they_fit_when_their_client_comes_back(
+    form: Form, letter: str
+) -> None:
+    """However long they are: a request that is too large would end its stream, again and again."""
+    limits = Limits(message_bytes_max=40_000, names_per_client_max=1_000)
+    long = [f"{letter * 150}-{number}" for number in range(200)]
+    client = Measured(synced_cache(service(), vm("a", "10.0.0.1")), form, limits=limits)
+    for number in range(0, len(long), 20):
+        if form is Form.SOTW:
+            client.ask(EDS, *long[: number + 20])
+        else:
+            client.change(EDS, long[number : number + 20])
+        client.read_all()
+    followed = client.stream.subscriptions[EDS].names
+    assert 40_000 / 700 < len(followed) < 40_000 / 300
+    assert client.counts.refusals["message_bytes_max"] >= len(long) - len(followed)
+    assert client.excess[0][2] == "message_bytes_max"
+    assert client.names.names == len(followed)
+    # All of them held, in versions of ours, is the most that there can be.
+    asked = client.asked(EDS)
+    asked.names = set(followed)
+    asked.versions = {name: resource_version(1 << 100) for name in followed}
+    client.reconnect()
+    assert max(client.requests) <= 40_000
+    assert len(client.stream.subscriptions[EDS].names) == len(followed)
+
+
+def test_a_name_that_is_let_go_makes_room_for_another() -> None:
+    limits = Limits(message_bytes_max=1_000)
+    client = XdsClient(synced_cache(service()), Form.DELTA, limits=limits)
+    first, second = "a" * 400, "b" * 400
+    client.change(EDS, [first]).change(EDS, [first, second])
+    assert list(client.stream.subscriptions[EDS].names) == [first]
+    client.change(EDS, [], [first]).change(EDS, [second])
+    assert list(client.stream.subscriptions[EDS].names) == [second]
+    client.change(EDS, [], [second])
+    assert client.stream.subscriptions[EDS].resuming_bytes == 0
+
+
+def test_what_a_wildcard_holds_is_compared_however_much_it_is() -> None:
+    """Names that are asked for have a bound, and what is held of a wildcard has none."""
+    others = [service(Key("shop", f"s{number}")) for number in range(10)]
+    served = synced_cache(*others)
+    client = XdsClient(served, Form.DELTA, limits=Limits(xds_resources_max=3)).change(CDS)
+    client.read_all()
+    served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "s9")))
+    client.reconnect()
+    assert client.read_all() == [("Cluster", "-s9.shop:80")]
+    assert len(client.held(CDS)) == 9
+    assert client.counts.refusals == {}
 
 
 @pytest.mark.parametrize("digest", [0, 1, 1 << 63, 1 << 64, (1 << 128) - 1])
