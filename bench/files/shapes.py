@@ -85,8 +85,12 @@ def _filled_numbered(head: str, piece: str, end: str) -> Make:
 
 def _real_list(size: int, seed: int) -> bytes:
     """VMs as `kubectl get -o json` has them, of 5 KB each."""
-    parts = _until(size - 1000, lambda number: dataset.vm_json(number, 0, seed * 99_991 + number))
-    return list_of([*parts][:-1])
+    apart = len(list_of([b"", b""])) - len(list_of([b""]))
+    parts = _until(
+        size - len(list_of([])),
+        lambda number: dataset.vm_json(number, 0, seed * 99_991 + number) + b" " * apart,
+    )
+    return list_of([part[:-apart] for part in parts])
 
 
 def _nested(begin: str, end: str, depth: int, between: str) -> Make:
