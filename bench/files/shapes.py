@@ -219,7 +219,7 @@ SHAPES = (
     Shape("usual-vms-yaml", "yaml", _numbered(_USUAL_YAML_VM, "kind: List\nitems:\n")),
     Shape("real-vms", "json", _real_list),
     Shape("services", "json", _listed(_SERVICE)),
-    Shape("one-service", "json", _numbered(_VM_OF_ONE, _LIST + _ONE_SERVICE, ",", _LIST_END)),
+    Shape("one-service", "json", _numbered(_VM_OF_ONE, _LIST + _ONE_SERVICE + ",", ",", _LIST_END)),
     Shape("wrong-labels", "json", _listed(_WRONG)),
     Shape("refused-services", "json", _listed(_SERVICE.replace("ClusterIP", "@"))),
     Shape("other-kinds", "json", _listed(_OTHER)),
