@@ -277,6 +277,47 @@ class TestChanges:
             assert told.kinds(listed) == ["Apply"] * 3
             assert told.reports == []
 
+    async def test_a_file_that_is_opened_again_for_each_piece_loses_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        """However long each piece takes, up to a bound: all but the first were deleted."""
+        names = ["a", "b", "c"]
+        path = tmp_path / "all.yaml"
+        path.write_text("".join(map(vm, names)))
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=3600.0)
+        async with told_by(tmp_path, bounds=bounds) as told:
+            listed = len(told.events)
+            path.write_text("")
+            expected = dict.fromkeys(names, "10.0.0.1")
+            for name in names:
+                with path.open("a") as file:
+                    file.write(vm(name, "10.0.0.2"))
+                expected[name] = "10.0.0.2"
+                await told.until_vms(expected)
+            assert told.kinds(listed) == ["Apply"] * 3
+            path.write_text(vm("a", "10.0.0.3"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.3")
+            replace(path, vm("a", "10.0.0.4"))
+            await told.until_vms({"a": "10.0.0.4"})
+
+    async def test_what_a_file_is_left_without_goes_unless_it_cannot_be_read(
+        self, tmp_path: Path
+    ) -> None:
+        """What cannot be parsed now may be about to define again what it let go of."""
+        path, other = tmp_path / "a.yaml", tmp_path / "other.yaml"
+        path.write_text(vm("a") + vm("b"))
+        other.write_text(vm("c") + vm("d"))
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=1.0)
+        async with told_by(tmp_path, settle_s=0.05, bounds=bounds) as told:
+            path.write_text(vm("a", "10.0.0.2"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.2")
+            path.write_text("[")
+            await told.until(lambda: told.standing != [])
+            other.write_text(vm("c"))
+            await told.until_vms({"a": "10.0.0.2", "b": "10.0.0.1", "c": "10.0.0.1"})
+            path.write_text(vm("a", "10.0.0.3"))
+            await told.until_vms({"a": "10.0.0.3", "c": "10.0.0.1"})
+
     async def test_a_file_that_is_kept_open_is_taken_after_a_while(self, tmp_path: Path) -> None:
         bounds = FilesSourceBounds(rescan_s=3600.0, open_settle_s=0.3)
         async with told_by(tmp_path, settle_s=0.0, bounds=bounds) as told:

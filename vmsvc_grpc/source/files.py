@@ -7,12 +7,14 @@ When a change is taken:
 - A file that was renamed into place, or that a swapped symbolic link leads to (a mounted
   ConfigMap), is whole, and taken at once, within some milliseconds.
 - Every other file is taken once it has not changed for `settle_s`; and while somebody has
-  it open who has written to it, for `open_settle_s`. A truncated manifest can parse, so who
-  opens the file again for each piece, and pauses for longer, must rename.
+  it open who has written to it, for `open_settle_s`.
 - An object that its file defines no more is deleted `settle_s` later, or given to another
   file that defines it, so that it may move to another file, and a file be renamed or
   written anew, without anything happening in between. A large file that is there by then
   and takes longer to read is waited for.
+- A truncated manifest can parse. So where a file was written in place, what it defines no more
+  is deleted once the file has not changed for `rewrite_s`: whoever opens it again for each piece
+  may pause for as long, and must rename to pause for longer.
 - Until then, and for as long as a file or the directory cannot be read, what was last
   read of it stays. So it does of a file that held objects and holds none now: a shell
   empties a file before the data comes. And of a directory in whose place there is another
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -64,10 +67,11 @@ class FilesSourceBounds:
     `rescan_s` is how often everything is looked at unasked: for network file systems, and
     for notices that were lost; `poll_s` is how often where something cannot be watched, and
     `poll_share_max` how much of the time that may take. `open_settle_s` is how long a writer that
-    keeps the file open may pause. Notices are gathered for `gather_s`. `slice_s` is how long
-    reading may hold up the event loop. A file of more than `quick_bytes_max` is read in
-    a thread, slice by slice: a disk may be slow, and libyaml takes 30 ns for each byte of
-    one long text, in one go, but pauses for other threads whenever it asks for more.
+    keeps the file open may pause, and `rewrite_s` one that opens it again. Notices are gathered
+    for `gather_s`. `slice_s` is how long reading may hold up the event loop. A file of more than
+    `quick_bytes_max` is read in a thread, slice by slice: a disk may be slow, and libyaml takes
+    30 ns for each byte of one long text, in one go, but pauses for other threads whenever it asks
+    for more.
     """
 
     rescan_s: float = 10.0
@@ -75,6 +79,7 @@ class FilesSourceBounds:
     poll_share_max: float = 0.05
     directory_check_s: float = 1.0
     open_settle_s: float = 10.0
+    rewrite_s: float = 2.0
     gather_s: float = 0.005
     slice_s: float = 0.005
     quick_bytes_max: int = 128 * 1024
@@ -88,6 +93,13 @@ class _HeldFile:
     signature: Signature | Oddity | None
     digest: bytes
     problem: FileProblem | None
+    rewritten_at: float = -math.inf
+    """When it was last changed in place, and so maybe not to its end."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether that content counts; else what was read before does."""
+        return self.problem is None or isinstance(self.signature, Oddity)
 
 
 class _Fetched(NamedTuple):
@@ -527,7 +539,9 @@ class FilesSource:
         if read is None:
             return None
         contents, problem = read
-        return _Fetched(_HeldFile(content.signature, content.digest, problem), contents)
+        rewritten_at = -math.inf if looked_at.whole else looked_at.since
+        held = _HeldFile(content.signature, content.digest, problem, rewritten_at)
+        return _Fetched(held, contents)
 
     async def _conclude(
         self, path: str, looked_at: Unsettled, fetched: _Fetched | None, emit: Emit
@@ -645,8 +659,19 @@ class FilesSource:
             if self._settling.get(missing.path) is not None:
                 self._union.postpone(missing, self._clock())  # It may be back, unread as yet.
                 continue
+            if (kept_until := self._kept_until(missing.path)) > looked_at:
+                self._union.postpone(missing, kept_until - self._settle_s)
+                continue
             for event in self._union.settle(missing):
                 emit(event)
+
+    def _kept_until(self, path: str) -> float:
+        """Until when an object stays that the file defined, as it may not be written to its end."""
+        held = self._held.get(path)
+        if held is None:
+            return -math.inf
+        written_at = held.rewritten_at if held.counts else self._clock()
+        return written_at + self._bounds.rewrite_s
 
     async def _report(self) -> None:
         """Report problems of the files that were read, or whose objects moved."""

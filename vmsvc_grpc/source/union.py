@@ -11,10 +11,11 @@ changes in between, the latest state counts.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect
-from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Delete, Malformed
@@ -55,8 +56,11 @@ class Union:
         self._alone: dict[str, tuple[str, ...]] = {}
         self._holders: dict[ObjectId, str] = {}
         self._emitted: dict[ObjectId, Apply | Malformed] = {}
-        # The object that has been missing longest comes first.
-        self._missing: OrderedDict[ObjectId, Missing] = OrderedDict()
+        self._missing: dict[ObjectId, Missing] = {}
+        # A heap: the object that has been missing longest comes first. An entry whose object has
+        # been found, or has been missing since another time, counts for nothing.
+        self._longest: list[tuple[float, int, Missing]] = []
+        self._noted = itertools.count()
         # By file, the objects that it defines but another file holds.
         self._repeats: dict[str, dict[ObjectId, None]] = {}
         self._reshuffled: set[str] = set()
@@ -69,7 +73,12 @@ class Union:
     @property
     def missing(self) -> Missing | None:
         """The object that has been without a holder for longest, if there is one."""
-        return next(iter(self._missing.values()), None)
+        while self._longest:
+            missing = self._longest[0][-1]
+            if self._missing.get(missing.id) is missing:
+                return missing
+            heappop(self._longest)
+        return None
 
     def contents(self, path: str) -> Contents:
         """The known contents of a file."""
@@ -148,9 +157,8 @@ class Union:
             del self._missing[id_], self._emitted[id_]
 
     def postpone(self, missing: Missing, now: float) -> None:
-        """Count the object as missing since `now`."""
-        self._missing[missing.id] = missing._replace(since=now)
-        self._missing.move_to_end(missing.id)
+        """Count the object as missing since `now`, which may be in the future."""
+        self._note_missing(missing._replace(since=now))
 
     def reshuffled(self) -> set[str]:
         """Files whose `repeats` may have changed since the last call."""
@@ -215,7 +223,7 @@ class Union:
         self._note_no_repeat(id_, path)
         if self._holders.get(id_) == path:
             del self._holders[id_]
-            self._missing[id_] = Missing(id_, path, now)
+            self._note_missing(Missing(id_, path, now))
             self._reshuffled.update(definers)
             for other in definers:
                 self._note_no_repeat(id_, other)
@@ -223,6 +231,10 @@ class Union:
             self._definers[id_] = definers
         else:
             del self._definers[id_]
+
+    def _note_missing(self, missing: Missing) -> None:
+        self._missing[missing.id] = missing
+        heappush(self._longest, (missing.since, next(self._noted), missing))
 
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
         """What to emit for an object that the file defines now."""

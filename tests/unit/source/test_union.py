@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
@@ -52,9 +53,11 @@ def missing(union: Union, now: float = 0.0) -> list[Missing]:
     for _ in union.letting_go(now):
         pass
     found: list[Missing] = []
-    while (first := union.missing) and first not in found:
+    while (first := union.missing) and first.since < math.inf:
         found.append(first)
-        union.postpone(first, first.since)
+        union.postpone(first, math.inf)
+    for one in found:
+        union.postpone(one, one.since)
     return found
 
 
