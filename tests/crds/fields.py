@@ -4,8 +4,8 @@
 
 What is kept of a schema is which fields there are, of which type, and what a value must be;
 descriptions go. The versions of a kind have most of their fields in common, so each distinct
-node stands once, in a list, before all that refer to it by its number. Rules in CEL are left
-out: nothing here could run them.
+node stands once, in a list, before all that refer to it by its number. Rules in CEL stand
+there as they are, and `vmsvc_grpc/model/crd_rules.py` has each in Python.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vmsvc_grpc.model.crd_rules import ELSEWHERE, RULES
 
 _HERE = Path(__file__).parent
 _CRDS = (
@@ -36,7 +38,12 @@ _BOUNDS = (
     "maxItems",
 )
 
+# Formats of texts that an API server looks at; of numbers it does not.
+_FORMATS = frozenset({"uuid", "time"})
+
 _TEXT = {"type": "string"}
+# As the metadata of every object has it (metav1.Time).
+_TIME = {"type": "string", "format": "time"}
 _TEXTS = {"type": "object", "additionalProperties": _TEXT}
 _FLAG = {"type": "boolean"}
 _NUMBER = {"type": "integer"}
@@ -66,7 +73,7 @@ _METADATA = {
                     "manager": _TEXT,
                     "operation": _TEXT,
                     "subresource": _TEXT,
-                    "time": _TEXT,
+                    "time": _TIME,
                 },
             },
         },
@@ -110,9 +117,7 @@ class _Table:
         return self._numbers[node]
 
     def _node(self, schema: dict[str, Any]) -> dict[str, Any]:
-        node = {key: schema[key] for key in _BOUNDS if key in schema}
-        if "pattern" in node:
-            re.compile(node["pattern"])
+        node = _asked_of_values(schema)
         if schema.get("x-kubernetes-int-or-string"):
             return {**node, "type": "integer or text"}
         node["type"] = schema.get("type", "any")
@@ -127,11 +132,33 @@ class _Table:
             node["items"] = self.number(schema["items"])
         if isinstance(schema.get("additionalProperties"), dict):
             node["values"] = self.number(schema["additionalProperties"])
-        if schema.get("x-kubernetes-list-type") == "map":
-            node["keys"] = schema["x-kubernetes-list-map-keys"]
         if schema.get("x-kubernetes-preserve-unknown-fields"):
             node["open"] = True
         return node
+
+
+def _asked_of_values(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a value of the right type must be, apart from what stands below it."""
+    node = {key: schema[key] for key in _BOUNDS if key in schema}
+    if "pattern" in node:
+        re.compile(node["pattern"])
+    if schema.get("format") in _FORMATS:
+        node["format"] = schema["format"]
+    if rules := _rules(schema):
+        node["rules"] = rules
+    match schema.get("x-kubernetes-list-type"):
+        case "map":
+            node["keys"] = schema["x-kubernetes-list-map-keys"]
+        case "set":
+            node["unique"] = True
+    return node
+
+
+def _rules(schema: dict[str, Any]) -> list[str]:
+    texts = [rule["rule"] for rule in schema.get("x-kubernetes-validations", ())]
+    for text in texts:
+        assert text in RULES or text in ELSEWHERE, f"model/crd_rules.py does not know {text}"
+    return [text for text in texts if text in RULES]
 
 
 def table() -> str:

@@ -111,6 +111,7 @@ JUNK: tuple[Any, ...] = (
     10**6,
     2.0,
     2.5,
+    2**31,
     2**63,
     1e300,
     True,
@@ -228,16 +229,143 @@ def test_both_take_the_same_for_a_time(kube: Cluster) -> None:
     path = f"/apis/{GROUP}/v1alpha6/namespaces/{namespace}/virtualmachines"
     unlike = []
     with closing(kube.server.session()) as session:
-        for field in ("creationTimestamp", "deletionTimestamp"):
-            for value in (*TIMES, 5, None):
-                one = {
-                    "apiVersion": f"{GROUP}/v1alpha6",
-                    "kind": "VirtualMachine",
-                    "metadata": {"name": "web", field: value},
-                    "spec": {},
-                }
+        for value in (*TIMES, 5, None):
+            for metadata in (
+                {"creationTimestamp": value},
+                {"deletionTimestamp": value},
+                {"managedFields": [{**MANAGED, "time": value}]},
+            ):
+                one = vm(metadata)
                 answer = session.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
                 taken = answer.status == HTTPStatus.CREATED
                 if taken == bool(problems(Kind.VIRTUAL_MACHINE, one)):
-                    unlike.append((field, value, answer.status))
+                    unlike.append((metadata, answer.status))
     assert not unlike
+
+
+MANAGED = {
+    "manager": "a",
+    "operation": "Apply",
+    "apiVersion": f"{GROUP}/v1alpha6",
+    "fieldsType": "FieldsV1",
+    "fieldsV1": {"f:spec": {}},
+}
+
+
+def vm(metadata: Object, spec: Object | None = None) -> Object:
+    return {
+        "apiVersion": f"{GROUP}/v1alpha6",
+        "kind": "VirtualMachine",
+        "metadata": {"name": "web", **metadata},
+        "spec": spec or {},
+    }
+
+
+OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "b"}
+METADATA: tuple[Object, ...] = (
+    {},
+    *({"managedFields": [{**MANAGED, **one}]} for one in ({"operation": ""}, {"manager": ""})),
+    {"managedFields": [{**MANAGED, "fieldsV1": None}]},
+    {"ownerReferences": [{**OWNER, "controller": True}, {**OWNER, "uid": "c"}]},
+    {"ownerReferences": [{**OWNER, "controller": True}, {**OWNER, "uid": "c", "controller": True}]},
+    *(
+        {"ownerReferences": [{**OWNER, "apiVersion": version}]}
+        for version in ("apps/v1", "a/b/c", "v1/", "/v1", "/", " v1", "any")
+    ),
+    {"ownerReferences": [{**OWNER, "kind": "Event"}]},
+    {"ownerReferences": [{**OWNER, "kind": "Event", "apiVersion": "events.k8s.io/v1"}]},
+    *({"generateName": name} for name in ("a", "a-", "a.", "a.-", "-", "A B", "", "a" * 254)),
+    *(
+        {"finalizers": finalizers}
+        for finalizers in (
+            ["orphan"],
+            ["foregroundDeletion"],
+            ["foregroundDeletion", "orphan"],
+            ["a/b", "a/b"],
+            ["plain"],
+        )
+    ),
+    {"generation": -1},
+    {"deletionGracePeriodSeconds": -5},
+    {"selfLink": "x y"},
+    {"uid": "x y"},
+    {"resourceVersion": "x"},
+)
+UUID = "12345678-1234-1234-1234-123456789abc"
+
+
+def interface(**fields: Any) -> Object:
+    return {"network": {"interfaces": [{"name": "eth0", **fields}]}}
+
+
+SPECS: tuple[Object, ...] = (
+    *(
+        {field: text}
+        for field in ("biosUUID", "instanceUUID")
+        for text in (
+            UUID,
+            UUID.upper(),
+            UUID.replace("-", ""),
+            UUID.replace("-", "", 1),
+            UUID[:-1],
+            f"{UUID}0",
+            f"{UUID}\n",
+            f" {UUID}",
+            f"g{UUID[1:]}",
+            f"{{{UUID}}}",
+            f"urn:uuid:{UUID}",
+            "",
+        )
+    ),
+    *(
+        {"readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": period}}
+        for port, period in ((22, 2**31 - 1), (22, 2**31), (22, 2**63 - 1), (2**31, 1))
+    ),
+    *(interface(ipamModes=modes) for modes in (["IPv4"], ["IPv4", "IPv4"], ["IPv4", "x"], [])),
+    *(
+        interface(type="VMXNet3", vmxnet3={"pnicFeatures": features})
+        for features in (["1", "2"], ["1", "1"], ["zzz"], ["01"], ["1\n"], [])
+    ),
+    *(
+        interface(type="VMXNet3", vmxnet3={"ctxPerDev": text})
+        for text in ("1", "10", "PerVM", "pervm", "1\n")
+    ),
+    *(
+        interface(type="VMXNet3", vmxnet3={field: text})
+        for field in ("coalescingParams", "coalescingScheme")
+        for text in ("a" * 127, "ä" * 127, "a" * 128, "Adapt")
+    ),
+    interface(type="SRIOV", vmxnet3={}),
+    interface(vmxnet3={}),
+    *(
+        {"resources": {part: {"cpu": cpu}}}
+        for part in ("size", "limits", "requests")
+        for cpu in ("1", 1, "1m", "0.5", "x", "")
+    ),
+    *(
+        {"cpuAdvanced": {"topology": topology}}
+        for topology in (
+            {},
+            {"vnumaNodeCount": 0},
+            {"vnumaNodeCount": 2},
+            {"vnumaNodeCount": 2, "coresPerSocket": 0},
+            {"vnumaNodeCount": 2, "coresPerSocket": 4},
+        )
+    ),
+    {"volumes": [{"name": "a"}, {"name": "a"}]},
+    {"hardware": {"scsiControllers": [{"busNumber": 1}, {"busNumber": 1}]}},
+)
+
+
+def test_both_refuse_the_same_metadata_formats_and_rules(kube: Cluster) -> None:
+    """Issue 9, point 15: what no damage by chance comes upon, in either direction."""
+    namespace = kube.create_namespace()
+    path = f"/apis/{GROUP}/v1alpha6/namespaces/{namespace}/virtualmachines"
+    unlike = []
+    with closing(kube.server.session()) as session:
+        for one in (*map(vm, METADATA), *(vm({}, spec) for spec in SPECS)):
+            answer = session.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
+            found = problems(Kind.VIRTUAL_MACHINE, one)
+            if (answer.status == HTTPStatus.CREATED) == bool(found):
+                unlike.append(f"{one}: {answer.body}, and here {found}")
+    assert not unlike, "\n" + "\n".join(unlike)

@@ -1,7 +1,8 @@
 """What of a VM or VMService no API server takes, by the schemas of their CRDs.
 
 Which fields each version has stands in `fields.json`, made by `make gen` of VM Operator's
-CRDs. Rules that span fields (in CEL) are not in it, nor is what VM Operator's webhooks ask.
+CRDs, and rules that span fields (in CEL) in `crd_rules`. What VM Operator's webhooks ask is in
+neither.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+from vmsvc_grpc.model.crd_rules import RULES
 from vmsvc_grpc.model.misfit import INTEGERS, FieldPath, field_name, in_words
 from vmsvc_grpc.model.objects import KNOWN_VERSIONS, Kind
 from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.model.validate import time_flaw
 
 SchemaNode = Mapping[str, Any]
 """One node of the schema, as `fields.json` has it."""
@@ -48,6 +51,12 @@ _TYPE_WORDS = {
     "number": "a number",
     "integer or text": "a whole number or text",
 }
+
+
+# As an API server takes one: hyphens may be left out, each by itself.
+_UUID = re.compile(
+    r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\Z", re.IGNORECASE
+)
 
 
 class Fault(NamedTuple):
@@ -151,13 +160,11 @@ class _Checks:
             if item is None and not in_status:
                 yield _mistyped((*path, index), inner["type"], "null")
             yield from self.of(inner, item, (*path, index))
-            keys = _keys(node, item)
-            first = seen.setdefault(keys, index) if keys else index
-            if first != index:
-                message = (
-                    f"is the same as {field_name((*path, first))}, by {', '.join(node['keys'])}"
-                )
-                yield Fault((*path, index), message)
+            identity = _identity(node, item)
+            first = seen.setdefault(identity, index) if identity else index
+            if first != index and not in_status:
+                by = f", by {', '.join(node['keys'])}" if "keys" in node else "; remove one"
+                yield Fault((*path, index), f"is the same as {field_name((*path, first))}{by}")
 
 
 def _mistyped(path: FieldPath, expected: str, found: str) -> Fault:
@@ -167,12 +174,15 @@ def _mistyped(path: FieldPath, expected: str, found: str) -> Fault:
     return Fault(path, message, instead=_TYPES[expected][0]())
 
 
-def _keys(node: SchemaNode, item: Any) -> tuple[Any, ...]:
-    """The keys that identify an item of a list; none if items need no identity."""
-    if "keys" not in node or not isinstance(item, dict):
+def _identity(node: SchemaNode, item: Any) -> tuple[Any, ...]:
+    """What no other item of a list may have, too; nothing if items need no identity."""
+    if node.get("unique"):
+        parts: tuple[Any, ...] = () if item is None else (item,)
+    elif "keys" in node and isinstance(item, dict):
+        parts = tuple(item.get(key) for key in node["keys"])
+    else:
         return ()
-    keys = tuple(item.get(key) for key in node["keys"])
-    return () if any(isinstance(key, dict | list) for key in keys) else keys
+    return () if any(isinstance(part, dict | list) for part in parts) else parts
 
 
 def _is_a(expected: str, value: Any) -> bool:
@@ -198,17 +208,29 @@ def _flaws(node: SchemaNode, value: Any) -> Iterator[str]:
     if "enum" in node and value not in node["enum"]:
         known = ", ".join(map(str, node["enum"]))
         yield f"{in_words(value)} is not one of {known}"
-    if isinstance(value, str):
-        yield from _flaws_of_size(node, len(value), "Length", "characters")
-        if "pattern" in node and not _matches(node["pattern"], value):
-            yield f"{quoted(value)} does not have the form {node['pattern']}"
-    elif isinstance(value, list):
-        yield from _flaws_of_size(node, len(value), "Items", "items")
-    elif isinstance(value, int | float):
-        if value < node.get("minimum", value):
-            yield f"{in_words(value)} is less than {node['minimum']}"
-        if value > node.get("maximum", value):
-            yield f"{in_words(value)} is more than {node['maximum']}"
+    rules = (RULES[text] for text in node.get("rules", ()))
+    yield from (rule.message for rule in rules if not rule.holds(value))
+    match value:
+        case str():
+            yield from _flaws_of_text(node, value)
+        case list():
+            yield from _flaws_of_size(node, len(value), "Items", "items")
+        case int() | float():
+            if value < node.get("minimum", value):
+                yield f"{in_words(value)} is less than {node['minimum']}"
+            if value > node.get("maximum", value):
+                yield f"{in_words(value)} is more than {node['maximum']}"
+
+
+def _flaws_of_text(node: SchemaNode, text: str) -> Iterator[str]:
+    yield from _flaws_of_size(node, len(text), "Length", "characters")
+    if "pattern" in node and not _matches(node["pattern"], text):
+        yield f"{quoted(text)} does not have the form {node['pattern']}"
+    match node.get("format"):
+        case "uuid" if not _UUID.match(text):
+            yield f"{quoted(text)} is not a UUID; write 8-4-4-4-12 hexadecimal digits"
+        case "time" if flaw := time_flaw(text):
+            yield flaw
 
 
 def _flaws_of_size(node: SchemaNode, size: int, what: str, unit: str) -> Iterator[str]:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.model.misfit import FieldPath
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
 from vmsvc_grpc.model.parse import ParseError, parse, unfit_metadata
-from vmsvc_grpc.model.problem import Problem
+from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.schema import Fault, faults
+from vmsvc_grpc.model.validate import is_dns_1123_subdomain
 
 FAULTS_MAX = 100
 """How many faults of an object are reported: nobody wrote more than that by hand."""
@@ -28,6 +29,9 @@ _BY_TYPE = frozenset({"spec.ports", "spec.loadBalancerSourceRanges"})
 # Texts of a VMService's spec and its ports that mean something where they are left out.
 _WITH_DEFAULTS = frozenset({"type", "protocol"})
 _UNKNOWN = "(unknown)"
+
+# What is generated goes on where this ends with a hyphen; apimachinery looks at it so.
+_TRAILING_HYPHEN = re.compile(r".-\Z", re.DOTALL)
 
 
 class Located(NamedTuple):
@@ -50,7 +54,7 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
     Where the schema and a rule of ours say something of one field, the rule is reported: it says
     what to do. Of more than FAULTS_MAX, that many. O(object).
     """
-    found = list(islice(chain(_nameless(untyped), faults(kind, untyped)), FAULTS_MAX + 1))
+    found = list(islice(chain(_unfit_meta(untyped), faults(kind, untyped)), FAULTS_MAX + 1))
     if len(found) > FAULTS_MAX:
         more = Problem("(object)", f"more than {FAULTS_MAX} problems; mend these first")
         found.pop()
@@ -68,13 +72,55 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
     ]
 
 
-def _nameless(untyped: Mapping[str, Any]) -> Iterator[Fault]:
-    """Finalizers without a name. Serving passes over them, as kubectl takes a null for one."""
+def _unfit_meta(untyped: Mapping[str, Any]) -> Iterator[Fault]:
+    """What of the metadata no API server takes, and serving passes over as it reads none of it."""
     metadata = untyped.get("metadata")
-    finalizers = metadata.get("finalizers") if isinstance(metadata, dict) else None
-    for index, finalizer in enumerate(finalizers if isinstance(finalizers, list) else ()):
+    if not isinstance(metadata, dict):
+        return
+    match metadata.get("generateName"):
+        case str(name) if name and not is_dns_1123_subdomain(_TRAILING_HYPHEN.sub("a", name)):
+            flaw = f"{quoted(name)} is not the beginning of a name that Kubernetes takes"
+            yield Fault(("metadata", "generateName"), flaw)
+    match metadata.get("finalizers"):
+        case list(finalizers):
+            yield from _unfit_finalizers(finalizers)
+    match metadata.get("ownerReferences"):
+        case list(owners):
+            yield from _unfit_owners(owners)
+
+
+def _unfit_finalizers(finalizers: list[Any]) -> Iterator[Fault]:
+    # As kubectl takes a null for an empty one, serving does.
+    for index, finalizer in enumerate(finalizers):
         if finalizer == "":
             yield Fault(("metadata", "finalizers", index), "is empty; a finalizer has a name")
+    if "orphan" in finalizers and "foregroundDeletion" in finalizers:
+        flaw = "has orphan and foregroundDeletion; only one of them can be done"
+        yield Fault(("metadata", "finalizers"), flaw)
+
+
+def _unfit_owners(owners: list[Any]) -> Iterator[Fault]:
+    controller: int | None = None
+    for index, owner in enumerate(owners):
+        if not isinstance(owner, dict):
+            continue
+        path: FieldPath = ("metadata", "ownerReferences", index)
+        version = owner.get("apiVersion")
+        if isinstance(version, str) and version and not _has_version(version):
+            flaw = f"{quoted(version)} is not a version; write it as in apps/v1 or v1"
+            yield Fault((*path, "apiVersion"), flaw)
+        if (version, owner.get("kind")) == ("v1", "Event"):
+            yield Fault(path, "is an Event, which may own nothing")
+        if owner.get("controller") is True:
+            if controller is not None:
+                flaw = f"is true in metadata.ownerReferences[{controller}], too; only one controls"
+                yield Fault((*path, "controller"), flaw)
+            controller = index if controller is None else controller
+
+
+def _has_version(api_version: str) -> bool:
+    group, slash, version = api_version.partition("/")
+    return bool(version) and "/" not in version if slash else bool(group)
 
 
 def _is_within(field: str, outer: str) -> bool:

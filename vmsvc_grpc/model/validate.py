@@ -77,8 +77,15 @@ def is_time(text: str) -> bool:
 
 def time_problems(field: str, text: str | None) -> Iterator[Problem]:
     """What is wrong with a time of an object's metadata."""
-    if text is not None and not is_time(text):
-        yield Problem(field, f"{quoted(text)} is not a time; write it as in 2026-01-31T09:30:00Z")
+    if text is not None and (flaw := time_flaw(text)):
+        yield Problem(field, flaw)
+
+
+def time_flaw(text: str) -> str | None:
+    """Why a text is not a time; None if it is one."""
+    if is_time(text):
+        return None
+    return f"{quoted(text)} is not a time; write it as in 2026-01-31T09:30:00Z"
 
 
 def name_problems(name: str) -> Iterator[Problem]:

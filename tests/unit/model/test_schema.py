@@ -154,3 +154,64 @@ def test_what_files_may_leave_out_or_spell_otherwise(version: str) -> None:
 )
 def test_faults(found: list[str], expected: list[str]) -> None:
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(
+            of_vm(biosUUID="x", instanceUUID="12345678123412341234123456789ABC"),
+            ["spec.biosUUID: 'x' is not a UUID; write 8-4-4-4-12 hexadecimal digits"],
+            id="a UUID",
+        ),
+        pytest.param(
+            told(
+                Kind.VIRTUAL_MACHINE,
+                metadata={"name": "a", "managedFields": [{"time": "today"}, {"time": None}]},
+            ),
+            [
+                (
+                    "metadata.managedFields[0].time: 'today' is not a time; write it as in "
+                    "2026-01-31T09:30:00Z"
+                )
+            ],
+            id="a time",
+        ),
+        pytest.param(
+            of_vm(network={"interfaces": [{"name": "eth0", "ipamModes": ["IPv4", "IPv4"]}]}),
+            [
+                (
+                    "spec.network.interfaces[0].ipamModes[1]: is the same as "
+                    "spec.network.interfaces[0].ipamModes[0]; remove one"
+                )
+            ],
+            id="the same twice",
+        ),
+        pytest.param(
+            of_vm(
+                resources={"size": {"cpu": "100m"}},
+                network={"interfaces": [{"name": "eth0", "vmxnet3": {"ctxPerDev": "10"}}]},
+                cpuAdvanced={"topology": {"vnumaNodeCount": 2}},
+            ),
+            [
+                (
+                    "spec.resources.size.cpu: has the suffix m (milli); use whole numbers, as in "
+                    "4 or 2000"
+                ),
+                "spec.network.interfaces[0]: has vmxnet3, which is only for type VMXNet3",
+                (
+                    "spec.network.interfaces[0].vmxnet3.ctxPerDev: is none of PerDevice, PerVM, "
+                    "PerQueue and the numbers from 1 to 9"
+                ),
+                (
+                    "spec.cpuAdvanced.topology: has vnumaNodeCount; give coresPerSocket, too, and "
+                    "not 0"
+                ),
+            ],
+            id="rules that the CRD has in CEL, all at once",
+        ),
+    ],
+)
+def test_formats_sets_and_rules(found: list[str], expected: list[str]) -> None:
+    """Issue 9, point 15: each of these went unsaid."""
+    assert found == expected

@@ -128,3 +128,26 @@ def test_an_object_with_very_many_faults_is_bounded() -> None:
 )
 def test_paths(field: str, path: tuple[str | int, ...]) -> None:
     assert field_path(field) == path
+
+
+def test_what_serving_reads_nothing_of_is_refused_in_metadata_too() -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "b", "controller": True}
+    metadata = {
+        "name": "web",
+        "generateName": "A B",
+        "finalizers": ["orphan", "foregroundDeletion"],
+        "ownerReferences": [owner, {**owner, "apiVersion": "a/b/c"}, {**owner, "kind": "Event"}],
+    }
+    untyped = {"apiVersion": f"{GROUP}/v1alpha6", "kind": "VirtualMachine", "metadata": metadata}
+    both = "is true in metadata.ownerReferences[0], too; only one controls"
+    assert [str(found.problem) for found in problems(Kind.VIRTUAL_MACHINE, untyped)] == [
+        "metadata.generateName: 'A B' is not the beginning of a name that Kubernetes takes",
+        "metadata.finalizers: has orphan and foregroundDeletion; only one of them can be done",
+        (
+            "metadata.ownerReferences[1].apiVersion: 'a/b/c' is not a version; write it as in "
+            "apps/v1 or v1"
+        ),
+        f"metadata.ownerReferences[1].controller: {both}",
+        "metadata.ownerReferences[2]: is an Event, which may own nothing",
+        f"metadata.ownerReferences[2].controller: {both}",
+    ]
