@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 STEPS_MAX = 256
 """How many steps are made in one turn of the event loop: below 1 ms, where each lets go of one
 topic."""
+
+
+LetGo = Callable[[Iterator[None]], None]
+"""Goes through what a call that is over lets go of, step by step."""
 
 
 class Leaving:

@@ -22,10 +22,14 @@ _PROTOCOLS = ("TCP", "UDP")  # If both have a port of that number, the name refe
 
 
 class Reference(NamedTuple):
-    """A service, and its port by number or name ("" if the name has none)."""
+    """A service, and its port by number or name ("" if the name has none).
+
+    `name` is the text itself: mostly one object for all who ask for the same.
+    """
 
     service: Key
     port: str
+    name: str
 
 
 class References:
@@ -50,7 +54,7 @@ class References:
             return None
         if colon and not port:
             return None
-        return Reference(Key(namespace, service), port)
+        return Reference(Key(namespace, service), port, name)
 
 
 CLUSTER_LOCAL = References("cluster.local")

@@ -18,6 +18,7 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER, Code, EndOfStream, Later, RpcError, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import StreamNames
+from vmsvc_grpc.server.leaving import LetGo
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.bodies import BodyReader
@@ -76,8 +77,7 @@ class XdsShared:
     counts: ServerCounts
     on_refusal: OnNack
     on_excess: OnExcess
-    let_go: Callable[[Iterator[None]], None]
-    """Goes through what a stream that is over lets go of, step by step."""
+    let_go: LetGo
     looks_max: int = LOOKS_MAX
 
 
@@ -452,9 +452,9 @@ class XdsStream:
         if name not in subscription.names and not self._has_room(subscription, name):
             self._deny(subscription, name)
             return
-        subscription.ask(name)
-        subscription.note(name, forced=forced)
-        if (asked := self._shared.references.of(name)) is not None:
+        asked = subscription.ask(name)
+        subscription.note(name if asked is None else asked.name, forced=forced)
+        if asked is not None:
             # Also if it does not exist: the stream is to hear when it does.
             self._following.follow(asked.service)
 
@@ -469,8 +469,7 @@ class XdsStream:
         )
         if name in subscription.names:
             self._names.give_back(name)
-        subscription.drop(name)
-        if (asked := self._shared.references.of(name)) is not None:
+        if (asked := subscription.drop(name)) is not None:
             self._following.loosen(asked.service)
         if subscription.wildcard and known:
             # It may be one of those that the wildcard has; the client cannot know.

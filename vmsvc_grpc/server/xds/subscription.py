@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
-from vmsvc_grpc.server.xds.names import References
+from vmsvc_grpc.server.xds.names import Reference, References
 from vmsvc_grpc.server.xds.requests import resuming_bytes
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
@@ -104,37 +104,56 @@ class XdsSubscription:
         self._unanswered: deque[_Sent] = deque()
         self.draft: dict[str, bytes] = {}
         self.all_told: BodyReader | None = None
-        self._of_service: dict[Key, dict[str, None]] = {}
+        # Most services have one name, which is kept without a dict around it.
+        self._of_service: dict[Key, str | dict[str, None]] = {}
         self._sum = 0
 
     # -- What the client asks for --
 
     def names_of(self, service: Key) -> Iterable[str]:
         """The names of a service that this client has asked for, or holds."""
-        return self._of_service.get(service, ())
+        names = self._of_service.get(service, ())
+        return (names,) if isinstance(names, str) else names
 
     def concerns(self, service: Key) -> bool:
         """Whether the client asks for something of a service by name."""
         return service in self._of_service
 
-    def ask(self, name: str) -> None:
-        """The client asks for a name."""
+    def ask(self, name: str) -> Reference | None:
+        """The client asks for a name; what that refers to."""
+        if (asked := self._references.of(name)) is not None:
+            name = asked.name
+            self._index(asked)
         if name not in self.names:
             self.names[name] = None
             self.resuming_bytes += resuming_bytes(name)
-        if (asked := self._references.of(name)) is not None:
-            self._of_service.setdefault(asked.service, {})[name] = None
+        return asked
 
-    def drop(self, name: str) -> None:
-        """The client does not ask for a name any more, by name; what it holds is as it was."""
+    def _index(self, asked: Reference) -> None:
+        others = self._of_service.get(asked.service)
+        if others is None:
+            self._of_service[asked.service] = asked.name
+        elif isinstance(others, dict):
+            others[asked.name] = None
+        elif others != asked.name:
+            self._of_service[asked.service] = {others: None, asked.name: None}
+
+    def drop(self, name: str) -> Reference | None:
+        """The client does not ask for a name any more, by name; what that refers to.
+
+        What it holds is as it was.
+        """
         if name in self.names:
             del self.names[name]
             self.resuming_bytes -= resuming_bytes(name)
-        asked = self._references.of(name)
-        if asked is not None and (names := self._of_service.get(asked.service)) is not None:
+        if (asked := self._references.of(name)) is None:
+            return None
+        names = self._of_service.get(asked.service)
+        if isinstance(names, dict):
             names.pop(name, None)
-            if not names:
-                del self._of_service[asked.service]
+        if not names or names == name:
+            self._of_service.pop(asked.service, None)
+        return asked
 
     def close(self) -> None:
         """Nothing is asked for by a wildcard any more; nor is what it has handed out held."""

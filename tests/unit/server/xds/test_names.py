@@ -7,7 +7,6 @@ import pytest
 from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.xds.names import (
     CLUSTER_LOCAL,
-    Reference,
     References,
     canonical_names,
     ports_by_text,
@@ -26,17 +25,17 @@ WEB = Key("shop", "web")
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        pytest.param("web.shop:80", Reference(WEB, "80"), id="name, namespace, number"),
-        pytest.param("web.shop:http", Reference(WEB, "http"), id="a port by its name"),
-        pytest.param("web.shop", Reference(WEB, ""), id="no port"),
-        pytest.param("web.shop.svc:80", Reference(WEB, "80"), id="as in DNS, in short"),
-        pytest.param("web.shop.svc.cluster.local:80", Reference(WEB, "80"), id="as in DNS"),
-        pytest.param("web.shop.svc.cluster.local.:80", Reference(WEB, "80"), id="with its dot"),
-        pytest.param("web.shop.:80", Reference(WEB, "80"), id="a dot, in short"),
-        pytest.param("web.shop.svc.", Reference(WEB, ""), id="a dot, and no port"),
+        pytest.param("web.shop:80", (WEB, "80"), id="name, namespace, number"),
+        pytest.param("web.shop:http", (WEB, "http"), id="a port by its name"),
+        pytest.param("web.shop", (WEB, ""), id="no port"),
+        pytest.param("web.shop.svc:80", (WEB, "80"), id="as in DNS, in short"),
+        pytest.param("web.shop.svc.cluster.local:80", (WEB, "80"), id="as in DNS"),
+        pytest.param("web.shop.svc.cluster.local.:80", (WEB, "80"), id="with its dot"),
+        pytest.param("web.shop.:80", (WEB, "80"), id="a dot, in short"),
+        pytest.param("web.shop.svc.", (WEB, ""), id="a dot, and no port"),
         pytest.param("web.shop..:80", None, id="two dots"),
         pytest.param("web.:80", None, id="a dot, and no namespace"),
-        pytest.param("web.svc:80", Reference(Key("svc", "web"), "80"), id="a namespace named svc"),
+        pytest.param("web.svc:80", (Key("svc", "web"), "80"), id="a namespace named svc"),
         pytest.param("web", None, id="no namespace"),
         pytest.param("web.", None, id="an empty namespace"),
         pytest.param(".shop:80", None, id="an empty name"),
@@ -49,8 +48,22 @@ WEB = Key("shop", "web")
         pytest.param("*", None, id="the wildcard is no name"),
     ],
 )
-def test_a_name_means_a_service_and_a_port_or_nothing(name: str, meant: Reference | None) -> None:
-    assert CLUSTER_LOCAL.of(name) == meant
+def test_a_name_means_a_service_and_a_port_or_nothing(
+    name: str, meant: tuple[Key, str] | None
+) -> None:
+    assert said(CLUSTER_LOCAL, name) == meant
+
+
+def said(references: References, name: str) -> tuple[Key, str] | None:
+    asked = references.of(name)
+    assert asked is None or asked.name == name
+    return asked and (asked.service, asked.port)
+
+
+def test_those_who_ask_for_the_same_share_its_text() -> None:
+    first, second = (CLUSTER_LOCAL.of("web.shop:" + port) for port in ("80", "8" + "0"))
+    assert first is not None
+    assert first is second
 
 
 def test_a_cluster_may_have_another_domain() -> None:
@@ -58,9 +71,9 @@ def test_a_cluster_may_have_another_domain() -> None:
     long = f"{'w' * 63}.{'n' * 63}.svc.k8s.example.org.:{'p' * 63}"
     references = References("k8s.example.org")
     assert CLUSTER_LOCAL.of(inside) is None
-    assert (references.of(inside), references.of(outside)) == (Reference(WEB, "80"), None)
-    assert references.of("web.shop.svc:80") == Reference(WEB, "80")
-    assert references.of(long) == Reference(Key("n" * 63, "w" * 63), "p" * 63)
+    assert (said(references, inside), said(references, outside)) == ((WEB, "80"), None)
+    assert said(references, "web.shop.svc:80") == (WEB, "80")
+    assert said(references, long) == (Key("n" * 63, "w" * 63), "p" * 63)
 
 
 @pytest.mark.parametrize(

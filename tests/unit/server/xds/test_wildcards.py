@@ -1,0 +1,163 @@
+"""Wildcards beside names, claims and each other, whatever comes between two turns."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from tests.unit.objects import WEB, service, spec
+from tests.unit.server.xds.client import CDS, EDS, Release, XdsClient
+from tests.unit.server.xds.world import API, BOTH, ENVOY, NAME, ask, cache, move, ports, remove
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.xds.listing import Listings
+from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds.stream import Form
+
+OTHER_NAME = "api.shop:80"
+TURNS = range(7)
+
+
+def slowly(served: Cache, form: Form) -> XdsClient:
+    """An Envoy whose stream looks at one thing a turn."""
+    return XdsClient(served, form, who=ENVOY, looks_max=1)
+
+
+def following(
+    served: Cache, shared: tuple[Resources, Listings], looks_max: int, form: Form, *names: str
+) -> XdsClient:
+    """An Envoy that has been told all clusters, on a server with others."""
+    client = XdsClient(
+        served, form, who=ENVOY, resources=shared[0], listings=shared[1], looks_max=looks_max
+    )
+    ask(client, CDS, "*", *names).read_all()
+    return client
+
+
+def turns(client: XdsClient, count: int) -> None:
+    for _ in range(count):
+        client.turn()
+
+
+def gone(client: XdsClient, type_url: TypeUrl, name: str) -> bool:
+    """Whether the client holds nothing of a name, or no endpoints."""
+    held = client.held(type_url).get(name)
+    return held is None or (type_url is EDS and not held.endpoints)
+
+
+@BOTH
+@pytest.mark.parametrize("type_url", [CDS, EDS], ids=lambda type_url: type_url.label)
+@pytest.mark.parametrize("named", [(), (NAME,)], ids=["alone", "beside its name"])
+def test_what_goes_comes_back_and_goes_is_gone(
+    form: Form, type_url: TypeUrl, named: tuple[str, ...]
+) -> None:
+    for between in product(TURNS, repeat=3):
+        served = cache(service(API, spec({"app": "api"})))
+        client = ask(slowly(served, form), type_url, "*", *named)
+        client.read_all()
+        remove(served)
+        turns(client, between[0])
+        served.apply(Apply(service()))
+        turns(client, between[1])
+        remove(served)
+        turns(client, between[2])
+        client.read_all()
+        assert gone(client, type_url, NAME), between
+        assert OTHER_NAME in client.held(type_url)
+        client.close()
+
+
+@BOTH
+@pytest.mark.parametrize("type_url", [CDS, EDS], ids=lambda type_url: type_url.label)
+def test_a_name_that_is_let_go_is_the_wildcards(form: Form, type_url: TypeUrl) -> None:
+    for count, there in product(TURNS, (True, False)):
+        served = cache(service(API, spec({"app": "api"})))
+        client = ask(slowly(served, form), type_url, "*", NAME)
+        client.read_all()
+        move(served, "10.0.0.2")
+        turns(client, count)
+        client.read_all()
+        if form is Form.SOTW:
+            client.ask(type_url, "*")
+        else:
+            client.change(type_url, [], [NAME])
+        turns(client, count)
+        if not there:
+            remove(served)
+        client.read_all()
+        assert gone(client, type_url, NAME) is not there, count
+        assert not client.stream.subscriptions[type_url].told
+        served.apply(Apply(service(WEB, ports(81))))
+        client.read_all()
+        assert gone(client, type_url, NAME)
+        assert not gone(client, type_url, "web.shop:81")
+        client.close()
+
+
+def test_an_assignment_that_was_claimed_and_goes_before_it_is_compared_is_gone() -> None:
+    """Its cluster is another since: the claim does not count, but that the client holds it does."""
+    for count in range(20):
+        served = cache(service(API, spec({"app": "api"})))
+        client = slowly(served, Form.DELTA)
+        for type_url in (EDS, CDS):
+            client.change(type_url)
+            client.read_all()
+        client.upgrade(Release(1))
+        client.reconnect()
+        turns(client, count)
+        remove(served)
+        client.read_all()
+        assert set(client.held(EDS)) == set(client.held(CDS)) == {OTHER_NAME}, count
+        client.close()
+
+
+@BOTH
+def test_little_is_kept_for_a_client_that_never_acknowledges(form: Form) -> None:
+    served = cache(service(API, spec({"app": "api"})))
+    client = ask(XdsClient(served, form, who=ENVOY), EDS, "*")
+    for number in range(1_000):
+        move(served, f"10.0.{number // 250}.{number % 250}")
+        assert client.pump()
+    subscription = client.stream.subscriptions[EDS]
+    kept = [len(sent.names or ()) for sent in subscription._unanswered]
+    assert sum(kept) <= 64 + 2
+    assert subscription.unanswered() == {NAME, OTHER_NAME}
+    client.read_all()
+    assert not subscription.unanswered()
+
+
+@BOTH
+def test_streams_share_the_text_of_names(form: Form) -> None:
+    """Each stream reads its own, and an Envoy names each of its clusters."""
+    served = cache()
+    texts = []
+    for _ in range(2):
+        client = ask(XdsClient(served, form, who=ENVOY), EDS, NAME)
+        client.read_all()
+        subscription = client.stream.subscriptions[EDS]
+        texts += [*subscription.names, *subscription.told, *subscription.names_of(WEB)]
+    assert len({id(text) for text in texts}) == 1
+
+
+@pytest.mark.parametrize("named", [(), (NAME,)], ids=["alone", "beside a name"])
+def test_streams_that_share_a_body_are_all_told_what_is_there(named: tuple[str, ...]) -> None:
+    """One of them has more to tell by then than the others, of a listing that they share."""
+    for count in TURNS:
+        served = cache(service(API, spec({"app": "api"})))
+        resources = Resources(ServerCounts(), shared_from=1)
+        shared = resources, Listings(served, resources)
+
+        slow = following(served, shared, 1, Form.SOTW, *named)
+        quick = following(served, shared, 100, Form.DELTA)
+        remove(served)
+        turns(slow, count)
+        served.apply(Apply(service(Key("shop", "new"))))
+        quick.read_all()
+        turns(slow, count)
+        late = following(served, shared, 100, Form.SOTW)
+        for client in (slow, quick, late):
+            client.read_all()
+            assert sorted(client.held(CDS)) == [OTHER_NAME, "new.shop:80"], count
