@@ -169,7 +169,15 @@ class Server:
 
     def _watch(self, call: Call, wake: Wake) -> Stream:
         names = self._names.of(client_of(call.peer))
-        return WatchStream(self._cache, self._encoder, self._limits, self.counts, wake, names=names)
+        return WatchStream(
+            self._cache,
+            self._encoder,
+            self._limits,
+            self.counts,
+            wake,
+            names=names,
+            let_go=self._leaving.let_go,
+        )
 
 
 def _described() -> Iterator[FileDescriptorProto]:

@@ -105,8 +105,8 @@ def test_a_watch_that_names_too_much_is_refused_and_others_are_not() -> None:
     )
     everything = Watcher(cache, _watch(all_services=True), names=followed)
     assert everything.stream.next_message() is not None, "it names nothing"
-    everything.stream.close()
-    first.stream.close()
+    everything.close()
+    first.close()
     assert (followed.names, followed.name_bytes) == (0, 0)
     emptied(cache)
 
@@ -130,12 +130,12 @@ def test_a_name_too_many_is_one_of_nothing_and_ends_no_stream(form: Form) -> Non
     assert not other.held(EDS)
     client.read()
     assert "web.shop:80" in client.held(EDS)
-    client.stream.close()
+    client.close()
     assert (followed.names, followed.name_bytes) == (0, 0)
     other.reconnect()
     other.read()
     assert "web.shop:80" in other.held(EDS), "there is room again"
-    other.stream.close()
+    other.close()
     emptied(cache)
 
 
@@ -154,7 +154,7 @@ def test_a_name_that_is_asked_for_no_more_leaves_its_room(form: Form) -> None:
             client.read()
             assert followed.names == 0
     assert not client.excess
-    client.stream.close()
+    client.close()
     assert (followed.names, followed.name_bytes) == (0, 0)
 
 
@@ -176,7 +176,7 @@ def test_what_a_client_holds_from_before_takes_room_until_it_is_compared() -> No
     assert followed.names == 0
     client.change(EDS, ["web.shop:80"])
     assert followed.names == 1
-    client.stream.close()
+    client.close()
     assert (followed.names, followed.name_bytes) == (0, 0)
 
 

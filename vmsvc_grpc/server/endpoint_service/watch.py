@@ -7,7 +7,7 @@ each is worked out when the transport asks, from the newest state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -20,6 +20,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
 from vmsvc_grpc.server.followed import StreamNames
+from vmsvc_grpc.server.leaving import LetGo
 from vmsvc_grpc.server.limits import Limits
 
 # Names that are read, or begun to be followed, and collections of which there is nothing to tell:
@@ -98,6 +99,7 @@ class WatchStream:
         "_followed",
         "_followed_first",
         "_held",
+        "_let_go",
         "_limits",
         "_names",
         "_noted",
@@ -118,13 +120,18 @@ class WatchStream:
         wake: Wake,
         *,
         names: StreamNames,
+        let_go: LetGo,
     ) -> None:
-        """Watches nothing before `receive`. The names that it follows count in `names`."""
+        """Watches nothing before `receive`. The names that it follows count in `names`.
+
+        When it is over, `let_go` releases what is left of it.
+        """
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
         self._counts = counts
         self._names = names
+        self._let_go = let_go
         self._wake = wake
         self._request: requests.WatchQuery | None = None
         self._begun = False
@@ -193,14 +200,22 @@ class WatchStream:
         """Release every topic, and the cache."""
         self._names.close()
         self._cache.forget(self._wake)
-        for cursor in self._cursors.values():
-            self._cache.unsubscribe(cursor.topic, self)
-        for followed in self._followed:
-            followed.reader.close()
-        self._cursors.clear()
+        self._wake = _nobody_listens
+        self._let_go(self._last_steps(self._cursors, self._followed))
+        self._cursors = {}
         self._noted, self._taking = {}, _NOTHING
         self._roused, self._followed, self._unanswered = {}, (), []
         self._beginning = None
+
+    def _last_steps(
+        self, cursors: dict[Key, _Cursor], followed: Iterable[_Followed]
+    ) -> Iterator[None]:
+        while cursors:
+            self._cache.unsubscribe(cursors.popitem()[1].topic, self)
+            yield
+        for one in followed:
+            one.reader.close()
+            yield
 
     # -- What the cache calls --
 
@@ -338,3 +353,7 @@ class WatchStream:
     def _sent(self, kind: str, message: bytes) -> bytes:
         self._counts.messages[kind] += 1
         return message
+
+
+def _nobody_listens() -> None:
+    """The stream is over, and hears of topics only until it has let go of them."""

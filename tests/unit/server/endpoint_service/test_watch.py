@@ -401,7 +401,7 @@ def test_a_closed_stream_leaves_nothing(
         watcher.read()
     cache.apply(gone(WEB))
     cache.apply(Apply(service()))
-    watcher.stream.close()
+    watcher.close()
     emptied(cache)
     assert cache.idle()
 
@@ -415,7 +415,7 @@ def test_cycles_of_create_subscribe_and_delete_leave_nothing() -> None:
         cache.apply(Apply(service(key(name))))
         assert watcher.read_all() == [("snapshot", name), SYNCED]
         cache.apply(gone(key(name)))
-        watcher.stream.close()
+        watcher.close()
     assert cache.idle()
 
 
@@ -436,7 +436,7 @@ def test_a_stream_of_all_services_holds_nothing_for_those_that_are_gone(
         cache.apply(gone(key(name)))
         assert watcher.read_all() == ([] if number % 2 else [("absent", name)])
         assert cache.topic_count == 0
-    watcher.stream.close()
+    watcher.close()
     assert cache.idle()
 
 

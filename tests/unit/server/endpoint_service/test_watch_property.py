@@ -165,14 +165,14 @@ class Watching(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         self.clients.remove(client := data.draw(st.sampled_from(self.clients)))
-        client.watcher.stream.close()
+        client.watcher.close()
 
     @precondition(lambda self: self.clients)
     @rule(data=st.data(), everything=st.booleans())
     def resume(self, data: st.DataObject, everything: bool) -> None:
         """Connect again with what is held, of the same class."""
         self.clients.remove(client := data.draw(st.sampled_from(self.clients)))
-        client.watcher.stream.close()
+        client.watcher.close()
         holding = dict(client.watcher.reader.held)
         if not (holding or everything):
             return
@@ -204,7 +204,7 @@ class Watching(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.everybody_catches_up()
         for client in self.clients:
-            client.watcher.stream.close()
+            client.watcher.close()
         emptied(self.cache)
         for kind in KINDS:  # What is malformed or half listed goes too.
             self.cache.apply(Init(kind))

@@ -11,6 +11,7 @@ from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import (
     Watcher,
     emptied,
+    key,
     request,
     synced_cache,
     watch,
@@ -19,6 +20,7 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.collection import ServiceReader
 from vmsvc_grpc.model.endpoints import FilterClass
+from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.server.call import LATER, Code, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import FollowedNames
@@ -56,7 +58,7 @@ def test_namespaces_are_followed_some_in_a_turn() -> None:
     assert told == [("snapshot", "shop/web"), ("synced", "")]
     # They are read, followed and looked at, and the one that has a service is the last in order.
     assert len(followed) > 3 * (COUNT // A_TURN - 1)
-    watcher.stream.close()
+    watcher.close()
 
 
 def test_a_name_that_is_wrong_is_refused_whichever_it_is() -> None:
@@ -74,7 +76,7 @@ def test_names_that_there_is_no_room_for_are_refused_once_they_are_counted() -> 
     with pytest.raises(RpcError, match="names_per_client_max") as refused:
         watcher.read()
     assert refused.value.code is Code.RESOURCE_EXHAUSTED
-    watcher.stream.close()
+    watcher.close()
     assert names.names == 0
 
 
@@ -95,7 +97,28 @@ def test_a_stream_that_is_closed_before_it_has_begun_leaves_nothing(
     watcher = Watcher(cache, asked, Limits(), names)
     for _ in range(turns):
         watcher.stream.next_message()
-    watcher.stream.close()
+    watcher.close()
     assert names.names == names.name_bytes == 0
     emptied(cache)
     assert cache.idle()
+
+
+def test_what_was_named_or_followed_is_let_go_of_step_by_step_and_heard_of_no_more() -> None:
+    cache = synced_cache(*(service(key(name)) for name in SERVICES[:100]))
+    watcher = watch(cache, *SERVICES[:100], namespaces=NAMESPACES[:50])
+    watcher.read_all()
+    watcher.stream.close()
+    wakes = watcher.wakes
+    (steps,) = watcher.left
+
+    def left() -> int:
+        subscribed = sum(len(topic.subscriptions) for topic in cache._topics._topics.values())
+        return subscribed + len(cache.collection._logs)
+
+    before = left()
+    for _ in steps:
+        cache.apply(Apply(vm("a", f"10.0.1.{left() % 250}")))
+        assert before - left() == 1
+        before = left()
+    assert before == 0
+    assert watcher.wakes == wakes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -171,14 +172,28 @@ class Watcher:
         self.slices = 0
         self.reader = Reader(revisions={s.service: s.revision for s in request.services})
         encoder = Encoder(self.counts)
+        self.left: list[Iterator[None]] = []
         self.stream = WatchStream(
-            cache, encoder, limits, self.counts, self._wake, names=names.of("ipv4:192.0.2.1")
+            cache,
+            encoder,
+            limits,
+            self.counts,
+            self._wake,
+            names=names.of("ipv4:192.0.2.1"),
+            let_go=self.left.append,
         )
         self.stream.receive(request.SerializeToString())
         self.stream.half_close()
 
     def _wake(self) -> None:
         self.wakes += 1
+
+    def close(self) -> None:
+        """Close the stream, and let it let go of everything."""
+        self.stream.close()
+        for steps in self.left:
+            list(steps)
+        self.left.clear()
 
     def read(self) -> Told | None:
         """Read one message; None if there is none."""
