@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.objects import WEB, service
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.objects import SliceIndex, number
+from vmsvc_grpc.cache.freshness import number
 from vmsvc_grpc.model.events import (
     Answer,
     AnswerGone,
@@ -26,11 +24,9 @@ from vmsvc_grpc.model.objects import (
     Key,
     Kind,
     ObjectMeta,
-    StoredEndpointSlice,
     StoredService,
     VirtualMachineService,
 )
-from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 
@@ -244,27 +240,3 @@ def test_an_older_telling_of_a_vmservice_is_not_taken_in() -> None:
     assert cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB, "6")) == {WEB}
     assert cache.apply(Answer(at(5))) == frozenset()
     assert cache.idle()
-
-
-namespaces = st.sampled_from(["shop", "other"])
-
-
-@given(st.lists(st.tuples(namespaces, st.sampled_from("123"), st.sampled_from("ab")), max_size=20))
-def test_slices_by_service(made: list[tuple[str, str, str]]) -> None:
-    index = SliceIndex()
-    held: dict[Key, StoredEndpointSlice] = {}
-    for namespace, name, labelled in made:
-        labels = {"kubernetes.io/service-name": labelled}
-        meta = ObjectMeta(key=Key(namespace, name), uid="u", labels=labels)
-        slice_ = StoredEndpointSlice(meta=meta, address_type="IPv4")
-        assert index.put(slice_) == held.get(slice_.key)
-        held[slice_.key] = slice_
-    assert index.keys() == set(held)
-    for service_key in {service_of_slice(slice_) for slice_ in held.values()}:
-        of_service = sorted(key for key in held if service_of_slice(held[key]) == service_key)
-        assert index.of(service_key) == tuple(held[key] for key in of_service)
-    for key, slice_ in held.items():
-        assert index.remove(key) == slice_
-        assert index.remove(key) is None
-    assert index.empty()
-    assert not index._by_service
