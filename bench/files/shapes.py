@@ -182,6 +182,7 @@ _SERVICE = (
     '"port":80,"targetPort":8@}]}}'
 )
 _PORT = '{"name":"p#","protocol":"TCP","port":80}'
+_PORTS = _SERVICE.replace("#", "many").partition('{"name":"http"')[0]
 _ONE_SERVICE = _SERVICE.replace("s-#", "one").replace("a-#", "a")
 _VM_OF_ONE = _VM.replace('"name":"vm-#"', '"name":"vm-#","labels":{"app":"a"}')
 _WRONG = f'{{{_HEAD},"metadata":{{"name":"vm-#","labels":[1,{{"a":"@"}},"{_FILL}"]}}}}'
@@ -225,9 +226,7 @@ SHAPES = (
     Shape("other-kinds", "json", _listed(_OTHER)),
     Shape("duplicates", "json", _repeated(_VM.replace("#", "a") + "\n")),
     Shape("duplicates-yaml", "yaml", _repeated(_YAML_VM.replace("#", "a"))),
-    Shape(
-        "ports", "json", _filled_numbered(_SERVICE[:-3].replace("#", "a")[:-1], "," + _PORT, "]}}")
-    ),
+    Shape("ports", "json", _filled_numbered(_PORTS, _PORT, "]}}")),
     Shape("annotations", "json", _filled_numbered(_ANNOTATIONS, '"a#":"@"', "}}}")),
     Shape("annotations-yaml", "yaml", _numbered('    a#: "@"\n', _LONG_YAML)),
     Shape("one-text", "json", _filled(_LONG_JSON, "x", '"}}}')),
