@@ -26,6 +26,7 @@ from tests.integration.serving import PATIENCE_S, until
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import framed
+from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 
 
 async def test_http1_is_answered_in_one_readable_line() -> None:
@@ -38,6 +39,33 @@ async def test_http1_is_answered_in_one_readable_line() -> None:
     assert f"Content-Length: {len(body)}".encode() in head
     assert body.count(b"\n") == 1
     assert b"gRPC" in body
+
+
+@pytest.mark.parametrize("cut", range(1, 6))
+async def test_http1_is_known_however_it_comes(cut: int) -> None:
+    async with serving() as toy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+        (connection,) = await first(toy)
+        writer.write(b"POST / HTTP/1.1\r\n"[:cut])
+        if cut < len(b"POST "):
+            await until(lambda: connection._greeting)
+        writer.write(b"POST / HTTP/1.1\r\n"[cut:])
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def first(toy: Toy) -> list[ClientConnection]:
+    """The connections, once there are any."""
+    await until(lambda: toy.transport.connections)
+    return list(toy.transport.connections)
+
+
+async def test_who_speaks_nothing_that_we_know_is_closed_without_a_word() -> None:
+    async with serving() as toy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+        writer.write(b"SSH-2.0-toy\r\n")
+        assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.mark.parametrize("first", [b"PRI * HTTP/2.0", b"\x16\x03\x01\x02\x00\x01"])

@@ -51,6 +51,8 @@ _HTTP1_ANSWER = (
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_HTTP1_TEXT), _HTTP1_TEXT)
 )
 
+_HTTP1_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
+
 # How long what was written last may take to reach a client whose connection is closed.
 _CLOSING_S = 1.0
 
@@ -89,7 +91,7 @@ _BEHIND = 2
 # What it says of those that only it sees.
 _ENGINE_BOUNDS = {
     b"header list": "header_list_bytes_max",
-    b"CONTINUATION": "continuations_max",
+    b"Too many CONTINUATION": "continuations_max",
     b"setting entries": "settings_max",
 }
 
@@ -215,7 +217,8 @@ class ClientConnection(Begun):
     def data_received(self, data: bytes) -> None:
         """Take in what the client has sent, a piece a turn of the event loop."""
         self._life.heard(self.server.loop.time())
-        if self._greeting is not None and not self._greeted(data):
+        data = self._greeted(data)
+        if not data:
             return
         waits = bool(self._unread)
         self._unread += (data[at : at + _TURN_BYTES] for at in range(0, len(data), _TURN_BYTES))
@@ -511,16 +514,21 @@ class ClientConnection(Begun):
             self._write_what_is_left()
             self._close()
 
-    def _greeted(self, data: bytes) -> bool:
-        """Whether a client begins as HTTP/2 does, as far as it has begun."""
-        assert self._greeting is not None
-        begun = (self._greeting + data)[: len(_PREFACE)]
-        if self._speaks_h2 and _PREFACE.startswith(begun):
+    def _greeted(self, data: bytes) -> bytes:
+        """What has come of a client that begins as HTTP/2 does, once that is known."""
+        if self._greeting is None:
+            return data
+        begun = self._greeting + data
+        if self._speaks_h2 and _PREFACE.startswith(begun[: len(_PREFACE)]):
             self._greeting = begun if len(begun) < len(_PREFACE) else None
-            return True
-        self.transport.write(_HTTP1_ANSWER)
-        self._close()
-        return False
+            return b"" if self._greeting else begun
+        if begun.startswith(_HTTP1_METHODS):
+            self.transport.write(_HTTP1_ANSWER)
+        elif any(method.startswith(begun) for method in _HTTP1_METHODS):
+            self._greeting = begun
+            return b""
+        self._close()  # Who speaks something else has no use for an answer of HTTP.
+        return b""
 
     def _handle(self) -> None:
         for event in self._engine.events():

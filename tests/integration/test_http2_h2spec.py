@@ -1,0 +1,62 @@
+"""The transport on libnghttp2, judged by h2spec: 137 of its 145 tests pass, and these do not."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.integration.http2_toy import serving
+from tests.integration.test_http2_tls import ours
+from tests.interop.judges import H2SPEC, judge
+
+TESTS = 145
+WITHIN_S = 300.0
+
+# All are libnghttp2's own ways, and its server nghttpd has them, too.
+FAILING = {
+    # Frames on a stream that was closed are ignored. It keeps no record of which end closed a
+    # stream, and the RFC lets who has sent a reset ignore what is still under way.
+    ("http2/5.1", "closed: Sends a DATA frame after sending RST_STREAM frame"),
+    ("http2/5.1", "closed: Sends a HEADERS frame after sending RST_STREAM frame"),
+    ("http2/5.1", "closed: Sends a DATA frame"),
+    ("http2/5.1", "closed: Sends a HEADERS frame"),
+    # So are those on a stream with a smaller number, which was closed when it was passed over.
+    ("http2/5.1.1", "Sends stream identifier that is numerically smaller than previous"),
+    # RFC 9113, 5.3.2, has taken priorities out of HTTP/2.
+    ("http2/5.3.1", "Sends PRIORITY frame that depend on itself"),
+    ("http2/6.3", "Sends a PRIORITY frame with 0x0 stream identifier"),
+    # Not only the stream but the connection ends, with the code that is asked for.
+    (
+        "http2/6.9.1",
+        (
+            "Sends multiple WINDOW_UPDATE frames increasing the flow control window to above "
+            "2^31-1 on a stream"
+        ),
+    ),
+}
+
+# The report is XML but for its texts, which may be of any bytes.
+CASE = re.compile(rb'<testcase package="(.*?)" classname="(.*?)"[^>]*>(\s*<(?:error|failure))?')
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+async def test_h2spec_finds_what_is_known_and_no_more(tls: bool, tmp_path: Path) -> None:
+    program = await asyncio.to_thread(judge, H2SPEC)
+    report = tmp_path / "report.xml"
+    flags = ("--tls", "--insecure") if tls else ()
+    async with serving(tls=ours() if tls else None) as toy:
+        told = asyncio.subprocess.DEVNULL
+        judging = await asyncio.create_subprocess_exec(
+            *(program, "-h", "127.0.0.1", "-p", str(toy.port), "-j", str(report), *flags),
+            stdout=told,
+            stderr=told,
+        )
+        async with asyncio.timeout(WITHIN_S):
+            await judging.wait()
+    cases = CASE.findall(report.read_bytes())
+    assert len(cases) == TESTS
+    failing = {(package.decode(), name.decode()) for package, name, failed in cases if failed}
+    assert failing == FAILING
