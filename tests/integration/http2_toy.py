@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -241,22 +241,29 @@ class Client:
         self._writer.close()
 
 
-def made(limits: Limits, tls: ssl.SSLContext | None = None) -> Toy:
+def made(
+    limits: Limits, tls: ssl.SSLContext | None = None, methods: Iterable[Method] | None = None
+) -> Toy:
     """The toy, on the event loop that runs; it listens nowhere yet."""
     toy = Toy(limits)
     sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
     toy.transport = Http2(sessions, toy.limits, tls)
-    toy.transport.serve(toy.methods())
+    toy.transport.serve(toy.methods() if methods is None else methods)
     return toy
 
 
 @asynccontextmanager
 async def serving(
-    limits: Limits | None = None, tls: ssl.SSLContext | None = None
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+    methods: Iterable[Method] | None = None,
 ) -> AsyncIterator[Toy]:
-    """The toy on a free port; in the end nothing may be left of any call."""
+    """The toy on a free port, or a server of other `methods`.
+
+    In the end nothing may be left of any call.
+    """
     tasks = asyncio.all_tasks()
-    toy = made(limits or Limits(), tls)
+    toy = made(limits or Limits(), tls, methods)
     transport = toy.transport
     toy.port = transport.bind("127.0.0.1:0")
     await transport.start()

@@ -335,6 +335,39 @@ async def test_pings_in_excess_send_away_who_sends_them() -> None:
         assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
 
 
+async def test_who_pings_whenever_data_come_is_not_sent_away() -> None:
+    """As grpc-go's clients do to measure their windows: a large answer comes in many pieces."""
+    async with serving() as toy, client(toy, window=1_000, auto=False) as there:
+        stream = there.call(LARGE, framed(b""))
+        taken = 0
+        while taken < LARGE_BYTES:
+            await there.until(lambda taken=taken: len(there.body(stream)) > taken)  # type: ignore[misc]
+            more = len(there.body(stream)) - taken
+            taken += more
+            there.engine.acknowledge_received_data(more, stream)
+            there.engine.ping(b"12345678")
+            there.send()
+        assert await there.status(stream) == (0, "")
+        assert not toy.counts.refusals
+
+
+async def test_who_pings_while_nothing_comes_is_sent_away_be_its_stream_stalled() -> None:
+    async with serving() as toy, client(toy, window=1_000, auto=False) as there:
+        stream = there.call(LARGE, framed(b""))
+        await there.until(lambda: there.body(stream))
+        for count in range(1, 4):
+            there.engine.ping(b"12345678")
+            there.send()
+            await there.until(
+                lambda count=count: len(there.of(events.PingAcknowledged)) == count  # type: ignore[misc]
+            )
+        there.engine.ping(b"12345678")
+        there.send()
+        await there.until(lambda: there.over)
+        assert there.told_to_calm_down() == b"too_many_pings"
+        assert toy.counts.refusals == {"client_ping_interval_min_s": 1}
+
+
 async def test_an_old_connection_is_left_in_two_steps() -> None:
     limits = Limits(connection_age_s=0.05, connection_age_grace_s=PATIENCE_S)
     async with serving(limits) as toy, client(toy) as there:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -22,6 +23,7 @@ GRPC_GO = "google.golang.org/grpc/interop/client"
 """The interoperability tests of gRPC, by the client in Go."""
 
 
+@cache
 def judge(package: str) -> str:
     """Where the program of that package is; it is built if it has to be."""
     if shutil.which("go") is None:

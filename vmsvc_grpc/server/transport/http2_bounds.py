@@ -83,7 +83,10 @@ class Floods:
         return "client_ping_interval_min_s" if self._pings_in_excess > _PING_STRIKES_MAX else None
 
     def said(self, messages: int) -> None:
-        """It was told something: it may ping to measure how fast, as gRPC's core counts."""
+        """It was told so many, or more of one: it may ping to measure how fast that comes.
+
+        Both grpc-go's and gRPC's core's clients do, whenever data have come.
+        """
         self._ping_at = -math.inf
         self._pings_in_excess = 0
         self._empty.give(messages * _UPDATES_A_MESSAGE)

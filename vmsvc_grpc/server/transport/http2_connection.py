@@ -367,9 +367,12 @@ class ClientConnection(Begun):
         while self._writable:
             asked, said = self._ask_each(left)
             left -= said
+            queued = engine.queued_body_size()
             if data := engine.data_to_send():
                 self._write(data)
                 left -= len(data)
+            if asked or engine.queued_body_size() < queued:
+                self._floods.said(len(asked))
             self._handle()
             self._settle(asked)
             if not self._wanting and not engine.want_write:
@@ -407,8 +410,6 @@ class ClientConnection(Begun):
             except StreamProtocolError:  # Its stream is gone: that costs itself.
                 call.lose()
             asked.append(call)
-        if asked:
-            self._floods.said(len(asked))
         return asked, said
 
     def _is_late(self) -> bool:
