@@ -129,19 +129,22 @@ class App:
             self._say(f"vmsvc-grpc {__version__}\n  gRPC  on {self._grpc}\n  HTTP  on {http}")
             _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
-                measuring = tasks.create_task(self._lag.run())
-                settling = tasks.create_task(self._settle())
-                logging_ = tasks.create_task(self._lines.run())
-                collecting = tasks.create_task(collect_young())
-                running = tasks.create_task(place.run(self._emit))
+                until_drained = [
+                    tasks.create_task(part)
+                    for part in (
+                        self._lag.run(),
+                        self._settle(),
+                        self._lines.run(),
+                        self._server.client_lines.run(),
+                        collect_young(),
+                        place.run(self._emit),
+                    )
+                ]
                 await self._stop.wait()
                 self._draining = tasks.create_task(self._drain())
                 await asyncio.wait((self._draining,))
-                running.cancel()
-                settling.cancel()
-                measuring.cancel()
-                logging_.cancel()
-                collecting.cancel()
+                for task in until_drained:
+                    task.cancel()
         finally:
             await self._http.stop()
             await self._server.stop()

@@ -2,7 +2,7 @@
 
 A `Problem` is safe to print already. This is the last guard, for all else that reaches the log:
 errors of libraries, names from the network, tracebacks. And an owner of a hundred thousand bad
-objects gets no more lines than any other.
+objects, or a client that causes a thousand lines a second, gets no more lines than any other.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
-from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.model.problem import escaped, quoted
 
 LINE_CHARACTERS_MAX = 4000
 """The longest line: room for an object with its ten problems. The rest is cut."""
@@ -27,6 +28,8 @@ OWNER_LINES_MAX = 10
 
 OWNER_WINDOW_S = 60.0
 """The length of such a window, from its first line on."""
+
+_OWNERS_SHOWN_MAX = 10
 
 _QUIET_S = 5.0  # After so long without a further line, the ones left out are counted in a line.
 _LOOK_S = 1.0  # How often we check for that.
@@ -84,16 +87,30 @@ class _Window:
 
 
 class LinesPerOwner:
-    """The log lines about problems of objects, bounded for each owner.
+    """Log lines that somebody outside causes, bounded for each owner.
 
-    An owner is a file, or a namespace of an API server: its faults must not hide others'. Lines
-    that are left out are counted in one more line.
+    An owner is a file, a namespace of an API server, or a client: its faults must not hide
+    others'. Lines that are left out are counted, in one more line for all owners.
     """
 
     def __init__(
-        self, logger: logging.Logger, *, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger,
+        *,
+        lines_max: int = OWNER_LINES_MAX,
+        advice: str = "/readyz and `vmsvc explain` say more",
+        on_left_out: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """An owner has `lines_max` lines in a window.
+
+        `on_left_out` is called for each line that is left out; `advice` ends the line that
+        counts them.
+        """
         self._logger = logger
+        self._lines_max = lines_max
+        self._advice = advice
+        self._on_left_out = on_left_out
         self._clock = clock
         self._windows: dict[str, _Window] = {}
 
@@ -102,23 +119,27 @@ class LinesPerOwner:
         now = self._clock()
         window = self._windows.get(owner)
         if window is None or now - window.began >= OWNER_WINDOW_S:
-            self._end(owner)
+            self._end([owner])
             window = self._windows[owner] = _Window(now)
-        if window.logged < OWNER_LINES_MAX:
+        if window.logged < self._lines_max:
             window.logged += 1
             self._logger.log(level, "%s", text)
         else:
             window.left_out += 1
             window.left_out_at = now
+            self._on_left_out()
 
     def sum_up(self) -> None:
         """Log how many lines were left out, for owners that are quiet now. O(owners)."""
         now = self._clock()
-        for owner, window in tuple(self._windows.items()):
+        over, quiet = [], []
+        for owner, window in self._windows.items():
             if now - window.began >= OWNER_WINDOW_S:
-                self._end(owner)
-            elif window.left_out and not window.summed_up and now - window.left_out_at >= _QUIET_S:
-                self._log_left_out(owner, window)
+                over.append(owner)
+            elif not window.summed_up and now - window.left_out_at >= _QUIET_S:
+                quiet.append(owner)
+        self._log_left_out((*over, *quiet))
+        self._end(over)
 
     async def run(self) -> None:
         """Sum up from time to time until cancelled, and once more at the end."""
@@ -127,15 +148,28 @@ class LinesPerOwner:
                 await asyncio.sleep(_LOOK_S)
                 self.sum_up()
         finally:
-            for owner in tuple(self._windows):
-                self._end(owner)
+            self._end(tuple(self._windows))
 
-    def _end(self, owner: str) -> None:
-        window = self._windows.pop(owner, None)
-        if window is not None and window.left_out:
-            self._log_left_out(owner, window)
+    def _end(self, owners: Iterable[str]) -> None:
+        """These owners have no window any more."""
+        self._log_left_out(owners)
+        for owner in owners:
+            self._windows.pop(owner, None)
 
-    def _log_left_out(self, owner: str, window: _Window) -> None:
-        text = "%s: %d more lines about it are left out; /readyz and `vmsvc explain` say more"
-        self._logger.warning(text, owner, window.left_out)
-        window.left_out, window.summed_up = 0, True
+    def _log_left_out(self, owners: Iterable[str]) -> None:
+        """Log how many lines of these were left out, if any, and count anew."""
+        left_out: Counter[str] = Counter()
+        for owner in owners:
+            window = self._windows.get(owner)
+            if window is not None and window.left_out:
+                left_out[owner] = window.left_out
+                window.left_out, window.summed_up = 0, True
+        if not left_out:
+            return
+        shown = ", ".join(
+            f"{count} about {quoted(owner)}"
+            for owner, count in left_out.most_common(_OWNERS_SHOWN_MAX)
+        )
+        others = len(left_out) - _OWNERS_SHOWN_MAX
+        more = f", and those about {others} more" if others > 0 else ""
+        self._logger.warning("lines left out: %s%s; %s", shown, more, self._advice)

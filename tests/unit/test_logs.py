@@ -102,7 +102,7 @@ class OwnedLines:
         return found
 
 
-MORE = "%s: %d more lines about it are left out; /readyz and `vmsvc explain` say more"
+MORE = "lines left out: %d about '%s'; /readyz and `vmsvc explain` say more"
 
 
 def test_an_owner_of_many_flawed_objects_has_ten_lines_and_one_that_counts_the_others(
@@ -117,7 +117,7 @@ def test_an_owner_of_many_flawed_objects_has_ten_lines_and_one_that_counts_the_o
     assert owned.logged() == [], "there may be more"
     owned.now += OWNER_WINDOW_S / 2
     owned.lines.sum_up()
-    assert owned.logged() == [MORE % ("a.yaml", 89_990)]
+    assert owned.logged() == [MORE % (89_990, "a.yaml")]
     owned.now += OWNER_WINDOW_S
     owned.lines.sum_up()
     assert owned.logged() == []
@@ -134,6 +134,28 @@ def test_however_often_a_file_is_read_its_lines_are_few(lines: io.StringIO) -> N
     assert len(owned.logged()) <= 5 * (OWNER_LINES_MAX + 1)
 
 
+def test_lines_of_many_owners_that_are_left_out_are_one_line(lines: io.StringIO) -> None:
+    owned = OwnedLines(lines)
+    for number in range(50):
+        owned.log(f"c{number}", OWNER_LINES_MAX + number)
+    owned.logged()
+    owned.now += OWNER_WINDOW_S
+    owned.lines.sum_up()
+    (line,) = owned.logged()
+    assert line.startswith("lines left out: 49 about 'c49', 48 about 'c48', ")
+    assert "40 about 'c40', and those about 39 more; " in line
+
+
+def test_how_many_lines_an_owner_has_may_be_set_and_what_is_left_out_is_counted() -> None:
+    left_out: list[None] = []
+    bounded = LinesPerOwner(
+        logging.getLogger("tests.logs"), lines_max=2, on_left_out=lambda: left_out.append(None)
+    )
+    for index in range(5):
+        bounded.log("a", logging.WARNING, f"{index} %s")
+    assert len(left_out) == 3
+
+
 async def test_what_was_left_out_is_told_at_the_end(lines: io.StringIO) -> None:
     owned = OwnedLines(lines)
     running = asyncio.create_task(owned.lines.run())
@@ -141,4 +163,4 @@ async def test_what_was_left_out_is_told_at_the_end(lines: io.StringIO) -> None:
     owned.log("a.yaml", OWNER_LINES_MAX + 1)
     running.cancel()
     await asyncio.wait([running])
-    assert owned.logged()[-1] == MORE % ("a.yaml", 1)
+    assert owned.logged()[-1] == MORE % (1, "a.yaml")

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.server.admission import Admission, client_of, draining
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
@@ -161,6 +162,11 @@ class Server:
             *self._health.methods(),
             *self._reflection.methods(),
         )
+
+    @property
+    def client_lines(self) -> LinesPerOwner:
+        """The log lines that clients cause. Run it while the server does."""
+        return self._xds.lines
 
     @property
     def names(self) -> FollowedNames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
@@ -26,7 +28,6 @@ from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.leaving import Leaving
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.lines import ClientLines
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
@@ -51,8 +52,11 @@ _SHAPES = {
 }
 
 # Most refusals are one content that many clients refuse.
-_REFUSALS_REMEMBERED = 1_000
+_REMEMBERED = 1_000
 _NAMES_SHOWN = 3
+
+# How often it is logged that a client asks for too many names.
+_EXCESS_S = 60.0
 
 # Streams end this much of their age early at most, so that they do not come back at once.
 _AGE_SPREAD = 0.2
@@ -101,8 +105,15 @@ class Xds:
         self._streams: dict[XdsStream, None] = {}
         self._refusals: OrderedDict[tuple[TypeUrl, str, str], None] = OrderedDict()
         self._names = names
-        self._lines = ClientLines(_log, limits.client_lines_per_minute_max, counts.refusals)
         resources = Resources(counts)
+        self._excess: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self.lines = LinesPerOwner(
+            _log,
+            lines_max=limits.client_lines_per_minute_max,
+            advice=f"an address has {limits.client_lines_per_minute_max} a minute "
+            "(client_lines_per_minute_max)",
+            on_left_out=partial(counts.refusals.update, ("client_lines_per_minute_max",)),
+        )
         self._shared = XdsShared(
             cache,
             resources,
@@ -142,21 +153,34 @@ class Xds:
         if content in self._refusals:
             return
         self._refusals[content] = None
-        if len(self._refusals) > _REFUSALS_REMEMBERED:
+        if len(self._refusals) > _REMEMBERED:
             self._refusals.popitem(last=False)
         # The client's words come last, so that what they look like cannot be mistaken for ours.
-        self._lines.warn(
+        self.lines.log(
             refusal.client,
+            logging.WARNING,
             f"xDS: node {quoted(refusal.node)} refuses {refusal.type_url.label} "
             f"{_some(refusal.names)}, version {refusal.version}: '{escaped(refusal.message)}'",
         )
 
     def _log_excess(self, client: str, name: str, setting: str) -> None:
-        """Log a name that is taken for one of nothing, as its client follows too many."""
-        self._lines.warn(
+        """Log that names are taken for names of nothing, as a client follows too many.
+
+        Once a minute for a client and setting: each name is counted where it is refused.
+        """
+        now = asyncio.get_running_loop().time()
+        before = self._excess.pop((client, setting), -math.inf)
+        if now - before < _EXCESS_S:
+            self._excess[client, setting] = before
+            return
+        self._excess[client, setting] = now
+        if len(self._excess) > _REMEMBERED:
+            self._excess.popitem(last=False)
+        self.lines.log(
             client,
-            f"xDS: {quoted(name)} is not followed for {quoted(client)}: the limit ({setting}) "
-            "is reached",
+            logging.WARNING,
+            f"xDS: {quoted(client)} asks for more names than are followed: the limit ({setting}) "
+            f"is reached; {quoted(name)}, for one, is as a name of nothing",
         )
 
 
