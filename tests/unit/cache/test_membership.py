@@ -31,9 +31,12 @@ def test_vms_by_selector(
     }
     having = {v.key for v in there if selector.keys() & v.labels.keys()}
     assert index.having_any(namespace, selector.keys(), 1000) == (len(having), True)
-    nearly = [v.key for v in index.nearly_matching(namespace, selector, 1000)]
+    members = {v.key for v in there if matches(selector, v.labels)}
+    nearly = [v.key for v in index.nearly_matching(namespace, selector, members, 1000)]
     assert len(nearly) == len(set(nearly))
-    assert set(nearly) == {key for key in having if not matches(selector, all_vms[key].labels)}
+    assert set(nearly) == having - members
+    few = [v.key for v in index.nearly_matching(namespace, selector, members, 1)]
+    assert few == nearly[:1]
     assert len(index) == len(all_vms)
     for key, one in all_vms.items():
         assert index.remove(key) == one

@@ -182,7 +182,9 @@ class _Explaining:
         begin, told = ((after.distance, after.name), after.told) if after else ((0, ""), 0)
         found = {
             place: vm
-            for vm in self.by.cache.vms.nearly_matching(namespace, selector, looks_max)
+            for vm in self.by.cache.vms.nearly_matching(
+                namespace, selector, self.service.contributions, looks_max
+            )
             if (place := (_distance(selector, vm), vm.key.name)) > begin
         }
         for place in nsmallest(max(0, _NEAR_MAX - told), found):

@@ -113,6 +113,23 @@ def test_pages_tell_each_vm_that_stays_once_whatever_comes_and_goes(size: int) -
     assert len(told) == len(set(told))
 
 
+def test_near_misses_of_a_selector_with_many_keys_are_told_however_many_they_share() -> None:
+    """A VM was looked at once for each key that it shares."""
+    many = {f"key-{n:02}": "x" for n in range(40)}
+    near = (vm(f"near-{n:03}", labels={**many, f"key-{n % 40:02}": "y"}) for n in range(300))
+    told = names(page(synced_cache(service(given=spec(many)), *near)))
+    assert len(told) == 100
+
+
+def test_members_do_not_hide_near_misses() -> None:
+    near = (vm(f"near-{n}", labels={"app": "web"}) for n in range(20))
+    members = (vm(f"v-{n:04}", labels={"app": "web", "tier": "front"}) for n in range(3_000))
+    served = service(given=spec({"app": "web", "tier": "front"}))
+    cache = synced_cache(served, *near, *members)
+    assert page(cache).near_misses == 20
+    assert {f"near-{n}" for n in range(20)} <= set(all_names(cache))
+
+
 def test_of_many_near_misses_a_hundred_of_the_nearest_are_told_and_all_are_counted() -> None:
     far = (vm(f"far-{n:04}", labels={"app": "db"}) for n in range(500))
     near = (vm(f"near-{n:04}", labels={**THREE, "env": "test"}) for n in range(40))
@@ -226,7 +243,8 @@ def test_a_selector_of_10000_pairs_costs_little_more() -> None:
     others = [vm(f"v-{n:03}", labels={"key-00000": "y"}) for n in range(500)]
     members = [vm(f"m-{n:03}", "10.0.0.1", labels=selector) for n in range(20)]
     cache = synced_cache(service(given=spec(selector)), *others, *members)
-    assert lines_of_a_page(cache) < 40_000
+    assert lines_of_a_page(cache) < 60_000
+    assert len(names(page(cache))) > 20, "members do not hide all near misses"
     found = page(cache)
     assert (found.matching, found.near_misses) == (20, 500)
     assert 0 < len(found.selector) < 2_000
