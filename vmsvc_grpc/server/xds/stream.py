@@ -95,8 +95,11 @@ class _New(NamedTuple):
 # is some hundred KB of an Envoy.
 _OF_A_REQUEST = 15 / 16
 
-# To take in a name that is asked for costs so much less than to look at one.
+# To take in a name that is asked for, or to take one away, costs so much less than to look at one.
 _NAMES_A_LOOK = 4
+
+# As many are read in what it takes to take one in. Each acknowledgement says all names again.
+_NAMES_A_STEP = 64
 
 # Clusters that a stream has sent and remembers, for the client's first word of load assignments.
 _CLUSTERS_SENT_MAX = 1_024
@@ -322,7 +325,11 @@ class XdsStream:
             self._clusters_sent = set()
 
     def _take_sotw(self, subscription: XdsSubscription, asked: SotwRequest) -> Iterator[None]:
-        names = dict.fromkeys(asked.names)
+        names: dict[str, None] = {}
+        unread = iter(asked.names)
+        while some := dict.fromkeys(islice(unread, _NAMES_A_STEP)):
+            names |= some
+            yield
         wildcard = WILDCARD in names or not (names or subscription.named)
         subscription.named = subscription.named or bool(names)
         names.pop(WILDCARD, None)
@@ -723,17 +730,26 @@ class XdsStream:
         for name in subscription.take_denied():
             subscription.leaving[name] = True
         removed = self._take_away(node, subscription)
-        if not removed or (endpoints and self._form is Form.SOTW):
+        if endpoints and self._form is Form.SOTW:
+            return LATER if subscription.leaving else None
+        if not removed:
             return None
         if subscription.all_told is not None:
             return self._whole(subscription, subscription.all_told)
         return self._response(subscription, removed, (), removed)
+
+    @property
+    def _removed_max(self) -> int:
+        """How many names one response may take away: some 10 ms of work."""
+        return self._shared.looks_max * _NAMES_A_LOOK
 
     def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
         """The names that are gone, as many as one response may hold, each noted as told."""
         whole, size = subscription.all_told is not None, 0
         removed: list[str] = []
         while subscription.leaving and size < self._shared.limits.response_bytes_max:
+            if len(removed) == self._removed_max and not whole:
+                break
             name, forced = subscription.leaving.popitem(last=False)
             if self._resource(node, subscription, name) is not None:
                 # It has come back.
@@ -750,14 +766,15 @@ class XdsStream:
     def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
         """A response that empties load assignments that are gone, where the client holds more.
 
-        In the state of the world nothing else says that they are gone. As deltas, those that
+        Those that come next of what is leaving: it is asked for each time before some are taken
+        away. In the state of the world nothing else says that they are gone. As deltas, those that
         are asked for by name are removed after it: an Envoy goes on with the endpoints of one
         that is only removed.
         """
         names: list[str] = []
         parts: list[bytes] = []
         size = 0
-        for name in subscription.leaving:
+        for name in islice(subscription.leaving, self._removed_max):
             # In the state of the world, what the wildcard alone had has no entry in `told`.
             otherwise = None if self._form is Form.DELTA else UNKNOWN
             told = subscription.told.get(name, otherwise)
