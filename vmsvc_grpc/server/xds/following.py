@@ -108,6 +108,7 @@ class Following:
             topic = self._topics.get(self._noted.popitem(last=False)[0])
             if topic is not None:
                 yield topic
+        self._noted = OrderedDict()  # One that was full is as large when it is empty.
 
     def wake(self, topic: Topic) -> None:
         """Note that a service has something newer. The cache calls this."""

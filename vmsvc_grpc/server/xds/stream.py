@@ -7,6 +7,7 @@ does not read. The rules are those of Envoy's `xds_protocol` page.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -424,6 +425,8 @@ class XdsStream:
             for name in self._claimed:
                 self._names.give_back(name)
             self._claimed.clear()
+            for subscription in self._subscriptions.values():
+                subscription.claimed = {}
 
     def _deny(self, subscription: XdsSubscription, name: str) -> None:
         """Tell the client that there is nothing of a name; only deltas can say so."""
@@ -610,6 +613,8 @@ class XdsStream:
                 subscription.pass_on(name)
             parts[name] = part
             size += len(part)
+        if not subscription.pending:
+            subscription.pending = OrderedDict()  # One that was full is as large when it is empty.
         if not (parts or (subscription.answer_due and new is None)):
             return None
         if all_told:
@@ -761,6 +766,8 @@ class XdsStream:
                 subscription.tell(name, ABSENT)
             removed.append(name)
             size += len(name.encode()) + NAME_BYTES
+        if not subscription.leaving:
+            subscription.leaving = OrderedDict()  # As above.
         return removed
 
     def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import product
 
 import pytest
 
-from tests.unit.objects import WEB, service, spec
+from tests.unit.objects import WEB, service, spec, vm
+from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, Release, XdsClient
 from tests.unit.server.xds.world import API, BOTH, ENVOY, NAME, ask, cache, move, ports, remove
 from vmsvc_grpc.cache.cache import Cache
@@ -161,3 +163,28 @@ def test_streams_that_share_a_body_are_all_told_what_is_there(named: tuple[str, 
         for client in (slow, quick, late):
             client.read_all()
             assert sorted(client.held(CDS)) == [OTHER_NAME, "new.shop:80"], count
+
+
+def test_what_is_done_with_takes_no_room() -> None:
+    """A dict that was emptied one by one is as large as it was when it was full."""
+    served = synced_cache(*(service(Key("shop", f"s{number:04}")) for number in range(2_000)))
+    client = XdsClient(served, Form.DELTA, who=ENVOY).change(CDS)
+    client.read_all()
+    client.change(EDS, client.held(CDS)).read_all()
+    client.reconnect()
+    client.read_all()
+    served.apply(Apply(vm("a", "10.0.0.1")))
+    client.read_all()
+    for number in range(2_000):
+        remove(served, Key("shop", f"s{number:04}"))
+    client.read_all()
+    client.read_all()
+    for subscription in client.stream.subscriptions.values():
+        done = (
+            subscription.pending,
+            subscription.leaving,
+            subscription.claimed,
+            subscription.draft,
+        )
+        assert max(map(sys.getsizeof, done)) < 1_000
+    assert sys.getsizeof(client.stream._following._noted) < 1_000
