@@ -16,7 +16,7 @@ from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
-from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
+from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.readers import path
 from vmsvc_grpc.reconciler.copying import Copying

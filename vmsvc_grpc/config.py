@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vmsvc_grpc.kube.credentials import Credentials, InCluster
 from vmsvc_grpc.model.address import at_port
-from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
+from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.copying import Copying

@@ -16,9 +16,10 @@ from typing import Any, TextIO
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
+from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE, ParseError
 from vmsvc_grpc.model.misfit import FieldPath, field_name
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE, ParseError, parse
+from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.problem import Problem, escaped, system_reason
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.model.strict import field_path, problems

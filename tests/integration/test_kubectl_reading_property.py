@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tests.kube.apiserver import Cluster
 from tests.kube.kubectl_reader import KubectlReader, Reading
 from vmsvc_grpc.model.events import Apply, Malformed
+from vmsvc_grpc.model.kinds import kind_of
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import kind_of
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import Contents, ObjectId, read_objects
 

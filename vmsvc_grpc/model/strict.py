@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.misfit import FieldPath
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import ParseError, parse, unfit_metadata
+from vmsvc_grpc.model.parse import parse, unfit_metadata
 from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.schema import Fault, faults
 from vmsvc_grpc.model.validate import is_dns_1123_subdomain

@@ -18,6 +18,7 @@ from vmsvc_grpc.kube.connector import NotSent
 from vmsvc_grpc.kube.errors import NAMESPACE_TERMINATING, ApiServerError
 from vmsvc_grpc.kube.resources import VERSIONS, newest_served, resource_path
 from vmsvc_grpc.model.decoding import decoder
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import (
     MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL,
@@ -27,7 +28,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import is_controlled_by
-from vmsvc_grpc.model.parse import ParseError, parse_json
+from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.reconciler.fields import body
 from vmsvc_grpc.reconciler.held import Child, Held

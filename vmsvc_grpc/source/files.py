@@ -37,8 +37,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
+from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.objects import Key, Kind, Object
-from vmsvc_grpc.model.parse import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped, system_reason
 from vmsvc_grpc.source import Emit, tree
 from vmsvc_grpc.source.documents import ManifestError

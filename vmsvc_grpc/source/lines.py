@@ -13,8 +13,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from vmsvc_grpc.model.decoding import decoder
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import Key, Kind, Object
-from vmsvc_grpc.model.parse import ParseError
 from vmsvc_grpc.source.slim import SLIM_SHAPES, read_slim, slim
 
 _DELETED, _BOOKMARK, _ERROR = "DELETED", "BOOKMARK", "ERROR"

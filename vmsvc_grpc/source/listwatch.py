@@ -19,8 +19,8 @@ import msgspec
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import Kind
-from vmsvc_grpc.model.parse import ParseError
 from vmsvc_grpc.source.lines import Bookmark, Deleted, Error, LineMeta, Told, line_reader
 from vmsvc_grpc.source.slim import read_slim
 

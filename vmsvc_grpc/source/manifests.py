@@ -12,15 +12,10 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
+from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE, ParseError
+from vmsvc_grpc.model.kinds import kind_of, likely_kind
 from vmsvc_grpc.model.objects import GROUP, NEWEST_API_VERSION, Key, Kind
-from vmsvc_grpc.model.parse import (
-    DEFAULT_NAMESPACE,
-    ParseError,
-    kind_of,
-    likely_kind,
-    parse,
-    unread,
-)
+from vmsvc_grpc.model.parse import parse, unread
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem, quoted
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, ManifestError, Restart
 from vmsvc_grpc.source.stream import document_steps

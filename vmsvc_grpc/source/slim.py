@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from vmsvc_grpc.model import parse, wire
+from vmsvc_grpc.model.from_wire import model, object_meta
 from vmsvc_grpc.model.objects import Kind, Object, StoredEndpoints
 from vmsvc_grpc.model.ownership import is_owned
 
@@ -37,8 +38,8 @@ def slim(given: Any) -> Object:
     Raises ParseError, and msgspec.DecodeError if the addresses of Endpoints cannot be read.
     """
     if isinstance(given, wire.UnreadEndpointsShape):
-        meta = parse.object_meta(Kind.ENDPOINTS, given.metadata)
+        meta = object_meta(Kind.ENDPOINTS, given.metadata)
         if not is_owned(meta):
             return StoredEndpoints(meta=meta)
-        return parse.model(wire.EndpointsShape(given.metadata, _decode_subsets(given.subsets)))
-    return parse.model(given)
+        return model(wire.EndpointsShape(given.metadata, _decode_subsets(given.subsets)))
+    return model(given)

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from vmsvc_grpc.model.decoding import ShapeError, converted, decoder
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.misfit import FieldPath, field_name, in_words, misfit
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import SHAPES, ParseError, parse, parse_json
+from vmsvc_grpc.model.parse import SHAPES, parse, parse_json
 from vmsvc_grpc.model.problem import Problem
 
 META = {

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from vmsvc_grpc.model.from_wire import ParseError
+from vmsvc_grpc.model.kinds import kind_of
 from vmsvc_grpc.model.objects import (
     KNOWN_VERSIONS,
     IPFamily,
@@ -27,7 +29,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import service_of_slice
-from vmsvc_grpc.model.parse import ParseError, kind_of, parse, parse_json
+from vmsvc_grpc.model.parse import parse, parse_json
 
 GROUP = "vmoperator.vmware.com"
 

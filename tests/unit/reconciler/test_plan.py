@@ -13,6 +13,7 @@ from msgspec import structs
 
 from tests.unit.objects import WEB, service, spec
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import (
     ACCEPTED,
     NEWEST_API_VERSION,
@@ -39,7 +40,7 @@ from vmsvc_grpc.model.objects import (
     TargetRef,
     VirtualMachineService,
 )
-from vmsvc_grpc.model.parse import ParseError, parse
+from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.held import Child, HeldObjects
 from vmsvc_grpc.reconciler.manifest import manifest, yaml_document

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import GROUP, Kind
-from vmsvc_grpc.model.parse import ParseError
 from vmsvc_grpc.source.lines import Line, Told, _read_by_parts, line_reader
 
 OWNER = {

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import GROUP, KNOWN_VERSIONS, Key, Kind, Object
-from vmsvc_grpc.model.parse import ParseError, parse_json
+from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.source.listwatch import Discover, ListPage, ListWatch, OpenWatch, RequestFailure
 

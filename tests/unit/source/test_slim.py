@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import GROUP, Key, Kind, StoredEndpoints
-from vmsvc_grpc.model.parse import ParseError, parse_json
+from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.source.slim import read_slim
 
 OURS = {
