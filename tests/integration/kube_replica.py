@@ -21,7 +21,7 @@ from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.kube import KubeStore
-from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source.kube import KubeSource
 
@@ -198,7 +198,7 @@ def _is_ours(slice_: Object) -> bool:
     return manager == "vmsvc-grpc" and "ownerReferences" in meta
 
 
-FAST = Settings(cooldown_s=0.05, backoff=Backoff(0.02, 0.2), lead_poll_s=0.05)
+FAST = ReconcilerBounds(cooldown_s=0.05, backoff=Backoff(0.02, 0.2), lead_poll_s=0.05)
 
 
 RULES = Rules(vmservices_held=True)
@@ -213,7 +213,7 @@ class Replica:
         desk: Desk,
         api: ApiServer,
         *,
-        settings: Settings = FAST,
+        bounds: ReconcilerBounds = FAST,
         families: Sequence[IPFamily] = (IPFamily.IPV4,),
         may_write: Callable[[], bool] = lambda: True,
         rules: Rules = RULES,
@@ -234,7 +234,7 @@ class Replica:
         self.reconciler = Reconciler(
             self.cache,
             self.store,
-            settings=settings,
+            bounds=bounds,
             rules=rules,
             on_failure=lambda key, failure: self.failures.append((key, failure)),
             on_notice=self.recorder.record,

@@ -26,7 +26,7 @@ from vmsvc_grpc.model.objects import Key, Kind, ServiceType, made_uid
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.held import Failure
-from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source.files import FilesSource
 
@@ -49,7 +49,7 @@ class Program:
         self.reconciler = Reconciler(
             self.cache,
             self.store,
-            settings=Settings(cooldown_s=cooldown_s, backoff=Backoff(0.02, 0.1)),
+            bounds=ReconcilerBounds(cooldown_s=cooldown_s, backoff=Backoff(0.02, 0.1)),
             rules=Rules(),
             on_failure=lambda key, failure: self.failures.append((key, failure)),
         )

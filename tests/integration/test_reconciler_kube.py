@@ -12,7 +12,7 @@ import pytest
 from tests.integration.kube_replica import RULES, Desk, replica, until
 from tests.kube.apiserver import Cluster
 from vmsvc_grpc.model.objects import IPFamily, Kind
-from vmsvc_grpc.reconciler.loop import Settings
+from vmsvc_grpc.reconciler.loop import ReconcilerBounds
 from vmsvc_grpc.reconciler.plan import Verb
 
 NSX = replace(RULES, load_balancer_provider="nsx-t-lb")
@@ -108,7 +108,7 @@ async def test_a_burst_of_changes_becomes_few_writes(desk: Desk, tmp_path: Path)
     """200 changes within a second or so, as one by one they would be 200 writes."""
     await asyncio.gather(*(desk.vm(f"vm-{n}", "10.20.1.1") for n in range(8)))
     await desk.vmservice()
-    async with replica(desk, tmp_path, settings=Settings()) as one:
+    async with replica(desk, tmp_path, bounds=ReconcilerBounds()) as one:
         await one.settled()
         before, clock = one.writes, asyncio.get_running_loop().time
         began = clock()

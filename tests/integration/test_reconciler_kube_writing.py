@@ -263,7 +263,7 @@ async def test_what_a_namespace_that_is_going_refuses_is_nobodys_fault(
     await desk.vmservice()
     # However long it takes; what is reported once it takes too long has a test of its own.
     patient = replace(FAST, retries_max=1_000_000)
-    async with replica(desk, tmp_path, settings=patient) as one:
+    async with replica(desk, tmp_path, bounds=patient) as one:
         await desk.holds("10.20.0.11")
         await one.settled()
         await desk.request("DELETE", f"/api/v1/namespaces/{desk.namespace}")
@@ -289,7 +289,7 @@ async def test_a_namespace_that_goes_on_going_is_named_as_what_is_in_the_way(
     """It may hang for ever: something in it has a finalizer that nobody takes off."""
     await desk.vm("a", "10.20.0.11")
     await desk.vmservice()
-    async with replica(desk, tmp_path, settings=replace(FAST, retries_max=3)) as one:
+    async with replica(desk, tmp_path, bounds=replace(FAST, retries_max=3)) as one:
         await desk.holds("10.20.0.11")
         await one.settled()
         await desk.request("DELETE", f"/api/v1/namespaces/{desk.namespace}")

@@ -20,7 +20,7 @@ from vmsvc_grpc.reconciler.election import LeaseSettings, lease_name
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.leader import Leader, Standing
-from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds, Trouble
@@ -152,7 +152,7 @@ class ClusterPlace:
         return Reconciler(
             self._cache,
             store,
-            settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
+            bounds=ReconcilerBounds(workers=config.workers, writes_per_s=config.writes_per_s),
             rules=Rules(
                 copying=config.copying,
                 load_balancer_provider=config.load_balancer_provider,

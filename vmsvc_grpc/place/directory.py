@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
 from vmsvc_grpc.reconciler.directory import DirectoryStore
-from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds
@@ -59,7 +59,7 @@ class DirectoryPlace:
             self._reconciler = Reconciler(
                 cache,
                 self._store,
-                settings=Settings(workers=config.workers, writes_per_s=config.writes_per_s),
+                bounds=ReconcilerBounds(workers=config.workers, writes_per_s=config.writes_per_s),
                 rules=Rules(
                     copying=config.copying, load_balancer_provider=config.load_balancer_provider
                 ),

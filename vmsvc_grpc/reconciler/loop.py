@@ -39,7 +39,7 @@ from vmsvc_grpc.reconciler.yielding import Patience, Target, Yielding, target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ReconcilerBounds:
     """Bounds of the reconciler.
 
     `cooldown_s`: how long a service rests after a write, as the controller that mirrors Endpoints
@@ -118,7 +118,7 @@ class Reconciler:
         cache: Cache,
         store: Store,
         *,
-        settings: Settings,
+        bounds: ReconcilerBounds,
         rules: Rules,
         mirrored: Mirrored = _all_mirrored,
         witness: Witness | None = None,
@@ -141,27 +141,27 @@ class Reconciler:
         self.counts = ReconcilerCounts()
         self._cache = cache
         self._store = store
-        self._settings = settings
+        self._bounds = bounds
         self._rules = rules
         self._mirrored = mirrored
         self._witness = witness
-        self._hand_over = HandOver(patience_s=settings.hand_over_s)
+        self._hand_over = HandOver(patience_s=bounds.hand_over_s)
         self._telling = Telling(on_failure, on_notice)
         self._all_listed = all_listed
         self._may_write = may_write
         self._now = now
-        self._yielding = Yielding(settings.patience)
-        self._taken = TakenNames(recheck_s=settings.recheck_s)
+        self._yielding = Yielding(bounds.patience)
+        self._taken = TakenNames(recheck_s=bounds.recheck_s)
         # How many times in a row the work on a service was broken off by a transient failure.
         self._retries: Counter[Key] = Counter()
         # Services with objects whose VMService was seen in the life of this process.
         self._seen: set[Key] = set()
         self._queue = Queue(
-            cooldown_s=settings.cooldown_s,
-            backoff=settings.backoff,
+            cooldown_s=bounds.cooldown_s,
+            backoff=bounds.backoff,
             random=random,
         )
-        self._bucket = TokenBucket(per_s=settings.writes_per_s, burst=settings.writes_burst)
+        self._bucket = TokenBucket(per_s=bounds.writes_per_s, burst=bounds.writes_burst)
         self._wake = asyncio.Event()
 
     @property
@@ -210,12 +210,12 @@ class Reconciler:
 
     def _may_take(self) -> bool:
         may_begin = self._cache.synced and self._may_write()
-        return may_begin and self._queue.working < self._settings.workers
+        return may_begin and self._queue.working < self._bounds.workers
 
     async def _wait(self, now: float) -> None:
         """Until a key was added or a worker is free, or until the next key is due."""
         if not self._may_write():
-            due: float | None = now + self._settings.lead_poll_s
+            due: float | None = now + self._bounds.lead_poll_s
         else:
             due = self._queue.next_due() if self._may_take() else None
         try:
@@ -279,7 +279,7 @@ class Reconciler:
             self._note_conflict(key, conflict)
             if not self._in_vain(key):
                 raise
-            failure = self._as_reported(key, _conflicts(conflict, self._settings.retries_max))
+            failure = self._as_reported(key, _conflicts(conflict, self._bounds.retries_max))
             await self._report_failure(key, failure)
             raise ChangeError(failure.reason, failure.message) from conflict
         except ChangeError as error:
@@ -298,7 +298,7 @@ class Reconciler:
     def _in_vain(self, key: Key) -> bool:
         """Note that the work was broken off; whether that was so too often."""
         self._retries[key] += 1
-        return self._retries[key] >= self._settings.retries_max
+        return self._retries[key] >= self._bounds.retries_max
 
     def _note_conflict(self, key: Key, conflict: Conflict) -> None:
         """Take the object that is there instead into the cache, or note its name as taken."""

@@ -33,7 +33,7 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.held import Child, Failure, Held, HeldObjects
-from vmsvc_grpc.reconciler.loop import Reconciler, Settings
+from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.rules import Rules
@@ -41,7 +41,7 @@ from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone
 from vmsvc_grpc.reconciler.yielding import Patience
 
 DEADLINE_S = 10.0
-FAST = Settings(
+FAST = ReconcilerBounds(
     workers=2,
     writes_per_s=1e6,
     writes_burst=1000,
@@ -165,7 +165,7 @@ class World:
     """A cache, a store and a reconciler, wired as the program wires them."""
 
     def __init__(
-        self, store: MemoryStore | None = None, settings: Settings = FAST, **options: Any
+        self, store: MemoryStore | None = None, bounds: ReconcilerBounds = FAST, **options: Any
     ) -> None:
         self.store = store or MemoryStore()
         self.direct = options.pop("direct_slices", False)
@@ -175,7 +175,7 @@ class World:
         self.reconciler = Reconciler(
             self.cache,
             self.store,
-            settings=settings,
+            bounds=bounds,
             rules=Rules(direct_slices=self.direct, vmservices_held=self.store.holds_vmservices),
             on_failure=lambda key, failure: self.failures.append((key, failure)),
             on_notice=self._noticed,
@@ -302,7 +302,7 @@ async def test_nothing_happens_before_everything_is_listed() -> None:
 async def test_the_loop_begins_with_everything_there_is() -> None:
     world = World()
     world.list(service())
-    world.reconciler = Reconciler(world.cache, world.store, settings=FAST, rules=Rules())
+    world.reconciler = Reconciler(world.cache, world.store, bounds=FAST, rules=Rules())
     async with running(world):
         await until(lambda: len(world.store.writes) == 2)
 
@@ -517,7 +517,7 @@ async def test_a_failed_write_is_reported_once_for_each_message_and_tried_again(
 
 
 async def test_trouble_with_one_service_holds_up_no_other() -> None:
-    world = World(settings=replace(FAST, backoff=Backoff(3600.0, 3600.0)))
+    world = World(bounds=replace(FAST, backoff=Backoff(3600.0, 3600.0)))
     world.store.trouble = [ChangeError("WriteFailed", "the disk is full")]
     async with running(world):
         world.list(service(), service(DB))
@@ -567,7 +567,7 @@ class Witnessing:
 async def test_what_is_changed_back_is_left_alone_told_of_and_right_once_it_stays() -> None:
     store = Stubborn()
     witness = Witnessing(store)
-    world = World(store, settings=replace(FAST, patience=HASTY), witness=witness)
+    world = World(store, bounds=replace(FAST, patience=HASTY), witness=witness)
     async with running(world):
         world.list(service(), vm("a", "10.0.0.1"))
         await until(lambda: len(world.failures) > 0)
@@ -595,7 +595,7 @@ async def test_what_is_changed_back_is_left_alone_told_of_and_right_once_it_stay
 async def test_what_is_left_alone_is_written_when_something_else_is_wanted() -> None:
     store = Stubborn()
     patience = replace(HASTY, pause_first_s=1000.0, pause_max_s=1000.0)
-    world = World(store, settings=replace(FAST, patience=patience))
+    world = World(store, bounds=replace(FAST, patience=patience))
     async with running(world):
         world.list(service(), vm("a", "10.0.0.1"))
         await until(lambda: len(world.failures) > 0)
@@ -611,8 +611,8 @@ async def test_what_is_left_alone_is_written_when_something_else_is_wanted() -> 
 
 async def test_a_conflict_without_end_is_told_of_after_a_bounded_number() -> None:
     store = Cluster()
-    settings = replace(FAST, retries_max=5)
-    async with reconciled(service(), vm("a", "10.0.0.1"), store=store, settings=settings) as world:
+    bounds = replace(FAST, retries_max=5)
+    async with reconciled(service(), vm("a", "10.0.0.1"), store=store, bounds=bounds) as world:
         conflicting = True
         real = store._apply
 
@@ -640,7 +640,7 @@ async def test_a_conflict_without_end_is_told_of_after_a_bounded_number() -> Non
 
 async def test_what_may_pass_and_does_not_is_told_of_after_a_bounded_number() -> None:
     store = Cluster()
-    async with reconciled(service(), store=store, settings=replace(FAST, retries_max=3)) as world:
+    async with reconciled(service(), store=store, bounds=replace(FAST, retries_max=3)) as world:
         busy = ChangeError("UpdateServiceFailed", "busy", passing=True)
 
         def refused(change: Change) -> ChangeError | None:
@@ -681,8 +681,8 @@ async def test_what_changes_during_each_write_is_no_trouble_and_waits_for_a_rest
 
 
 async def test_a_burst_of_changes_becomes_few_writes() -> None:
-    settings = replace(FAST, cooldown_s=0.1)
-    async with reconciled(service(), settings=settings) as world:
+    bounds = replace(FAST, cooldown_s=0.1)
+    async with reconciled(service(), bounds=bounds) as world:
         before = len(world.store.writes)
         for number in range(200):
             world.apply(vm(f"vm-{number}", f"10.0.1.{number}"))
@@ -706,10 +706,10 @@ async def test_no_more_services_are_in_work_than_there_are_workers() -> None:
 
 
 async def test_writes_keep_to_their_rate_and_are_planned_when_they_are_due() -> None:
-    settings = replace(FAST, writes_per_s=50.0, writes_burst=1)
+    bounds = replace(FAST, writes_per_s=50.0, writes_burst=1)
     clock = asyncio.get_running_loop().time
     began = clock()
-    world = World(settings=settings)
+    world = World(bounds=bounds)
     async with running(world):
         world.list(*(service(Key("shop", f"s{number}")) for number in range(4)))
         await until(lambda: len(world.store.writes) >= 3 and not world.store.under_way)
@@ -1054,7 +1054,7 @@ async def test_slices_do_not_wait_for_what_nobody_will_mirror() -> None:
         store, mirror = Cluster(), Mirror()
         async with reconciled(service(), *vms, store=store, direct_slices=True):
             pass
-        options = {"settings": replace(FAST, hand_over_s=hand_over_s), "mirrored": mirror}
+        options = {"bounds": replace(FAST, hand_over_s=hand_over_s), "mirrored": mirror}
         async with reconciled(*vms, store=store, **options) as world:
             assert world.right
             assert store.children(WEB).slices == ()
@@ -1101,8 +1101,8 @@ async def test_a_slice_in_the_place_of_ours_stays_and_ours_has_the_next_name(
     theirs = StoredEndpointSlice(meta=meta, address_type="IPv4")
     store = Hiding()
     store.held[theirs.kind, SLICE] = theirs
-    settings = replace(FAST, recheck_s=0.3)
-    world = World(store, settings, direct_slices=True, witness=Witnessing(store))
+    bounds = replace(FAST, recheck_s=0.3)
+    world = World(store, bounds, direct_slices=True, witness=Witnessing(store))
     async with running(world):
         hidden = [] if shown else [store.held.pop((theirs.kind, SLICE))]
         world.list(service(), vm("a", "10.0.0.1"))
