@@ -89,14 +89,12 @@ class RequestFailure(NamedTuple):
 class ListWatchCounts:
     """What happened, for tests and metrics. Only rises.
 
-    `lists` counts complete lists, `watches` those opened, `nameless` objects whose name could not
-    be read, and `failures` those by HTTP status, 0 for no answer.
+    `lists` counts complete lists, `watches` those opened, and `failures` those by HTTP status, 0
+    for no answer.
     """
 
     lists: int = 0
     watches: int = 0
-    events: int = 0
-    nameless: int = 0
     failures: Counter[int] = field(default_factory=Counter)
 
 
@@ -236,7 +234,6 @@ class ListWatch:
         if isinstance(line, Error):
             return RequestFailure(line.code, line.message or line.reason)
         self.contact = now
-        self.counts.events += 1
         self._resource_version = line.resource_version
         self._told = True
         self._silent = 0
@@ -311,8 +308,7 @@ class ListWatch:
             return self._malformed(error)
 
     def _malformed(self, error: ParseError, resource_version: str = "") -> list[Event]:
-        if error.key is None:
-            self.counts.nameless += 1
+        if error.key is None:  # Not from an API server: each object there has a name.
             return []
         return [Malformed(self.kind, error.key, error.problem, resource_version)]
 

@@ -164,10 +164,10 @@ def test_a_vm_nested_as_deep_as_an_api_server_takes_it() -> None:
     assert told(list(listing().page(list_of_it, 0.0))) == ["+shop/deep", "InitDone"]
 
 
-def test_an_object_without_a_name_is_counted() -> None:
+def test_an_object_without_a_name_is_passed_over() -> None:
     machine = watching()
-    machine.line(line("ADDED", vm("")), 0.0)
-    assert machine.counts.nameless == 1
+    assert machine.line(line("ADDED", vm("")), 0.0) == []
+    assert told(machine.line(line("ADDED", vm("web-1")), 0.0)) == ["+shop/web-1"]
 
 
 @pytest.mark.parametrize(
@@ -418,5 +418,5 @@ def test_what_happens_is_counted() -> None:
     list(machine.page(page(), 0.0))
     machine.failed(LOST, 0.0, 0.0)
     counts = machine.counts
-    assert (counts.lists, counts.watches, counts.events) == (2, 1, 1)
+    assert (counts.lists, counts.watches) == (2, 1)
     assert counts.failures == {410: 1, 0: 1}
