@@ -48,15 +48,15 @@ class CacheCounts(NamedTuple):
 
     events: int
     evaluations: int
-    """How often one VM was held against one service."""
+    """How many times a VM was matched against a service."""
     publications: int
 
 
 SETTLED_MAX = 100
-"""How many services are worked out, or objects deleted, in one go: some ms of services of 20."""
+"""How many services are evaluated, or objects deleted, in one go: some ms for services of 20."""
 
 _EVALUATIONS_MAX = 2000
-"""The same for VMs held against services, where those are large."""
+"""How many VMs are matched against services in one go, where services are large."""
 
 _LISTED_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 
@@ -78,8 +78,8 @@ class Cache:
     ) -> None:
         """An empty cache, synced once each of `kinds` has been listed.
 
-        `namespaces` are those that are listed one by one; none: all at once. Of a collection that
-        is followed, at least `changes_kept` changes are known.
+        `namespaces` are those that are listed one by one; none: all at once. A followed collection
+        remembers at least `changes_kept` changes.
         """
         self.rules = rules
         self.collection = Collection(changes_kept)
@@ -89,12 +89,11 @@ class Cache:
         self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
         self._synced = self._objects.complete
-        # What lists have left to do: objects to be deleted, and services to be worked out for
-        # the first time. `OrderedDict`, as taking the first of a plain dict again and again is
-        # quadratic.
+        # Work that lists have left: objects to delete, and services to evaluate for the first time.
+        # `OrderedDict`, as taking the first of a plain dict again and again is quadratic.
         self._missing: OrderedDict[tuple[Kind, Key], None] = OrderedDict()
         self._unevaluated: OrderedDict[Key, None] = OrderedDict()
-        # What readers look at; only the rooms that own it change it.
+        # For readers; only the rooms that own these change them.
         self.vms = self._membership.vms
         self.services = self._membership.services
         self.stored_services = self._objects.services
@@ -106,12 +105,12 @@ class Cache:
 
     @property
     def synced(self) -> bool:
-        """Whether every kind has been listed once and worked out, so that answers are complete."""
+        """Whether every kind has been listed and evaluated once, so that answers are complete."""
         return self._synced
 
     @property
     def unsettled(self) -> bool:
-        """Whether lists have left something to do, which `settle` does."""
+        """Whether lists have left work for `settle`."""
         return bool(self._missing or self._unevaluated)
 
     @property
@@ -126,18 +125,18 @@ class Cache:
 
     @property
     def topic_count(self) -> int:
-        """How many topics there are: two a service, and those waited for."""
+        """How many topics there are: two for each service, and those that somebody waits for."""
         return len(self._topics)
 
     def keys_with_work(self) -> set[Key]:
-        """Names of all services that exist, and of those gone that still control objects.
+        """Names of all services that exist, and of deleted ones that still control objects.
 
-        A set of the caller's own. O(these): others' Services and Endpoints are not among them.
+        A new set, in time of its size: others' Services and Endpoints cost nothing.
         """
         return self._objects.controlled_keys().union(self.services)
 
     def unreadable_vms(self, namespace: str) -> KeysView[Key]:
-        """Names of the VMs there that cannot be read now, whether they could be before or not.
+        """Names of the VMs in a namespace that cannot be read now, though perhaps before.
 
         A view of them. O(1).
         """
@@ -163,20 +162,20 @@ class Cache:
     def follow(
         self, namespace: str | None, filter_class: FilterClass | None, wake: Callable[[], None]
     ) -> ServiceReader:
-        """A reader of all services of a namespace, or of all (None), which `wake` wakes.
+        """A reader of all services of a namespace, or of all (None); `wake` is called for news.
 
-        Without a filter class it hears only of services that come, go or change their ports. To
-        be asked once the cache is synced, and to be closed.
+        Without a filter class it hears only of services that come, go or change their ports. Ask it
+        once the cache is synced, and close it at the end.
         """
         return self.collection.follow(namespace, filter_class, self._topics, wake)
 
     def await_synced(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once, when the cache has become synced; never, if it is."""
+        """Call `wake` once, when the cache becomes synced; never if it is already."""
         if not self.synced:
             self._awaiting[wake] = None
 
     def forget(self, wake: Callable[[], None]) -> None:
-        """Do not call `wake` any more; also if it was not to be called."""
+        """Do not call `wake` any more. It need not have been waiting."""
         self._awaiting.pop(wake, None)
 
     def idle(self) -> bool:
@@ -187,9 +186,9 @@ class Cache:
     # -- Changing --
 
     def apply(self, event: Event) -> frozenset[Key]:
-        """Take in one event, and at once all that it leaves to do: `take_in`, then `settle`.
+        """Take in one event and do all the work that it leaves: `take_in`, then `settle`.
 
-        The end of a long list keeps its caller for as long as that takes.
+        At the end of a long list, the caller waits until all of it is done.
         """
         changed = self.take_in(event)
         while self.unsettled:
@@ -199,21 +198,21 @@ class Cache:
     def take_in(self, event: Event) -> frozenset[Key]:
         """Take in one event; the services whose endpoints changed or whose objects need work.
 
-        By the time it returns, every topic that shows a change has published it, but for the
-        end of a list, which leaves what it does to `settle`. Empty until the cache is synced;
-        what makes it so returns every service.
+        When it returns, every topic that shows a change has published it. Only the end of a list
+        leaves its work to `settle`. Empty until the cache is synced; the event that completes it
+        returns every service.
         """
         self._events += 1
         changed = self._taken_in(event)
         return changed if self.synced else frozenset()
 
     def settle(self, most: int = SETTLED_MAX) -> frozenset[Key]:
-        """Do a slice of what lists have left to do; the services that it changed, as `take_in`.
+        """Do a slice of the work that lists have left; returns services as `take_in` does.
 
         A slice is of `most` objects, or fewer if they are large.
 
-        Other events may come between two slices: what is told of an object after the end of a
-        list that lacks it counts.
+        Other events may come between two slices: an object that is emitted after the end of a list
+        that lacked it stays.
         """
         changed: set[Key] = set()
         before = self._membership.evaluations
@@ -259,7 +258,7 @@ class Cache:
         return frozenset()
 
     def _meta(self, kind: Kind, key: Key) -> ObjectMeta | None:
-        """The metadata of what is held of an object that may be written."""
+        """The metadata of the object that is held, of a kind that may be written."""
         if kind is Kind.VIRTUAL_MACHINE_SERVICE:
             service = self.services.get(key)
             return service.object.meta if service else None
@@ -304,9 +303,9 @@ class Cache:
         return self._with_work(changed)
 
     def _with_work(self, names: frozenset[Key]) -> frozenset[Key]:
-        """Those that there is a VMService of, or that one which is gone still controls a child of.
+        """The names of which a VMService exists, or of which a deleted one still controls a child.
 
-        Whatever happens to other Services and Endpoints, and most are others', is no work.
+        Other Services and Endpoints, as most are, mean no work.
         """
         return frozenset(
             name for name in names if name in self.services or self._objects.controls(name)
@@ -319,8 +318,8 @@ class Cache:
         ):
             self._missing[done.kind, key] = None
         if self._objects.complete and not was_complete:
-            # Who was ready is known only now, as the stored Endpoints may come last; so
-            # nothing has been worked out yet.
+            # Only now is it known which VMs were ready, as the stored Endpoints may come last. So
+            # nothing has been evaluated yet.
             self._unevaluated.update(dict.fromkeys(self.services))
             if not self.unsettled:
                 return self._become_synced()
@@ -347,7 +346,7 @@ class Cache:
         return frozenset(self.keys_with_work())
 
     def _worked_out(self, service: Key) -> bool:
-        """Whether the service's endpoints are kept up: not before all has been listed."""
+        """Whether the service's endpoints are kept up to date: only once all has been listed."""
         return self._objects.complete and service not in self._unevaluated
 
     def _vm_changed(
@@ -395,7 +394,7 @@ class Cache:
             self._evaluate(service)
 
     def _evaluate(self, service: CachedService) -> None:
-        """Work a service out anew from its VMs, and publish what comes of it."""
+        """Evaluate a service anew from its VMs, and publish the result."""
         self._membership.evaluate(service, self.stored_services.get(service.object.key))
         self._publish(service)
 

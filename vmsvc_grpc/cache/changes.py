@@ -1,8 +1,8 @@
-"""What has changed in a collection, for those who follow all of it and hold no entry a name.
+"""Recent changes of a collection, for readers that follow all of it without an entry a name.
 
-A log has the changes of late, by version. A reader owns a version and asks what has changed
-since; one that is too far behind looks at all names. Pure: it knows names, versions and
-cells, and nothing of what is in them.
+A log has the recent changes, by version. A reader owns a version and asks for the changes since; if
+it is too far behind, it looks at all names. Pure: it knows names, versions and cells, but not what
+is in a cell.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Cell(Protocol):
-    """The newest state of what a name stands for."""
+    """The newest state behind a name."""
 
     @property
     def version(self) -> int:
-        """When it last changed, by a counter that all cells of a log share."""
+        """The version at which it last changed; all cells of a log share one counter."""
 
     @property
     def there(self) -> bool:
-        """Whether the name is one of the collection."""
+        """Whether the name is in the collection."""
 
 
 _Name = TypeVar("_Name", bound=Hashable)
 _Cell = TypeVar("_Cell", bound=Cell)
 
 CHANGES_KEPT = 4096
-"""How many changes a log knows of at least, once there were as many; at most it is twice that.
+"""The least number of changes that a full log remembers; the most is twice as many.
 
 Each takes some 250 B. A reader further behind looks at every name instead: 10 ms for 20,000.
 """
@@ -40,7 +40,7 @@ READER_LOOKS_MAX = 256
 class NameChange(NamedTuple, Generic[_Name]):
     """One change of one name.
 
-    `previous` is the version of the change of that name before it, 0 if the log knows of none.
+    `previous` is the version of the name's change before this one, 0 if the log knows of none.
     """
 
     version: int
@@ -53,14 +53,14 @@ class NameChange(NamedTuple, Generic[_Name]):
 class _Stretch(Generic[_Name, _Cell]):
     """A stretch of a log: the names that were there when it began, and the changes since.
 
-    A reader keeps the part that it stands in, which knows what the reader was told even when
-    the log has let go of it. All who stand there share it.
+    A reader keeps the stretch that it stands in, even when the log has dropped it: from it follows
+    what the reader was handed out. All readers there share it.
     """
 
     __slots__ = ("_known", "before", "cells", "changes", "last", "names")
 
     def __init__(self, names: tuple[_Name, ...], before: _Stretch[_Name, _Cell] | None) -> None:
-        """`before` is the part before it, of which the log lets go when the next begins."""
+        """`before` is the stretch before it, which the log drops when the next one begins."""
         self.names = names
         self.before = before
         self.changes: list[NameChange[_Name]] = []
@@ -69,13 +69,13 @@ class _Stretch(Generic[_Name, _Cell]):
         self._known: tuple[int, frozenset[_Name]] | None = None
 
     def changes_from(self, first: int) -> Iterator[NameChange[_Name]]:
-        """Its changes so far, from that number on. O(those)."""
+        """Its changes so far, from the one of that number on. O(these)."""
         return map(self.changes.__getitem__, range(first, len(self.changes)))
 
     def names_after(self, changes: int) -> frozenset[_Name]:
-        """The names that were there after so many of its changes. Read it only. O(names).
+        """The names that were there after so many of its changes. Do not change it. O(names).
 
-        One set for all who ask for the same.
+        All who ask for the same share one set.
         """
         if self._known is None or self._known[0] != changes:
             there = set(self.names)
@@ -89,14 +89,14 @@ class _Stretch(Generic[_Name, _Cell]):
 
 
 class _Position(NamedTuple, Generic[_Name, _Cell]):
-    """Where a reader stands: before the change of this number of a part."""
+    """Where a reader stands: before the change of this number in a stretch."""
 
     part: _Stretch[_Name, _Cell]
     change: int
 
 
 class ChangeLog(Generic[_Name, _Cell]):
-    """The changes of late of one collection: one log for all who follow it.
+    """The recent changes of one collection: one log for all its readers.
 
     `version` is that of the newest change.
     """
@@ -112,8 +112,8 @@ class ChangeLog(Generic[_Name, _Cell]):
     ) -> None:
         """Begins at `version`, with no changes.
 
-        `names` gives those that are there now, in order, and `cell` the newest state of one,
-        also of one that is not there. `on_left` is called when the last reader has left.
+        `names` returns the names that are there now, in order, and `cell` the newest state of any
+        name. `on_left` is called when the last reader has left.
         """
         self.version = version
         self.readers = 0
@@ -127,15 +127,15 @@ class ChangeLog(Generic[_Name, _Cell]):
         self._waiting: dict[Reader[_Name, _Cell], None] = {}
 
     def names(self) -> tuple[_Name, ...]:
-        """Those that are there now, in order; one tuple for all who ask between changes."""
+        """The names that are there now, in order. Between changes it is one tuple for all."""
         if self._names_now is None:
             self._names_now = self._names()
         return self._names_now
 
     def record(self, name: _Name, cell: _Cell, *, was_there: bool) -> None:
-        """A name's cell has changed just now; it `was_there` until then. O(1), and the wakes.
+        """A name's cell has just changed; `was_there` says whether it was there before. O(wakes).
 
-        Wakes each reader that waits, and none again before it has asked for what there is.
+        Wakes each reader that waits; it is not woken again before it has asked for news.
         """
         assert cell.version > self.version, "versions of a log only rise"
         self.version = cell.version
@@ -162,7 +162,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         return self._part.last.get(name) or (before.last.get(name, 0) if before else 0)
 
     def cell(self, name: _Name) -> _Cell:
-        """The newest state of a name: one for all who ask, while the log knows of its change."""
+        """The newest state of a name; all who ask share it while the log knows of its change."""
         before = self._part.before
         known = self._part.cells.get(name)
         if known is None and before is not None:
@@ -172,11 +172,11 @@ class ChangeLog(Generic[_Name, _Cell]):
     # -- For its readers --
 
     def end(self) -> _Position[_Name, _Cell]:
-        """Where the next change will be."""
+        """The position of the next change."""
         return _Position(self._part, len(self._part.changes))
 
     def since(self, position: _Position[_Name, _Cell]) -> Iterator[NameChange[_Name]] | None:
-        """The changes from a position to now; None if the log has let go of some."""
+        """The changes from a position until now; None if the log has dropped some of them."""
         part, first = position
         if part is self._part:
             return part.changes_from(first)
@@ -189,7 +189,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         self._waiting[reader] = None
 
     def leave(self, reader: Reader[_Name, _Cell]) -> None:
-        """The reader is none any more."""
+        """The reader has been closed."""
         self._waiting.pop(reader, None)
         self.readers -= 1
         if not self.readers:
@@ -197,10 +197,10 @@ class ChangeLog(Generic[_Name, _Cell]):
 
 
 class Due(NamedTuple, Generic[_Name, _Cell]):
-    """A name that has changed for a reader. Told as it is now, the reader is up to date with it.
+    """A name that has changed since a reader last saw it.
 
-    `since` is the version as of which the reader was told of it before, and `known` whether it
-    was there then: 0 and False for one that the reader was never told of.
+    `since` is the version at which the reader last saw it, and `known` whether it was there then.
+    For a name that the reader never saw they are 0 and False.
     """
 
     name: _Name
@@ -210,30 +210,30 @@ class Due(NamedTuple, Generic[_Name, _Cell]):
 
 
 class _Ahead(NamedTuple):
-    """A reader was told of a name as of this version, which is ahead of all others."""
+    """A reader was handed out a name at this version, ahead of all others."""
 
     version: int
     there: bool
 
 
 class Reader(Generic[_Name, _Cell]):
-    """Who follows a collection: it asks for what has changed, as fast as it likes.
+    """Follows a collection: it asks for changes, as fast as it likes.
 
-    First come all names, in order, then what changes, in the order of time. It holds a version,
-    and, until it has caught up, those that it was told of ahead: its exceptions. However much
-    others change, no name waits for ever: a run ends at the version at which it began.
+    First come all names, in order, then changes, in the order of time. It holds a version, and
+    until it has caught up, the names that it was handed out ahead of it: its exceptions. However
+    much other names change, none waits for ever, as a run ends at the version at which it began.
     """
 
     __slots__ = ("_again", "_ahead", "_log", "_position", "_run", "_told", "_upto", "wake")
 
     def __init__(self, log: ChangeLog[_Name, _Cell], wake: Callable[[], None]) -> None:
-        """`wake` is called, once, when there is something new to one that was up to date.
+        """`wake` is called once when a reader that was up to date is so no longer.
 
         It must only take note, and not call back.
         """
         self.wake = wake
         self._log = log
-        self._told = -1  # The version as of which it was told of all names; none yet.
+        self._told = -1  # The version at which it was handed out all names; none yet.
         self._position: _Position[_Name, _Cell] | None = None
         self._ahead: dict[_Name, _Ahead] = {}
         self._run: Iterator[Due[_Name, _Cell] | None] | None = None
@@ -243,50 +243,50 @@ class Reader(Generic[_Name, _Cell]):
 
     @property
     def answered(self) -> bool:
-        """Whether it was handed out all names that were there when it began."""
+        """Whether it has been handed out every name that was there when it began."""
         return self._told >= 0
 
     @property
     def behind(self) -> bool:
-        """Whether there may be something to take; if not after a `take`, it will be woken."""
+        """Whether `take` may return something. If not after a `take`, `wake` will be called."""
         return self._run is not None or self._again or self._told != self._log.version
 
     @property
     def running(self) -> bool:
-        """Whether it is in a run: there is more to take, however long nothing changes."""
+        """Whether a run is under way: there is more to take, even if nothing changes."""
         return self._run is not None
 
     @property
     def exceptions(self) -> int:
-        """Of how many names it keeps the version as of which it was told of them."""
+        """How many names it keeps a version of their own for."""
         return len(self._ahead)
 
     def has_told(self, name: _Name) -> bool:
-        """Whether it is sure to have been told of a name as it is now."""
+        """Whether it is known to have been handed out a name as it is now."""
         ahead = self._ahead.get(name)
         return self._log.cell(name).version <= (ahead.version if ahead else self._told)
 
     def skip(self) -> None:
-        """It is told of all that there is now, by other means. Before the first `take`."""
+        """Note that all names were passed on in another way. Before the first `take`."""
         assert self._position is None, "it is the first"
         self._position = self._log.end()
         self._told = self._log.version
         self._log.wait(self)
 
     def told_ahead(self, name: _Name) -> None:
-        """It was told of a name that is there, as it is now, by other means."""
+        """Note that a name that is there was passed on in another way, as it is now."""
         version = self._log.cell(name).version
         if version > self._told:
             self._ahead[name] = _Ahead(version, there=True)
 
     def again(self) -> None:
-        """Hand out all names once more, after the run that is under way, and those that went."""
+        """Hand out all names once more after the current run, and those that have gone."""
         self._again = True
 
     def take(self) -> Due[_Name, _Cell] | None:
-        """The next name that is new to it; None at the end, or after READER_LOOKS_MAX that are not.
+        """The next name that has changed; None at the end, or after READER_LOOKS_MAX others.
 
-        What it hands out must be told, as it is now, before the next call.
+        The caller must pass on the newest state of the name before the next call.
         """
         if self._run is None and self.behind:
             self._run = self._next_run()
@@ -299,9 +299,9 @@ class Reader(Generic[_Name, _Cell]):
         return None
 
     def take_first(self, name: _Name) -> Due[_Name, _Cell]:
-        """A name that is to be told of before all others, be it there or not.
+        """A name that comes before all others, whether it is there or not.
 
-        Each once, and before the first `take`.
+        Call it once for each name, before the first `take`.
         """
         if self._run is None:
             self._run = self._next_run()
@@ -310,7 +310,7 @@ class Reader(Generic[_Name, _Cell]):
         return due
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Release the log."""
         self._log.leave(self)
         self._run = None
 
@@ -334,7 +334,7 @@ class Reader(Generic[_Name, _Cell]):
         for change in changes:
             ahead = self._ahead.get(change.name)
             told = ahead.version if ahead else self._told
-            # The first of a name's changes that it was not told of stands for all of them.
+            # The first change of a name that it has not seen stands for all of them.
             if change.previous <= told < change.version:
                 cell = self._log.cell(change.name)
                 self._note_handed_out(change.name, cell)
@@ -358,7 +358,7 @@ class Reader(Generic[_Name, _Cell]):
         self._run_ends()
 
     def _note_handed_out(self, name: _Name, cell: _Cell) -> None:
-        """It is told of a name as it is now: an exception, if that is later than the run's end."""
+        """A name is handed out as it is now: an exception if that is later than the run's end."""
         version = cell.version if cell.there else self._log.version
         if version > self._upto:
             self._ahead[name] = _Ahead(version, cell.there)

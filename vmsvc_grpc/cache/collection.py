@@ -1,4 +1,4 @@
-"""All services there are, of a namespace or of all: their names in order, and what changes.
+"""All services of a namespace or of all: their names in order, and their changes.
 
 A name is in it while its service exists and is not being deleted, refused or not.
 """
@@ -15,24 +15,24 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
 
 ServiceReader = Reader[Key, Topic]
-"""Who follows all services, or those of a namespace: it is handed out their topics."""
+"""Follows all services, or those of a namespace: it is handed out their topics."""
 
 _Scope = tuple[str | None, FilterClass | None]
-"""A namespace, or all (None); and a filter class, or None: only which ports services have."""
+"""A namespace, or all (None); and a filter class, or None: only the ports of services."""
 
-# Both classes show the same ports; of this one fewer changes come by.
+# Both classes show the same ports; this one has fewer changes.
 _CLASS_OF_PORTS = FilterClass.READY_ONLY
 
 
 class Collection:
     """The names of the services, sorted by namespace and name. Only the cache changes it.
 
-    Of each namespace that somebody follows, and of all, there is one log of changes a filter
-    class, and one of services that come, go or change their ports, for all who follow it.
+    For each namespace that somebody follows, and for all together, there is one log of changes a
+    filter class, and one of services that come, go or change their ports; all readers share these.
     """
 
     def __init__(self, changes_kept: int = CHANGES_KEPT) -> None:
-        """There are none yet. Each log looks back so many changes at least."""
+        """Empty. Each log remembers at least so many changes."""
         self._changes_kept = changes_kept
         self._names: list[Key] = []
         self._logs: dict[_Scope, ChangeLog[Key, Topic]] = {}
@@ -42,7 +42,7 @@ class Collection:
         return len(self._names)
 
     def empty(self) -> bool:
-        """Whether there are no services, and nobody follows them."""
+        """Whether there are no services and no readers."""
         return not self._names and not self._logs
 
     def follow(
@@ -52,10 +52,10 @@ class Collection:
         topics: Topics,
         wake: Callable[[], None],
     ) -> ServiceReader:
-        """A reader of all services of a namespace, or of all (None). To be closed.
+        """A reader of all services of a namespace, or of all (None). Close it at the end.
 
-        Without a filter class it hears of nothing but services that come, go or change their
-        ports, and may be handed out one that did not.
+        Without a filter class it is handed out only services that come, go or change their ports,
+        and perhaps one that did not.
         """
         scope = namespace, filter_class
         log = self._logs.get(scope)
@@ -70,7 +70,7 @@ class Collection:
         return Reader(log, wake)
 
     def record(self, topic: Topic, *, was_there: bool) -> None:
-        """A topic has published; the service `was_there` before that. Wakes who waits for it."""
+        """A topic has published; `was_there`: its service was there before. Wakes readers."""
         if not self._logs:
             return
         classes: tuple[FilterClass | None, ...] = (topic.filter_class,)
@@ -83,9 +83,9 @@ class Collection:
                     log.record(topic.service, topic, was_there=was_there)
 
     def page(self, namespace: str | None, after: Key | None, size: int) -> list[Key]:
-        """The next names of a namespace, or of all (None), beyond `after`: at most `size`.
+        """At most `size` names of a namespace, or of all (None), that come after `after`.
 
-        Costs the page, however many there are before and behind it.
+        O(size), however many names come before and after the page.
         """
         names = self._names
         start, end = self._range(namespace)
@@ -98,7 +98,7 @@ class Collection:
         return tuple(self._names[start:end])
 
     def _range(self, namespace: str | None) -> tuple[int, int]:
-        """From where to where the names of a namespace are, or all of them."""
+        """The range of the names of a namespace, or of all (None)."""
         if namespace is None:
             return 0, len(self._names)
         # No text sorts between a namespace and the same with a zero character behind it.
@@ -106,20 +106,20 @@ class Collection:
         return bisect_left(self._names, first), bisect_left(self._names, behind)
 
     def add(self, name: Key) -> None:
-        """This service is there from now on; also if it was before."""
+        """Add a service, if it is not there."""
         place = bisect_left(self._names, name)
         if self._names[place : place + 1] != [name]:
             self._names.insert(place, name)
 
     def discard(self, name: Key) -> None:
-        """This service is not there any more; also if it was not before."""
+        """Remove a service, if it is there."""
         place = bisect_left(self._names, name)
         if self._names[place : place + 1] == [name]:
             del self._names[place]
 
 
 def _shows_ports(topic: Topic, *, was_there: bool) -> bool:
-    """Whether the newest publication shows that a service comes, goes, or has other ports.
+    """Whether the newest publication shows that a service comes, goes, or changes its ports.
 
     O(ports); O(1) where the publication says itself that it is about endpoints alone.
     """

@@ -1,4 +1,4 @@
-"""Which services one stream of xDS follows by name, and which of them may have something new."""
+"""The services that one stream of xDS follows by name, and which of them may have news."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmsvc_grpc.server.xds.requests import Node
 
 
 class XdsScope(Enum):
-    """Which services a client may see; the value is the setting's."""
+    """Which services a client may see; the value is that of the setting."""
 
     ALL = "all"
     NAMESPACE = "namespace"
@@ -26,15 +26,15 @@ class XdsScope(Enum):
 
 
 class Following:
-    """The topics of one stream. To the cache it is a Subscription.
+    """The topics of one stream. For the cache it is a Subscription.
 
-    What may be new is only noted, and looked at when the stream asks.
+    News is only noted, and looked at when the stream asks.
     """
 
     __slots__ = ("_cache", "_loose", "_node", "_noted", "_scope", "_topics", "_wake")
 
     def __init__(self, cache: Cache, scope: XdsScope, wake: Wake) -> None:
-        """`wake` is called when there is something to look at, and was nothing before."""
+        """`wake` is called when there is something to look at, after there was nothing."""
         self._cache = cache
         self._scope = scope
         self._wake = wake
@@ -46,12 +46,12 @@ class Following:
         self._noted: OrderedDict[Key, None] = OrderedDict()
 
     def begin(self, node: Node) -> None:
-        """This is the client, which bounds what is followed. Comes before all else, once."""
+        """Set the client, which bounds what may be followed. Once, before all other calls."""
         self._node = node
         self._cache.await_synced(self._wake)
 
     def close(self) -> Iterator[None]:
-        """Follow nothing; the rest lets go of the topics, one a step."""
+        """Follow nothing any more; the steps release the topics, one each."""
         self._cache.forget(self._wake)
         topics, self._topics = self._topics, {}
         self._noted.clear()
@@ -77,11 +77,11 @@ class Following:
         return self._topics.get(service)
 
     def loosen(self, service: Key) -> None:
-        """This one may not be needed any more: `settle` finds out."""
+        """Note that a service may not be needed any more; `settle` finds out."""
         self._loose[service] = None
 
     def settle(self, needed: Callable[[Key], bool]) -> None:
-        """Let go of what is not needed any more."""
+        """Release the topics that are not needed any more."""
         if not self._loose:
             return
         loose, self._loose = self._loose, {}
@@ -95,7 +95,7 @@ class Following:
         assert self._node is not None, "begin comes before all else"
         return self._scope.bound(self._node) in (None, service.namespace)
 
-    # -- What may be new --
+    # -- News --
 
     @property
     def noted(self) -> bool:
@@ -103,7 +103,7 @@ class Following:
         return bool(self._noted)
 
     def take_noted(self) -> Iterable[Topic]:
-        """The topics that may have something new, each once until it is noted again."""
+        """The topics that may have news, each once until it is noted again."""
         while self._noted:
             topic = self._topics.get(self._noted.popitem(last=False)[0])
             if topic is not None:
@@ -111,9 +111,9 @@ class Following:
         self._noted = OrderedDict()  # One that was full is as large when it is empty.
 
     def wake(self, topic: Topic) -> None:
-        """Note that a service has something newer. The cache calls this."""
+        """Note that a service has news. The cache calls this."""
         if topic.service not in self._topics:
-            return  # It is being let go of.
+            return  # It is being released.
         if not self._noted:
             self._wake()
         self._noted[topic.service] = None
