@@ -34,15 +34,15 @@ class Metric(Enum):
     OBJECTS = ("vmsvc_objects", "Objects in the cache.", ("kind",))
     PROBLEMS = ("vmsvc_objects_with_problems", "Objects refused or partly unusable.", ("kind",))
     EVENTS = ("vmsvc_events_total", "Events taken in from the sources.", ())
-    EVALUATIONS = ("vmsvc_evaluations_total", "Times that a VM was held against a service.", ())
+    EVALUATIONS = ("vmsvc_evaluations_total", "Times that a VM was matched against a service.", ())
     PUBLICATIONS = ("vmsvc_publications_total", "Versions published by topics.", ())
-    TOPICS = ("vmsvc_topics", "Topics: two a service, and those waited for.", ())
+    TOPICS = ("vmsvc_topics", "Topics: two a service, and those that clients wait for.", ())
     FILES = ("vmsvc_files_read_total", "Manifest files read.", ("source",))
-    FILE_PROBLEMS = ("vmsvc_file_problems", "What is wrong with manifest files now.", ("source",))
+    FILE_PROBLEMS = ("vmsvc_file_problems", "Problems of manifest files now.", ("source",))
     UNKNOWN = ("vmsvc_documents_ignored", "Documents of kinds that are not ours.", ("source",))
     SILENCE = (
         "vmsvc_source_silence_seconds",
-        "Seconds since the API server last told something of a kind: the age of what is served.",
+        "Seconds since the API server last sent anything of a kind: the age of what is served.",
         ("kind", "namespace"),
     )
     LISTS = ("vmsvc_source_lists_total", "Complete lists read.", ("kind", "namespace"))
@@ -62,7 +62,7 @@ class Metric(Enum):
     )
     REQUEST_BYTES = (
         "vmsvc_grpc_request_bytes_total",
-        "Bytes of requests that were read; what is refused by its size is not.",
+        "Bytes of requests that were read; those refused for their size are not.",
         (),
     )
     DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())
@@ -80,10 +80,10 @@ class Metric(Enum):
     )
     XDS_SKIPPED = (
         "vmsvc_xds_resources_skipped_total",
-        "xDS resources looked at for a stream that held nothing new for it.",
+        "xDS resources looked at for a stream that had nothing new for it.",
         ("type",),
     )
-    XDS_ACKS = ("vmsvc_xds_acks_total", "xDS responses that clients took.", ("type",))
+    XDS_ACKS = ("vmsvc_xds_acks_total", "xDS responses that clients acknowledged.", ("type",))
     XDS_NACKS = (
         "vmsvc_xds_nacks_total",
         "xDS responses that clients refused; the log has their words.",
@@ -93,10 +93,11 @@ class Metric(Enum):
     WRITES = ("vmsvc_writes_total", "Writes of objects.", ("kind", "verb"))
     CONFLICTS = ("vmsvc_write_conflicts_total", "Writes that met a newer object.", ())
     FAILURES = ("vmsvc_reconcile_failures_total", "Reconciles that failed.", ())
-    QUEUE = ("vmsvc_reconcile_queue", "Services that wait to be looked at.", ())
+    WORKING = ("vmsvc_reconciles_under_way", "Services that the reconciler works on now.", ())
+    QUEUE = ("vmsvc_reconcile_queue", "Services that wait for the reconciler.", ())
     LOOP_LAG = (
         "vmsvc_grpc_loop_lag_seconds",
-        "How much later than due the event loop called back: what everybody waited for.",
+        "How late the event loop called back, which is how long everybody waited.",
         (),
     )
 

@@ -66,9 +66,13 @@ class Trial:
         awaited(lambda: not self._wrong(expect))
         if wrong := self._wrong(expect):
             return wrong
-        if not awaited(lambda: self._program.metric("vmsvc_reconcile_queue") == 0):
+        if not awaited(self._rests):
             return ["the program does not come to rest"]
         return [f"at first as expected, and then: {line}" for line in self._wrong(expect)]
+
+    def _rests(self) -> bool:
+        queued, at_work = "vmsvc_reconcile_queue", "vmsvc_reconciles_under_way"
+        return not self._program.metric(queued) and not self._program.metric(at_work)
 
     def _fence(self) -> bool:
         """Let a new VMService go all the way through; whether it came out."""

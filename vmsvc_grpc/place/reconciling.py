@@ -39,3 +39,4 @@ def bind_reconciler(metrics: Metrics, reconciler: Reconciler) -> None:
     metrics.bind_one(Metric.CONFLICTS, lambda: counts.conflicts)
     metrics.bind_one(Metric.FAILURES, lambda: counts.errors)
     metrics.bind_one(Metric.QUEUE, lambda: reconciler.queue_depth)
+    metrics.bind_one(Metric.WORKING, lambda: reconciler.working)
