@@ -323,13 +323,12 @@ async def test_a_burst_of_calls_is_answered_some_ms_a_turn(method: str) -> None:
     assert max(turns.values()) <= 2 * (TURN_S // WORK_S + 1)
 
 
-async def test_a_call_knows_its_peer_and_metadata() -> None:
+async def test_a_call_knows_its_peer() -> None:
     toy = Toy()
     async with running(toy) as server:
-        await server.unary(metadata=(("key", "value"), ("key-bin", b"\x00")))
+        await server.unary()
     (call,) = toy.calls
     assert call.peer.startswith("ipv4:127.0.0.1:")
-    assert (call.metadata["key"], call.metadata["key-bin"]) == ("value", b"\x00")
 
 
 async def test_a_message_without_end_still_reaches_the_client() -> None:

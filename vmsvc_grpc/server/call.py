@@ -6,8 +6,8 @@ transport feeds and asks. Neither waits; both raise RpcError to fail a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
 
@@ -73,10 +73,9 @@ such work all streams do in one turn.
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The caller and its metadata. `peer` is the client's address, in the transport's form."""
+    """The caller. `peer` is the client's address, in the transport's form."""
 
     peer: str
-    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
 
 
 Wake = Callable[[], None]

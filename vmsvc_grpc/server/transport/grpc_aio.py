@@ -394,7 +394,7 @@ def _forgetful(run: _Behavior[_Request, _Response]) -> _Behavior[_Request, _Resp
 
 
 def _call(context: _CallContext) -> Call:
-    return Call(context.peer(), dict(context.invocation_metadata() or ()))
+    return Call(context.peer())
 
 
 async def _abort(context: _CallContext, status: Status) -> NoReturn:

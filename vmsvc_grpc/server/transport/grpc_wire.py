@@ -7,7 +7,6 @@ of RFC 9113 that it stands on; where it leaves a choice, grpc-go's is taken.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -28,9 +27,6 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 # "Status-Message": printable ASCII but for the percent sign stays as it is.
 _ENCODED = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 
-# What is of the call and not of the caller: HTTP's own, and all that gRPC reserves.
-_RESERVED = frozenset((b"te", b"content-type", b"content-length", b"host"))
-
 _TEXT = b"text/plain; charset=utf-8"
 
 
@@ -44,7 +40,6 @@ class RequestHead(NamedTuple):
     path: str
     timeout_s: float | None
     encoding: str
-    metadata: dict[str, str | bytes]
 
 
 class HttpRefusal(NamedTuple):
@@ -79,26 +74,7 @@ def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status
         timeout_s = int(match[1]) * _UNIT_S[match[2]]
     path = pseudo.get(b":path", b"").decode("latin-1")
     encoding = given.get(b"grpc-encoding", b"identity").decode("latin-1")
-    return RequestHead(path, timeout_s, encoding, _metadata(plain))
-
-
-def _metadata(fields: Iterable[HeaderField]) -> dict[str, str | bytes]:
-    """What the caller says beside its call, by name; of a name that comes twice, the last."""
-    metadata: dict[str, str | bytes] = {}
-    for name, value in fields:
-        if name in _RESERVED or name.startswith(b"grpc-"):
-            continue
-        key = name.decode("latin-1")
-        if name.endswith(b"-bin"):
-            # "Custom-Metadata": padding may be missing, and values may be joined by a comma.
-            last = value.rpartition(b",")[2].strip()
-            try:
-                metadata[key] = base64.b64decode(last + b"=" * (-len(last) % 4), validate=True)
-            except (binascii.Error, ValueError):
-                continue
-        else:
-            metadata[key] = value.decode("latin-1")
-    return metadata
+    return RequestHead(path, timeout_s, encoding)
 
 
 def _refusal(status: bytes, text: bytes) -> HttpRefusal:

@@ -251,14 +251,13 @@ class UnaryCall(AskingCall):
 
     waits_for_room = True
 
-    __slots__ = ("_metadata", "_method")
+    __slots__ = ("_method",)
 
     def __init__(
         self, connection: CallConnection, id_: int, said: RequestHead, method: UnaryMethod
     ) -> None:
         super().__init__(connection, id_, said, method)
         self._method = method
-        self._metadata = said.metadata
         self.expect_request()
 
     def half_close(self) -> None:
@@ -278,7 +277,7 @@ class UnaryCall(AskingCall):
             return 0
         assert request is not None, "there is exactly one"
         self.connection.traffic.messages_received += 1
-        call = Call(self.connection.peer, self._metadata)
+        call = Call(self.connection.peer)
         answer = self.server.sessions.unary(self._method, request, call)
         if isinstance(answer, Status):
             self.finish(answer, greeted=False)

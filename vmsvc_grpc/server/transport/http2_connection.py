@@ -574,7 +574,7 @@ class ClientConnection(Begun):
         if isinstance(method, UnaryMethod):
             return UnaryCall(self, id_, said, method)
         stream = StreamCall(self, id_, said, method)
-        opened = self.server.sessions.open(method, Call(self.peer, said.metadata), stream.wake)
+        opened = self.server.sessions.open(method, Call(self.peer), stream.wake)
         if isinstance(opened, Status):
             stream.finish(opened, greeted=False)
         else:

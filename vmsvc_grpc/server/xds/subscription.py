@@ -314,7 +314,7 @@ class XdsSubscription:
         None if it says nothing new: its nonce is of another stream, or already answered.
         Who answers a response has taken in those before it.
         """
-        if not (text.isdecimal() and len(text) <= _NONCE_DIGITS_MAX):
+        if not (len(text) <= _NONCE_DIGITS_MAX and text.isdecimal()):
             return None
         nonce = int(text)
         if not self.answered < nonce <= self.nonce:

@@ -43,7 +43,7 @@ def at_most_ten(length: int) -> None:
 
 
 def test_a_call_says_its_path_and_nothing_of_http() -> None:
-    assert call() == RequestHead("/vmsvc.v1.EndpointService/ResolveEndpoints", None, "identity", {})
+    assert call() == RequestHead("/vmsvc.v1.EndpointService/ResolveEndpoints", None, "identity")
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,6 @@ def test_what_is_no_call_is_told_so_as_http(
     assert isinstance(said, HttpRefusal)
     assert (b":status", status) in said.fields
     assert b"gRPC" in said.body
-
-
-def test_metadata_is_text_or_bytes_and_what_grpc_keeps_for_itself_is_none() -> None:
-    said = call(
-        (b"user-agent", b"grpc-go/1"),
-        (b"x-odd", b"\xff"),
-        (b"x-bin", b"AAH/"),
-        (b"y-bin", b"AA"),
-        (b"z-bin", b"AAE,AAI"),
-        (b"broken-bin", b"*"),
-        (b"grpc-encoding", b"gzip"),
-        (b"grpc-trace-bin", b"AA"),
-    )
-    assert isinstance(said, RequestHead)
-    assert said.encoding == "gzip"
-    assert said.metadata == {
-        "user-agent": "grpc-go/1",
-        "x-odd": "\xff",
-        "x-bin": b"\0\1\xff",
-        "y-bin": b"\0",
-        "z-bin": b"\0\2",
-    }
 
 
 @given(st.text())
