@@ -327,6 +327,8 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
     metrics.bind(Metric.STREAMS, lambda: {(path,): n for path, n in counts.streams_open.items()})
     metrics.bind(Metric.REFUSALS, lambda: {(name,): n for name, n in counts.refusals.items()})
     metrics.bind_one(Metric.REQUEST_BYTES, lambda: counts.request_bytes)
+    metrics.bind_one(Metric.NAMES, lambda: server.names.names)
+    metrics.bind_one(Metric.NAME_BYTES, lambda: server.names.name_bytes)
     metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
     metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
     metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})

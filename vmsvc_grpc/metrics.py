@@ -65,6 +65,12 @@ class Metric(Enum):
         "Bytes of requests that were read; those refused for their size are not.",
         (),
     )
+    NAMES = (
+        "vmsvc_grpc_names_followed",
+        "Services and xDS resources that streams follow by name (--names-max).",
+        (),
+    )
+    NAME_BYTES = ("vmsvc_grpc_name_bytes_followed", "Bytes of those (--name-bytes-max).", ())
     DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())
     MESSAGES = ("vmsvc_watch_messages_total", "Messages sent to watches.", ("event",))
     ENCODINGS = ("vmsvc_watch_encodings_total", "Messages made; many share one.", ("event",))
