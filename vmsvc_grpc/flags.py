@@ -83,6 +83,7 @@ _LIMITS = {
     "handshake_s": "seconds that the client of a connection has to begin as HTTP/2 does",
     "connection_idle_s": "seconds without a call after which a connection is closed",
     "connection_write_s": "seconds after which a socket that takes nothing is closed (http2 only)",
+    "unread_bytes_max": "bytes that wait for clients that do not read, at most (http2 only)",
     "header_list_bytes_max": "bytes of a call's header fields, at most",
     "continuations_max": "frames that continue the header fields of a call, at most (http2 only)",
     "resets_max": "calls that a connection may reset in 30 s (http2 only)",

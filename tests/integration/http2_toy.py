@@ -274,6 +274,7 @@ async def serving(
         await transport.stop(0)
     await until(lambda: not transport.connections)
     assert transport.entrance.empty
+    assert transport.unread.empty
     assert all(stream.closed for stream in toy.streams)
     assert not transport.uploads._in_all
     assert not toy.counts.streams_open.total()

@@ -259,6 +259,53 @@ async def test_a_stalled_stream_holds_one_message_and_then_is_told_the_newest() 
         assert await there.status(stream) == (0, "")
 
 
+async def stalled(toy: Toy, there: Client) -> list[int]:
+    """Streams of a client that has shut its windows, each with 1,000 bytes to say."""
+    streams = [there.call(WATCH, framed(b"")) for _ in range(50)]
+    await until(lambda: len(toy.streams) == 50 and all(each.asked for each in toy.streams))
+    for watching in toy.streams:
+        watching.say(b"x" * 1_000)
+    await until(lambda: not all(watching.newest for watching in toy.streams))
+    return streams
+
+
+async def test_what_waits_for_a_connection_that_stalls_is_bounded() -> None:
+    limits = Limits(unread_bytes_max=32 * 10_000)
+    async with serving(limits) as toy, client(toy, window=0) as there, client(toy) as other:
+        streams = await stalled(toy, there)
+        for _ in range(20):
+            for watching in toy.streams:
+                watching.wake()
+            assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+        assert 10_000 <= toy.transport.unread._in_all <= 11_100
+        assert sum(watching.newest is None for watching in toy.streams) == 10
+        # Those that have said nothing yet say what is newest then.
+        for watching in toy.streams[10:]:
+            watching.say(b"newest")
+        there.engine.update_settings({Setting.INITIAL_WINDOW_SIZE: 65_535})
+        there.send()
+        await there.until(lambda: all(map(there.body, streams)))
+        assert there.body(streams[0]) == framed(b"x" * 1_000)
+        assert there.body(streams[-1]) == framed(b"newest")
+        await until(lambda: toy.transport.unread.empty)
+        for watching in toy.streams:
+            watching.say(b"end")
+        for stream in streams:
+            assert await there.status(stream) == (0, "")
+        assert not toy.counts.refusals
+
+
+async def test_a_connection_that_stays_at_its_bound_is_closed() -> None:
+    limits = Limits(unread_bytes_max=32 * 10_000, connection_write_s=0.2)
+    async with serving(limits) as toy, client(toy) as other:
+        async with client(toy, window=0) as there:
+            await stalled(toy, there)
+            await there.until(lambda: there.over)
+            assert there.told_to_calm_down() == b"unread_bytes_max"
+        assert toy.counts.refusals == {"unread_bytes_max": 1}
+        assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+
+
 async def test_a_stalled_stream_does_not_stop_others_of_its_connection() -> None:
     async with serving() as toy, client(toy, window=10, auto=False) as there:
         stalled = there.call(WATCH, framed(b""))

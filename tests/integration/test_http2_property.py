@@ -32,6 +32,7 @@ LIMITS = Limits(
     resets_max=10,
     settings_max=10,
     empty_frames_max=50,
+    unread_bytes_max=300_000,
 )
 
 PATHS = (ECHO, LARGE, WATCH, BOTH, "/toy.Toy/None")
@@ -105,6 +106,7 @@ class Harness:
         assert not self.faults
         assert not toy.transport.connections
         assert toy.transport.entrance.empty
+        assert toy.transport.unread.empty
         assert not toy.transport.streams
         assert not (toy.transport.uploads._in_all)
         assert not (toy.transport.uploads._waiting)

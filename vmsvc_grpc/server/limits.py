@@ -107,6 +107,10 @@ class Limits:
     """A connection whose socket takes nothing for this long, while there is something to
     write, is closed; as long as `xds_write_s`."""
 
+    unread_bytes_max: int = 256 * 1024 * 1024
+    """What waits for clients that do not take it in, of all; of one address a quarter, of one
+    connection 8 MiB. There its streams say no more, and after `connection_write_s` it is closed."""
+
     header_list_bytes_max: int = 16 * 1024
     """Bytes of a call's header fields, with 32 more for each. gRPC's own bound. A call with more
     is refused; of a connection that sends four times as many, no more is read."""

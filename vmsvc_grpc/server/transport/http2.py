@@ -21,7 +21,7 @@ from vmsvc_grpc.server.call import Method, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import grpc_wire
-from vmsvc_grpc.server.transport.http2_bounds import Entrance
+from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 from vmsvc_grpc.server.transport.http2_tls import Handshakes
@@ -49,6 +49,7 @@ class Http2:
         self.streams: dict[StreamCall, None] = {}  # In the order in which they were opened.
         self.connections: dict[ClientConnection, None] = {}
         self.entrance = Entrance(limits)
+        self.unread = Unread(limits.unread_bytes_max)
         self.handshakes: Handshakes | None = None
         if tls is not None:
             self.handshakes = Handshakes(self, tls, lambda: ClientConnection(self, entered=True))

@@ -21,6 +21,10 @@ FRAMES_S = 30.0
 # Pings in excess before a client is sent away, as gRPC's own servers count.
 _PING_STRIKES_MAX = 2
 
+# One client's part, and one connection's, of what may wait for all clients.
+_CLIENT_PART = 4
+_CONNECTION_PART = 32
+
 # Windows may be opened this often for each message: of the stream and of the connection, by each
 # half of it, as the most diligent of gRPC's clients do.
 _UPDATES_A_MESSAGE = 4
@@ -123,6 +127,40 @@ class Entrance:
         return not (self._in_all or self._of_client)
 
 
+class Unread:
+    """Counts what waits to be taken in by clients: in all, and of each client."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` is for all; of a client and of a connection it is a part of that."""
+        self._bytes_max = bytes_max
+        self._in_all = 0
+        self._of_client: Counter[str] = Counter()
+
+    def add(self, client: str, size: int) -> None:
+        """That much more waits, or less."""
+        self._in_all += size
+        self._of_client[client] += size
+        if not self._of_client[client]:
+            del self._of_client[client]
+
+    def room(self, client: str, of_connection: int) -> int:
+        """How much more may wait for a connection that so much waits for already.
+
+        Something where nothing does, whatever others do.
+        """
+        room = min(
+            self._bytes_max // _CONNECTION_PART - of_connection,
+            self._bytes_max // _CLIENT_PART - self._of_client[client],
+            self._bytes_max - self._in_all,
+        )
+        return max(room, 0 if of_connection else 1)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not (self._in_all or self._of_client)
+
+
 class Living(Protocol):
     """The connection whose life it is."""
 
@@ -200,6 +238,13 @@ class Life:
         if "write" not in self._timers:
             self._look_later()
 
+    def full(self, *, full: bool) -> None:
+        """Whether as much waits for the client as may: not for ever."""
+        if full and "full" not in self._timers:
+            self._later("full", self._limits.connection_write_s, self._stay_full)
+        elif not full and (timer := self._timers.pop("full", None)) is not None:
+            timer.cancel()
+
     def close(self) -> None:
         """It is over."""
         for timer in self._timers.values():
@@ -244,6 +289,9 @@ class Life:
     def _leave(self) -> None:
         self._connection.go_away()
         self._later("age", self._limits.connection_age_grace_s, self._connection.abort)
+
+    def _stay_full(self) -> None:
+        self._connection.refuse("unread_bytes_max")
 
     def _look_later(self) -> None:
         self._taken = self._written - self._connection.unwritten()

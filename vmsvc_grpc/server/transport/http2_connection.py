@@ -32,7 +32,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
-from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Entrance, Floods, Life
+from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Entrance, Floods, Life, Unread
 from vmsvc_grpc.server.transport.http2_calls import (
     CallServer,
     HttpCall,
@@ -102,6 +102,7 @@ class ConnectionServer(CallServer, Protocol):
     methods: dict[str, Method]
     connections: dict[ClientConnection, None]
     entrance: Entrance
+    unread: Unread
     sockets: Sockets
     flush_until: float
 
@@ -130,6 +131,7 @@ class ClientConnection(Begun):
         "_limits",
         "_speaks_h2",
         "_unread",
+        "_waiting_bytes",
         "_wanting",
         "_writable",
         "begun",
@@ -152,6 +154,7 @@ class ClientConnection(Begun):
         """`entered`: it has been counted at the entrance."""
         self.begun = False
         self._entered = entered
+        self._waiting_bytes = 0
         self.traffic = Traffic()
         self.marked = False
         self.client = self.peer = ""
@@ -260,6 +263,7 @@ class ClientConnection(Begun):
             return  # There was no room for it.
         del self.server.connections[self]
         self.server.entrance.leave(self.client)
+        self.server.unread.add(self.client, -self._waiting_bytes)
         self.server.sockets.disconnect(self._id)
         for call in list(self._calls.values()):
             call.lose()
@@ -351,6 +355,7 @@ class ClientConnection(Begun):
             return
         try:
             self._write_rounds()
+            self._count_unread()
         except NGH2Error:
             self._close()
         if self._later:
@@ -395,6 +400,12 @@ class ClientConnection(Begun):
         Those are left for later that come after about `most` bytes, have to wait for room, or
         come when the time of this flush is over: then that many bytes are said to be said.
         """
+        if not self._wanting:
+            return [], 0
+        most = min(most, self._room())
+        if not most:
+            for call in self._wanting:
+                call.stall()
         wanting, self._wanting = self._wanting, {}
         asked: list[HttpCall] = []
         said = 0
@@ -414,6 +425,18 @@ class ClientConnection(Begun):
 
     def _is_late(self) -> bool:
         return self.server.loop.time() > self.server.flush_until
+
+    def _room(self) -> int:
+        """How many bytes more may wait for the client."""
+        return self.server.unread.room(self.client, self._engine.queued_body_size())
+
+    def _count_unread(self) -> None:
+        """Count what waits now."""
+        waiting = self._engine.queued_body_size()
+        if waiting != self._waiting_bytes:
+            self.server.unread.add(self.client, waiting - self._waiting_bytes)
+            self._waiting_bytes = waiting
+        self._life.full(full=bool(self._wanting) and not self._room())
 
     def _has_room(self) -> bool:
         """Whether another answer may be handed to the engine, of those that are not shared."""

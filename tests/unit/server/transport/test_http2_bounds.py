@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Bucket, Floods
+from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Bucket, Floods, Unread
 
 LIMITS = Limits(resets_max=3, settings_max=2, empty_frames_max=5, client_ping_interval_min_s=5)
 
@@ -54,3 +54,23 @@ def test_who_was_told_something_may_ping_and_open_its_windows() -> None:
         floods.said(1)
         assert [floods.pinged(0.0), floods.pinged(0.0)] == [None, None]
         assert [floods.empty(0.0) for _ in range(4)] == [None] * 4
+
+
+def test_who_stalls_is_bounded_a_connection_a_client_and_in_all_and_stops_nobody_else() -> None:
+    unread = Unread(3_200)
+    assert unread.room("a", 30) == 70
+    assert unread.room("a", 100) == unread.room("a", 130) == 0, "a connection"
+    for _ in range(8):
+        unread.add("a", 99)
+    assert unread.room("a", 1) == 8, "a client"
+    unread.add("a", 8)
+    assert unread.room("a", 1) == 0
+    assert unread.room("a", 0) == 1
+    assert unread.room("b", 1) == 99
+    for client in "bcd":
+        unread.add(client, 800)
+    assert unread.room("e", 1) == 0, "in all"
+    assert unread.room("e", 0) == 1
+    for client in "abcd":
+        unread.add(client, -800)
+    assert unread.empty
