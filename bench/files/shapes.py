@@ -56,7 +56,8 @@ def _numbered(text: str, head: str = "", between: str = "", end: str = "") -> Ma
             numbered = text.replace("#", f"{number:06d}").replace("@", str(seed))
             return (between * (number > 0) + numbered).encode()
 
-        return head.encode() + b"".join(_until(size - len(head) - len(end), part)) + end.encode()
+        begin = head.replace("@", str(seed)).encode()
+        return begin + b"".join(_until(size - len(begin) - len(end), part)) + end.encode()
 
     return make
 
@@ -80,7 +81,7 @@ def _filled(head: str, piece: str, end: str) -> Make:
 
 
 def _filled_numbered(head: str, piece: str, end: str) -> Make:
-    return lambda size, seed: _numbered(piece, head.replace("@", str(seed)), ",", end)(size, seed)
+    return _numbered(piece, head, ",", end)
 
 
 def _real_list(size: int, seed: int) -> bytes:
