@@ -153,11 +153,13 @@ async def test_a_client_that_uploads_is_slowed_and_others_are_not() -> None:
     async with serving(limits) as toy, client(toy) as there:
         whole = framed(b"x" * size)
         streams = [there.call(ECHO, whole[:-1], end=False) for _ in range(4)]
-        waits = there.until(lambda: there.sent(streams[0]) and there.sent(streams[1]))
+        reading = asyncio.create_task(there.until(lambda: False))
         async with client(toy, address="127.0.0.2") as other:
             assert await other.status(other.call(ECHO, whole)) == (0, "")
-        await waits
-        assert toy.counts.refusals == {"upload_bytes_max": 2}
+        await until(lambda: there.sent(streams[0]) and there.sent(streams[1]))
+        await until(lambda: toy.counts.refusals == {"upload_bytes_max": 2})
+        reading.cancel()
+        await asyncio.wait((reading,))
         assert toy.transport.uploads._in_all == 2 * len(whole)
         assert not there.sent(streams[2])
         assert not there.sent(streams[3])
@@ -492,7 +494,7 @@ async def test_a_client_that_says_nothing_is_not_kept() -> None:
 
 
 async def test_who_begins_in_time_stays_beyond_it() -> None:
-    async with serving(Limits(handshake_s=0.2)) as toy, client(toy) as there:
+    async with serving(Limits(handshake_s=1)) as toy, client(toy) as there:
         stream = there.call(WATCH, framed(b""))
         await until(lambda: toy.streams and toy.streams[0].asked)
         reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
@@ -503,7 +505,7 @@ async def test_who_begins_in_time_stays_beyond_it() -> None:
 
 
 async def test_a_connection_without_calls_is_left_and_one_with_a_call_is_not() -> None:
-    limits = Limits(connection_idle_s=0.1)
+    limits = Limits(connection_idle_s=1)
     async with serving(limits) as toy, client(toy) as busy, client(toy) as idle:
         stream = busy.call(WATCH, framed(b""))
         await until(lambda: toy.streams and toy.streams[0].asked)
@@ -520,7 +522,7 @@ async def test_a_connection_without_calls_is_left_and_one_with_a_call_is_not() -
 
 
 async def test_a_call_that_is_under_way_while_its_connection_is_left_is_answered() -> None:
-    async with serving(Limits(connection_idle_s=0.1)) as toy, client(toy) as there:
+    async with serving(Limits(connection_idle_s=1)) as toy, client(toy) as there:
         there.send()
         await there.until(lambda: there.of(events.SettingsAcknowledged))
         stream = there.engine.send_request(there.head(ECHO))
@@ -619,7 +621,7 @@ async def test_far_too_many_header_fields_cost_their_connection() -> None:
 
 async def test_a_socket_that_takes_nothing_is_not_written_to_for_ever() -> None:
     """Its client goes on sending, and so looks alive."""
-    async with serving(Limits(connection_write_s=0.2)) as toy, client(toy) as other:
+    async with serving(Limits(connection_write_s=1)) as toy, client(toy) as other:
         async with client(toy, window=2**31 - 1) as there:
             await deaf(toy, there)
             (stalled,) = (each for each in toy.transport.connections if not each._writable)
