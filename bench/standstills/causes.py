@@ -181,10 +181,19 @@ def _clients_reconnect(stage: Stage) -> None:
             stage.wrong.extend(opened["errors"])
 
 
+# 100 Envoys of one address, where 20 may ask for the endpoints of all: room for all clients.
+_OF_MANY = ("--names-per-client-max=1500000", "--name-bytes-per-client-max=134217728")
+
 CAUSES = (
     Cause("nothing", "nothing happens", _wait),
-    Cause("envoys", "wildcard Envoys connect", _envoys_come_and_go),
-    Cause("ports", "a VMService of many ports appears under them", _ports_appear, _envoys_connect),
+    Cause("envoys", "wildcard Envoys connect", _envoys_come_and_go, flags=_OF_MANY),
+    Cause(
+        "ports",
+        "a VMService of many ports appears under them",
+        _ports_appear,
+        _envoys_connect,
+        flags=_OF_MANY,
+    ),
     Cause("explain", "Explains of what nearly all VMs match", _explain, _nearly_all_match),
     Cause("file", "a large file arrives", _file_arrives),
     Cause("relist", "everything is listed anew", _relist_all, from_api_server=True),

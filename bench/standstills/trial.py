@@ -100,7 +100,7 @@ def _nothing(_stage: Stage) -> None:
 class Cause:
     """What may hold up everybody: `happen` begins it, and returns once it is over.
 
-    `prepare` comes before anything is measured.
+    `prepare` comes before anything is measured. `flags` are for the program.
     """
 
     key: str
@@ -108,6 +108,7 @@ class Cause:
     happen: Step
     prepare: Step = _nothing
     from_api_server: bool = False
+    flags: tuple[str, ...] = ()
 
 
 def provoked(cause: Cause, size: Size, transport: str = "grpcio") -> Measured:
@@ -115,7 +116,7 @@ def provoked(cause: Cause, size: Size, transport: str = "grpcio") -> Measured:
 
     `transport` is that of the program, as its flag names it.
     """
-    flags = (*_FLAGS, f"--transport={transport}")
+    flags = (*_FLAGS, *cause.flags, f"--transport={transport}")
     with (
         tempfile.TemporaryDirectory(prefix="standstills-") as name,
         _place(cause, Path(name), size.data) as place,
