@@ -1,4 +1,4 @@
-"""What calls that are over have yet to let go of, in slices: many may end at once."""
+"""Releases what ended calls still hold, in slices, as many calls may end at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 STEPS_MAX = 256
-"""How many steps are made in one turn of the event loop: below 1 ms, where each lets go of one
+"""How many steps are made in one turn of the event loop: less than 1 ms if each releases a
 topic."""
 
 
@@ -17,17 +17,17 @@ LetGo = Callable[[Iterator[None]], None]
 
 
 class Leaving:
-    """Lets go of what is left of calls: at once if that is little, else a slice a turn.
+    """Releases what is left of calls: at once if that is little, else a slice a turn.
 
-    Whatever else there is to do is done between two turns.
+    All other work goes on between two turns.
     """
 
     def __init__(self) -> None:
-        """There is nothing yet."""
+        """Nothing to release yet."""
         self._left: deque[Iterator[None]] = deque()
 
     def let_go(self, steps: Iterator[None]) -> None:
-        """Go through these steps, in the order in which calls end. On the event loop."""
+        """Make these steps, in the order in which calls end. Call it on the event loop."""
         self._left.append(steps)
         if len(self._left) == 1:
             self._go_on()

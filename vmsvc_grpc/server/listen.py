@@ -36,7 +36,7 @@ from vmsvc_grpc.server.xds import service as xds
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, References
 
-# Described by reflection. The last two are what the details of our errors are made of.
+# Described by reflection. The last two have the messages in the details of our errors.
 _FILES = (
     endpoint_service_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
@@ -59,7 +59,7 @@ class Server:
     """Answers from a cache on one address: vmsvc.v1, xDS, health, reflection and channelz.
 
     Life: `start`, then `drain` or `stop`. One event loop owns it and the cache.
-    `counts` tell what it does.
+    `counts` counts what it does.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Server:
         self._admission = Admission(
             self._limits,
             self.counts,
-            # grpcurl asks for the description of health before it asks for health.
+            # grpcurl asks for the description of health before the health itself.
             while_draining=frozenset((health.CHECK_PATH, health.LIST_PATH, *reflection.PATHS)),
         )
         self._make_transport = make_transport
@@ -125,11 +125,11 @@ class Server:
         return f"{host}:{bound}"
 
     async def drain(self, drain_s: float) -> None:
-        """Stop without a jolt, within `drain_s` and `stop_grace_s`.
+        """Stop gently, within `drain_s` and `stop_grace_s`.
 
-        Health goes down, new calls are refused, and the streams end with UNAVAILABLE
-        spread evenly over `drain_s`, so that clients come to other replicas a few at a
-        time. Sooner, if no stream is left. Safe to cancel, with a `stop` after it.
+        Health goes down, new calls are refused, and the streams end with UNAVAILABLE, evenly over
+        `drain_s`, so that clients move to other replicas a few at a time. Ends sooner if no stream
+        is left. Safe to cancel, with a `stop` after it.
         """
         assert self._transport is not None, "drain comes after start"
         self._admission.drain()
@@ -144,7 +144,7 @@ class Server:
         await self._transport.stop(self._limits.stop_grace_s)
 
     async def stop(self) -> None:
-        """End every call that is open, and stop. Also after `drain`, or twice."""
+        """End every open call, and stop. May be called after `drain`, or twice."""
         if self._transport is not None:
             await self._transport.stop(0)
 
@@ -170,7 +170,7 @@ class Server:
 
     @property
     def names(self) -> FollowedNames:
-        """What clients follow by name."""
+        """The names that clients follow."""
         return self._names
 
     def _watch(self, call: Call, wake: Wake) -> Stream:
@@ -187,7 +187,7 @@ class Server:
 
 
 def _described() -> Iterator[FileDescriptorProto]:
-    # The stubs hold no comments, and those are our API's documentation.
+    # The stubs have no comments, and those are our API's documentation.
     commented = resources.files(vmsvc.v1).joinpath("descriptor_set.binpb").read_bytes()
     yield from FileDescriptorSet.FromString(commented).file
     yield from reflection.with_imports(*_FILES, *xds.files())

@@ -1,9 +1,9 @@
 """One call without a transport, as h11 is HTTP without sockets.
 
-Owns what every transport needs of a call: whether it may begin, what is counted, one request in
-hand at a time, how long a client may take in nothing, and how a fault becomes a status. Knows
-no task, timer, socket or type of gRPC: time is an argument, and the transport tells what
-happened and does what it is told.
+Owns what every transport needs: whether a call may begin, what is counted, one request in hand at a
+time, how long a client may read nothing, and how a fault becomes a status. Knows no task, timer,
+socket or type of gRPC: time is an argument, and the transport reports events and acts on the
+results.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _DETAILS_BYTES_MAX = 5120
 
 
 class Status(NamedTuple):
-    """How a call ends, as its trailers say it.
+    """The end of a call, as its trailers have it.
 
     `message` fits a header once it is percent-encoded; `details` is a google.rpc.Status for
-    `grpc-status-details-bin`, empty where there is nothing to add.
+    `grpc-status-details-bin`, or empty.
     """
 
     code: Code
@@ -56,23 +56,23 @@ class Status(NamedTuple):
 OK = Status(Code.OK)
 
 TURN_S = 0.01
-"""How long a transport asks sessions, and hands in requests, in one turn of the event loop.
+"""How long a transport may ask sessions, and hand in requests, in one turn of the event loop.
 
-What is left waits for later turns. One answer may take longer, and is the last of its turn then.
+The rest waits for later turns. A single answer may take longer, and is then the last of its turn.
 """
 
-# A request that is larger is taken in in slices, and counts for its client until it has been.
+# A larger request is taken in in slices, and counts for its client until that is done.
 _SMALL_BYTES = 64 * 1024
 
 _NO_METHOD = Status(Code.UNIMPLEMENTED, "this server has no such method")
-_UNKNOWN_PATH = "(unknown)"  # One for all: clients could think up any number of them.
+_UNKNOWN_PATH = "(unknown)"  # One for all, as clients could make up any number of paths.
 
 
 class Sessions:
     """Begins the calls of one server, by whatever transport they come."""
 
     def __init__(self, admission: Admission, counts: ServerCounts, limits: Limits) -> None:
-        """`counts` are of calls that have ended; `admission` decides which may begin."""
+        """`counts` counts ended calls; `admission` decides which calls may begin."""
         self.taking_in = KeptBytes(
             "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
         )
@@ -80,7 +80,7 @@ class Sessions:
         self._counts = counts
 
     def unary(self, method: UnaryMethod, request: bytes, call: Call) -> bytes | Status:
-        """The response, or how the call fails. Never raises, and never waits."""
+        """The response, or the status of a failure. Never raises, and never waits."""
         try:
             self._admission.check(method.path)
             self._admission.check_request(method.bound, request)
@@ -93,7 +93,7 @@ class Sessions:
         return answer
 
     def open(self, method: StreamMethod, call: Call, wake: Wake) -> Session | Status:
-        """A stream that has begun, to be closed by the transport; or why it may not begin."""
+        """A stream, which the transport must close; or the status if it may not begin."""
         path = method.path
         try:
             client = self._admission.enter(path, call.peer)
@@ -107,34 +107,34 @@ class Sessions:
         return Session(self, method, client, stream)
 
     def unknown(self) -> Status:
-        """How a call ends of a method that there is not. Its path is not looked at."""
+        """The status of a call of an unknown method. Does not look at its path."""
         self._counts.calls[_UNKNOWN_PATH, Code.UNIMPLEMENTED] += 1
         return _NO_METHOD
 
     def refuse(self, path: str, error: Exception) -> Status:
-        """How a call of `path` fails that is no stream, or none yet, with `error`; now counted."""
+        """The status of a call of `path` that fails with `error` outside a stream. Counts it."""
         refused = status_of(self.ending_of(path, error))
         self._counts.calls[path, refused.code] += 1
         return refused
 
     def count_refusal(self, limit: str) -> None:
-        """A connection is refused at a limit, by its name in `Limits`."""
+        """Count a connection that is refused at a limit, by its name in `Limits`."""
         self._counts.refusals[limit] += 1
 
     def check_length(self, method: Method, length: int) -> None:
-        """Raise RpcError if a request of so many bytes is not to be taken."""
+        """Raise RpcError if a request of so many bytes may not be taken in."""
         self._admission.check_length(method.bound, length)
 
     def check_request(self, method: StreamMethod, request: bytes) -> None:
-        """Raise RpcError if a request of a stream is not to be read."""
+        """Raise RpcError if a request of a stream may not be read."""
         self._admission.check_request(method.bound, request)
 
     def check_fields(self, method: StreamMethod, request: bytes) -> Iterator[None]:
-        """The same of its fields, step by step, with turns for others in between."""
+        """The same for its fields, step by step, so that others have their turn in between."""
         return self._admission.check_fields(method.request, request)
 
     def ending_of(self, path: str, error: Exception) -> RpcError:
-        """How a call of `path` ends that `error` came out of; counted, if it is a refusal."""
+        """The error with which a call of `path` ends that raised `error`. Counts a refusal."""
         if not isinstance(error, RpcError):
             _log.error("a fault of ours in %s", path, exc_info=error)
             return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
@@ -143,18 +143,18 @@ class Sessions:
         return error
 
     def closed(self, path: str, client: str, code: Code) -> None:
-        """A stream of `open` is over, with `code`."""
+        """Note that a stream of `open` has ended with `code`."""
         self._admission.leave(path, client)
         self._counts.calls[path, code] += 1
 
 
 class Session:
-    """One open stream. The transport feeds it and asks it, one at a time, and closes it once.
+    """One open stream. The transport makes one call at a time, and closes it once.
 
-    `in_hand` is whether a request was handed in that the stream has not done with: it is asked
-    for a message, and for as long as it says LATER the request may not be taken in whole. Until
-    then the transport hands in no other, so that a client which asks and does not read has no
-    answers piled up for it, and none has more than one request kept or taken in at once.
+    `in_hand`: the stream is not done with the last request. It is asked for messages, and as long
+    as it returns LATER, the request may not have been taken in whole. Until then the transport
+    hands in no other. So no answers pile up for a client that sends and does not read, and no
+    client has more than one request kept or taken in at once.
     """
 
     __slots__ = (
@@ -174,13 +174,13 @@ class Session:
     def __init__(
         self, sessions: Sessions, method: StreamMethod, client: str, stream: Stream
     ) -> None:
-        """`client` is what `Admission.enter` gave for it."""
+        """`client` is what `Admission.enter` returned."""
         self.in_hand = False
         self._sessions = sessions
         self._method = method
         self._client = client
         self._stream = stream
-        self._code = Code.CANCELLED  # Unless it comes to an end of ours.
+        self._code = Code.CANCELLED  # Unless we end it.
         self._ending: RpcError | None = None
         self._writing_since: float | None = None
         self._reading: Iterator[None] | None = None
@@ -188,7 +188,7 @@ class Session:
         self._half_closed = False
 
     def receive(self, request: bytes) -> None:
-        """Take in the client's next message. A fault in it ends the stream: `next` tells how."""
+        """Take in the client's next message. An error in it ends the stream; see `next`."""
         assert not self.in_hand, "one request at a time"
         self.in_hand = True
         try:
@@ -203,7 +203,7 @@ class Session:
             self._ending = self._sessions.ending_of(self._method.path, error)
 
     def _read(self, request: bytes) -> Iterator[None]:
-        """Hand a large request to the stream, if it has not too many fields."""
+        """Hand a large request to the stream, unless it has too many fields."""
         yield from self._sessions.check_fields(self._method, request)
         self._stream.receive(request)
         if self._half_closed:
@@ -222,7 +222,7 @@ class Session:
     def next(self) -> bytes | Status | Later | None:
         """What to send now: a message, the status to end with, LATER, or None until woken.
 
-        To be asked only when the message before has been taken by the transport.
+        Call it only once the transport has taken the message before.
         """
         if self._ending is None:
             try:
@@ -248,35 +248,35 @@ class Session:
         return self._stream.next_message()
 
     def _let_go(self) -> None:
-        """The request in hand, if it was a large one, has been taken in."""
+        """Stop counting the bytes of the request in hand, if it was a large one."""
         if self._kept_bytes:
             self._sessions.taking_in.let_go(self._client, self._kept_bytes)
             self._kept_bytes = 0
 
     def end(self, error: RpcError) -> None:
-        """End with `error`: `next` says so from now on. The transport is to ask soon."""
+        """End with `error`, which `next` returns from now on. The transport should ask soon."""
         self._ending = error
 
     @property
     def ending(self) -> bool:
-        """Whether it is to end, and says nothing else any more."""
+        """Whether it is ending, and returns nothing else any more."""
         return self._ending is not None
 
     def write_began(self, now: float) -> None:
-        """The transport waits for the client to take in a message, from `now` on (seconds)."""
+        """The transport waits for the client to read a message, from `now` on (seconds)."""
         self._writing_since = now
 
     def write_ended(self) -> None:
-        """The message has been taken."""
+        """Note that the message has been read."""
         self._writing_since = None
 
     @property
     def writing(self) -> bool:
-        """Whether the transport waits for the client to take in a message."""
+        """Whether the transport waits for the client to read a message."""
         return self._writing_since is not None
 
     def write_left_s(self, now: float) -> float | None:
-        """How long the client may still take over the message under way; None: no limit runs.
+        """How long the client may still take for the message under way; None: no limit.
 
         At 0 the stream is ended, with a status that says so.
         """
@@ -291,7 +291,7 @@ class Session:
         return 0.0
 
     def close(self) -> None:
-        """The call is over, however it ended: let go of everything. Once."""
+        """The call is over, however it ended: release everything. Once."""
         stream = self._stream
         del self._stream
         self._reading = None
@@ -303,7 +303,7 @@ class Session:
 
 
 def status_of(error: RpcError) -> Status:
-    """What the trailers of a call say that ends with `error`.
+    """The status for the trailers of a call that ends with `error`.
 
     The message is cut to what its header may hold; details that do not fit are left out.
     """
@@ -319,7 +319,7 @@ def status_of(error: RpcError) -> Status:
 
 
 def _fitting(message: str) -> str:
-    """As much of a message as its header may hold, percent-encoded as gRPC does it."""
+    """The message, cut so that it fits its header once it is percent-encoded."""
     encoded = 0
     for index, character in enumerate(message):
         # gRPC over HTTP/2: all but printable ASCII, and the percent sign, takes three a byte.

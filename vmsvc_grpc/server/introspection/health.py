@@ -1,6 +1,6 @@
-"""grpc.health.v1: whether the server serves, as a whole and each of its services.
+"""grpc.health.v1: whether the server and each of its services serve.
 
-SERVING once the cache is synced and until the server drains.
+SERVING from when the cache is synced until the server drains.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ _SERVING = pb.HealthCheckResponse.SERVING
 _NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
-_UNKNOWN_NAME = "?"  # No service is called so.
+_UNKNOWN_NAME = "?"  # No service has this name.
 
 _Request = TypeVar("_Request", bound=Message)
 
 
 class Health:
-    """The health of `services`, and of "", which is the server as a whole."""
+    """The health of `services`, and of "", the server as a whole."""
 
     def __init__(self, cache: Cache, services: Iterable[str]) -> None:
-        """Names of services are full: `package.Service`."""
+        """`services` are full names: `package.Service`."""
         self._cache = cache
         self._services = ("", *services)
         self._draining = False
         self._watches: dict[_HealthWatch, None] = {}
 
     def drain(self) -> None:
-        """Say NOT_SERVING from now on, to all who watch too."""
+        """Report NOT_SERVING from now on, also to every watch."""
         self._draining = True
         for watch in self._watches:
             watch.wake()
@@ -81,7 +81,7 @@ class Health:
         return self.status(service).SerializeToString()
 
     def knows(self, service: str) -> bool:
-        """Whether it is a service of ours, or the server as a whole."""
+        """Whether it is one of our services, or the server as a whole."""
         return service in self._services
 
     def _list(self, request: bytes, _call: Call) -> bytes:
@@ -94,7 +94,7 @@ class Health:
 
 
 class _HealthWatch:
-    """One Watch call: tells a status at once, and again whenever it is another one."""
+    """One Watch call: sends the status at once, and again after each change."""
 
     def __init__(
         self, health: Health, cache: Cache, watches: dict[_HealthWatch, None], wake: Wake
@@ -109,7 +109,7 @@ class _HealthWatch:
     def receive(self, request: bytes) -> None:
         asked = _parsed(pb.HealthCheckRequest, request).service
         if not self._health.knows(asked):
-            # It stays unknown, so there is nothing to wait for; and the name may be a long one.
+            # It stays unknown, so there is nothing to wait for; and the name may be long.
             self._service = _UNKNOWN_NAME
             return
         self._service = asked

@@ -1,4 +1,4 @@
-"""How calls travel: a transport moves bytes, and knows nothing of what they mean."""
+"""How calls travel: a transport moves bytes, and does not know what they mean."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from vmsvc_grpc.server.session import Sessions
 class Transport(Protocol):
     """Carries the calls of one server. Life: `serve`, `bind`, `start`, then `stop`.
 
-    Made on the event loop that is to run it. `stop` may come twice.
+    Must be made on the event loop that will run it. `stop` may be called twice.
     """
 
     def channelz(self, method: str, request: Message) -> Message:
-        """What channelz's `method` answers of this transport's connections. Raises RpcError."""
+        """The answer of channelz' `method` about this transport's connections. Raises RpcError."""
 
     def serve(self, methods: Iterable[Method]) -> None:
-        """These are the methods that there are. Once, before `start`."""
+        """Set the methods. Once, before `start`."""
 
     def bind(self, address: str) -> int:
-        """Take `address` (`host:port`); the port, also where 0 was asked for. Raises OSError."""
+        """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
 
     async def start(self) -> None:
-        """Take calls from now on."""
+        """Accept calls from now on."""
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, and end those that have not ended within `grace_s`."""
+        """Accept no more calls, and end those that have not ended after `grace_s`."""
 
     @property
     def streams_open(self) -> int:
-        """How many streams have not been ended yet, by either side."""
+        """How many streams neither side has ended yet."""
 
     def end_streams(self, count: int, error: RpcError) -> None:
-        """End that many streams with `error`, the oldest first; also those that are stalled."""
+        """End so many streams with `error`, the oldest first; stalled ones too."""
 
 
 MakeTransport = Callable[[Sessions, Limits], Transport]

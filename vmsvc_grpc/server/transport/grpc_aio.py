@@ -1,8 +1,8 @@
 """The calls on grpc.aio: the reference transport.
 
-Bytes go through as they are, and what a call may do is its session's to say; left here are
-tasks, and gRPC's types. A stream has one pump, which asks for a message only when the one
-before has been taken, so that nothing waits here for a client that does not read.
+Bytes pass through unchanged, and the session decides what a call may do; here are only tasks, and
+gRPC's types. A stream has one pump, which asks for a message only once the one before has been
+taken, so that nothing piles up here for a client that does not read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status
 from vmsvc_grpc.server.transport.turns import Turns
 
-# In quotes, as only the stubs know that they are generic. Requests are bytes, or EOF.
+# In quotes, as these are generic in the stubs only. Requests are bytes, or EOF.
 _CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -47,12 +47,12 @@ _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Of gRPC's algorithms, by bit: 0 is identity.
 _IDENTITY_ONLY = 1 << 0
 
-_WINDOW_BYTES = 65_535  # HTTP/2's own beginning; a request that is being read has more.
+_WINDOW_BYTES = 65_535  # HTTP/2's initial value; for a request that is being read there is more.
 
-# What grpc.aio says of a call whose client has gone, or whose server has stopped meanwhile.
+# What grpc.aio raises if the client of a call is gone, or the server has stopped meanwhile.
 _OVER = (grpc.aio.InternalError, cygrpc._ServerStoppedError)  # noqa: SLF001 - it has no other name
 
-# How long streams may take to notice that the server has stopped: they have nothing to wait for.
+# How long streams may take to notice that the server has stopped; they wait for nothing else.
 _LEAVING_S = 5.0
 
 
@@ -68,7 +68,7 @@ class GrpcAio:
         self._server = _Server(sessions, _options(limits))
 
     def channelz(self, method: str, request: Message) -> Message:
-        """What gRPC's core tells of its connections. Raises RpcError."""
+        """The answer of gRPC's core about its connections. Raises RpcError."""
         context = _ChannelzRefusal()
         answer: Message | None = getattr(channelz.ChannelzServicer, method)(request, context)
         if answer is None:
@@ -76,13 +76,13 @@ class GrpcAio:
         return answer
 
     def serve(self, methods: Iterable[Method]) -> None:
-        """These are the methods that there are. Once, before `start`."""
+        """Set the methods. Once, before `start`."""
         self._server.add_registered_method_handlers(
             {method.path: self._handler(method) for method in methods}
         )
 
     def bind(self, address: str) -> int:
-        """Take `address` (`host:port`); the port, also where 0 was asked for. Raises OSError."""
+        """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
         _try_bind(address)
         port: int = self._server.add_insecure_port(address.encode())
         if not port:
@@ -90,24 +90,24 @@ class GrpcAio:
         return port
 
     async def start(self) -> None:
-        """Take calls from now on."""
+        """Accept calls from now on."""
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, and end those that have not ended within `grace_s`."""
+        """Accept no more calls, and end those that have not ended after `grace_s`."""
         await self._server.shutdown(grace_s)
-        # gRPC has only told them so by now. What the end of the event loop would cancel, it
-        # logs as a fault.
+        # So far gRPC has only notified the streams. A stream that the end of the event loop cancels
+        # would be logged as a fault.
         if left := [pump.task for pump in self._pumps]:
             await asyncio.wait(left, timeout=_LEAVING_S)
 
     @property
     def streams_open(self) -> int:
-        """How many streams have not been ended yet, by either side."""
+        """How many streams neither side has ended yet."""
         return len(self._pumps)
 
     def end_streams(self, count: int, error: RpcError) -> None:
-        """End that many streams with `error`, the oldest first; also those that are stalled."""
+        """End so many streams with `error`, the oldest first; stalled ones too."""
         for pump in list(self._pumps)[:count]:
             del self._pumps[pump]
             pump.end(error)
@@ -151,7 +151,7 @@ class GrpcAio:
 
 
 class _ChannelzRefusal:
-    """What the package's channelz says of a call, in the place of gRPC's own context."""
+    """Takes the place of gRPC's own context for the package's channelz."""
 
     def __init__(self) -> None:
         self.code = Code.INTERNAL
@@ -165,11 +165,11 @@ class _ChannelzRefusal:
 
 
 class _Server(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
-    """gRPC's own server, but for calls of methods that there are not.
+    """gRPC's own server, except for calls of unknown methods.
 
-    It reads the path of such a call as UTF-8, on the task that takes all calls: one path that
-    is no UTF-8, from anybody, ends that task, and every call with it. Here those calls are
-    answered without a look at their path. Known methods are registered with gRPC's core, which
+    gRPC reads the path of such a call as UTF-8, in the task that accepts all calls: one path that
+    is not UTF-8, from anybody, ends that task, and every call with it. Here such calls are answered
+    without a look at their path. Known methods are registered with gRPC's core, which
     compares bytes.
     """
 
@@ -180,7 +180,7 @@ class _Server(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
         self._answering: set[asyncio.Task[None]] = set()
 
     async def _request_call(self) -> NoReturn:
-        """Called where a call of no registered method is waited for; ends with the server."""
+        """Called to wait for a call of no registered method; ends with the server."""
         while True:
             task = self._loop.create_task(self._answer(await super()._request_call()))
             self._answering.add(task)
@@ -196,7 +196,7 @@ class _Server(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
 
 
 class _Pump:
-    """Moves one stream's messages to its client, each when the one before has been taken."""
+    """Moves one stream's messages to its client, each once the one before has been taken."""
 
     __slots__ = (
         "_answered",
@@ -227,28 +227,28 @@ class _Pump:
         self._said: bytes | Status | Later | None = None
 
     def wake(self) -> None:
-        """Ask the session again, if it had nothing to say."""
+        """Ask the session again, if it had no message."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
     def end(self, error: RpcError) -> None:
-        """Make `run` return soon what the session makes of `error`, be the client stalled."""
+        """Make `run` return the status for `error` soon, even if the client is stalled."""
         self._session.end(error)
         self._leave()
 
     def _leave(self) -> None:
-        """Have the session asked for its ending."""
+        """Let the session be asked for its final status."""
         self.wake()
         if self._session.writing:
             self.task.cancel()
 
     def run(self, session: Session, request: bytes | None) -> Coroutine[Any, Any, Status]:
-        """Bring the stream to its end, and tell which."""
+        """Run the stream to its end; its status."""
         self._session = session
         return self._both() if request is None else self._answer(request)
 
     def close(self) -> None:
-        """Let go of everything: what is left in a circle waits for the collector for long."""
+        """Release everything: objects in a reference cycle would wait long for the collector."""
         if self._timer is not None:
             self._timer.cancel()
         del self._session, self.task
@@ -278,7 +278,7 @@ class _Pump:
             if self._silent:
                 await self._greet()
                 if said is None:
-                    continue  # Something may have come meanwhile.
+                    continue  # There may be news meanwhile.
             turn = self._turns.run_later if said is LATER else self._turns.run
             if said is None:
                 self._idle = self._loop.create_future()
@@ -294,23 +294,23 @@ class _Pump:
                 self._leave()
                 return
             if session.in_hand:
-                # The next request waits until the stream has done with this one.
+                # The next request waits until the stream is done with this one.
                 self._answered = self._loop.create_future()
                 self.wake()
                 await self._answered
-        # grpc.aio reads the end of the requests also where the client has cancelled the call, and
+        # grpc.aio reads the end of the requests even if the client has cancelled the call, and
         # cancels this task a moment later: no later than it answers another read.
         await self._read()
         session.half_close()
         self.wake()
 
     def _take(self, request: bytes) -> None:
-        """Hand in a request, and ask for the answer if nobody else is about to."""
+        """Hand in a request, and ask for the answer unless somebody else is about to."""
         session = self._session
         session.receive(request)
         if self._idle is not None and not self._idle.done() and not session.ending:
-            # Most requests only acknowledge. For those, to wake who sends would cost more
-            # than all else about them.
+            # Most requests only acknowledge. For those, waking the sending task would cost more
+            # than all the rest.
             self._said = session.next()
             if self._said is not None:
                 self.wake()
@@ -323,10 +323,10 @@ class _Pump:
             raise _gone() from None
 
     async def _greet(self) -> None:
-        """Send the headers: the client learns that it is heard, and has but to wait.
+        """Send the headers, so that the client learns that its call was accepted.
 
-        By themselves, and to the end: after a first write that was interrupted, gRPC
-        would send them once more with the status, and fail.
+        Separately, and to the end: after an interrupted first write, gRPC would send them once more
+        with the status, and fail.
         """
         self._silent = False
         try:
@@ -344,17 +344,17 @@ class _Pump:
         except asyncio.CancelledError:
             if not session.ending:
                 raise
-            self.task.uncancel()  # It was `end`, not the client who went away.
+            self.task.uncancel()  # `end` did this, not a client that went away.
         except _OVER:
             raise _gone() from None
         finally:
             session.write_ended()
 
     def _watch_write(self) -> None:
-        """End a stream whose client takes in nothing for too long; look again when that may be.
+        """End a stream whose client reads nothing for too long; look again when that may be so.
 
-        A stream has one timer in all that time, as one for each message would cost more than
-        the message.
+        A stream has one timer for that, as a timer for each message would cost more than the
+        message.
         """
         self._timer = None
         left_s = self._session.write_left_s(self._loop.time())
@@ -365,19 +365,19 @@ class _Pump:
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    """Whether a line of grpc.aio tells more than that a client's metadata are no UTF-8.
+    """Whether a log line of grpc.aio is about more than metadata of a client that are not UTF-8.
 
-    It takes them for Latin-1 then, and logs a traceback each time.
+    It reads those as Latin-1, and logs a traceback each time.
     """
     return record.msg != "Invalid encoding on %s"
 
 
 def _forgetful(run: _Behavior[_Request, _Response]) -> _Behavior[_Request, _Response]:
-    """The same, but that an ending which is raised knows nothing of the call any more.
+    """The same, but an exception that it raises does not refer to the call any more.
 
-    gRPC keeps it with the call, and a task that is cancelled keeps it, too. It knows its
-    traceback, that all frames, and those the call: a circle, which the collector looks at so
-    seldom that the memory of all clients who come and go would pile up.
+    gRPC keeps the exception with the call, and so does a cancelled task. It refers to its
+    traceback, that to all frames, and these to the call: a cycle, which the collector visits so
+    seldom that the memory of all clients that come and go would pile up.
     """
 
     async def handle(request: _Request, context: _CallContext) -> _Response:
@@ -406,12 +406,12 @@ async def _abort(context: _CallContext, status: Status) -> NoReturn:
 
 
 def _gone() -> asyncio.CancelledError:
-    """What grpc.aio itself raises, and passes over, where it learns of it in another way."""
+    """The error that grpc.aio itself raises, and ignores, when it learns that a client is gone."""
     return asyncio.CancelledError("the client went away")
 
 
 def _try_bind(address: str) -> None:
-    """Raise OSError, with its reason, if nobody can listen there: gRPC's own error has none."""
+    """Raise OSError, with its reason, if the address cannot be bound: gRPC's own error has none."""
     host, _, port = address.rpartition(":")
     family, kind, protocol, _, where = socket.getaddrinfo(
         host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -426,15 +426,15 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         return round(seconds * 1000)
 
     return [
-        # Two servers on one port would share its calls, and nobody would notice.
+        # Otherwise two servers on one port would share its calls, and nobody would notice.
         ("grpc.so_reuseport", 0),
         ("grpc.enable_channelz", 1),
         ("grpc.max_receive_message_length", limits.message_bytes_max),
-        # A call with compressed requests is answered UNIMPLEMENTED: a small one can hold
-        # gigabytes. And nothing would be decompressed that got by.
+        # A call with compressed requests is answered UNIMPLEMENTED, as a small one can expand to
+        # gigabytes. And a request that got past that would not be decompressed.
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
         ("grpc.per_message_decompression", 0),
-        # Without these two, a client may send megabytes of each call that nobody reads yet.
+        # Without these two, a client could send megabytes for each call that nobody has read yet.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         ("grpc.max_allowed_incoming_connections", limits.connections_max),
@@ -450,7 +450,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", ms(limits.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", ms(limits.client_ping_interval_min_s)),
-        # The default, 2, would stop our own pings on a stream that has nothing to tell.
+        # The default, 2, would stop our own pings on a stream without messages.
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_connection_age_ms", ms(limits.connection_age_s)),
         ("grpc.max_connection_age_grace_ms", ms(limits.connection_age_grace_s)),

@@ -1,7 +1,7 @@
-"""gRPC as bytes and header fields: what goes into HTTP/2 and comes out of it, and no more.
+"""gRPC as bytes and header fields, as they go into HTTP/2 and come out of it.
 
-Pure. The rules are those of "gRPC over HTTP/2" (PROTOCOL-HTTP2.md of grpc/grpc), with the parts
-of RFC 9113 that it stands on; where it leaves a choice, grpc-go's is taken.
+Pure. The rules are those of "gRPC over HTTP/2" (PROTOCOL-HTTP2.md of grpc/grpc), and the parts of
+RFC 9113 that it builds on; where it leaves a choice, we follow grpc-go.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ PREFIX_BYTES = 5
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
-# "Status-Message": printable ASCII but for the percent sign stays as it is.
+# "Status-Message": printable ASCII except the percent sign is not encoded.
 _ENCODED = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 
 _TEXT = b"text/plain; charset=utf-8"
 
 
 class RequestHead(NamedTuple):
-    """What the header fields of a call say.
+    """The call that header fields ask for.
 
-    `timeout_s` is None where the caller waits for ever; `encoding` is how those of its messages
-    are compressed that say that they are.
+    `timeout_s` is None if the caller waits for ever; `encoding` is the compression of messages that
+    are flagged as compressed.
     """
 
     path: str
@@ -43,14 +43,14 @@ class RequestHead(NamedTuple):
 
 
 class HttpRefusal(NamedTuple):
-    """What answers a request that is none of gRPC: header fields, and the text of a body."""
+    """The answer to a request that is not gRPC: header fields, and the text of a body."""
 
     fields: list[HeaderField]
     body: bytes
 
 
 def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status:
-    """The call that a request's header fields ask for, or what to refuse it with."""
+    """The call that a request's header fields ask for, or the refusal."""
     pseudo: dict[bytes, bytes] = {}
     plain: list[HeaderField] = []
     for name, value in fields:
@@ -59,8 +59,8 @@ def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status
         else:
             plain.append((name, value))
     given = dict(plain)
-    # "Requests": a server answers 415 to what is no content type of gRPC, so that a client of
-    # plain HTTP does not take our 200 for its answer.
+    # "Requests": a server answers 415 to a content type that is not gRPC's, so that a plain HTTP
+    # client does not take our 200 for its answer.
     content_type = given.get(b"content-type", b"")
     if not re.match(rb"application/grpc($|[+;])", content_type):
         return _refusal(b"415", b"this port speaks gRPC: content-type must be application/grpc")
@@ -92,7 +92,7 @@ RESPONSE: list[HeaderField] = [
     (b"content-type", b"application/grpc"),
     (b"grpc-accept-encoding", b"identity"),
 ]
-"""The header fields that begin every answer."""
+"""The header fields at the beginning of every answer."""
 
 
 def trailers(status: Status) -> list[HeaderField]:
@@ -107,13 +107,13 @@ def trailers(status: Status) -> list[HeaderField]:
 
 
 def percent_encoded(message: str) -> bytes:
-    """A status message as its header field has it."""
+    """A status message, encoded for its header field."""
     encoded = message.encode("utf-8", "replace")
     return _ENCODED.sub(lambda match: b"%%%02X" % match[0][0], encoded)
 
 
 def framed(message: bytes) -> bytes:
-    """A message with its prefix ("Length-Prefixed-Message"), not compressed."""
+    """A message with its prefix ("Length-Prefixed-Message"), uncompressed."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
@@ -123,15 +123,15 @@ def _not_one() -> RpcError:
 
 
 class Messages:
-    """Takes a request's body as it comes, and gives its messages.
+    """Reads messages from the body of a request as it arrives.
 
-    Whether a message may come is asked at its prefix, before any of it is kept.
+    A message is checked at its prefix, before any of it is kept.
     """
 
     __slots__ = ("_body", "_check_length", "_encoding", "_many")
 
     def __init__(self, encoding: str, check_length: Callable[[int], None], *, many: bool) -> None:
-        """`encoding` is the call's. `check_length` raises RpcError at what is too long.
+        """`encoding` is the call's. `check_length` raises RpcError for a message that is too long.
 
         Unless `many` may come, what follows the first message is a fault.
         """
@@ -141,12 +141,12 @@ class Messages:
         self._check_length = check_length
 
     def feed(self, data: bytes) -> None:
-        """More of the body."""
+        """Take in more of the body."""
         self._body += data
 
     @property
     def held(self) -> int:
-        """How many bytes wait here."""
+        """How many bytes are kept."""
         return len(self._body)
 
     @property
@@ -162,11 +162,11 @@ class Messages:
         return PREFIX_BYTES + int.from_bytes(self._body[1:PREFIX_BYTES], "big")
 
     def clear(self) -> None:
-        """Let go of what waits."""
+        """Drop the bytes that are kept."""
         self._body.clear()
 
     def fault(self) -> RpcError | None:
-        """Why the next message cannot be taken, as far as it has come."""
+        """Why the next message cannot be taken, as far as its bytes show."""
         if len(self._body) < PREFIX_BYTES:
             return None
         try:
@@ -178,14 +178,14 @@ class Messages:
         return None
 
     def only(self) -> bytes:
-        """The one message of a request that has come whole. Raises RpcError."""
+        """The only message of a complete request. Raises RpcError."""
         message = self.take()
         if message is None or self._body:
             raise _not_one()
         return message
 
     def take(self) -> bytes | None:
-        """The next message, if it has come whole. Raises RpcError if it cannot be taken."""
+        """The next message, once it is complete. Raises RpcError if it cannot be taken."""
         body = self._body
         if len(body) < PREFIX_BYTES:
             return None
@@ -200,8 +200,9 @@ class Messages:
 
     def _check(self, flag: int, length: int) -> None:
         if flag == 1:
-            # "Compression": a server that does not know the algorithm says UNIMPLEMENTED, and
-            # which it knows; a compressed message of no algorithm is a fault of the client.
+            # "Compression": a server that does not know the algorithm answers UNIMPLEMENTED and
+            # names those it knows; a compressed message without an algorithm is an error of the
+            # client.
             if self._encoding == "identity":
                 raise RpcError(Code.INTERNAL, "a message is compressed, and grpc-encoding says no")
             raise RpcError(

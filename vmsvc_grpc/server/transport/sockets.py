@@ -1,4 +1,4 @@
-"""What channelz tells of a transport of ours: its server, where it listens, who is connected."""
+"""Channelz' answers about one of our transports: its server, its listeners, its connections."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def peer_of(address: Address) -> str:
     return f"{'ipv6' if ':' in host else 'ipv4'}:{at_port(host, port)}"
 
 
-# There is one server, and it is told by this number; sockets have those above it.
+# There is one server, with this number; sockets have higher ones.
 _SERVER_ID = 1
 
-# channelz.proto: where a request says no bound, the server chooses one.
+# channelz.proto: if a request has no bound, the server chooses one.
 _PAGE_MAX = 100
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What has gone over one connection so far."""
+    """The traffic of one connection so far."""
 
     streams_started: int = 0
     streams_succeeded: int = 0
@@ -57,11 +57,11 @@ class Connected(Protocol):
     traffic: Traffic
 
     def windows(self) -> tuple[int, int]:
-        """How many bytes it may be sent now, and may send."""
+        """How many bytes it may be sent now, and how many it may send."""
 
 
 class Sockets:
-    """The sockets of one server, by numbers that are never used again."""
+    """The sockets of one server, by numbers that are never reused."""
 
     def __init__(self) -> None:
         self._last_id = _SERVER_ID
@@ -70,24 +70,24 @@ class Sockets:
         self._past = Traffic()
 
     def listen(self, address: Address) -> None:
-        """The server listens there."""
+        """Note an address at which the server listens."""
         self._listening[self._next_id()] = address
 
     def connect(self, connection: Connected) -> int:
-        """A client is there; the number by which `disconnect` takes it again."""
+        """Note a connection; returns its number, for `disconnect`."""
         id_ = self._next_id()
         self._connected[id_] = connection
         return id_
 
     def disconnect(self, id_: int) -> None:
-        """It is gone; what it did still counts for the server."""
+        """Forget a connection; its traffic still counts for the server."""
         traffic = self._connected.pop(id_).traffic
         self._past.streams_started += traffic.streams_started
         self._past.streams_succeeded += traffic.streams_succeeded
         self._past.streams_failed += traffic.streams_failed
 
     def answer(self, method: str, request: Message) -> Message:
-        """What channelz's `method` answers. Raises RpcError (NOT_FOUND)."""
+        """The answer of channelz' `method`. Raises RpcError (NOT_FOUND)."""
         match request:
             case pb.GetTopChannelsRequest():
                 return pb.GetTopChannelsResponse(end=True)

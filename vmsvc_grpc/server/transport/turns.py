@@ -1,4 +1,4 @@
-"""How much of a server's work is done in one turn of the event loop, whoever it is for."""
+"""Bounds how much of a server's work is done in one turn of the event loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _Result = TypeVar("_Result")
 
 
 class Turns:
-    """Does pieces of work in the order in which they come: some ms' worth in each turn.
+    """Does pieces of work in the order in which they come: some ms of work in each turn.
 
-    Whatever else there is to do is done between two turns.
+    All other work goes on between two turns.
     """
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
-        """Must be made on the event loop whose turns it counts. `clock` tells seconds."""
+        """Must be made on the event loop whose turns it counts. `clock` returns seconds."""
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
@@ -28,13 +28,13 @@ class Turns:
         self._counting = False
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
-        """What `work` returns or raises: now, if this turn has time left for it."""
+        """The result of `work`: done at once, if this turn has time left."""
         if self._waiting or self._left_s <= 0:
             return await self.run_later(work)
         return self._timed(work)
 
     async def run_later(self, work: Callable[[], _Result]) -> _Result:
-        """The same, in a later turn. Safe to cancel: the work is not done then."""
+        """The same in a later turn. Safe to cancel: the work is not done then."""
         done: asyncio.Future[_Result] = self._loop.create_future()
         self._waiting.append((work, done))
         self._count()
@@ -49,19 +49,19 @@ class Turns:
             self._left_s -= self._clock() - began
 
     def _count(self) -> None:
-        """Begin the next turn in time."""
+        """See to it that the next turn begins in time."""
         if not self._counting:
             self._counting = True
             self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
-        """Another turn: those who wait come first."""
+        """Begin a turn: waiting work comes first."""
         self._counting = False
         self._left_s = TURN_S
         while self._waiting and self._left_s > 0:
             work, done = self._waiting.popleft()
             if done.done():
-                continue  # Who asked has gone.
+                continue  # The caller is gone.
             try:
                 done.set_result(self._timed(work))
             except Exception as error:  # noqa: BLE001 - it is for who asked.

@@ -1,8 +1,8 @@
-"""What wildcards list of one type: kept up once, for all streams that follow it.
+"""The resources of one type that wildcards cover: kept up once, for all streams that follow it.
 
-A listing takes in what changes among services, and has a log of what that changes of its
-resources. A stream owns a version of that log, and no entry for each of them. Knows nothing of
-requests, and of clients only what their readers were handed.
+A listing takes in changes of services, and has a log of the changes of its resources that follow. A
+stream owns a version of that log, and no entry for each resource. Knows nothing about requests;
+about clients, only what their readers were handed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from vmsvc_grpc.server.call import Wake
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
 
 DIGESTS = 1 << 128
-"""How many digests there are: sums of them are taken modulo this."""
+"""The number of digests: sums are taken modulo this."""
 
 _NO_NAMES: Mapping[str, None] = {}
 
 
 class Listed(NamedTuple):
-    """What a listing has under a name as of a version: a resource, or nothing (any more)."""
+    """What a listing has under a name at a version: a resource, or None for none."""
 
     version: int
     resource: Resource | None
@@ -43,20 +43,20 @@ ListedDue = Due[str, Listed]
 """A name of a listing that has changed for a reader."""
 
 Follow = Callable[[Wake], ServiceReader]
-"""Follows the services that a listing is made of."""
+"""Returns a reader of the services of a listing."""
 
 
 class Listing:
-    """The resources of one type by their canonical names, of a namespace's services or of all.
+    """The resources of one type, by canonical name, of the services of a namespace or of all.
 
-    It is brought up to date by those who read it, `catch_up` by `catch_up`. `digest` is the sum
-    of the digests of all that it has.
+    Its readers bring it up to date, slice by slice, with `catch_up`. `digest` is the sum of the
+    digests of all its resources.
     """
 
     def __init__(
         self, type_url: TypeUrl, follow: Follow, resources: Resources, changes_kept: int
     ) -> None:
-        """Empty, and behind. Its log looks back so many changes at least."""
+        """Empty, and behind. Its log remembers at least so many changes."""
         self.digest = 0
         self.users = 0
         self._type_url = type_url
@@ -67,23 +67,23 @@ class Listing:
         self._listed: dict[str, Listed] = {}
         self._version = 0
         self._taking: Iterator[None] | None = None
-        self._log: ChangeLog[str, Listed] | None = None  # From when it has been filled.
+        self._log: ChangeLog[str, Listed] | None = None  # Exists once the listing has been filled.
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of resources."""
         return len(self._listed)
 
     def close(self) -> None:
-        """Let go of the cache."""
+        """Release the cache."""
         self._services.close()
 
     @property
     def behind(self) -> bool:
-        """Whether there may be something to catch up with. Readers are woken if there is, later."""
+        """Whether there may be changes to catch up with. If not, the next one wakes readers."""
         return self._taking is not None or self._services.behind
 
     def catch_up(self, most: int) -> int:
-        """Take in what has changed among services, in at most so many looks; how many it took.
+        """Take in changes of services, in at most so many looks; the number of looks it took.
 
         If that is fewer than `most`, it is up to date.
         """
@@ -99,13 +99,13 @@ class Listing:
         return looks
 
     def read(self, wake: Wake) -> Reader[str, Listed]:
-        """A reader of it, from the beginning. It must be up to date now."""
+        """A reader, from the beginning. The listing must be up to date."""
         assert self._log is not None, "it has been filled"
         return Reader(self._log, wake)
 
     @property
     def all(self) -> Mapping[str, object]:
-        """What there is, by name, in no order. A view of it."""
+        """A view of the resources, by name, in no order."""
         return self._listed
 
     def names(self) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class Listing:
         return self._log.names() if self._log is not None else ()
 
     def resource(self, name: str) -> Resource | None:
-        """What it has under a name."""
+        """The resource of a name; None if there is none."""
         listed = self._listed.get(name)
         return listed.resource if listed is not None else None
 
@@ -126,10 +126,10 @@ class Listing:
             due = self._services.take()
             if due is not None:
                 yield from self._take(due.name, due.cell.current)
-            yield  # Services without ports, and those that are not new, cost a little too.
+            yield  # Services without ports, and unchanged ones, cost a little too.
 
     def _take(self, service: Key, publication: Publication) -> Iterator[None]:
-        """List what a publication shows of a service, and nothing else of it."""
+        """List the resources of a service at a publication, and no others of it."""
         names = self._resources.names(publication)
         before = self._names_of.pop(service, _NO_NAMES)
         if names:
@@ -167,7 +167,7 @@ class Listing:
             self._log.record(name, listed, was_there=before is not None)
 
     def _sorted(self) -> tuple[str, ...]:
-        # Nearly in order: services come so at first.
+        # Nearly sorted already, as services come in order at first.
         return tuple([name for key in sorted(self._names_of) for name in self._names_of[key]])
 
     def _cell(self, name: str) -> Listed:
@@ -175,16 +175,16 @@ class Listing:
 
 
 class Wildcard:
-    """What one stream is handed of a listing: each resource once, and again when it is another.
+    """Hands one stream the resources of a listing: each once, and again after each change.
 
-    It holds a version, and no entry for each. `reading`: it is to be read until nothing is left
-    of the run that began then.
+    It holds a version, and no entry for each resource. `reading`: read on until the run that began
+    then is over.
     """
 
     __slots__ = ("_on_closed", "_reader", "_stream_wake", "_woken", "listing", "reading")
 
     def __init__(self, listing: Listing, wake: Wake, on_closed: Callable[[], object]) -> None:
-        """`wake` is called when there may be something to take, and was nothing before."""
+        """`wake` is called when there may be something to take, after there was nothing."""
         self.listing = listing
         self.reading = False
         self._stream_wake = wake
@@ -193,59 +193,60 @@ class Wildcard:
         self._woken = False
 
     def close(self) -> None:
-        """Let go of the listing."""
+        """Release the listing."""
         if self._reader is not None:
             self._reader.close()
         self._on_closed()
 
     @property
     def behind(self) -> bool:
-        """Whether there may be something to take; if not, its stream will be woken."""
+        """Whether there may be something to take. If not, the stream will be woken."""
         reader = self._reader
         return self._woken or reader is None or reader.behind or self.listing.behind
 
     @property
     def begun(self) -> bool:
-        """Whether something may have been taken."""
+        """Whether anything may have been taken yet."""
         return self._reader is not None
 
     @property
     def running(self) -> bool:
-        """Whether there is more to take of what there was when it was begun to be taken."""
+        """Whether the run that has begun has more to take."""
         return self._reader is not None and self._reader.running
 
     @property
     def answered(self) -> bool:
-        """Whether all that was listed when it began was taken once."""
+        """Whether everything that was listed when it began has been taken."""
         return self._reader is not None and self._reader.answered
 
     def has_told(self, name: str) -> bool:
-        """Whether it is sure that a name was handed out as it is now, be it that it is gone."""
+        """Whether a name is known to have been handed out as it is now, even if it is gone."""
         return self._reader is not None and self._reader.has_told(name)
 
     def take(self) -> ListedDue | None:
-        """The next that is new; None at the end, or while it is `running`, after many that are not.
+        """The next change; None at the end, or, while `running`, after many names without one.
 
-        The listing must be up to date, and what is handed out must be told before the next call.
+        The listing must be up to date, and the caller must send what it is handed before the next
+        call.
         """
         self._woken = False
         return self._read().take()
 
     def told_ahead(self, name: str) -> None:
-        """One that is listed is told, as it is now, by other means. The listing is up to date."""
+        """Note that a listed name was sent, as it is now, in another way. Must be up to date."""
         self._read().told_ahead(name)
 
     def skip(self) -> None:
-        """All that there is now is told by other means. Before the first `take`."""
+        """Note that everything was sent, as it is now, in another way. Before the first `take`."""
         self._read().skip()
 
     def again(self) -> None:
-        """Hand out all once more, after the run that is under way, and what has gone meanwhile."""
+        """Hand out everything once more after the current run, and what has gone meanwhile."""
         if self._reader is not None:
             self._reader.again()
 
     def wake(self) -> None:
-        """There may be something to take."""
+        """Note that there may be something to take."""
         self._woken = True
         self._stream_wake()
 
@@ -256,29 +257,29 @@ class Wildcard:
 
 
 class Listings:
-    """The listings that somebody follows: one for all who may see the same of a type."""
+    """The listings that are followed: one for all clients that see the same resources of a type."""
 
     def __init__(
         self, cache: Cache, resources: Resources, changes_kept: int = CHANGES_KEPT
     ) -> None:
-        """There are none yet. The log of each looks back so many changes at least."""
+        """No listings yet. The log of each remembers at least so many changes."""
         self._cache = cache
         self._resources = resources
         self._changes_kept = changes_kept
         self._open: dict[tuple[TypeUrl, str | None, FilterClass | None], Listing] = {}
 
     def __len__(self) -> int:
-        """How many are kept up."""
+        """The number of listings that are kept up."""
         return len(self._open)
 
     def follow(
         self, type_url: TypeUrl, namespace: str | None, filter_class: FilterClass, wake: Wake
     ) -> Wildcard:
-        """What wildcards list of a type in a namespace, or in all (None). To be closed.
+        """The resources of a type that wildcards cover in a namespace, or in all (None). Close it.
 
-        To be asked once the cache is synced.
+        Call it once the cache is synced.
         """
-        # What is not a load assignment follows from names, and changes with ports alone.
+        # Resources other than load assignments follow from names, and change with ports only.
         shown = filter_class if type_url is TypeUrl.ENDPOINT else None
         scope = type_url, namespace, shown
         listing = self._open.get(scope)

@@ -1,8 +1,8 @@
-"""Requests of xDS, read: both forms of them, and what a node says about itself.
+"""Reads requests of xDS, in both forms, and the nodes in them.
 
-A message is read one level deep, and only the fields that mean something here: what it holds of
-other messages stays bytes until somebody wants it. So a request takes time by its length, and what
-is wrong in one part of it is wrong with that part.
+A message is read one level deep, and only the fields that matter here: messages in it stay bytes
+until they are needed. So reading a request takes time in proportion to its length, and an error in
+one part of it affects that part only.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ from vmsvc_grpc.server.call import Code, RpcError
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
 
-# A request may hold 4 MiB; this much of it is kept, or put into the log.
+# A request may have 4 MiB; so much of a text in it is kept, or logged.
 _TEXT_MAX = 1_000
 # Tags and lengths of a name that is asked for and held, and of its version, and that.
 _RESUMING_BYTES = 22
-_VERSION_MAX = 12  # One more than ours have: another's must not become one of ours.
+_VERSION_MAX = 12  # One more than ours have, so that another's, cut, cannot equal one of ours.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
 _METADATA_MAX = 1_000  # Of a mesh's Envoy: some tens.
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Who asks.
+    """The client.
 
-    `message` is the Node for showing it again: without extensions, and, where it is large,
-    with nothing but its id.
+    `message` is the Node for its status: without extensions, and, if it is large, with only its id.
     """
 
     id: str
@@ -47,16 +46,16 @@ class Node:
     envoy: bool = False
     """Whether it is an Envoy; gRPC's clients, and all others, have API listeners."""
     namespace: str = ""
-    """Its metadata's `namespace`, which bounds what it sees where the server says so."""
+    """Its metadata's `namespace`, which bounds what it sees if the server is set so."""
     filter_class: FilterClass = FilterClass.READY_ONLY
     """ALL if its metadata's `readiness` is `all`."""
 
 
 class SotwRequest(NamedTuple):
-    """A DiscoveryRequest: everything that is asked for of a type.
+    """A DiscoveryRequest: everything that a client requests of a type.
 
-    `node` are the bytes of the Node, of which only a stream's first request is sure to have
-    any; `refusal` are the client's words if it is a NACK, cut off where they are long.
+    `node` are the bytes of the Node, which only a stream's first request is sure to have; `refusal`
+    are the client's words if it is a NACK, cut if they are long.
     """
 
     node: bytes
@@ -68,10 +67,10 @@ class SotwRequest(NamedTuple):
 
 
 class DeltaRequest(NamedTuple):
-    """A DeltaDiscoveryRequest: what changes about what is asked for of a type.
+    """A DeltaDiscoveryRequest: changes of what a client requests of a type.
 
-    As a SotwRequest; `held` tell what a client holds from a stream before this one: each is for
-    `held_version`.
+    As a SotwRequest; `held` are the resources that a client holds from an earlier stream, each to
+    be read by `held_version`.
     """
 
     node: bytes
@@ -84,11 +83,11 @@ class DeltaRequest(NamedTuple):
 
 
 class _Outline:
-    """Reads a kind of message as its texts, and the bytes of the messages in it.
+    """Reads a type of message: its texts, and the bytes of the messages in it.
 
-    Those come as a list, be there but one: joined they are the message, as protobuf defines it
-    where a field comes more than once. The entries of a map are such a list, too; protobuf itself
-    takes some seconds for the 300,000 that a request can hold.
+    The bytes come as a list, even of one: joined they are the message, as protobuf defines it for a
+    field that occurs more than once. The entries of a map are such a list too; protobuf itself
+    takes some seconds for the 300,000 that a request can have.
     """
 
     def __init__(self, kind: Any, *read: str) -> None:
@@ -99,10 +98,10 @@ class _Outline:
         self._raw_kind = _outlined(self._name, fields, FieldDescriptor.TYPE_BYTES)
 
     def read(self, content: bytes) -> _Message:
-        """A message. Raises RpcError (INVALID_ARGUMENT) where even the fields are unclear.
+        """A message. Raises RpcError (INVALID_ARGUMENT) if even its fields cannot be told apart.
 
-        Text that is not UTF-8 has U+FFFD where it is wrong: an Envoy takes the names of
-        on-demand clusters from headers of its own clients, who are not to end its stream.
+        Invalid UTF-8 becomes U+FFFD: an Envoy takes the names of on-demand clusters from headers of
+        its own clients, who must not be able to end its stream.
         """
         try:
             return self._kind.FromString(content)
@@ -125,7 +124,7 @@ class _Outline:
         return message
 
     def read_part(self, content: bytes) -> _Message:
-        """A message that is part of a request; an empty one if it cannot be read."""
+        """A message within a request; an empty one if it cannot be read."""
         try:
             return self.read(content)
         except RpcError:
@@ -133,7 +132,7 @@ class _Outline:
 
 
 def _outlined(name: str, fields: Sequence[FieldDescriptor], text: int) -> Any:
-    """The kind of message that has these fields: texts of the type `text`, and lists of bytes."""
+    """The type of message with these fields: texts of the type `text`, and lists of bytes."""
     file = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto3")
     message = file.message_type.add(name="Outline")
     for meant in fields:
@@ -175,7 +174,7 @@ _ENTRY = _Outline(
 )
 _VALUE = _Outline(struct_pb2.Value.DESCRIPTOR, "string_value")
 _STATUS = _Outline(status_pb2.Status.DESCRIPTOR, "message")
-# An Envoy lists some hundred KB of extensions, which nobody wants.
+# An Envoy lists some hundred KB of extensions, which nobody needs.
 _NODE = _Outline(
     base_pb2.Node.DESCRIPTOR,
     *(name for name in base_pb2.Node.DESCRIPTOR.fields_by_name if name != "extensions"),
@@ -210,9 +209,9 @@ def delta(request: bytes) -> DeltaRequest:
 
 
 def held_version(held: bytes) -> tuple[str, str] | None:
-    """A name that a client holds, and its version; None if nobody can read it.
+    """A name that a client holds, and its version; None if they cannot be read.
 
-    The version is cut where it is too long to be one of ours.
+    A version that is too long to be one of ours is cut.
     """
     try:
         entry = _HELD.read(held)
@@ -237,7 +236,7 @@ def _refusal(message: _Message) -> str | None:
 
 
 def node(content: bytes) -> Node:
-    """Who a request says that it is from; nobody in particular if that cannot be read."""
+    """The node of a request; an empty one if it cannot be read."""
     said = _NODE.read_part(content)
     said.DiscardUnknownFields()
     kept = base_pb2.Node(id=said.id[:_TEXT_MAX])
@@ -257,7 +256,7 @@ def node(content: bytes) -> Node:
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """The texts among a node's metadata, by key; nothing where there are too many."""
+    """The texts in a node's metadata, by key; none if there are too many."""
     entries = _STRUCT.read_part(content).fields
     if len(entries) > _METADATA_MAX:
         return {}

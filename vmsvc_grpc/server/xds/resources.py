@@ -1,7 +1,7 @@
 """The resources of xDS: each made once for all streams, with a version that replicas share.
 
-A resource refers to the next by its own name: listener, route configuration, cluster and
-load assignment of `web.shop:80` are all called so. Listeners, routes and clusters follow
+A resource refers to the next by its own name: listener, route configuration, cluster and load
+assignment of `web.shop:80` all have that name. Listeners, routes and clusters follow
 from the name alone; only load assignments change with endpoints.
 """
 
@@ -65,7 +65,7 @@ _HALF_BITS = 64  # Of a digest.
 
 
 class TypeUrl(StrEnum):
-    """The types of resource that we have; the value is the type URL."""
+    """The types of resource that we serve; the value is the type URL."""
 
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -80,10 +80,10 @@ class TypeUrl(StrEnum):
 class Resource(NamedTuple):
     """One resource, encoded.
 
-    `digest` is a number of 128 bits that follows from the content; that of a load assignment
-    from its cluster's, too. `sotw` and `delta` are the field `resources` of a DiscoveryResponse
-    and of a DeltaDiscoveryResponse with it alone: put one after the other, after the response's
-    other fields, they are a response with all.
+    `digest` is a number of 128 bits that follows from the content, and for a load assignment also
+    from the cluster's digest. `sotw` and `delta` are the field `resources` of a DiscoveryResponse
+    and of a DeltaDiscoveryResponse with this resource alone. Joined after the other fields of a
+    response, they form a response with all of them.
     """
 
     name: str
@@ -115,14 +115,14 @@ def version_text(digest: int) -> str:
     return f"{digest:032x}"
 
 
-# The field `type_url` of a response, which is the same one in both forms.
+# The field `type_url` of a response, which is the same in both forms.
 _TYPES = {
     type_url: discovery_pb2.DiscoveryResponse(type_url=type_url.value).SerializeToString()
     for type_url in TypeUrl
 }
 
 
-# What an Any of each type begins with.
+# The beginning of an Any of each type.
 _PACKED_TYPES = {
     type_url: PackedMessage(type_url=type_url.value).SerializeToString() for type_url in TypeUrl
 }
@@ -165,7 +165,7 @@ def response(
 
 
 class Resources:
-    """Makes each resource at most once for each state that it shows."""
+    """Makes each resource at most once a state."""
 
     def __init__(self, counts: ServerCounts, shared_from: int = SHARED_FROM) -> None:
         """Counts what it makes in `counts.xds_encodings`.
@@ -192,7 +192,7 @@ class Resources:
         """The load assignment of a name without endpoints, whether it is served or not.
 
         It is not kept: any client can name what does not exist, as often as it likes, and would
-        have what all share forgotten.
+        displace what all streams share.
         """
         cluster = _digest(_packed(TypeUrl.CLUSTER, self._content(TypeUrl.CLUSTER, name)))
         return self._assignment(name, no_endpoints(name), cluster)
@@ -212,11 +212,11 @@ class Resources:
         return resource
 
     def all_of(self, type_url: TypeUrl) -> BodyReader:
-        """What a stream reads that is sent all listeners, or all clusters, each time."""
+        """A reader for a stream that is sent all listeners, or all clusters, each time."""
         return BodyReader(self._bodies[type_url])
 
     def names(self, publication: Publication) -> Mapping[str, None]:
-        """The names that a wildcard lists of the publication's service, in its ports' order."""
+        """The names that a wildcard covers of the publication's service, by its ports."""
         kept: Mapping[str, None] | None = publication.encoded.get("xds names")
         if kept is None:
             state = publication.state
@@ -259,16 +259,16 @@ class Resources:
     def _assignment(self, name: str, content: bytes, cluster: int) -> Resource:
         """A load assignment, for a cluster with this digest.
 
-        An Envoy that comes back says which load assignments it holds. One that it got for
-        another release's cluster is not the same to it: a changed cluster waits for its
-        endpoints, be they the same.
+        An Envoy that reconnects says which load assignments it holds. An assignment that it got for
+        another release's cluster does not count: a changed cluster waits for its endpoints, even
+        unchanged ones.
         """
         packed = _packed(TypeUrl.ENDPOINT, content)
         digest = _digest(packed + cluster.to_bytes(_DIGEST_BYTES))
         return self._encoded(TypeUrl.ENDPOINT, name, packed, digest)
 
     def _localities(self, publication: Publication) -> Localities:
-        """The VMs by zone, which are the same for each of a service's ports."""
+        """The VMs by locality, which are the same for all ports of a service."""
         kept: Localities | None = publication.encoded.get("xds localities")
         if kept is None:
             assert isinstance(publication.state, EndpointSet), "what has a port has endpoints"
@@ -312,18 +312,18 @@ def listener(name: str) -> _Message:
 def route_configuration(name: str) -> _Message:
     """All requests to the cluster of the same name.
 
-    Its domains are the name, which is a gRPC target's authority, and any other, as a
-    client may give its calls an authority of their own.
+    Its domains are the name, which is the authority of a gRPC target, and any other, as a client
+    may set another authority for its calls.
     """
     host = VirtualHost(name=name, domains=[name, "*"])
     route = host.routes.add()
-    route.match.prefix = ""  # Everything. Set it must be, and so it is in a oneof.
+    route.match.prefix = ""  # Matches everything. Must be set, as part of a oneof.
     route.route.cluster = name
-    # Envoy's defaults are made for short requests: they cut a stream after 15 s, and one that is
-    # quiet for 5 minutes. How long a call may take is its caller's to say.
+    # Envoy's defaults are made for short requests: they end a stream after 15 s, or after 5 quiet
+    # minutes. The caller decides how long a call may take.
     route.route.timeout.SetInParent()
     route.route.idle_timeout.SetInParent()
-    # Only what has not reached a VM is tried again: one may be down before it is known to be.
+    # Only requests that have not reached a VM are retried: it may be down before we know it.
     route.route.retry_policy.retry_on = "connect-failure,refused-stream"
     return RouteConfiguration(name=name, virtual_hosts=[host])
 
@@ -340,13 +340,14 @@ def _any(message: _Message) -> PackedMessage:
     return packed
 
 
-# VMs that are not ready get nothing, however few are left; by default, below half of them all
-# get requests. And changes count at once: by default, those of health wait for up to 1 s.
+# VMs that are not ready get no requests, however few are left; by default all VMs get requests once
+# less than half are healthy. And changes apply at once; by default, changes of health wait for up
+# to 1 s.
 _LB_CONFIG = Cluster.CommonLbConfig(
     healthy_panic_threshold=Percent(), update_merge_window=Duration()
 )
 
-# By default 1,024 requests at once, which a service of long streams has soon; for gRPC, too.
+# The default is 1,024 requests at once, which a service of long streams soon has; for gRPC too.
 _MOST = UInt32Value(value=(1 << 32) - 1)
 _UNLIMITED = CircuitBreakers(
     thresholds=[
@@ -361,7 +362,7 @@ _UNLIMITED = CircuitBreakers(
     ]
 )
 
-# A VM that is turned off says no goodbye: connections that wait for it are noticed, in 90 s.
+# A VM that is turned off does not close its connections: keepalive finds them dead in 90 s.
 _CONNECTION = UpstreamConnectionOptions(
     tcp_keepalive=TcpKeepalive(
         keepalive_time=UInt32Value(value=60),
@@ -370,7 +371,7 @@ _CONNECTION = UpstreamConnectionOptions(
     )
 )
 
-# HTTP/1.1 and HTTP/2, and gRPC with that, each to the VM as it came from the client.
+# HTTP/1.1 and HTTP/2, and so gRPC, each forwarded to the VM as it came from the client.
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _AS_DOWNSTREAM = _any(
     HttpProtocolOptions(
@@ -381,8 +382,8 @@ _AS_DOWNSTREAM = _any(
     )
 )
 
-# A cluster whose load assignment comes by ADS under the same name. What it does not say is Envoy's
-# default. Each default was looked at: ADR 34.
+# A cluster whose load assignment comes by ADS under the same name. All else is Envoy's default; ADR
+# 34 has the review of each.
 _AFTER_NAME: bytes = Cluster(
     type=Cluster.EDS,
     eds_cluster_config=Cluster.EdsClusterConfig(eds_config=_ads()),

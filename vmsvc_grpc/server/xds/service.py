@@ -51,14 +51,14 @@ _SHAPES = {
     Form.DELTA: shape_of(discovery_pb2.DeltaDiscoveryRequest.DESCRIPTOR),
 }
 
-# Most refusals are one content that many clients refuse.
+# Most refusals are of one content, by many clients.
 _REMEMBERED = 1_000
 _NAMES_SHOWN = 3
 
 # How often it is logged that a client asks for too many names.
 _EXCESS_S = 60.0
 
-# Streams end this much of their age early at most, so that they do not come back at once.
+# Streams end up to this part of their age early, so that clients do not all come back at once.
 _AGE_SPREAD = 0.2
 
 # gRPC ends a connection up to a tenth before its age, and its streams less gently than we do.
@@ -66,7 +66,7 @@ _OF_CONNECTION_AGE = 0.9
 
 
 def services() -> Iterator[ServiceDescriptor]:
-    """The services that `Xds` has methods of."""
+    """The services of which `Xds` has methods."""
     for module, name, _, _ in _SERVICES:
         yield module.DESCRIPTOR.services_by_name[name]
     yield csds_pb2.DESCRIPTOR.services_by_name["ClientStatusDiscoveryService"]
@@ -79,7 +79,7 @@ def files() -> Iterator[FileDescriptor]:
 
 
 def stream_age_s(limits: Limits) -> float:
-    """When a stream ends at the latest: before its connection does, if it came with that."""
+    """The greatest age of a stream: it ends before a connection that was opened with it."""
     return min(limits.xds_stream_age_s, _OF_CONNECTION_AGE * limits.connection_age_s)
 
 
@@ -97,7 +97,7 @@ class Xds:
         names: FollowedNames,
         leaving: Leaving,
     ) -> None:
-        """Its streams need a running event loop, for their age; `names` bounds what they name.
+        """Its streams need a running event loop, for their age; `names` bounds their names.
 
         What is left of those that are over goes to `leaving`.
         """
@@ -128,7 +128,7 @@ class Xds:
         )
 
     def methods(self) -> Iterator[Method]:
-        """The methods of all services; the unary Fetch ones of single types are not there."""
+        """The methods of all services, except the unary Fetch methods of single types."""
         for module, name, type_url, noun in _SERVICES:
             service = module.DESCRIPTOR.services_by_name[name].full_name
             for verb, form in (("Stream", Form.SOTW), ("Delta", Form.DELTA)):
@@ -148,14 +148,14 @@ class Xds:
         return _Aging(stream, self._streams, stream_age_s(self._limits))
 
     def _log_refusal(self, refusal: Nack) -> None:
-        """Log a NACK, once for all clients and times that say the same of one content."""
+        """Log a NACK, once for all clients that refuse the same content with the same words."""
         content = (refusal.type_url, refusal.version, refusal.message)
         if content in self._refusals:
             return
         self._refusals[content] = None
         if len(self._refusals) > _REMEMBERED:
             self._refusals.popitem(last=False)
-        # The client's words come last, so that what they look like cannot be mistaken for ours.
+        # The client's words come last, so that they cannot be mistaken for ours.
         self.lines.log(
             refusal.client,
             logging.WARNING,
@@ -191,7 +191,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 class _Aging:
-    """A stream that is among the open ones until it is closed, and ends at its age."""
+    """A stream that is listed as open until it is closed, and ends at its age."""
 
     def __init__(
         self, stream: XdsStream, open_streams: dict[XdsStream, None], age_s: float

@@ -1,7 +1,6 @@
-"""ClientStatusDiscoveryService: what each client of xDS was told, and what it made of it.
+"""ClientStatusDiscoveryService: what each client of xDS was sent, and how it answered.
 
-It is our own state of ACKs; gRPC's ready-made servicer would show what this process
-takes as a client.
+It shows our own state of ACKs; gRPC's ready-made servicer would show this process as a client.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ _MATCHES: dict[str, Callable[[str, str], bool]] = {
 
 _KINDS = ", ".join(_MATCHES)
 
-_MATCHERS_MAX = 20  # Each is held against each client.
+_MATCHERS_MAX = 20  # Each is tried on each client.
 
-# How it can stand with a resource. (To look one up in protobuf takes as long as all else.)
+# The possible statuses of a resource. (A look-up in protobuf takes as long as all the rest.)
 _NOT_SENT = pb.ConfigStatus.NOT_SENT, admin.ClientResourceStatus.REQUESTED
 _UNANSWERED = pb.ConfigStatus.STALE, admin.ClientResourceStatus.REQUESTED
 _REFUSED = pb.ConfigStatus.ERROR, admin.ClientResourceStatus.NACKED
@@ -71,7 +70,7 @@ class ClientStatus:
     """FetchClientStatus and StreamClientStatus, over the streams that are open now."""
 
     def __init__(self, streams: Callable[[], Iterable[XdsStream]], limits: Limits) -> None:
-        """`streams` tells which are open; each is one ClientConfig."""
+        """`streams` returns the open ones; each is one ClientConfig."""
         self._streams = streams
         self._bytes_max = limits.status_bytes_max
 
@@ -128,7 +127,7 @@ class ClientStatus:
 
 
 def _node_tests(matchers: Sequence[_Message]) -> list[Callable[[Node], bool]]:
-    """Whether a client is meant, by each of the matchers: one that holds is enough."""
+    """A test of clients for each matcher; a client has to pass one of them."""
     if len(matchers) > _MATCHERS_MAX:
         text = f"node_matchers: {len(matchers)} are too many; use at most {_MATCHERS_MAX}"
         raise RpcError(Code.INVALID_ARGUMENT, text)
@@ -136,7 +135,7 @@ def _node_tests(matchers: Sequence[_Message]) -> list[Callable[[Node], bool]]:
 
 
 def _node_test(field: str, matcher: _Message) -> Callable[[Node], bool]:
-    """Whether all that a matcher says holds of a client; one that says nothing matches any."""
+    """The test of one matcher; an empty matcher matches every client."""
     if matcher.node_metadatas:
         text = f"{field}.node_metadatas: cannot be matched by here; match on node_id"
         raise RpcError(Code.INVALID_ARGUMENT, text)
@@ -144,7 +143,7 @@ def _node_test(field: str, matcher: _Message) -> Callable[[Node], bool]:
         return lambda _: True
     kind = matcher.node_id.WhichOneof("match_pattern")
     if kind not in _MATCHES:
-        # A regular expression can take time without end, and there is but one event loop.
+        # A regular expression can take for ever, and there is only one event loop.
         text = f"{field}.node_id: {kind or 'no pattern'} cannot be matched by here; use {_KINDS}"
         raise RpcError(Code.INVALID_ARGUMENT, text)
     matches, wanted = _MATCHES[kind], getattr(matcher.node_id, kind)
@@ -155,13 +154,13 @@ def _node_test(field: str, matcher: _Message) -> Callable[[Node], bool]:
 
 
 def _bytes_at_least(node: Node, stream: XdsStream) -> int:
-    """What a client takes at least, of which some is what it asks for and has been told."""
+    """The least bytes that the status of a client takes."""
     entries = sum(s.names_at_least for s in stream.subscriptions.values())
     return int(node.message.ByteSize()) + entries * _ENTRY_BYTES_MIN
 
 
 def _client(node: Node, stream: XdsStream, bytes_max: int) -> Iterator[bytes]:
-    """A ClientConfig, field by field; no more of it than tells that it is too large."""
+    """A ClientConfig, field by field; cut short once it is known to be too large."""
     yield pb.ClientConfig(node=node.message).SerializeToString()
     size = 0
     for subscription in stream.subscriptions.values():
@@ -175,7 +174,7 @@ def _client(node: Node, stream: XdsStream, bytes_max: int) -> Iterator[bytes]:
 
 
 def _entry(subscription: XdsSubscription, name: str, unanswered: Container[str]) -> bytes:
-    """A GenericXdsConfig: how it stands with one resource."""
+    """A GenericXdsConfig: the status of one resource."""
     digest = subscription.holds(name)
     refusal = ""
     if digest is None:
@@ -195,8 +194,8 @@ def _entry(subscription: XdsSubscription, name: str, unanswered: Container[str])
     return entry
 
 
-# Thousands of resources of a client are of two types, and ACKed. Making a message of each would
-# take three times as long.
+# A client has thousands of resources, mostly of two types and ACKed. Building a message for each
+# would take three times as long.
 @lru_cache(maxsize=64)
 def _standing(type_url: TypeUrl, config_status: int, client_status: int) -> bytes:
     encoded: bytes = pb.ClientConfig.GenericXdsConfig(

@@ -1,8 +1,8 @@
 """One stream of xDS, in either form: its subscriptions, nonces, ACKs and NACKs.
 
-The stream notes which services may have something new. What to send is worked out when
-the transport asks, from what is newest then, so nothing waits here for a client that
-does not read. The rules are those of Envoy's `xds_protocol` page.
+The stream notes which services may have news. What to send is worked out when the transport asks,
+from the newest state, so that nothing piles up here for a client that does not read. The rules
+are those of Envoy's `xds_protocol` page.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, respon
 from vmsvc_grpc.server.xds.subscription import ABSENT, NAME_BYTES, UNKNOWN, XdsSubscription
 
 LOOKS_MAX = 128
-"""How many names a stream looks at before others have their turn: some ms, as the first to look
-at one encodes it. Also how many resources make a response that is worth a turn of its own."""
+"""How many names a stream looks at before others have their turn: some ms, as the first look at a
+name encodes it. Also how many resources make a response worth a turn of its own."""
 
 
 class Form(Enum):
@@ -59,10 +59,10 @@ class Nack:
 
 
 OnExcess = Callable[[str, str, str], None]
-"""Told each name that is not followed: the client, the name, the setting. Must only take note."""
+"""Called for each name that is not followed, with client, name and setting. Must only take note."""
 
 OnNack = Callable[[Nack], None]
-"""Told each NACK. Must only take note."""
+"""Called for each NACK. Must only take note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 
 
 class _New(NamedTuple):
-    """What a client is to be told, and whether it is another than the one that it holds."""
+    """A resource to send to a client, and whether it differs from the one that the client holds."""
 
     resource: Resource
     changed: bool
@@ -102,17 +102,17 @@ _NAMES_A_LOOK = 4
 # As many are read in what it takes to take one in. Each acknowledgement says all names again.
 _NAMES_A_STEP = 64
 
-# Clusters that a stream has sent and remembers, for the client's first word of load assignments.
+# How many sent clusters a stream remembers until the client's first request for load assignments.
 _CLUSTERS_SENT_MAX = 1_024
 
-# Make before break: what others refer to comes first, and goes last.
+# Make before break: a resource that others refer to is sent first, and removed last.
 _ORDER = (TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE)
 _REMOVAL_ORDER = (TypeUrl.LISTENER, TypeUrl.ROUTE, TypeUrl.CLUSTER, TypeUrl.ENDPOINT)
 
-# In the state of the world, a response with these has all of them: absence is deletion.
+# In the state of the world, a response of these types has all resources: absence is deletion.
 _WHOLE = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER})
 
-# Of characters. An xdstp name may be long; those of services take 209 at most.
+# In characters. An xdstp name may be long; those of services have 209 at most.
 _NAME_MAX = 1_024
 
 
@@ -148,51 +148,51 @@ class XdsStream:
         names: StreamNames,
         wake: Wake,
     ) -> None:
-        """`implied` is the type of a service that has one; None for the aggregated one.
+        """`implied` is the type of a service for a single type; None for the aggregated service.
 
-        What it follows by name counts in `names`.
+        The names that it follows count in `names`.
         """
         self._form = form
         self._implied = implied
         self._shared = shared
         self._names = names
-        self._claimed: list[str] = []  # For which there is room in `names` until compared.
+        self._claimed: list[str] = []  # Names with room in `names` until they are compared.
         self._wake = wake
         self._following = Following(shared.cache, shared.scope, wake)
         self._node: Node | None = None
         self._subscriptions: dict[TypeUrl, XdsSubscription] = {}
         self._telling_order: tuple[XdsSubscription, ...] = ()
         self._taking_order: tuple[XdsSubscription, ...] = ()
-        # Before the client says which load assignments it holds: what it says of theirs is not
-        # taken for an answer. None: of so many that it is of none.
+        # Clusters that were sent before the client says which load assignments it holds: for these
+        # its word is not trusted. None: there were too many to remember.
         self._clusters_sent: set[str] | None = set()
         self._nonces = 0
-        # How many names may yet be looked at in this call; and whether the transport gave this
-        # stream the turn, so that it may do at once what takes some ms.
+        # How many more names this call may look at; and whether the transport gave this stream a
+        # turn of its own, in which it may do work of some ms.
         self._looks_left = 0
         self._own_turn = False
-        self._taking: Iterator[None] | None = None  # The request that is being taken in.
+        self._taking: Iterator[None] | None = None  # The request under way.
         self._half_closed = False
         self._expired = False
 
     @property
     def node(self) -> Node | None:
-        """Who asks; None before the first request."""
+        """The client; None before the first request."""
         return self._node
 
     @property
     def subscriptions(self) -> Mapping[TypeUrl, XdsSubscription]:
-        """What it has asked for and been told. Read it only."""
+        """Its subscriptions, by type. Do not change them."""
         return self._subscriptions
 
     # -- What the transport calls --
 
     def receive(self, request: bytes) -> None:
-        """Take in a request. Raises RpcError (INVALID_ARGUMENT) for one that is none.
+        """Take in a request. Raises RpcError (INVALID_ARGUMENT) for bytes that are not a request.
 
-        No name and no number of them ends the stream, whoever made an Envoy ask for it: a name
-        that is too long, and one too many, is of nothing. Of one with many names the rest is
-        taken in when the stream is asked for messages, before it says any.
+        No name and no number of names ends the stream, as anybody may make an Envoy ask for one: a
+        name that is too long, or one too many, names nothing. Of a request with many names, the
+        rest is taken in when the stream is asked for messages, before it returns any.
         """
         assert self._taking is None, "the transport hands in no request while one is taken in"
         asked: SotwRequest | DeltaRequest
@@ -213,7 +213,7 @@ class XdsStream:
             self._take_in()
 
     def _take_in(self) -> bool:
-        """Take in as much of the request as one turn is for; whether that was all."""
+        """Take in as much of the request as one turn allows; whether that was all."""
         assert self._taking is not None
         most = self._shared.looks_max * _NAMES_A_LOOK
         if sum(1 for _ in islice(self._taking, most)) == most:
@@ -222,7 +222,7 @@ class XdsStream:
         return True
 
     def half_close(self) -> None:
-        """The client only listens now: it is told what is due, and then the stream ends."""
+        """The client only listens now: it is sent what is due, and then the stream ends."""
         self._half_closed = True
 
     def next_message(self) -> bytes | Later | None:
@@ -233,7 +233,8 @@ class XdsStream:
             return LATER
         if self._node is not None:
             self._following.settle(self._needs)
-            # Part of a wildcard's answer would delete what it lacks: nothing until all is there.
+            # A partial answer to a wildcard would delete what it lacks: send nothing until all is
+            # there.
             if not self._shared.cache.synced:
                 return None
             self._looks_left = self._shared.looks_max
@@ -249,7 +250,7 @@ class XdsStream:
         return None
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self._names.close()
         self._taking = None
         subscriptions, self._subscriptions = self._subscriptions, {}
@@ -263,10 +264,10 @@ class XdsStream:
         self._expired = True
         self._wake()
 
-    # -- What the client asks --
+    # -- Requests --
 
     def _type_of(self, type_url: str) -> TypeUrl | None:
-        """The type that a request is about; None for one that we do not have."""
+        """The type of a request; None for one that we do not serve."""
         if self._implied is None:
             if not type_url:
                 text = "the request has no type_url, which an aggregated stream needs"
@@ -296,7 +297,7 @@ class XdsStream:
     def _hear(
         self, node: Node, subscription: XdsSubscription, asked: SotwRequest | DeltaRequest
     ) -> None:
-        """Note an ACK or NACK: it is a NACK if it says so, whatever version it names."""
+        """Note an ACK or NACK: it is a NACK if it has an error, whatever version it names."""
         names = subscription.heard(asked.nonce, asked.refusal)
         if names is None:
             return
@@ -312,10 +313,10 @@ class XdsStream:
     def _take(
         self, subscription: XdsSubscription, asked: SotwRequest | DeltaRequest
     ) -> Iterator[None]:
-        """Take in what a request asks for, a name at a time.
+        """Take in a request, a name at a time.
 
-        Whatever its nonce: requests come in order, so these names are the newest that the
-        client has said. Only what it acknowledges may be old.
+        Its nonce does not matter: requests come in order, so its names are the client's newest.
+        Only the response that it acknowledges may be old.
         """
         if isinstance(asked, DeltaRequest):
             yield from self._take_delta(subscription, asked)
@@ -337,7 +338,7 @@ class XdsStream:
         if not subscription.begun:
             subscription.answer_due = subscription.type_url in _WHOLE
         elif names.keys() == subscription.names.keys() and wildcard == subscription.wildcard:
-            return  # As every ACK.
+            return  # As with every ACK.
         if wildcard:
             self._set_wildcard(subscription, True)
         for name in [name for name in subscription.names if name not in names]:
@@ -345,11 +346,11 @@ class XdsStream:
             yield
         for name in names:
             if name not in subscription.names:
-                # Told also if the wildcard had it: the client may have let go of that.
+                # Sent even if the wildcard had it: the client may have dropped it.
                 self._subscribe(subscription, name, forced=True)
                 yield
         if not wildcard:
-            # Last, so that what is asked for by name now stays told.
+            # Last, so that resources now requested by name stay sent.
             self._set_wildcard(subscription, False)
 
     def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> Iterator[None]:
@@ -371,18 +372,18 @@ class XdsStream:
             yield
 
     def _take_held(self, subscription: XdsSubscription, held: Sequence[bytes]) -> Iterator[None]:
-        """What the client says that it holds: compared once, and what is gone is told."""
+        """Take in what the client says it holds: it is compared once, and removals are sent."""
         assignments, sent = subscription.type_url is TypeUrl.ENDPOINT, self._clusters_sent
         for one in held:
             if (known := xds_requests.held_version(one)) is None:
                 yield
                 continue
             name, version = known
-            # A cluster that was sent waits for its endpoints, be they the same.
+            # A cluster that was sent waits for its endpoints, even unchanged ones.
             if assignments and (sent is None or name in sent):
                 version = ""
             if name in subscription.claimed:
-                subscription.claim(name, version)  # The last of several counts.
+                subscription.claim(name, version)  # Of several, the last counts.
             elif len(name) <= _NAME_MAX and self._takes(name):
                 self._claimed.append(name)
                 subscription.claim(name, version)
@@ -393,7 +394,7 @@ class XdsStream:
             yield
 
     def _has_room(self, subscription: XdsSubscription, name: str) -> bool:
-        """Whether one more is followed; room in `StreamNames` is taken then.
+        """Whether there is room for one more name; takes the room in `StreamNames`.
 
         If its client comes back, it lists all of them in one request, which has to be taken.
         """
@@ -420,7 +421,7 @@ class XdsStream:
         return True
 
     def _end_claims(self) -> None:
-        """Give back the room of what the client claimed, once all of it has been compared."""
+        """Give back the room for claimed names, once all have been compared."""
         if not any(subscription.claimed for subscription in self._subscriptions.values()):
             for name in self._claimed:
                 self._names.give_back(name)
@@ -429,7 +430,7 @@ class XdsStream:
                 subscription.claimed = {}
 
     def _deny(self, subscription: XdsSubscription, name: str) -> None:
-        """Tell the client that there is nothing of a name; only deltas can say so."""
+        """Have the client be sent that a name does not exist; only deltas can say so."""
         if self._form is Form.DELTA:
             subscription.deny(name, self._shared.limits.response_bytes_max)
 
@@ -438,10 +439,10 @@ class XdsStream:
             return
         subscription.wildcard = wildcard
         if subscription.all_told is not None:
-            # All is another all from now on.
+            # From now on, "all resources" are others.
             subscription.all_told = self._shared.resources.all_of(subscription.type_url)
         if wildcard:
-            # An Envoy waits for its first answer, also where there is nothing.
+            # An Envoy waits for its first answer, even an empty one.
             whole = subscription.type_url in _WHOLE or self._form is Form.DELTA
             subscription.answer_due |= whole and not subscription.claimed
         else:
@@ -451,7 +452,7 @@ class XdsStream:
                     subscription.forget(name)
 
     def _subscribe_to_all(self, subscription: XdsSubscription) -> None:
-        """Delta: all is told again, as with any name that is subscribed to once more."""
+        """Delta: everything is sent again, as with any name that is subscribed to once more."""
         if subscription.wildcard:
             subscription.answer_due = True
             if subscription.listed is not None:
@@ -465,7 +466,7 @@ class XdsStream:
         asked = subscription.ask(name)
         subscription.note(name if asked is None else asked.name, forced=forced)
         if asked is not None:
-            # Also if it does not exist: the stream is to hear when it does.
+            # Even if it does not exist, so that the stream learns when it does.
             self._following.follow(asked.service)
 
     def _unsubscribe(
@@ -482,7 +483,7 @@ class XdsStream:
         if (asked := subscription.drop(name)) is not None:
             self._following.loosen(asked.service)
         if subscription.wildcard and known:
-            # It may be one of those that the wildcard has; the client cannot know.
+            # The wildcard may cover it; the client cannot know.
             subscription.note(name, forced=forced)
         elif subscription.wildcard:
             self._deny(subscription, name)
@@ -492,10 +493,10 @@ class XdsStream:
     def _needs(self, service: Key) -> bool:
         return any(subscription.concerns(service) for subscription in self._subscriptions.values())
 
-    # -- What to tell --
+    # -- Responses --
 
     def _follow_listings(self, node: Node) -> None:
-        """Follow what wildcards list of each type that is asked for so, now that there is all."""
+        """Follow the listings of all types with a wildcard, now that the cache is synced."""
         for subscription in self._telling_order:
             if subscription.wildcard and subscription.listed is None and _has(node, subscription):
                 subscription.listed = self._shared.listings.follow(
@@ -521,10 +522,10 @@ class XdsStream:
                 return None
 
     def _may_mark(self) -> bool:
-        """Whether it is time for what is new since.
+        """Whether it is time to look at news.
 
-        What has begun is ended first, so that removals come, however much changes. But a first
-        answer is all there is: what it lacked, its client would delete.
+        What has begun is finished first, so that removals come however much changes. But a first
+        answer must have everything: its client would delete what it lacked.
         """
         for subscription in self._telling_order:
             if subscription.answer_due:
@@ -532,7 +533,7 @@ class XdsStream:
         return not self._under_way()
 
     def _under_way(self) -> bool:
-        # A loop, as any() takes three times as long, and it is asked twice for each message.
+        # A loop, as any() takes three times as long, and this runs twice for each message.
         for subscription in self._telling_order:
             under_way = subscription.under_way or _reads(subscription)
             if under_way and not self._waits(subscription):
@@ -547,10 +548,10 @@ class XdsStream:
         return False
 
     def _waits(self, subscription: XdsSubscription) -> bool:
-        """Whether the client is to acknowledge what it was sent before it is sent more of a type.
+        """Whether the client must acknowledge the last response of a type before the next is sent.
 
-        So one that is far away has one response of load assignments under way, and not one for
-        each change. The other types change seldom, and an Envoy acknowledges clusters only once
+        So a distant client has one response of load assignments under way, and not one for each
+        change. The other types change seldom, and an Envoy acknowledges clusters only once
         all of them, those of other servers too, have their endpoints.
         """
         if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
@@ -558,7 +559,7 @@ class XdsStream:
         return subscription.unheard and not self._half_closed
 
     def _mark(self) -> bool:
-        """Mark what may be new by now; False if others are to have their turn before all is."""
+        """Mark names that may have news; False if others should have their turn first."""
         for subscription in self._telling_order:
             if subscription.listed is not None and subscription.listed.behind:
                 subscription.listed.reading = True
@@ -572,7 +573,7 @@ class XdsStream:
         return True
 
     def _resource(self, node: Node, subscription: XdsSubscription, name: str) -> Resource | None:
-        """The resource of a name as this client may see it now; None if there is none."""
+        """The resource of a name, as this client may see it now; None if there is none."""
         if name not in subscription.names:
             return subscription.listed.listing.resource(name) if subscription.listed else None
         resources, type_url = self._shared.resources, subscription.type_url
@@ -587,9 +588,9 @@ class XdsStream:
         return resources.static(type_url, name)
 
     def _upserts(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
-        """A response with what is new of a type, as much of it as one may hold.
+        """A response with new resources of a type, as many as it may hold.
 
-        What is found until others are to have their turn is kept in the subscription's draft.
+        Resources found before others have their turn are kept in the subscription's draft.
         """
         all_told, parts = subscription.all_told, subscription.draft
         size = 0 if all_told else sum(map(len, parts.values()))
@@ -623,7 +624,7 @@ class XdsStream:
         return self._response(subscription, parts, tuple(parts.values()))
 
     def _next_new(self, node: Node, subscription: XdsSubscription) -> _New | Later | None:
-        """The next resource that the client is to be told; None if there is nothing more now."""
+        """The next resource to send; None if there is no other now."""
         while subscription.pending:
             if self._looks_left <= 0:
                 return LATER
@@ -652,10 +653,10 @@ class XdsStream:
     def _next_listed(
         self, node: Node, subscription: XdsSubscription, listed: Wildcard
     ) -> _New | Later | None:
-        """The same of what the wildcard has."""
+        """The same for what the wildcard covers."""
         whole = subscription.all_told is not None
         if whole and not listed.answered and TypeUrl.ENDPOINT not in self._subscriptions:
-            # All of it will be one body, and nothing else depends on what was new in it.
+            # All of it becomes one body, and nothing else depends on what is new in it.
             return self._skip_listed(subscription, listed)
         while self._looks_left > 0:
             if listed.listing.behind:
@@ -682,12 +683,12 @@ class XdsStream:
         return None
 
     def _of_listed(self, subscription: XdsSubscription, due: ListedDue) -> _New | None:
-        """What the client is to be told of one that the wildcard has, or had; None if nothing."""
+        """What to send about a name that the wildcard covers, or did; None if nothing."""
         name, resource = due.name, due.cell.resource
         if subscription.all_told is not None:
             subscription.all_told.note(name)
         if name in subscription.names:
-            return None  # It is told by its name.
+            return None  # It is sent by its name.
         claimed = subscription.claimed.pop(name, None) if subscription.claimed else None
         if resource is None:
             subscription.pending.pop(name, None)
@@ -701,13 +702,13 @@ class XdsStream:
         return _New(resource, not due.known or due.cell.version > due.since)
 
     def _skip(self, subscription: XdsSubscription, name: str) -> None:
-        """The client holds it."""
+        """Note that the client holds the newest one."""
         if name not in subscription.names:
             subscription.pass_on(name)
         self._shared.counts.xds_resources_skipped[subscription.type_url.label] += 1
 
     def _compare_claims(self, node: Node, subscription: XdsSubscription) -> _New | Later | None:
-        """The same of what the client said that it holds, and no wildcard has."""
+        """The same for what the client claims to hold and no wildcard covers."""
         listed = subscription.listed
         if subscription.claimed and subscription.wildcard and (listed is None or listed.answered):
             for name in subscription.claimed:
@@ -716,10 +717,10 @@ class XdsStream:
         return None
 
     def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
-        """Whether a client waits for a load assignment of a service that does not exist (yet).
+        """Whether a client waits for the load assignment of a service that does not exist (yet).
 
-        An Envoy holds back its listeners, or a changed cluster, for 15 s otherwise. As deltas
-        it is told that there is none.
+        Otherwise an Envoy would hold back its listeners, or a changed cluster, for 15 s. A delta
+        client is sent that there is none.
         """
         if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
             return False
@@ -728,7 +729,7 @@ class XdsStream:
         return forced or name not in subscription.told
 
     def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
-        """A response that takes away what is gone of a type."""
+        """A response that removes resources of a type that are gone."""
         endpoints = subscription.type_url is TypeUrl.ENDPOINT
         if endpoints and (message := self._emptied(node, subscription)) is not None:
             return message
@@ -749,7 +750,7 @@ class XdsStream:
         return self._shared.looks_max * _NAMES_A_LOOK
 
     def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
-        """The names that are gone, as many as one response may hold, each noted as told."""
+        """The names that are gone, as many as one response may hold; notes each as sent."""
         whole, size = subscription.all_told is not None, 0
         removed: list[str] = []
         while subscription.leaving and size < self._shared.limits.response_bytes_max:
@@ -771,18 +772,18 @@ class XdsStream:
         return removed
 
     def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
-        """A response that empties load assignments that are gone, where the client holds more.
+        """A response that empties load assignments that are gone, if the client holds endpoints.
 
         Those that come next of what is leaving: it is asked for each time before some are taken
-        away. In the state of the world nothing else says that they are gone. As deltas, those that
-        are asked for by name are removed after it: an Envoy goes on with the endpoints of one
-        that is only removed.
+        away. In the state of the world nothing else says that they are gone. In deltas, those that
+        were requested by name are removed after it: an Envoy goes on with the endpoints of an
+        assignment that is only removed.
         """
         names: list[str] = []
         parts: list[bytes] = []
         size = 0
         for name in islice(subscription.leaving, self._removed_max):
-            # In the state of the world, what the wildcard alone had has no entry in `told`.
+            # In the state of the world, a name of the wildcard alone has no entry in `told`.
             otherwise = None if self._form is Form.DELTA else UNKNOWN
             told = subscription.told.get(name, otherwise)
             asked = self._form is Form.SOTW or name in subscription.names
@@ -798,20 +799,20 @@ class XdsStream:
         return self._response(subscription, names, parts) if names else None
 
     def _gone(self, subscription: XdsSubscription, name: str, forced: bool) -> None:
-        """There is no such resource: note that the client must be told, or that it need not."""
+        """There is no such resource: note whether the client must be sent that."""
         if subscription.claimed.pop(name, None) is not None:
             forced = True
-            if self._shared.references.of(name) is not None:  # What has none is not from here.
+            if self._shared.references.of(name) is not None:  # Else it is not ours.
                 subscription.tell(name, UNKNOWN)
         told = subscription.told.get(name)
-        # By the wildcard alone there is no entry, but it was told.
+        # A name of the wildcard alone has no entry, but was sent.
         held = bool(told) or (forced and name not in subscription.names)
         if self._form is Form.DELTA:
             due = held or forced or (told is None and name in subscription.names)
         elif subscription.type_url is TypeUrl.ENDPOINT:
             due = held and told != self._empty(name).digest
         else:
-            # No response could say so of a route. Its listener goes, and with it this.
+            # No response can remove a route. It goes with its listener.
             due = held and subscription.type_url is not TypeUrl.ROUTE
         if due:
             subscription.leaving[name] = forced
@@ -834,16 +835,16 @@ class XdsStream:
             assignments.note(name, forced=True)
         elif assignments.listed is not None:
             if name in assignments.claimed:
-                assignments.claim(name, "")  # Told whatever it was; or that it is gone, if it is.
+                assignments.claim(name, "")  # To be sent whatever it was, or that it is gone.
             if assignments.listed.begun:
                 assignments.note(name, forced=True)
 
     def _empty(self, name: str) -> Resource:
-        """The load assignment that says that there are no endpoints (any more)."""
+        """The load assignment without endpoints."""
         return self._shared.resources.empty(name)
 
     def _whole(self, subscription: XdsSubscription, all_told: BodyReader) -> bytes | Later:
-        """A response with everything that the client is to hold of a type."""
+        """A response with all resources of a type for the client."""
         listed, others = subscription.listed, self._unlisted(subscription)
         digest: int = subscription.digest
         names: Mapping[str, object] = subscription.told
@@ -853,7 +854,7 @@ class XdsStream:
             if others:
                 names = {**names, **dict.fromkeys(other.name for other in others)}
         whole = None
-        # A body is shared by its digest: each change until now has to be noted.
+        # A body is shared by its digest, so every change until now must have been noted.
         noted = listed is None or not listed.behind
         if noted and (self._own_turn or len(names) <= self._shared.looks_max):
             whole = all_told.read(digest, names, subscription.nonce)
@@ -865,9 +866,9 @@ class XdsStream:
         return whole.message
 
     def _unlisted(self, subscription: XdsSubscription) -> Sequence[Resource]:
-        """What a client holds beside all that the wildcard has now.
+        """The resources that a client holds beside all that the wildcard covers now.
 
-        What is to be taken away goes last, and so is there until then.
+        Resources to be removed are removed last, and so are still among them.
         """
         if subscription.listed is None or not (subscription.told or subscription.leaving):
             return ()
@@ -893,7 +894,7 @@ class XdsStream:
     def _sends(
         self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None, count: int
     ) -> None:
-        """Note a response about these names, or about all that there are (None)."""
+        """Note a response about these names, or about all resources (None)."""
         subscription.answer_due = False
         subscription.sent(nonce, names)
         self._shared.counts.xds_resources_sent[subscription.type_url.label] += count
@@ -904,7 +905,7 @@ def _let_go(
     subscriptions: dict[TypeUrl, XdsSubscription],
     claimed: list[str],
 ) -> Iterator[None]:
-    """What is left of a stream, step by step: its names are many objects, too."""
+    """Release what is left of a stream, step by step, as its names are many objects too."""
     yield from following
     claimed.clear()
     while subscriptions:
@@ -913,18 +914,18 @@ def _let_go(
 
 
 def _reads(subscription: XdsSubscription) -> bool:
-    """Whether something of the wildcard's is under way."""
+    """Whether a run of the wildcard is under way."""
     return subscription.listed is not None and subscription.listed.reading
 
 
 def _changes_nothing(asked: SotwRequest | DeltaRequest) -> bool:
-    """Whether a request that is not a stream's first asks for nothing anew, as every delta ACK."""
+    """Whether a request that is not a stream's first asks for nothing new, as a delta ACK."""
     return isinstance(asked, DeltaRequest) and not (asked.subscribe or asked.unsubscribe)
 
 
 def _has(node: Node, subscription: XdsSubscription) -> bool:
     """Whether there are resources of a type for a client.
 
-    Envoy needs listeners that have an address, and we know none.
+    Envoy needs listeners with an address, and we know none.
     """
     return not (node.envoy and subscription.type_url is TypeUrl.LISTENER)

@@ -1,4 +1,4 @@
-"""What one stream has asked for of one type of resource, and what it has been told."""
+"""What one stream has requested of one type of resource, and what it was sent."""
 
 from __future__ import annotations
 
@@ -18,37 +18,36 @@ ABSENT = 0
 """In `told`: the client knows that there is no resource of that name."""
 
 UNKNOWN = 1
-"""In `told`: the client holds a resource of that name, which this stream has not told."""
+"""In `told`: the client holds a resource of that name that this stream has not sent."""
 
 NAME_BYTES = 8
-"""What a name in `removed_resources` takes beside its text: a tag and a length."""
+"""The bytes that a name in `removed_resources` takes beside its text: a tag and a length."""
 
 _NONCE_DIGITS_MAX = 20
 
-# Of how many responses that a client has not answered it is known which names each had.
+# For how many unanswered responses of a client we remember the names.
 _UNANSWERED_MAX = 64
 
 
 class _Sent(NamedTuple):
-    """A response that the client has not answered yet, and its names; None: all that there are."""
+    """A response that the client has not answered yet, and its names; None: all names."""
 
     nonce: int
     names: tuple[str, ...] | None
 
 
 class XdsSubscription:
-    """Names and versions, and the marks of what there may be to tell. Knows no messages.
+    """Names and versions, and the names that may have news. Knows no messages.
 
-    `names` are those asked for one by one, `wildcard` asks for all beside them, and `listed` is
-    what hands those out, once there is an answer. `told` has the digest of each that the client
-    holds by its name; of what it holds by the wildcard alone there is no entry. `claimed`, until
-    it is compared, has the version of each that it says it holds from before.
+    `names` are those requested one by one, `wildcard` requests all others, and `listed` hands those
+    out, once there is an answer. `told` has the digest of each resource that the client holds by
+    name; what it holds by the wildcard alone has no entry. `claimed` has, until they are compared,
+    the versions that the client says it holds from before.
 
-    `pending` are to be looked at, in order, and `leaving` are to be taken away; True of
-    one that is told even if nothing is new. `answer_due`: the client waits for a response,
-    even if there is nothing in it. `denied` are names of which nothing is kept but this: the
-    client is to be told, once, that there is nothing of that name. `all_told` is for who is sent
-    all that is told each time.
+    `pending` are names to look at, in order, and `leaving` names to remove; the value is True for a
+    name that is sent even if nothing is new. `answer_due`: the client waits for a response, even an
+    empty one. `denied` are names that do not exist, which the client is to be sent once; nothing
+    else is kept of them. `all_told` is for a client that is sent all resources each time.
     """
 
     __slots__ = (
@@ -79,7 +78,7 @@ class XdsSubscription:
     )
 
     def __init__(self, type_url: TypeUrl, references: References) -> None:
-        """Nothing is asked for, and nothing told."""
+        """Nothing is requested, and nothing sent."""
         self._references = references
         self.type_url = type_url
         self.begun = False
@@ -100,7 +99,8 @@ class XdsSubscription:
         self.nonce = 0
         self.answered = 0
         self.refused: dict[str, str] = {}
-        self._all_refused = ""  # The client's words, where it has refused all that there were.
+        self._all_refused = ""  # The client's words, if it has refused a response with all
+        # resources.
         self._unanswered: deque[_Sent] = deque()
         self.draft: dict[str, bytes] = {}
         self.all_told: BodyReader | None = None
@@ -108,15 +108,15 @@ class XdsSubscription:
         self._of_service: dict[Key, str | dict[str, None]] = {}
         self._sum = 0
 
-    # -- What the client asks for --
+    # -- What the client requests --
 
     def names_of(self, service: Key) -> Iterable[str]:
-        """The names of a service that this client has asked for, or holds."""
+        """The names of a service that this client has requested or holds."""
         names = self._of_service.get(service, ())
         return (names,) if isinstance(names, str) else names
 
     def concerns(self, service: Key) -> bool:
-        """Whether the client asks for something of a service by name."""
+        """Whether the client requests a resource of a service by name."""
         return service in self._of_service
 
     def ask(self, name: str) -> Reference | None:
@@ -165,21 +165,21 @@ class XdsSubscription:
 
     @property
     def digest(self) -> int:
-        """A digest of what the client holds once it has been told all that it asks for.
+        """The digest of what the client holds once it has been sent all that it requests.
 
-        The same on each stream and replica that is asked for the same. It is a sum of the
-        resources' own, so that a change costs no more than itself.
+        It is the same on each stream and replica with the same requests. It is the sum of the
+        resources' digests, so that a change costs only itself.
         """
         return (self._sum + (self.listed.listing.digest if self.listed else 0)) % DIGESTS
 
     def digest_of(self, names: Iterable[str]) -> int:
-        """The same of some names alone, each as it is now."""
+        """The same for some names only, each as it is now."""
         return sum(self.holds(name) or ABSENT for name in names) % DIGESTS
 
     def holds(self, name: str) -> int | None:
-        """The digest of what the client was told of a name, be it ABSENT; None if not known.
+        """The digest of what the client was last sent of a name, or ABSENT; None if not known.
 
-        It is not while there may be something newer to tell of what a wildcard alone has.
+        Not known while there may be news of a name that only a wildcard covers.
         """
         if (told := self.told.get(name)) is not None:
             return told
@@ -190,13 +190,13 @@ class XdsSubscription:
 
     @property
     def held(self) -> Iterator[str]:
-        """Names that were asked for or told, and those that the wildcard has; some twice."""
+        """Names that were requested or sent, and those that the wildcard covers; some twice."""
         listed = self.listed.listing.names() if self.listed is not None else ()
         return chain(self.names, self.told, listed)
 
     @property
     def names_at_least(self) -> int:
-        """How many different ones those are, at least. O(1)."""
+        """A lower bound of how many different names those are. O(1)."""
         listed = len(self.listed.listing) if self.listed is not None else 0
         return max(len(self.names), len(self.told), listed)
 
@@ -205,7 +205,7 @@ class XdsSubscription:
         self.claimed[name] = version
 
     def tell(self, name: str, digest: int) -> None:
-        """The client is told a resource, or knows it; ABSENT, that it is gone."""
+        """Note that the client was sent a resource, or holds it; ABSENT: that it is gone."""
         before = self.told.get(name, ABSENT)
         self.told[name] = digest
         self._sum = (self._sum + digest - before) % DIGESTS
@@ -213,37 +213,37 @@ class XdsSubscription:
             self.all_told.note(name)
 
     def pass_on(self, name: str) -> None:
-        """What the client holds of a name is the wildcard's now, or nobody's."""
+        """Note that what the client holds of a name now belongs to the wildcard, or to nothing."""
         self._sum = (self._sum - self.told.pop(name, ABSENT)) % DIGESTS
         if self.all_told is not None:
             self.all_told.note(name)
 
     def forget(self, name: str) -> None:
-        """The client holds nothing of a name, and wants to hear nothing of it now."""
+        """The client holds nothing of a name, and does not request it any more."""
         self.pass_on(name)
         for noted in (self.claimed, self.pending, self.leaving, self.draft, self.refused):
             noted.pop(name, None)
 
-    # -- What there may be to tell --
+    # -- News --
 
     def noted(self) -> Sequence[str]:
-        """Names of which something is noted: what is held, claimed, or to be told; some twice."""
+        """Names with a note: held, claimed, or to be sent; some twice."""
         noted = (self.told, self.claimed, self.pending, self.leaving, self.draft)
         return [name for names in noted for name in names]
 
     @property
     def under_way(self) -> bool:
-        """Whether there are marks left to look at."""
+        """Whether there are names left to look at."""
         return bool(self.pending or self.leaving or self.denied)
 
     def note(self, name: str, *, forced: bool = False) -> None:
-        """There may be something to tell of a name."""
+        """Note that there may be news of a name."""
         self.pending[name] = forced or self.pending.get(name, False)
 
     def deny(self, name: str, bytes_max: int) -> None:
-        """Tell the client that there is nothing of a name, as far as that fits in `bytes_max`.
+        """Have the client be sent that a name does not exist, as far as that fits in `bytes_max`.
 
-        What does not is not answered: the names may be any, of any length.
+        Other names are not answered, as anybody may choose any number of names of any length.
         """
         size = len(name.encode()) + NAME_BYTES
         if name not in self.denied and self._denied_bytes + size <= bytes_max:
@@ -251,7 +251,7 @@ class XdsSubscription:
             self._denied_bytes += size
 
     def take_denied(self) -> Sequence[str]:
-        """The names to deny, once, but for those that are asked for by now."""
+        """The names to deny, once, without those that have been requested since."""
         denied = [
             name for name in self.denied if name not in self.names and name not in self.leaving
         ]
@@ -260,7 +260,7 @@ class XdsSubscription:
         return denied
 
     def owes(self, resource: Resource, *, forced: bool) -> bool:
-        """Whether the client must be told a resource; what it claimed is settled by that."""
+        """Whether the client must be sent a resource; drops its claim of the name."""
         name, digest = resource.name, resource.digest
         claimed = self.claimed.pop(name, None) if self.claimed else None
         if forced:
@@ -269,19 +269,19 @@ class XdsSubscription:
             self.tell(name, digest)
         return self.told.get(name) != digest
 
-    # -- What the client has said to what it was told --
+    # -- The client's answers --
 
     def sent(self, nonce: int, names: Iterable[str] | None) -> None:
-        """A response with these has gone out; the client has not said what it makes of them.
+        """Note that a response with these names was sent, which the client has yet to answer.
 
-        None: with all that there are, which needs no entry for each.
+        None: with all names, which needs no entry for each.
         """
         self.nonce = nonce
         unanswered = self._unanswered
         if names is None:
             unanswered.clear()
         elif len(unanswered) >= _UNANSWERED_MAX:
-            # It does not acknowledge. Of these it is not known any more which had which.
+            # The client does not acknowledge. Which response had which of these names is forgotten.
             self._unanswered = unanswered = deque([_Sent(nonce - 1, self._together(unanswered))])
         unanswered.append(_Sent(nonce, None if names is None else tuple(names)))
 
@@ -291,28 +291,25 @@ class XdsSubscription:
 
     @property
     def unheard(self) -> bool:
-        """Whether a client that does acknowledge has not yet done so with the newest response.
+        """Whether a client that acknowledges has yet to answer the newest response.
 
-        One that has never acknowledged any is not waited for: it may only listen.
+        A client that has never acknowledged is not waited for: it may only listen.
         """
         return 0 < self.answered < self.nonce
 
     def unanswered(self) -> frozenset[str]:
-        """The names of which the client has yet to say what it makes of what it was told.
-
-        O(these).
-        """
+        """The names in responses that the client has yet to answer. O(these)."""
         return frozenset(self._together(self._unanswered))
 
     def refusal_of(self, name: str) -> str:
-        """The client's words where it has refused what it was last told of a name; else ""."""
+        """The client's words if it has refused the last resource of a name; else ""."""
         return self.refused.get(name, self._all_refused)
 
     def heard(self, text: str, refusal: str | None) -> Sequence[str] | None:
-        """Take note of an ACK or NACK by its nonce; the names that a NACK is about.
+        """Note an ACK or NACK by its nonce; the names that a NACK is about.
 
-        None if it says nothing new: its nonce is of another stream, or already answered.
-        Who answers a response has taken in those before it.
+        None if it is not news: its nonce is of another stream, or already answered. An answer to a
+        response also answers those before it.
         """
         if not (len(text) <= _NONCE_DIGITS_MAX and text.isdecimal()):
             return None
@@ -324,11 +321,11 @@ class XdsSubscription:
         while self._unanswered and self._unanswered[0].nonce <= nonce:
             heard.append(self._unanswered.popleft())
         if refusal is None and not (self.refused or self._all_refused):
-            return ()  # As nearly all.
+            return ()  # As nearly always.
         return self._judged(nonce, heard, refusal)
 
     def _judged(self, nonce: int, heard: Sequence[_Sent], refusal: str | None) -> Sequence[str]:
-        """Note what is refused, and what is not any more; the names that are refused now."""
+        """Note which names are refused and which no longer; the names that are refused now."""
         later = self.unanswered()
         if any(sent.names is None for sent in heard):
             self.refused.clear()
