@@ -47,6 +47,7 @@ from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.settling import Settling, Unsettled
 from vmsvc_grpc.source.tree import Content, Oddity, Signature
 from vmsvc_grpc.source.union import Union
+from vmsvc_grpc.source.vacated import Vacated
 from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
 
 # Topics of problems that are not paths of files: no path begins with a slash.
@@ -159,9 +160,7 @@ class FilesSource:
         self._reading: _Reading | None = None
         self._watch = DirectoryWatch(self._root)
         self._directories: set[str] = set()
-        # The identity of each directory when it last was not empty.
-        self._identities: dict[str, tuple[int, int]] = {}
-        self._vacated: AbstractSet[str] = frozenset()
+        self._vacated = Vacated()
         self._linked = False
         self._identity = (0, 0)
         self._away = False
@@ -299,7 +298,7 @@ class FilesSource:
                 case Where.THERE:
                     self._look_after(path, how)
                     # An emptied directory is empty no longer.
-                    self._look_wanted |= not self._vacated.isdisjoint(_above(path))
+                    self._look_wanted |= not self._vacated.paths.isdisjoint(tree.above(path))
                 case Where.EVERYWHERE:
                     self._look_wanted = True
                 case Where.AT_LINKS:
@@ -381,46 +380,15 @@ class FilesSource:
                     unlisted.append(step)
         self._directories = set(identities)
         self._watch.keep(watched)
-        await self._note_vacated(identities, found)
-        unknown = self._vacated | {directory.path for directory in unlisted}
+        for _ in self._vacated.noting(identities, list(self._held), found):
+            await self._breathe()
+        self._problems.put(_VACATED, self._vacated.problems())
+        unknown = self._vacated.paths | {directory.path for directory in unlisted}
         for path in (self._held.keys() | self._settling.paths()) - found:
             await self._breathe()
             self._look_for_unfound(path, unknown)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._plan_rescan(began)
-
-    async def _note_vacated(
-        self, identities: dict[str, tuple[int, int]], found: AbstractSet[str]
-    ) -> None:
-        """Note the directories that were replaced by an empty one.
-
-        As where a file system was unmounted: its files are gone all at once, but nobody removed
-        them.
-        """
-        before, self._identities = self._identities, identities
-        changed = {path for path, now in identities.items() if before.get(path, now) != now}
-        vacated = set[str]()
-        if changed:
-            vacated = changed & await self._above_any(self._held)
-            vacated -= await self._above_any(found)
-        for path in vacated:
-            identities[path] = before[path]
-        message = (
-            "is another directory than before, with no manifest in it; what was read there stays "
-            "until there is one again, or the directory is removed"
-        )
-        outermost = (path for path in sorted(vacated) if vacated.isdisjoint(_above(path)))
-        problems = [FileProblem(tree.shown(path), "", message) for path in outermost]
-        self._problems.put(_VACATED, problems)
-        self._vacated = vacated
-
-    async def _above_any(self, paths: Iterable[str]) -> set[str]:
-        """The directories that any of these paths is in."""
-        found = set[str]()
-        for path in list(paths):
-            await self._breathe()
-            found.update(_above(path))
-        return found
 
     def _plan_rescan(self, began: float) -> None:
         """Plan when to look everywhere again, after a look that began at this time."""
@@ -441,7 +409,7 @@ class FilesSource:
         Beneath an `unknown` directory that cannot be known. A listing of a directory that changes
         meanwhile may miss a file that is there.
         """
-        if not unknown.isdisjoint(_above(path)):
+        if not unknown.isdisjoint(tree.above(path)):
             return
         if path.rpartition("/")[0] in self._directories:
             self._look(path)
@@ -741,10 +709,3 @@ def _unlisted_problem(unlisted: tree.Unlisted) -> FileProblem:
     may_hold = unlisted.path.rpartition("/")[2] != "lost+found"
     message = f"cannot be listed: {unlisted.message}"
     return FileProblem(tree.shown(unlisted.path), "", message, hides_objects=may_hold)
-
-
-def _above(path: str) -> Iterator[str]:
-    """The directories that a path is in, up to the tree itself."""
-    while path:
-        path = path.rpartition("/")[0]
-        yield path

@@ -88,6 +88,13 @@ def is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
+def above(path: str) -> Iterator[str]:
+    """The directories that a path is in, up to the tree itself."""
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
 def walk(root: Path, *, links: bool = True) -> Iterator[Directory | File | Unlisted | None]:
     """Everything in the tree, files in path order; and None as a point for a break.
 
