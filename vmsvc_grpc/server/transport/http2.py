@@ -105,6 +105,8 @@ class Http2:
         """Take no more calls, and end those that have not ended within `grace_s`."""
         for server in self._servers:
             server.close()
+        for listening in self._listening:  # Also of a `bind` that failed, and had no server.
+            listening.close()
         if self.handshakes is not None:
             await self.handshakes.close()
         for connection in list(self.connections):
