@@ -32,14 +32,14 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLo
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.rpartition(".")[2] in _OVER_EACH_TRANSPORT:
-        # First, as the others make servers.
-        metafunc.fixturenames.insert(0, "transport")
         metafunc.parametrize("transport", serving.TRANSPORTS, indirect=True)
 
 
-@pytest.fixture
+# For each test, or pytest would not make it for those whose arguments do not have it.
+@pytest.fixture(autouse=True)
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
     """Which transport the servers of a test have."""
-    serving.used[0] = request.param
-    yield request.param
+    used: str = getattr(request, "param", "grpcio")
+    serving.used[0] = used
+    yield used
     serving.used[0] = "grpcio"
