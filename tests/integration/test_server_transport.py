@@ -16,6 +16,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
+from tests.integration.raw_http2 import RawClient, message
 from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, make_transport, until
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import (
@@ -99,6 +100,7 @@ class Running:
     transport: Transport
     counts: ServerCounts
     channel: grpc.aio.Channel
+    address: str
 
     def unary(self, request: bytes = b"", **how: object) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -123,11 +125,11 @@ async def running(toy: Toy) -> AsyncIterator[Running]:
     counts, limits = ServerCounts(), Limits()
     transport = make_transport(Sessions(Admission(limits, counts), counts, limits), limits)
     transport.serve(toy.methods())
-    port = transport.bind("127.0.0.1:0")
+    address = f"127.0.0.1:{transport.bind('127.0.0.1:0')}"
     await transport.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=SMALL_WINDOW) as channel:
-            yield Running(transport, counts, channel)
+        async with grpc.aio.insecure_channel(address, options=SMALL_WINDOW) as channel:
+            yield Running(transport, counts, channel, address)
             await until(lambda: not transport.streams_open)
     finally:
         await transport.stop(0)
@@ -151,7 +153,7 @@ def no_collector() -> Iterator[None]:
 
 def of_calls() -> Counter[str]:
     """What there is of calls now, by type: of either transport's, and gRPC's own."""
-    http2 = ("UnaryCall", "StreamCall", "RefusedCall")
+    http2 = ("UnaryCall", "StreamCall", "RefusedCall", "ClientConnection", "Life")
     types = {"Session", "_Pump", "RPCState", "_ServicerContext", *http2}
     return Counter(name for o in gc.get_objects() if (name := type(o).__name__) in types)
 
@@ -217,12 +219,34 @@ async def test_nothing_of_a_stream_that_has_ended_waits_for_the_collector(
         await until(lambda: (of_calls() - before).total() <= KEPT_BY_GRPC)
 
 
+async def test_nothing_of_a_connection_that_is_gone_waits_for_the_collector(
+    no_collector: None,
+) -> None:
+    """By clients of our own, as gRPC's would wait for the collector themselves."""
+    toy = Toy()
+    async with running(toy) as there:
+        before = of_calls()
+        clients = [await RawClient.connect(there.address) for _ in range(CALLS)]
+        for client in clients:
+            stream = client.open(SERVER)
+            await client.send(stream, message(b""))
+            await client.heard(stream)
+        for client in clients:
+            await client.close()
+        await until(lambda: toy.happened.count("close") == CALLS)
+        toy.wakes[:] = [lambda: None] * CALLS
+        await until(lambda: (of_calls() - before).total() <= KEPT_BY_GRPC)
+
+
 @pytest.mark.parametrize("path", [UNARY, "/t.T/Unknown"])
 async def test_nothing_of_a_unary_call_that_failed_waits_for_the_collector(
     path: str, no_collector: None
 ) -> None:
-    toy = Toy(receives=raising(RpcError(Code.NOT_FOUND, "none")))
-    async with running(toy) as there:
+    def refuse(_: bytes) -> None:
+        # Another one each time, as its traceback is the call's.
+        raise RpcError(Code.NOT_FOUND, "none")
+
+    async with running(Toy(receives=refuse)) as there:
         before = of_calls()
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = there.channel.unary_unary(path)
         for _ in range(CALLS):

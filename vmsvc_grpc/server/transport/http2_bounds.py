@@ -245,8 +245,13 @@ class Life:
         elif not full and (timer := self._timers.pop("full", None)) is not None:
             timer.cancel()
 
+    def end(self) -> None:
+        """It is over, and the connection is let go of: with it, this would be a circle."""
+        self.close()
+        del self._connection
+
     def close(self) -> None:
-        """It is over."""
+        """It is closing: nothing is looked at any more."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

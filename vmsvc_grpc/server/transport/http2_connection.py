@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from ngh2 import (
     Configuration,
@@ -121,7 +121,6 @@ class ClientConnection(Begun):
         "_entered",
         "_floods",
         "_greeting",
-        "_handlers",
         "_id",
         "_last_stream",
         "_later",
@@ -173,19 +172,6 @@ class ClientConnection(Begun):
         self._greeting: bytes | None = b""
         self._leaving = self._left = False  # Told so; and what was under way has come.
         self._last_stream = 0
-        self._handlers: Mapping[type[events.Event], Callable[[Any], None]] = {
-            events.RequestReceived: self._request,
-            events.DataReceived: self._data,
-            events.TrailersReceived: self._trailers,
-            events.StreamReset: lambda _: self._bound(self._floods.reset),
-            events.StreamClosed: self._closed,
-            events.SettingsReceived: self._set,
-            events.PingReceived: lambda _: self._bound(self._floods.pinged),
-            events.PingAcknowledged: self._ping_answered,
-            events.WindowUpdated: self._carries_nothing,
-            events.GoAwayReceived: self._carries_nothing,
-            events.ConnectionClosed: self._ended,
-        }
 
     # What the event loop calls.
 
@@ -258,7 +244,7 @@ class ClientConnection(Begun):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio says it
         """It is closed: lose every call that is on it."""
-        self._life.close()
+        self._life.end()
         if not self.begun:
             return  # There was no room for it.
         del self.server.connections[self]
@@ -520,6 +506,12 @@ class ClientConnection(Begun):
     def _carries_nothing(self, _event: events.Event) -> None:
         self._bound(self._floods.empty)
 
+    def _reset(self, _event: events.StreamReset) -> None:
+        self._bound(self._floods.reset)
+
+    def _pinged(self, _event: events.PingReceived) -> None:
+        self._bound(self._floods.pinged)
+
     def _set(self, _event: events.SettingsReceived) -> None:
         self._life.greeted()
         self._bound(self._floods.settings)
@@ -558,9 +550,9 @@ class ClientConnection(Begun):
         for event in self._engine.events():
             if self.transport.is_closing():
                 return
-            handler = self._handlers.get(type(event))
+            handler = self._HANDLERS.get(type(event))
             if handler is not None:
-                handler(event)
+                handler(self, event)
         self._life.busy(calls=bool(self._calls))
 
     def _request(self, event: events.RequestReceived) -> None:
@@ -643,6 +635,21 @@ class ClientConnection(Begun):
             self.mark()
         else:
             self._carries_nothing(event)
+
+    # Not bound: a connection that held its own methods would be a circle.
+    _HANDLERS: ClassVar[Mapping[type[events.Event], Callable[[ClientConnection, Any], None]]] = {
+        events.RequestReceived: _request,
+        events.DataReceived: _data,
+        events.TrailersReceived: _trailers,
+        events.StreamReset: _reset,
+        events.StreamClosed: _closed,
+        events.SettingsReceived: _set,
+        events.PingReceived: _pinged,
+        events.PingAcknowledged: _ping_answered,
+        events.WindowUpdated: _carries_nothing,
+        events.GoAwayReceived: _carries_nothing,
+        events.ConnectionClosed: _ended,
+    }
 
 
 @cache
