@@ -81,6 +81,9 @@ class HttpCall:
 
     waits_for_room = False
 
+    due = False
+    """Whether it is to take in what its client has sent, which may take long."""
+
     __slots__ = ("answered", "connection", "half_closed", "id", "server", "timers")
 
     def __init__(self, connection: CallConnection, id_: int) -> None:
@@ -297,7 +300,7 @@ class UnaryCall(AskingCall):
 class StreamCall(AskingCall):
     """A call with a stream of responses. Moves one message at a time, when it is wanted."""
 
-    __slots__ = ("_greeted", "_method", "_session", "_told", "_waiting", "_wanted")
+    __slots__ = ("_greeted", "_method", "_session", "_told", "_waiting", "_wanted", "due")
 
     _session: Session
 
@@ -311,6 +314,7 @@ class StreamCall(AskingCall):
         self._wanted = False  # The connection knows that it is to be asked.
         self._waiting = False  # For the client to take the last message from the engine.
         self._told = False  # That the client sends no more.
+        self.due = False
 
     def begin(self, session: Session) -> None:
         """It has been let in."""
@@ -328,22 +332,25 @@ class StreamCall(AskingCall):
             self.connection.want(self)
 
     def receive(self, data: bytes) -> None:
-        """Hand in what has come whole, if the client sends a stream."""
+        """Hand in what has come whole in its turn, if the client sends a stream."""
         super().receive(data)
         if not self.answered and self._method.client_streaming:
-            self._take()
+            self.due = True
+            self.wake()
 
     def half_close(self) -> None:
-        """Hand in the one request, or tell that there are no more."""
+        """Hand in the one request, or tell that there are no more, in its turn."""
         super().half_close()
         if not self.answered:
-            self._take()
+            self.due = True
+            self.wake()
 
     def _take(self) -> None:
         """Hand in the next request, unless one is in hand; then the end of them."""
         session = self._session
         if session.in_hand or session.ending or self._told:
             return
+        self.due = False
         try:
             if self._method.client_streaming:
                 request = self.taken_in(self._messages.take)
@@ -355,16 +362,19 @@ class StreamCall(AskingCall):
         if request is not None:
             self.connection.traffic.messages_received += 1
             session.receive(request)
+            self.due = True  # There may be another, or the end of them.
         if self.half_closed and (request is None or not self._method.client_streaming):
-            self._told = True
+            self._told, self.due = True, False
             session.half_close()
-        elif request is None:
-            return
-        self.wake()
 
     def ask(self, engine: Engine) -> int:
-        """Say what is newest. Not asked while the last message waits in the engine."""
+        """Take in what is due, and say what is newest.
+
+        Not asked while the last message waits in the engine.
+        """
         self._wanted = False
+        if self.due and not self.answered:
+            self._take()
         if self.answered:
             return 0
         session = self._session
@@ -388,8 +398,8 @@ class StreamCall(AskingCall):
             self.connection.traffic.messages_sent += 1
             self._waiting = True
             bytes_ = len(framed)
-        if not self._told:
-            self._take()
+        if self.due:
+            self.wake()
         return bytes_
 
     def taken(self) -> None:

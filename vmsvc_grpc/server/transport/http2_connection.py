@@ -396,7 +396,7 @@ class ClientConnection(Begun):
         asked: list[HttpCall] = []
         said = 0
         for call in wanting:
-            costly = self._later or call.waits_for_room
+            costly = self._later or call.waits_for_room or call.due
             if (costly or len(asked) % _LOOK_CALLS == 0) and self._is_late():
                 said = max(said, most)
             if said >= most or (call.waits_for_room and not self._has_room()):
