@@ -208,6 +208,7 @@ class _Pump:
         "_silent",
         "_timer",
         "_turns",
+        "_woken",
         "task",
     )
 
@@ -225,9 +226,11 @@ class _Pump:
         self._idle: asyncio.Future[None] | None = None
         self._answered: asyncio.Future[None] | None = None
         self._said: bytes | Status | Later | None = None
+        self._woken = False
 
     def wake(self) -> None:
         """Ask the session again, if it had no message."""
+        self._woken = True
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -270,7 +273,7 @@ class _Pump:
         while True:
             said, self._said = self._said, None
             if said is None or self._session.ending:
-                said = await turn(self._session.next)
+                said = await turn(self._ask)
             if isinstance(said, Status):
                 return said
             if not (self._session.in_hand or self._answered is None or self._answered.done()):
@@ -281,10 +284,17 @@ class _Pump:
                     continue  # There may be news meanwhile.
             turn = self._turns.run_later if said is LATER else self._turns.run
             if said is None:
-                self._idle = self._loop.create_future()
-                await self._idle
+                # Between the turn in which it was asked and now, it may have been woken, or handed
+                # a request.
+                if not self._woken and not self._session.in_hand:
+                    self._idle = self._loop.create_future()
+                    await self._idle
             elif said is not LATER:
                 await self._write(said)
+
+    def _ask(self) -> bytes | Status | Later | None:
+        self._woken = False
+        return self._session.next()
 
     async def _read_all(self) -> None:
         session = self._session
@@ -311,7 +321,7 @@ class _Pump:
         if self._idle is not None and not self._idle.done() and not session.ending:
             # Most requests only acknowledge. For those, waking the sending task would cost more
             # than all the rest.
-            self._said = session.next()
+            self._said = self._ask()
             if self._said is not None:
                 self.wake()
 
