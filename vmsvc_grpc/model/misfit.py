@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from math import isfinite
+from math import isfinite, isinf
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,8 +62,8 @@ def in_words(value: Any) -> str:
             return f"{quoted(value)}, which has more than 64 bits"
         case str() | int() if not isinstance(value, bool):
             return quoted(value)
-        case float() if not isfinite(value):
-            return "one too large to be kept"
+        case float() if isinf(value):
+            return "a number too large to be kept"
         case float():
             return str(value)
     return type_in_words(value)

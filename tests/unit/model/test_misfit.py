@@ -235,8 +235,10 @@ def test_numbers_beyond_all_bounds_are_named(digits: bytes) -> None:
     raw = json.dumps(with_instead(VMSERVICE, ("spec", "ports", 0, "port"), 12345)).encode()
     found = parse_json(Kind.VIRTUAL_MACHINE_SERVICE, raw.replace(b"12345", digits))
     assert isinstance(found, VirtualMachineService)
-    assert [problem.field for problem in found.problems] == ["spec.ports[0].port"]
-    assert found.problems[0].message.startswith("must be a whole number, not ")
+    ((field, message),) = found.problems
+    assert field == "spec.ports[0].port"
+    assert message.startswith("must be a whole number, not ")
+    assert "more than 64 bits" in message or message.endswith("a number too large to be kept")
 
 
 class Outer(msgspec.Struct, rename="kebab"):
