@@ -274,14 +274,18 @@ def _paths(text: str) -> Iterator[Path]:
     return (Path(os.path.expanduser(path)) for path in text.split(os.pathsep) if path)  # noqa: PTH111
 
 
+class _ClientCertificateError(KubeconfigError):
+    """A client certificate and its key are none, or do not belong together."""
+
+
 def _access(found: Chosen, identity: _Identity) -> Access:
     """The access that a context and an identity give. Raises OSError and ValueError."""
     cluster = found.cluster
-    tls = _tls(
-        _ca(cluster, found.cluster_folder),
-        identity.certificate,
-        verify=not cluster.insecure_skip_tls_verify,
-    )
+    ca = _ca(cluster, found.cluster_folder)
+    try:
+        tls = _tls(ca, identity.certificate, verify=not cluster.insecure_skip_tls_verify)
+    except _ClientCertificateError as error:
+        raise KubeconfigError(f"user {quoted(found.user_name)}: {error}") from error
     return Access(
         host=cluster.server.rstrip("/"),
         tls=tls,
@@ -388,7 +392,7 @@ def _tls(ca: str | None, client: tuple[bytes, bytes] | None, *, verify: bool) ->
                 # Without a password, Python would ask the terminal for one.
                 context.load_cert_chain(file.name, password="")
             except (ssl.SSLError, ValueError) as error:
-                raise KubeconfigError(
+                raise _ClientCertificateError(
                     f"the client certificate and its key cannot be used: {error}"
                 ) from error
     if not verify:

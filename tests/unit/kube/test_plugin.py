@@ -385,7 +385,7 @@ SECRET = base64.b64encode(b"no PEM").decode()
         ),
         pytest.param(
             {"client-certificate-data": SECRET, "client-key-data": SECRET},
-            "the client certificate and its key cannot be used",
+            "user 'u': the client certificate and its key cannot be used",
             id="a certificate that is none",
         ),
         pytest.param(
