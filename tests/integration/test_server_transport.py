@@ -179,7 +179,8 @@ async def test_a_stream_that_has_more_work_first_is_asked_again_without_a_wake(m
         if isinstance(call, grpc.aio.StreamStreamCall):
             await call.write(b"")
         assert await call.read() == b"done"
-        await until(lambda: toy.happened.count("ask") == 5)
+        # Once more at least, as a request may come after all of this was said.
+        await until(lambda: toy.happened.count("ask") >= 5)
         call.cancel()
 
 
