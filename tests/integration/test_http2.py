@@ -387,7 +387,8 @@ async def test_pings_in_excess_send_away_who_sends_them() -> None:
 
 async def test_who_pings_whenever_data_come_is_not_sent_away() -> None:
     """As grpc-go's clients do to measure their windows: a large answer comes in many pieces."""
-    async with serving() as toy, client(toy, window=1_000, auto=False) as there:
+    limits = Limits(empty_frames_max=50)
+    async with serving(limits) as toy, client(toy, window=1_000, auto=False) as there:
         stream = there.call(LARGE, framed(b""))
         taken = 0
         while taken < LARGE_BYTES:
@@ -577,6 +578,24 @@ async def test_a_flood_of_frames_ends_at_its_bound_and_costs_nobody_else(flood: 
             assert there.told_to_calm_down() in {bound.encode(), b"too_many_pings", b""}
         assert toy.counts.refusals == {bound: 1}
         await until(lambda: toy.streams[1].closed)
+        toy.streams[0].say(b"end")
+        assert await other.status(watching) == (0, "")
+
+
+async def test_more_calls_than_a_connection_may_have_cost_it() -> None:
+    limits = Limits(calls_per_connection_max=3)
+    async with serving(limits) as toy, client(toy) as other:
+        watching = other.call(WATCH, framed(b""))
+        async with client(toy) as there:
+            # It says that it knows the bound, and has not read it.
+            there.send()
+            there.write(frames(4, 1))
+            for _ in range(4):
+                there.engine.send_request(there.head(WATCH))
+            there.send()
+            await until(lambda: toy.counts.refusals == {"calls_per_connection_max": 1})
+            await there.until(lambda: there.over)
+        await until(lambda: sum(each.closed for each in toy.streams) == 3)
         toy.streams[0].say(b"end")
         assert await other.status(watching) == (0, "")
 

@@ -25,9 +25,10 @@ _PING_STRIKES_MAX = 2
 _CLIENT_PART = 4
 _CONNECTION_PART = 32
 
-# Windows may be opened this often for each message: of the stream and of the connection, by each
-# half of it, as the most diligent of gRPC's clients do.
+# Windows may be opened this often for what a client is told, of the stream and of the connection:
+# after each message, and within a large one by a part of the smallest window that is of use.
 _UPDATES_A_MESSAGE = 4
+_BYTES_AN_UPDATE = 256
 
 
 class Bucket:
@@ -49,7 +50,7 @@ class Bucket:
         self._left -= 1
         return True
 
-    def give(self, count: int) -> None:
+    def give(self, count: float) -> None:
         """That many more may come than otherwise."""
         self._left = min(self._most, self._left + count)
 
@@ -86,14 +87,16 @@ class Floods:
         self._pings_in_excess = self._pings_in_excess + 1 if early else 0
         return "client_ping_interval_min_s" if self._pings_in_excess > _PING_STRIKES_MAX else None
 
-    def said(self, messages: int) -> None:
+    def said(self, messages: int, size: int) -> None:
         """It was told so many, or more of one: it may ping to measure how fast that comes.
+
+        `size` is in bytes, and what it may open its windows for.
 
         Both grpc-go's and gRPC's core's clients do, whenever data have come.
         """
         self._ping_at = -math.inf
         self._pings_in_excess = 0
-        self._empty.give(messages * _UPDATES_A_MESSAGE)
+        self._empty.give(messages * _UPDATES_A_MESSAGE + size / _BYTES_AN_UPDATE)
 
 
 class Entrance:

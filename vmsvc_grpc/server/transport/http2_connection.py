@@ -93,6 +93,7 @@ _ENGINE_BOUNDS = {
     b"header list": "header_list_bytes_max",
     b"Too many CONTINUATION": "continuations_max",
     b"setting entries": "settings_max",
+    b"max concurrent streams": "calls_per_connection_max",
 }
 
 
@@ -363,7 +364,7 @@ class ClientConnection(Begun):
                 self._write(data)
                 left -= len(data)
             if asked or engine.queued_body_size() < queued:
-                self._floods.said(len(asked))
+                self._floods.said(len(asked), len(data))
             self._handle()
             self._settle(asked)
             if not self._wanting and not engine.want_write:

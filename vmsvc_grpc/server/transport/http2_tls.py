@@ -45,6 +45,8 @@ class TlsServer(Protocol):
 class Begun(asyncio.Protocol):
     """A connection that leaves the entrance by itself once it has `begun`."""
 
+    __slots__ = ()
+
     begun: bool
 
 
