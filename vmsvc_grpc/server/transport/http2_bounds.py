@@ -138,6 +138,7 @@ class Unread:
         self._bytes_max = bytes_max
         self._in_all = 0
         self._of_client: Counter[str] = Counter()
+        self.room_for_one = max(1, bytes_max // _CONNECTION_PART)
 
     def add(self, client: str, size: int) -> None:
         """That much more waits, or less."""
@@ -149,14 +150,16 @@ class Unread:
     def room(self, client: str, of_connection: int) -> int:
         """How much more may wait for a connection that so much waits for already.
 
-        Something where nothing does, whatever others do.
+        Where nothing does, it is `room_for_one`, whatever others do.
         """
+        if not of_connection:
+            return self.room_for_one
         room = min(
-            self._bytes_max // _CONNECTION_PART - of_connection,
+            self.room_for_one - of_connection,
             self._bytes_max // _CLIENT_PART - self._of_client[client],
             self._bytes_max - self._in_all,
         )
-        return max(room, 0 if of_connection else 1)
+        return max(room, 0)
 
     @property
     def empty(self) -> bool:
@@ -231,7 +234,7 @@ class Life:
 
     def busy(self, *, calls: bool) -> None:
         """Whether calls are open now."""
-        if self._busy and not calls:
+        if not calls:
             self._idle_since = self._loop.time()
         self._busy = calls
 

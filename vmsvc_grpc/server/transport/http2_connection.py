@@ -359,7 +359,7 @@ class ClientConnection(Begun):
         while self._writable:
             asked, said = self._ask_each(left)
             left -= said
-            queued = engine.queued_body_size()
+            queued = 0 if asked else engine.queued_body_size()
             if data := engine.data_to_send():
                 self._write(data)
                 left -= len(data)
@@ -415,11 +415,15 @@ class ClientConnection(Begun):
 
     def _room(self) -> int:
         """How many bytes more may wait for the client."""
+        if not (self._waiting_bytes or self._blocked):
+            return self.server.unread.room_for_one
         return self.server.unread.room(self.client, self._engine.queued_body_size())
 
     def _count_unread(self) -> None:
         """Count what waits now."""
         waiting = self._engine.queued_body_size()
+        if not waiting and not self._waiting_bytes:
+            return
         if waiting != self._waiting_bytes:
             self.server.unread.add(self.client, waiting - self._waiting_bytes)
             self._waiting_bytes = waiting
@@ -554,7 +558,6 @@ class ClientConnection(Begun):
             handler = self._HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
-        self._life.busy(calls=bool(self._calls))
 
     def _request(self, event: events.RequestReceived) -> None:
         self._last_stream = event.stream_id
@@ -567,6 +570,8 @@ class ClientConnection(Begun):
             return
         self.traffic.streams_started += 1
         call = self._call(event, said)
+        if not self._calls:
+            self._life.busy(calls=True)
         self._calls[event.stream_id] = call
         if event.end_stream:
             call.half_close()
@@ -616,6 +621,8 @@ class ClientConnection(Begun):
     def _closed(self, event: events.StreamClosed) -> None:
         call = self._calls.pop(event.stream_id, None)
         if call is not None:
+            if not self._calls:
+                self._life.busy(calls=False)
             for kept in (self._blocked, self._wanting, self._later):
                 kept.pop(call, None)
             self._drop_ending(call)

@@ -73,12 +73,12 @@ def test_who_stalls_is_bounded_a_connection_a_client_and_in_all_and_stops_nobody
     assert unread.room("a", 1) == 8, "a client"
     unread.add("a", 8)
     assert unread.room("a", 1) == 0
-    assert unread.room("a", 0) == 1
+    assert unread.room("a", 0) == 100
     assert unread.room("b", 1) == 99
     for client in "bcd":
         unread.add(client, 800)
     assert unread.room("e", 1) == 0, "in all"
-    assert unread.room("e", 0) == 1
+    assert unread.room("e", 0) == 100
     for client in "abcd":
         unread.add(client, -800)
     assert unread.empty
