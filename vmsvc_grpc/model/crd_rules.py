@@ -1,7 +1,6 @@
-"""What the CRDs ask of VMs in CEL, written in Python: nothing here could run CEL. Pure.
+"""The CRDs' rules for VMs in CEL, written in Python, as we cannot run CEL. Pure.
 
-Each rule stands under its text in the CRD, so that `make gen` fails on one that is new, or
-has changed.
+The key of a rule is its text in the CRD, so that `make gen` fails on a new or changed one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """`holds` is asked of a value of the right type; `message` says what to do if it says no."""
+    """`holds` checks a value of the right type; `message` says what to do if it fails."""
 
     holds: Callable[[Any], bool]
     message: str
@@ -78,7 +77,7 @@ RULES: Mapping[str, Rule] = {
         _is_no_milli, "has the suffix m (milli); use whole numbers, as in 4 or 2000"
     ),
 }
-"""By the text of a rule."""
+"""The rules, by their text."""
 
 ELSEWHERE = frozenset(
     (
@@ -92,4 +91,4 @@ ELSEWHERE = frozenset(
         "self.ipFamilies[0] == oldSelf.ipFamilies[0])"
     ).splitlines()
 )
-"""Rules of VMServices: `model.validate` asks the same, or they compare with an object stored."""
+"""Rules of VMServices that `model.validate` checks, or that compare with the stored object."""

@@ -1,11 +1,10 @@
-"""Readers of JSON and of untyped values that stand whatever comes.
+"""Decoders of JSON and of untyped values that cope with any input.
 
-They read as Kubernetes does: `leniency` says where that is more than a shape's letter.
+They read as Kubernetes does: `leniency` has what Kubernetes accepts beyond a shape.
 
-An API server takes 10,000 levels of nesting, where a schema leaves a field open (the
-commands of a VM's cloud-init, say); msgspec goes as deep as Python's calls may go, some
-1,000, also through what it skips. So one VM would make the list of all VMs unreadable, for
-ever.
+An API server accepts 10,000 levels of nesting where a schema leaves a field open (as the commands
+of a VM's cloud-init); msgspec only goes as deep as Python's calls, some 1,000, even in what it
+skips. So one VM could make the list of all VMs unreadable, for ever.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ T = TypeVar("T")
 _DIGITS_MAX = 100  # 64 bits have 19.
 
 LEVELS_MAX = 100
-"""How many levels are kept of what is too deep. What we read is within 20."""
+"""How many levels are kept of a value that is too deep. What we read is within 20."""
 
-# A string, which may hold brackets, or a bracket. Possessive: no text makes it go back.
+# A string, which may contain brackets, or a bracket. Possessive, so it never backtracks.
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 class ShapeError(msgspec.ValidationError):
-    """A value does not fit a shape: `field` says where, as Kubernetes writes it.
+    """A value does not fit a shape. `field` is its path, as Kubernetes writes it.
 
-    `message` says what is wrong and may show the value; the error's own text does not, as
-    the value may be a secret.
+    `message` says what is wrong, and may show the value; the error's own text does not, as the
+    value may be a secret.
     """
 
     def __init__(self, found: Misfit) -> None:
@@ -45,10 +44,9 @@ class ShapeError(msgspec.ValidationError):
 
 
 def decoder(shape: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
-    """Decodes JSON as `shape`; of what is nested too deep, only LEVELS_MAX levels.
+    """A decoder of JSON as `shape`; of a value that is nested too deep, it keeps LEVELS_MAX levels.
 
-    What it returns raises msgspec.DecodeError; if the shape is another, its subclass
-    ShapeError.
+    It raises msgspec.DecodeError, and its subclass ShapeError for JSON of another shape.
     """
     decode = msgspec.json.Decoder(shape).decode
 
@@ -66,7 +64,7 @@ def decoder(shape: type[T]) -> Callable[[bytes | msgspec.Raw], T]:
 
 
 def converted(untyped: Any, shape: type[T]) -> T:
-    """The same for an object given as mappings and lists. Raises ShapeError."""
+    """An object given as mappings and lists, as `shape`. Raises ShapeError."""
     try:
         return msgspec.convert(untyped, shape)
     except msgspec.ValidationError:
@@ -82,7 +80,7 @@ def _as_meant(untyped: Any, shape: type[T]) -> T:
 
 
 def _untyped(raw: bytes | msgspec.Raw, shape: type) -> Any:
-    """What the bytes say as mappings and lists. Raises DecodeError, and ShapeError for numbers."""
+    """The bytes as mappings and lists. Raises DecodeError, and ShapeError for numbers."""
     try:
         return msgspec.json.decode(raw)
     except RecursionError:
@@ -90,20 +88,20 @@ def _untyped(raw: bytes | msgspec.Raw, shape: type) -> Any:
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(str(error)) from error
     except msgspec.ValidationError:
-        # A number is beyond all bounds. Python keeps it, so that its place can be found.
+        # A number is too large. Python keeps it, so that its place can be found.
         with_number = json.loads(shallow(bytes(raw)), parse_int=_whole_number)
         raise ShapeError(misfit(as_meant(with_number, shape), shape)) from None
 
 
 def _whole_number(digits: str) -> int | float:
-    # Python refuses to read one of 5,000 digits as a whole number.
+    # Python refuses to read 5,000 digits as a whole number.
     return int(digits) if len(digits) <= _DIGITS_MAX else float(digits)
 
 
 def shallow(raw: bytes) -> bytes:
     """The same JSON, with null for each list or object beyond LEVELS_MAX. O(bytes).
 
-    What is no JSON stays none.
+    Text that is not JSON is still not JSON afterwards.
     """
     kept: list[bytes] = []
     level, start = 0, 0

@@ -1,6 +1,6 @@
-"""Where a value is not of the type that is wanted there, in our words. Pure.
+"""Where a value does not have the type that its field needs, in our words. Pure.
 
-A library's own words name no key of a map, and speak of its types; whoever wrote an object
+A library's own messages name no key of a map, and speak of Python's types. The author of an object
 knows it as a text with mappings and lists.
 """
 
@@ -56,7 +56,7 @@ def field_name(path: FieldPath) -> str:
 
 
 def in_words(value: Any) -> str:
-    """A value as a sentence says that it is not what was wanted."""
+    """A value, for a sentence that says that it is not what is needed."""
     match value:
         case int() if not isinstance(value, bool) and not -INTEGERS <= value < INTEGERS:
             return f"{quoted(value)}, which has more than 64 bits"
@@ -70,7 +70,7 @@ def in_words(value: Any) -> str:
 
 
 def type_in_words(value: Any) -> str:
-    """The same of a value that may be a secret."""
+    """The same for a value that may be a secret."""
     match value:
         case None:
             return "null"
@@ -88,7 +88,7 @@ def type_in_words(value: Any) -> str:
 
 
 class Misfit(NamedTuple):
-    """What does not fit: where, and what is wrong, with the value and without it."""
+    """A value that does not fit: where it is, and what is wrong, with the value and without it."""
 
     path: FieldPath
     message: str
@@ -104,7 +104,7 @@ _SOMEWHERE = Misfit((), "does not have the form that is wanted", "cannot be read
 
 
 def misfit(untyped: Any, shape: type) -> Misfit:
-    """The first place where a value that does not fit a shape is wrong. O(value)."""
+    """The first misfit in a value that does not fit a shape. O(value)."""
     return next(_misfits(untyped, _description(shape), ()), _SOMEWHERE)
 
 
@@ -162,7 +162,7 @@ def _mistyped(path: FieldPath, wanted: str, found: Any) -> Misfit:
 
 
 def _likeliest(value: Any, wanted: inspect.UnionType) -> inspect.Type:
-    """The one type of several that is meant; all of them, if that cannot be told."""
+    """The type of several that is meant; all of them, if that cannot be known."""
     types = [one for one in wanted.types if not isinstance(one, inspect.NoneType)]
     if value is None and wanted.includes_none:
         return inspect.NoneType()

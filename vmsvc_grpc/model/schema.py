@@ -1,8 +1,7 @@
-"""What of a VM or VMService no API server takes, by the schemas of their CRDs.
+"""The parts of a VM or VMService that no API server accepts, by the schemas of their CRDs.
 
-Which fields each version has stands in `fields.json`, made by `make gen` of VM Operator's
-CRDs, and rules that span fields (in CEL) in `crd_rules`. What VM Operator's webhooks ask is in
-neither.
+`fields.json`, which `make gen` makes of VM Operator's CRDs, has the fields of each version, and
+`crd_rules` the rules in CEL that span fields. Rules of VM Operator's webhooks are in neither.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from vmsvc_grpc.model.validate import time_flaw
 SchemaNode = Mapping[str, Any]
 """One node of the schema, as `fields.json` has it."""
 
-# The documentation spells it so.
+# The documentation spells it like this.
 _ALSO_FIELDS = {(Kind.VIRTUAL_MACHINE_SERVICE, "spec"): {"clusterIP": "clusterIp"}}
 
-# Whoever leaves them out means their defaults; the published CRD asks for them.
+# Fields with defaults, which authors leave out; the published CRD requires them.
 _NOT_REQUIRED = frozenset({"type", "name", "protocol", "targetPort"})
 
-# No longer text can match one of the patterns, and some take long to find that out.
+# No longer text matches a pattern, and some patterns take long to find that out.
 _PATTERN_CHARACTERS_MAX = 1000
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -60,7 +59,7 @@ _UUID = re.compile(
 
 
 class Fault(NamedTuple):
-    """What is wrong with a field. `instead` may stand in the place of a value of a wrong type."""
+    """A problem of a field. `instead` is a value that may replace one of a wrong type."""
 
     path: FieldPath
     message: str
@@ -73,11 +72,10 @@ class Fault(NamedTuple):
 
 
 def faults(kind: Kind, untyped: Mapping[str, Any]) -> Iterator[Fault]:
-    """All that is wrong with a VM or VMService of a version that is known, in its own order.
+    """The faults of a VM or VMService of a known version, in the order of the object.
 
-    Nothing, if the version is not known. What files may leave out, they may leave out here.
-    Of `status` only fields that there are none of: an API server drops it before it looks
-    any closer. O(object).
+    None if the version is not known. Fields that files may leave out are not missed. In `status`
+    only unknown fields are faults: an API server drops it before it checks more. O(object).
     """
     version = str(untyped.get("apiVersion")).rpartition("/")[2]
     if version not in KNOWN_VERSIONS:
@@ -111,7 +109,7 @@ class _Checks:
         self._kind = kind
 
     def of(self, node: SchemaNode, value: Any, path: FieldPath) -> Iterator[Fault]:
-        """What is wrong with a value and all below it."""
+        """The faults of a value and of all values in it."""
         expected, in_status = node["type"], path[:1] == ("status",)
         if expected == "any" or value is None:
             return
@@ -142,7 +140,7 @@ class _Checks:
                 yield Fault((*path, key), "is missing; it is required")
 
     def _lacks(self, found: Any, path: FieldPath, key: str) -> bool:
-        """Whether a required field is missing where an API server would miss it."""
+        """Whether a required field is missing that an API server would require."""
         match path[:1]:
             case ("metadata",):
                 return found is None or found == ""
@@ -156,7 +154,7 @@ class _Checks:
         in_status = path[:1] == ("status",)
         seen: dict[tuple[Any, ...], int] = {}
         for index, item in enumerate(value):
-            # Fields that are null are absent; what an item that is null means, nobody knows.
+            # A null field counts as absent, but a null item has no meaning.
             if item is None and not in_status:
                 yield _mistyped((*path, index), inner["type"], "null")
             yield from self.of(inner, item, (*path, index))
@@ -175,7 +173,7 @@ def _mistyped(path: FieldPath, expected: str, found: str) -> Fault:
 
 
 def _identity(node: SchemaNode, item: Any) -> tuple[Any, ...]:
-    """What no other item of a list may have, too; nothing if items need no identity."""
+    """The key of an item that no other item may have; none if items need no identity."""
     if node.get("unique"):
         parts: tuple[Any, ...] = () if item is None else (item,)
     elif "keys" in node and isinstance(item, dict):
@@ -204,7 +202,7 @@ def _unknown(key: str, fields: Mapping[str, int], value: Mapping[str, Any]) -> s
 
 
 def _flaws(node: SchemaNode, value: Any) -> Iterator[str]:
-    """What is wrong with a value of the right type."""
+    """The faults of a value of the right type."""
     if "enum" in node and value not in node["enum"]:
         known = ", ".join(map(str, node["enum"]))
         yield f"{in_words(value)} is not one of {known}"
@@ -249,7 +247,7 @@ def _matches(pattern: str, value: str) -> bool:
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # As Go means it: an end is the end, also after a line feed.
+    # As in Go, `$` matches only at the very end, even after a line feed.
     if pattern.endswith("$"):
         pattern = pattern[:-1] + r"\Z"
     return re.compile(pattern, re.ASCII)

@@ -1,7 +1,7 @@
-"""Everything that is wrong with an object, at once, as `kubectl apply --validate=strict` has it.
+"""All faults of an object at once, as `kubectl apply --validate=strict` reports them.
 
-Serving is lenient where VM Operator and kubectl are, and stops where an object cannot be
-used; whoever writes manifests wants to hear of each flaw, and of fields that mean nothing.
+Serving is lenient where VM Operator and kubectl are, and stops at the first fault that makes an
+object useless. An author of manifests needs to know every fault, and fields without a meaning.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vmsvc_grpc.model.schema import Fault, faults
 from vmsvc_grpc.model.validate import is_dns_1123_subdomain
 
 FAULTS_MAX = 100
-"""How many faults of an object are reported: nobody wrote more than that by hand."""
+"""How many faults of an object are reported: nobody writes more by hand."""
 
 _STEPS = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 
-# What these say depends on the type; where that is wrong, it would only confuse.
+# Problems of these fields depend on the type; if that is wrong, they would only confuse.
 _BY_TYPE = frozenset({"spec.ports", "spec.loadBalancerSourceRanges"})
 
-# Texts of a VMService's spec and its ports that mean something where they are left out.
+# Texts of a VMService's spec and its ports that have defaults.
 _WITH_DEFAULTS = frozenset({"type", "protocol"})
 _UNKNOWN = "(unknown)"
 
@@ -45,15 +45,15 @@ class Located(NamedTuple):
 def field_path(field: str) -> FieldPath:
     """The path of a field that is written as Kubernetes writes it, and has no dots in its keys."""
     if field.startswith("("):
-        return ()  # It stands for no field, as "(object)" does.
+        return ()  # Not a field, as "(object)".
     return tuple(int(index) if index else key for index, key in _STEPS.findall(field))
 
 
 def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
-    """All that is wrong with a VM or VMService; nothing if an API server would take it.
+    """The problems of a VM or VMService; none if an API server would accept it.
 
-    Where the schema and a rule of ours say something of one field, the rule is reported: it says
-    what to do. Of more than FAULTS_MAX, that many. O(object).
+    If both the schema and a rule of ours find a fault in a field, the rule is reported, as it says
+    what to do. At most FAULTS_MAX. O(object).
     """
     found = list(islice(chain(_unfit_meta(untyped), faults(kind, untyped)), FAULTS_MAX + 1))
     if len(found) > FAULTS_MAX:
@@ -74,7 +74,7 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
 
 
 def _unfit_meta(untyped: Mapping[str, Any]) -> Iterator[Fault]:
-    """What of the metadata no API server takes, and serving passes over as it reads none of it."""
+    """Faults of the metadata that no API server accepts, but that serving does not read."""
     metadata = untyped.get("metadata")
     if not isinstance(metadata, dict):
         return
@@ -129,14 +129,14 @@ def _is_within(field: str, outer: str) -> bool:
 
 
 def _with_types(untyped: Mapping[str, Any], found: list[Fault]) -> dict[str, Any]:
-    """The object, with something of the right type wherever there is something of a wrong one.
+    """The object, with a value of the right type in place of each of a wrong type.
 
-    So the rules for all other fields can be asked.
+    So the rules for all other fields can be applied.
     """
     right: Any = dict(untyped)
     for fault in found:
         if fault.instead is not None:
-            # An empty text would mean the default, and other fields be judged by that.
+            # An empty text would mean the default, by which other fields would be judged.
             defaulted = fault.path[:1] == ("spec",) and fault.path[-1] in _WITH_DEFAULTS
             right = _replaced(right, fault.path, _UNKNOWN if defaulted else fault.instead)
     mended: dict[str, Any] = right
@@ -144,7 +144,7 @@ def _with_types(untyped: Mapping[str, Any], found: list[Fault]) -> dict[str, Any
 
 
 def _replaced(value: Any, path: FieldPath, instead: Any) -> Any:
-    """A copy in which another value is at the path; it shares all that is not on the way."""
+    """A copy with another value at the path; it shares everything off that path."""
     if not path:
         return instead
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
@@ -153,7 +153,7 @@ def _replaced(value: Any, path: FieldPath, instead: Any) -> Any:
 
 
 def _rule_problems(kind: Kind, untyped: dict[str, Any]) -> Iterator[Problem]:
-    """What our rules say, of each field that they can be asked about."""
+    """The problems that our rules find, for each field to which they can be applied."""
     try:
         object_ = parse(kind, untyped)
     except ParseError as error:

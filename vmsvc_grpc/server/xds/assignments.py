@@ -40,7 +40,7 @@ _PROTOCOL, _HOST, _PORT = _numbers(SocketAddress, "protocol", "address", "port_v
 # At some 300 B each: the addresses of 20,000 VMs, ready and not ready.
 _MEMBERS_MAX = 65_536
 
-# The first of an enum is what a field is that is not there.
+# A missing field has the first value of its enum.
 _OF_PROTOCOL = {"TCP": b"", "UDP": number_field(_PROTOCOL, SocketAddress.UDP)}
 _OF_HEALTH = {
     True: number_field(_HEALTH, HealthStatus.HEALTHY),
@@ -73,7 +73,7 @@ Locations = Sequence[tuple[tuple[str, str], Sequence[Machine]]]
 
 
 class Localities:
-    """The VMs of a service by where they are, encoded once for all of its ports."""
+    """The VMs of a service by locality, encoded once for all its ports."""
 
     def __init__(self, locations: Locations) -> None:
         """Nothing is encoded yet."""
@@ -81,10 +81,9 @@ class Localities:
         self._around: dict[tuple[str, int], Sequence[Sequence[bytes]]] = {}
 
     def around_port(self, protocol: str, port_bytes: int) -> Sequence[Sequence[bytes]]:
-        """Of each a LocalityLbEndpoints, encoded but for its ports, which are so long.
+        """Each as a LocalityLbEndpoints: the bytes before, between and after ports of that length.
 
-        It is what stands before, between and behind them. O(VMs), and once for all ports of as
-        many bytes: a service may have 1,000.
+        O(VMs), and once for all ports of the same length, as a service may have 1,000 ports.
         """
         kept = protocol, port_bytes
         if kept not in self._around:
@@ -98,10 +97,10 @@ class Localities:
 def _locality(
     where: tuple[str, str], machines: Sequence[Machine], protocol: str, port_bytes: int
 ) -> Iterator[bytes]:
-    """A VM is one endpoint, with its other address, if it has two, as an additional one.
+    """A VM is one endpoint; its second address, if any, is an additional address of that.
 
-    The whole weighs as much as its healthy endpoints, and never nothing: clients drop one
-    without weight.
+    The weight is the number of healthy endpoints, but at least 1: clients drop a locality without
+    weight.
     """
     # Clients refuse a locality without this field, and both texts may be "".
     region, zone = where
@@ -138,8 +137,8 @@ def _machines(
 ) -> Iterable[tuple[_Machine, list[tuple[bool, str]]]]:
     """Each VM (its uid, whether it is ready, its region and zone) with its addresses.
 
-    Every address once in all of them. The VMs come in the order of addresses; of each address
-    is said whether it is of the service's secondary family.
+    Each address occurs only once. The VMs are in the order of addresses; with each address goes
+    whether it is of the service's secondary family.
     """
     holders: dict[str, Endpoint] = {}
     for endpoint in endpoints:
@@ -163,7 +162,7 @@ def _comes_before(endpoint: Endpoint, other: Endpoint) -> bool:
 def _member(
     addresses: Sequence[str], ready: bool, protocol: str, port_bytes: int
 ) -> tuple[bytes, ...]:
-    """A VM as the field `lb_endpoints`: what stands before, between and behind its ports."""
+    """A VM as the field `lb_endpoints`: the bytes before, between and after its ports."""
     first, *others = (_address(address, protocol, port_bytes) for address in addresses)
     endpoint = [header(_ADDRESS, len(first) + port_bytes) + first]
     for other in others:

@@ -18,7 +18,7 @@ def varint(number: int) -> bytes:
 
 
 def header(number: int, size: int) -> bytes:
-    """What a field begins with whose content is of so many bytes: its number and kind, and those.
+    """The beginning of a field with so many bytes of content: number, wire type and length.
 
     The number is at most 15.
     """
@@ -30,7 +30,7 @@ def header(number: int, size: int) -> bytes:
 def bytes_field(number: int, content: bytes) -> bytes:
     """A field of text, bytes or a message; its number is at most 15.
 
-    An empty one is written too, which protobuf leaves out.
+    An empty one is written too; protobuf would leave it out.
     """
     return header(number, len(content)) + content
 
