@@ -49,7 +49,7 @@ def _below(name: str, parent: int, *, make: bool) -> int:
         found = status(name, parent)
         if found is None or stat.S_ISDIR(found.st_mode):
             raise
-        message = f"{name} is {in_words(found)}, not a directory"
+        message = f"{name} is {file_type(found)}, not a directory"
         raise NotADirectoryError(errno.ENOTDIR, message) from error
 
 
@@ -83,7 +83,7 @@ def open_file(name: str, parent: int) -> int:
 
 def _check_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, f"it is {in_words(found)}, not a regular file")
+        raise OSError(errno.EINVAL, f"it is {file_type(found)}, not a regular file")
 
 
 def create_file(name: str, parent: int, content: bytes) -> None:
@@ -95,7 +95,7 @@ def create_file(name: str, parent: int, content: bytes) -> None:
     found = status(name, parent)
     if found is not None:
         if not stat.S_ISREG(found.st_mode):
-            message = f"{name} is {in_words(found)}, and in the way; move it away"
+            message = f"{name} is {file_type(found)}, and in the way; move it away"
             raise FileExistsError(errno.EEXIST, message)
         os.unlink(name, dir_fd=parent)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -103,7 +103,7 @@ def create_file(name: str, parent: int, content: bytes) -> None:
         file.write(content)
 
 
-_IN_WORDS = {
+_FILE_TYPES = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
@@ -114,6 +114,6 @@ _IN_WORDS = {
 }
 
 
-def in_words(found: os.stat_result) -> str:
+def file_type(found: os.stat_result) -> str:
     """The type of a file, as a noun for a sentence."""
-    return _IN_WORDS.get(stat.S_IFMT(found.st_mode), "something else")
+    return _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "something else")

@@ -108,4 +108,4 @@ def test_the_umask_is_honoured(root: Path) -> None:
 
 
 def test_devices_are_named() -> None:
-    assert beneath.in_words(Path("/dev/null").stat()) == "a device"
+    assert beneath.file_type(Path("/dev/null").stat()) == "a device"

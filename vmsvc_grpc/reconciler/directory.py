@@ -142,7 +142,7 @@ class DirectoryStore:
         if found is None:
             return
         if not stat.S_ISREG(found.st_mode):
-            raise self._foreign(change, place, f"is {beneath.in_words(found)}")
+            raise self._foreign(change, place, f"is {beneath.file_type(found)}")
         with os.fdopen(beneath.open_file(place.name, parent), "rb") as file:
             content = file.read(len(OUR_LINE))
             if content == OUR_LINE:

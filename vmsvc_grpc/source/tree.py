@@ -179,7 +179,7 @@ def signature(file: Path, *, below: Path | None = None) -> Signature | Oddity | 
         return _signature(status)
     if stat.S_ISDIR(status.st_mode):
         return None
-    return Oddity(f"this is {beneath.in_words(status)}, not a file")
+    return Oddity(f"this is {beneath.file_type(status)}, not a file")
 
 
 def _signature(status: os.stat_result) -> Signature:
