@@ -79,6 +79,15 @@ class StreamNames:
         self._names = 0
         self._bytes = 0
 
+    def another(self) -> StreamNames:
+        """Other names of the same stream, which can be let go of by themselves."""
+        return StreamNames(self._all, self.client)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is followed."""
+        return not self._names
+
     def take(self, name: str) -> str:
         """Follow one more name; "", or the setting whose bound refuses that. Counts a refusal."""
         size = _size(name)
@@ -100,7 +109,7 @@ class StreamNames:
         self._change(-1, -_size(name))
 
     def close(self) -> None:
-        """The stream follows nothing any more. May be called twice."""
+        """Follow nothing any more, at the cost of one name. May be called twice."""
         self._change(-self._names, -self._bytes)
 
     def _change(self, names: int, size: int) -> None:

@@ -120,7 +120,7 @@ class XdsStream:
     """The stream of one call: a `call.Stream`."""
 
     __slots__ = (
-        "_claimed",
+        "_claims",
         "_clusters_sent",
         "_expired",
         "_following",
@@ -156,7 +156,7 @@ class XdsStream:
         self._implied = implied
         self._shared = shared
         self._names = names
-        self._claimed: list[str] = []  # Names with room in `names` until they are compared.
+        self._claims = names.another()  # What its client says that it holds, until compared.
         self._wake = wake
         self._following = Following(shared.cache, shared.scope, wake)
         self._node: Node | None = None
@@ -241,7 +241,7 @@ class XdsStream:
             self._follow_listings(self._node)
             message = self._next_response(self._node)
             self._own_turn = message is LATER
-            if self._claimed:
+            if not self._claims.empty:
                 self._end_claims()
             if message is not None:
                 return message
@@ -252,12 +252,13 @@ class XdsStream:
     def close(self) -> None:
         """Release everything."""
         self._names.close()
+        self._claims.close()
         self._taking = None
         subscriptions, self._subscriptions = self._subscriptions, {}
         self._telling_order = self._taking_order = ()
         for subscription in subscriptions.values():
             subscription.close()
-        self._shared.let_go(_let_go(self._following.close(), subscriptions, self._claimed))
+        self._shared.let_go(_let_go(self._following.close(), subscriptions))
 
     def expire(self) -> None:
         """End the stream soon, with OK: it is old enough."""
@@ -384,8 +385,7 @@ class XdsStream:
                 version = ""
             if name in subscription.claimed:
                 subscription.claim(name, version)  # Of several, the last counts.
-            elif len(name) <= _NAME_MAX and self._takes(name):
-                self._claimed.append(name)
+            elif len(name) <= _NAME_MAX and self._takes(self._claims, name):
                 subscription.claim(name, version)
                 if not subscription.wildcard:
                     subscription.note(name)
@@ -411,11 +411,11 @@ class XdsStream:
             self._shared.counts.refusals[setting] += 1
             self._shared.on_excess(self._names.client, name, setting)
             return False
-        return self._takes(name)
+        return self._takes(self._names, name)
 
-    def _takes(self, name: str) -> bool:
-        """Whether there is room for a name in `StreamNames`, which is taken then."""
-        if setting := self._names.take(name):
+    def _takes(self, names: StreamNames, name: str) -> bool:
+        """Whether there is room for a name in `names`, which is taken then."""
+        if setting := names.take(name):
             self._shared.on_excess(self._names.client, name, setting)
             return False
         return True
@@ -423,9 +423,7 @@ class XdsStream:
     def _end_claims(self) -> None:
         """Give back the room for claimed names, once all have been compared."""
         if not any(subscription.claimed for subscription in self._subscriptions.values()):
-            for name in self._claimed:
-                self._names.give_back(name)
-            self._claimed.clear()
+            self._claims.close()
             for subscription in self._subscriptions.values():
                 subscription.claimed = {}
 
@@ -903,11 +901,9 @@ class XdsStream:
 def _let_go(
     following: Iterator[None],
     subscriptions: dict[TypeUrl, XdsSubscription],
-    claimed: list[str],
 ) -> Iterator[None]:
     """Release what is left of a stream, step by step, as its names are many objects too."""
     yield from following
-    claimed.clear()
     while subscriptions:
         subscriptions.popitem()
         yield
