@@ -709,8 +709,8 @@ class XdsStream:
         """The same for what the client claims to hold and no wildcard covers."""
         listed = subscription.listed
         if subscription.claimed and subscription.wildcard and (listed is None or listed.answered):
-            for name in subscription.claimed:
-                subscription.note(name)
+            for name in islice(subscription.claimed, self._shared.looks_max):
+                subscription.note(name)  # Each is claimed no more once it is looked at.
             return self._next_new(node, subscription)
         return None
 
@@ -731,7 +731,7 @@ class XdsStream:
         endpoints = subscription.type_url is TypeUrl.ENDPOINT
         if endpoints and (message := self._emptied(node, subscription)) is not None:
             return message
-        for name in subscription.take_denied():
+        for name in subscription.take_denied(self._removed_max):
             subscription.leaving[name] = True
         removed = self._take_away(node, subscription)
         if endpoints and self._form is Form.SOTW:

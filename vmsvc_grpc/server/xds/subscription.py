@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from vmsvc_grpc.model.objects import Key
@@ -250,14 +250,13 @@ class XdsSubscription:
             self.denied[name] = None
             self._denied_bytes += size
 
-    def take_denied(self) -> Sequence[str]:
-        """The names to deny, once, without those that have been requested since."""
-        denied = [
-            name for name in self.denied if name not in self.names and name not in self.leaving
-        ]
-        self.denied.clear()
-        self._denied_bytes = 0
-        return denied
+    def take_denied(self, most: int) -> Sequence[str]:
+        """At most so many names to deny, once, without those that have been requested since."""
+        taken = list(islice(self.denied, most))
+        for name in taken:
+            del self.denied[name]
+            self._denied_bytes -= len(name.encode()) + NAME_BYTES
+        return [name for name in taken if name not in self.names and name not in self.leaving]
 
     def owes(self, resource: Resource, *, forced: bool) -> bool:
         """Whether the client must be sent a resource; drops its claim of the name."""
