@@ -118,22 +118,22 @@ def _laughs(size: int, seed: int) -> bytes:
     return text + b"# \n" * ((size - len(text)) // 3)
 
 
-# Long enough for a file of 16 MiB to hold no more than the 100,000 objects that it may.
-_FILL = "x" * 60
+# Long enough for a file of 16 MiB to hold no more objects than it may.
+_FILL = "x" * 190
 _VM = (
     f'{{{_HEAD},"metadata":{{"name":"vm-#","annotations":{{"a":"{_FILL}"}}}},'
     '"status":{"network":{"primaryIP4":"10.0.@.1"}}}'
 )
 _YAML_VM = (
     f"---\napiVersion: {_API_VERSION}\nkind: VirtualMachine\nmetadata:\n  name: vm-#\n"
-    f"  labels: {{app: {_FILL[:40]}}}\nstatus:\n"
+    f"  annotations: {{a: {_FILL}}}\nstatus:\n"
     "  network: {primaryIP4: 10.0.@.1}\n"
 )
 _USUAL_VM = (
     f"{{{_HEAD},"
     '"metadata":{"name":"vm-#","namespace":"shop","labels":{"app":"app-#","tier":"web",'
     '"topology.kubernetes.io/zone":"zone-a"},"annotations":{"example.com/owner":"team-@",'
-    f'"example.com/text":"{_FILL * 5}"}}}},'
+    f'"example.com/text":"{_FILL * 2}"}}}},'
     '"spec":{"className":"best-effort-small","imageName":"vmi-0a0044d7c690bcbea","storageClass":'
     '"wcplocal-storage-profile","powerState":"PoweredOn","network":{"interfaces":[{"name":"eth0",'
     '"network":{"name":"primary"}}]},"readinessProbe":{"tcpSocket":{"port":8080},"periodSeconds":'
@@ -152,7 +152,7 @@ _USUAL_YAML_VM = f"""- apiVersion: {_API_VERSION}
       topology.kubernetes.io/zone: zone-a
     annotations:
       example.com/owner: team-@
-      example.com/text: {_FILL * 5}
+      example.com/text: {_FILL * 2}
   spec:
     className: best-effort-small
     imageName: vmi-0a0044d7c690bcbea
@@ -178,7 +178,8 @@ _USUAL_YAML_VM = f"""- apiVersion: {_API_VERSION}
 """
 _SERVICE = (
     f'{{"apiVersion":"{_API_VERSION}",'
-    '"kind":"VirtualMachineService","metadata":{"name":"s-#"},"spec":{'
+    '"kind":"VirtualMachineService","metadata":{"name":"s-#",'
+    f'"annotations":{{"a":"{_FILL * 3}"}}}},"spec":{{'
     '"selector":{"app":"a-#"},"type":"ClusterIP","ports":[{"name":"http","protocol":"TCP",'
     '"port":80,"targetPort":8@}]}}'
 )

@@ -20,8 +20,12 @@ from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem, quoted
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, ManifestError, Restart
 from vmsvc_grpc.source.stream import document_steps
 
-OBJECTS_MAX = 100_000
-"""How many objects a file may define; the design size is 30,000 in all files."""
+OBJECTS_MAX = 60_000
+"""How many objects a file may define; the design size is 30,000 in all files.
+
+So a file of 16 MiB takes at most ten times its size in memory, also while another takes its place.
+A VMService takes as much as three others, and counts as so many.
+"""
 
 PARTS_MAX = 300_000
 """How many documents and items of lists a file may have, of any kind, empty ones too.
@@ -200,6 +204,7 @@ class _DocumentReader:
         self._content = content
         self._asked = asked
         self._entries: dict[ObjectId, Entry] = {}
+        self._weight = 0  # Of the entries.
         self._flaws: list[Flaw] = []
         self._more_flaws = 0
         self._ignored = 0
@@ -240,7 +245,7 @@ class _DocumentReader:
         """Forget the items since the last document."""
         entries, flaws, self._more_flaws, self._ignored, self._count = self._before
         while len(self._entries) > entries:
-            self._entries.popitem()
+            self._weight -= _weight(self._entries.popitem()[0])
         del self._flaws[flaws:]
 
     def document(self, document: Document) -> Iterator[None]:
@@ -287,10 +292,20 @@ class _DocumentReader:
         first = self._entries.get(entry.id)
         if first is not None:
             self._found(repeated(entry, first.place), line)
-        elif len(self._entries) < OBJECTS_MAX:
-            self._entries[entry.id] = entry
-        else:
-            raise ManifestError(f"more than {OBJECTS_MAX} objects; split it", line, 1)
+            return
+        self._weight += _weight(entry.id)
+        if self._weight > OBJECTS_MAX:
+            services = f"(a VirtualMachineService counts as {_SERVICE_WEIGHT})"
+            raise ManifestError(f"more than {OBJECTS_MAX} objects {services}; split it", line, 1)
+        self._entries[entry.id] = entry
+
+
+_SERVICE_WEIGHT = 3
+
+
+def _weight(id_: ObjectId) -> int:
+    """As how many objects one counts towards OBJECTS_MAX."""
+    return _SERVICE_WEIGHT if id_[0] is Kind.VIRTUAL_MACHINE_SERVICE else 1
 
 
 def _implied_by_document(content: bytes) -> Generator[None, None, dict[int, dict[str, str]]]:

@@ -345,8 +345,23 @@ def test_a_file_defines_so_many_objects_and_no_more(monkeypatch: pytest.MonkeyPa
         "which counts; remove one of them"
         for name, number, line in (("a", 1, 1), ("b", 2, 4))
     ]
-    with pytest.raises(ManifestError, match="more than 2 objects; split it"):
+    with pytest.raises(ManifestError, match=r"more than 2 objects \(.*\); split it"):
         read_objects("---\n".join(VM % name for name in "abc").encode(), KINDS)
+
+
+def test_a_vmservice_counts_as_three_objects_also_where_its_list_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """60,000 of them took 25 times their size in memory (issue 9, point 5)."""
+    monkeypatch.setattr(manifests, "OBJECTS_MAX", 4)
+    group = "vmoperator.vmware.com"
+    item = f'{{"apiVersion": "{group}/v1alpha6", "kind": "%s", "metadata": {{"name": "a"}}}},'
+    items = [item % kind for kind in ("VirtualMachineService", "VirtualMachine")]
+    text = LIST % "".join(items)  # JSON has no comma at the end of a list.
+    assert len(read_objects(text.encode(), KINDS).entries) == 2
+    monkeypatch.setattr(manifests, "OBJECTS_MAX", 3)
+    with pytest.raises(ManifestError, match=r"\(a VirtualMachineService counts as 3\); split it"):
+        read_objects(text.encode(), KINDS)
 
 
 LARGE = "x" * (OBJECT_SIZE_MAX + 1)
