@@ -33,8 +33,12 @@ serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: AR
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube ## Run every test (pytest's options: ARGS=)
+test: .venv $(VMSVC_TEST_GRPCURL) kube ## Run every test but those of the benchmarks (pytest's options: ARGS=)
 	$(BIN)/pytest $(ARGS)
+
+.PHONY: test-nightly
+test-nightly: .venv bench-tools kube ## Run the tests of the benchmarks
+	$(BIN)/pytest -m nightly $(ARGS)
 
 .PHONY: conformance
 conformance: .venv ## Run the cases of CASES=DIR, through files and an API server

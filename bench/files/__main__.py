@@ -57,7 +57,11 @@ class _Measuring:
     def __init__(self, server: Process, size: int) -> None:
         self._server = server
         self._size = size
-        self._wait()
+        time.sleep(_QUIET_S)  # What it does at its start is no part of what it does always.
+        idle_s = server.cpu_s()
+        time.sleep(_QUIET_S)
+        # Watching its own loop takes CPU, too, more on a slow machine.
+        self._quiet_cpu_s = 2 * (server.cpu_s() - idle_s) + _QUIET_CPU_S
         self._before = server.rss_bytes()
 
     def row(self, do: Do) -> tuple[str, ...]:
@@ -86,7 +90,7 @@ class _Measuring:
         cpu_s, since = self._server.cpu_s(), time.monotonic()
         while time.monotonic() - since < _QUIET_S and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-            if (now := self._server.cpu_s()) - cpu_s > _QUIET_CPU_S:
+            if (now := self._server.cpu_s()) - cpu_s > self._quiet_cpu_s:
                 cpu_s, since = now, time.monotonic()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
+import pytest
+
 from bench.cluster_latency import latency
 from bench.cluster_objects import Population, bare, vm, vm_service
 from bench.cluster_reconcile import reconciling
@@ -26,6 +28,8 @@ from bench.cluster_report import (
 from bench.cluster_start import cold_start
 from bench.results import Results
 from tests.integration.cluster import World, path, world
+
+pytestmark = pytest.mark.nightly
 
 __all__ = ["world"]
 

@@ -10,6 +10,8 @@ import pytest
 from bench.files.__main__ import of_shape, of_tree
 from bench.files.shapes import SHAPES, Shape
 
+pytestmark = pytest.mark.nightly
+
 _BYTES = 100_000
 
 

@@ -22,6 +22,8 @@ from bench.process import Process, running
 from bench.servers import Load, Server
 from tests.program import PATIENCE_S, serving
 
+pytestmark = pytest.mark.nightly
+
 _ROOT = Path(__file__).parents[2]
 _GO = _ROOT / "bench" / "go"
 _BUILD_S = 900

@@ -15,6 +15,8 @@ from bench.dataset import DataSet
 from bench.standstills.causes import CAUSES
 from bench.standstills.trial import Cause, Size, provoked
 
+pytestmark = pytest.mark.nightly
+
 _ROOT = Path(__file__).parents[2]
 
 # The 200 readers follow the first services, which a list with half of them still has.

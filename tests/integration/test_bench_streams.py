@@ -20,6 +20,8 @@ from bench.targets import Target
 from bench.trial import Changes, reconnected, streamed
 from tests.unit.collector import unchanged_collector
 
+pytestmark = pytest.mark.nightly
+
 __all__ = ["unchanged_collector"]
 
 _ROOT = Path(__file__).parents[2]
