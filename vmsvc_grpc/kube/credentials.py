@@ -202,7 +202,11 @@ class Kubeconfig:
             at = expires if expires.tzinfo else expires.replace(tzinfo=UTC)
             left_s = (at - datetime.now(UTC)).total_seconds()
             fresh_s = max(_PLUGIN_FRESH_MIN_S, left_s - _PLUGIN_EARLY_S)
-        return _Identity(_token(got.token) if got.token else "", pair, fresh_s)
+        try:
+            authorization = _token(got.token) if got.token else ""
+        except KubeconfigError as error:
+            raise plugin.of_no_use(named, error) from error
+        return _Identity(authorization, pair, fresh_s)
 
     async def _openid(self, named: AuthProvider, folder: Path) -> _Identity:
         """The token of the user's OpenID provider, renewed by it if it has expired."""
@@ -279,12 +283,17 @@ class _ClientCertificateError(KubeconfigError):
 
 
 def _access(found: Chosen, identity: _Identity) -> Access:
-    """The access that a context and an identity give. Raises OSError and ValueError."""
-    cluster = found.cluster
+    """The access that a context and an identity give.
+
+    Raises PluginError if a plugin gave a certificate that is none, else OSError and ValueError.
+    """
+    cluster, user = found.cluster, found.user
     ca = _ca(cluster, found.cluster_folder)
     try:
         tls = _tls(ca, identity.certificate, verify=not cluster.insecure_skip_tls_verify)
     except _ClientCertificateError as error:
+        if user.exec is not None and not user.names_certificate:
+            raise plugin.of_no_use(user.exec, error) from error
         raise KubeconfigError(f"user {quoted(found.user_name)}: {error}") from error
     return Access(
         host=cluster.server.rstrip("/"),

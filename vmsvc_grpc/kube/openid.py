@@ -8,6 +8,7 @@ the new tokens.
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ _ANSWER_BYTES_MAX = 1024 * 1024
 # A token is renewed this long before it expires: a request takes time, and clocks differ.
 _EARLY_S = 10.0
 
-_JWT_PARTS = 3
+# Three parts, of characters that a header may hold. Python's base64 passes over others.
+_JWT = re.compile(r"[!-\-/-~]*\.([!-\-/-~]*)\.[!-\-/-~]*")
 
 
 class OpenIDError(Exception):
@@ -109,17 +111,18 @@ class OpenIDTokens:
                 "its id-token is missing or has expired, and there is no refresh-token"
             )
         renewed = await _renewed(named, self._refresh_token, tls)
-        self._id_token = renewed.id_token
         self._refresh_token = renewed.refresh_token or self._refresh_token
-        left_s = _left_s(self._id_token, now)
+        # One of no use is not kept, so that the provider is asked for another one.
+        left_s = _left_s(renewed.id_token, now)
+        self._id_token = renewed.id_token
         # The API server has the last word on one that is said to have expired already.
         return Token(self._id_token, left_s if left_s is None else max(left_s, _EARLY_S))
 
 
 def _left_s(id_token: str, now: float) -> float | None:
     """The seconds for which a token may be used; None if it does not say. Raises OpenIDError."""
-    parts = id_token.split(".")
-    if len(parts) != _JWT_PARTS:
+    parts = _JWT.fullmatch(id_token.strip())
+    if parts is None:
         raise OpenIDError("its id-token is no JSON Web Token")
     try:
         claims = _decode_claims(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))

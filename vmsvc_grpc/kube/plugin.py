@@ -77,7 +77,7 @@ async def ask(
 
     `command` is the program to run; `cluster` is what it is told about the cluster, if it asks.
     """
-    name = f"credential plugin {quoted(plugin.command)}"
+    name = _name(plugin)
     spec: dict[str, Any] = {"interactive": False}
     if plugin.provide_cluster_info and cluster is not None:
         spec["cluster"] = cluster
@@ -104,6 +104,15 @@ async def ask(
         how = f"exit status {status}" if status > 0 else f"signal {-status}"
         raise PluginError(f"{name} failed with {how}{_said(errors)}")
     return _credential(name, plugin, output)
+
+
+def of_no_use(plugin: Plugin, reason: object) -> PluginError:
+    """The error for credentials that a plugin printed, and that nobody could ask with."""
+    return PluginError(f"{_name(plugin)} printed credentials of no use: {reason}")
+
+
+def _name(plugin: Plugin) -> str:
+    return f"credential plugin {quoted(plugin.command)}"
 
 
 class _PluginRun:

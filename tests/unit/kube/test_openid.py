@@ -250,6 +250,12 @@ FAILS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "no token at all": ({}, {}, "there is no refresh-token"),
     "expired and no refresh token": ({}, {"id-token": jwt("me", -1)}, "there is no refresh-token"),
     "a token that is none": ({}, {"id-token": "secret"}, "its id-token is no JSON Web Token"),
+    "a token of two lines": ({}, {"id-token": "e30.e30.\nc2ln"}, "its id-token is no JSON Web"),
+    "renewed, of two lines": (
+        {"renewed": {"id_token": "e30.e30.\nc2ln"}},
+        {"refresh-token": "r"},
+        "its id-token is no JSON Web Token",
+    ),
     "claims that are none": ({}, {"id-token": "a.secret%.c"}, "the claims of its id-token"),
     "claims with 5,000 digits": (
         {},
@@ -284,6 +290,16 @@ async def test_a_provider_that_gives_nothing_is_told_in_one_line(
         assert "secret" not in sentence
         assert "hush" not in sentence
         assert caught.value.may_pass
+
+
+async def test_a_provider_that_gave_what_is_of_no_use_is_asked_again(tmp_path: Path) -> None:
+    with provider(renewed={"id_token": "none", "refresh_token": "r-2"}) as at:
+        config = kubeconfig(tmp_path, at, **{"refresh-token": "r-1"})
+        with pytest.raises(NoApiServer, match="its id-token is no JSON Web Token"):
+            await config.load()
+        at.renewed = {"id_token": jwt("me")}
+        assert (await config.load()).authorization == f"Bearer {at.renewed['id_token']}"
+        assert at.refresh_tokens == ["r-1", "r-2"]
 
 
 async def test_a_provider_that_hangs_is_given_up(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def kubeconfig(
     return Kubeconfig(str(file), bounds=bounds)
 
 
+TWO_LINES = answer(token="a\nb")
 SAYS = {
     "fails": ("import sys; sys.exit('no session')", "failed with exit status 1: 'no session'"),
     "is killed": ("import os; os.kill(os.getpid(), 9)", "failed with signal 9"),
@@ -89,6 +90,12 @@ SAYS = {
     ),
     "has an empty status": (f"print({answer()!r})", "neither a token nor a client certificate"),
     "has an empty token": (f"print({answer(token='')!r})", "neither a token nor"),
+    "has a blank token": (f"print({answer(token=' ')!r})", "no use: token: the token is empty"),
+    "has a token of two lines": (f"print({TWO_LINES!r})", "that no header may hold"),
+    "has a certificate that is none": (
+        f"print({answer(clientCertificateData='x', clientKeyData='y')!r})",
+        "no use: the client certificate and its key cannot be used",
+    ),
     "has half a pair": (f"print({answer(clientCertificateData='x')!r})", "and not both"),
     "has an expiry that is none": (
         f"print({answer(token='t', expirationTimestamp='soon')!r})",
@@ -313,12 +320,6 @@ async def test_it_is_asked_again_before_what_it_gave_expires(
     access = await kubeconfig(tmp_path, script(text)).load()
     assert access.fresh_s is not None
     assert least_s <= access.fresh_s <= most_s
-
-
-async def test_a_certificate_that_is_none(tmp_path: Path) -> None:
-    text = f"print({answer(clientCertificateData='x', clientKeyData='y')!r})"
-    with pytest.raises(NoApiServer, match="the client certificate and its key cannot be used"):
-        await kubeconfig(tmp_path, script(text)).load()
 
 
 async def test_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
