@@ -271,6 +271,7 @@ class Reader(Generic[_Name, _Cell]):
         assert self._position is None, "it is the first"
         self._position = self._log.end()
         self._told = self._log.version
+        self._ahead.clear()  # What was passed on then is later than any of these.
         self._log.wait(self)
 
     def told_ahead(self, name: _Name) -> None:

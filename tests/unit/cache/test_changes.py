@@ -118,6 +118,11 @@ class Reading(RuleBasedStateMachine):
         self.world = World("".join(sorted(there)))
         self.clients: list[Client] = []
 
+    @property
+    def new(self) -> list[Client]:
+        """Those that have not read anything yet."""
+        return [c for c in self.clients if c.reader._position is None]
+
     @rule(changes=st.lists(st.tuples(st.sampled_from(NAMES), st.booleans()), max_size=12))
     def change(self, changes: list[tuple[str, bool]]) -> None:
         for name, there in changes:
@@ -130,13 +135,15 @@ class Reading(RuleBasedStateMachine):
             client.tell(client.reader.take_first(name))
         self.clients.append(client)
 
-    @rule()
-    def join_and_skip(self) -> None:
-        """What there is, is told by other means."""
-        client = Client(self.world)
+    @rule(data=st.data())
+    @precondition(lambda self: self.new)
+    def skip(self, data: st.DataObject) -> None:
+        """What there is, is told by other means, whatever was told ahead of it."""
+        client = data.draw(st.sampled_from(self.new))
         client.reader.skip()
         client.held = {name: cell.version for name, cell in self.world.cells.items()}
-        self.clients.append(client)
+        if client.again is not None:
+            client.again = set(client.held)
 
     @rule(data=st.data(), name=st.sampled_from(NAMES))
     @precondition(lambda self: self.clients)
@@ -211,6 +218,19 @@ def test_a_change_marks_a_reader_once_however_many_follow_it() -> None:
     for _ in range(1000):
         world.put("a")
     assert {client.wakes for client in clients} == {1}
+
+
+def test_what_was_told_ahead_of_a_skip_went_before_it_and_comes_back_is_told() -> None:
+    world = World("ab")
+    client = Client(world)
+    client.reader.told_ahead("a")
+    world.put("a", there=False)
+    client.reader.skip()
+    client.held = {"b": world.cell("b").version}
+    assert not client.reader.exceptions
+    world.put("a")
+    client.catch_up()
+    assert sorted(client.held) == ["a", "b"]
 
 
 def test_what_changes_all_the_time_keeps_nobody_waiting() -> None:

@@ -99,6 +99,27 @@ def test_a_name_that_is_let_go_is_the_wildcards(form: Form, type_url: TypeUrl) -
         client.close()
 
 
+@pytest.mark.parametrize("names", [(NAME, OTHER_NAME), (OTHER_NAME, NAME)], ids=["first", "second"])
+def test_a_name_that_is_let_go_and_goes_before_the_first_answer_comes_back(
+    names: tuple[str, ...],
+) -> None:
+    """What was passed on ahead of the answer is part of it, or gone."""
+    for between in product(TURNS, repeat=3):
+        served = cache(service(API, spec({"app": "api"})))
+        client = slowly(served, Form.SOTW)
+        client.ask(CDS, "*", *names)
+        turns(client, between[0])
+        client.ask(CDS, "*")
+        turns(client, between[1])
+        remove(served)
+        turns(client, between[2])
+        client.read_all()
+        served.apply(Apply(service()))
+        client.read_all()
+        assert set(client.held(CDS)) == {NAME, OTHER_NAME}, between
+        client.close()
+
+
 def test_an_assignment_that_was_claimed_and_goes_before_it_is_compared_is_gone() -> None:
     """Its cluster is another since: the claim does not count, but that the client holds it does."""
     for count in range(20):
