@@ -285,9 +285,12 @@ class _ClientCertificateError(KubeconfigError):
 def _access(found: Chosen, identity: _Identity) -> Access:
     """The access that a context and an identity give.
 
-    Raises PluginError if a plugin gave a certificate that is none, else OSError and ValueError.
+    Raises PluginError if a plugin gave a certificate of no use, else OSError and ValueError.
     """
     cluster, user = found.cluster, found.user
+    if user.exec is not None and identity.certificate and cluster.is_plain:
+        reason = "a client certificate needs https; server of the cluster is an http URL"
+        raise plugin.of_no_use(user.exec, reason)
     ca = _ca(cluster, found.cluster_folder)
     try:
         tls = _tls(ca, identity.certificate, verify=not cluster.insecure_skip_tls_verify)

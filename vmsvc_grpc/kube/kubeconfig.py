@@ -46,6 +46,11 @@ class Cluster(_Kebab, frozen=True):
     tls_server_name: str | None = None
     proxy_url: str | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is asked without TLS, so that no client certificate can be shown to it."""
+        return urlsplit(self.server).scheme == "http"
+
 
 class EnvironmentEntry(msgspec.Struct, frozen=True):
     """A variable that a plugin is given."""
@@ -182,9 +187,16 @@ def chosen(files: Sequence[tuple[Path, str]], context: str | None) -> Chosen:
             _refuse_strays(f"user {quoted(meant.user)}", in_user.entry("users", meant.user), "user")
     else:
         _refuse_strays(f"context {quoted(name)}", in_context.entry("contexts", name), "context")
+    checked = _checked_cluster(meant.cluster, cluster.cluster or Cluster())
+    if checked.is_plain and user.names_certificate:
+        field = "client-certificate" + ("-data" if user.client_certificate_data else "")
+        raise KubeconfigError(
+            f"user {quoted(meant.user or '')}: {field}: a client certificate needs https; server "
+            f"of cluster {quoted(meant.cluster)} is an http URL"
+        )
     return Chosen(
         name,
-        _checked_cluster(meant.cluster, cluster.cluster or Cluster()),
+        checked,
         in_cluster.folder,
         meant.user or "",
         user,

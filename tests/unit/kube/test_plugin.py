@@ -322,6 +322,15 @@ async def test_it_is_asked_again_before_what_it_gave_expires(
     assert least_s <= access.fresh_s <= most_s
 
 
+async def test_a_certificate_for_a_server_without_tls(tmp_path: Path) -> None:
+    """It would be asked as nobody, or as whom a token beside it is of."""
+    both = answer(clientCertificateData="x", clientKeyData="y", token="t")
+    credentials = kubeconfig(tmp_path, script(f"print({both!r})"), server="http://10.0.0.1:8001")
+    with pytest.raises(NoApiServer, match="no use: a client certificate needs https") as caught:
+        await credentials.load()
+    assert "credential plugin" in str(caught.value)
+
+
 async def test_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
     """The plugin waits for what the loop does only after some turns."""
     file = tmp_path / "go on"
@@ -350,8 +359,8 @@ async def test_one_that_is_cancelled_is_ended(tmp_path: Path) -> None:
 # -- Users that are not anonymous, whatever is wrong with them. --
 
 
-def of_user(folder: Path, user: dict[str, Any], *, name: str = "u") -> Kubeconfig:
-    credentials = kubeconfig(folder, {})
+def of_user(folder: Path, user: dict[str, Any], *, name: str = "u", **cluster: Any) -> Kubeconfig:
+    credentials = kubeconfig(folder, {}, **cluster)
     file = Path(credentials.path)
     config = json.loads(file.read_text())
     config["users"] = [{"name": name, "user": user}]
@@ -412,6 +421,42 @@ async def test_a_user_whose_credentials_cannot_be_had_is_not_anonymous(
         await credentials.load()
     assert said in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("user", "field"),
+    [
+        pytest.param(
+            {"client-certificate": "c", "client-key": "k"}, "client-certificate", id="files"
+        ),
+        pytest.param(
+            {"client-certificate-data": SECRET, "client-key": "k"},
+            "client-certificate-data",
+            id="data",
+        ),
+        pytest.param(
+            {"client-certificate": "c", "client-key": "k", "token": "t"},
+            "client-certificate",
+            id="beside a token, which may be another user's",
+        ),
+    ],
+)
+@pytest.mark.parametrize("server", ["http://10.0.0.1:8001", "HTTP://kube.example"])
+async def test_a_user_with_a_certificate_is_not_anonymous_to_a_server_without_tls(
+    user: dict[str, Any], field: str, server: str, tmp_path: Path
+) -> None:
+    credentials = of_user(tmp_path, user, server=server)
+    with pytest.raises(NoApiServer) as caught:
+        await credentials.load()
+    assert str(caught.value) == (
+        f"kubeconfig {credentials.path} cannot be used: user 'u': {field}: a client certificate "
+        "needs https; server of cluster 'c' is an http URL"
+    )
+
+
+async def test_a_server_without_tls_is_given_a_token(tmp_path: Path) -> None:
+    access = await of_user(tmp_path, {"token": "t"}, server="http://10.0.0.1:8001").load()
+    assert access.authorization == "Bearer t"
 
 
 @pytest.mark.parametrize(
