@@ -7,7 +7,6 @@ keeps nothing.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -21,6 +20,9 @@ _TYPE_BITS = 3
 _TYPE_MASK = (1 << _TYPE_BITS) - 1
 _VARINT, _FIXED64, _SIZED, _START, _END, _FIXED32 = range(6)
 _BYTES = {_FIXED64: 8, _START: 0, _END: 0, _FIXED32: 4}
+# How many more groups a field is in than the one before. Whether their numbers match is not looked
+# at: where they do not, protobuf refuses the message.
+_GROUPS = {_START: 1, _END: -1}
 
 _VARINT_BITS = 7
 _VARINT_MORE = 1 << _VARINT_BITS
@@ -37,7 +39,8 @@ def _shape(message: Any, known: dict[str, dict[int, Shape]]) -> Shape:
     if shape is None:
         shape = known[message.full_name] = {}
         for field in message.fields:
-            if field.message_type is not None:
+            # A known group is like an unknown one; no request has one.
+            if field.message_type is not None and field.type != field.TYPE_GROUP:
                 shape[field.number] = _shape(field.message_type, known)
     return shape
 
@@ -45,19 +48,22 @@ def _shape(message: Any, known: dict[str, dict[int, Shape]]) -> Shape:
 def counted(request: bytes, shape: Shape) -> Iterator[int]:
     """The number of fields counted so far, after each step of some ms, and in the end.
 
-    Fields of nested messages count too, known or not. In a request that cannot be read, those
-    before the error count: protobuf stops there as well. O(fields).
+    Fields of nested messages and groups count too, known or not: no fewer than protobuf reads. An
+    error ends the message that it is in, and only that. Bytes in an unknown group, which protobuf
+    skips, are no messages; and who reads a request one level deep skips a message with an error.
+    O(fields).
     """
-    count, at, end = 0, 0, len(request)
+    count, at, end, groups = 0, 0, len(request), 0
     around: list[tuple[int, Shape]] = []  # The messages that this one is in.
-    with contextlib.suppress(IndexError, KeyError, ValueError):
-        while at < end or around:
-            if at >= end:
-                end, shape = around.pop()
-                continue
-            count += 1
-            if count % _STEP_FIELDS == 0:
-                yield count
+    while at < end or around:
+        if at >= end:
+            at, groups = end, 0
+            end, shape = around.pop()
+            continue
+        count += 1
+        if count % _STEP_FIELDS == 0:
+            yield count
+        try:
             # Most numbers have one byte. It is read here, as a call would take as long as all the
             # rest.
             tag, at = request[at], at + 1
@@ -65,16 +71,20 @@ def counted(request: bytes, shape: Shape) -> Iterator[int]:
                 tag, at = _varint(request, at - 1)
             if tag & _TYPE_MASK != _SIZED:
                 at = _past_number(request, at, tag & _TYPE_MASK)
+                groups += _GROUPS.get(tag & _TYPE_MASK, 0)
                 continue
             size, at = request[at], at + 1
             if size >= _VARINT_MORE:
                 size, at = _varint(request, at - 1)
-            inner = shape.get(tag >> _TYPE_BITS)
-            if inner is not None and size:
-                around.append((end, shape))
-                end, shape = at + size, inner
-            else:
-                at += size
+        except (IndexError, KeyError, ValueError):
+            at = end
+            continue
+        inner = None if groups else shape.get(tag >> _TYPE_BITS)
+        if inner is not None and size:
+            around.append((end, shape))
+            end, shape = min(at + size, end), inner
+        else:
+            at += size
     yield count
 
 

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.message import DecodeError
-from hypothesis import given
+from google.protobuf.message import DecodeError, Message
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vmsvc.v1 import endpoint_service_pb2
+from vmsvc_grpc.server.call import RpcError
 from vmsvc_grpc.server.fields import counted, shape_of
+from vmsvc_grpc.server.xds import requests
 
 DELTA = shape_of(pb.DeltaDiscoveryRequest.DESCRIPTOR)
 EMPTY = b"\x12\x00"  # A node, or a name, with nothing in it.
@@ -49,6 +51,12 @@ def sized(number: int, content: bytes) -> bytes:
         pytest.param(EMPTY + b"\x78" + b"\xff" * 9_000, 2, id="a number without end"),
         pytest.param(EMPTY + b"\x7f" + EMPTY, 2, id="a kind of field that there is not"),
         pytest.param(EMPTY + sized(1, EMPTY)[:-1], 3, id="cut off in a message"),
+        pytest.param(b"\x7b" + sized(1, b"\x07") + b"\x7c" + EMPTY, 4, id="no message in a group"),
+        pytest.param(sized(1, b"\x07") + EMPTY, 3, id="a message that cannot be read"),
+        pytest.param(sized(1, b"\x12\x7f") + EMPTY, 3, id="a field longer than its message"),
+        pytest.param(sized(1, b"\x78\xff") + EMPTY, 3, id="a number longer than its message"),
+        pytest.param(sized(1, b"\x7b") + sized(1, EMPTY), 4, id="a group longer than its message"),
+        pytest.param(sized(1, b"\x3a\x7f") + EMPTY * 9, 11, id="a message longer than its message"),
     ],
 )
 def test_fields_are_counted(request_: bytes, fields: int) -> None:
@@ -65,8 +73,9 @@ def naive(message: Any) -> int:
     """What protobuf itself says of a message that it has read."""
     fields = 0
     for field, value in message.ListFields():
-        for one in value if field.is_repeated else [value]:
-            fields += 1 + (naive(one) if field.message_type else 0)
+        of_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+        for one in value.values() if of_map else value if field.is_repeated else [value]:
+            fields += 1 + (naive(one) if isinstance(one, Message) else 0)
     return fields
 
 
@@ -75,6 +84,54 @@ def test_as_protobuf_counts_them() -> None:
     endpoint_service_pb2.DESCRIPTOR.CopyToProto(file)
     shape = shape_of(FileDescriptorProto.DESCRIPTOR)
     assert count(file.SerializeToString(), shape) == naive(file) > 300
+
+
+# Numbers of a text, of messages, of a map's entries, and of fields that nobody knows.
+NUMBERS = st.sampled_from([1, 2, 3, 5, 6, 7, 15])
+SCALARS = st.builds(
+    lambda number, rest: bytes((number << 3 | rest[0],)) + rest[1:],
+    NUMBERS,
+    st.sampled_from([b"\x00\x01", b"\x00\xff\x7f", b"\x05" + bytes(4), b"\x01" + bytes(8)]),
+)
+BROKEN = st.sampled_from(
+    [b"\x07", b"\x06", b"\x12", b"\x12\x7f", b"\x7b", b"\x7c", b"\x78\xff", b"\x00"]
+)
+CONTENTS = st.recursive(
+    SCALARS | BROKEN | st.binary(max_size=3) | st.just(b"\x1a\x00" * 3),
+    lambda inner: st.one_of(
+        st.builds(sized, NUMBERS, inner),
+        st.builds(lambda n, x: bytes((n << 3 | 3,)) + x + bytes((n << 3 | 4,)), NUMBERS, inner),
+        st.lists(inner, max_size=4).map(b"".join),
+    ),
+    max_leaves=8,
+)
+GROUPS = st.builds(
+    lambda n, x, fields: bytes((n << 3 | 3,)) + sized(x, fields) + bytes((n << 3 | 4,)),
+    NUMBERS,
+    NUMBERS,
+    CONTENTS,
+)
+REQUESTS = st.lists(GROUPS | CONTENTS | st.just(b"\x1a\x00" * 5), max_size=5).map(b"".join)
+
+
+@given(REQUESTS)
+@example(b"\x7b\x0a\x01\x07\x7c" + b"\x1a\x00" * 5)
+def test_no_fewer_than_protobuf_reads(request: bytes) -> None:
+    try:
+        read = pb.DeltaDiscoveryRequest.FromString(request)
+    except DecodeError:
+        return
+    assert count(request) >= naive(read)
+
+
+@given(REQUESTS)
+@example(b"\x0a\x01\x07" + b"\x1a\x00" * 5)
+def test_no_fewer_than_are_read_one_level_deep(request: bytes) -> None:
+    try:
+        read = requests.delta(request)
+    except RpcError:
+        return
+    assert count(request) >= len(read.subscribe) + len(read.unsubscribe) + len(read.held)
 
 
 @given(st.binary(max_size=300))
