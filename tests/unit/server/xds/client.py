@@ -107,7 +107,7 @@ class XdsClient:
         self._shared = XdsShared(
             cache,
             resources,
-            listings or Listings(cache, resources),
+            Listings(cache, resources) if listings is None else listings,
             scope,
             CLUSTER_LOCAL,
             limits,

@@ -120,6 +120,35 @@ def test_a_name_that_is_let_go_and_goes_before_the_first_answer_comes_back(
         client.close()
 
 
+def test_what_one_client_was_sent_is_what_its_digest_says_to_another() -> None:
+    """A body is shared by its digest: one that lacks a name would be everybody's."""
+    keys = [Key("shop", f"s{number:03}") for number in range(200)]
+    names = [f"{key.name}.{key.namespace}:80" for key in keys]
+    for between in range(4):
+        served = synced_cache(*(service(key) for key in keys))
+        resources = Resources(ServerCounts())
+        listings = Listings(served, resources)
+        shared = resources, listings
+        other = following(served, shared, 128, Form.SOTW)
+        client = XdsClient(
+            served, Form.SOTW, who=ENVOY, resources=resources, listings=listings, looks_max=128
+        )
+        client.ask(CDS, "*", *names)
+        client.ask(CDS, "*")
+        turns(client, between)
+        assert len(listings) == 1, "both follow one listing"
+        remove(served, keys[0])
+        for one in (client, other):
+            one.read_all()
+        served.apply(Apply(service(keys[0])))
+        client.read_all()
+        for one in (client, other, following(served, shared, 128, Form.SOTW)):
+            one.read_all()
+            assert set(one.held(CDS)) == set(names), between
+            one.close()
+        client.close()
+
+
 def test_an_assignment_that_was_claimed_and_goes_before_it_is_compared_is_gone() -> None:
     """Its cluster is another since: the claim does not count, but that the client holds it does."""
     for count in range(20):
