@@ -364,7 +364,9 @@ class XdsStream:
                 if subscription.begun:
                     self._subscribe_to_all(subscription)
             else:
-                self._subscribe(subscription, name, forced=name not in subscription.claimed)
+                # Only what the same request claims need not be sent.
+                forced = subscription.begun or name not in subscription.claimed
+                self._subscribe(subscription, name, forced=forced)
             yield
         if WILDCARD in asked.unsubscribe:
             self._set_wildcard(subscription, False)
@@ -453,6 +455,7 @@ class XdsStream:
         """Delta: everything is sent again, as with any name that is subscribed to once more."""
         if subscription.wildcard:
             subscription.answer_due = True
+            subscription.disbelieve()
             if subscription.listed is not None:
                 subscription.listed.again()
         self._set_wildcard(subscription, True)

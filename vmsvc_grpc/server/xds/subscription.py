@@ -204,6 +204,11 @@ class XdsSubscription:
         """The client says that it holds a resource; "" if it does not say in which version."""
         self.claimed[name] = version
 
+    def disbelieve(self) -> None:
+        """Whatever versions the client claims of what its wildcard covers do not count any more."""
+        names = self.names
+        self.claimed = {n: v if n in names else "" for n, v in self.claimed.items()}
+
     def tell(self, name: str, digest: int) -> None:
         """Note that the client was sent a resource, or holds it; ABSENT: that it is gone."""
         before = self.told.get(name, ABSENT)

@@ -149,6 +149,33 @@ def test_what_one_client_was_sent_is_what_its_digest_says_to_another() -> None:
         client.close()
 
 
+@pytest.mark.parametrize("type_url", [CDS, EDS], ids=lambda type_url: type_url.label)
+@pytest.mark.parametrize(
+    ("first", "anew", "sent"),
+    [
+        ((NAME, OTHER_NAME), NAME, {NAME}),
+        ((), NAME, {NAME}),
+        ((), "*", {NAME, OTHER_NAME}),
+        ((NAME, "*"), "*", {OTHER_NAME}),
+    ],
+    ids=["a name again", "a name of the wildcard", "the wildcard again", "the rest again"],
+)
+def test_what_is_asked_for_anew_is_sent_though_a_claim_of_it_is_not_compared_yet(
+    type_url: TypeUrl, first: tuple[str, ...], anew: str, sent: set[str]
+) -> None:
+    for looks_max, count in product((1, 128), TURNS):
+        served = cache(service(API, spec({"app": "api"})))
+        client = XdsClient(served, Form.DELTA, who=ENVOY, looks_max=looks_max)
+        client.change(type_url, first).read_all()
+        client.reconnect()
+        turns(client, count)
+        client.change(type_url, [anew])
+        told = {name for _, *names in client.read_all() for name in names}
+        assert told >= sent, (looks_max, count)
+        assert set(client.held(type_url)) == {NAME, OTHER_NAME}
+        client.close()
+
+
 def test_an_assignment_that_was_claimed_and_goes_before_it_is_compared_is_gone() -> None:
     """Its cluster is another since: the claim does not count, but that the client holds it does."""
     for count in range(20):
