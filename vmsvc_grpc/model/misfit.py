@@ -105,7 +105,14 @@ _SOMEWHERE = Misfit((), "does not have the form that is wanted", "cannot be read
 
 def misfit(untyped: Any, shape: type) -> Misfit:
     """The first misfit in a value that does not fit a shape. O(value)."""
-    return next(_misfits(untyped, _description(shape), ()), _SOMEWHERE)
+    return next(misfits(untyped, shape))
+
+
+def misfits(untyped: Any, shape: type) -> Iterator[Misfit]:
+    """The misfits in a value that does not fit a shape; at least one. O(value)."""
+    found = _misfits(untyped, _description(shape), ())
+    yield next(found, _SOMEWHERE)
+    yield from found
 
 
 _description = cache(inspect.type_info)

@@ -6,7 +6,7 @@ Here is what happens where an object does not have the shape of its kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +24,8 @@ from vmsvc_grpc.model.from_wire import (
     model,
     object_meta,
 )
+from vmsvc_grpc.model.leniency import as_meant
+from vmsvc_grpc.model.misfit import misfits
 from vmsvc_grpc.model.objects import (
     NEWEST_API_VERSION,
     Kind,
@@ -108,6 +110,17 @@ def unfit_metadata(untyped: Any) -> tuple[Problem, ...]:
         return tuple(meta_problems(converted(untyped, wire.NamedShape).metadata))
     except ShapeError:
         return ()
+
+
+def unfit_status(kind: Kind, status: Any) -> Iterator[Problem]:
+    """The parts of a status whose types refuse an object of that kind. O(status)."""
+    shape = SHAPES[kind]
+    named = {"apiVersion": NEWEST_API_VERSION, "metadata": {"name": "any"}, "status": status}
+    try:
+        converted(named, shape)
+    except ShapeError:
+        for found in misfits(as_meant(named, shape), shape):
+            yield Problem(found.field, found.message)
 
 
 # -- Objects of the wrong shape. --

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.misfit import FieldPath
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
-from vmsvc_grpc.model.parse import parse, unfit_metadata
+from vmsvc_grpc.model.parse import parse, unfit_metadata, unfit_status
 from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.schema import Fault, faults
 from vmsvc_grpc.model.validate import is_dns_1123_subdomain
@@ -61,11 +61,14 @@ def problems(kind: Kind, untyped: Mapping[str, Any]) -> list[Located]:
         found.pop()
         return [*(Located(f.path, Problem(f.field, f.message)) for f in found), Located((), more)]
     mistyped = tuple(fault.field for fault in found if fault.instead is not None)
+    # No rule is of the status, and the schema has no wrong types there.
+    typed = {**_with_types(untyped, found), "status": None}
     by_rules = [
         problem
-        for problem in _rule_problems(kind, _with_types(untyped, found))
+        for problem in _rule_problems(kind, typed)
         if not any(_is_within(problem.field, field) for field in mistyped)
     ]
+    by_rules += islice(unfit_status(kind, untyped.get("status")), FAULTS_MAX)
     ruled = {problem.field for problem in by_rules}
     return [
         *(Located(f.path, Problem(f.field, f.message)) for f in found if f.field not in ruled),

@@ -106,6 +106,81 @@ def test_of_a_vm() -> None:
     ]
 
 
+SPEC_OF_FAULTS = {
+    "type": "NodePort",
+    "ports": [{"port": 0, "name": "A"}, {"port": "80", "name": "b"}],
+    "selector": {"a b": "c"},
+    "ipFamilies": ["IPv5"],
+    "x": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        pytest.param(5, ["status"], id="all of it"),
+        pytest.param({"loadBalancer": []}, ["status.loadBalancer"], id="a mapping"),
+        pytest.param(
+            {
+                "loadBalancer": {"ingress": [{"ip": 5, "hostname": []}, "a", {"ip": True}]},
+                "conditions": [{"type": "A", "observedGeneration": "1", "status": True, "x": 1}],
+            },
+            [
+                "status.conditions[0].observedGeneration",
+                "status.conditions[0].status",
+                "status.loadBalancer.ingress[0].hostname",
+                "status.loadBalancer.ingress[0].ip",
+                "status.loadBalancer.ingress[1]",
+                "status.loadBalancer.ingress[2].ip",
+            ],
+            id="many parts",
+        ),
+    ],
+)
+def test_a_status_of_wrong_types_hides_no_other_fault(status: Any, expected: list[str]) -> None:
+    def found(status: Any) -> list[str]:
+        untyped = {
+            "apiVersion": f"{GROUP}/v1alpha6",
+            "metadata": {"name": "web", "labels": {"-": ""}},
+            "spec": SPEC_OF_FAULTS,
+            "status": status,
+        }
+        return [p.problem.field for p in problems(Kind.VIRTUAL_MACHINE_SERVICE, untyped)]
+
+    others = found(None)
+    assert len(others) >= 6
+    every = found(status)
+    unknown = [field for field in every if field == "status.conditions[0].x"]
+    in_status = sorted(f for f in every if f.startswith("status") and f not in unknown)
+    assert in_status == expected
+    assert [field for field in every if not field.startswith("status")] == others
+
+
+def test_a_vms_status_of_wrong_types_hides_no_other_fault() -> None:
+    untyped = {
+        "apiVersion": f"{GROUP}/v1alpha6",
+        "metadata": {"name": "web", "labels": {"a b": ""}, "annotations": {"/": ""}},
+        "status": {"zone": 1, "network": {"primaryIP4": 5, "primaryIP6": []}},
+    }
+    assert [p.problem.field for p in problems(Kind.VIRTUAL_MACHINE, untyped)] == [
+        "metadata.labels",
+        "metadata.annotations",
+        "status.network.primaryIP4",
+        "status.network.primaryIP6",
+        "status.zone",
+    ]
+
+
+def test_a_status_with_very_many_wrong_types_is_bounded() -> None:
+    untyped = {
+        "apiVersion": f"{GROUP}/v1alpha6",
+        "metadata": {"name": "web"},
+        "spec": {"ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": 5}] * 10_000}},
+    }
+    assert len(problems(Kind.VIRTUAL_MACHINE_SERVICE, untyped)) == FAULTS_MAX
+
+
 def test_an_object_without_metadata_is_told_so_in_our_words() -> None:
     untyped = {"apiVersion": f"{GROUP}/v1alpha6", "kind": "VirtualMachine"}
     ((_, problem),) = problems(Kind.VIRTUAL_MACHINE, untyped)
