@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import os
 import shutil
@@ -589,6 +590,7 @@ class TestLinks:
 def unprivileged() -> Generator[Path]:
     """A directory to use without root's right to read what nobody may."""
     nobody = 65534
+    codecs.lookup("utf-8-sig")  # Its module may be where only root may read.
     with TemporaryDirectory() as directory:
         if os.geteuid() != 0:
             yield Path(directory)
@@ -932,6 +934,31 @@ class TestEmptied:
             await told.until_vms({})
             assert told.standing == [], "that one was removed"
             assert told.kinds(listed) == ["Delete", "Delete"]
+
+    @pytest.mark.parametrize("emptied", ["below", "below/deep"])
+    async def test_an_empty_one_in_place_of_one_that_could_not_be_listed(
+        self, unprivileged: Path, emptied: str
+    ) -> None:
+        below = unprivileged / "below"
+        (below / "deep").mkdir(parents=True)
+        (below / "deep" / "a.yaml").write_text(vm("a"))
+        async with told_by(unprivileged, bounds=FilesSourceBounds(rescan_s=0.1)) as told:
+            listed = len(told.events)
+            below.chmod(0)
+            await told.until(
+                lambda: told.standing == ["below: cannot be listed: Permission denied"]
+            )
+            below.chmod(0o700)
+            (unprivileged / emptied).rename(unprivileged / ".away")
+            (unprivileged / emptied).mkdir()
+            await told.until(
+                lambda: any(line.startswith(f"{emptied}: is another") for line in told.standing)
+            )
+            await asyncio.sleep(2 * SETTLE_S)  # As long as a deletion would have taken.
+            assert told.events[listed:] == []
+            (unprivileged / emptied).rmdir()
+            await told.until_vms({})
+            await told.until(lambda: told.standing == [])
 
 
 class TestShared:

@@ -380,10 +380,11 @@ class FilesSource:
                     unlisted.append(step)
         self._directories = set(identities)
         self._watch.keep(watched)
-        for _ in self._vacated.noting(identities, list(self._held), found):
+        unlisted_paths = {directory.path for directory in unlisted}
+        for _ in self._vacated.noting(identities, list(self._held), found, unlisted_paths):
             await self._breathe()
         self._problems.put(_VACATED, self._vacated.problems())
-        unknown = self._vacated.paths | {directory.path for directory in unlisted}
+        unknown = self._vacated.paths | unlisted_paths
         for path in (self._held.keys() | self._settling.paths()) - found:
             await self._breathe()
             self._look_for_unfound(path, unknown)

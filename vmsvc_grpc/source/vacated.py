@@ -13,7 +13,7 @@ from vmsvc_grpc.source.problems import FileProblem
 from vmsvc_grpc.source.tree import above, shown
 
 # About 0.1 ms of work.
-_STEP_FILES = 100
+_STEP_PATHS = 100
 
 _MESSAGE = (
     "is another directory than before, with no manifest in it; what was read there stays "
@@ -26,7 +26,7 @@ class Vacated:
 
     def __init__(self) -> None:
         self.paths: AbstractSet[str] = frozenset()
-        # The identity of each directory when it last was not vacated.
+        # The identity of each directory when it last was listed and not vacated.
         self._identities: Mapping[str, tuple[int, int]] = {}
 
     def noting(
@@ -34,10 +34,12 @@ class Vacated:
         identities: Mapping[str, tuple[int, int]],
         held: Collection[str],
         found: Collection[str],
+        unlisted: AbstractSet[str],
     ) -> Iterator[None]:
-        """Take in a look: each directory's identity, and the files found; in steps.
+        """Take in a look: each listed directory's identity, and the files found; in steps.
 
         `held` are the files whose objects are held. Both are O(files) if a directory has changed.
+        What could not be listed, and what is beneath it, stays known as it was before.
         """
         before = self._identities
         changed = {path for path, now in identities.items() if before.get(path, now) != now}
@@ -47,7 +49,10 @@ class Vacated:
             yield from _add_above(held_in, held)
             yield from _add_above(found_in, found)
             vacated = (changed & held_in) - found_in
-        self._identities = {**identities, **{path: before[path] for path in vacated}}
+        kept = dict[str, tuple[int, int]]()
+        if unlisted:
+            yield from _add_within(kept, before, unlisted)
+        self._identities = {**kept, **identities, **{path: before[path] for path in vacated}}
         self.paths = vacated
 
     def problems(self) -> list[FileProblem]:
@@ -60,5 +65,18 @@ def _add_above(found: set[str], paths: Collection[str]) -> Iterator[None]:
     """Add the directories that any of these paths is in, in steps."""
     for count, path in enumerate(paths):
         found.update(above(path))
-        if count % _STEP_FILES == 0:
+        if count % _STEP_PATHS == 0:
+            yield
+
+
+def _add_within(
+    kept: dict[str, tuple[int, int]],
+    before: Mapping[str, tuple[int, int]],
+    directories: AbstractSet[str],
+) -> Iterator[None]:
+    """Add the identities of these directories and of all beneath them, in steps."""
+    for count, (path, identity) in enumerate(before.items()):
+        if path in directories or not directories.isdisjoint(above(path)):
+            kept[path] = identity
+        if count % _STEP_PATHS == 0:
             yield

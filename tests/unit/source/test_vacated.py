@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 import pytest
 
@@ -12,8 +13,13 @@ BEFORE = {"": (1, 1), "a": (1, 2), "a/b": (1, 3), "c": (1, 4)}
 HELD = ["a/b/x.yaml", "c/y.yaml"]
 
 
-def look(vacated: Vacated, identities: Mapping[str, tuple[int, int]], found: list[str]) -> None:
-    for _ in vacated.noting(identities, HELD, found):
+def look(
+    vacated: Vacated,
+    identities: Mapping[str, tuple[int, int]],
+    found: list[str],
+    unlisted: AbstractSet[str] = frozenset(),
+) -> None:
+    for _ in vacated.noting(identities, HELD, found, unlisted):
         pass
 
 
@@ -55,5 +61,45 @@ def test_many_files_are_gone_through_in_steps() -> None:
     vacated = Vacated()
     many = [f"c/{number}.yaml" for number in range(1_000)]
     look(vacated, BEFORE, many)
-    assert len(list(vacated.noting(BEFORE | {"c": (2, 1)}, many, []))) >= 10
+    assert len(list(vacated.noting(BEFORE | {"c": (2, 1)}, many, [], set()))) >= 10
     assert vacated.paths == {"c"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "paths"),
+    [
+        pytest.param({"a": (2, 1), "a/b": (2, 2)}, {"a", "a/b"}, id="that one"),
+        pytest.param({"a/b": (2, 2)}, {"a/b"}, id="one beneath it"),
+        pytest.param({}, set(), id="none"),
+    ],
+)
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_directory_is_vacated_that_could_not_be_listed_in_between(
+    changed: dict[str, tuple[int, int]], paths: set[str], looks: int
+) -> None:
+    vacated = Vacated()
+    look(vacated, BEFORE, HELD)
+    for _ in range(looks):
+        look(vacated, {"": (1, 1), "c": (1, 4)}, ["c/y.yaml"], {"a"})
+        assert vacated.paths == set()
+    look(vacated, BEFORE | changed, ["c/y.yaml"])
+    assert vacated.paths == paths
+
+
+def test_a_vacated_directory_that_cannot_be_listed_then_is_still_vacated() -> None:
+    vacated = Vacated()
+    look(vacated, BEFORE, HELD)
+    after = BEFORE | {"c": (2, 1)}
+    look(vacated, after, ["a/b/x.yaml"])
+    look(vacated, {path: after[path] for path in ("", "a", "a/b")}, ["a/b/x.yaml"], {"c"})
+    look(vacated, after, ["a/b/x.yaml"])
+    assert vacated.paths == {"c"}
+    look(vacated, {"": (1, 1), "a": (1, 2), "a/b": (1, 3)}, ["a/b/x.yaml"])
+    look(vacated, BEFORE | {"c": (3, 1)}, ["a/b/x.yaml"])
+    assert vacated.paths == set(), "it was removed"
+
+
+def test_many_directories_are_gone_through_in_steps() -> None:
+    vacated = Vacated()
+    look(vacated, {f"a/{number}": (1, number) for number in range(1_000)}, [])
+    assert len(list(vacated.noting({"": (1, 1)}, [], [], {"a"}))) >= 10
