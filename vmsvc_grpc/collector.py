@@ -32,8 +32,8 @@ def calm_collector() -> None:
     # as it makes, so what remains to collect is garbage with cycles, some MB at most. A look at
     # the second generation is then at some 5,000 objects, which takes 2 to 4 ms; at the 200,000
     # that a large file makes, it took 70 to 110 ms. A look at the third scans all that was made
-    # since the freeze, up to 0.4 s after a file of 100,000 objects, so it comes only once in 20
-    # million young objects. It has to come: a connection that has ended leaves some 60 in cycles.
+    # since the freeze, 0.4 s after 100,000 objects of files, so it comes only once in 20 million
+    # young objects. It has to come: a connection that has ended leaves some 60 in cycles.
     gc.set_threshold(YOUNG_MAX, 1, 4_000)
 
 

@@ -5,8 +5,8 @@ or the first in path order if they were read at once, as at the start. The holde
 as long as it defines the object, so that a copy that appears elsewhere changes nothing. Only what
 differs from the last event is emitted.
 
-A file may define a hundred thousand objects, so work on each of them is done in steps. If the file
-changes in between, the latest state counts.
+A file may define 60,000 objects, so work on each of them is done in steps. If the file changes in
+between, the latest state counts.
 """
 
 from __future__ import annotations
