@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -24,6 +24,8 @@ from vmsvc_grpc.server.call import Code, RpcError
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
+
+_REPLACED = "\ufffd"  # What is decoded instead of bytes that are not UTF-8.
 
 # A request may have 4 MiB; so much of a text in it is kept, or logged.
 _TEXT_MAX = 1_000
@@ -94,14 +96,17 @@ class _Outline:
         """`kind` is its descriptor. `read` names the fields that are read; others are skipped."""
         self._name = kind.full_name
         fields = [kind.fields_by_name[name] for name in read]
-        self._kind = _outlined(self._name, fields, FieldDescriptor.TYPE_STRING)
-        self._raw_kind = _outlined(self._name, fields, FieldDescriptor.TYPE_BYTES)
+        text, raw = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES
+        self._kind = _outlined(self._name, fields, text, text)
+        self._raw_kind = _outlined(self._name, fields, raw, raw)
+        self._mended_kind = _outlined(self._name, fields, text, raw)
 
     def read(self, content: bytes) -> _Message:
         """A message. Raises RpcError (INVALID_ARGUMENT) if even its fields cannot be told apart.
 
         Invalid UTF-8 becomes U+FFFD: an Envoy takes the names of on-demand clusters from headers of
-        its own clients, who must not be able to end its stream.
+        its own clients, who must not be able to end its stream. Where there is any, lists of texts
+        stay bytes, to be read by `_texts`.
         """
         try:
             return self._kind.FromString(content)
@@ -112,16 +117,11 @@ class _Outline:
         except DecodeError:
             text = f"the request is not a {self._name}"
             raise RpcError(Code.INVALID_ARGUMENT, text) from None
-        message = self._kind()
-        for meant in self._kind.DESCRIPTOR.fields:
-            value = getattr(raw, meant.name)
-            if meant.type == FieldDescriptor.TYPE_BYTES:
-                getattr(message, meant.name).extend(value)
-            elif meant.is_repeated:
-                getattr(message, meant.name).extend(text.decode(errors="replace") for text in value)
-            else:
-                setattr(message, meant.name, value.decode(errors="replace"))
-        return message
+        for meant in self._mended_kind.DESCRIPTOR.fields:
+            if meant.type == FieldDescriptor.TYPE_STRING:
+                mended = getattr(raw, meant.name).decode(errors="replace")
+                setattr(raw, meant.name, mended.encode())
+        return self._mended_kind.FromString(raw.SerializeToString())
 
     def read_part(self, content: bytes) -> _Message:
         """A message within a request; an empty one if it cannot be read."""
@@ -131,16 +131,54 @@ class _Outline:
             return self._kind()
 
 
-def _outlined(name: str, fields: Sequence[FieldDescriptor], text: int) -> Any:
-    """The type of message with these fields: texts of the type `text`, and lists of bytes."""
+class _Texts(Sequence[str]):
+    """Texts that are decoded one by one, as that takes long where they are not UTF-8."""
+
+    def __init__(self, raw: Sequence[bytes]) -> None:
+        self._raw = raw
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return _Texts(self._raw[at])
+        return self._raw[at].decode(errors="replace")
+
+    def __contains__(self, text: object) -> bool:
+        """Decodes nothing, unless it is asked for what may have been replaced."""
+        if not isinstance(text, str) or _REPLACED in text:
+            return super().__contains__(text)
+        return text.encode() in self._raw
+
+
+def _texts(listed: Sequence[str] | Sequence[bytes]) -> Sequence[str]:
+    """A list of texts in a message that an outline has read."""
+    if listed and isinstance(listed[0], bytes):
+        return _Texts(cast(Sequence[bytes], listed))
+    return cast(Sequence[str], listed)
+
+
+def _outlined(name: str, fields: Sequence[FieldDescriptor], text: int, listed: int) -> Any:
+    """The type of message with these fields: texts of the type `text`, and lists of bytes.
+
+    Lists of texts are of the type `listed`.
+    """
     file = descriptor_pb2.FileDescriptorProto(name=name, syntax="proto3")
     message = file.message_type.add(name="Outline")
     for meant in fields:
         is_text = meant.type == FieldDescriptor.TYPE_STRING
+        of_text = listed if meant.is_repeated else text
         message.field.add(
             name=meant.name,
             number=meant.number,
-            type=cast(Any, text if is_text else FieldDescriptor.TYPE_BYTES),
+            type=cast(Any, of_text if is_text else FieldDescriptor.TYPE_BYTES),
             label=FieldDescriptor.LABEL_REPEATED
             if meant.is_repeated or not is_text
             else FieldDescriptor.LABEL_OPTIONAL,
@@ -190,7 +228,7 @@ def sotw(request: bytes) -> SotwRequest:
         message.response_nonce,
         _refusal(message),
         message.version_info,
-        message.resource_names,
+        _texts(message.resource_names),
     )
 
 
@@ -202,8 +240,8 @@ def delta(request: bytes) -> DeltaRequest:
         message.type_url,
         message.response_nonce,
         _refusal(message),
-        message.resource_names_subscribe,
-        message.resource_names_unsubscribe,
+        _texts(message.resource_names_subscribe),
+        _texts(message.resource_names_unsubscribe),
         message.initial_resource_versions,
     )
 

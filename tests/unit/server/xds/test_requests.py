@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
+
 import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as pb
@@ -96,3 +99,30 @@ def test_what_is_no_message_is_refused() -> None:
         with pytest.raises(RpcError, match="the request is not a envoy") as refused:
             read(b"\x0a\x05abc")
         assert refused.value.code is Code.INVALID_ARGUMENT
+
+
+def test_names_that_are_not_utf8_are_decoded_as_they_are_taken_in() -> None:
+    """They take ten times as long as others: all of a request together would hold up everybody."""
+    names = [b"%d.shop\xff" % number for number in range(50_000)]
+    request = b"".join(_field(3, name) for name in [*names, b"*"])
+    tracemalloc.start()
+    try:
+        read = requests.delta(request).subscribe
+        assert "*" in read
+        assert "web.shop" not in read
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000 < len(names) * sys.getsizeof(names[0])
+    finally:
+        tracemalloc.stop()
+    assert list(read) == [name.decode(errors="replace") for name in [*names, b"*"]]
+    assert "7.shop\ufffd" in read
+    assert read[-1] == "*"
+    assert list(read[1:3]) == ["1.shop\ufffd", "2.shop\ufffd"]
+
+
+def test_beside_a_text_that_is_not_utf8_the_others_are_as_they_were() -> None:
+    request = _field(2, _field(1, b"n\xff") + _field(10, b"f"))
+    read = requests.sotw(request + _field(1, b"v\xff") + _field(3, b"web.shop:80"))
+    assert (read.version, list(read.names)) == ("v\ufffd", ["web.shop:80"])
+    who = requests.node(read.node)
+    assert who.message == base_pb2.Node(id="n\ufffd", client_features=["f"])
+    assert requests.node(_field(1, b"n") + _field(10, b"\xff")).message == base_pb2.Node(id="n")
