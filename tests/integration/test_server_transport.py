@@ -311,7 +311,8 @@ async def test_a_stream_that_has_said_all_ends_well(method: str) -> None:
     assert {code for _, code in server.counts.calls} == {Code.OK}
 
 
-async def test_a_burst_of_calls_is_answered_some_ms_a_turn() -> None:
+@pytest.mark.parametrize("method", ["unary", "server", "both"])
+async def test_a_burst_of_calls_is_answered_some_ms_a_turn(method: str) -> None:
     """500 explanations on one connection were made in one turn of the event loop."""
     turn, turns = 0, Counter[int]()
 
@@ -327,10 +328,20 @@ async def test_a_burst_of_calls_is_answered_some_ms_a_turn() -> None:
         while perf_counter() < until_s:
             pass
 
-    async with running(Toy(receives=works)) as run:
+    toy = Toy(receives=works)
+    async with running(toy) as run:
         await run.unary()
         ticking = asyncio.create_task(tick())
-        await asyncio.gather(*(run.unary() for _ in range(CALLS)))
+        if method == "unary":
+            await asyncio.gather(*(run.unary() for _ in range(CALLS)))
+        else:
+            calls = [run.server() if method == "server" else run.both() for _ in range(CALLS)]
+            for call in calls:
+                if isinstance(call, grpc.aio.StreamStreamCall):
+                    await call.write(b"")
+            await until(lambda: turns.total() == 1 + CALLS)
+            for call in calls:
+                call.cancel()
         ticking.cancel()
     assert turns.total() == 1 + CALLS
     # What is left of one turn's time, and the next one's: each may be exceeded by the last.
