@@ -88,8 +88,12 @@ def _untyped(raw: bytes | msgspec.Raw, shape: type) -> Any:
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(str(error)) from error
     except msgspec.ValidationError:
-        # A number is too large. Python keeps it, so that its place can be found.
-        with_number = json.loads(shallow(bytes(raw)), parse_int=_whole_number)
+        # A number is too large. Python keeps it, so that its place can be found. What comes after
+        # it, msgspec has not seen.
+        try:
+            with_number = json.loads(shallow(bytes(raw)), parse_int=_whole_number)
+        except ValueError as error:  # Also UnicodeDecodeError.
+            raise msgspec.DecodeError(str(error)) from error
         raise ShapeError(misfit(as_meant(with_number, shape), shape)) from None
 
 

@@ -62,6 +62,9 @@ def test_any_depth_is_decoded(levels: int) -> None:
         pytest.param(nested(5_000) + b"]", id="closed too often"),
         pytest.param(b"[" * 5_000 + b'"' + b"\\" * 100_000, id="a text without end"),
         pytest.param(b'"\xff"', id="no UTF-8"),
+        pytest.param(b"[5, 1e999] trailing", id="more after a number beyond all bounds"),
+        pytest.param(b'[1e999, "\xff"]', id="no UTF-8 after such a number"),
+        pytest.param(b"[" + b"9" * 5_000 + b", {]", id="an error after so many digits"),
     ],
 )
 def test_what_is_no_json_stays_none(raw: bytes) -> None:
