@@ -319,6 +319,21 @@ class TestChanges:
             path.write_text(vm("a", "10.0.0.3"))
             await told.until_vms({"a": "10.0.0.3", "c": "10.0.0.1"})
 
+    @pytest.mark.parametrize("then", [None, "[", ""], ids=["nothing", "broken", "emptied"])
+    async def test_what_a_file_lacks_goes_in_the_end_whatever_becomes_of_the_file(
+        self, then: str | None, tmp_path: Path
+    ) -> None:
+        """One that was written every second kept for ever what it did not define any more."""
+        path = tmp_path / "a.yaml"
+        path.write_text(vm("a") + vm("b"))
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=3600.0, rewrite_max_s=1.0)
+        async with told_by(tmp_path, settle_s=0.05, bounds=bounds) as told:
+            path.write_text(vm("a", "10.0.0.2"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.2")
+            if then is not None:
+                path.write_text(then)
+            await told.until_vms({"a": "10.0.0.2"})
+
     async def test_a_file_that_is_kept_open_is_taken_after_a_while(self, tmp_path: Path) -> None:
         bounds = FilesSourceBounds(rescan_s=3600.0, open_settle_s=0.3)
         async with told_by(tmp_path, settle_s=0.0, bounds=bounds) as told:

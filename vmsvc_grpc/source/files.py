@@ -14,7 +14,8 @@ When a change is taken:
   and takes longer to read is waited for.
 - A truncated manifest can parse. So where a file was written in place, what it defines no more
   is deleted once the file has not changed for `rewrite_s`: whoever opens it again for each piece
-  may pause for as long, and must rename to pause for longer.
+  may pause for as long, and must rename to pause for longer. A file that changes again and
+  again, or cannot be read any more, keeps it for `rewrite_max_s` at most.
 - Until then, and for as long as a file or the directory cannot be read, what was last
   read of it stays. So it does of a file that held objects and holds none now: a shell
   empties a file before the data comes. And of a directory in whose place there is another
@@ -46,7 +47,7 @@ from vmsvc_grpc.source.manifests import AbandonedError, Contents, Entry, ObjectI
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.settling import Settling, Unsettled
 from vmsvc_grpc.source.tree import Content, Oddity, Signature
-from vmsvc_grpc.source.union import Union
+from vmsvc_grpc.source.union import Missing, Union
 from vmsvc_grpc.source.vacated import Vacated
 from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
 
@@ -68,11 +69,11 @@ class FilesSourceBounds:
     `rescan_s` is how often everything is looked at unasked: for network file systems, and
     for notices that were lost; `poll_s` is how often where something cannot be watched, and
     `poll_share_max` how much of the time that may take. `open_settle_s` is how long a writer that
-    keeps the file open may pause, and `rewrite_s` one that opens it again. Notices are gathered
-    for `gather_s`. `slice_s` is how long reading may hold up the event loop. A file of more than
-    `quick_bytes_max` is read in a thread, slice by slice: a disk may be slow, and libyaml takes
-    30 ns for each byte of one long text, in one go, but pauses for other threads whenever it asks
-    for more.
+    keeps the file open may pause, and `rewrite_s` one that opens it again; what its file lacks
+    meanwhile stays for `rewrite_max_s` at most. Notices are gathered for `gather_s`. `slice_s` is
+    how long reading may hold up the event loop. A file of more than `quick_bytes_max` is read in a
+    thread, slice by slice: a disk may be slow, and libyaml takes 30 ns for each byte of one long
+    text, in one go, but pauses for other threads whenever it asks for more.
     """
 
     rescan_s: float = 10.0
@@ -81,6 +82,7 @@ class FilesSourceBounds:
     directory_check_s: float = 1.0
     open_settle_s: float = 10.0
     rewrite_s: float = 2.0
+    rewrite_max_s: float = 30.0
     gather_s: float = 0.005
     slice_s: float = 0.005
     quick_bytes_max: int = 128 * 1024
@@ -628,19 +630,20 @@ class FilesSource:
             if self._settling.get(missing.path) is not None:
                 self._union.postpone(missing, self._clock())  # It may be back, unread as yet.
                 continue
-            if (kept_until := self._kept_until(missing.path)) > looked_at:
+            if (kept_until := self._kept_until(missing)) > looked_at:
                 self._union.postpone(missing, kept_until - self._settle_s)
                 continue
             for event in self._union.settle(missing):
                 emit(event)
 
-    def _kept_until(self, path: str) -> float:
-        """Until when an object stays that the file defined, as it may not be written to its end."""
-        held = self._held.get(path)
+    def _kept_until(self, missing: Missing) -> float:
+        """Until when the object stays, as its file may not be written to its end."""
+        held = self._held.get(missing.path)
         if held is None:
             return -math.inf
         written_at = held.rewritten_at if held.counts else self._clock()
-        return written_at + self._bounds.rewrite_s
+        longest = missing.first + self._bounds.rewrite_max_s
+        return min(written_at + self._bounds.rewrite_s, longest)
 
     async def _report(self) -> None:
         """Report problems of the files that were read, or whose objects moved."""

@@ -34,7 +34,10 @@ class Missing(NamedTuple):
     id: ObjectId
     path: str
     """The file that held it."""
+    first: float
+    """When it was first found missing."""
     since: float
+    """From when on that counts: later, where it was postponed."""
 
 
 class Union:
@@ -223,7 +226,7 @@ class Union:
         self._note_no_repeat(id_, path)
         if self._holders.get(id_) == path:
             del self._holders[id_]
-            self._note_missing(Missing(id_, path, now))
+            self._note_missing(Missing(id_, path, now, now))
             self._reshuffled.update(definers)
             for other in definers:
                 self._note_no_repeat(id_, other)

@@ -91,7 +91,7 @@ def test_a_file_that_is_back_in_time_has_its_object_still() -> None:
     assert union.put("b", contents({"x": "b"}), 0.0) == []
     assert missing(union, 1.0) == []
     union.drop("b")
-    assert missing(union, 2.0) == [Missing(id_of("x"), "b", 2.0)]
+    assert missing(union, 2.0) == [Missing(id_of("x"), "b", 2.0, 2.0)]
     assert told(union.put("b", contents({"x": "b2"}), 0.0)) == ["x=b2"]
     assert missing(union, 3.0) == []
 
@@ -160,7 +160,7 @@ def test_what_no_file_defines_is_missing_until_it_is_deleted_or_back() -> None:
     union = Union()
     union.put("a", contents({"x": "1", "y": "1"}), 0.0)
     union.drop("a")
-    x, y = Missing(id_of("x"), "a", 1.0), Missing(id_of("y"), "a", 1.0)
+    x, y = Missing(id_of("x"), "a", 1.0, 1.0), Missing(id_of("y"), "a", 1.0, 1.0)
     assert missing(union, 1.0) == [x, y]
     union.postpone(x, 2.0)
     assert missing(union) == [y, x._replace(since=2.0)]
