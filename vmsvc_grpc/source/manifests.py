@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE, ParseError
 from vmsvc_grpc.model.kinds import kind_of, likely_kind
-from vmsvc_grpc.model.objects import GROUP, NEWEST_API_VERSION, Key, Kind
+from vmsvc_grpc.model.objects import (
+    GROUP,
+    NEWEST_API_VERSION,
+    Key,
+    Kind,
+    ObjectMeta,
+    VirtualMachine,
+    VirtualMachineService,
+)
 from vmsvc_grpc.model.parse import parse, unread
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem, quoted
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, ManifestError, Restart
@@ -24,7 +32,7 @@ OBJECTS_MAX = 60_000
 """How many objects a file may define; the design size is 30,000 in all files.
 
 So a file of 16 MiB takes at most ten times its size in memory, also while another takes its place.
-A VMService takes as much as three others, and counts as so many.
+A VMService takes as much as three others, and counts as so many; so does an object of many parts.
 """
 
 PARTS_MAX = 300_000
@@ -245,7 +253,7 @@ class _DocumentReader:
         """Forget the items since the last document."""
         entries, flaws, self._more_flaws, self._ignored, self._count = self._before
         while len(self._entries) > entries:
-            self._weight -= _weight(self._entries.popitem()[0])
+            self._weight -= _weight(self._entries.popitem()[1])
         del self._flaws[flaws:]
 
     def document(self, document: Document) -> Iterator[None]:
@@ -293,19 +301,42 @@ class _DocumentReader:
         if first is not None:
             self._found(repeated(entry, first.place), line)
             return
-        self._weight += _weight(entry.id)
+        self._weight += _weight(entry)
         if self._weight > OBJECTS_MAX:
-            services = f"(a VirtualMachineService counts as {_SERVICE_WEIGHT})"
-            raise ManifestError(f"more than {OBJECTS_MAX} objects {services}; split it", line, 1)
+            counted = (
+                f"a VirtualMachineService as {_SERVICE_WEIGHT}, {_PARTS_A_WEIGHT} parts as one"
+            )
+            message = f"more than {OBJECTS_MAX} objects (counting {counted}); split it"
+            raise ManifestError(message, line, 1)
         self._entries[entry.id] = entry
 
 
 _SERVICE_WEIGHT = 3
 
 
-def _weight(id_: ObjectId) -> int:
+# Labels, owners, conditions, ports: each takes some 120 bytes, though `{}` is enough to write one.
+_PARTS_A_WEIGHT = 10
+
+
+def _weight(entry: Entry) -> int:
     """As how many objects one counts towards OBJECTS_MAX."""
-    return _SERVICE_WEIGHT if id_[0] is Kind.VIRTUAL_MACHINE_SERVICE else 1
+    object_ = entry.event.object if isinstance(entry.event, Apply) else None
+    match object_:
+        case None:
+            return 1
+        case VirtualMachine():
+            return 1 + len(object_.labels) // _PARTS_A_WEIGHT
+        case VirtualMachineService():
+            spec = object_.spec
+            ports = len(spec.ports) + len(spec.selector) if spec else len(object_.declared_selector)
+            parts = ports + len(object_.conditions) + len(object_.ingress)
+            return _SERVICE_WEIGHT + (parts + _meta_parts(object_.meta)) // _PARTS_A_WEIGHT
+    return 1 + _meta_parts(object_.meta) // _PARTS_A_WEIGHT
+
+
+def _meta_parts(meta: ObjectMeta) -> int:
+    owned = len(meta.owner_references) + len(meta.finalizers)
+    return owned + len(meta.labels) + len(meta.annotations)
 
 
 def _implied_by_document(content: bytes) -> Generator[None, None, dict[int, dict[str, str]]]:

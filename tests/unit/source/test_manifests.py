@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Generator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -360,8 +362,39 @@ def test_a_vmservice_counts_as_three_objects_also_where_its_list_is_read_again(
     text = LIST % "".join(items)  # JSON has no comma at the end of a list.
     assert len(read_objects(text.encode(), KINDS).entries) == 2
     monkeypatch.setattr(manifests, "OBJECTS_MAX", 3)
-    with pytest.raises(ManifestError, match=r"\(a VirtualMachineService counts as 3\); split it"):
+    with pytest.raises(ManifestError, match=r"counting a VirtualMachineService as 3, .*; split it"):
         read_objects(text.encode(), KINDS)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param({"metadata": {"ownerReferences": [{}] * 90}}, id="owners"),
+        pytest.param({"metadata": {"labels": {f"a{n}": "" for n in range(90)}}}, id="labels"),
+        pytest.param({"metadata": {"annotations": {f"a{n}": "" for n in range(90)}}}, id="notes"),
+        pytest.param({"metadata": {"finalizers": ["a/b"] * 90}}, id="finalizers"),
+        pytest.param({"status": {"conditions": [{}] * 90}}, id="conditions"),
+        pytest.param({"status": {"loadBalancer": {"ingress": [{}] * 90}}}, id="ingress"),
+        pytest.param(
+            {"spec": {"ports": [{"port": n, "name": f"p{n}"} for n in range(1, 91)]}}, id="ports"
+        ),
+    ],
+)
+def test_an_object_of_many_parts_counts_as_more(
+    rest: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owners and conditions of three bytes each took 71 times their size in memory."""
+    monkeypatch.setattr(manifests, "OBJECTS_MAX", 11)
+    given = {
+        "apiVersion": "vmoperator.vmware.com/v1alpha6",
+        "kind": "VirtualMachineService",
+        **rest,
+        "metadata": {"name": "a", **rest.get("metadata", {})},
+    }
+    with pytest.raises(ManifestError, match="10 parts as one"):
+        read_objects(json.dumps(given).encode(), KINDS)
+    monkeypatch.setattr(manifests, "OBJECTS_MAX", 12)
+    assert len(read_objects(json.dumps(given).encode(), KINDS).entries) == 1
 
 
 LARGE = "x" * (OBJECT_SIZE_MAX + 1)
