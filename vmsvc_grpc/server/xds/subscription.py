@@ -343,5 +343,11 @@ class XdsSubscription:
         if heard[-1].names is None:
             self._all_refused = refusal
         else:
-            self.refused.update(dict.fromkeys(about, refusal))
+            self.refused.update((name, refusal) for name in about if self._follows(name))
         return about
+
+    def _follows(self, name: str) -> bool:
+        """Whether a name is one of `held`; not if it was only denied, or dropped since."""
+        if name in self.names or name in self.told:
+            return True
+        return self.listed is not None and self.listed.listing.resource(name) is not None

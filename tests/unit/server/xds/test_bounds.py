@@ -308,6 +308,36 @@ def test_little_is_kept_of_a_refusal() -> None:
     assert len(client.stream.subscriptions[EDS].refused[NAME]) == 1_000
 
 
+def test_a_refusal_of_names_that_are_denied_leaves_nothing() -> None:
+    client = XdsClient(cache(), Form.DELTA, who=ENVOY)
+    denied = [f"none{number}" + "x" * 1_100 for number in range(20)]
+    client.change(CDS, [NAME, *denied])
+    while client.read(refuse="no") is not None:
+        pass
+    told = {name for refusal in client.refusals for name in refusal.names}
+    assert len(told) == 1 + len(denied), "the log has all of them"
+    assert client.stream.subscriptions[CDS].refused == {NAME: "no"}
+
+
+def test_a_refusal_of_a_name_that_was_dropped_before_it_came_leaves_nothing() -> None:
+    client = XdsClient(cache(), Form.DELTA, who=ENVOY)
+    client.change(CDS, [NAME])
+    assert client.pump()
+    client.change(CDS, [], [NAME])
+    while client.read(refuse="no") is not None:
+        pass
+    assert client.refusals
+    assert not client.stream.subscriptions[CDS].refused
+
+
+def test_a_refusal_of_what_a_wildcard_covers_is_kept() -> None:
+    client = ask(XdsClient(cache(), Form.DELTA, who=ENVOY), CDS)
+    client.read_all()
+    client.change(CDS, ["*"])
+    assert client.read(refuse="no") is not None
+    assert client.stream.subscriptions[CDS].refusal_of(NAME) == "no"
+
+
 def test_names_that_come_and_go_leave_nothing_even_if_there_is_always_something_to_say() -> None:
     served = cache()
     client = XdsClient(served, Form.DELTA)
