@@ -38,14 +38,28 @@ FAILING = {
     ),
 }
 
+# Some cases race: in generic/3.8 h2spec sends a ping after its GOAWAY, and fails if its connection
+# has ended by then, as one without streams does. So what passes once of so many times passes.
+TIMES = 3
+
 # The report is XML but for its texts, which may be of any bytes.
 CASE = re.compile(rb'<testcase package="(.*?)" classname="(.*?)"[^>]*>(\s*<(?:error|failure))?')
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 async def test_h2spec_finds_what_is_known_and_no_more(tls: bool, tmp_path: Path) -> None:
+    failing = await judged(tls, tmp_path, "first")
+    for time in range(1, TIMES):
+        if failing == FAILING:
+            break
+        failing &= await judged(tls, tmp_path, f"again-{time}")
+    assert failing == FAILING
+
+
+async def judged(tls: bool, folder: Path, name: str) -> set[tuple[str, str]]:
+    """The cases of h2spec that fail: package and name. Its report is called `name`."""
+    report = folder / f"{name}.xml"
     program = await asyncio.to_thread(judge, H2SPEC)
-    report = tmp_path / "report.xml"
     flags = ("--tls", "--insecure") if tls else ()
     async with serving(tls=ours() if tls else None) as toy:
         told = asyncio.subprocess.DEVNULL
@@ -58,5 +72,4 @@ async def test_h2spec_finds_what_is_known_and_no_more(tls: bool, tmp_path: Path)
             await judging.wait()
     cases = CASE.findall(report.read_bytes())
     assert len(cases) == TESTS
-    failing = {(package.decode(), name.decode()) for package, name, failed in cases if failed}
-    assert failing == FAILING
+    return {(package.decode(), case.decode()) for package, case, failed in cases if failed}
