@@ -8,7 +8,6 @@ we cannot use are an error, so that we never ask as somebody else, or anonymousl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ import msgspec
 import yaml
 
 from vmsvc_grpc.model.decoding import ShapeError, converted
-from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.model.problem import likely_meant, quoted
 
 _ByName = TypeVar("_ByName", "NamedCluster", "NamedContext", "NamedUser")
 
@@ -218,8 +217,6 @@ class _Parsed(NamedTuple):
         return found
 
 
-_FIELD_CHARACTERS_MAX = 100  # The comparison is quadratic.
-
 _FIELDS = {"user": User.__struct_encode_fields__, "context": Context.__struct_encode_fields__}
 
 # Fields that say nothing of who asks.
@@ -245,9 +242,8 @@ def _refuse_strays(who: str, entry: dict[Any, Any], kind: str) -> None:
 
 
 def _unknown(field: str, known: tuple[str, ...]) -> str:
-    by_lower = {one.lower(): one for one in known}
-    likely = get_close_matches(field.lower()[:_FIELD_CHARACTERS_MAX], by_lower, n=1)
-    hint = f"; did you mean {by_lower[likely[0]]}?" if likely else ""
+    meant = likely_meant(field, known)
+    hint = f"; did you mean {meant}?" if meant is not None else ""
     return f"{quoted(field)} is not a field there{hint}"
 
 

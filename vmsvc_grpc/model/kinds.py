@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from vmsvc_grpc.model.objects import GROUP, Kind
+from vmsvc_grpc.model.problem import likely_meant
 
 
 def kind_of(api_version: str, kind: str) -> Kind | None:
@@ -31,8 +30,6 @@ def likely_kind(api_version: str, kind: str) -> Kind | None:
     """The kind of VM Operator's that was likely meant, where `kind_of` knows none."""
     if api_version.partition("/")[0] != GROUP or len(kind) > _KIND_CHARACTERS_MAX:
         return None
-    known = {
-        meant.value.lower(): meant for meant in (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
-    }
-    likely = get_close_matches(kind.lower(), known, n=1, cutoff=_CLOSE)
-    return known[likely[0]] if likely else None
+    known = (Kind.VIRTUAL_MACHINE.value, Kind.VIRTUAL_MACHINE_SERVICE.value)
+    meant = likely_meant(kind, known, _CLOSE)
+    return Kind(meant) if meant is not None else None

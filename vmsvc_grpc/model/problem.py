@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple, Self
 
@@ -22,6 +23,8 @@ PROBLEMS_MAX = 10
 """How many problems of one object are shown; the others are counted."""
 
 _CUT = "..."
+
+_COMPARED_CHARACTERS_MAX = 100  # To compare texts is quadratic.
 
 # What `str.isprintable` calls unprintable, and may turn up in our text: control characters
 # (C0, DEL, C1), line and paragraph separators, and whatever changes how the text around it is
@@ -63,6 +66,17 @@ def quoted(value: str | int, characters_max: int = VALUE_CHARACTERS_MAX) -> str:
         if len(shown) <= characters_max + 2:
             return shown
     return repr(value[:characters_max])[: characters_max + 1] + _CUT + "'"
+
+
+def likely_meant(text: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Which of the known names somebody who wrote `text` likely meant; None if it is like none.
+
+    Case does not count. `likeness` is from 0 to 1, for texts that are equal.
+    """
+    by_lower = {name.lower(): name for name in known}
+    compared = text.lower()[:_COMPARED_CHARACTERS_MAX]
+    found = get_close_matches(compared, by_lower, n=1, cutoff=likeness)
+    return by_lower[found[0]] if found else None
 
 
 def system_reason(error: OSError) -> str:

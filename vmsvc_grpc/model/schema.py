@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.model.crd_rules import RULES
 from vmsvc_grpc.model.misfit import INTEGERS, FieldPath, field_name, in_words
 from vmsvc_grpc.model.objects import KNOWN_VERSIONS, Kind
-from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.model.problem import likely_meant, quoted
 from vmsvc_grpc.model.validate import time_flaw
 
 SchemaNode = Mapping[str, Any]
@@ -192,11 +191,9 @@ def _is_a(expected: str, value: Any) -> bool:
 
 
 def _unknown(key: str, fields: Mapping[str, int], value: Mapping[str, Any]) -> str:
-    candidates = {known.lower(): known for known in fields}
-    likely = get_close_matches(key.lower()[:100], candidates, n=1)
-    if not likely:
+    meant = likely_meant(key, fields)
+    if meant is None:
         return "is not a field here"
-    meant = candidates[likely[0]]
     there = ", which is there already" if meant in value else ""
     return f"is not a field here; did you mean {meant}{there}?"
 
