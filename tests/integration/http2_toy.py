@@ -44,6 +44,17 @@ LARGE_BYTES = 100_000
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
+def asking(path: str) -> list[HeaderField]:
+    """The header fields of any call; what it sends is to be added."""
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path.encode()),
+        (b":authority", b"toy"),
+        (b"te", b"trailers"),
+    ]
+
+
 @dataclass
 class Watching:
     """A stream that says what is newest, when it is woken."""
@@ -158,11 +169,7 @@ class Client:
     def head(self, path: str, *more: HeaderField) -> list[HeaderField]:
         """The header fields of a call."""
         return [
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", path.encode()),
-            (b":authority", b"toy"),
-            (b"te", b"trailers"),
+            *asking(path),
             *(() if any(name == b"content-type" for name, _ in more) else (GRPC,)),
             *more,
         ]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngh2 import events
 
-from tests.integration.http2_toy import BOTH, ECHO, LARGE, PREFACE, WATCH, Toy, made
+from tests.integration.http2_toy import BOTH, ECHO, GRPC, LARGE, PREFACE, WATCH, Toy, asking, made
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
@@ -145,15 +145,7 @@ def block(fields: Iterable[HeaderField]) -> bytes:
 
 
 def head(path: str, more: Sequence[HeaderField] = ()) -> list[HeaderField]:
-    return [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", path.encode()),
-        (b":authority", b"toy"),
-        (b"te", b"trailers"),
-        (b"content-type", b"application/grpc"),
-        *more,
-    ]
+    return [*asking(path), GRPC, *more]
 
 
 ids = st.sampled_from((1, 3, 5, 7, 9, 11, 2, 0))
