@@ -28,7 +28,7 @@ from vmsvc_grpc.server.xds.listing import DIGESTS, ListedDue, Listings, Wildcard
 from vmsvc_grpc.server.xds.names import WILDCARD, References
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl, response, version_text
-from vmsvc_grpc.server.xds.subscription import ABSENT, NAME_BYTES, UNKNOWN, XdsSubscription
+from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription, removed_bytes
 
 LOOKS_MAX = 128
 """How many names a stream looks at before others have their turn: some ms, as the first look at a
@@ -767,7 +767,7 @@ class XdsStream:
             elif self._form is Form.DELTA:
                 subscription.tell(name, ABSENT)
             removed.append(name)
-            size += len(name.encode()) + NAME_BYTES
+            size += removed_bytes(name)
         if not subscription.leaving:
             subscription.leaving = OrderedDict()  # As above.
         return removed

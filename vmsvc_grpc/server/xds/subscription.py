@@ -20,13 +20,18 @@ ABSENT = 0
 UNKNOWN = 1
 """In `told`: the client holds a resource of that name that this stream has not sent."""
 
-NAME_BYTES = 8
-"""The bytes that a name in `removed_resources` takes beside its text: a tag and a length."""
+# Of a name in `removed_resources`, beside its text: a tag and a length.
+_NAME_BYTES = 8
 
 _NONCE_DIGITS_MAX = 20
 
 # For how many unanswered responses of a client we remember the names.
 _UNANSWERED_MAX = 64
+
+
+def removed_bytes(name: str) -> int:
+    """How much of a response a name in `removed_resources` takes."""
+    return len(name.encode()) + _NAME_BYTES
 
 
 class _Sent(NamedTuple):
@@ -250,7 +255,7 @@ class XdsSubscription:
 
         Other names are not answered, as anybody may choose any number of names of any length.
         """
-        size = len(name.encode()) + NAME_BYTES
+        size = removed_bytes(name)
         if name not in self.denied and self._denied_bytes + size <= bytes_max:
             self.denied[name] = None
             self._denied_bytes += size
@@ -260,7 +265,7 @@ class XdsSubscription:
         taken = list(islice(self.denied, most))
         for name in taken:
             del self.denied[name]
-            self._denied_bytes -= len(name.encode()) + NAME_BYTES
+            self._denied_bytes -= removed_bytes(name)
         return [name for name in taken if name not in self.names and name not in self.leaving]
 
     def owes(self, resource: Resource, *, forced: bool) -> bool:
