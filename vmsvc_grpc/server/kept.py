@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from vmsvc_grpc.server.call import Code, RpcError
-
-# One client may hold a quarter of what all may.
-_CLIENT_PART = 4
+from vmsvc_grpc.server.limits import CLIENT_PART
 
 
 class KeptBytes:
@@ -27,7 +25,7 @@ class KeptBytes:
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
         for held, most, whose in (
-            (self._of_client[client], self._bytes_max // _CLIENT_PART, "of this client's address"),
+            (self._of_client[client], self._bytes_max // CLIENT_PART, "of this client's address"),
             (self._in_all, self._bytes_max, "of all clients"),
         ):
             if held + size > most:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CLIENT_PART = 4
+"""Where a bound in bytes is for all clients, one of them may hold this part of it: a quarter."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.limits import CLIENT_PART, Limits
 
 FRAMES_S = 30.0
 """The time that the bounds on frames are for: what was taken comes back evenly within it."""
@@ -21,8 +21,7 @@ FRAMES_S = 30.0
 # Pings in excess before a client is sent away, as gRPC's own servers count.
 _PING_STRIKES_MAX = 2
 
-# One client's part, and one connection's, of what may wait for all clients.
-_CLIENT_PART = 4
+# One connection's part of what may wait for all clients.
 _CONNECTION_PART = 32
 
 # Windows may be opened this often for what a client is told, of the stream and of the connection:
@@ -156,7 +155,7 @@ class Unread:
             return self.room_for_one
         room = min(
             self.room_for_one - of_connection,
-            self._bytes_max // _CLIENT_PART - self._of_client[client],
+            self._bytes_max // CLIENT_PART - self._of_client[client],
             self._bytes_max - self._in_all,
         )
         return max(room, 0)

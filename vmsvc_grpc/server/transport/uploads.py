@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-# One client may hold this part of what all may.
-_CLIENT_PART = 4
+from vmsvc_grpc.server.limits import CLIENT_PART
 
 
 class Room:
@@ -69,7 +68,7 @@ class Uploads:
 
     def _fits(self, room: Room) -> bool:
         held = self._of_client[room.client]
-        return (not held or held + room.size <= self._bytes_max // _CLIENT_PART) and (
+        return (not held or held + room.size <= self._bytes_max // CLIENT_PART) and (
             not self._in_all or self._in_all + room.size <= self._bytes_max
         )
 
