@@ -11,7 +11,11 @@ from vmsvc_grpc.config import LOG_LEVELS, ConfigError, ListenAddress
 from vmsvc_grpc.model.key_pattern import key_matching
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import quoted
-from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
+from vmsvc_grpc.model.validate import (
+    SUBDOMAIN_MAX,
+    is_dns_1123_label,
+    is_dns_1123_subdomain,
+)
 
 _PORT = re.compile("[0-9]{1,5}")
 
@@ -133,15 +137,11 @@ def one_of(*known: str) -> Callable[[str], str]:
     return chosen
 
 
-_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_DOMAIN_CHARACTERS_MAX = 253
-
-
 def domain(text: str) -> str:
     """A DNS domain, in lower case, without a dot at its end. Raises ConfigError."""
     name = text.strip().removesuffix(".").lower()
     labels = name.split(".")
-    if len(name) > _DOMAIN_CHARACTERS_MAX or not all(map(_LABEL.fullmatch, labels)):
+    if len(name) > SUBDOMAIN_MAX or not all(map(is_dns_1123_label, labels)):
         raise ConfigError(f"{quoted(text)} is not a DNS domain, as cluster.local is")
     return name
 

@@ -16,9 +16,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from vmsvc_grpc.model.validate import SUBDOMAIN_MAX
+
 # Precedes a digest of namespaces that are too many to list. No namespace begins like this.
 _DIGEST = "-namespaces."
-_NAME_MAX = 253  # RFC 1123, and Kubernetes for the names of objects.
 
 LEASE_BASE_NAME = "vmsvc-grpc"
 """The Lease of the replica that writes in all namespaces."""
@@ -45,7 +46,7 @@ def lease_name(namespaces: Collection[str]) -> str:
     """
     names = sorted(set(namespaces))
     name = ".".join((LEASE_BASE_NAME, *names))
-    if len(name) <= _NAME_MAX:
+    if len(name) <= SUBDOMAIN_MAX:
         return name
     digest = sha256(",".join(names).encode()).hexdigest()[:32]
     return f"{LEASE_BASE_NAME}{_DIGEST}{digest}"
