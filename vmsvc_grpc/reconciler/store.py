@@ -35,12 +35,7 @@ class Conflict(Exception):  # noqa: N818 - not an error: somebody else was first
     it is reported if the conflicts go on.
     """
 
-    def __init__(
-        self,
-        found: Held | None = None,
-        *,
-        cause: str = "it was not as we had read it; see who else writes or holds it",
-    ) -> None:
+    def __init__(self, found: Held | None = None, *, cause: str) -> None:
         super().__init__(cause)
         self.found = found
         self.cause = cause

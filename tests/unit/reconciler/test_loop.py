@@ -95,7 +95,7 @@ class MemoryStore:
     def _apply(self, change: Change) -> Held | None:
         at = change.kind, change.key
         if self.held.get(at) != change.before:
-            raise Conflict
+            raise Conflict(cause="its cause")
         self.writes.append(str(change))
         if change.after is None:
             del self.held[at]
@@ -527,7 +527,7 @@ async def test_trouble_with_one_service_holds_up_no_other() -> None:
 
 async def test_a_conflict_is_observed_again_and_not_reported() -> None:
     store = MemoryStore()
-    store.trouble = [Conflict(), Conflict()]
+    store.trouble = [Conflict(cause="its cause"), Conflict(cause="its cause")]
     async with reconciled(service(), store=store) as world:
         assert world.right
         assert (world.reconciler.counts.conflicts, world.failures) == (2, [])
@@ -1075,7 +1075,7 @@ class Hiding(Cluster):
     def _apply(self, change: Change) -> Held | None:
         held = self.held.get((change.kind, change.key))
         if change.before is None and held is not None:
-            raise Conflict(held)
+            raise Conflict(held, cause="its cause")
         return super()._apply(change)
 
 
@@ -1159,7 +1159,7 @@ async def test_what_was_found_instead_is_planned_from() -> None:
         edited = replace(edited, meta=replace(edited.meta, resource_version="99"))
         # It is stored, and told by nobody.
         store.held[edited.kind, edited.key] = edited
-        store.trouble = [Conflict(edited)]
+        store.trouble = [Conflict(edited, cause="its cause")]
         del store.held[Kind.ENDPOINTS, WEB]
         world.tell(Delete(Kind.ENDPOINTS, WEB))
         await world.settled()
