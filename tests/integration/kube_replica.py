@@ -18,10 +18,11 @@ from vmsvc_grpc.kube.credentials import Credentials, Kubeconfig
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.kube import KubeStore
-from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
+from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source.kube import KubeSource
 

@@ -24,9 +24,10 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, made_uid
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.held import Failure
-from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
+from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source.files import FilesSource
 

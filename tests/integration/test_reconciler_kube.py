@@ -12,7 +12,7 @@ import pytest
 from tests.integration.kube_replica import RULES, Desk, replica, until
 from tests.kube.apiserver import Cluster
 from vmsvc_grpc.model.objects import IPFamily, Kind
-from vmsvc_grpc.reconciler.loop import ReconcilerBounds
+from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.plan import Verb
 
 NSX = replace(RULES, load_balancer_provider="nsx-t-lb")

@@ -16,11 +16,12 @@ from vmsvc_grpc.logs import LinesPerOwner
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
+from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.election import LeaseSettings, lease_name
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.leader import Leader, Standing
-from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
+from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds, Trouble

@@ -15,8 +15,9 @@ from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
+from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.directory import DirectoryStore
-from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
+from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
 from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds

@@ -31,9 +31,10 @@ from vmsvc_grpc.model.objects import (
 from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.held import Child, Failure, Held, HeldObjects
-from vmsvc_grpc.reconciler.loop import Reconciler, ReconcilerBounds
+from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.notice import Notice
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.rules import Rules
@@ -335,7 +336,7 @@ async def test_the_objects_of_a_deleted_vmservice_go_the_endpoints_first(
         await world.settled()
         assert world.store.writes[2:] == ["delete Endpoints shop/web", "delete Service shop/web"]
         assert world.store.held == {}
-        assert world.reconciler._seen == set()
+        assert world.reconciler._work._planning._seen == set()
 
 
 async def test_a_vmservice_created_anew_gets_objects_of_its_own() -> None:
