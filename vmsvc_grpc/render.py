@@ -29,9 +29,11 @@ from vmsvc_grpc.reconciler.manifest import manifest, ownerless_note, yaml_docume
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.characters import decoded
+from vmsvc_grpc.source.contents import Entry, ObjectId, repeated
+from vmsvc_grpc.source.definitions import Position
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.files import FilesSourceBounds
-from vmsvc_grpc.source.manifests import Entry, ObjectId, Position, read_objects, repeated
+from vmsvc_grpc.source.manifests import read_objects
 from vmsvc_grpc.source.places import Lines, Text
 
 _STANDARD_INPUT = "standard input"

@@ -21,8 +21,9 @@ from tests.kube.kubectl_reader import KubectlReader, Reading
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.kinds import kind_of
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
+from vmsvc_grpc.source.contents import Contents, ObjectId
 from vmsvc_grpc.source.documents import ManifestError
-from vmsvc_grpc.source.manifests import Contents, ObjectId, read_objects
+from vmsvc_grpc.source.manifests import read_objects
 
 KINDS = frozenset(Kind)
 VERSION = "vmoperator.vmware.com/v1alpha6"

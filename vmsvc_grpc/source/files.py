@@ -42,8 +42,9 @@ from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped, system_reason
 from vmsvc_grpc.source import Emit, tree
+from vmsvc_grpc.source.contents import Contents, Entry, ObjectId
 from vmsvc_grpc.source.documents import ManifestError
-from vmsvc_grpc.source.manifests import AbandonedError, Contents, Entry, ObjectId, reading
+from vmsvc_grpc.source.manifests import AbandonedError, reading
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.settling import Settling, Unsettled
 from vmsvc_grpc.source.tree import Content, Oddity, Signature

@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Delete, Malformed
-from vmsvc_grpc.source.manifests import Contents, Entry, Flaw, ObjectId, repeated
+from vmsvc_grpc.source.contents import Contents, Entry, Flaw, ObjectId, repeated
 from vmsvc_grpc.source.tree import shown
 
 _NOTHING = Contents()

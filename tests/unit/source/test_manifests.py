@@ -13,15 +13,10 @@ import pytest
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine, VirtualMachineService
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
-from vmsvc_grpc.source import manifests
+from vmsvc_grpc.source import manifest_size
+from vmsvc_grpc.source.contents import Contents, Entry
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, ManifestError
-from vmsvc_grpc.source.manifests import (
-    AbandonedError,
-    Contents,
-    Entry,
-    read_objects,
-    reading,
-)
+from vmsvc_grpc.source.manifests import AbandonedError, read_objects, reading
 
 KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 VM = "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachine\nmetadata: {name: %s}\n"
@@ -327,20 +322,20 @@ LIST = '{"apiVersion": "v1", "kind": "List", "items": [%s]}'
     ],
 )
 def test_a_file_of_too_many_parts_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "PARTS_MAX", 300)
+    monkeypatch.setattr(manifest_size, "PARTS_MAX", 300)
     with pytest.raises(ManifestError, match="more than 300 documents and items of lists"):
         read_objects(text.encode(), KINDS)
 
 
 def test_what_is_read_again_as_yaml_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "PARTS_MAX", 300)
+    monkeypatch.setattr(manifest_size, "PARTS_MAX", 300)
     named = '{"apiVersion": "v1", "kind": "A", "metadata": {"name": "a"}},'
     text = LIST % (named * 200)  # JSON has no comma at the end of a list.
     assert read_objects(text.encode(), KINDS).ignored == 200
 
 
 def test_a_file_defines_so_many_objects_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "OBJECTS_MAX", 2)
+    monkeypatch.setattr(manifest_size, "OBJECTS_MAX", 2)
     contents = read_objects("---\n".join(VM % name for name in "abab").encode(), KINDS)
     assert [flaw.message for flaw in contents.flaws] == [
         f"VirtualMachine default/{name} is defined in document {number} (line {line}) already, "
@@ -355,13 +350,13 @@ def test_a_vmservice_counts_as_three_objects_also_where_its_list_is_read_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """60,000 of them took 25 times their size in memory (issue 9, point 5)."""
-    monkeypatch.setattr(manifests, "OBJECTS_MAX", 4)
+    monkeypatch.setattr(manifest_size, "OBJECTS_MAX", 4)
     group = "vmoperator.vmware.com"
     item = f'{{"apiVersion": "{group}/v1alpha6", "kind": "%s", "metadata": {{"name": "a"}}}},'
     items = [item % kind for kind in ("VirtualMachineService", "VirtualMachine")]
     text = LIST % "".join(items)  # JSON has no comma at the end of a list.
     assert len(read_objects(text.encode(), KINDS).entries) == 2
-    monkeypatch.setattr(manifests, "OBJECTS_MAX", 3)
+    monkeypatch.setattr(manifest_size, "OBJECTS_MAX", 3)
     with pytest.raises(ManifestError, match=r"counting a VirtualMachineService as 3, .*; split it"):
         read_objects(text.encode(), KINDS)
 
@@ -384,7 +379,7 @@ def test_an_object_of_many_parts_counts_as_more(
     rest: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Owners and conditions of three bytes each took 71 times their size in memory."""
-    monkeypatch.setattr(manifests, "OBJECTS_MAX", 11)
+    monkeypatch.setattr(manifest_size, "OBJECTS_MAX", 11)
     given = {
         "apiVersion": "vmoperator.vmware.com/v1alpha6",
         "kind": "VirtualMachineService",
@@ -393,7 +388,7 @@ def test_an_object_of_many_parts_counts_as_more(
     }
     with pytest.raises(ManifestError, match="10 parts as one"):
         read_objects(json.dumps(given).encode(), KINDS)
-    monkeypatch.setattr(manifests, "OBJECTS_MAX", 12)
+    monkeypatch.setattr(manifest_size, "OBJECTS_MAX", 12)
     assert len(read_objects(json.dumps(given).encode(), KINDS).entries) == 1
 
 

@@ -16,7 +16,7 @@ from tests.unit.objects import vm
 from vmsvc_grpc.model.events import Apply, Delete, Event, Malformed
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import Problem
-from vmsvc_grpc.source.manifests import Contents, Entry, Flaw, ObjectId
+from vmsvc_grpc.source.contents import Contents, Entry, Flaw, ObjectId
 from vmsvc_grpc.source.union import Missing, Union
 
 
