@@ -5,7 +5,7 @@
 What is kept of a schema is which fields there are, of which type, and what a value must be;
 descriptions go. The versions of a kind have most of their fields in common, so each distinct
 node stands once, in a list, before all that refer to it by its number. Rules in CEL stand
-there as they are, and `vmsvc_grpc/model/crd_rules.py` has each in Python.
+there as they are; `vmsvc_grpc/model/crd_rules.py` has each in Python, except for `_ELSEWHERE`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,26 @@ from typing import Any
 
 import yaml
 
-from vmsvc_grpc.model.crd_rules import ELSEWHERE, RULES
+from vmsvc_grpc.model.crd_rules import RULES
 
 _HERE = Path(__file__).parent
 _CRDS = (
     "vmoperator.vmware.com_virtualmachines.yaml",
     "vmoperator.vmware.com_virtualmachineservices.yaml",
+)
+
+# Rules of VMServices that `model.validate` checks, or that compare with the stored object.
+_ELSEWHERE = frozenset(
+    (
+        "self.type != 'ExternalName' || "
+        "((!has(self.ipFamilies) || size(self.ipFamilies) == 0) && !has(self.ipFamilyPolicy))\n"
+        "!has(self.ipFamilies) || size(self.ipFamilies) < 2 || "
+        "self.ipFamilies[0] != self.ipFamilies[1]\n"
+        "!has(self.ipFamilies) || self.ipFamilies.all(f, f == 'IPv4' || f == 'IPv6')\n"
+        "self.type == 'ExternalName' || !has(oldSelf.ipFamilies) || size(oldSelf.ipFamilies) == 0 "
+        "|| (has(self.ipFamilies) && size(self.ipFamilies) > 0 && "
+        "self.ipFamilies[0] == oldSelf.ipFamilies[0])"
+    ).splitlines()
 )
 
 # What is taken over as it is: a value breaks it, or does not.
@@ -157,7 +171,7 @@ def _asked_of_values(schema: dict[str, Any]) -> dict[str, Any]:
 def _rules(schema: dict[str, Any]) -> list[str]:
     texts = [rule["rule"] for rule in schema.get("x-kubernetes-validations", ())]
     for text in texts:
-        assert text in RULES or text in ELSEWHERE, f"model/crd_rules.py does not know {text}"
+        assert text in RULES or text in _ELSEWHERE, f"model/crd_rules.py does not know {text}"
     return [text for text in texts if text in RULES]
 
 

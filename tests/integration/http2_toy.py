@@ -107,7 +107,7 @@ class Toy:
 
     def handshakes(self) -> int:
         """How many connections have yet to agree on TLS."""
-        return self.transport.handshakes.count if self.transport.handshakes else 0
+        return len(self.transport.handshakes._agreeing) if self.transport.handshakes else 0
 
     def waiting(self) -> int:
         """How many calls the server's connections keep that have something to say."""
@@ -280,8 +280,8 @@ async def serving(
     finally:
         await transport.stop(0)
     await until(lambda: not transport.connections)
-    assert transport.entrance.empty
-    assert transport.unread.empty
+    assert not transport.entrance._in_all
+    assert not transport.unread._in_all
     assert all(stream.closed for stream in toy.streams)
     assert not transport.uploads._in_all
     assert not toy.counts.streams_open.total()

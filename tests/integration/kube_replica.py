@@ -279,7 +279,7 @@ class Replica:
 
     async def _is_settled(self) -> bool:
         stored = await self.desk.versions(*_RESOURCES.values())
-        work = self.reconciler.queue_depth + self.reconciler.working + self.recorder.waiting
+        work = self.reconciler.queue_depth + self.reconciler.working + len(self.recorder._waiting)
         return self.cache.synced and self._known() == stored and not work
 
     def _known(self) -> Mapping[tuple[str, str], str]:

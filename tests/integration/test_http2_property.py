@@ -105,8 +105,8 @@ class Harness:
         toy = self.toy
         assert not self.faults
         assert not toy.transport.connections
-        assert toy.transport.entrance.empty
-        assert toy.transport.unread.empty
+        assert not toy.transport.entrance._in_all
+        assert not toy.transport.unread._in_all
         assert not toy.transport.streams
         assert not (toy.transport.uploads._in_all)
         assert not (toy.transport.uploads._waiting)

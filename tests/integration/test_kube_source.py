@@ -76,7 +76,7 @@ async def test_what_is_there_and_what_changes(
         web = followed.cache.services[Key(namespace, "web")]
         assert web.object.api_version == f"{GROUP}/v1alpha6"
         assert followed.cache.stored_services[Key(namespace, "a")].cluster_ip
-        assert followed.loop(Kind.ENDPOINTS).listed
+        assert followed.loop(Kind.ENDPOINTS).counts.lists
 
         status = {"status": {"network": {"primaryIP4": "10.20.0.1"}}}
         await admin.patch_vm("vm-3", namespace, status, "/status")

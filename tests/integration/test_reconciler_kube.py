@@ -353,7 +353,7 @@ async def test_what_the_api_server_refuses_is_told_in_its_words(desk: Desk, tmp_
         assert condition is not None
         assert (condition["status"], condition["reason"]) == ("False", "CreateServiceFailed")
         assert "RequireDualStack" in condition["message"]
-        await until(lambda: not one.recorder.waiting)
+        await until(lambda: not one.recorder._waiting)
         assert await desk.told() == {("Warning", "CreateServiceFailed", condition["message"]): 1}
         await desk.patch("virtualmachineservices", "web", {"spec": {"ipFamilyPolicy": None}})
         await desk.holds()

@@ -343,7 +343,7 @@ async def test_events_are_cut_to_what_is_admitted_and_lost_where_there_is_no_pla
         recorder.record(nowhere, Notice(True, "Lose", "Lost", "there is no such place"))
         recorder.record(about, Notice(True, "Cut", "Cut", "é" * 1000))
         recorder.record(about, Notice(False, "Say", "Said", "done"))
-        await until(lambda: not recorder.waiting)
+        await until(lambda: not recorder._waiting)
         assert recorder.counts == {"written": 2, "dropped": 2}
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -372,7 +372,7 @@ async def test_events_about_one_vmservice_are_bounded_and_leave_the_others_their
         for number in range(20):
             recorder.record(web, Notice(True, "Try", "Failed", f"try {number}"))
         recorder.record(db, Notice(True, "Try", "Failed", "its own"))
-        await until(lambda: not recorder.waiting)
+        await until(lambda: not recorder._waiting)
         assert recorder.counts == {"written": 4, "dropped": 17}
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

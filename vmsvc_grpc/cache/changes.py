@@ -256,11 +256,6 @@ class Reader(Generic[_Name, _Cell]):
         """Whether a run is under way: there is more to take, even if nothing changes."""
         return self._run is not None
 
-    @property
-    def exceptions(self) -> int:
-        """How many names it keeps a version of their own for."""
-        return len(self._ahead)
-
     def has_told(self, name: _Name) -> bool:
         """Whether it is known to have been handed out a name as it is now."""
         ahead = self._ahead.get(name)

@@ -1,6 +1,7 @@
 """The CRDs' rules for VMs in CEL, written in Python, as we cannot run CEL. Pure.
 
-The key of a rule is its text in the CRD, so that `make gen` fails on a new or changed one.
+The key of a rule is its text in the CRD, so that `make gen` fails on a new or changed one. Rules of
+VMServices are in `validate`.
 """
 
 from __future__ import annotations
@@ -78,17 +79,3 @@ RULES: Mapping[str, Rule] = {
     ),
 }
 """The rules, by their text."""
-
-ELSEWHERE = frozenset(
-    (
-        "self.type != 'ExternalName' || "
-        "((!has(self.ipFamilies) || size(self.ipFamilies) == 0) && !has(self.ipFamilyPolicy))\n"
-        "!has(self.ipFamilies) || size(self.ipFamilies) < 2 || "
-        "self.ipFamilies[0] != self.ipFamilies[1]\n"
-        "!has(self.ipFamilies) || self.ipFamilies.all(f, f == 'IPv4' || f == 'IPv6')\n"
-        "self.type == 'ExternalName' || !has(oldSelf.ipFamilies) || size(oldSelf.ipFamilies) == 0 "
-        "|| (has(self.ipFamilies) && size(self.ipFamilies) > 0 && "
-        "self.ipFamilies[0] == oldSelf.ipFamilies[0])"
-    ).splitlines()
-)
-"""Rules of VMServices that `model.validate` checks, or that compare with the stored object."""

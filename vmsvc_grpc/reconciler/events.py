@@ -71,11 +71,6 @@ class EventRecorder:
         self._allowances: dict[str, TokenBucket] = {}
         self._wake = asyncio.Event()
 
-    @property
-    def waiting(self) -> int:
-        """How many wait to be written."""
-        return len(self._waiting)
-
     def record(self, about: VirtualMachineService, notice: Notice) -> None:
         """Record an Event soon, unless there have been too many. Does not wait."""
         if not self._allowed(about):

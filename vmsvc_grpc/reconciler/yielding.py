@@ -213,10 +213,6 @@ class Yielding:
             if kept:
                 self._records[service] = kept
 
-    def __len__(self) -> int:
-        """How many services have a record."""
-        return len(self._records)
-
 
 def _failure(about: Target, record: _Record, rounds: int) -> Failure:
     what = f"the status of {about.kind.value}" if about.status else about.kind.value

@@ -44,8 +44,3 @@ class KeptBytes:
         self._of_client[client] -= size
         if not self._of_client[client]:
             del self._of_client[client]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is kept for anybody."""
-        return not (self._in_all or self._of_client)

@@ -161,11 +161,6 @@ class ListWatch:
         where = f"namespace {self.namespace}" if self.namespace else "all namespaces"
         return f"{self.kind.value} in {where}"
 
-    @property
-    def listed(self) -> bool:
-        """Whether there was a complete list."""
-        return self.counts.lists > 0
-
     def request(self) -> ListWatchRequest:
         """What to ask next."""
         match self._phase:

@@ -286,7 +286,7 @@ def test_it_is_over_after_a_quiet_minute_and_not_before() -> None:
     assert desk.yielding.due(WEB, desk.now) is None
     desk.now += 3600
     desk.turn()
-    assert len(desk.yielding) == 0
+    assert not desk.yielding._records
 
 
 def test_a_pause_that_they_cut_short_is_over_with_the_dispute() -> None:
@@ -329,7 +329,7 @@ def test_what_was_written_long_ago_is_not_kept() -> None:
         one = replace(OURS, meta=replace(META, key=key))
         yielding.written(key, Change(None, one), float(number))
     # Two minutes of writes, one a second, and some that wait for their turn.
-    assert len(yielding) <= 240
+    assert len(yielding._records) <= 240
 
 
 TYPES = ("ClusterIP", "LoadBalancer")

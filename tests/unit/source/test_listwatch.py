@@ -100,7 +100,7 @@ def test_a_list_in_pages_is_one_list() -> None:
     assert machine.counts.lists == 0
     assert machine.request() == ListPage(V6, "token")
     assert told(list(machine.page(page(vm("b")), 2.0))) == ["+shop/b", "InitDone"]
-    assert machine.listed
+    assert machine.counts.lists == 1
     assert machine.request() == RESUMED
     assert machine.contact == 2.0
 

@@ -123,11 +123,6 @@ class Entrance:
         if not self._of_client[client]:
             del self._of_client[client]
 
-    @property
-    def empty(self) -> bool:
-        """Whether nobody is there."""
-        return not (self._in_all or self._of_client)
-
 
 class Unread:
     """Counts what waits to be taken in by clients: in all, and of each client."""
@@ -159,11 +154,6 @@ class Unread:
             self._bytes_max - self._in_all,
         )
         return max(room, 0)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not (self._in_all or self._of_client)
 
 
 class Living(Protocol):

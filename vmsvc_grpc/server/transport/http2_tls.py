@@ -80,11 +80,6 @@ class Handshakes:
             await asyncio.wait(tasks)
         self._accepting.clear()
 
-    @property
-    def count(self) -> int:
-        """How many have not come to an end."""
-        return len(self._agreeing)
-
     async def _accept(self, listening: socket.socket) -> None:
         with listening:
             while True:

@@ -199,7 +199,7 @@ class Watching(RuleBasedStateMachine):
             if self.cache.synced:
                 assert client.watcher.reader.held == client.truth(self.cache)
                 for followed in client.watcher.stream._followed:
-                    assert not followed.reader.exceptions, "one version is all that is left"
+                    assert not followed.reader._ahead, "one version is all that is left"
 
     def teardown(self) -> None:
         self.everybody_catches_up()
