@@ -290,7 +290,8 @@ SERVE = [
     Flag(
         "--transport",
         one_of("grpcio", "http2"),
-        "what carries the calls: gRPC's own library for Python, or libnghttp2 (being tried)",
+        "what carries the calls: gRPC's own library for Python, which does not bound the bytes of "
+        "unfinished requests in all; or libnghttp2, which does (being tried)",
         "grpcio",
         "grpcio|http2",
     ),

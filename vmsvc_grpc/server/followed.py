@@ -61,6 +61,8 @@ class FollowedNames:
         self._refusals[setting] += 1
 
 
+_WIDTH_1_MAX, _WIDTH_2_MAX = 0xFF, 0xFFFF  # PEP 393.
+
 _NAMES_OF_CLIENT = "names_per_client_max"
 _BYTES_OF_CLIENT = "name_bytes_per_client_max"
 _NAMES = "names_max"
@@ -90,7 +92,7 @@ class StreamNames:
 
     def take(self, name: str) -> str:
         """Follow one more name; "", or the setting whose bound refuses that. Counts a refusal."""
-        size = _size(name)
+        size = kept_bytes(name)
         if setting := self._all.bound(self.client, 1, size):
             self._all.refuse(setting)
             return setting
@@ -106,7 +108,7 @@ class StreamNames:
 
     def give_back(self, name: str) -> None:
         """Follow a name no more."""
-        self._change(-1, -_size(name))
+        self._change(-1, -kept_bytes(name))
 
     def close(self) -> None:
         """Follow nothing any more, at the cost of one name. May be called twice."""
@@ -119,5 +121,9 @@ class StreamNames:
             self._all.change(self.client, names, size)
 
 
-def _size(name: str) -> int:
-    return len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
+def kept_bytes(text: str) -> int:
+    """What the characters of a text take in memory: Python keeps all as wide as the widest."""
+    if text.isascii():
+        return len(text)
+    widest = ord(max(text))
+    return len(text) * (4 if widest > _WIDTH_2_MAX else 2 if widest > _WIDTH_1_MAX else 1)

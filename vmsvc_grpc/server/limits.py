@@ -28,7 +28,7 @@ class Limits:
     3 KB: 600 MB at most. Those who follow a namespace or everything name nothing."""
 
     name_bytes_per_client_max: int = 16 * 1024 * 1024
-    """Bytes of those names: 80 for each, where usual ones have 30 to 60."""
+    """Bytes of those names, as they are kept: 80 for each, where usual ones have 30 to 60."""
 
     names_max: int = 1_500_000
     """Names that all streams follow: 150 such Envoys. Names that many follow share most of

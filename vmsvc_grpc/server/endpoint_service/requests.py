@@ -23,6 +23,7 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
 from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.followed import kept_bytes
 
 
 class PageSizes(NamedTuple):
@@ -82,7 +83,7 @@ class WatchQuery:
     def names_bytes(self) -> int:
         """The bytes of its names and revisions. O(names)."""
         services = sum(
-            len(namespace) + len(name) + len(revision) + 1  # It is written with a slash.
+            len(namespace) + len(name) + kept_bytes(revision) + 1  # It is written with a slash.
             for (namespace, name), revision in self.held.items()
         )
         return services + sum(map(len, self.namespaces))
