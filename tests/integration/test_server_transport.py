@@ -501,6 +501,24 @@ async def test_streams_are_ended_by_us_also_where_the_client_does_not_read(
         assert server.counts.calls.total() == 3
 
 
+@pytest.mark.parametrize("method", ["server", "both"])
+async def test_a_message_in_hand_is_not_sent_once_its_stream_is_ended(method: str) -> None:
+    """Else the end would wait for as long as the client does not read it."""
+
+    def says() -> bytes:
+        # In the next turn of the loop, before the pump hears what was said here.
+        asyncio.get_running_loop().call_soon(server.transport.end_streams, 1, draining())
+        return b"x" * 1_000_000
+
+    toy = Toy(says=says)
+    async with running(toy) as server:
+        call = server.both() if method == "both" else server.server()
+        await until(lambda: "close" in toy.happened)
+        async for _ in _read_on(call):
+            pass
+        assert await ending(call) is grpc.StatusCode.UNAVAILABLE
+
+
 def _is_open(server: Running, count: int) -> bool:
     return server.transport.streams_open == count
 

@@ -289,7 +289,8 @@ class _Pump:
                 if not self._woken and not self._session.in_hand:
                     self._idle = self._loop.create_future()
                     await self._idle
-            elif said is not LATER:
+            elif said is not LATER and not self._session.ending:
+                # `end` would not break off a write that begins after it.
                 await self._write(said)
 
     def _ask(self) -> bytes | Status | Later | None:
