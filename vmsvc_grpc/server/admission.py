@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from ipaddress import IPv6Address
+from urllib.parse import unquote
 
 from vmsvc_grpc.server.call import Code, RequestBound, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
@@ -19,12 +21,32 @@ def draining() -> RpcError:
     return RpcError(Code.UNAVAILABLE, message)
 
 
-def client_of(peer: str) -> str:
-    """The client for which a call counts: its address without the port.
+# An IPv6 host has a network of its own, and takes any of its addresses (RFC 4291, 2.5.4).
+_IPV6_HOST_BITS = 64
 
-    `peer` is in gRPC's form (`ipv4:192.0.2.1:50000`). All calls of a client share one text.
+
+def client_of(peer: str) -> str:
+    """The client for which a call counts: its address without the port; of IPv6, the /64.
+
+    `peer` is in gRPC's form (`ipv4:192.0.2.1:50000`, an IPv6 address in brackets, percent-encoded
+    or not). All calls of a client share one text.
     """
-    return sys.intern(peer.rpartition(":")[0])
+    kind, _, rest = peer.partition(":")
+    host = rest.rpartition(":")[0]
+    if kind != "ipv6":
+        return sys.intern(f"{kind}:{host}" if host else kind)
+    return sys.intern(_network_of(unquote(host).strip("[]")))
+
+
+def _network_of(host: str) -> str:
+    """The network of an IPv6 address, in the form of a client."""
+    address = IPv6Address(host)
+    if address.ipv4_mapped is not None:
+        return f"ipv4:{address.ipv4_mapped}"
+    network = IPv6Address(int(address) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS)
+    # The same link-local network is another one on another interface.
+    zone = f"%{address.scope_id}" if address.scope_id else ""
+    return f"ipv6:[{network}{zone}]/{_IPV6_HOST_BITS}"
 
 
 class Admission:

@@ -10,7 +10,11 @@ CLIENT_PART = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server takes on. An error at a limit names its field here."""
+    """What one server takes on. An error at a limit names its field here.
+
+    A client is known by its address; one of IPv6 by the /64 that it is in, of which a host may
+    take any address.
+    """
 
     streams_max: int = 20_000
     """Streams open at once, of all clients. At about 30 KB each: 600 MB."""

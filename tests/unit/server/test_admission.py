@@ -34,7 +34,14 @@ def test_streams_in_all_are_limited() -> None:
         ("ipv4:192.0.2.1:1", "ipv4:192.0.2.1:2", True),
         ("ipv4:192.0.2.1:1", "ipv4:192.0.2.11:1", False),
         ("ipv6:%5B2001:db8::1%5D:1", "ipv6:%5B2001:db8::1%5D:2", True),
-        ("ipv6:%5B2001:db8::1%5D:1", "ipv6:%5B2001:db8::2%5D:1", False),
+        ("ipv6:%5B2001:db8::1%5D:1", "ipv6:[2001:db8::1]:2", True),
+        # A host has 2^64 addresses.
+        ("ipv6:%5B2001:db8::1%5D:1", "ipv6:%5B2001:db8::ffff:0:2%5D:1", True),
+        ("ipv6:%5B2001:db8::1%5D:1", "ipv6:%5B2001:db8:0:1::1%5D:1", False),
+        ("ipv6:%5Bfe80::1%25eth0%5D:1", "ipv6:[fe80::2%eth0]:1", True),
+        ("ipv6:%5Bfe80::1%25eth0%5D:1", "ipv6:[fe80::1%eth1]:1", False),
+        ("ipv6:%5B::ffff:192.0.2.1%5D:1", "ipv4:192.0.2.1:1", True),
+        ("ipv6:%5B::ffff:192.0.2.1%5D:1", "ipv4:192.0.2.2:1", False),
         ("unix:", "unix:", True),
     ],
 )
