@@ -32,7 +32,7 @@ from vmsvc_grpc.source.characters import decoded
 from vmsvc_grpc.source.contents import Entry, ObjectId, repeated
 from vmsvc_grpc.source.definitions import Position
 from vmsvc_grpc.source.documents import ManifestError
-from vmsvc_grpc.source.files import FilesSourceBounds
+from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.manifests import read_objects
 from vmsvc_grpc.source.places import Lines, Text
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.integration.told_by_files import INPUT, replace, told_by, vm
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import VirtualMachine
-from vmsvc_grpc.source.files import FilesSourceBounds
+from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.manifests import read_objects
 
 SETTLE_S = 0.05

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.objects import Key, Kind, Object, VirtualMachine
-from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds
+from vmsvc_grpc.source.file_bounds import FilesSourceBounds
+from vmsvc_grpc.source.files import FilesSource
 from vmsvc_grpc.source.problems import FileProblem
 
 INPUT = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})

@@ -20,7 +20,8 @@ from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
-from vmsvc_grpc.source.files import FilesSource, FilesSourceBounds
+from vmsvc_grpc.source.file_bounds import FilesSourceBounds
+from vmsvc_grpc.source.files import FilesSource
 from vmsvc_grpc.source.problems import FileProblem
 
 MANIFEST_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
