@@ -21,7 +21,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.server.xds.service import stream_age_s
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 NAME = "web.shop:80"
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"

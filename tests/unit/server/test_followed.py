@@ -16,7 +16,7 @@ from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.followed import FollowedNames, StreamNames, kept_bytes
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 
 def room(**limits: int) -> FollowedNames:

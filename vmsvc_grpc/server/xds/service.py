@@ -33,8 +33,9 @@ from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
+from vmsvc_grpc.server.xds.shared import Form, Nack, XdsShared
 from vmsvc_grpc.server.xds.status import ClientStatus
-from vmsvc_grpc.server.xds.stream import Form, Nack, XdsShared, XdsStream
+from vmsvc_grpc.server.xds.stream import XdsStream
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
-from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form, Nack, XdsShared, XdsStream
+from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form, Nack, XdsShared
+from vmsvc_grpc.server.xds.stream import XdsStream
 
 CDS, EDS, LDS, RDS = TypeUrl.CLUSTER, TypeUrl.ENDPOINT, TypeUrl.LISTENER, TypeUrl.ROUTE
 WHOLE = (CDS, LDS)
@@ -249,7 +250,7 @@ class XdsClient:
         if self._first:
             request.node.CopyFrom(self.who)
             self._first = False
-        while self.stream._taking is not None:
+        while self.stream._intake.under_way:
             self.turn()  # As a transport: no request is handed in while another is taken in.
         self.stream.receive(request.SerializeToString())
 

@@ -28,8 +28,8 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Call, Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.resources import TypeUrl
+from vmsvc_grpc.server.xds.shared import Form
 from vmsvc_grpc.server.xds.status import ClientStatus
-from vmsvc_grpc.server.xds.stream import Form
 
 
 @BOTH

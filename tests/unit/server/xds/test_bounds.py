@@ -38,7 +38,7 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER, EndOfStream
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.requests import Node
-from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form
+from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
 
 
 @BOTH

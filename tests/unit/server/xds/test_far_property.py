@@ -15,7 +15,7 @@ from tests.unit.server.xds.world import BOTH
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 SLACK_MS = 500
 BUSY, NEW = "busy.shop:80", "new.shop:80"

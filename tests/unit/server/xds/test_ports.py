@@ -13,7 +13,7 @@ from tests.unit.server.xds.world import BOTH, ENVOY, E, move
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 COUNTS = (250, 500, 1000)
 VMS = 20

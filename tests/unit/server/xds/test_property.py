@@ -24,7 +24,7 @@ from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import canonical_names
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
-from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form
+from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
 
 NAMES = ["s1.n1:80", "s1.n1:81", "s1.n1", "s2.n1:80", "s2.n1.svc:p", "s1.n2:80", "xdstp://x"]
 CLASSES = {"": FilterClass.READY_ONLY, "all": FilterClass.ALL}

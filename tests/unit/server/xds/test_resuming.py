@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.fields import counted, shape_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.resources import TypeUrl, resource_version
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 LIMITS = Limits()
 SHAPE = shape_of(pb.DeltaDiscoveryRequest.DESCRIPTOR)

@@ -22,7 +22,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Session, Sessions
 from vmsvc_grpc.server.xds.resources import Resources
-from vmsvc_grpc.server.xds.stream import LOOKS_MAX, Form
+from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
 
 COUNT = 5 * LOOKS_MAX
 ALL_CLUSTERS = f"all {C}"

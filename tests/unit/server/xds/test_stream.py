@@ -45,7 +45,7 @@ from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import TypeUrl
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 # -- What is asked for, and what is there --
 

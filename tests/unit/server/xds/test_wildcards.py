@@ -17,7 +17,7 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 OTHER_NAME = "api.shop:80"
 TURNS = range(7)

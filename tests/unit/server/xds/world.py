@@ -13,7 +13,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, ServicePort
 from vmsvc_grpc.server.xds.resources import TypeUrl
-from vmsvc_grpc.server.xds.stream import Form
+from vmsvc_grpc.server.xds.shared import Form
 
 NAME = "web.shop:80"
 API = Key("shop", "api")

@@ -1,0 +1,194 @@
+"""Finds what one stream is to be sent next of a type, a bounded number of looks a turn."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import NamedTuple
+
+from vmsvc_grpc.server.call import LATER, Later
+from vmsvc_grpc.server.xds.following import Following
+from vmsvc_grpc.server.xds.listing import ListedDue, Wildcard
+from vmsvc_grpc.server.xds.ordered import Subscriptions
+from vmsvc_grpc.server.xds.requests import Node
+from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
+from vmsvc_grpc.server.xds.shared import Form, XdsShared
+from vmsvc_grpc.server.xds.subscription import UNKNOWN, XdsSubscription
+
+
+class New(NamedTuple):
+    """A resource to send to a client, and whether it differs from the one that the client holds."""
+
+    resource: Resource
+    changed: bool
+
+
+class News:
+    """Looks at names that may have news, and says which resources are owed.
+
+    `looks_left` is how many more names it may look at in this turn.
+    """
+
+    __slots__ = ("_following", "_form", "_shared", "_subscriptions", "looks_left")
+
+    def __init__(
+        self,
+        form: Form,
+        shared: XdsShared,
+        subscriptions: Subscriptions,
+        following: Following,
+    ) -> None:
+        """Of one stream, which follows services in `following`."""
+        self._form = form
+        self._shared = shared
+        self._subscriptions = subscriptions
+        self._following = following
+        self.looks_left = 0
+
+    def next_new(self, node: Node, subscription: XdsSubscription) -> New | Later | None:
+        """The next resource to send; None if there is no other now."""
+        while subscription.pending:
+            if self.looks_left <= 0:
+                return LATER
+            if (listed := subscription.listed) is not None and listed.listing.behind:
+                self.looks_left -= listed.listing.catch_up(self.looks_left)
+                continue
+            self.looks_left -= 1
+            name, forced = subscription.pending.popitem(last=False)
+            resource = self.resource(node, subscription, name)
+            if resource is None and self._is_awaited(subscription, name, forced=forced):
+                resource = self._shared.resources.empty(name)
+            if resource is None:
+                self._gone(subscription, name, forced)
+                continue
+            self.looks_left -= resource.more_looks
+            if listed is not None and name not in subscription.names:
+                listed.told_ahead(name)
+            forced = subscription.leaving.pop(name, False) or forced
+            if subscription.owes(resource, forced=forced):
+                return New(resource, subscription.told.get(name) != resource.digest)
+            self._skip(subscription, name)
+        if (listed := subscription.listed) is None or not listed.reading:
+            return self._compare_claims(node, subscription)
+        return self._next_listed(node, subscription, listed)
+
+    def _next_listed(
+        self, node: Node, subscription: XdsSubscription, listed: Wildcard
+    ) -> New | Later | None:
+        """The same for what the wildcard covers."""
+        whole = subscription.all_told is not None
+        if whole and not listed.answered and TypeUrl.ENDPOINT not in self._subscriptions.by_type:
+            # All of it becomes one body, and nothing else depends on what is new in it.
+            return self._skip_listed(subscription, listed)
+        while self.looks_left > 0:
+            if listed.listing.behind:
+                self.looks_left -= listed.listing.catch_up(self.looks_left)
+                continue
+            self.looks_left -= 1
+            due = listed.take()
+            if due is not None:
+                if (new := self._of_listed(subscription, due)) is not None:
+                    return new
+            elif not listed.running and not (whole and listed.behind):
+                listed.reading = False
+                return self._compare_claims(node, subscription)
+        return LATER
+
+    def _skip_listed(self, subscription: XdsSubscription, listed: Wildcard) -> Later | None:
+        while listed.listing.behind:
+            if self.looks_left <= 0:
+                return LATER
+            self.looks_left -= listed.listing.catch_up(self.looks_left)
+        listed.skip()
+        listed.reading = False
+        subscription.answer_due = True
+        return None
+
+    def _of_listed(self, subscription: XdsSubscription, due: ListedDue) -> New | None:
+        """What to send about a name that the wildcard covers, or did; None if nothing."""
+        name, resource = due.name, due.cell.resource
+        if subscription.all_told is not None:
+            subscription.all_told.note(name)
+        if name in subscription.names:
+            return None  # It is sent by its name.
+        claimed = subscription.claimed.pop(name, None) if subscription.claimed else None
+        if resource is None:
+            subscription.pending.pop(name, None)
+            if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ROUTE:
+                subscription.leaving.setdefault(name, False)
+            return None
+        subscription.leaving.pop(name, None)
+        if claimed is not None and claimed == resource.version:
+            self._skip(subscription, name)
+            return None
+        return New(resource, not due.known or due.cell.version > due.since)
+
+    def _skip(self, subscription: XdsSubscription, name: str) -> None:
+        """Note that the client holds the newest one."""
+        if name not in subscription.names:
+            subscription.pass_on(name)
+        self._shared.counts.xds_resources_skipped[subscription.type_url.label] += 1
+
+    def _compare_claims(self, node: Node, subscription: XdsSubscription) -> New | Later | None:
+        """The same for what the client claims to hold and no wildcard covers."""
+        listed = subscription.listed
+        if subscription.claimed and subscription.wildcard and (listed is None or listed.answered):
+            for name in islice(subscription.claimed, self._shared.looks_max):
+                subscription.note(name)  # Each is claimed no more once it is looked at.
+            return self.next_new(node, subscription)
+        return None
+
+    def resource(self, node: Node, subscription: XdsSubscription, name: str) -> Resource | None:
+        """The resource of a name, as this client may see it now; None if there is none."""
+        if name not in subscription.names:
+            return subscription.listed.listing.resource(name) if subscription.listed else None
+        resources, type_url = self._shared.resources, subscription.type_url
+        asked = self._shared.references.of(name)
+        topic = self._following.topic(asked.service) if asked is not None else None
+        if asked is None or topic is None or not has_any(node, subscription):
+            return None
+        if type_url is TypeUrl.ENDPOINT:
+            return resources.endpoints(topic.current, name, asked.port)
+        if resources.port(topic.current, asked.port) is None:
+            return None
+        return resources.static(type_url, name)
+
+    def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
+        """Whether a client waits for the load assignment of a service that does not exist (yet).
+
+        Otherwise an Envoy would hold back its listeners, or a changed cluster, for 15 s. A delta
+        client is sent that there is none.
+        """
+        if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
+            return False
+        if name not in subscription.names or self._shared.references.of(name) is None:
+            return False
+        return forced or name not in subscription.told
+
+    def _gone(self, subscription: XdsSubscription, name: str, forced: bool) -> None:
+        """There is no such resource: note whether the client must be sent that."""
+        if subscription.claimed.pop(name, None) is not None:
+            forced = True
+            if self._shared.references.of(name) is not None:  # Else it is not ours.
+                subscription.tell(name, UNKNOWN)
+        told = subscription.told.get(name)
+        # A name of the wildcard alone has no entry, but was sent.
+        held = bool(told) or (forced and name not in subscription.names)
+        if self._form is Form.DELTA:
+            due = held or forced or (told is None and name in subscription.names)
+        elif subscription.type_url is TypeUrl.ENDPOINT:
+            due = held and told != self._shared.resources.empty(name).digest
+        else:
+            # No response can remove a route. It goes with its listener.
+            due = held and subscription.type_url is not TypeUrl.ROUTE
+        if due:
+            subscription.leaving[name] = forced
+        elif name not in subscription.names or subscription.type_url is TypeUrl.ROUTE:
+            subscription.forget(name)
+
+
+def has_any(node: Node, subscription: XdsSubscription) -> bool:
+    """Whether there are resources of a type for a client.
+
+    Envoy needs listeners with an address, and we know none.
+    """
+    return not (node.envoy and subscription.type_url is TypeUrl.LISTENER)

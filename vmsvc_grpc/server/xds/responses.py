@@ -1,0 +1,327 @@
+"""Makes the responses of one stream: of which type the next one is, and what is in it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain, islice
+
+from vmsvc_grpc.server.call import LATER, Later, Wake
+from vmsvc_grpc.server.xds.bodies import BodyReader
+from vmsvc_grpc.server.xds.following import Following
+from vmsvc_grpc.server.xds.listing import DIGESTS
+from vmsvc_grpc.server.xds.news import News, has_any
+from vmsvc_grpc.server.xds.ordered import Subscriptions
+from vmsvc_grpc.server.xds.requests import Node
+from vmsvc_grpc.server.xds.resources import Resource, TypeUrl, response
+from vmsvc_grpc.server.xds.shared import Form, XdsShared
+from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription, removed_bytes
+
+
+class Responses:
+    """What is to be sent is worked out when it is asked for, from the newest state.
+
+    `only_listens`: the client will acknowledge nothing more.
+    """
+
+    __slots__ = (
+        "_aggregated",
+        "_following",
+        "_form",
+        "_news",
+        "_nonces",
+        "_own_turn",
+        "_shared",
+        "_subscriptions",
+        "_wake",
+        "only_listens",
+    )
+
+    def __init__(
+        self,
+        form: Form,
+        shared: XdsShared,
+        subscriptions: Subscriptions,
+        following: Following,
+        wake: Wake,
+        *,
+        aggregated: bool,
+    ) -> None:
+        """`wake` is for the wildcards; `aggregated`: the stream may have several types."""
+        self._form = form
+        self._shared = shared
+        self._subscriptions = subscriptions
+        self._following = following
+        self._wake = wake
+        self._aggregated = aggregated
+        self._news = News(form, shared, subscriptions, following)
+        self._nonces = 0
+        # Whether the transport gave this stream a turn of its own, in which it may do work of some
+        # ms.
+        self._own_turn = False
+        self.only_listens = False
+
+    def next(self, node: Node) -> bytes | Later | None:
+        """The next response; None if there is none now. The cache must be synced."""
+        self._news.looks_left = self._shared.looks_max
+        self._follow_listings(node)
+        message = self._next_response(node)
+        self._own_turn = message is LATER
+        return message
+
+    def _follow_listings(self, node: Node) -> None:
+        """Follow the listings of all types with a wildcard, now that the cache is synced."""
+        for subscription in self._subscriptions.telling:
+            if (
+                subscription.wildcard
+                and subscription.listed is None
+                and has_any(node, subscription)
+            ):
+                subscription.listed = self._shared.listings.follow(
+                    subscription.type_url,
+                    self._shared.scope.bound(node),
+                    node.filter_class,
+                    self._wake,
+                )
+
+    def _next_response(self, node: Node) -> bytes | Later | None:
+        while True:
+            if self._may_mark() and not self._mark():
+                return LATER
+            for told in self._subscriptions.telling:
+                due = (told.pending or told.answer_due or _reads(told)) and not self._waits(told)
+                if due and (message := self._upserts(node, told)) is not None:
+                    return message
+            for taken in self._subscriptions.taking:
+                gone = (taken.leaving or taken.denied) and not self._waits(taken)
+                if gone and (message := self._removals(node, taken)) is not None:
+                    return message
+            if not (self._following.noted or self._under_way() or self._behind()):
+                return None
+
+    def _may_mark(self) -> bool:
+        """Whether it is time to look at news.
+
+        What has begun is finished first, so that removals come however much changes. But a first
+        answer must have everything: its client would delete what it lacked.
+        """
+        for subscription in self._subscriptions.telling:
+            if subscription.answer_due:
+                return True
+        return not self._under_way()
+
+    def _under_way(self) -> bool:
+        # A loop, as any() takes three times as long, and this runs twice for each message.
+        for subscription in self._subscriptions.telling:
+            under_way = subscription.under_way or _reads(subscription)
+            if under_way and not self._waits(subscription):
+                return True
+        return False
+
+    def _behind(self) -> bool:
+        for subscription in self._subscriptions.telling:
+            listed = subscription.listed
+            if listed is not None and listed.behind and not self._waits(subscription):
+                return True
+        return False
+
+    def _waits(self, subscription: XdsSubscription) -> bool:
+        """Whether the client must acknowledge the last response of a type before the next is sent.
+
+        So a distant client has one response of load assignments under way, and not one for each
+        change. The other types change seldom, and an Envoy acknowledges clusters only once
+        all of them, those of other servers too, have their endpoints.
+        """
+        if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
+            return False
+        return subscription.unheard and not self.only_listens
+
+    def _mark(self) -> bool:
+        """Mark names that may have news; False if others should have their turn first."""
+        for subscription in self._subscriptions.telling:
+            if subscription.listed is not None and subscription.listed.behind:
+                subscription.listed.reading = True
+        for topic in self._following.take_noted():
+            for subscription in self._subscriptions.telling:
+                for name in subscription.names_of(topic.service):
+                    subscription.note(name)
+            self._news.looks_left -= 1
+            if self._news.looks_left <= 0:
+                return False
+        return True
+
+    def _upserts(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
+        """A response with new resources of a type, as many as it may hold.
+
+        Resources found before others have their turn are kept in the subscription's draft.
+        """
+        all_told, parts = subscription.all_told, subscription.draft
+        size = 0 if all_told else sum(map(len, parts.values()))
+        while (new := self._news.next_new(node, subscription)) is not None:
+            if new is LATER:
+                return LATER
+            resource = new.resource
+            name, part = resource.name, resource.sotw
+            if self._form is Form.DELTA:
+                part = resource.delta
+            full = size + len(part) > self._shared.limits.response_bytes_max
+            if full and parts and not all_told:
+                subscription.pending[name] = True
+                subscription.pending.move_to_end(name, last=False)
+                break
+            if subscription.type_url is TypeUrl.CLUSTER and new.changed:
+                self._cluster_told(name)
+            if name in subscription.names:
+                subscription.tell(name, resource.digest)
+            else:
+                subscription.pass_on(name)
+            parts[name] = part
+            size += len(part)
+        if not subscription.pending:
+            subscription.pending = OrderedDict()  # One that was full is as large when it is empty.
+        if not (parts or (subscription.answer_due and new is None)):
+            return None
+        if all_told:
+            return self._whole(subscription, all_told)
+        subscription.draft = {}
+        return self._response(subscription, parts, tuple(parts.values()))
+
+    def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
+        """A response that removes resources of a type that are gone."""
+        endpoints = subscription.type_url is TypeUrl.ENDPOINT
+        if endpoints and (message := self._emptied(node, subscription)) is not None:
+            return message
+        for name in subscription.take_denied(self._shared.names_a_turn):
+            subscription.leaving[name] = True
+        removed = self._take_away(node, subscription)
+        if endpoints and self._form is Form.SOTW:
+            return LATER if subscription.leaving else None
+        if not removed:
+            return None
+        if subscription.all_told is not None:
+            return self._whole(subscription, subscription.all_told)
+        return self._response(subscription, removed, (), removed)
+
+    def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
+        """The names that are gone, as many as one response may hold; notes each as sent."""
+        whole, size = subscription.all_told is not None, 0
+        removed: list[str] = []
+        while subscription.leaving and size < self._shared.limits.response_bytes_max:
+            if len(removed) == self._shared.names_a_turn and not whole:
+                break
+            name, forced = subscription.leaving.popitem(last=False)
+            if self._news.resource(node, subscription, name) is not None:
+                # It has come back.
+                subscription.note(name, forced=forced or name not in subscription.names)
+                continue
+            if whole or name not in subscription.names:
+                subscription.forget(name)
+            elif self._form is Form.DELTA:
+                subscription.tell(name, ABSENT)
+            removed.append(name)
+            size += removed_bytes(name)
+        if not subscription.leaving:
+            subscription.leaving = OrderedDict()  # As above.
+        return removed
+
+    def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
+        """A response that empties load assignments that are gone, if the client holds endpoints.
+
+        Those that come next of what is leaving: it is asked for each time before some are taken
+        away. In the state of the world nothing else says that they are gone. In deltas, those that
+        were requested by name are removed after it: an Envoy goes on with the endpoints of an
+        assignment that is only removed.
+        """
+        names: list[str] = []
+        parts: list[bytes] = []
+        size = 0
+        for name in islice(subscription.leaving, self._shared.names_a_turn):
+            # In the state of the world, a name of the wildcard alone has no entry in `told`.
+            otherwise = None if self._form is Form.DELTA else UNKNOWN
+            told = subscription.told.get(name, otherwise)
+            asked = self._form is Form.SOTW or name in subscription.names
+            if not (told and asked) or size >= self._shared.limits.response_bytes_max:
+                continue
+            empty = self._shared.resources.empty(name)
+            if told != empty.digest and self._news.resource(node, subscription, name) is None:
+                subscription.tell(name, empty.digest)
+                part = empty.sotw if self._form is Form.SOTW else empty.delta
+                names.append(name)
+                parts.append(part)
+                size += len(part)
+        return self._response(subscription, names, parts) if names else None
+
+    def _cluster_told(self, name: str) -> None:
+        """A changed cluster waits until its endpoints come again, even if they are the same."""
+        assignments = self._subscriptions.by_type.get(TypeUrl.ENDPOINT)
+        if assignments is None:
+            if self._form is Form.DELTA and self._aggregated:
+                self._subscriptions.clusters_sent.add(name)
+        elif name in assignments.names:
+            assignments.note(name, forced=True)
+        elif assignments.listed is not None:
+            if name in assignments.claimed:
+                assignments.claim(name, "")  # To be sent whatever it was, or that it is gone.
+            if assignments.listed.begun:
+                assignments.note(name, forced=True)
+
+    def _whole(self, subscription: XdsSubscription, all_told: BodyReader) -> bytes | Later:
+        """A response with all resources of a type for the client."""
+        listed, others = subscription.listed, self._unlisted(subscription)
+        digest: int = subscription.digest
+        names: Mapping[str, object] = subscription.told
+        if listed is not None:
+            digest = (listed.listing.digest + sum(o.digest for o in others)) % DIGESTS
+            names = listed.listing.all
+            if others:
+                names = {**names, **dict.fromkeys(other.name for other in others)}
+        whole = None
+        # A body is shared by its digest, so every change until now must have been noted.
+        noted = listed is None or not listed.behind
+        if noted and (self._own_turn or len(names) <= self._shared.looks_max):
+            whole = all_told.read(digest, names, subscription.nonce)
+        if whole is None:
+            subscription.answer_due = True
+            return LATER
+        subscription.draft = {}
+        self._sends(subscription, whole.nonce, None, len(names))
+        return whole.message
+
+    def _unlisted(self, subscription: XdsSubscription) -> Sequence[Resource]:
+        """The resources that a client holds beside all that the wildcard covers now.
+
+        Resources to be removed are removed last, and so are still among them.
+        """
+        if subscription.listed is None or not (subscription.told or subscription.leaving):
+            return ()
+        listing, static = subscription.listed.listing, self._shared.resources.static
+        return [
+            static(subscription.type_url, name)
+            for name in dict.fromkeys(chain(subscription.told, subscription.leaving))
+            if listing.resource(name) is None
+        ]
+
+    def _response(
+        self,
+        subscription: XdsSubscription,
+        names: Collection[str],
+        parts: Sequence[bytes],
+        removed: Sequence[str] = (),
+    ) -> bytes:
+        """A response about these names."""
+        self._nonces += 1
+        self._sends(subscription, self._nonces, names, len(names))
+        return response(subscription.type_url, subscription.digest, self._nonces, parts, removed)
+
+    def _sends(
+        self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None, count: int
+    ) -> None:
+        """Note a response about these names, or about all resources (None)."""
+        subscription.answer_due = False
+        subscription.sent(nonce, names)
+        self._shared.counts.xds_resources_sent[subscription.type_url.label] += count
+
+
+def _reads(subscription: XdsSubscription) -> bool:
+    """Whether a run of the wildcard is under way."""
+    return subscription.listed is not None and subscription.listed.reading
