@@ -32,6 +32,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
+from vmsvc_grpc.server.transport.http2_accept import Begun, speaks_h2
 from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Entrance, Floods, Life, Unread
 from vmsvc_grpc.server.transport.http2_calls import (
     CallServer,
@@ -40,7 +41,6 @@ from vmsvc_grpc.server.transport.http2_calls import (
     StreamCall,
     UnaryCall,
 )
-from vmsvc_grpc.server.transport.http2_tls import Begun, speaks_h2
 from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic, ends_of, peer_of
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
