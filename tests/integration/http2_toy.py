@@ -106,16 +106,16 @@ class Toy:
     transport: Http2 = field(init=False)
 
     def handshakes(self) -> int:
-        """How many connections have yet to agree on TLS."""
-        return len(self.transport.handshakes._agreeing) if self.transport.handshakes else 0
+        """How many connections have been accepted, and have yet to agree on TLS."""
+        return len(self.transport.accepting._beginning)
 
     def waiting(self) -> int:
         """How many calls the server's connections keep that have something to say."""
         return sum(len(connection._wanting) for connection in self.transport.connections)
 
     def unread(self) -> int:
-        """How many pieces of what clients have sent are still to be taken in."""
-        return sum(len(connection._unread) for connection in self.transport.connections)
+        """How many bytes of what clients have sent are still to be taken in."""
+        return sum(sum(map(len, each._came)) for each in self.transport.connections)
 
     def methods(self) -> Iterator[Method]:
         yield UnaryMethod(ECHO, lambda request, _: request, RequestBound.MANY_NAMES, {})

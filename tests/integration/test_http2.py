@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import socket
+from contextlib import AsyncExitStack, suppress
 from itertools import pairwise
 
 import pytest
@@ -26,6 +27,8 @@ from tests.integration.serving import PATIENCE_S, until
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import framed
+from vmsvc_grpc.server.transport.http2 import READ_BYTES, TURN_READ_BYTES
+from vmsvc_grpc.server.transport.http2_accept import ACCEPTS_A_TURN
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 
 
@@ -724,7 +727,7 @@ async def test_a_client_that_does_not_read_is_left_all_the_same(by: str) -> None
         await until(lambda: not toy.transport.connections)
 
 
-async def test_a_flood_of_frames_is_taken_in_a_piece_at_a_turn() -> None:
+async def test_a_flood_of_frames_is_taken_in_some_pieces_a_turn() -> None:
     """20,000 of the smallest in one segment kept everybody waiting for a quarter of a second."""
     limits = Limits(empty_frames_max=1_000_000)
     async with serving(limits) as toy, client(toy) as there, client(toy) as other:
@@ -735,10 +738,50 @@ async def test_a_flood_of_frames_is_taken_in_a_piece_at_a_turn() -> None:
             while not any(seen) or seen[-1]:
                 await asyncio.sleep(0)
                 seen.append(toy.unread())
-        taken = [before - left for before, left in pairwise(seen)]
-        assert max(taken) == 1
-        assert sum(step == 1 for step in taken) > 5
+        assert max(seen) <= 2 * READ_BYTES, "and the rest waits in the system"
         assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_clients_that_all_send_at_once_are_taken_in_by_turns() -> None:
+    """Thousands that came back at once kept everybody waiting for a third of a second."""
+    limits = Limits(empty_frames_max=1_000_000)
+    unknown = ("(unknown)", Code.UNIMPLEMENTED)
+    async with serving(limits) as toy, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client(toy)) for _ in range(100)]
+        for each in clients:
+            assert await each.status(each.call(ECHO, framed(b"a"))) == (0, "")
+        sent = framed(b"x" * 7_000)
+        before = toy.counts.calls[unknown]
+        for each in clients:
+            each.call("/toy.Toy/None", sent)
+        in_a_turn: list[int] = []
+        async with asyncio.timeout(PATIENCE_S):
+            while sum(in_a_turn) < len(clients):
+                await asyncio.sleep(0)
+                now = toy.counts.calls[unknown]
+                in_a_turn.append(now - before)
+                before = now
+        assert max(in_a_turn) <= TURN_READ_BYTES // len(sent) + 1
+        assert await clients[0].status(clients[0].call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_connections_are_made_some_in_a_turn() -> None:
+    """All that wait to be accepted were accepted in one turn, each with an engine of its own."""
+    async with serving() as toy, client(toy) as other:
+        assert await other.status(other.call(ECHO, framed(b"a"))) == (0, "")
+        waiting = [socket.create_connection(("127.0.0.1", toy.port)) for _ in range(200)]
+        made = [1]
+        async with asyncio.timeout(PATIENCE_S):
+            while made[-1] < 201:
+                await asyncio.sleep(0)
+                made.append(len(toy.transport.connections))
+        assert max(after - before for before, after in pairwise(made)) <= ACCEPTS_A_TURN
+        engines = [hasattr(each, "_engine") for each in toy.transport.connections]
+        assert sum(engines) == 1, "who has said nothing costs no more than a socket"
+        stream = other.call(ECHO, framed(b"hi"))
+        for each in waiting:
+            each.close()
+        assert await other.status(stream) == (0, "")
 
 
 async def test_rapid_resets_end_at_their_bound_and_cost_nobody_else() -> None:

@@ -84,7 +84,8 @@ class Harness:
 
     def __post_init__(self) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, told: self.faults.append(told))
-        connection = ClientConnection(self.toy.transport, entered=False)
+        assert self.toy.transport.entrance.enter("ipv4:127.0.0.1") is None
+        connection = ClientConnection(self.toy.transport)
         self.wire = Wire(connection)
         connection.connection_made(self.wire)
 
@@ -94,8 +95,13 @@ class Harness:
             await asyncio.sleep(0)
 
     async def take(self, data: bytes) -> None:
-        if data and not self.wire.closing:
-            self.wire.connection.data_received(data)
+        connection = self.wire.connection
+        while data and not self.wire.closing:
+            room = connection.get_buffer(len(data))
+            part, data = data[: len(room)], data[len(room) :]
+            room[: len(part)] = part
+            connection.buffer_updated(len(part))
+            await self.turns()
         await self.turns()
 
     async def end(self) -> None:

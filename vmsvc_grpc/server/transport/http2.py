@@ -21,15 +21,21 @@ from vmsvc_grpc.server.call import Method, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import grpc_wire
-from vmsvc_grpc.server.transport.http2_accept import Handshakes
+from vmsvc_grpc.server.transport.http2_accept import Accepting
 from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
-from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+from vmsvc_grpc.server.transport.http2_connection import ClientConnection, farewell
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
 
-# Clients that may wait to be accepted: as many as come back at once after a restart.
-_BACKLOG = 4096
+READ_BYTES = 8 * 1024
+"""What is read of a connection at a time: some 800 of the smallest frames."""
+
+TURN_READ_BYTES = 256 * 1024
+"""What is taken in of all connections in one turn of the event loop."""
+
+# And that much of its time, so that there is time left to send something.
+_READ_PART = 0.5
 
 
 class Http2:
@@ -50,16 +56,15 @@ class Http2:
         self.connections: dict[ClientConnection, None] = {}
         self.entrance = Entrance(limits)
         self.unread = Unread(limits.unread_bytes_max)
-        self.handshakes: Handshakes | None = None
-        if tls is not None:
-            self.handshakes = Handshakes(self, tls, lambda: ClientConnection(self, entered=True))
         self.loop = asyncio.get_running_loop()
+        self.accepting = Accepting(self, lambda: ClientConnection(self), farewell, tls)
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
         self._listening: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        self._came: deque[ClientConnection] = deque()
         self._marked: deque[ClientConnection] = deque()
-        self._flushing = False
+        self._at_work = False
         self.flush_until = 0.0
         self._framed: dict[int, tuple[bytes, bytes]] = {}
 
@@ -92,23 +97,13 @@ class Http2:
     async def start(self) -> None:
         """Take calls from now on."""
         for listening in self._listening:
-            if self.handshakes is not None:
-                listening.listen(_BACKLOG)
-                self.handshakes.listen(listening)
-                continue
-            server = await self.loop.create_server(
-                lambda: ClientConnection(self, entered=False), sock=listening, backlog=_BACKLOG
-            )
-            self._servers.append(server)
+            self.accepting.listen(listening)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, and end those that have not ended within `grace_s`."""
-        for server in self._servers:
-            server.close()
-        for listening in self._listening:  # Also of a `bind` that failed, and had no server.
+        await self.accepting.close()
+        for listening in self._listening:  # Also of a `bind` that failed.
             listening.close()
-        if self.handshakes is not None:
-            await self.handshakes.close()
         for connection in list(self.connections):
             connection.go_away()
         if self.connections and grace_s:
@@ -138,16 +133,47 @@ class Http2:
         self._framed[id(message)] = (message, framed)
         return framed
 
+    def received(self, connection: ClientConnection) -> None:
+        """Have a connection take in what has come, in its turn."""
+        self._came.append(connection)
+        self._work()
+
     def mark(self, connection: ClientConnection) -> None:
         """Have a connection flushed soon."""
         self._marked.append(connection)
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+        self._work()
+
+    def _work(self) -> None:
+        if not self._at_work:
+            self._at_work = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Take in and say what one turn of the event loop has time for. The rest comes first next.
+
+        So clients that all send at once, as after a restart, hold up nobody else.
+        """
+        began = self.loop.time()
+        self._take_in(began + TURN_S * _READ_PART)
+        self.flush_until = began + TURN_S
+        self._flush()
+        self._at_work = bool(self._came or self._marked)
+        if self._at_work:
+            self.loop.call_soon(self._turn)
+
+    def _take_in(self, until: float) -> None:
+        """Have connections take in what has come, a piece each, as long as anything is left."""
+        left = TURN_READ_BYTES
+        while self._came and left > 0:
+            connection = self._came.popleft()
+            left -= connection.take_in()
+            if connection.came:
+                self._came.append(connection)
+            if self.loop.time() > until:
+                break
 
     def _flush(self) -> None:
-        """Flush the marked connections, for as long as a flush may take."""
-        self.flush_until = self.loop.time() + TURN_S
+        """Flush the marked connections, until the time is over."""
         for _ in range(len(self._marked)):
             connection = self._marked.popleft()
             connection.marked = False
@@ -155,6 +181,3 @@ class Http2:
             if self.loop.time() > self.flush_until:
                 break
         self._framed.clear()
-        self._flushing = bool(self._marked)
-        if self._flushing:
-            self.loop.call_soon(self._flush)

@@ -1,6 +1,6 @@
-"""The beginning of connections under TLS: who may begin, and how long it may take.
+"""How connections begin: which are accepted, how many in one turn, and under TLS for how long.
 
-What comes after it is a connection like any other.
+What comes after is a connection like any other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,16 @@ from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport.http2_bounds import Entrance
 from vmsvc_grpc.server.transport.sockets import peer_of
 
+ACCEPTS_A_TURN = 32
+"""Connections that are accepted at one address in one turn of the event loop: 3 ms of work. The
+system keeps the others waiting."""
+
+# Clients that may wait to be accepted: as many as come back at once after a restart.
+_BACKLOG = 4096
+
+# The beginning of what a client has sent, which is taken off a socket before it is closed.
+_READ_BYTES = 4096
+
 _ALPN = "h2"
 
 # When the system has no room for one more socket, as asyncio's own servers wait.
@@ -33,7 +43,7 @@ def speaks_h2(transport: asyncio.BaseTransport) -> bool:
     return tls is None or tls.selected_alpn_protocol() == _ALPN
 
 
-class TlsServer(Protocol):
+class AcceptingServer(Protocol):
     """The server that connections begin at."""
 
     loop: asyncio.AbstractEventLoop
@@ -42,7 +52,7 @@ class TlsServer(Protocol):
     entrance: Entrance
 
 
-class Begun(asyncio.Protocol):
+class Begun(asyncio.BufferedProtocol):
     """A connection that leaves the entrance by itself once it has `begun`."""
 
     __slots__ = ()
@@ -50,62 +60,94 @@ class Begun(asyncio.Protocol):
     begun: bool
 
 
-class Handshakes:
-    """Accepts connections, and agrees with each on TLS. They count from when they are accepted."""
+class Accepting:
+    """Accepts connections, some in each turn of the event loop, and begins them.
+
+    They count from when they are accepted: a client at its bound is sent away there.
+    """
 
     def __init__(
-        self, server: TlsServer, context: ssl.SSLContext, make: Callable[[], Begun]
+        self,
+        server: AcceptingServer,
+        make: Callable[[], Begun],
+        farewell: Callable[[str], bytes],
+        tls: ssl.SSLContext | None,
     ) -> None:
-        """`make` makes what a connection is after it.
+        """`make` makes what an accepted connection is, once it has agreed on TLS.
 
-        `context` is made to offer HTTP/2, and nothing else (RFC 9113, 3.2).
+        `farewell` is what a client is sent that is refused at a limit, except under TLS. `tls` is
+        made to offer HTTP/2, and nothing else (RFC 9113, 3.2).
         """
         self._server = server
-        self._context = context
-        self._context.set_alpn_protocols([_ALPN])
         self._make = make
-        self._accepting: list[asyncio.Task[None]] = []
-        self._agreeing: set[asyncio.Task[None]] = set()
+        self._farewell = farewell
+        self._tls = tls
+        if tls is not None:
+            tls.set_alpn_protocols([_ALPN])
+        self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
+        self._beginning: set[asyncio.Task[None]] = set()
 
     def listen(self, listening: socket.socket) -> None:
-        """Accept what comes there, until `close`."""
+        """Accept what connects to a socket, which is closed by `close`."""
         listening.setblocking(False)
-        self._accepting.append(self._server.loop.create_task(self._accept(listening)))
+        listening.listen(_BACKLOG)
+        self._look(listening)
 
     async def close(self) -> None:
-        """Accept no more, and break off what has not come to an end."""
-        if tasks := [*self._accepting, *self._agreeing]:
-            for task in tasks:
+        """Accept no more, and break off what has not begun."""
+        for listening, pause in self._listening.items():
+            if pause is not None:
+                pause.cancel()
+            self._server.loop.remove_reader(listening)
+            listening.close()
+        self._listening.clear()
+        if self._beginning:
+            for task in self._beginning:
                 task.cancel()
-            await asyncio.wait(tasks)
-        self._accepting.clear()
+            await asyncio.wait(self._beginning)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        with listening:
-            while True:
-                try:
-                    accepted, address = await self._server.loop.sock_accept(listening)
-                except OSError as error:
-                    _log.warning("cannot accept a connection: %s", error)
-                    await asyncio.sleep(_NO_ROOM_S)
-                    continue
-                client = client_of(peer_of(address[:2]))
-                if (limit := self._server.entrance.enter(client)) is not None:
-                    self._server.sessions.count_refusal(limit)
-                    accepted.close()
-                    continue
-                task = self._server.loop.create_task(self._agree(accepted, client))
-                self._agreeing.add(task)
-                task.add_done_callback(self._agreeing.discard)
+    def _look(self, listening: socket.socket) -> None:
+        self._listening[listening] = None
+        self._server.loop.add_reader(listening, self._accept, listening)
 
-    async def _agree(self, accepted: socket.socket, client: str) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept some of those that wait. There is another turn for the others."""
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                _log.warning("cannot accept a connection: %s", error)
+                loop = self._server.loop
+                loop.remove_reader(listening)
+                self._listening[listening] = loop.call_later(_NO_ROOM_S, self._look, listening)
+                return
+            accepted.setblocking(False)
+            self._enter(accepted, client_of(peer_of(address[:2])))
+
+    def _enter(self, accepted: socket.socket, client: str) -> None:
+        if (limit := self._server.entrance.enter(client)) is not None:
+            self._server.sessions.count_refusal(limit)
+            self._send_away(accepted, limit)
+            return
+        task = self._server.loop.create_task(self._begin(accepted, client))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    def _send_away(self, accepted: socket.socket, limit: str) -> None:
+        with accepted, contextlib.suppress(OSError):
+            if self._tls is None:
+                accepted.send(self._farewell(limit))
+                # Closed with something unread, a socket is reset, and the client may not hear us.
+                accepted.recv(_READ_BYTES)
+
+    async def _begin(self, accepted: socket.socket, client: str) -> None:
         made = self._make()
+        handshake_s = None if self._tls is None else self._server.limits.handshake_s
         try:
             await self._server.loop.connect_accepted_socket(
-                lambda: made,
-                accepted,
-                ssl=self._context,
-                ssl_handshake_timeout=self._server.limits.handshake_s,
+                lambda: made, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
             )
         except ConnectionAbortedError:  # What is said when the time is over.
             self._server.sessions.count_refusal("handshake_s")

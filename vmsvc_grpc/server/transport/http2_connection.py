@@ -62,9 +62,6 @@ _CONNECTION_FLUSH_BYTES = 256 * 1024
 # So many calls that have no more than a message to say are asked between two looks at the clock.
 _LOOK_CALLS = 32
 
-# Of what a client has sent, so much is taken in at a turn: some 800 of the smallest frames.
-_TURN_BYTES = 8 * 1024
-
 # A call's part of what its connection may send before any is taken in.
 _CALL_PART = 4
 
@@ -80,6 +77,10 @@ _HEADERS_PART = 4
 
 # RFC 9113, 6.5.2: what a header field counts for, beside its bytes.
 _FIELD_BYTES = 32
+
+# RFC 9113, 3.4: what a server says begins with SETTINGS. 6.9.2: how large windows are at first.
+_NO_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+_FIRST_WINDOW_BYTES = 65_535
 
 # A GOAWAY: its kind, flags and stream; the code of one who has sent too much.
 _GOAWAY_HEAD = b"\x07\0\0\0\0\0"
@@ -106,6 +107,11 @@ class ConnectionServer(CallServer, Protocol):
     unread: Unread
     sockets: Sockets
     flush_until: float
+    read_buffer: memoryview
+    """What all connections are read into; none is while another is."""
+
+    def received(self, connection: ClientConnection) -> None:
+        """Have a connection take in what has come, in its turn."""
 
     def mark(self, connection: ClientConnection) -> None:
         """Have a connection flushed soon."""
@@ -117,9 +123,9 @@ class ClientConnection(Begun):
     __slots__ = (
         "_blocked",
         "_calls",
+        "_came",
         "_ending",
         "_engine",
-        "_entered",
         "_floods",
         "_greeting",
         "_id",
@@ -129,8 +135,8 @@ class ClientConnection(Begun):
         "_left",
         "_life",
         "_limits",
+        "_paused",
         "_speaks_h2",
-        "_unread",
         "_waiting_bytes",
         "_wanting",
         "_writable",
@@ -149,11 +155,11 @@ class ClientConnection(Begun):
     local: Address
     remote: Address
     transport: asyncio.Transport
+    _engine: Connection
 
-    def __init__(self, server: ConnectionServer, *, entered: bool) -> None:
-        """`entered`: it has been counted at the entrance."""
+    def __init__(self, server: ConnectionServer) -> None:
+        """It has been counted at the entrance."""
         self.begun = False
-        self._entered = entered
         self._waiting_bytes = 0
         self.traffic = Traffic()
         self.marked = False
@@ -161,23 +167,23 @@ class ClientConnection(Begun):
         self.gone: asyncio.Future[None] = server.loop.create_future()
         self.server = server
         self._limits = server.limits
-        self._engine = Connection(Role.SERVER, _configuration(server.limits))
         self._floods = Floods(server.limits)
         self._calls: dict[int, HttpCall] = {}
         self._wanting: dict[HttpCall, None] = {}
         self._later: dict[HttpCall, None] = {}
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
-        self._unread: deque[bytes] = deque()
+        self._came: deque[bytes] = deque()  # And has not been taken in.
+        self._paused = False
         self._writable = True
-        self._greeting: bytes | None = b""
+        self._greeting: bytes | None = b""  # What has come of it; None: there is an engine.
         self._leaving = self._left = False  # Told so; and what was under way has come.
         self._last_stream = 0
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected: greet it, if there is room."""
+        """A client has connected."""
         self.transport = cast(asyncio.Transport, transport)
         self._life = Life(self, self._limits, self.server.loop)
         ends = ends_of(transport)
@@ -187,6 +193,59 @@ class ClientConnection(Begun):
         self.local, self.remote = ends
         self.peer = peer_of(self.remote)
         self.client = client_of(self.peer)
+        self._speaks_h2 = speaks_h2(transport)
+        self.begun = True
+        self._id = self.server.sockets.connect(self)
+        self.server.connections[self] = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio says it
+        """Where the event loop puts what has come."""
+        return self.server.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Keep what has come for this connection's turn, and read no more than twice until then."""
+        self._life.heard(self.server.loop.time())
+        if self._came:
+            self._paused = True
+            self.transport.pause_reading()
+        else:
+            self.server.received(self)
+        self._came.append(bytes(self.server.read_buffer[:nbytes]))
+
+    def eof_received(self) -> None:
+        """The client has said all: take it in, as the connection closes now."""
+        while self.came:
+            self.take_in()
+
+    @property
+    def came(self) -> bool:
+        """Whether something has come, and has not been taken in."""
+        return bool(self._came)
+
+    def take_in(self) -> int:
+        """Take in the next piece of what has come: how many bytes it had."""
+        if self.transport.is_closing():
+            self._came.clear()
+        if not self._came:
+            return 0
+        piece = self._came.popleft()
+        if data := self._greeted(piece):
+            try:
+                self._engine.receive_data(data)
+                self._handle()
+            except NGH2Error as error:
+                self._end_by_engine(str(error).encode(), ErrorCode.PROTOCOL_ERROR)
+            if not self.transport.is_closing():
+                self.mark()
+        if self._paused and not self._came and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+        return len(piece)
+
+    def _greet(self) -> None:
+        """The client speaks HTTP/2: say what it may send."""
+        self._greeting = None
+        self._engine = Connection(Role.SERVER, _configuration(self._limits))
         self._engine.initiate_connection(
             {
                 Setting.MAX_CONCURRENT_STREAMS: self._limits.calls_per_connection_max,
@@ -195,44 +254,7 @@ class ClientConnection(Begun):
                 Setting.ENABLE_CONNECT_PROTOCOL: 0,
             }
         )
-        self._speaks_h2 = speaks_h2(transport)
-        if not self._entered and (limit := self.server.entrance.enter(self.client)) is not None:
-            self.refuse(limit)
-            return
-        self.begun = True
-        self._id = self.server.sockets.connect(self)
-        self.server.connections[self] = None
         self._engine.set_local_window_size(self._limits.connection_window_bytes)
-
-    def data_received(self, data: bytes) -> None:
-        """Take in what the client has sent, a piece a turn of the event loop."""
-        self._life.heard(self.server.loop.time())
-        data = self._greeted(data)
-        if not data:
-            return
-        waits = bool(self._unread)
-        self._unread += (data[at : at + _TURN_BYTES] for at in range(0, len(data), _TURN_BYTES))
-        if not waits:
-            self._receive()
-
-    def _receive(self) -> None:
-        """Take in as much as one turn of the event loop may, and read on once all is taken in."""
-        if self.transport.is_closing():
-            return
-        try:
-            self._engine.receive_data(self._unread.popleft())
-        except NGH2Error as error:
-            self._end_by_engine(str(error).encode(), ErrorCode.PROTOCOL_ERROR)
-            return
-        self._handle()
-        if self.transport.is_closing():
-            return
-        self.mark()
-        if self._unread:
-            self.transport.pause_reading()
-            self.server.loop.call_soon(self._receive)
-        else:
-            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The socket is full."""
@@ -247,7 +269,8 @@ class ClientConnection(Begun):
         """It is closed: lose every call that is on it."""
         self._life.end()
         if not self.begun:
-            return  # There was no room for it.
+            return  # It was gone at once.
+        self._came.clear()
         del self.server.connections[self]
         self.server.entrance.leave(self.client)
         self.server.unread.add(self.client, -self._waiting_bytes)
@@ -266,6 +289,8 @@ class ClientConnection(Begun):
 
     def windows(self) -> tuple[int, int]:
         """How many bytes it may be sent now, and may send."""
+        if self._greeting is not None:
+            return _FIRST_WINDOW_BYTES, _FIRST_WINDOW_BYTES
         return self._engine.remote_window_size, self._engine.local_window_size
 
     def mark(self) -> None:
@@ -292,6 +317,8 @@ class ClientConnection(Begun):
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
+        if self._greeting is not None:
+            return
         with contextlib.suppress(NGH2Error):
             self._engine.ping(_PING)
             self.traffic.keepalives_sent += 1
@@ -306,14 +333,19 @@ class ClientConnection(Begun):
         if self.transport.is_closing():
             return
         self.server.sessions.count_refusal(limit)
-        self._write_what_is_left()
-        # By hand, as the engine may have come to an end of its own, and says nothing then.
-        self.transport.write(_calm(self._last_stream, _WORDS.get(limit, limit.encode())))
+        if self._greeting is None:
+            self._write_what_is_left()
+            # By hand, as the engine may have come to an end of its own, and says nothing then.
+            self.transport.write(_calm(self._last_stream, _WORDS.get(limit, limit.encode())))
+        elif self._speaks_h2:
+            self.transport.write(farewell(limit))
         self._close()
 
     def go_away(self) -> None:
         """Tell the client to begin no more calls here, and close once those that are have ended."""
-        if not self._leaving and not self.transport.is_closing():
+        if self._greeting is not None:
+            self._close()
+        elif not self._leaving and not self.transport.is_closing():
             self._leaving = True
             with contextlib.suppress(NGH2Error):
                 self._engine.send_shutdown_notice()
@@ -327,9 +359,10 @@ class ClientConnection(Begun):
     def abort(self) -> None:
         """End it now, with all calls on it."""
         self.go_away()
-        with contextlib.suppress(NGH2Error):
-            self._engine.terminate_connection(ErrorCode.NO_ERROR)
-        self._write_what_is_left()
+        if self._greeting is None:
+            with contextlib.suppress(NGH2Error):
+                self._engine.terminate_connection(ErrorCode.NO_ERROR)
+            self._write_what_is_left()
         self._close()
 
     def flush(self) -> None:
@@ -541,8 +574,11 @@ class ClientConnection(Begun):
             return data
         begun = self._greeting + data
         if self._speaks_h2 and _PREFACE.startswith(begun[: len(_PREFACE)]):
-            self._greeting = begun if len(begun) < len(_PREFACE) else None
-            return b"" if self._greeting else begun
+            if len(begun) < len(_PREFACE):
+                self._greeting = begun
+                return b""
+            self._greet()
+            return begun
         if begun.startswith(_HTTP1_METHODS):
             self.transport.write(_HTTP1_ANSWER)
         elif any(method.startswith(begun) for method in _HTTP1_METHODS):
@@ -674,6 +710,11 @@ def _configuration(limits: Limits) -> Configuration:
 
 def _behind(most: int) -> tuple[int, int]:
     return most * _BEHIND, math.ceil(most * _BEHIND / FRAMES_S)
+
+
+def farewell(limit: str) -> bytes:
+    """What a client is sent that is refused at a limit before it has said anything."""
+    return _NO_SETTINGS + _calm(0, limit.encode())
 
 
 def _calm(last_stream: int, why: bytes) -> bytes:
