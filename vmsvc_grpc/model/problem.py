@@ -7,7 +7,6 @@ it enters a `Problem`; nobody who shows a problem does it again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
@@ -26,10 +25,6 @@ _CUT = "..."
 
 _COMPARED_CHARACTERS_MAX = 100  # To compare texts is quadratic.
 
-# What `str.isprintable` calls unprintable, and may turn up in our text: control characters
-# (C0, DEL, C1), line and paragraph separators, and whatever changes how the text around it is
-# shown (marks of direction, zero-width characters, tags). A run of printable ones is the rule.
-_WORD = re.compile(r"[ -~]*")
 _BITS_SHOWN_MAX = 640  # As many as VALUE_CHARACTERS_MAX decimal digits hold, roughly.
 
 
@@ -40,7 +35,10 @@ def escaped(text: str, characters_max: int = MESSAGE_CHARACTERS_MAX) -> str:
     escape (`\n`, `\x1b`, `\u202e`). What is cut ends with `...`. Escaping again changes nothing.
     O(`characters_max`), however long the text.
     """
-    if len(text) <= characters_max and _WORD.fullmatch(text):
+    # What `isprintable` calls unprintable, and may turn up in our text: control characters (C0,
+    # DEL, C1), line and paragraph separators, and whatever changes how the text around it is shown
+    # (marks of direction, zero-width characters, tags).
+    if len(text) <= characters_max and text.isprintable():
         return text
     shown = "".join(map(_escaped, text[: characters_max + 1]))
     if len(text) <= characters_max and len(shown) <= characters_max:
