@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
-from typing import NamedTuple
+
+import msgspec
 
 from vmsvc_grpc.model.address import CHARACTERS_MAX, is_link_local_multicast, read
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
@@ -74,7 +75,7 @@ def _family_of_cluster_ip(spec: ServiceSpec) -> tuple[IPFamily, ...]:
     return (IPFamily.IPV6 if ":" in spec.cluster_ip else IPFamily.IPV4,)
 
 
-class JudgedAddress(NamedTuple):
+class JudgedAddress(msgspec.Struct, frozen=True, gc=False):
     """A reported address, judged: its family if it may be used, else its problem."""
 
     text: str
@@ -88,15 +89,16 @@ def addresses(vm: VirtualMachine, rules: AddressRules) -> tuple[JudgedAddress, .
 
 
 def _judged(report: ReportedAddress, allow_loopback: bool) -> JudgedAddress:
-    if len(report.text) > CHARACTERS_MAX:
+    text = report.text
+    if _ORDINARY_IPV4(text):
+        return JudgedAddress(text, report.family or IPFamily.IPV4, None)
+    if len(text) > CHARACTERS_MAX:
         return _judged_anew(report, allow_loopback)
     return _judged_before(report, allow_loopback)
 
 
 def _judged_anew(report: ReportedAddress, allow_loopback: bool) -> JudgedAddress:
     text = report.text
-    if _ORDINARY_IPV4.fullmatch(text):
-        return JudgedAddress(text, report.family or IPFamily.IPV4, None)
     family, flaw = _flaw(text, report.family, allow_loopback)
     problem = Problem(report.field, f"{quoted(text)} {flaw}") if flaw else None
     return JudgedAddress(text, None if flaw else family, problem)
@@ -105,11 +107,12 @@ def _judged_anew(report: ReportedAddress, allow_loopback: bool) -> JudgedAddress
 # Most events repeat an address. A text too long for one is not kept: it may be a megabyte.
 _judged_before = lru_cache(maxsize=65_536)(_judged_anew)
 
-# IPv4 addresses that nothing is wrong with, as most are: `ipaddress` takes ten times as long.
+# IPv4 addresses that nothing is wrong with, as most are: `ipaddress` takes ten times as long. To
+# remember one takes longer than to match it again.
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _ORDINARY_IPV4 = re.compile(
     rf"(?!0\.|127\.|169\.254\.|2[2-9]\d\.){_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII
-)
+).fullmatch
 
 
 def _flaw(text: str, wanted: IPFamily | None, allow_loopback: bool) -> tuple[IPFamily | None, str]:
