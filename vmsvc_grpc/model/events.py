@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.problem import Problem
 
@@ -27,9 +29,8 @@ class Init:
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """The object is now like this: created or changed."""
+class Apply(msgspec.Struct, frozen=True, gc=False):
+    """The object is now like this: created or changed. A Struct, as nearly all events are these."""
 
     object: Object
 

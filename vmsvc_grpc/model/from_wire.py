@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -168,7 +168,7 @@ def _virtual_machine(given: wire.VirtualMachineShape) -> VirtualMachine:
     version = _version(kind, key, given.api_version)
     status = given.status or wire.VirtualMachineStatusShape()
     labels = meta.labels or {}
-    condition = next((c for c in status.conditions or () if c.type == "Ready"), None)
+    condition = _ready_condition(status.conditions)
     return VirtualMachine(
         key=key,
         uid=_uid(kind, key, meta),
@@ -211,6 +211,13 @@ def _probe(version: str, spec: wire.VirtualMachineSpecShape | None) -> Probe | N
         return Probe.GUEST_HEARTBEAT
     if probe.guest_info and version != "v1alpha1":
         return Probe.GUEST_INFO
+    return None
+
+
+def _ready_condition(given: Sequence[wire.ConditionShape] | None) -> wire.ConditionShape | None:
+    for condition in given or ():
+        if condition.type == "Ready":
+            return condition
     return None
 
 
@@ -347,7 +354,7 @@ def condition_of(given: wire.ConditionShape) -> Condition:
 
 def _stored_service(given: wire.ServiceShape) -> StoredService:
     spec, status = given.spec or wire.ServiceSpecShape(), given.status or wire.ServiceStatusShape()
-    ready = next((c for c in status.conditions or () if c.type == "Ready"), None)
+    ready = _ready_condition(status.conditions)
     return StoredService(
         meta=object_meta(Kind.SERVICE, given.metadata),
         type=spec.type or "",

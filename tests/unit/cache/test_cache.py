@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.unit.counting import counted_calls
 from tests.unit.objects import APP_WEB, HTTP, WEB, service, spec, vm
@@ -570,7 +571,7 @@ def test_a_vm_may_report_one_address_for_both_families() -> None:
     cache = synced(service(given=dual))
     once, field = vm("a", "10.0.0.1"), "status.network.primaryIP6"
     again = ReportedAddress(field, "10.0.0.1", IPFamily.IPV6)
-    twice = replace(once, addresses=(*once.addresses, again))
+    twice = structs.replace(once, addresses=(*once.addresses, again))
     for machine in (once, twice, vm("a"), twice, once, twice):
         cache.apply(Apply(machine))
         assert shown(cache) == [("10.0.0.1", True)] * bool(machine.addresses)

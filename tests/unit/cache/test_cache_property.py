@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec import structs
 
 from tests.unit.objects import service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
@@ -78,7 +77,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(one=vms, generation=st.integers(1, 2))
     def put_vm(self, one: VirtualMachine, generation: int) -> None:
         # A uid belongs to one object; the same name may come back with another.
-        one = replace(one, uid=f"{one.key}-{generation}")
+        one = structs.replace(one, uid=f"{one.key}-{generation}")
         self.vms[one.key] = one
         self.cache.apply(Apply(one))
         self.rebuild()

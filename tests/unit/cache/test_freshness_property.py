@@ -14,6 +14,7 @@ from typing import NamedTuple
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from tests.unit.objects import service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
@@ -62,7 +63,7 @@ def made(kind: Kind, key: Key, uid: str, version: int, choice: int) -> Object:
         case Kind.VIRTUAL_MACHINE:
             labels = {"app": ("web", "db", "web")[choice]}
             one = vm(key.name, f"10.0.0.{choice}", "fd00::1", namespace=key.namespace)
-            return replace(one, uid=uid, labels=labels, deleting=choice == 2)
+            return structs.replace(one, uid=uid, labels=labels, deleting=choice == 2)
         case Kind.VIRTUAL_MACHINE_SERVICE:
             one_spec = spec({"app": ("web", "db", "none")[choice]})
             return replace(

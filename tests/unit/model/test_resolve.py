@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import example
 from hypothesis import given as given_any
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.unit.objects import APP_WEB, spec, vm
 from vmsvc_grpc.model.endpoints import Endpoint
@@ -172,7 +172,7 @@ def test_an_address_that_the_api_server_takes_counts_as_it_is_written(text: str)
 
 
 def test_the_field_decides_the_family_as_vm_operator_goes_by_it() -> None:
-    report = vm("a", "10.0.0.1").addresses[0]._replace(text="2001:db8::1")
+    report = structs.replace(vm("a", "10.0.0.1").addresses[0], text="2001:db8::1")
     one = VirtualMachine(key=vm("a").key, uid="u", labels=APP_WEB, addresses=(report,))
     assert shown([one], wanted=(V4,)) == [("2001:db8::1", True)]
     assert shown([one], wanted=(V6,)) == []
@@ -212,7 +212,7 @@ def test_endpoints_are_sorted_bytewise_and_carry_name_and_zone() -> None:
 def test_an_address_of_the_services_second_family_is_secondary(
     wanted: tuple[IPFamily, ...], second: str
 ) -> None:
-    both = replace(vm("a", "10.0.0.1", "fd00::1"), region="r")
+    both = structs.replace(vm("a", "10.0.0.1", "fd00::1"), region="r")
     given = resolved(spec(), wanted, [both], never, RULES)
     assert [e.address for e in given if e.secondary] == [second]
     assert {e.region for e in given} == {"r"}

@@ -373,7 +373,8 @@ def _condition(vm: VirtualMachine) -> pb.Condition | None:
         return None
     condition = pb.Condition(status=vm.ready.value)
     if vm.ready_words is not None:
-        condition.reason, condition.message, _ = vm.ready_words
+        condition.reason = vm.ready_words.reason
+        condition.message = vm.ready_words.message
     if (since := _since(vm)) is not None:
         condition.last_transition_time.CopyFrom(_timestamp(since))
     return condition
