@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,7 +24,7 @@ from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, addresses, con
 from vmsvc_grpc.model.selector import matches
 
 _Label = tuple[str, str]  # namespace, label key
-_Pair = tuple[str, str, str]  # namespace, label key, label value
+_Pair = tuple[str, str]  # label key, label value
 
 
 @dataclass(slots=True)
@@ -77,17 +77,20 @@ class CachedService:
 
         O(what the VM contributes), and copies the pointers to all endpoints.
         """
-        was_member = vm in self.contributions
-        before = self.contributions.pop(vm, ())
-        if endpoints is not None:
+        before = self.contributions.get(vm)
+        if endpoints == before:
+            return None
+        if endpoints is None:
+            del self.contributions[vm]
+            del self.members[bisect_left(self.members, vm)]
+        else:
             self.contributions[vm] = endpoints
-        if was_member != (endpoints is not None):
-            place = bisect_left(self.members, vm)
-            self.members[place : place + was_member] = () if was_member else (vm,)
-        given = endpoints or ()
+            if before is None:
+                insort(self.members, vm)
+        before, endpoints = before or (), endpoints or ()
         self._count(before, -1)
-        self._count(given, 1)
-        change = self._assembly.exchange(before, given) if given != before else None
+        self._count(endpoints, 1)
+        change = self._assembly.exchange(before, endpoints) if endpoints != before else None
         if change is not None and self._ready_uids is not None:
             self._ready_uids.subtract(e.vm_uid for e in change.gone if e.ready)
             self._ready_uids.update(e.vm_uid for e in change.upserted if e.ready)
@@ -419,7 +422,8 @@ class SelectorIndex:
         """An empty index."""
         self._selectors: dict[Key, Mapping[str, str]] = {}
         self._filed_under: dict[Key, _Pair] = {}
-        self._by_pair: dict[_Pair, dict[Key, None]] = {}
+        # Services of a namespace by one pair of their selector, each with its whole selector.
+        self._by_pair: dict[str, dict[_Pair, dict[Key, Mapping[str, str]]]] = {}
 
     def put(self, service: Key, selector: Mapping[str, str]) -> None:
         """File a service under that pair of its selector under which the fewest others are.
@@ -429,10 +433,11 @@ class SelectorIndex:
         self.remove(service)
         if not selector:
             return
-        pair = min(_pairs(service.namespace, selector), key=lambda p: len(self._by_pair.get(p, ())))
+        by_pair = self._by_pair.setdefault(service.namespace, {})
+        pair = min(selector.items(), key=lambda pair: len(by_pair.get(pair, ())))
         self._selectors[service] = selector
         self._filed_under[service] = pair
-        self._by_pair.setdefault(pair, {})[service] = None
+        by_pair.setdefault(pair, {})[service] = selector
 
     def of(self, service: Key) -> Mapping[str, str]:
         """The selector that a service is filed by; empty if it is not."""
@@ -444,26 +449,29 @@ class SelectorIndex:
         if pair is None:
             return
         del self._selectors[service]
-        del self._by_pair[pair][service]
-        if not self._by_pair[pair]:
-            del self._by_pair[pair]
+        by_pair = self._by_pair[service.namespace]
+        del by_pair[pair][service]
+        if not by_pair[pair]:
+            del by_pair[pair]
+            if not by_pair:
+                del self._by_pair[service.namespace]
 
     def selecting(self, namespace: str, labels: Mapping[str, str]) -> list[Key]:
         """Services whose selector matches `labels`, each once.
 
         O(labels + services under their pairs).
         """
-        found: list[Key] = []
-        for pair in _pairs(namespace, labels):
-            services = self._by_pair.get(pair)
-            if services is not None:
-                found += [key for key in services if matches(self._selectors[key], labels)]
-        return found
+        by_pair = self._by_pair.get(namespace)
+        if by_pair is None:
+            return []
+        return [
+            service
+            for pair in labels.items()
+            if (services := by_pair.get(pair)) is not None
+            for service, selector in services.items()
+            if matches(selector, labels)
+        ]
 
     def empty(self) -> bool:
         """Whether nothing at all is held, entries without content included."""
         return not (self._selectors or self._filed_under or self._by_pair)
-
-
-def _pairs(namespace: str, labels: Mapping[str, str]) -> Iterable[_Pair]:
-    return ((namespace, key, value) for key, value in labels.items())

@@ -7,9 +7,11 @@ a queue: whatever it missed is in the newest state.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
+
+import msgspec
 
 from vmsvc_grpc.model.endpoints import Endpoint, EndpointDiff, EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key, ServicePort
@@ -31,8 +33,7 @@ class Absent:
     message: str
 
 
-@dataclass(slots=True)
-class Publication:
+class Publication(msgspec.Struct):
     """One state of a topic. Immutable but for `encoded`.
 
     `base` is the EndpointSet published just before, if there was one: a delta starts from it.
@@ -45,7 +46,7 @@ class Publication:
     state: EndpointSet | Absent
     base: EndpointSet | None
     change: EndpointDiff | None = None
-    encoded: dict[str, Any] = field(default_factory=dict)
+    encoded: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Subscription(Protocol):
@@ -92,9 +93,6 @@ class Topic:
         self.current = Publication(version, state, base, change)
         for subscription in self.subscriptions:
             subscription.wake(self)
-
-
-_CLASSES = (FilterClass.ALL, FilterClass.READY_ONLY)
 
 
 class OnPublished(Protocol):
@@ -164,7 +162,8 @@ class Topics:
         `endpoints` are the result. A topic that shows none of the change stays silent. O(change),
         and copies the pointers to the ready endpoints.
         """
-        topic, ready_topic = (self._topics[service, shown] for shown in _CLASSES)
+        topic = self._topics[service, FilterClass.ALL]
+        ready_topic = self._topics[service, FilterClass.READY_ONLY]
         shown, ready = topic.current.state, ready_topic.current.state
         assert isinstance(shown, EndpointSet), "a service that is served shows its endpoints"
         assert isinstance(ready, EndpointSet), "and those that are ready"
