@@ -22,15 +22,18 @@ DEPTH_MAX = 10_000
 class Open:
     """A mapping or list whose end has not come yet.
 
-    `kept`: its values are kept; `merging`: its next value is merged into it, by YAML's `<<`;
-    `weight` counts its values, and `anchor` is its name in YAML.
+    `kept`: it is itself kept, and `holds`: its values are, too; `key`: of the value to come, None
+    in a list and where a key is to come; `merging`: its next value is merged into it, by YAML's
+    `<<`; `weight` counts its values, and `anchor` is its name in YAML.
     """
 
-    __slots__ = ("anchor", "kept", "key", "merging", "value", "weight")
+    __slots__ = ("anchor", "holds", "kept", "key", "mapping", "merging", "value", "weight")
 
-    def __init__(self, value: dict[str, Any] | list[Any], *, kept: bool) -> None:
+    def __init__(self, value: dict[str, Any] | list[Any], *, kept: bool, holds: bool) -> None:
         self.value = value
+        self.mapping = isinstance(value, dict)
         self.kept = kept
+        self.holds = holds
         self.key: str | None = None
         self.merging = False
         self.anchor: str | None = None
@@ -38,10 +41,18 @@ class Open:
 
 
 class Builder:
-    """A document under construction. `complete` once its last part has come."""
+    """A document under construction. `complete` once its last part has come.
+
+    `innermost` is the mapping or list that the next part is in, and `depth` says how many are open.
+    `ready` are the steps to hand out; whoever does so empties it. Each value of a file passes
+    through here, so what is asked for each is an attribute.
+    """
 
     def __init__(self, index: int, line: int) -> None:
         self.complete = False
+        self.innermost: Open | None = None
+        self.depth = 0
+        self.ready: list[Step] = []
         self._index = index
         self._line = line
         self._root: Any = None
@@ -51,32 +62,17 @@ class Builder:
         self._listed = False
         self._size = 0
         self._size_of_root = 0
-        self._ready: list[Step] = []
-
-    @property
-    def depth(self) -> int:
-        """How many mappings and lists are open."""
-        return len(self._open)
-
-    @property
-    def _innermost(self) -> Open:
-        return self._open[-1]
+        self._size_max = OBJECT_SIZE_MAX  # Of an item, with what came before the items.
 
     @property
     def in_mapping(self) -> bool:
         """Whether the innermost open container is a mapping."""
-        return bool(self._open) and isinstance(self._innermost.value, dict)
+        return self.innermost is not None and self.innermost.mapping
 
     @property
-    def expects_key(self) -> bool:
-        """Whether the next part is a key of a mapping."""
-        return self.in_mapping and self._innermost.key is None
-
-    @property
-    def ready(self) -> list[Step]:
-        """The steps that are ready; each is handed out once."""
-        ready, self._ready = self._ready, []
-        return ready
+    def has_room(self) -> bool:
+        """Whether the object is not too large to keep more of it."""
+        return self._size <= self._size_max
 
     def document(self, unread_line: int | None = None) -> Document:
         """The complete document, without the items that were handed out."""
@@ -91,77 +87,77 @@ class Builder:
 
     def key(self, text: str, size: int) -> None:
         """Take the key of the next value. Of two equal keys, the last one counts."""
+        assert self.innermost is not None, "a key is one of a mapping"
         self._size += size
-        self._innermost.key = text
+        self.innermost.key = text
         if self._listed and self.depth == 1 and text == "items":
             self._listed = False
-            self._ready.append(Restart())
+            self.ready.append(Restart())
 
     def begin(self, value: dict[str, Any] | list[Any], *, anchored: bool = False) -> Open:
         """Begin a mapping or list; `value` is an empty one. One with an anchor is kept whole."""
         self._size += CONTAINER_SIZE
+        outer = self.innermost
+        kept = outer is None or (outer.holds and self._size <= self._size_max)
         items = self.depth == 1 and isinstance(value, list) and self._open[0].key == "items"
-        opened = Open(value, kept=self._kept)
+        self.depth += 1
+        opened = Open(value, kept=kept, holds=kept and self.depth < LEVELS_MAX)
         if items and not anchored:
             self._items, self._items_seen, self._listed = opened, 0, True
             self._size_of_root = self._size
-        elif self._open:
-            self._attach(value if opened.kept else None)
+            self._size_max = self._size + OBJECT_SIZE_MAX
+        elif outer is not None:
+            self._attach(outer, value)
         self._open.append(opened)
+        self.innermost = opened
         return opened
 
-    def end(self) -> Any:
-        """End the innermost open container; its value."""
+    def end(self) -> Open:
+        """End the innermost open container, which is returned."""
         self._size += 1
         ended = self._open.pop()
+        self.depth -= 1
+        self.innermost = outer = self._open[-1] if self._open else None
         if ended is self._items:
+            assert outer is not None, "items are those of a mapping"
             self._items = None
-            self._innermost.key = None
+            self._size_max = OBJECT_SIZE_MAX
+            outer.key = None
         else:
-            self._done(ended.value)
-        return ended.value
+            self._done(outer, ended.value)
+        return ended
 
     def put(self, value: Any, size: int) -> None:
         """Take a whole value, of so many characters."""
         self._size += size
-        if self._open:
-            self._attach(value if self._kept else None)
-        self._done(value)
+        outer = self.innermost
+        if outer is not None:
+            self._attach(outer, value)
+        self._done(outer, value)
 
-    @property
-    def _kept(self) -> bool:
-        """Whether a value that comes now is kept."""
-        if not self._open:
-            return True
-        room = self._has_room and self.depth < LEVELS_MAX
-        return room and self._innermost.kept
-
-    @property
-    def _has_room(self) -> bool:
-        before = self._size_of_root if self._items else 0
-        return self._size - before <= OBJECT_SIZE_MAX
-
-    def _attach(self, value: Any) -> None:
-        inner = self._innermost
-        apart = inner is self._items or inner.merging
-        if apart or not inner.kept or not self._has_room:
+    def _attach(self, outer: Open, value: Any) -> None:
+        """Keep a value in the container that it is in, unless that would be too large or deep."""
+        if not outer.kept or self._size > self._size_max:
             return
-        if isinstance(inner.value, list):
-            inner.value.append(value)
-        else:
-            assert inner.key is not None, "a mapping's value comes after its key"
-            inner.value[inner.key] = value
+        if not outer.holds:
+            value = None
+        if (key := outer.key) is not None:
+            if not outer.merging:
+                outer.value[key] = value  # type: ignore[call-overload]
+        elif outer is not self._items:
+            outer.value.append(value)  # type: ignore[union-attr]
 
-    def _done(self, value: Any) -> None:
-        if not self._open:
+    def _done(self, outer: Open | None, value: Any) -> None:
+        """Note that a value is whole, which is in `outer`."""
+        if outer is None:
             self._root, self.complete = value, True
-        elif self._innermost is self._items:
+        elif outer is self._items:
             size = self._size - self._size_of_root
             head = self._open[0].value
             assert isinstance(head, dict), "items are those of a mapping"
             seen = self._items_seen
-            self._ready.append(Item(self._index, self._line, head, seen, value, size))
+            self.ready.append(Item(self._index, self._line, head, seen, value, size))
             self._items_seen += 1
             self._size = self._size_of_root
         else:
-            self._innermost.key = None
+            outer.key = None

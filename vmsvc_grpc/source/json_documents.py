@@ -75,7 +75,9 @@ def value_steps(characters: Characters, index: int) -> Iterator[Step]:
         yield from skip_blanks(characters)
         before = characters.offset
         yield from reader.token()
-        yield from builder.ready
+        if builder.ready:
+            yield from builder.ready
+            builder.ready.clear()
         work += characters.offset - before + _TOKEN_SIZE
         if work > _STEP_SIZE:
             work = 0

@@ -9,15 +9,14 @@ here.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from itertools import count
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import yaml
 from yaml.reader import ReaderError
 
-from vmsvc_grpc.source.builder import DEPTH_MAX, Builder
+from vmsvc_grpc.source.builder import DEPTH_MAX, Builder, Open
 from vmsvc_grpc.source.characters import WINDOW, Characters
 from vmsvc_grpc.source.documents import Document, ManifestError, Step
 from vmsvc_grpc.source.yaml_scalars import (
@@ -196,23 +195,24 @@ class _Part:
 def _part_steps(part: _Part, characters: Characters, builder: _YAMLBuilder) -> Iterator[Step]:
     """The document that a part begins with."""
     offset, first_line = characters.offset, characters.line
-    events = cast(Generator[yaml.Event], yaml.parse(part, Loader=yaml.CSafeLoader))
     unread: int | None = None
     try:
-        with closing(events):
-            work = 0
-            for event in events:
-                part.size_unanswered = 0
-                if isinstance(event, yaml.DocumentEndEvent):
-                    unread = _unread(event, events)
-                    break
-                builder.take(event)
+        events = iter(yaml.CSafeLoader(part).get_event, None)
+        work = 0
+        for event in events:
+            part.size_unanswered = 0
+            if isinstance(event, yaml.DocumentEndEvent):
+                unread = _unread(event, events)
+                break
+            builder.take(event)
+            if builder.ready:
                 yield from builder.ready
-                # libyaml looks at each level that is open.
-                work += 1 + builder.depth // _EVENT_LEVELS
-                if work >= _STEP_EVENTS:
-                    work = 0
-                    yield None
+                builder.ready.clear()
+            # libyaml looks at each level that is open.
+            work += 1 + builder.depth // _EVENT_LEVELS
+            if work >= _STEP_EVENTS:
+                work = 0
+                yield None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark else (0, 0)
@@ -292,56 +292,74 @@ class _YAMLBuilder(Builder):
         self._event = event
         if next(self._events) > EVENTS_MAX:
             raise self._error(f"more than {EVENTS_MAX} values are in the file; split it")
-        size = event.end_mark.index - self._passed
-        self._passed = event.end_mark.index
-        match event:
-            case yaml.ScalarEvent():
-                self._take_scalar(event, size)
-            case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
-                self._take_start(event)
-            case yaml.CollectionEndEvent():
-                ended = self._innermost
-                self.end()
-                self._take_in(ended.anchor, ended.value, ended.weight)
-            case yaml.AliasEvent(anchor=str(name)):
-                self._take_alias(name, size)
+        passed = event.end_mark.index
+        size, self._passed = passed - self._passed, passed
+        # The most frequent first; a pattern takes twice the time.
+        if isinstance(event, yaml.ScalarEvent):
+            self._take_scalar(event, size)
+        elif isinstance(event, yaml.MappingStartEvent):
+            self._take_start(event, {})
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._take_start(event, [])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            ended = self.end()
+            if self.innermost is not None:
+                self.innermost.weight += ended.weight
+            if ended.anchor is not None:
+                self._name(ended.anchor, ended.value, ended.weight)
+        elif isinstance(event, yaml.AliasEvent):
+            assert event.anchor is not None, "an alias is of an anchor"
+            self._take_alias(event.anchor, size)
+
+    @property
+    def _expects_key(self) -> bool:
+        inner = self.innermost
+        return inner is not None and inner.mapping and inner.key is None
 
     def _take_scalar(self, event: yaml.ScalarEvent, size: int) -> None:
-        value = self._scalar(event)
+        text = event.value
+        value = self._tagged(event) if event.tag is not None else text
+        if event.tag is None and event.implicit[0]:
+            value = plain_scalar(text)
         self._decoded += 1
-        if self.expects_key:
-            self.key(key_text(value, event.value), size)
-            plain = event.implicit[0] or event.tag == MERGE_TAG
-            self._innermost.merging = plain and event.value == "<<"
-        else:
+        inner = self.innermost
+        if inner is None:
             self.put(value, size)
-        self._take_in(event.anchor, value, 1)
+        else:
+            inner.weight += 1
+            if inner.mapping and inner.key is None:
+                self.key(text if value is text else key_text(value, text), size)
+                if text == "<<":
+                    inner.merging = event.implicit[0] or event.tag == MERGE_TAG
+            else:
+                self.put(value, size)
+        if event.anchor is not None:
+            self._name(event.anchor, value, 1)
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        if event.tag is None:
-            return plain_scalar(event.value) if event.implicit[0] else event.value
+    def _tagged(self, event: yaml.ScalarEvent) -> Scalar:
+        assert event.tag is not None, "it has a tag"
         try:
             return tagged_scalar(event.tag, event.value)
         except TagError:
             raise self._error(f"this is not what the tag {event.tag} says") from None
 
-    def _take_start(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
-        if self.expects_key:
+    def _take_start(
+        self,
+        event: yaml.MappingStartEvent | yaml.SequenceStartEvent,
+        empty: dict[str, Any] | list[Any],
+    ) -> None:
+        if self._expects_key:
             raise self._error("a mapping or list cannot be a key; use text")
         if self.depth >= DEPTH_MAX:
             raise self._error(f"more than {DEPTH_MAX} levels deep; no object is")
         self._decoded += 1
-        empty: dict[str, Any] | list[Any] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         self.begin(empty, anchored=event.anchor is not None).anchor = event.anchor
 
-    def _take_in(self, anchor: str | None, value: Any, weight: int) -> None:
-        """Note the weight of a value, and the value of its anchor."""
-        if self.depth:
-            self._innermost.weight += weight
-        if anchor is not None:
-            if len(self._anchored) >= ANCHORS_MAX:
-                raise self._error(f"more than {ANCHORS_MAX} anchors; write out what they stand for")
-            self._anchored[anchor] = (value, weight)
+    def _name(self, anchor: str, value: Any, weight: int) -> None:
+        """Note the value of an anchor."""
+        if len(self._anchored) >= ANCHORS_MAX:
+            raise self._error(f"more than {ANCHORS_MAX} anchors; write out what they stand for")
+        self._anchored[anchor] = (value, weight)
 
     def _take_alias(self, name: str, size: int) -> None:
         if name not in self._anchored:
@@ -352,28 +370,29 @@ class _YAMLBuilder(Builder):
         many = self._aliased > _ALIASES_MIN and self._decoded > _DECODED_MIN
         if many and self._aliased > self._decoded * _aliased_share_max(self._decoded):
             raise self._error("aliases stand for too many values; write them out")
-        if not self.expects_key:
+        if not self._expects_key:
             self.put(value, size + weight)
         elif isinstance(value, dict | list):
             raise self._error(f"the alias *{name} is not text, and cannot be a key")
         else:
             self.key(key_text(value, "null"), size)
-        self._take_in(None, value, 1 + weight)
+        if self.innermost is not None:
+            self.innermost.weight += 1 + weight
 
-    def _done(self, value: Any) -> None:
-        if self.depth and self._innermost.merging:
-            self._merge(value)
-            self._innermost.merging = False
-        super()._done(value)
+    def _done(self, outer: Open | None, value: Any) -> None:
+        if outer is not None and outer.merging:
+            self._merge(outer, value)
+            outer.merging = False
+        super()._done(outer, value)
 
-    def _merge(self, value: Any) -> None:
+    def _merge(self, outer: Open, value: Any) -> None:
         """Merge keys of other mappings. The first one with a key counts; existing keys stay."""
-        if not self._kept:
+        if not outer.holds or not self.has_room:
             return
         sources = value if isinstance(value, list) else [value]
         if not all(isinstance(source, dict) for source in sources):
             raise self._error("'<<' merges mappings, and this is none")
-        into = self._innermost.value
+        into = outer.value
         assert isinstance(into, dict), "only a mapping has keys"
         for source in reversed(sources):
             into.update(source)
