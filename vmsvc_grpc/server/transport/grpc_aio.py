@@ -60,7 +60,7 @@ class GrpcAio:
     """A server of grpc.aio, as `transport.Transport` describes it."""
 
     def __init__(self, sessions: Sessions, limits: Limits) -> None:
-        """Must be made on the event loop that is to run it."""
+        """Must be made on the event loop that will run it."""
         self._sessions = sessions
         self._turns = Turns()
         self._pumps: dict[_Pump, None] = {}  # In the order in which they were opened.
@@ -376,7 +376,7 @@ class _Pump:
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    """Whether a log line of grpc.aio is about more than metadata of a client that are not UTF-8.
+    """Whether a log line of grpc.aio is about anything but a client's metadata not being UTF-8.
 
     It reads those as Latin-1, and logs a traceback each time.
     """

@@ -18,7 +18,7 @@ HeaderField = tuple[bytes, bytes]
 """A header field of HTTP/2: a lower-case name, and its value."""
 
 PREFIX_BYTES = 5
-"""How many bytes come before each message: a flag, and its length in four."""
+"""Bytes before each message: one for a flag, four for its length."""
 
 # "Timeout": at most eight digits and a unit.
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
@@ -33,7 +33,7 @@ _TEXT = b"text/plain; charset=utf-8"
 class RequestHead(NamedTuple):
     """The call that header fields ask for.
 
-    `timeout_s` is None if the caller waits for ever; `encoding` is the compression of messages that
+    `timeout_s` is None if the call has no deadline; `encoding` is how messages are compressed that
     are flagged as compressed.
     """
 
@@ -151,12 +151,12 @@ class Messages:
 
     @property
     def missing(self) -> bool:
-        """Whether a message has begun to come, and has not come whole."""
+        """Whether a message has begun to arrive, and is not complete."""
         return 0 < len(self._body) < self.first_bytes
 
     @property
     def first_bytes(self) -> int:
-        """How many bytes the first message has, whole and with its prefix; or its prefix."""
+        """The size of the first message with its prefix; of the prefix, if that is incomplete."""
         if len(self._body) < PREFIX_BYTES:
             return PREFIX_BYTES
         return PREFIX_BYTES + int.from_bytes(self._body[1:PREFIX_BYTES], "big")

@@ -1,10 +1,10 @@
-"""The calls on libnghttp2: gRPC over HTTP/2 for thousands of streams that are told the same.
+"""gRPC over HTTP/2 on libnghttp2, made for thousands of streams that are sent the same messages.
 
-Here are where it listens, its connections, and when what is sent. Whoever has something to say
-marks its stream; once a turn of the event loop, a flush goes through the connections with marked
-streams, asks each such stream for its message, hands the bytes, which all streams share, to the
-connection's engine, and writes once a connection. Nothing is taken from a stream while its last
-message waits in the engine or the socket is full: its mark waits instead.
+Owns the listening sockets and the connections, and decides when they are written to. A call with
+something to send marks its stream. Once a turn of the event loop, a flush goes through the
+connections with marked streams, asks each such stream for its message, hands the bytes, which all
+streams share, to the connection's engine, and writes once a connection. While a stream's last
+message waits in the engine, or the socket is full, nothing is taken from it: its mark waits.
 """
 
 from __future__ import annotations
@@ -44,10 +44,9 @@ class Http2:
     def __init__(
         self, sessions: Sessions, limits: Limits, tls: ssl.SSLContext | None = None
     ) -> None:
-        """Must be made on the event loop that is to run it.
+        """Must be made on the event loop that will run it.
 
-        `tls` is what clients have to agree on, and is made to offer HTTP/2; None takes them as
-        they come.
+        With `tls`, which is set to offer HTTP/2, all connections use TLS; without it, none does.
         """
         self.sessions = sessions
         self.limits = limits
@@ -69,15 +68,15 @@ class Http2:
         self._framed: dict[int, tuple[bytes, bytes]] = {}
 
     def channelz(self, method: str, request: Message) -> Message:
-        """What channelz's `method` answers of this transport's connections. Raises RpcError."""
+        """The answer of channelz' `method` about this transport's connections. Raises RpcError."""
         return self.sockets.answer(method, request)
 
     def serve(self, methods: Iterable[Method]) -> None:
-        """These are the methods that there are. Once, before `start`."""
+        """Set the methods. Once, before `start`."""
         self.methods = {method.path: method for method in methods}
 
     def bind(self, address: str) -> int:
-        """Take `address` (`host:port`); the port, also where 0 was asked for. Raises OSError."""
+        """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
         host, _, port = address.rpartition(":")
         found = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -95,12 +94,12 @@ class Http2:
         return bound
 
     async def start(self) -> None:
-        """Take calls from now on."""
+        """Accept calls from now on."""
         for listening in self._listening:
             self.accepting.listen(listening)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, and end those that have not ended within `grace_s`."""
+        """Accept no more calls, and end those that have not ended after `grace_s`."""
         await self.accepting.close()
         for listening in self._listening:  # Also of a `bind` that failed.
             listening.close()
@@ -116,16 +115,16 @@ class Http2:
 
     @property
     def streams_open(self) -> int:
-        """How many streams have not been ended yet, by either side."""
+        """How many streams neither side has ended yet."""
         return len(self.streams)
 
     def end_streams(self, count: int, error: RpcError) -> None:
-        """End that many streams with `error`, the oldest first; also those that are stalled."""
+        """End so many streams with `error`, the oldest first; stalled ones too."""
         for stream in list(self.streams)[:count]:
             stream.end(error)
 
     def framed(self, message: bytes) -> bytes:
-        """A message with its prefix, made once in a flush for all streams that are told it."""
+        """A message with its prefix; made once in a flush for all streams that are sent it."""
         kept = self._framed.get(id(message))
         if kept is not None:
             return kept[1]

@@ -1,6 +1,6 @@
-"""How connections begin: which are accepted, how many in one turn, and under TLS for how long.
+"""How connections begin: which are accepted, how many in one turn, and how long TLS may take.
 
-What comes after is a connection like any other.
+After that, a connection with TLS is like any other.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ system keeps the others waiting."""
 # Clients that may wait to be accepted: as many as come back at once after a restart.
 _BACKLOG = 4096
 
-# The beginning of what a client has sent, which is taken off a socket before it is closed.
+# So many bytes are read from a socket before it is closed.
 _READ_BYTES = 4096
 
 _ALPN = "h2"
 
-# When the system has no room for one more socket, as asyncio's own servers wait.
+# How long to wait when the system has no room for another socket: as asyncio's own servers do.
 _NO_ROOM_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 def speaks_h2(transport: asyncio.BaseTransport) -> bool:
-    """Whether the client has agreed to HTTP/2, or is not under TLS."""
+    """Whether the client agreed to HTTP/2 (by ALPN), or does not use TLS."""
     tls = transport.get_extra_info("ssl_object")
     return tls is None or tls.selected_alpn_protocol() == _ALPN
 
 
 class AcceptingServer(Protocol):
-    """The server that connections begin at."""
+    """What accepting uses of its server."""
 
     loop: asyncio.AbstractEventLoop
     limits: Limits
@@ -53,7 +53,7 @@ class AcceptingServer(Protocol):
 
 
 class Begun(asyncio.BufferedProtocol):
-    """A connection that leaves the entrance by itself once it has `begun`."""
+    """A connection. Once it has `begun`, it leaves the entrance by itself when it ends."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ class Begun(asyncio.BufferedProtocol):
 class Accepting:
     """Accepts connections, some in each turn of the event loop, and begins them.
 
-    They count from when they are accepted: a client at its bound is sent away there.
+    A connection counts once it is accepted: a client at its bound is sent away then.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Accepting:
         farewell: Callable[[str], bytes],
         tls: ssl.SSLContext | None,
     ) -> None:
-        """`make` makes what an accepted connection is, once it has agreed on TLS.
+        """`make` makes the protocol of an accepted connection, for after its handshake.
 
-        `farewell` is what a client is sent that is refused at a limit, except under TLS. `tls` is
-        made to offer HTTP/2, and nothing else (RFC 9113, 3.2).
+        `farewell` makes the bytes sent to a client that is refused at a limit, unless it uses TLS.
+        `tls` is set to offer HTTP/2, and nothing else (RFC 9113, 3.2).
         """
         self._server = server
         self._make = make
@@ -88,13 +88,13 @@ class Accepting:
         self._beginning: set[asyncio.Task[None]] = set()
 
     def listen(self, listening: socket.socket) -> None:
-        """Accept what connects to a socket, which is closed by `close`."""
+        """Accept connections on a socket, until `close` closes it."""
         listening.setblocking(False)
         listening.listen(_BACKLOG)
         self._look(listening)
 
     async def close(self) -> None:
-        """Accept no more, and break off what has not begun."""
+        """Accept no more connections, and break off those that have not begun."""
         for listening, pause in self._listening.items():
             if pause is not None:
                 pause.cancel()
@@ -111,7 +111,7 @@ class Accepting:
         self._server.loop.add_reader(listening, self._accept, listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Accept some of those that wait. There is another turn for the others."""
+        """Accept some of the connections that wait; the others have another turn."""
         for _ in range(ACCEPTS_A_TURN):
             try:
                 accepted, address = listening.accept()
@@ -139,7 +139,7 @@ class Accepting:
         with accepted, contextlib.suppress(OSError):
             if self._tls is None:
                 accepted.send(self._farewell(limit))
-                # Closed with something unread, a socket is reset, and the client may not hear us.
+                # Closing a socket with unread bytes resets it: the client may lose our answer.
                 accepted.recv(_READ_BYTES)
 
     async def _begin(self, accepted: socket.socket, client: str) -> None:
@@ -149,7 +149,7 @@ class Accepting:
             await self._server.loop.connect_accepted_socket(
                 lambda: made, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
             )
-        except ConnectionAbortedError:  # What is said when the time is over.
+        except ConnectionAbortedError:  # asyncio raises it when the time is over.
             self._server.sessions.count_refusal("handshake_s")
         except OSError:  # The client went away, or does not speak TLS as we do.
             pass

@@ -1,7 +1,6 @@
-"""How much a client may send that carries nothing, and how long a connection may stand.
+"""Bounds on a connection: frames that carry nothing, unread bytes, silence and age.
 
-Knows no frames and no engine: a connection says what has come, and is told when it has been
-too much or too long.
+Knows no engine: a connection reports what it has received, and learns when a bound is exceeded.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from typing import Protocol
 from vmsvc_grpc.server.limits import CLIENT_PART, Limits
 
 FRAMES_S = 30.0
-"""The time that the bounds on frames are for: what was taken comes back evenly within it."""
+"""The bounds on frames hold for this time. A used-up allowance comes back evenly within it."""
 
-# Pings in excess before a client is sent away, as gRPC's own servers count.
+# Pings that may come too early before a client is sent away: as many as gRPC's own servers allow.
 _PING_STRIKES_MAX = 2
 
-# One connection's part of what may wait for all clients.
+# One connection may have this part of the bytes that may wait for all clients.
 _CONNECTION_PART = 32
 
-# Windows may be opened this often for what a client is told, of the stream and of the connection:
-# after each message, and within a large one by a part of the smallest window that is of use.
+# A client answers messages with WINDOW_UPDATE frames, for the stream and for the connection. It may
+# send so many for each message, and one more for so many bytes of a large one.
 _UPDATES_A_MESSAGE = 4
 _BYTES_AN_UPDATE = 256
 
 
 class Bucket:
-    """So much at once, and so much in `FRAMES_S`."""
+    """An allowance: so many at once, and so many in `FRAMES_S`."""
 
     __slots__ = ("_at", "_left", "_most")
 
@@ -41,7 +40,7 @@ class Bucket:
         self._at = -math.inf
 
     def take(self, now: float) -> bool:
-        """Whether one more may come at `now` (seconds); then it has."""
+        """Take one at `now` (seconds), if one is left; whether it was."""
         self._left = min(self._most, self._left + (now - self._at) * self._most / FRAMES_S)
         self._at = now
         if self._left < 1:
@@ -50,12 +49,12 @@ class Bucket:
         return True
 
     def give(self, count: float) -> None:
-        """That many more may come than otherwise."""
+        """Add so many, up to the most that there may be at once."""
         self._left = min(self._most, self._left + count)
 
 
 class Floods:
-    """Counts a connection's frames that carry nothing. Each answer is the bound, or None."""
+    """Counts a connection's frames that carry nothing. Each method returns an exceeded bound."""
 
     __slots__ = ("_empty", "_limits", "_ping_at", "_pings_in_excess", "_resets", "_settings")
 
@@ -72,26 +71,25 @@ class Floods:
         return None if self._resets.take(now) else "resets_max"
 
     def settings(self, now: float) -> str | None:
-        """It has sent settings."""
+        """The client has sent settings."""
         return None if self._settings.take(now) else "settings_max"
 
     def empty(self, now: float) -> str | None:
-        """It has sent a frame that nothing follows from."""
+        """The client has sent a frame without any effect."""
         return None if self._empty.take(now) else "empty_frames_max"
 
     def pinged(self, now: float) -> str | None:
-        """It has sent a ping."""
+        """The client has sent a ping."""
         early = now - self._ping_at < self._limits.client_ping_interval_min_s
         self._ping_at = now
         self._pings_in_excess = self._pings_in_excess + 1 if early else 0
         return "client_ping_interval_min_s" if self._pings_in_excess > _PING_STRIKES_MAX else None
 
-    def said(self, messages: int, size: int) -> None:
-        """It was told so many, or more of one: it may ping to measure how fast that comes.
+    def sent(self, messages: int, size: int) -> None:
+        """The client was sent `messages`, or more of one; `size` bytes of them.
 
-        `size` is in bytes, and what it may open its windows for.
-
-        Both grpc-go's and gRPC's core's clients do, whenever data have come.
+        It may ping now, and open its windows: the clients of grpc-go and of gRPC's core ping
+        whenever they receive data, to measure how fast it comes.
         """
         self._ping_at = -math.inf
         self._pings_in_excess = 0
@@ -107,7 +105,7 @@ class Entrance:
         self._of_client: Counter[str] = Counter()
 
     def enter(self, client: str) -> str | None:
-        """Count one more of a client; or the bound that it is one too many for."""
+        """Count one more connection of a client; or the bound that it would exceed."""
         if self._in_all >= self._limits.connections_max:
             return "connections_max"
         if self._of_client[client] >= self._limits.connections_per_client_max:
@@ -117,7 +115,7 @@ class Entrance:
         return None
 
     def leave(self, client: str) -> None:
-        """One that was let in is gone."""
+        """A connection that was counted has ended."""
         self._in_all -= 1
         self._of_client[client] -= 1
         if not self._of_client[client]:
@@ -125,26 +123,26 @@ class Entrance:
 
 
 class Unread:
-    """Counts what waits to be taken in by clients: in all, and of each client."""
+    """Counts the bytes that clients have yet to take: in all, and of each client."""
 
     def __init__(self, bytes_max: int) -> None:
-        """`bytes_max` is for all; of a client and of a connection it is a part of that."""
+        """`bytes_max` is for all clients; a client and a connection may each have a part of it."""
         self._bytes_max = bytes_max
         self._in_all = 0
         self._of_client: Counter[str] = Counter()
         self.room_for_one = max(1, bytes_max // _CONNECTION_PART)
 
     def add(self, client: str, size: int) -> None:
-        """That much more waits, or less."""
+        """So many bytes more wait for a client; less, if negative."""
         self._in_all += size
         self._of_client[client] += size
         if not self._of_client[client]:
             del self._of_client[client]
 
     def room(self, client: str, of_connection: int) -> int:
-        """How much more may wait for a connection that so much waits for already.
+        """How many bytes more may wait for a connection for which `of_connection` wait already.
 
-        Where nothing does, it is `room_for_one`, whatever others do.
+        If none do, `room_for_one`, whatever other connections have.
         """
         if not of_connection:
             return self.room_for_one
@@ -157,29 +155,29 @@ class Unread:
 
 
 class Living(Protocol):
-    """The connection whose life it is."""
+    """What `Life` uses of its connection."""
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
 
     def refuse(self, limit: str) -> None:
-        """Send the client away at a bound, by its name in `Limits`."""
+        """Send the client away for exceeding `limit`, a name in `Limits`."""
 
     def go_away(self) -> None:
-        """Tell the client to begin no more calls here, and close once those that are have ended."""
+        """Ask the client to begin no more calls, and close once those under way have ended."""
 
     def abort(self) -> None:
         """End it now, with all calls on it."""
 
     def cut(self) -> None:
-        """End it without a word."""
+        """Drop the connection without a goodbye."""
 
     def unwritten(self) -> int:
         """Bytes that its socket has not taken yet."""
 
 
 class Life:
-    """How long a connection may be still, and how long it may live."""
+    """How long a connection may be silent or idle, and how long it may live."""
 
     __slots__ = (
         "_busy",
@@ -194,7 +192,7 @@ class Life:
     )
 
     def __init__(self, connection: Living, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
-        """It begins now."""
+        """The connection was made now."""
         self._connection = connection
         self._limits = limits
         self._loop = loop
@@ -209,12 +207,12 @@ class Life:
         self._later("age", age_s, self._leave)
 
     def greeted(self) -> None:
-        """The client has said all that a connection begins with."""
+        """The client's preface is complete."""
         if (timer := self._timers.pop("greeting", None)) is not None:
             timer.cancel()
 
     def heard(self, now: float) -> None:
-        """Something has come from it."""
+        """The client has sent something."""
         self._read_at = now
 
     def answered(self) -> None:
@@ -234,25 +232,25 @@ class Life:
             self._look_later()
 
     def full(self, *, full: bool) -> None:
-        """Whether as much waits for the client as may: not for ever."""
+        """Whether the client has as many unread bytes as it may; it may not stay so for ever."""
         if full and "full" not in self._timers:
             self._later("full", self._limits.connection_write_s, self._stay_full)
         elif not full and (timer := self._timers.pop("full", None)) is not None:
             timer.cancel()
 
     def end(self) -> None:
-        """It is over, and the connection is let go of: with it, this would be a circle."""
+        """Release the connection, which refers to this: together they would be a cycle."""
         self.close()
         del self._connection
 
     def close(self) -> None:
-        """It is closing: nothing is looked at any more."""
+        """The connection is closing: stop all timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def close_within(self, patience_s: float) -> None:
-        """What is left is being written: give the client that long to take it."""
+        """Give the client that long to take the last bytes, then cut it off."""
         self.close()
         self._later("close", patience_s, self._connection.cut)
 
@@ -265,7 +263,7 @@ class Life:
         self._connection.refuse("handshake_s")
 
     def _keep_alive(self) -> None:
-        """Ping a client that says nothing; close where it does not answer."""
+        """Ping a silent client; cut it off if it does not answer."""
         silent_s = self._loop.time() - self._read_at
         wait_s = self._limits.keepalive_s - silent_s
         if wait_s <= 0:
@@ -277,7 +275,7 @@ class Life:
         self._later("alive", wait_s, self._keep_alive)
 
     def _look_idle(self) -> None:
-        """Leave a client that has had no call for long; look again when that may be."""
+        """Leave a client that has had no call for long, or look again when it may be so."""
         wait_s = self._limits.connection_idle_s
         if not self._busy:
             wait_s -= self._loop.time() - self._idle_since

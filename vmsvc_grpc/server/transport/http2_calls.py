@@ -1,7 +1,7 @@
-"""Calls as HTTP/2 streams carry them: what has come of a request, and what waits to be told.
+"""Calls as HTTP/2 streams: the part of a request that has arrived, and the messages to be sent.
 
-Knows sessions and messages, and no socket and no frame: a connection feeds its calls and asks
-them, and they hand what they say to its engine.
+Knows sessions and messages, but no sockets and no frames: a connection feeds its calls and asks
+them for messages, which they hand to its engine.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vmsvc_grpc.server.transport.uploads import Room, Uploads
 
 
 class Engine(Protocol):
-    """What HTTP/2 sends for a call, once it can."""
+    """What a call uses of a connection's engine. It sends as soon as flow control allows."""
 
     def send_response(self, stream_id: int, headers: Iterable[HeaderField]) -> None:
-        """The header fields that an answer begins with."""
+        """Send the header fields that an answer begins with."""
 
     def send_data(self, stream_id: int, data: bytes) -> None:
-        """More of its body."""
+        """Send more of the answer's body."""
 
 
 class CallServer(Protocol):
@@ -45,11 +45,11 @@ class CallServer(Protocol):
     streams: dict[StreamCall, None]
 
     def framed(self, message: bytes) -> bytes:
-        """A message with its prefix, made once for all who are told it at the same time."""
+        """A message with its prefix; made once for all streams that are sent it at once."""
 
 
 class CallConnection(Protocol):
-    """The connection that a call came by."""
+    """What a call uses of its connection."""
 
     client: str
     peer: str
@@ -57,32 +57,32 @@ class CallConnection(Protocol):
 
     @property
     def server(self) -> CallServer:
-        """Whose it is."""
+        """The server that the connection belongs to."""
 
     def want(self, call: HttpCall) -> None:
-        """Ask a call soon, as it has something to say."""
+        """Ask a call soon: it has something to send."""
 
     def want_later(self, call: HttpCall) -> None:
-        """Ask a call in another turn of the event loop, as it has more to work out."""
+        """Ask a call in another turn of the event loop: it has more to work out."""
 
     def free(self, call: HttpCall, size: int) -> None:
-        """The client may send so many bytes more: as many of the call's are not kept any more."""
+        """Let the client send `size` bytes more: so many of the call's are no longer kept."""
 
-    def end_call(self, call: HttpCall, status: Status, *, greeted: bool) -> None:
-        """Send how a call ends; `greeted`: its answer has begun."""
+    def end_call(self, call: HttpCall, status: Status, *, headers_sent: bool) -> None:
+        """Send the status of a call; `headers_sent`: the answer has begun."""
 
 
 class HttpCall:
     """One HTTP/2 stream that carries a call.
 
-    What it says is its own, and not shared, where it `waits_for_room`: a client that asks and
-    does not read has no answers piled up for it.
+    A call whose answer is its own, and not shared, `waits_for_room`: so answers do not pile up for
+    a client that asks and does not read.
     """
 
     waits_for_room = False
 
     due = False
-    """Whether it is to take in what its client has sent, which may take long."""
+    """Whether it has requests to hand to its method, which may take long."""
 
     __slots__ = ("answered", "connection", "half_closed", "id", "server", "timers")
 
@@ -95,26 +95,26 @@ class HttpCall:
         self.timers: list[asyncio.TimerHandle] = []
 
     def receive(self, data: bytes) -> None:
-        """More of the request's body."""
+        """Take in more of the request's body."""
 
     def half_close(self) -> None:
-        """The client sends no more. May come twice."""
+        """The client sends no more. May be called twice."""
         self.half_closed = True
 
     def ask(self, engine: Engine) -> int:
-        """Hand the engine what is to be said now: how many bytes."""
+        """Hand the engine what is to be sent now; how many bytes."""
         raise NotImplementedError
 
     def stall(self) -> None:
         """Its message waits for the client, here or in the engine."""
 
     def taken(self) -> None:
-        """Its message, if there was one, has been taken."""
+        """The engine has sent its message, if there was one."""
 
-    def finish(self, status: Status, *, greeted: bool) -> None:
-        """End the call. What the client has not taken before it may wait a while yet."""
+    def finish(self, status: Status, *, headers_sent: bool) -> None:
+        """End the call. Messages before the status may still wait for the client for a while."""
         if not self.answered:
-            self.connection.end_call(self, status, greeted=greeted)
+            self.connection.end_call(self, status, headers_sent=headers_sent)
         self.answered = True
         self.close()
 
@@ -128,64 +128,65 @@ class HttpCall:
         self.timers.append(self.server.loop.call_later(delay_s, callback))
 
     def close(self) -> None:
-        """It is over, or has been answered: let go of everything. May come twice."""
+        """Release everything: it is over, or has been answered. May be called twice."""
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
 
 
 class RefusedCall(HttpCall):
-    """A call that is none of ours: it ends as it begins."""
+    """A call that is refused before its method is asked."""
 
     __slots__ = ()
 
     def __init__(self, connection: CallConnection, id_: int, status: Status) -> None:
         super().__init__(connection, id_)
-        self.finish(status, greeted=False)
+        self.finish(status, headers_sent=False)
 
 
 class AskingCall(HttpCall):
     """A call of one of our methods, whose requests come in pieces.
 
-    Of what it keeps, the client may send as much again (RFC 9113, 5.2) when a method has taken
-    it; or before, where a message does not fit the window, once there is room for it whole.
+    The client's window (RFC 9113, 5.2) opens again by the bytes of a message when the method has
+    taken it. For a message that does not fit the window, it opens as soon as there is room for the
+    whole message.
     """
 
     __slots__ = ("_freed", "_messages", "_room", "_tarrying")
 
     def __init__(
-        self, connection: CallConnection, id_: int, said: RequestHead, method: Method
+        self, connection: CallConnection, id_: int, head: RequestHead, method: Method
     ) -> None:
         super().__init__(connection, id_)
         check_length = partial(self.server.sessions.check_length, method)
         many = isinstance(method, StreamMethod) and method.client_streaming
-        self._messages = Messages(said.encoding, check_length, many=many)
-        self._freed = 0  # Bytes of those kept that the client may send again.
+        self._messages = Messages(head.encoding, check_length, many=many)
+        self._freed = 0  # Of the bytes kept, those for which the window is open again.
         self._room: Room | None = None
         self._tarrying: asyncio.TimerHandle | None = None
-        if said.timeout_s is not None:
-            self.later(said.timeout_s, self._expire)
+        if head.timeout_s is not None:
+            self.later(head.timeout_s, self._expire)
 
     def receive(self, data: bytes) -> None:
-        """Keep what has come, unless it cannot be taken."""
+        """Keep the data, unless they begin a message that cannot be taken."""
         if self.answered:
             self.connection.free(self, len(data))
             return
         self._messages.feed(data)
-        # What is too long, or compressed, is known by its first bytes.
+        # The first bytes show whether a message is too long, or compressed.
         if (fault := self._messages.fault()) is not None:
             self._fail(fault)
         else:
             self._make_room()
 
     def expect_request(self) -> None:
-        """From now on the client has `request_s` for the request that is to come, or is coming."""
+        """Give the client `request_s`, from now, for the next request or the rest of it."""
         if self._tarrying is None:
             request_s = self.server.limits.request_s
             self._tarrying = self.server.loop.call_later(request_s, self._tarry)
 
     def taken_in(self, take: Callable[[], bytes | None]) -> bytes | None:
-        """What a method gets of what is kept, if it is there. Raises RpcError."""
+        """The request that `take` takes of the bytes kept, if it is complete. Raises RpcError."""
         held = self._messages.held
         request = take()
         if request is not None:
@@ -196,7 +197,7 @@ class AskingCall(HttpCall):
         return request
 
     def _make_room(self) -> None:
-        """Have the client send the rest of a message that has begun, as soon as there is room."""
+        """Have the client send the rest of an incomplete message, as soon as there is room."""
         messages = self._messages
         if not messages.missing:
             return
@@ -212,7 +213,7 @@ class AskingCall(HttpCall):
             self._send_rest()
 
     def _send_rest(self) -> None:
-        """There is room for the message: its bytes may be sent on, as they come."""
+        """There is room for the whole message: open the window by what has arrived."""
         self._free(self._messages.held - self._freed)
         self._freed = self._messages.held
 
@@ -232,7 +233,7 @@ class AskingCall(HttpCall):
         self._fail(RpcError(Code.DEADLINE_EXCEEDED, "the deadline has passed"))
 
     def _tarry(self) -> None:
-        """A client has had long enough."""
+        """Fail, if the request has not come within its time."""
         if not self.half_closed:
             text = f"the request has not come whole within {self.server.limits.request_s:g} s"
             self._fail(RpcError(Code.DEADLINE_EXCEEDED, f"{text} (request_s)", limit="request_s"))
@@ -241,7 +242,7 @@ class AskingCall(HttpCall):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what has come, too."""
+        """Release the bytes that are kept, too."""
         self._free(self._messages.held - self._freed)
         self._freed = 0
         self._messages.clear()
@@ -257,14 +258,14 @@ class UnaryCall(AskingCall):
     __slots__ = ("_method",)
 
     def __init__(
-        self, connection: CallConnection, id_: int, said: RequestHead, method: UnaryMethod
+        self, connection: CallConnection, id_: int, head: RequestHead, method: UnaryMethod
     ) -> None:
-        super().__init__(connection, id_, said, method)
+        super().__init__(connection, id_, head, method)
         self._method = method
         self.expect_request()
 
     def half_close(self) -> None:
-        """The request is whole: answer it in its turn."""
+        """The request is complete: answer it in its turn."""
         if not self.half_closed and not self.answered:
             self.connection.want(self)
         super().half_close()
@@ -283,41 +284,41 @@ class UnaryCall(AskingCall):
         call = Call(self.connection.peer)
         answer = self.server.sessions.unary(self._method, request, call)
         if isinstance(answer, Status):
-            self.finish(answer, greeted=False)
+            self.finish(answer, headers_sent=False)
             return 0
         engine.send_response(self.id, grpc_wire.RESPONSE)
         engine.send_data(self.id, grpc_wire.framed(answer))
         self.connection.traffic.messages_sent += 1
-        self.finish(OK, greeted=True)
+        self.finish(OK, headers_sent=True)
         return len(answer)
 
     def _fail(self, error: RpcError) -> None:
         if not self.answered:
             refused = self.server.sessions.refuse(self._method.path, error)
-            self.finish(refused, greeted=False)
+            self.finish(refused, headers_sent=False)
 
 
 class StreamCall(AskingCall):
-    """A call with a stream of responses. Moves one message at a time, when it is wanted."""
+    """A call with a stream of responses. Moves one message at a time."""
 
-    __slots__ = ("_greeted", "_method", "_session", "_told", "_waiting", "_wanted", "due")
+    __slots__ = ("_ended", "_headers_sent", "_method", "_session", "_waiting", "_wanted", "due")
 
     _session: Session
 
     def __init__(
-        self, connection: CallConnection, id_: int, said: RequestHead, method: StreamMethod
+        self, connection: CallConnection, id_: int, head: RequestHead, method: StreamMethod
     ) -> None:
-        """`begin` comes next."""
-        super().__init__(connection, id_, said, method)
+        """`begin` comes next, or `finish`."""
+        super().__init__(connection, id_, head, method)
         self._method = method
-        self._greeted = False
-        self._wanted = False  # The connection knows that it is to be asked.
-        self._waiting = False  # For the client to take the last message from the engine.
-        self._told = False  # That the client sends no more.
+        self._headers_sent = False
+        self._wanted = False  # Whether the connection is going to ask it.
+        self._waiting = False  # Whether its last message is still in the engine.
+        self._ended = False  # Whether the session knows that the client sends no more.
         self.due = False
 
     def begin(self, session: Session) -> None:
-        """It has been let in."""
+        """Its session is open: begin to receive and send."""
         self._session = session
         self.server.streams[self] = None
         if self._method.client_streaming:
@@ -326,29 +327,29 @@ class StreamCall(AskingCall):
             self.expect_request()
 
     def wake(self) -> None:
-        """There may be something to say: ask once the last message has been taken."""
+        """There may be something to send: ask once the last message has left the engine."""
         if not self._wanted and not self._waiting and not self.answered:
             self._wanted = True
             self.connection.want(self)
 
     def receive(self, data: bytes) -> None:
-        """Hand in what has come whole in its turn, if the client sends a stream."""
+        """Take in more of the body; complete requests are handed in, in turn, if it is a stream."""
         super().receive(data)
         if not self.answered and self._method.client_streaming:
             self.due = True
             self.wake()
 
     def half_close(self) -> None:
-        """Hand in the one request, or tell that there are no more, in its turn."""
+        """The client sends no more: hand in the only request, or the end of them, in turn."""
         super().half_close()
         if not self.answered:
             self.due = True
             self.wake()
 
     def _take(self) -> None:
-        """Hand in the next request, unless one is in hand; then the end of them."""
+        """Hand the session the next request, unless it has one in hand; then the end of them."""
         session = self._session
-        if session.in_hand or session.ending or self._told:
+        if session.in_hand or session.ending or self._ended:
             return
         self.due = False
         try:
@@ -364,11 +365,11 @@ class StreamCall(AskingCall):
             session.receive(request)
             self.due = True  # There may be another, or the end of them.
         if self.half_closed and (request is None or not self._method.client_streaming):
-            self._told, self.due = True, False
+            self._ended, self.due = True, False
             session.half_close()
 
     def ask(self, engine: Engine) -> int:
-        """Take in what is due, and say what is newest.
+        """Hand in a request that is due, and send what is newest.
 
         Not asked while the last message waits in the engine.
         """
@@ -380,20 +381,20 @@ class StreamCall(AskingCall):
         session = self._session
         if session.writing:
             session.write_ended()
-        said = session.next()
-        if isinstance(said, Status):
-            self.finish(said, greeted=self._greeted)
+        message = session.next()
+        if isinstance(message, Status):
+            self.finish(message, headers_sent=self._headers_sent)
             return 0
-        if not self._greeted:
-            # The client learns that it is heard, and has but to wait.
-            self._greeted = True
+        if not self._headers_sent:
+            # So the client learns that its call was accepted, even if no message comes for long.
+            self._headers_sent = True
             engine.send_response(self.id, grpc_wire.RESPONSE)
         bytes_ = 0
-        if said is LATER:
+        if message is LATER:
             self._wanted = True
             self.connection.want_later(self)
-        elif said is not None:
-            framed = self.server.framed(said)
+        elif message is not None:
+            framed = self.server.framed(message)
             engine.send_data(self.id, framed)
             self.connection.traffic.messages_sent += 1
             self._waiting = True
@@ -403,7 +404,7 @@ class StreamCall(AskingCall):
         return bytes_
 
     def taken(self) -> None:
-        """Ask again: there may be more to say."""
+        """Ask again: there may be more to send."""
         if self._waiting:
             self._waiting = False
             if not self.answered:
@@ -412,7 +413,7 @@ class StreamCall(AskingCall):
                 self.wake()
 
     def stall(self) -> None:
-        """Give the client until `write_s`."""
+        """Give the client `write_s` to take something."""
         if self.answered or self._session.writing:
             return
         self._session.write_began(self.server.loop.time())
@@ -420,7 +421,7 @@ class StreamCall(AskingCall):
             self.later(self._method.write_s, self._look)
 
     def _look(self) -> None:
-        """Whether the client has taken in nothing for too long; look again when that may be."""
+        """End a stream whose client has taken nothing for too long, or look again when it may."""
         left_s = self._session.write_left_s(self.server.loop.time())
         if left_s:
             self.later(left_s, self._look)
@@ -431,7 +432,7 @@ class StreamCall(AskingCall):
         self.end(self.server.sessions.ending_of(self._method.path, error))
 
     def end(self, error: RpcError) -> None:
-        """End it with `error` soon, be the client stalled."""
+        """End it with `error` now, even if the client is stalled."""
         if not self.answered:
             self._session.end(error)
             self._leave()
@@ -439,7 +440,7 @@ class StreamCall(AskingCall):
     def _leave(self) -> None:
         status = self._session.next()
         assert isinstance(status, Status), "it is ending"
-        self.finish(status, greeted=self._greeted)
+        self.finish(status, headers_sent=self._headers_sent)
 
     def close(self) -> None:
         """End the session, too."""

@@ -1,8 +1,8 @@
-"""One client's connection on libnghttp2: its engine, its streams, and what waits for it.
+"""One client's connection on libnghttp2: its engine, its streams, and the bytes that wait for it.
 
-The only module that knows the engine, which `ngh2` brings: frames, header compression, flow
-control, validation. What has come is handed to the calls, and the calls are asked for what they
-have to say when the server flushes this connection.
+The only module that knows the engine, `ngh2`, which does frames, header compression, flow control
+and validation. Received data go to the calls; when the server flushes this connection, its calls
+are asked for their messages.
 """
 
 from __future__ import annotations
@@ -53,43 +53,43 @@ _HTTP1_ANSWER = (
 
 _HTTP1_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
 
-# How long what was written last may take to reach a client whose connection is closed.
+# How long the last bytes of a closed connection may take to reach the client.
 _CLOSING_S = 1.0
 
-# One connection does not keep a flush for more bytes.
+# A flush writes about so many bytes to one connection; the rest waits for the next flush.
 _CONNECTION_FLUSH_BYTES = 256 * 1024
 
-# So many calls that have no more than a message to say are asked between two looks at the clock.
+# How many calls that only have a message to send are asked between two looks at the clock.
 _LOOK_CALLS = 32
 
-# A call's part of what its connection may send before any is taken in.
+# A call's window is this part of its connection's.
 _CALL_PART = 4
 
 _PING = b"vmsvc-ka"
 _AGE_PING = b"vmsvc-ag"
 
-# gRPC's clients know by these words that it is their pings.
+# By these words gRPC's clients know that they ping too often.
 _WORDS = {"client_ping_interval_min_s": b"too_many_pings"}
 
-# RFC 9113, 10.5.1: who sends more header fields than it was told is refused that call. Where it
-# sends so many times as much, the engine takes no more in, and the connection is lost.
+# RFC 9113, 10.5.1: a call with more header fields than the client was told is refused. With so many
+# times as many, the engine fails, and the connection is lost.
 _HEADERS_PART = 4
 
-# RFC 9113, 6.5.2: what a header field counts for, beside its bytes.
+# RFC 9113, 6.5.2: a header field counts so many bytes more than it has.
 _FIELD_BYTES = 32
 
-# RFC 9113, 3.4: what a server says begins with SETTINGS. 6.9.2: how large windows are at first.
+# RFC 9113, 3.4: a server's first frame is SETTINGS. 6.9.2: how large windows are at first.
 _NO_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
 _FIRST_WINDOW_BYTES = 65_535
 
-# A GOAWAY: its kind, flags and stream; the code of one who has sent too much.
+# A GOAWAY frame: its type, flags and stream; its code for a client that has sent too much.
 _GOAWAY_HEAD = b"\x07\0\0\0\0\0"
 _CALM_CODE = int(ErrorCode.ENHANCE_YOUR_CALM).to_bytes(4, "big")
 
-# The engine's own bounds come after ours, which know what they are called.
+# The engine's own bounds are so many times ours, so that ours, which have names, are met first.
 _BEHIND = 2
 
-# What it says of those that only it sees.
+# Bounds that only the engine checks: words in its errors, and the names in `Limits`.
 _ENGINE_BOUNDS = {
     b"header list": "header_list_bytes_max",
     b"Too many CONTINUATION": "continuations_max",
@@ -99,7 +99,7 @@ _ENGINE_BOUNDS = {
 
 
 class ConnectionServer(CallServer, Protocol):
-    """The server that a connection is of."""
+    """What connections use of their server."""
 
     methods: dict[str, Method]
     connections: dict[ClientConnection, None]
@@ -158,7 +158,7 @@ class ClientConnection(Begun):
     _engine: Connection
 
     def __init__(self, server: ConnectionServer) -> None:
-        """It has been counted at the entrance."""
+        """The entrance has counted it already."""
         self.begun = False
         self._waiting_bytes = 0
         self.traffic = Traffic()
@@ -173,11 +173,12 @@ class ClientConnection(Begun):
         self._later: dict[HttpCall, None] = {}
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
-        self._came: deque[bytes] = deque()  # And has not been taken in.
+        self._came: deque[bytes] = deque()  # Received, and not handed to the engine yet.
         self._paused = False
         self._writable = True
-        self._greeting: bytes | None = b""  # What has come of it; None: there is an engine.
-        self._leaving = self._left = False  # Told so; and what was under way has come.
+        self._greeting: bytes | None = b""  # Its beginning, as received; None: there is an engine.
+        # Leaving: the client was asked to begin no more calls. Left: those it began have arrived.
+        self._leaving = self._left = False
         self._last_stream = 0
 
     # What the event loop calls.
@@ -199,11 +200,11 @@ class ClientConnection(Begun):
         self.server.connections[self] = None
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio says it
-        """Where the event loop puts what has come."""
+        """The buffer that the event loop reads into."""
         return self.server.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Keep what has come for this connection's turn, and read no more than twice until then."""
+        """Keep the bytes read for this connection's turn; until then, at most two reads."""
         self._life.heard(self.server.loop.time())
         if self._came:
             self._paused = True
@@ -213,17 +214,17 @@ class ClientConnection(Begun):
         self._came.append(bytes(self.server.read_buffer[:nbytes]))
 
     def eof_received(self) -> None:
-        """The client has said all: take it in, as the connection closes now."""
+        """The client sends no more, and the connection closes: take in all that has come."""
         while self.came:
             self.take_in()
 
     @property
     def came(self) -> bool:
-        """Whether something has come, and has not been taken in."""
+        """Whether received bytes have yet to be handed to the engine."""
         return bool(self._came)
 
     def take_in(self) -> int:
-        """Take in the next piece of what has come: how many bytes it had."""
+        """Hand the engine the next piece of the received bytes; how many bytes it had."""
         if self.transport.is_closing():
             self._came.clear()
         if not self._came:
@@ -243,7 +244,7 @@ class ClientConnection(Begun):
         return len(piece)
 
     def _greet(self) -> None:
-        """The client speaks HTTP/2: say what it may send."""
+        """The client speaks HTTP/2: send it our settings."""
         self._greeting = None
         self._engine = Connection(Role.SERVER, _configuration(self._limits))
         self._engine.initiate_connection(
@@ -288,7 +289,7 @@ class ClientConnection(Begun):
     # What the transport, the streams and channelz call.
 
     def windows(self) -> tuple[int, int]:
-        """How many bytes it may be sent now, and may send."""
+        """How many bytes it may be sent now, and how many it may send."""
         if self._greeting is not None:
             return _FIRST_WINDOW_BYTES, _FIRST_WINDOW_BYTES
         return self._engine.remote_window_size, self._engine.local_window_size
@@ -300,7 +301,7 @@ class ClientConnection(Begun):
             self.server.mark(self)
 
     def want(self, call: HttpCall) -> None:
-        """A call has something to say."""
+        """A call has something to send."""
         self._wanting[call] = None
         self.mark()
 
@@ -309,11 +310,11 @@ class ClientConnection(Begun):
         self._later[call] = None
 
     def _close(self) -> None:
-        """Close it once what was written is sent, but do not wait long for who does not read."""
+        """Close it once all written bytes are sent, but wait only briefly for a slow client."""
         self.transport.close()
         self._life.close_within(_CLOSING_S)
 
-    # What its life and its bounds do with it.
+    # What `Life` and the bounds call.
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
@@ -329,20 +330,20 @@ class ClientConnection(Begun):
         return self.transport.get_write_buffer_size()
 
     def refuse(self, limit: str) -> None:
-        """Send the client away at a bound, by its name in `Limits`. May come twice."""
+        """Send the client away for exceeding `limit`, a name in `Limits`. May be called twice."""
         if self.transport.is_closing():
             return
         self.server.sessions.count_refusal(limit)
         if self._greeting is None:
             self._write_what_is_left()
-            # By hand, as the engine may have come to an end of its own, and says nothing then.
+            # Made by hand, as an engine that has failed makes no more frames.
             self.transport.write(_calm(self._last_stream, _WORDS.get(limit, limit.encode())))
         elif self._speaks_h2:
             self.transport.write(farewell(limit))
         self._close()
 
     def go_away(self) -> None:
-        """Tell the client to begin no more calls here, and close once those that are have ended."""
+        """Ask the client to begin no more calls, and close once those under way have ended."""
         if self._greeting is not None:
             self._close()
         elif not self._leaving and not self.transport.is_closing():
@@ -353,7 +354,7 @@ class ClientConnection(Begun):
             self.mark()
 
     def cut(self) -> None:
-        """End it without a word."""
+        """Drop the connection without a goodbye."""
         self.transport.abort()
 
     def abort(self) -> None:
@@ -366,7 +367,7 @@ class ClientConnection(Begun):
         self._close()
 
     def flush(self) -> None:
-        """Ask the streams that are marked, and write: at most so much at a time."""
+        """Ask the marked streams for their messages and write them, some bytes at a time."""
         if self.transport.is_closing():
             return
         if not self._writable:
@@ -386,18 +387,18 @@ class ClientConnection(Begun):
     # Sending.
 
     def _write_rounds(self) -> None:
-        """Ask and write until nobody has anything to say that the client would take now."""
+        """Ask and write until no call has anything to send that the client would take now."""
         engine = self._engine
         left = _CONNECTION_FLUSH_BYTES
         while self._writable:
-            asked, said = self._ask_each(left)
-            left -= said
+            asked, handed = self._ask_each(left)
+            left -= handed
             queued = 0 if asked else engine.queued_body_size()
             if data := engine.data_to_send():
                 self._write(data)
                 left -= len(data)
             if asked or engine.queued_body_size() < queued:
-                self._floods.said(len(asked), len(data))
+                self._floods.sent(len(asked), len(data))
             self._handle()
             self._settle(asked)
             if not self._wanting and not engine.want_write:
@@ -415,10 +416,10 @@ class ClientConnection(Begun):
         self._life.wrote(len(data))
 
     def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
-        """Have each call that wants it say what it has to say: who was asked, how many bytes.
+        """Have each call that wants it hand the engine its message; the calls, and how many bytes.
 
-        Those are left for later that come after about `most` bytes, have to wait for room, or
-        come when the time of this flush is over: then that many bytes are said to be said.
+        A call is left for later after about `most` bytes, if it has to wait for room, or if the
+        time of this flush is over. In the last case the number returned is at least `most`.
         """
         if not self._wanting:
             return [], 0
@@ -428,20 +429,20 @@ class ClientConnection(Begun):
                 call.stall()
         wanting, self._wanting = self._wanting, {}
         asked: list[HttpCall] = []
-        said = 0
+        handed = 0
         for call in wanting:
             costly = self._later or call.waits_for_room or call.due
             if (costly or len(asked) % _LOOK_CALLS == 0) and self._is_late():
-                said = max(said, most)
-            if said >= most or (call.waits_for_room and not self._has_room()):
+                handed = max(handed, most)
+            if handed >= most or (call.waits_for_room and not self._has_room()):
                 self._wanting[call] = None
                 continue
             try:
-                said += call.ask(self._engine)
-            except StreamProtocolError:  # Its stream is gone: that costs itself.
+                handed += call.ask(self._engine)
+            except StreamProtocolError:  # Its stream is gone; the other calls go on.
                 call.lose()
             asked.append(call)
-        return asked, said
+        return asked, handed
 
     def _is_late(self) -> bool:
         return self.server.loop.time() > self.server.flush_until
@@ -453,7 +454,7 @@ class ClientConnection(Begun):
         return self.server.unread.room(self.client, self._engine.queued_body_size())
 
     def _count_unread(self) -> None:
-        """Count what waits now."""
+        """Count the bytes that wait for the client now."""
         waiting = self._engine.queued_body_size()
         if not waiting and not self._waiting_bytes:
             return
@@ -463,11 +464,11 @@ class ClientConnection(Begun):
         self._life.full(full=bool(self._wanting) and not self._room())
 
     def _has_room(self) -> bool:
-        """Whether another answer may be handed to the engine, of those that are not shared."""
+        """Whether the engine may be handed another answer, if its bytes are not shared."""
         return self._engine.queued_body_size() < _CONNECTION_FLUSH_BYTES
 
     def _settle(self, asked: list[HttpCall]) -> None:
-        """Whose message has the engine given away, of those asked and those that waited?"""
+        """Find the calls whose messages the engine has sent, and let them go on."""
         engine = self._engine
         waiting = engine.queued_body_size() > 0
         if not waiting and not self._blocked and not self._ending:
@@ -490,7 +491,7 @@ class ClientConnection(Begun):
                 continue
             self._drop_ending(call)
             if call.id in self._calls and not call.half_closed:
-                # RFC 9113, 8.1: the answer is whole, and no more of the request is wanted.
+                # RFC 9113, 8.1: after a complete answer, no more of the request is wanted.
                 engine.reset_stream(call.id, ErrorCode.NO_ERROR)
 
     def _drop_ending(self, call: HttpCall) -> None:
@@ -499,14 +500,14 @@ class ClientConnection(Begun):
             timer.cancel()
 
     def _cut(self, call: HttpCall) -> None:
-        """A client does not take in how its call has ended, nor what was said before."""
+        """Reset a call whose client takes neither its last messages nor its status."""
         self._ending.pop(call, None)
         with contextlib.suppress(NGH2Error):
             self._engine.reset_stream(call.id, ErrorCode.CANCEL)
         self.mark()
 
     def free(self, call: HttpCall, size: int) -> None:
-        """The client may send so many bytes more: as many of the call's are not kept any more."""
+        """Let the client send `size` bytes more: so many of the call's are no longer kept."""
         self._free(call.id, size)
         self.mark()
 
@@ -514,15 +515,15 @@ class ClientConnection(Begun):
         with contextlib.suppress(NGH2Error):
             self._engine.acknowledge_received_data(size, stream_id)
 
-    def end_call(self, call: HttpCall, status: Status, *, greeted: bool) -> None:
-        """Send how a call ends."""
+    def end_call(self, call: HttpCall, status: Status, *, headers_sent: bool) -> None:
+        """Send the status of a call."""
         if status.code is Code.OK:
             self.traffic.streams_succeeded += 1
         else:
             self.traffic.streams_failed += 1
         with contextlib.suppress(NGH2Error):
             fields = grpc_wire.trailers(status)
-            if greeted:
+            if headers_sent:
                 self._engine.send_trailers(call.id, fields)
             else:
                 self._engine.send_response(call.id, [*grpc_wire.RESPONSE, *fields], end_stream=True)
@@ -558,10 +559,10 @@ class ClientConnection(Begun):
         self._end_by_engine(event.debug_data, event.error_code)
 
     def _end_by_engine(self, said: bytes, code: int) -> None:
-        """The engine takes no more in: it met a bound of its own, or what is not HTTP/2."""
+        """Close: the engine has met a bound of its own, or bytes that are not HTTP/2."""
         limit = next((name for text, name in _ENGINE_BOUNDS.items() if text in said), None)
         if limit is None and code == ErrorCode.ENHANCE_YOUR_CALM:
-            limit = "empty_frames_max"  # Of kinds that it says nothing about.
+            limit = "empty_frames_max"  # Of types for which it has no events.
         if limit is not None:
             self.refuse(limit)
         elif not self.transport.is_closing():
@@ -569,7 +570,7 @@ class ClientConnection(Begun):
             self._close()
 
     def _greeted(self, data: bytes) -> bytes:
-        """What has come of a client that begins as HTTP/2 does, once that is known."""
+        """Received data, once it is known that the client speaks HTTP/2; nothing before."""
         if self._greeting is None:
             return data
         begun = self._greeting + data
@@ -584,7 +585,7 @@ class ClientConnection(Begun):
         elif any(method.startswith(begun) for method in _HTTP1_METHODS):
             self._greeting = begun
             return b""
-        self._close()  # Who speaks something else has no use for an answer of HTTP.
+        self._close()  # A client of another protocol could not read an answer.
         return b""
 
     def _handle(self) -> None:
@@ -597,26 +598,26 @@ class ClientConnection(Begun):
 
     def _request(self, event: events.RequestReceived) -> None:
         self._last_stream = event.stream_id
-        said = grpc_wire.request(event.headers)
-        if isinstance(said, HttpRefusal):
-            # The client may have reset it in the same breath.
+        head = grpc_wire.request(event.headers)
+        if isinstance(head, HttpRefusal):
+            # The client may have reset the stream in the same data.
             with contextlib.suppress(NGH2Error):
-                self._engine.send_response(event.stream_id, said.fields)
-                self._engine.send_data(event.stream_id, said.body, end_stream=True)
+                self._engine.send_response(event.stream_id, head.fields)
+                self._engine.send_data(event.stream_id, head.body, end_stream=True)
             return
         self.traffic.streams_started += 1
-        call = self._call(event, said)
+        call = self._call(event, head)
         if not self._calls:
             self._life.busy(calls=True)
         self._calls[event.stream_id] = call
         if event.end_stream:
             call.half_close()
 
-    def _call(self, event: events.RequestReceived, said: RequestHead | Status) -> HttpCall:
+    def _call(self, event: events.RequestReceived, head: RequestHead | Status) -> HttpCall:
         id_ = event.stream_id
-        if isinstance(said, Status):
-            return RefusedCall(self, id_, said)
-        method = self.server.methods.get(said.path)
+        if isinstance(head, Status):
+            return RefusedCall(self, id_, head)
+        method = self.server.methods.get(head.path)
         if method is None:
             return RefusedCall(self, id_, self.server.sessions.unknown())
         size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in event.headers)
@@ -627,13 +628,13 @@ class ClientConnection(Begun):
                 f"(header_list_bytes_max) is {self._limits.header_list_bytes_max}",
                 limit="header_list_bytes_max",
             )
-            return RefusedCall(self, id_, self.server.sessions.refuse(said.path, error))
+            return RefusedCall(self, id_, self.server.sessions.refuse(head.path, error))
         if isinstance(method, UnaryMethod):
-            return UnaryCall(self, id_, said, method)
-        stream = StreamCall(self, id_, said, method)
+            return UnaryCall(self, id_, head, method)
+        stream = StreamCall(self, id_, head, method)
         opened = self.server.sessions.open(method, Call(self.peer), stream.wake)
         if isinstance(opened, Status):
-            stream.finish(opened, greeted=False)
+            stream.finish(opened, headers_sent=False)
         else:
             stream.begin(opened)
         return stream
@@ -667,7 +668,7 @@ class ClientConnection(Begun):
             call.lose()
 
     def _ping_answered(self, event: events.PingAcknowledged) -> None:
-        """A client lives; or, after a round trip, no call is under way that has not come."""
+        """The client is alive. After a GOAWAY: all calls begun before it have arrived."""
         if event.opaque_data == _PING:
             self._life.answered()
         elif event.opaque_data == _AGE_PING and self._leaving and not self._left:
@@ -680,7 +681,7 @@ class ClientConnection(Begun):
         else:
             self._carries_nothing(event)
 
-    # Not bound: a connection that held its own methods would be a circle.
+    # Functions, not bound methods: a connection that held those would be a reference cycle.
     _HANDLERS: ClassVar[Mapping[type[events.Event], Callable[[ClientConnection, Any], None]]] = {
         events.RequestReceived: _request,
         events.DataReceived: _data,
@@ -698,7 +699,7 @@ class ClientConnection(Begun):
 
 @cache
 def _configuration(limits: Limits) -> Configuration:
-    """What every engine of a server is made with."""
+    """The configuration of every engine of a server."""
     return Configuration(
         auto_window_update=False,
         max_inbound_header_list_size=limits.header_list_bytes_max * _HEADERS_PART,
@@ -713,11 +714,11 @@ def _behind(most: int) -> tuple[int, int]:
 
 
 def farewell(limit: str) -> bytes:
-    """What a client is sent that is refused at a limit before it has said anything."""
+    """The bytes for a client that is refused at a limit before it has sent anything."""
     return _NO_SETTINGS + _calm(0, limit.encode())
 
 
 def _calm(last_stream: int, why: bytes) -> bytes:
-    """The frame that sends a client away (RFC 9113, 6.8)."""
+    """The GOAWAY frame that sends a client away (RFC 9113, 6.8)."""
     payload = last_stream.to_bytes(4, "big") + _CALM_CODE + why
     return len(payload).to_bytes(3, "big") + _GOAWAY_HEAD + payload

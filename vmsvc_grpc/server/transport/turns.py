@@ -49,7 +49,7 @@ class Turns:
             self._left_s -= self._clock() - began
 
     def _count(self) -> None:
-        """See to it that the next turn begins in time."""
+        """Have the next turn begin with a fresh allowance of time."""
         if not self._counting:
             self._counting = True
             self._loop.call_soon(self._begin)
@@ -64,7 +64,7 @@ class Turns:
                 continue  # The caller is gone.
             try:
                 done.set_result(self._timed(work))
-            except Exception as error:  # noqa: BLE001 - it is for who asked.
+            except Exception as error:  # noqa: BLE001 - it belongs to the caller.
                 done.set_exception(error)
         if self._waiting:
             self._count()

@@ -1,4 +1,4 @@
-"""How much of requests that have not come whole a server takes in: of a client, and in all."""
+"""Bounds the bytes of unfinished request messages that a server keeps: of a client, and in all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vmsvc_grpc.server.limits import CLIENT_PART
 
 
 class Room:
-    """What one unfinished message takes; its client is let to send it once it is `granted`."""
+    """The room for one unfinished message. Once it is `granted`, the client may send the rest."""
 
     __slots__ = ("client", "granted", "on_grant", "size")
 
     def __init__(self, client: str, size: int, on_grant: Callable[[], None]) -> None:
-        """`on_grant` is called if it has had to wait."""
+        """`on_grant` is called when it is granted after a wait."""
         self.client = client
         self.size = size
         self.on_grant = on_grant
@@ -22,10 +22,10 @@ class Room:
 
 
 class Uploads:
-    """Gives unfinished messages room, each for its whole length, so that each can be finished.
+    """Grants unfinished messages room, each for its whole length, so that each can be finished.
 
-    A client's come in their order, and clients have their turns. Who holds nothing is granted
-    any size. Not thread-safe: one event loop owns it.
+    The messages of one client are granted in order, and clients take turns. A client without any
+    room is granted any size. Not thread-safe: one event loop owns it.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -43,7 +43,7 @@ class Uploads:
             self._waiting.setdefault(room.client, {})[room] = None
 
     def let_go(self, room: Room) -> None:
-        """It is not needed any more, whether it was granted or still waits."""
+        """Give room back, or stop waiting for it."""
         if not room.granted:
             self._leave(room)
             return
@@ -54,7 +54,10 @@ class Uploads:
         self._grant_waiting()
 
     def _grant_waiting(self) -> None:
-        """Grant what fits now, one a client at a time. Few wait where there is room in all."""
+        """Grant what fits now, one message of each client in turn.
+
+        Cheap: clients wait only where there is little room.
+        """
         granted = True
         while granted and self._in_all < self._bytes_max:
             granted = False

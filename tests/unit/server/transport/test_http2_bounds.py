@@ -51,7 +51,7 @@ def test_pings_are_counted_by_their_distance() -> None:
 def test_who_was_told_something_may_ping_and_open_its_windows() -> None:
     floods = Floods(replace(LIMITS, empty_frames_max=8))
     for _ in range(100):
-        floods.said(1, 10)
+        floods.sent(1, 10)
         assert [floods.pinged(0.0), floods.pinged(0.0)] == [None, None]
         assert [floods.empty(0.0) for _ in range(4)] == [None] * 4
 
@@ -59,7 +59,7 @@ def test_who_was_told_something_may_ping_and_open_its_windows() -> None:
 def test_a_large_message_may_be_taken_in_by_many_windows() -> None:
     floods = Floods(LIMITS)
     for _ in range(1_000):
-        floods.said(0, 1_024)
+        floods.sent(0, 1_024)
         assert [floods.empty(0.0) for _ in range(4)] == [None] * 4
     assert "empty_frames_max" in [floods.empty(0.0) for _ in range(10)]
 
