@@ -319,7 +319,7 @@ def _ca(cluster: Cluster, folder: Path) -> str | None:
 
 
 def _cluster_info(found: Chosen) -> dict[str, Any]:
-    """What a plugin is told about the cluster (`client.authentication.k8s.io`)."""
+    """The cluster as it is passed to a plugin (`client.authentication.k8s.io`)."""
     cluster = found.cluster
     ca = _ca(cluster, found.cluster_folder)
     info = {

@@ -73,23 +73,23 @@ async def ask(
     environ: Mapping[str, str],
     bounds: PluginBounds = PluginBounds(),
 ) -> Credential:
-    """The credentials that a plugin prints. Raises PluginError. It is ended if we are cancelled.
+    """The credentials that a plugin prints. Raises PluginError. If cancelled, ends the plugin.
 
-    `command` is the program to run; `cluster` is what it is told about the cluster, if it asks.
+    `command` is the program to run; `cluster` is passed to a plugin that asks for it.
     """
     name = _name(plugin)
     spec: dict[str, Any] = {"interactive": False}
     if plugin.provide_cluster_info and cluster is not None:
         spec["cluster"] = cluster
-    told = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
+    exec_info = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
     given = {entry.name: entry.value for entry in plugin.env or ()}
     run = _PluginRun(
         [command, *(plugin.args or ())],
-        {**environ, **given, "KUBERNETES_EXEC_INFO": msgspec.json.encode(told).decode()},
+        {**environ, **given, "KUBERNETES_EXEC_INFO": msgspec.json.encode(exec_info).decode()},
         bounds,
     )
     try:
-        # Not through the event loop: uvloop forks, which breaks gRPC's threads, and it waits for a
+        # Not by the event loop: uvloop forks, which breaks gRPC's threads, and it would wait for a
         # process whose pipes nobody reads.
         status, output, errors = await asyncio.to_thread(run)
     except OSError as error:
@@ -107,7 +107,7 @@ async def ask(
 
 
 def of_no_use(plugin: Plugin, reason: object) -> PluginError:
-    """The error for credentials that a plugin printed, and that nobody could ask with."""
+    """The error for credentials that a plugin printed, and that cannot be used."""
     return PluginError(f"{_name(plugin)} printed credentials of no use: {reason}")
 
 

@@ -173,6 +173,6 @@ def _rule_problems(kind: Kind, untyped: dict[str, Any]) -> Iterator[Problem]:
     yield from object_.problems
     if any(problem.field == "spec.type" for problem in object_.problems):
         spec = {key: value for key, value in untyped["spec"].items() if key != "type"}
-        told = {problem.field for problem in object_.problems} | _BY_TYPE
+        reported = {problem.field for problem in object_.problems} | _BY_TYPE
         again = _rule_problems(kind, {**untyped, "spec": spec})
-        yield from (problem for problem in again if problem.field not in told)
+        yield from (problem for problem in again if problem.field not in reported)

@@ -61,7 +61,7 @@ class Leader:
         self._settings = settings
         self._on_change = on_change
         self._clock = clock
-        self._told = Standing()
+        self._reported = Standing()
         # A claim that was sent and when, if there was no answer: it may have been written all the
         # same.
         self._sent: tuple[LeaseRecord, float] | None = None
@@ -98,8 +98,8 @@ class Leader:
 
     def _report(self, trouble: str = "") -> None:
         standing = Standing(self.leads, self._election.holder, trouble)
-        if standing != self._told:
-            self._told = standing
+        if standing != self._reported:
+            self._reported = standing
             self._on_change(standing)
 
     async def _trouble(self) -> str:

@@ -79,7 +79,7 @@ class Call:
 
 
 Wake = Callable[[], None]
-"""Tells the transport to ask a stream again. Cheap; may be called at any time."""
+"""Has the transport ask a stream again. Cheap; may be called at any time."""
 
 
 class Stream(Protocol):
@@ -164,8 +164,8 @@ class UnaryMethod:
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    Its streams get only requests within the same limits. A client that takes in nothing for
-    `write_s`, while there is something to send, is ended; None: never.
+    Its streams get only requests within the same limits. A stream is ended if its client reads
+    nothing for `write_s` while there is something to send; None: never.
     """
 
     path: str

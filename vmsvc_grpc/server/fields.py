@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = "Mapping[int, Shape]"
-"""Which fields of a message are messages, by number, each with its own shape; it may be this."""
+"""The fields of a message that are messages, by number, with their shapes; may be circular."""
 
 _STEP_FIELDS = 8_000  # Some 3 ms.
 
@@ -20,8 +20,8 @@ _TYPE_BITS = 3
 _TYPE_MASK = (1 << _TYPE_BITS) - 1
 _VARINT, _FIXED64, _SIZED, _START, _END, _FIXED32 = range(6)
 _BYTES = {_FIXED64: 8, _START: 0, _END: 0, _FIXED32: 4}
-# How many more groups a field is in than the one before. Whether their numbers match is not looked
-# at: where they do not, protobuf refuses the message.
+# By how much a field changes the depth of groups. Whether the numbers of a group's begin and end
+# match is not checked: if they do not, protobuf refuses the message.
 _GROUPS = {_START: 1, _END: -1}
 
 _VARINT_BITS = 7
@@ -49,9 +49,8 @@ def counted(request: bytes, shape: Shape) -> Iterator[int]:
     """The number of fields counted so far, after each step of some ms, and in the end.
 
     Fields of nested messages and groups count too, known or not: no fewer than protobuf reads. An
-    error ends the message that it is in, and only that. Bytes in an unknown group, which protobuf
-    skips, are no messages; and who reads a request one level deep skips a message with an error.
-    O(fields).
+    error ends only the message that it is in, as a reader of the outer message may skip that one.
+    Bytes in an unknown group, which protobuf skips, do not count as messages. O(fields).
     """
     count, at, end, groups = 0, 0, len(request), 0
     around: list[tuple[int, Shape]] = []  # The messages that this one is in.

@@ -13,11 +13,11 @@ topic."""
 
 
 LetGo = Callable[[Iterator[None]], None]
-"""Goes through what a call that is over lets go of, step by step."""
+"""Takes the steps by which a call that is over releases its topics."""
 
 
 class Leaving:
-    """Releases what is left of calls: at once if that is little, else a slice a turn.
+    """Releases what ended calls hold: at once if that is little, else a slice a turn.
 
     All other work goes on between two turns.
     """

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CLIENT_PART = 4
-"""Where a bound in bytes is for all clients, one of them may hold this part of it: a quarter."""
+"""One client may have this part of a bound in bytes that is for all clients: a quarter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server takes on. An error at a limit names its field here.
+    """The bounds of one server. An error at a limit names the field.
 
-    A client is known by its address; one of IPv6 by the /64 that it is in, of which a host may
+    A client is known by its address; with IPv6, by the /64 that it is in, of which a host may
     take any address.
     """
 
@@ -23,13 +23,13 @@ class Limits:
     """Streams open at once from one address. One stream can watch many services."""
 
     services_per_stream_max: int = 20_000
-    """Services that one watch names, and namespaces. Of what it follows without naming it, a
-    stream holds no entry, so that needs no bound."""
+    """Services, and namespaces, that one watch may name. For services that it follows without
+    naming them a stream holds no entry, so they need no bound."""
 
     names_per_client_max: int = 200_000
     """Names that all streams of one address follow: 20 Envoys that ask for the endpoints of
-    10,000 services each. One that nothing has, and that no other stream follows, takes 1.4 to
-    3 KB: 600 MB at most. Those who follow a namespace or everything name nothing."""
+    10,000 services each. A name without a service that no other stream follows takes 1.4 to 3 KB:
+    600 MB at most. A stream that follows a namespace or everything follows no names."""
 
     name_bytes_per_client_max: int = 16 * 1024 * 1024
     """Bytes of those names, as they are kept: 80 for each, where usual ones have 30 to 60."""
@@ -45,8 +45,8 @@ class Limits:
     """Lines about one client that are logged in a minute; the others are counted."""
 
     xds_resources_max: int = 50_000
-    """Names of one type that a stream of xDS asks for: one for each port of 10,000 services, with
-    four ports each, and some. One more is as the name of nothing."""
+    """Names of one type that a stream of xDS asks for: one for each port of 10,000 services with
+    four ports each, and some to spare. A further name is treated as one that does not exist."""
 
     message_bytes_max: int = 4 * 1024 * 1024
     """The largest request. A client of xDS deltas that comes back lists every resource of a type
@@ -62,21 +62,21 @@ class Limits:
     17 bytes each: as many as fit in `message_bytes_max`."""
 
     taking_in_bytes_max: int = 256 * 1024 * 1024
-    """What is kept of large requests while they are taken in, of all clients; of one, a quarter:
-    180 Envoys with the endpoints of 10,000 services that connect at once."""
+    """Bytes of large requests that are kept while they are taken in, for all clients; for one, a
+    quarter: 180 Envoys with the endpoints of 10,000 services that connect at once."""
 
     connection_window_bytes: int = 2 * 1024 * 1024
-    """What a connection may send of requests before any is taken in, of all its calls; one of
-    them may send a quarter. More waits in the client. An Envoy that speaks deltas repeats its node,
-    of 60 KB, with each ACK: 200 a second, from 40 ms afar, are 480 KB."""
+    """Bytes of requests that a connection may send before any is taken in, on all its calls; on
+    one call, a quarter. Further bytes wait in the client. An Envoy that speaks delta xDS repeats
+    its node, of 60 KB, with each ACK: 200 ACKs a second, from 40 ms away, are 480 KB."""
 
     upload_bytes_max: int = 64 * 1024 * 1024
-    """What is taken in of requests that do not fit that, of all clients; of one, a quarter.
-    More waits in the client, too."""
+    """Bytes kept of unfinished requests that do not fit that, for all clients; for one, a quarter.
+    Further bytes wait in the client, too."""
 
     request_s: float = 30.0
-    """How long a client may take to send a request: the one of a call that has one, or one that
-    has begun to come."""
+    """How long a client may take to send the only request of a call, or the rest of a request
+    that has begun to arrive."""
 
     response_bytes_max: int = 1024 * 1024
     """The largest response of xDS that can be split. Clients take no more than 4 MiB, and
@@ -88,24 +88,24 @@ class Limits:
     all streams: this much takes some 10 ms."""
 
     status_bytes_max: int = 1024 * 1024
-    """The largest status of xDS clients; who wants more asks for some clients at a time. Making
-    one holds up all streams: this much takes some 30 ms."""
+    """The largest status of xDS clients; to see more, ask for some clients at a time. Making one
+    holds up all streams: this much takes some 30 ms."""
 
     pending_calls_max: int = 50_000
     """Calls that wait to be accepted. gRPC's own bound (1,000) cancels the calls of
     5,000 clients that reconnect at once."""
 
     connections_max: int = 10_000
-    """gRPC connections open at once, of all clients: 300 MB where they do nothing. Less where
-    the process may not open that many files."""
+    """gRPC connections open at once, of all clients: 300 MB while they are idle. Fewer if the
+    process may not open that many files."""
 
     connections_per_client_max: int = 2_500
-    """gRPC connections open at once from one address: a quarter of all, and more than it may
-    have streams, so that one with a connection a stream is told of that bound in words."""
+    """gRPC connections open at once from one address: a quarter of all, and more than it may have
+    streams. So a client with one connection a stream meets the bound on streams, with its words."""
 
     handshake_s: float = 20.0
-    """A connection whose client has not said its part of the beginning of HTTP/2, preface and
-    SETTINGS, after this long is closed."""
+    """A connection is closed if its client has not sent HTTP/2's preface and SETTINGS within this
+    time, or not completed the TLS handshake."""
 
     connection_idle_s: float = 600.0
     """A connection without a call for this long is closed; its client makes another when it
@@ -116,15 +116,16 @@ class Limits:
     write, is closed; as long as `xds_write_s`."""
 
     unread_bytes_max: int = 256 * 1024 * 1024
-    """What waits for clients that do not take it in, of all; of one address a quarter, of one
-    connection 8 MiB. There its streams say no more, and after `connection_write_s` it is closed."""
+    """Bytes that wait for clients that do not read them, in all; for one address a quarter, for
+    one connection 8 MiB. At that bound a connection's streams send no more, and after
+    `connection_write_s` it is closed."""
 
     header_list_bytes_max: int = 16 * 1024
     """Bytes of a call's header fields, with 32 more for each. gRPC's own bound. A call with more
-    is refused; of a connection that sends four times as many, no more is read."""
+    is refused; a connection that sends four times as many is closed."""
 
     continuations_max: int = 8
-    """Frames that the header fields of a call may be continued in."""
+    """CONTINUATION frames of a call's header fields."""
 
     resets_max: int = 2_000
     """Calls that a connection may reset in 30 s: a client's streams, all at once."""
@@ -134,8 +135,8 @@ class Limits:
     find that their windows are too small."""
 
     empty_frames_max: int = 10_000
-    """Frames that nothing follows from that a connection may send in 30 s: empty or all padding,
-    of unknown kinds, or windows opened again and again. For each message that it is told, some
+    """Frames without effect that a connection may send in 30 s: empty ones, all padding, of
+    unknown types, or windows opened again and again. Each message that it is sent allows a few
     more."""
 
     files_reserved: int = 512
@@ -150,8 +151,8 @@ class Limits:
     """How long a connection of the HTTP port may take for its one request and answer."""
 
     calls_per_connection_max: int = 4_000
-    """HTTP/2 streams of one connection; more wait in the client. Above
-    `streams_per_client_max`, so that a client there is told so instead of waiting."""
+    """HTTP/2 streams of one connection; further calls wait in the client. More than
+    `streams_per_client_max`, so that a client at that bound gets an error instead of waiting."""
 
     keepalive_s: float = 60.0
     """After this long without traffic the server pings a client."""
@@ -175,8 +176,8 @@ class Limits:
     back at once; and before nine tenths of `connection_age_s`, which ends it less gently."""
 
     xds_write_s: float = 60.0
-    """A client of xDS that takes in nothing for this long, while there is something to
-    send, is ended."""
+    """An xDS stream is ended if its client reads nothing for this long while there is something
+    to send."""
 
     retry_delay_s: float = 1.0
     """When to try again while the cache is not filled yet (RetryInfo)."""

@@ -61,7 +61,7 @@ TURN_S = 0.01
 The rest waits for later turns. A single answer may take longer, and is then the last of its turn.
 """
 
-# A larger request is taken in in slices, and counts for its client until that is done.
+# A larger request is taken in slice by slice, and its bytes count for its client meanwhile.
 _SMALL_BYTES = 64 * 1024
 
 _NO_METHOD = Status(Code.UNIMPLEMENTED, "this server has no such method")
@@ -151,10 +151,10 @@ class Sessions:
 class Session:
     """One open stream. The transport makes one call at a time, and closes it once.
 
-    `in_hand`: the stream is not done with the last request. It is asked for messages, and as long
-    as it returns LATER, the request may not have been taken in whole. Until then the transport
-    hands in no other. So no answers pile up for a client that sends and does not read, and no
-    client has more than one request kept or taken in at once.
+    `in_hand`: the stream has yet to finish with the last request. It is asked for messages; as long
+    as it returns LATER, it may not have read the whole request. The transport hands in no other
+    request meanwhile. So no answers pile up for a client that sends and does not read, and at most
+    one request of a stream is kept and worked on at once.
     """
 
     __slots__ = (

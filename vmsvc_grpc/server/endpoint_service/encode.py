@@ -20,7 +20,7 @@ _REASONS = {
 
 
 class Encoder:
-    """Makes each message of a publication at most once, and keeps it there."""
+    """Makes each message of a publication at most once, and keeps it with the publication."""
 
     def __init__(self, counts: ServerCounts) -> None:
         """Counts what it makes in `counts.encodings`."""

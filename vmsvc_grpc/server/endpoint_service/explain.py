@@ -77,13 +77,13 @@ class Explainer:
         if service is None:
             return _response(key, problems) if problems else None
         response = _response(key, problems)
-        self._tell_service(response, service, refused=bool(problems))
+        self._describe(response, service, refused=bool(problems))
         explaining = _Explaining(self, service, now)
         if query.vm_name:
-            told = explaining.named(query.vm_name)
-            if told is None:
+            explained = explaining.named(query.vm_name)
+            if explained is None:
                 return None
-            response.virtual_machines.append(told)
+            response.virtual_machines.append(explained)
         else:
             self._fill(response, query, explaining)
         return response
@@ -94,34 +94,34 @@ class Explainer:
         """Put the VMs of a page into the response, and the token for the next."""
         size = 0
         last: ExplainedPlace | None = None
-        for place, told in explaining.vms(query.after):
-            size += told.ByteSize()
+        for place, explained in explaining.vms(query.after):
+            size += explained.ByteSize()
             full = len(response.virtual_machines) == query.size or size > self.page_bytes_max
             if full and last is not None:
                 response.next_page_token = explained_token(query, last)
                 return
-            response.virtual_machines.append(told)
+            response.virtual_machines.append(explained)
             last = place
 
-    def _tell_service(
+    def _describe(
         self, response: pb.ExplainEndpointsResponse, service: CachedService, *, refused: bool
     ) -> None:
         """Put the facts about the service itself into the response."""
         cache, key, selector = self.cache, service.object.key, service.selector
-        said: list[Problem] = []
+        notable: list[Problem] = []
         if service.object.meta.deleting:
             text = "the service is being deleted; clients are told that it is absent"
-            said.append(Problem("metadata.deletionTimestamp", text))
+            notable.append(Problem("metadata.deletionTimestamp", text))
         elif not refused:
-            said += _unheld(service)
-        said += (Problem("(file)", text) for text in self.remarks(service.object.kind, key))
+            notable += _unheld(service)
+        notable += (Problem("(file)", text) for text in self.remarks(service.object.kind, key))
         if not service.members:
-            said += _matching_elsewhere(cache, key, selector)
+            notable += _matching_elsewhere(cache, key, selector)
         shown = dict(_fitting(selector))
         if len(shown) < len(selector):
             text = f"has {len(selector)} pairs, of which {len(shown)} are shown"
-            said.append(Problem("spec.selector", text))
-        response.problems.extend(map(_problem_message, said))
+            notable.append(Problem("spec.selector", text))
+        response.problems.extend(map(_problem_message, notable))
         response.selector.update(shown)
         response.ip_families.extend(family.value for family in service.families)
         response.serving_last_valid = refused and service.spec is not None
@@ -179,7 +179,7 @@ class _Explaining:
         """The VMs nearest to the service, but not in it, among those that are soon found."""
         selector, namespace = self.service.selector, self.service.object.key.namespace
         looks_max = min(_VMS_LOOKED_AT_MAX, _COMPARISONS_MAX // max(1, len(selector)))
-        begin, told = ((after.distance, after.name), after.told) if after else ((0, ""), 0)
+        begin, shown = ((after.distance, after.name), after.shown) if after else ((0, ""), 0)
         found = {
             place: vm
             for vm in self.by.cache.vms.nearly_matching(
@@ -187,21 +187,21 @@ class _Explaining:
             )
             if (place := (_distance(selector, vm), vm.key.name)) > begin
         }
-        for place in nsmallest(max(0, _NEAR_MAX - told), found):
-            told += 1
-            yield ExplainedPlace(ExplainedPart.NEAR, *place, told), self._explained(found[place])
+        for place in nsmallest(max(0, _NEAR_MAX - shown), found):
+            shown += 1
+            yield ExplainedPlace(ExplainedPart.NEAR, *place, shown), self._explained(found[place])
 
     def _never_read(
         self, after: ExplainedPlace | None
     ) -> Iterator[tuple[ExplainedPlace, pb.VirtualMachineExplanation]]:
         """VMs that have never been valid, so that it is not known which service selects them."""
         cache, namespace = self.by.cache, self.service.object.key.namespace
-        begin, told = (after.name, after.told) if after else ("", 0)
+        begin, shown = (after.name, after.shown) if after else ("", 0)
         keys = islice(cache.unreadable_vms(namespace), _VMS_LOOKED_AT_MAX)
         names = (key.name for key in keys if key.name > begin and cache.vms.get(key) is None)
-        for name in nsmallest(max(0, _UNREADABLE_MAX - told), names):
-            told += 1
-            place = ExplainedPlace(ExplainedPart.UNREADABLE, 0, name, told)
+        for name in nsmallest(max(0, _UNREADABLE_MAX - shown), names):
+            shown += 1
+            place = ExplainedPlace(ExplainedPart.UNREADABLE, 0, name, shown)
             yield place, self._unreadable(Key(namespace, name))
 
     def _unreadable(self, key: Key) -> pb.VirtualMachineExplanation:

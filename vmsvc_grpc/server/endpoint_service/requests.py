@@ -107,12 +107,12 @@ class ExplainedPart(Enum):
 
 
 class ExplainedPlace(NamedTuple):
-    """The last VM of a page. `told` is how many VMs of its part have been shown by then."""
+    """The last VM of a page. `shown` is how many VMs of its part have been shown by then."""
 
     part: ExplainedPart
     distance: int
     name: str
-    told: int
+    shown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def watch(raw: bytes, services_per_stream_max: int) -> Generator[None, None, Wat
                 f"names {count}; the server's limit (services_per_stream_max) is "
                 f"{services_per_stream_max}: open several streams",
             )
-            violations.check()  # Do not look at each of so many.
+            violations.check()  # There are too many to look at each.
     held = yield from _held(request.services, violations)
     namespaces = yield from _namespaces(request.namespaces, violations)
     violations.check()
@@ -250,7 +250,7 @@ def services_token(namespace: str | None, last: Key) -> str:
 
 def explained_token(query: ExplainQuery, last: ExplainedPlace) -> str:
     """The token for the page after the VM `last`, of the same query."""
-    place = (last.part.value, str(last.distance), last.name, str(last.told))
+    place = (last.part.value, str(last.distance), last.name, str(last.shown))
     return _token(_OF_EXPLAINED, str(query.service), query.vm_name, *place)
 
 
@@ -265,9 +265,9 @@ def _listed_key(namespace: str, token: str) -> Key | None:
 def _explained_place(request: pb.ExplainEndpointsRequest) -> ExplainedPlace | None:
     asked = [_OF_EXPLAINED, request.service, request.vm_name]
     match _token_parts(request.page_token):
-        case [*of, part, distance, name, told] if of == asked and part in _PARTS:
-            if _is_count(distance) and _is_count(told):
-                return ExplainedPlace(_PARTS[part], int(distance), name, int(told))
+        case [*of, part, distance, name, shown] if of == asked and part in _PARTS:
+            if _is_count(distance) and _is_count(shown):
+                return ExplainedPlace(_PARTS[part], int(distance), name, int(shown))
     return None
 
 

@@ -23,8 +23,8 @@ from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.leaving import LetGo
 from vmsvc_grpc.server.limits import Limits
 
-# Names that are read, or begun to be followed, and collections of which there is nothing to tell:
-# so many before others have their turn, which are some 4 ms.
+# So many looks before others have their turn, some 4 ms: at names to read or to begin to follow,
+# and at collections without news.
 _LOOKS_MAX = 1_000
 
 _NOTHING: Iterator[Key] = iter(())
@@ -43,7 +43,7 @@ class _Cursor:
 class _Followed:
     """One collection that a stream follows: its reader, and the revisions that the client holds.
 
-    These services are answered first; then their revisions are dropped.
+    Services with a revision are answered first; then the revisions are dropped.
     """
 
     __slots__ = ("_held", "_stream", "reader")
@@ -124,7 +124,7 @@ class WatchStream:
     ) -> None:
         """Watches nothing before `receive`. The names that it follows count in `names`.
 
-        When it is over, `let_go` releases what is left of it.
+        When it is over, `let_go` releases its topics.
         """
         self._cache = cache
         self._encoder = encoder
@@ -135,13 +135,13 @@ class WatchStream:
         self._wake = wake
         self._request: requests.WatchQuery | None = None
         self._begun = False
-        # What is under way of reading the request, or then of following what it names.
+        # The steps left of reading the request, or of following what it names.
         self._beginning: Iterator[None] | None = None
         self._synced_sent = False
         self._held: dict[Key, str] = {}
         self._cursors: dict[Key, _Cursor] = {}
-        # The noted services in order, and those being handled, which come before them: so no
-        # service waits for ever, and a stream without news holds next to nothing.
+        # Services with news, in order; those being handled come before them. So no service waits
+        # for ever, and a stream without news holds next to nothing.
         self._noted: dict[Key, None] = {}
         self._taking: Iterator[Key] = _NOTHING
         self._followed: Sequence[_Followed] = ()
@@ -152,7 +152,7 @@ class WatchStream:
     # -- What the transport calls --
 
     def receive(self, request: bytes) -> None:
-        """Take in the request, as far as one turn is for it.
+        """Take in the request, as much as one turn allows.
 
         Raises RpcError (INVALID_ARGUMENT, RESOURCE_EXHAUSTED), as `next_message` may then.
         """
@@ -234,7 +234,7 @@ class WatchStream:
     # -- Making messages --
 
     def _go_on(self) -> bool:
-        """Go on with the beginning, as far as one turn is for it; whether it is done with."""
+        """Go on reading and following, as much as one turn allows; whether that is finished."""
         assert self._beginning is not None, "something is under way"
         if sum(1 for _ in islice(self._beginning, _LOOKS_MAX)) == _LOOKS_MAX:
             return False
@@ -242,8 +242,8 @@ class WatchStream:
         return True
 
     def _begin(self, request: requests.WatchQuery) -> Iterator[None]:
-        """Follow what the request names; what has been begun with can be closed at any time."""
-        self._request = replace(request, held={})  # Not needed any more once it is answered.
+        """Follow what the request names, in steps. `close` may come between two."""
+        self._request = replace(request, held={})  # They are kept apart, below.
         namespaces = (None,) if request.all_services else sorted(request.namespaces)
         held: dict[str | None, dict[Key, str]] = {namespace: {} for namespace in namespaces}
         for name, revision in request.held.items():
@@ -356,4 +356,4 @@ class WatchStream:
 
 
 def _nobody_listens() -> None:
-    """The stream is over, and hears of topics only until it has let go of them."""
+    """Wakes nobody: the stream is over, and has yet to unsubscribe from some topics."""

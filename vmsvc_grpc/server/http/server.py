@@ -14,7 +14,7 @@ from vmsvc_grpc.server.http.accept import prefers
 from vmsvc_grpc.server.http.connections import HttpConnections
 from vmsvc_grpc.server.limits import Limits
 
-# What the two formats of metrics are called, with the versions that prometheus_client writes.
+# The media types of the two formats of metrics, in the versions that prometheus_client writes.
 _TEXT = "text/plain"
 _OPEN_METRICS = "application/openmetrics-text"
 _TYPES = {
@@ -54,9 +54,9 @@ class HttpServer:
         self._listening: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which differs from the one asked for only if that is 0.
+        """Listen; returns the port, a free one for 0.
 
-        Raises OSError if the address cannot be had.
+        Raises OSError if the address cannot be bound.
         """
         application = web.Application(middlewares=[_once])
         application.add_routes(
@@ -120,7 +120,7 @@ class HttpServer:
 async def _once(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Have a connection end with its answer, as it has one time for all of it."""
+    """Have a connection end with its answer: its one time limit is for one request."""
     try:
         response = await handler(request)
     except web.HTTPException as error:
@@ -131,6 +131,6 @@ async def _once(
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP library tells more than that a client speaks no HTTP."""
+    """Whether a line of the HTTP library is about anything but a client that speaks no HTTP."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)

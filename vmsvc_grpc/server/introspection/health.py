@@ -104,7 +104,7 @@ class _HealthWatch:
         self._watches = watches
         self.wake = wake
         self._service: str | None = None
-        self._told: pb.HealthCheckResponse | None = None
+        self._sent: pb.HealthCheckResponse | None = None
 
     def receive(self, request: bytes) -> None:
         asked = _parsed(pb.HealthCheckRequest, request).service
@@ -123,9 +123,9 @@ class _HealthWatch:
         if self._service is None:
             return None
         status = self._health.status(self._service)
-        if status == self._told:
+        if status == self._sent:
             return None
-        self._told = status
+        self._sent = status
         return status.SerializeToString()
 
     def close(self) -> None:
