@@ -25,7 +25,7 @@ from vmsvc_grpc.config import Config
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
-from vmsvc_grpc.logs import LinesPerOwner
+from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind
@@ -49,7 +49,7 @@ _log = logging.getLogger("vmsvc_grpc")
 
 _TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
 
-_NAMES_MAX = 10  # How many services a line for a person names.
+_NAMES_MAX = 10  # How many services one line names.
 
 
 def main(config: Config) -> int:
@@ -99,7 +99,7 @@ class App:
         )
         self._metrics = Metrics()
         self._lag = LoopLag()
-        self._lines = LinesPerOwner(_log)
+        self._lines = LinesPerOrigin(_log)
         self._http = HttpServer(
             self._not_ready,
             self._metrics.page,
@@ -116,7 +116,7 @@ class App:
 
     async def run(self) -> None:
         """Serve until told to stop, then drain. Raises an error that a part cannot recover from."""
-        calm_collector()  # Else it scans all imported modules while we read.
+        calm_collector()  # Otherwise it scans all imported modules while the lists are read.
         loop = asyncio.get_running_loop()
         for number in _stopping_signals():
             loop.add_signal_handler(number, self._stop_at_signal, number.name)
@@ -222,13 +222,13 @@ class App:
 
     def _log_problems(self, kind: Kind, key: Key, problems: tuple[Problem, ...]) -> None:
         assert self._place is not None, "what is wrong was emitted by a place"
-        owner = self._place.owner(kind, key)
+        origin = self._place.origin(kind, key)
         if not problems:
-            self._lines.log(owner, logging.INFO, f"{kind.value} {key}: mended, or gone")
+            self._lines.log(origin, logging.INFO, f"{kind.value} {key}: mended, or gone")
             return
         refused = " is refused" if kind is Kind.VIRTUAL_MACHINE_SERVICE else ""
         text = f"{kind.value} {key}{refused}: {'; '.join(map(str, problems))}"
-        self._lines.log(owner, logging.WARNING, text)
+        self._lines.log(origin, logging.WARNING, text)
 
     def _say(self, text: str) -> None:
         try:

@@ -1,7 +1,7 @@
-"""When Python's garbage collector looks for garbage, and at what.
+"""When Python's garbage collector runs, and on which objects.
 
-Nobody is served while it looks: some 0.4 µs for each object that could be part of a cycle. A VM
-consists of ten or so.
+Nobody is served while it runs: some 0.4 µs for each object that could be part of a cycle. A VM
+consists of about ten.
 """
 
 from __future__ import annotations

@@ -371,9 +371,9 @@ def add(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
 
 
 def misnamed(flags: Sequence[Flag], environment: Mapping[str, str]) -> list[str]:
-    """What to say of variables named without `GRPC_`, as ours once were: they set nothing.
+    """Warnings about variables named without `GRPC_`, as ours once were: they set nothing.
 
-    In the order of the flags. Where our own variable is set too, the other is the client's.
+    In the order of the flags. If our own variable is set too, the other one is the client's.
     """
     found = []
     for flag in flags:

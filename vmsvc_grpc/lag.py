@@ -11,10 +11,10 @@ import asyncio
 from vmsvc_grpc.metrics import Histogram
 
 TICK_S = 0.02
-"""How often the lag is measured. A standstill shows as at most this much shorter than it was.
+"""How often the lag is measured. A standstill may be measured as this much shorter than it was.
 
-So a standstill of twice the bound never looks short. Waking up costs 25 µs of CPU in an idle
-process: some 0.2 % of a core; and nothing in a busy one.
+So one of twice the bound never looks short. Waking up costs 25 µs of CPU in an idle process, some
+0.2 % of a core, and nothing in a busy one.
 """
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

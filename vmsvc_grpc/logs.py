@@ -1,7 +1,7 @@
 """The form of log lines: one event, one line, whatever is in it.
 
 A `Problem` is safe to print already. This is the last guard, for all else that reaches the log:
-errors of libraries, names from the network, tracebacks. And an owner of a hundred thousand bad
+errors of libraries, names from the network, tracebacks. And an origin of a hundred thousand bad
 objects, or a client that causes a thousand lines a second, gets no more lines than any other.
 """
 
@@ -23,13 +23,13 @@ LINE_CHARACTERS_MAX = 4000
 TRACEBACK_LINES_MAX = 100
 """How many lines of a traceback are shown, from its end, where the error is named."""
 
-OWNER_LINES_MAX = 10
-"""How many lines may be logged for one owner in a window."""
+ORIGIN_LINES_MAX = 10
+"""How many lines may be logged for one origin in a window."""
 
-OWNER_WINDOW_S = 60.0
+ORIGIN_WINDOW_S = 60.0
 """The length of such a window, from its first line on."""
 
-_OWNERS_SHOWN_MAX = 10
+_ORIGINS_SHOWN_MAX = 10
 
 _QUIET_S = 5.0  # After so long without a further line, the ones left out are counted in a line.
 _LOOK_S = 1.0  # How often we check for that.
@@ -77,7 +77,7 @@ def _set_in(text: str) -> str:
 
 @dataclass(slots=True)
 class _Window:
-    """The lines of one owner since `began`: how many were logged, and how many left out."""
+    """The lines of one origin since `began`: how many were logged, and how many left out."""
 
     began: float
     logged: int = 0
@@ -86,23 +86,23 @@ class _Window:
     summed_up: bool = False
 
 
-class LinesPerOwner:
-    """Log lines that somebody outside causes, bounded for each owner.
+class LinesPerOrigin:
+    """Log lines that somebody outside causes, bounded for each origin.
 
-    An owner is a file, a namespace of an API server, or a client: its faults must not hide
-    others'. Lines that are left out are counted, in one more line for all owners.
+    An origin is a file, a namespace of an API server, or a client: its faults must not hide
+    others'. Lines that are left out are counted, in one more line for all origins.
     """
 
     def __init__(
         self,
         logger: logging.Logger,
         *,
-        lines_max: int = OWNER_LINES_MAX,
+        lines_max: int = ORIGIN_LINES_MAX,
         advice: str = "/readyz and `vmsvc explain` say more",
         on_left_out: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """An owner has `lines_max` lines in a window.
+        """An origin has `lines_max` lines in a window.
 
         `on_left_out` is called for each line that is left out; `advice` ends the line that
         counts them.
@@ -114,13 +114,13 @@ class LinesPerOwner:
         self._clock = clock
         self._windows: dict[str, _Window] = {}
 
-    def log(self, owner: str, level: int, text: str) -> None:
-        """Log a line of an owner, unless it had too many lately."""
+    def log(self, origin: str, level: int, text: str) -> None:
+        """Log a line of an origin, unless it had too many lately."""
         now = self._clock()
-        window = self._windows.get(owner)
-        if window is None or now - window.began >= OWNER_WINDOW_S:
-            self._end([owner])
-            window = self._windows[owner] = _Window(now)
+        window = self._windows.get(origin)
+        if window is None or now - window.began >= ORIGIN_WINDOW_S:
+            self._end([origin])
+            window = self._windows[origin] = _Window(now)
         if window.logged < self._lines_max:
             window.logged += 1
             self._logger.log(level, "%s", text)
@@ -130,14 +130,14 @@ class LinesPerOwner:
             self._on_left_out()
 
     def sum_up(self) -> None:
-        """Log how many lines were left out, for owners that are quiet now. O(owners)."""
+        """Log how many lines were left out, for origins that are quiet now. O(origins)."""
         now = self._clock()
         over, quiet = [], []
-        for owner, window in self._windows.items():
-            if now - window.began >= OWNER_WINDOW_S:
-                over.append(owner)
+        for origin, window in self._windows.items():
+            if now - window.began >= ORIGIN_WINDOW_S:
+                over.append(origin)
             elif not window.summed_up and now - window.left_out_at >= _QUIET_S:
-                quiet.append(owner)
+                quiet.append(origin)
         self._log_left_out((*over, *quiet))
         self._end(over)
 
@@ -150,26 +150,26 @@ class LinesPerOwner:
         finally:
             self._end(tuple(self._windows))
 
-    def _end(self, owners: Iterable[str]) -> None:
-        """These owners have no window any more."""
-        self._log_left_out(owners)
-        for owner in owners:
-            self._windows.pop(owner, None)
+    def _end(self, origins: Iterable[str]) -> None:
+        """End the windows of these origins."""
+        self._log_left_out(origins)
+        for origin in origins:
+            self._windows.pop(origin, None)
 
-    def _log_left_out(self, owners: Iterable[str]) -> None:
+    def _log_left_out(self, origins: Iterable[str]) -> None:
         """Log how many lines of these were left out, if any, and count anew."""
         left_out: Counter[str] = Counter()
-        for owner in owners:
-            window = self._windows.get(owner)
+        for origin in origins:
+            window = self._windows.get(origin)
             if window is not None and window.left_out:
-                left_out[owner] = window.left_out
+                left_out[origin] = window.left_out
                 window.left_out, window.summed_up = 0, True
         if not left_out:
             return
         shown = ", ".join(
-            f"{count} about {quoted(owner)}"
-            for owner, count in left_out.most_common(_OWNERS_SHOWN_MAX)
+            f"{count} about {quoted(origin)}"
+            for origin, count in left_out.most_common(_ORIGINS_SHOWN_MAX)
         )
-        others = len(left_out) - _OWNERS_SHOWN_MAX
+        others = len(left_out) - _ORIGINS_SHOWN_MAX
         more = f", and those about {others} more" if others > 0 else ""
         self._logger.warning("lines left out: %s%s; %s", shown, more, self._advice)

@@ -149,7 +149,7 @@ class Metrics(Collector):
         self._readers.setdefault(metric, []).append(read)
 
     def bind_one(self, metric: Metric, read: Callable[[], float]) -> None:
-        """The same for a metric without labels."""
+        """Ask `read` for the only value of `metric`, which has no labels."""
         self.bind(metric, lambda: {(): read()})
 
     def bind_histogram(self, metric: Metric, histogram: Histogram) -> None:

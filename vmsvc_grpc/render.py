@@ -32,9 +32,9 @@ from vmsvc_grpc.source.characters import decoded
 from vmsvc_grpc.source.contents import Entry, ObjectId, repeated
 from vmsvc_grpc.source.definitions import Position
 from vmsvc_grpc.source.documents import ManifestError
+from vmsvc_grpc.source.field_lines import FieldLines, Text
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.manifests import read_objects
-from vmsvc_grpc.source.places import Lines, Text
 
 _STANDARD_INPUT = "standard input"
 
@@ -75,7 +75,12 @@ class _Manifest:
     """An object as it stands in a file."""
 
     def __init__(
-        self, file: str, place: Position, kind: Kind, untyped: dict[str, Any], lines: Lines | None
+        self,
+        file: str,
+        place: Position,
+        kind: Kind,
+        untyped: dict[str, Any],
+        lines: FieldLines | None,
     ) -> None:
         self.key = _key(kind, untyped)
         self._file = file
@@ -88,11 +93,11 @@ class _Manifest:
     def problems(self) -> Iterator[str]:
         """All its problems, a sentence each, by line."""
         located = problems(self._kind, self._untyped)
-        told = [(self._line_of(path), str(problem)) for path, problem in located]
+        texts = [(self._line_of(path), str(problem)) for path, problem in located]
         for repeat in self._lines.all_repeats() if self._lines else ():
             flaw = f"is there already, in line {repeat.first_line}; remove one of them"
-            told.append((repeat.line, str(Problem(field_name(repeat.path), flaw))))
-        for line, problem in sorted(told):
+            texts.append((repeat.line, str(Problem(field_name(repeat.path), flaw))))
+        for line, problem in sorted(texts):
             yield self._sentence(line, problem)
 
     def problem(self, problem: Problem) -> str:

@@ -104,7 +104,7 @@ class Told:
         """Wait until a file is the one that has a VM."""
         id_ = Kind.VIRTUAL_MACHINE, Key("shop", name)
         async with asyncio.timeout(DEADLINE_S):
-            while self.source.owner(*id_) != path:  # noqa: ASYNC110 - nobody tells of it.
+            while self.source.origin(*id_) != path:  # noqa: ASYNC110 - nobody tells of it.
                 await asyncio.sleep(0.01)
 
     @property

@@ -37,7 +37,7 @@ class Witness:
     def remarks(self, _kind: Kind, _key: Key) -> Iterable[str]:
         return ()
 
-    def owner(self, _kind: Kind, key: Key) -> str:
+    def origin(self, _kind: Kind, key: Key) -> str:
         return f"namespace {key.namespace}"
 
     async def run(self, emit: Emit) -> None:

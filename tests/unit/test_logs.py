@@ -12,11 +12,11 @@ import pytest
 
 from vmsvc_grpc.logs import (
     LINE_CHARACTERS_MAX,
-    OWNER_LINES_MAX,
-    OWNER_WINDOW_S,
+    ORIGIN_LINES_MAX,
+    ORIGIN_WINDOW_S,
     TRACEBACK_LINES_MAX,
     LineFormatter,
-    LinesPerOwner,
+    LinesPerOrigin,
 )
 
 FORGED = "x\n2026-11-27T10:00:00.000 INFO    vmsvc_grpc: all is well\x1b[2J\u202e"
@@ -83,16 +83,16 @@ def test_a_long_traceback_keeps_its_end(lines: io.StringIO) -> None:
 
 
 class OwnedLines:
-    """Lines of owners, at times that a test chooses."""
+    """Lines of origins, at times that a test chooses."""
 
     def __init__(self, out: io.StringIO) -> None:
         self.now = 0.0
-        self.lines = LinesPerOwner(logging.getLogger("tests.logs"), clock=lambda: self.now)
+        self.lines = LinesPerOrigin(logging.getLogger("tests.logs"), clock=lambda: self.now)
         self._out = out
 
-    def log(self, owner: str, count: int) -> None:
+    def log(self, origin: str, count: int) -> None:
         for index in range(count):
-            self.lines.log(owner, logging.WARNING, f"{owner}: flaw {index}")
+            self.lines.log(origin, logging.WARNING, f"{origin}: flaw {index}")
 
     def logged(self) -> list[str]:
         """Messages since this was last asked."""
@@ -110,15 +110,15 @@ def test_an_owner_of_many_flawed_objects_has_ten_lines_and_one_that_counts_the_o
 ) -> None:
     owned = OwnedLines(lines)
     owned.log("a.yaml", 90_000)
-    assert owned.logged() == [f"a.yaml: flaw {index}" for index in range(OWNER_LINES_MAX)]
+    assert owned.logged() == [f"a.yaml: flaw {index}" for index in range(ORIGIN_LINES_MAX)]
     owned.log("b.yaml", 2)
     assert owned.logged() == ["b.yaml: flaw 0", "b.yaml: flaw 1"], "it costs nobody else"
     owned.lines.sum_up()
     assert owned.logged() == [], "there may be more"
-    owned.now += OWNER_WINDOW_S / 2
+    owned.now += ORIGIN_WINDOW_S / 2
     owned.lines.sum_up()
     assert owned.logged() == [MORE % (89_990, "a.yaml")]
-    owned.now += OWNER_WINDOW_S
+    owned.now += ORIGIN_WINDOW_S
     owned.lines.sum_up()
     assert owned.logged() == []
     owned.log("a.yaml", 1)
@@ -131,15 +131,15 @@ def test_however_often_a_file_is_read_its_lines_are_few(lines: io.StringIO) -> N
         owned.now += 0.5
         owned.log("a.yaml", 20)
         owned.lines.sum_up()
-    assert len(owned.logged()) <= 5 * (OWNER_LINES_MAX + 1)
+    assert len(owned.logged()) <= 5 * (ORIGIN_LINES_MAX + 1)
 
 
 def test_lines_of_many_owners_that_are_left_out_are_one_line(lines: io.StringIO) -> None:
     owned = OwnedLines(lines)
     for number in range(50):
-        owned.log(f"c{number}", OWNER_LINES_MAX + number)
+        owned.log(f"c{number}", ORIGIN_LINES_MAX + number)
     owned.logged()
-    owned.now += OWNER_WINDOW_S
+    owned.now += ORIGIN_WINDOW_S
     owned.lines.sum_up()
     (line,) = owned.logged()
     assert line.startswith("lines left out: 49 about 'c49', 48 about 'c48', ")
@@ -148,7 +148,7 @@ def test_lines_of_many_owners_that_are_left_out_are_one_line(lines: io.StringIO)
 
 def test_how_many_lines_an_owner_has_may_be_set_and_what_is_left_out_is_counted() -> None:
     left_out: list[None] = []
-    bounded = LinesPerOwner(
+    bounded = LinesPerOrigin(
         logging.getLogger("tests.logs"), lines_max=2, on_left_out=lambda: left_out.append(None)
     )
     for index in range(5):
@@ -160,7 +160,7 @@ async def test_what_was_left_out_is_told_at_the_end(lines: io.StringIO) -> None:
     owned = OwnedLines(lines)
     running = asyncio.create_task(owned.lines.run())
     await asyncio.sleep(0)
-    owned.log("a.yaml", OWNER_LINES_MAX + 1)
+    owned.log("a.yaml", ORIGIN_LINES_MAX + 1)
     running.cancel()
     await asyncio.wait([running])
     assert owned.logged()[-1] == MORE % (1, "a.yaml")

@@ -29,7 +29,7 @@ class Place(Protocol):
     def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
         """Sentences about an object that its events do not carry: where else it is defined."""
 
-    def owner(self, kind: Kind, key: Key) -> str:
+    def origin(self, kind: Kind, key: Key) -> str:
         """The file or namespace that log lines about the object belong to."""
 
     async def run(self, emit: Emit) -> None:

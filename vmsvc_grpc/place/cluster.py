@@ -12,7 +12,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials
-from vmsvc_grpc.logs import LinesPerOwner
+from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
@@ -46,7 +46,7 @@ class ClusterPlace:
         credentials: Credentials,
         cache: Cache,
         metrics: Metrics,
-        lines: LinesPerOwner,
+        lines: LinesPerOrigin,
     ) -> None:
         """Nothing is read yet."""
         self._config = config
@@ -76,7 +76,7 @@ class ClusterPlace:
         """None: an API server holds an object once."""
         return ()
 
-    def owner(self, _kind: Kind, key: Key) -> str:
+    def origin(self, _kind: Kind, key: Key) -> str:
         """Its namespace."""
         return f"namespace {key.namespace}"
 
@@ -106,7 +106,7 @@ class ClusterPlace:
             instance=identity,
             may_write=lambda: leader.leads,
             on_lost=lambda service, text: self._lines.log(
-                self.owner(Kind.VIRTUAL_MACHINE_SERVICE, service), logging.INFO, text
+                self.origin(Kind.VIRTUAL_MACHINE_SERVICE, service), logging.INFO, text
             ),
         )
         self._reconciler = self._writer(api, leader, recorder)
@@ -162,7 +162,7 @@ class ClusterPlace:
             ),
             mirrored=store.mirrored,
             witness=store,
-            on_failure=failure_log(self._lines, self.owner),
+            on_failure=failure_log(self._lines, self.origin),
             on_notice=recorder.record,
             may_write=lambda: leader.leads,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.logs import LinesPerOwner
+from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
@@ -40,7 +40,7 @@ class DirectoryPlace:
         manifests: Path,
         cache: Cache,
         metrics: Metrics,
-        lines: LinesPerOwner,
+        lines: LinesPerOrigin,
     ) -> None:
         """Raises ChangeError if `output` cannot be written to."""
         self._path = manifests
@@ -65,7 +65,7 @@ class DirectoryPlace:
                 rules=Rules(
                     copying=config.copying, load_balancer_provider=config.load_balancer_provider
                 ),
-                on_failure=failure_log(lines, self.owner),
+                on_failure=failure_log(lines, self.origin),
                 all_listed=lambda: self._manifests.all_read,
             )
             bind_reconciler(metrics, self._reconciler)
@@ -86,9 +86,9 @@ class DirectoryPlace:
         losers = islice(self._manifests.losers(kind, key), PROBLEMS_MAX)
         return (str(loser) for loser in losers)
 
-    def owner(self, kind: Kind, key: Key) -> str:
+    def origin(self, kind: Kind, key: Key) -> str:
         """The file that defines the object; its namespace, if none does any more."""
-        path = self._manifests.owner(kind, key)
+        path = self._manifests.origin(kind, key)
         return _owner(self._path, path) if path else f"namespace {key.namespace}"
 
     async def run(self, emit: Emit) -> None:

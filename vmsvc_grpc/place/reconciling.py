@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from vmsvc_grpc.logs import LinesPerOwner
+from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.held import Failure
@@ -13,12 +13,12 @@ from vmsvc_grpc.reconciler.loop import Reconciler
 
 
 def failure_log(
-    lines: LinesPerOwner, owner: Callable[[Kind, Key], str]
+    lines: LinesPerOrigin, origin: Callable[[Kind, Key], str]
 ) -> Callable[[Key, Failure | None], None]:
     """Logs that a service's objects are not as they should be, or are so again."""
 
     def log(key: Key, failure: Failure | None) -> None:
-        of = owner(Kind.VIRTUAL_MACHINE_SERVICE, key)
+        of = origin(Kind.VIRTUAL_MACHINE_SERVICE, key)
         if failure is None:
             lines.log(of, logging.INFO, f"objects of {key} are as they should be again")
         else:

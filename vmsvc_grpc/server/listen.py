@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.logs import LinesPerOwner
+from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.server.admission import Admission, client_of, draining
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
@@ -164,7 +164,7 @@ class Server:
         )
 
     @property
-    def client_lines(self) -> LinesPerOwner:
+    def client_lines(self) -> LinesPerOrigin:
         """The log lines that clients cause. Run it while the server does."""
         return self._xds.lines
 

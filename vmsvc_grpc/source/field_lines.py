@@ -24,17 +24,17 @@ class Repeat(NamedTuple):
     first_line: int
 
 
-class Lines:
+class FieldLines:
     """The line of a value, and of all values within it."""
 
     __slots__ = ("fields", "items", "line", "merged", "repeats")
 
     def __init__(self, line: int) -> None:
         self.line = line
-        self.fields: dict[str, tuple[int, Lines]] = {}
-        self.items: list[Lines] = []
+        self.fields: dict[str, tuple[int, FieldLines]] = {}
+        self.items: list[FieldLines] = []
         self.repeats: list[tuple[str, int, int]] = []
-        self.merged: list[Lines] = []
+        self.merged: list[FieldLines] = []
 
     def line_of(self, path: Sequence[str | int]) -> int:
         """The line of a field, by keys and indexes; for one that is missing, that of its parent."""
@@ -51,9 +51,9 @@ class Lines:
                 line, at = at.fields[step]
         return line
 
-    def below(self, path: Sequence[str | int]) -> Lines | None:
+    def below(self, path: Sequence[str | int]) -> FieldLines | None:
         """The lines of a value within this one; None if there is none."""
-        at: Lines | None = self
+        at: FieldLines | None = self
         for step in path:
             if at is None:
                 return None
@@ -65,7 +65,7 @@ class Lines:
 
     def all_repeats(self) -> Iterator[Repeat]:
         """The keys that occur twice, here and below."""
-        ahead: list[tuple[tuple[str | int, ...], Lines]] = [((), self)]
+        ahead: list[tuple[tuple[str | int, ...], FieldLines]] = [((), self)]
         seen: set[int] = set()  # A value of several aliases is visited once.
         while ahead:
             path, at = ahead.pop()
@@ -85,9 +85,9 @@ class Text:
         self._text = text
         self._stream = io.StringIO(text)
         self._line, self._offset = 1, 0
-        self._last: tuple[int, Lines | None] = (0, None)
+        self._last: tuple[int, FieldLines | None] = (0, None)
 
-    def document(self, first_line: int) -> Lines | None:
+    def document(self, first_line: int) -> FieldLines | None:
         """The lines of the document that begins in that line, from 1; None if it is no YAML.
 
         The value of an alias stands where its anchor does. O(document); the last one is kept, as it
@@ -97,7 +97,7 @@ class Text:
             self._last = (first_line, self._read(first_line))
         return self._last[1]
 
-    def _read(self, first_line: int) -> Lines | None:
+    def _read(self, first_line: int) -> FieldLines | None:
         if first_line < self._line:
             self._line, self._offset = 1, 0
         while self._line < first_line:
@@ -120,12 +120,12 @@ class _Building:
     """Builds the lines of one document from libyaml's events."""
 
     def __init__(self, first_line: int) -> None:
-        self.root: Lines | None = None
+        self.root: FieldLines | None = None
         self._first_line = first_line
         # The open mappings, with the key whose value comes next, and lists.
-        self._open: list[tuple[Lines, bool]] = []
+        self._open: list[tuple[FieldLines, bool]] = []
         self._keys: list[tuple[str, int] | None] = []
-        self._anchored: dict[str, Lines] = {}
+        self._anchored: dict[str, FieldLines] = {}
 
     def take(self, event: yaml.Event) -> None:
         """Take in the next event. Raises ValueError for an alias of nothing, or an odd key."""
@@ -149,7 +149,7 @@ class _Building:
                 raise ValueError("an alias of nothing")
             lines = self._anchored[event.anchor]
         else:
-            lines = Lines(line)
+            lines = FieldLines(line)
             if event.anchor is not None:
                 self._anchored[event.anchor] = lines
         self._put(lines)
@@ -157,7 +157,7 @@ class _Building:
             self._open.append((lines, isinstance(event, yaml.MappingStartEvent)))
             self._keys.append(None)
 
-    def _put(self, lines: Lines) -> None:
+    def _put(self, lines: FieldLines) -> None:
         if not self._open:
             self.root = lines
             return

@@ -3,20 +3,20 @@
 When a change is taken:
 - A file that was renamed into place, or that a swapped symbolic link leads to (a mounted
   ConfigMap), is whole, and taken at once, within some milliseconds.
-- Every other file is taken once it has not changed for `settle_s`; and while somebody has
-  it open who has written to it, for `open_settle_s`.
-- An object that its file defines no more is deleted `settle_s` later, or given to another
-  file that defines it, so that it may move to another file, and a file be renamed or
-  written anew, without anything happening in between. A large file that is there by then
-  and takes longer to read is waited for.
-- A truncated manifest can parse. So where a file was written in place, what it defines no more
-  is deleted once the file has not changed for `rewrite_s`: whoever opens it again for each piece
-  may pause for as long, and must rename to pause for longer. A file that changes again and
-  again, or cannot be read any more, keeps it for `rewrite_max_s` at most.
-- Until then, and for as long as a file or the directory cannot be read, what was last
-  read of it stays. So it does of a file that held objects and holds none now: a shell
-  empties a file before the data comes. And of a directory in whose place there is another
-  one with nothing in it: a file system may be mounted there, or have been.
+- Every other file is taken once it has not changed for `settle_s`; for `open_settle_s`, while
+  a writer still has it open.
+- An object that its file no longer defines is deleted `settle_s` later, or given to another
+  file that defines it. So an object may move to another file, and a file may be renamed or
+  rewritten, without a deletion in between. If a large file is there by then and takes longer
+  to read, it is waited for.
+- A truncated manifest can parse. So objects that a file written in place no longer defines
+  are deleted once the file has not changed for `rewrite_s`: a writer that opens the file for
+  each piece may pause for as long, and must rename to pause for longer. A file that changes
+  again and again, or can no longer be read, keeps them for `rewrite_max_s` at most.
+- Until then, and for as long as a file or the directory cannot be read, the objects last read
+  of it stay. They also stay if a file is empty now (a shell empties a file before the data
+  comes), or if an empty directory has taken the place of one with files (a file system may be
+  mounted there, or have been).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class FilesSource:
         """Where the object is defined again, without effect. In path order, lazily."""
         return (self._repeat((kind, key), path) for path in self._union.losers((kind, key)))
 
-    def owner(self, kind: Kind, key: Key) -> str | None:
+    def origin(self, kind: Kind, key: Key) -> str | None:
         """The file that defines the object, or did until now."""
         path = self._union.holder((kind, key))
         return None if path is None else escaped(tree.shown(path))
@@ -188,7 +188,7 @@ class FilesSource:
     def _directory_is_there(self) -> bool:
         """Whether it can be listed. If it is a new one, all of it is to be looked at."""
         if self._shared:
-            # Somebody removed it with the objects held in it: that must be seen and put right.
+            # It was removed with the objects held in it, which must be written again.
             with contextlib.suppress(OSError):
                 self._root.mkdir(parents=True, exist_ok=True)
         try:
@@ -264,7 +264,7 @@ class FilesSource:
         """Read an unsettled file and emit what differs, unless it changes meanwhile."""
         looked_at = self._settling.get(path)
         if looked_at is None:
-            return  # It is gone, or our own store has written it.
+            return  # It is gone, or our own store wrote it.
         fetched = await self._reader.fetched(path, looked_at, large=self._settling.is_large(path))
         await self._conclude(path, looked_at, fetched, emit)
 
@@ -304,9 +304,9 @@ class FilesSource:
             if contents is not None:
                 self._union.discard(contents)
             return
-        await self._tell(self._known.hold(path, held, contents), emit)
+        await self._emit_slowly(self._known.hold(path, held, contents), emit)
 
-    async def _tell(self, events: Iterable[Apply | Malformed | None], emit: Emit) -> None:
+    async def _emit_slowly(self, events: Iterable[Apply | Malformed | None], emit: Emit) -> None:
         """Emit the events of a file, with breaks."""
         for event in events:
             if event is not None:

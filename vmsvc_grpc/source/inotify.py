@@ -1,4 +1,4 @@
-"""Where to look in a directory now, by the system's notices of changes.
+"""Where to look in a directory now, by the notices of changes that inotify sends.
 
 Each directory is watched by itself, so that one that cannot be watched affects no other. A notice
 may come late, twice, or not at all; it never says what is in a file.
@@ -45,10 +45,10 @@ class How(Enum):
 
 
 @dataclass(slots=True)
-class Notices:
-    """What happened since the last `take`, by path; "" is the directory itself.
+class PathNotices:
+    """The changes since the last `take`, by path; "" is the directory itself.
 
-    `missed`: something may have happened besides.
+    `missed`: there may have been others.
     """
 
     how: dict[str, How] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class DirectoryWatch:
         self._descriptors: dict[str, int] = {}
         # Several links may lead to one file.
         self._paths: dict[int, set[str]] = {}
-        self._notices = Notices()
+        self._notices = PathNotices()
 
     def open(self) -> None:
         """Begin, if not begun yet; nothing is watched so far. Does not raise."""
@@ -109,9 +109,9 @@ class DirectoryWatch:
         self._inotify.close()
         self._inotify = None
 
-    def take(self) -> Notices:
+    def take(self) -> PathNotices:
         """The notices since the last call."""
-        notices, self._notices = self._notices, Notices()
+        notices, self._notices = self._notices, PathNotices()
         self.noticed.clear()
         return notices
 
@@ -217,7 +217,7 @@ if sys.platform == "linux":
         (flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF, How.TOUCHED),
     )
 
-# Listing or reading reports these too, and better; or the path is gone.
+# Listing or reading reports these, too, and in better words; or the path is gone.
 _NOT_LIMITS = {
     errno.ENOENT,
     errno.ENOTDIR,

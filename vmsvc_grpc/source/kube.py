@@ -114,7 +114,7 @@ class KubeSource:
     async def _follow(self, loop: ListWatch, emit: Emit) -> None:
         while True:
             delay_s = await self._step(loop, emit)
-            self._tell_trouble(loop)
+            self._report_trouble(loop)
             # Even without a delay, so that others have their turn.
             await asyncio.sleep(delay_s)
 
@@ -174,18 +174,18 @@ class KubeSource:
         path = resource_path(loop.kind, version, loop.namespace)
         async with self._api.watch(path, query, silence_s=self._bounds.silence_s) as lines:
             loop.opened(_now())
-            self._tell_trouble(loop)
+            self._report_trouble(loop)
             async for line in lines:
-                told = loop.line(line, _now())
-                if isinstance(told, RequestFailure):
-                    return self._failed(loop, told)
-                _emit_all(told, emit)
+                found = loop.line(line, _now())
+                if isinstance(found, RequestFailure):
+                    return self._failed(loop, found)
+                _emit_all(found, emit)
         return loop.ended(_now(), self._random())
 
     def _failed(self, loop: ListWatch, failure: RequestFailure) -> float:
         return loop.failed(failure, _now(), self._random())
 
-    def _tell_trouble(self, loop: ListWatch) -> None:
+    def _report_trouble(self, loop: ListWatch) -> None:
         """Report a new or resolved trouble of one loop; one that several share is reported once."""
         before, now = self._reported.pop(loop, ""), loop.trouble
         others = self._reported.values()

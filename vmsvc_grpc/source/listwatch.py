@@ -21,8 +21,8 @@ from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import Kind
-from vmsvc_grpc.source.lines import Bookmark, Deleted, Error, LineMeta, Told, line_reader
 from vmsvc_grpc.source.slim import read_slim
+from vmsvc_grpc.source.watch_line import Bookmark, Changed, Deleted, Error, LineMeta, line_reader
 
 # Transient refusals: the same request is tried again. Credentials and permissions may come
 # back, a queue may empty.
@@ -152,7 +152,7 @@ class ListWatch:
         self._resource_version = ""
         self._failures = 0
         self._opened: float | None = None
-        self._told = False
+        self._received = False
         self._silent = 0
 
     @property
@@ -216,7 +216,7 @@ class ListWatch:
         self.trouble = ""
         self.counts.watches += 1
         self._opened = now
-        self._told = False
+        self._received = False
 
     def line(self, raw: bytes, now: float) -> list[Event] | RequestFailure:
         """One line of the watch. A RequestFailure ends the watch; hand it to `failed`."""
@@ -230,14 +230,14 @@ class ListWatch:
             return RequestFailure(line.code, line.message or line.reason)
         self.contact = now
         self._resource_version = line.resource_version
-        self._told = True
+        self._received = True
         self._silent = 0
         self._failures = 0
         return self._events(line)
 
-    def _events(self, line: Told | Deleted | Bookmark) -> list[Event]:
+    def _events(self, line: Changed | Deleted | Bookmark) -> list[Event]:
         match line:
-            case Told(_, object_):
+            case Changed(_, object_):
                 if isinstance(object_, ParseError):
                     return self._malformed(object_, line.resource_version)
                 return [Apply(object_)]
@@ -255,7 +255,7 @@ class ListWatch:
         self._opened = None
         if self._discovers:
             self._phase = _Phase.DISCOVER
-        if self._told or lasted_s >= _SHORT_WATCH_S:
+        if self._received or lasted_s >= _SHORT_WATCH_S:
             return 0.0
         return self.failed(RequestFailure(0, "the server ends watches at once"), now, jitter)
 
@@ -286,7 +286,7 @@ class ListWatch:
                 # If the kind is installed again, its objects are new ones.
                 self._resource_version = ""
             return
-        if failure.silent and self._opened is not None and not self._told:
+        if failure.silent and self._opened is not None and not self._received:
             self._silent += 1
         if not _lasting(failure) and self._silent < _SILENT_WATCHES_MAX:
             return

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
+from vmsvc_grpc.source.inotify import DirectoryWatch, How, PathNotices, Where, where
 from vmsvc_grpc.source.known_files import KnownFiles
 from vmsvc_grpc.source.problems import FileProblem, Problems
 from vmsvc_grpc.source.slices import Slices, clock
 from vmsvc_grpc.source.vacated import Vacated
-from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
 
 # Topics of problems that are not paths of files: no path begins with a slash.
 _WATCH = "/watch"
@@ -62,7 +62,7 @@ class TreeLooks:
         if self.wanted or clock() >= self.next_at:
             await self._look_everywhere(links_swapped=links_swapped)
 
-    async def _hear(self, notices: Notices) -> bool:
+    async def _hear(self, notices: PathNotices) -> bool:
         """Look where notices say; whether links may lead to other files than before."""
         links_swapped = False
         if notices.missed:

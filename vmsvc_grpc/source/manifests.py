@@ -68,9 +68,9 @@ def reading(
 ) -> Generator[None, None, Contents]:
     """`read_objects` in steps of a millisecond or so, so that a large file holds up nobody.
 
-    A single text of several MiB in YAML is one step, at 30 ns a character. Who wants no
-    more of it throws AbandonedError, which it raises in the end, as it does ManifestError: not
-    before it has let go of what it had read, in steps.
+    A single text of several MiB in YAML is one step, at 30 ns a character. To abandon it, throw
+    AbandonedError into it. It raises that, as it does ManifestError, only after it has freed the
+    objects read so far, in steps.
     """
     reader = _DocumentReader(content, Asked(kinds, look, namespace))
     try:
@@ -108,7 +108,7 @@ class _DocumentReader:
         self._count = 0
         # As it was before the document that is being read.
         self._before = (0, 0, 0, 0, 0)
-        # By document, what a list leaves out of its items; filled once that is needed too early.
+        # By document, the fields that a list leaves out of its items; filled when first needed.
         self._implied: Mapping[int, dict[str, str]] | None = None
 
     @property

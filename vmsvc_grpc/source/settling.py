@@ -21,8 +21,8 @@ _STEP_FILES = 100
 class Unsettled:
     """A file that differs from what is held of it, and since when it looks as it does.
 
-    `whole`: it was put in place as it is, so there is nothing to wait for. None until a notice says
-    how it got there.
+    `whole`: it was renamed into place, so there is nothing to wait for. None until a notice says
+    how it was put there.
     """
 
     signature: Signature | Oddity | None
@@ -69,7 +69,7 @@ class Settling:
         self._wait(path, file)
 
     def remove(self, path: str) -> None:
-        """The file is as it is held from now on, or is gone; also if it was so before."""
+        """The file no longer differs from what is held of it, or is gone."""
         if self._files.pop(path, None) is not None:
             self._due.pop(path, None)
             self._due_large.pop(path, None)
@@ -87,7 +87,7 @@ class Settling:
             self._wait_anew(path)
 
     def all_closed(self) -> None:
-        """It is not known any more which files are open: none counts as such. O(open)."""
+        """Forget which files are open, as notices were missed. O(open)."""
         opened, self._open = self._open, set()
         for path in opened:
             self._wait_anew(path)
@@ -130,13 +130,13 @@ class Settling:
         return sorted([*self._due, *self._due_large])
 
     def next_at(self, *, large: bool) -> float:
-        """When the next file is due, -inf if one is already, be it a large one only if `large`."""
+        """When the next file is due; -inf if one is already. Large files count only if `large`."""
         if self._due or (large and self._due_large):
             return -math.inf
         return self._waiting[0][0] if self._waiting else math.inf
 
     def unread_since(self) -> float:
-        """Since when the large file that is due and waits longest has been there; inf if none is.
+        """Since when the longest waiting large file that is due has been there; inf if none is due.
 
         An object that went missing since then may have moved into it. O(large files that are due).
         """

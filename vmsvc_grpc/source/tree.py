@@ -158,7 +158,7 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # A link to a place where we may not look. Reading it will tell why.
+        return False  # A link to a place that we may not read. Reading it will report why.
 
 
 def signature(file: Path, *, below: Path | None = None) -> Signature | Oddity | None:
@@ -212,7 +212,7 @@ def read_content(file: Path, bytes_max: int, *, below: Path | None = None) -> Co
     `below`: a directory above it; no link is followed from there on. Raises OSError if it cannot be
     read or holds more than `bytes_max`.
     """
-    # Non-blocking: what was a file a moment ago may be a pipe that nobody writes to.
+    # Non-blocking: since the last look, a pipe that nobody writes to may have taken its place.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if below else 0)
     with _parent(file, below) as (name, parent):
         descriptor = os.open(name, flags, dir_fd=parent)

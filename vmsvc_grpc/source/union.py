@@ -29,7 +29,7 @@ _STEP_OBJECTS = 100
 
 
 class Missing(NamedTuple):
-    """An object that its holder defines no more; nothing has been emitted for that yet."""
+    """An object that its holder no longer defines; no event has been emitted for that yet."""
 
     id: ObjectId
     path: str
@@ -37,7 +37,7 @@ class Missing(NamedTuple):
     first: float
     """When it was first found missing."""
     since: float
-    """From when on that counts: later, where it was postponed."""
+    """Since when that counts: later than `since`, if it was postponed."""
 
 
 class Union:
@@ -52,7 +52,7 @@ class Union:
         self._contents: dict[str, Contents] = {}
         # Files that are gone, but whose objects have not all been declared missing.
         self._gone: dict[str, None] = {}
-        # What nobody holds any more, and Python needs long to let go of.
+        # Contents that nobody holds any more, and that take Python long to free.
         self._outdated: list[Contents] = []
         # In path order. Most objects are defined once: those of a file share one tuple.
         self._definers: dict[ObjectId, tuple[str, ...]] = {}
@@ -125,11 +125,11 @@ class Union:
             self._gone[path] = None
 
     def discard(self, contents: Contents) -> None:
-        """Nobody holds these contents any more; they go by `letting_go`. O(1)."""
+        """Have `letting_go` free these contents, which nobody holds any more. O(1)."""
         self._outdated.append(contents)
 
     def letting_go(self, now: float) -> Iterator[None]:
-        """Declare missing what files held that are gone, and free what is outdated; in steps."""
+        """Declare the objects of removed files missing, and free outdated contents; in steps."""
         while self._gone:
             path = next(iter(self._gone))
             before = self._contents[path]
@@ -155,7 +155,7 @@ class Union:
             self._hold(id_, next(same, definers[0]))
             yield from self._news(id_)
         else:
-            # On this event, somebody may ask for its last holder.
+            # While this event is taken in, `holder` still returns the last holder.
             yield Delete(*id_)
             del self._missing[id_], self._emitted[id_]
 
@@ -173,7 +173,7 @@ class Union:
         return self._repeats.get(path, {}).keys()
 
     def holder(self, id_: ObjectId) -> str | None:
-        """The file that holds the object, or its last holder until its end is emitted."""
+        """The file that holds the object, or held it last, until its deletion is emitted."""
         missing = self._missing.get(id_)
         return missing.path if missing else self._holders.get(id_)
 

@@ -1,7 +1,7 @@
 """Directories that were replaced by an empty one.
 
-As where a file system was unmounted, or is about to be mounted: the files are gone all at once,
-but nobody removed them. Pure.
+This happens when a file system was unmounted, or is about to be mounted: the files are gone all at
+once, but nobody removed them. Pure.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Vacated:
         """Take in a look: each listed directory's identity, and the files found; in steps.
 
         `held` are the files whose objects are held. Both are O(files) if a directory has changed.
-        What could not be listed, and what is beneath it, stays known as it was before.
+        Directories that could not be listed, and all beneath them, stay as they were known.
         """
         before = self._identities
         changed = {path for path, now in identities.items() if before.get(path, now) != now}

@@ -21,22 +21,22 @@ _DELETED, _BOOKMARK, _ERROR = "DELETED", "BOOKMARK", "ERROR"
 _HELD = frozenset({"ADDED", "MODIFIED"})
 
 
-class Told(NamedTuple):
-    """The object as it is now, or why it cannot be read."""
+class Changed(NamedTuple):
+    """The object was added or modified: as it is now, or why it cannot be read."""
 
     resource_version: str
     object: Object | ParseError
 
 
 class Deleted(NamedTuple):
-    """The object is gone."""
+    """The object was deleted."""
 
     resource_version: str
     key: Key
 
 
 class Bookmark(NamedTuple):
-    """Nothing has changed up to here."""
+    """Nothing has changed up to this resource version."""
 
     resource_version: str
 
@@ -49,7 +49,7 @@ class Error(msgspec.Struct):
     reason: str = ""
 
 
-Line = Told | Deleted | Bookmark | Error
+Line = Changed | Deleted | Bookmark | Error
 
 ReadLine = Callable[[bytes], Line]
 """Reads one line. Raises msgspec.DecodeError if it cannot be read, or lacks a resource version."""
@@ -89,7 +89,7 @@ def line_reader(kind: Kind) -> ReadLine:
             meta = line.object.metadata
             if meta.resource_version:
                 if line.type in _HELD:
-                    return Told(meta.resource_version, _slim_or_error(line.object))
+                    return Changed(meta.resource_version, _slim_or_error(line.object))
                 if line.type == _DELETED:
                     key = Key(meta.namespace or "", meta.name)
                     return Deleted(meta.resource_version, key)
@@ -119,6 +119,6 @@ def _read_by_parts(kind: Kind, raw: bytes) -> Line:
     if line.type == _DELETED:
         return Deleted(meta.resource_version, Key(meta.namespace, meta.name))
     try:
-        return Told(meta.resource_version, read_slim(kind, line.object))
+        return Changed(meta.resource_version, read_slim(kind, line.object))
     except ParseError as error:
-        return Told(meta.resource_version, error)
+        return Changed(meta.resource_version, error)

@@ -29,7 +29,7 @@ from vmsvc_grpc.source.yaml_scalars import (
 )
 
 TOKEN_SIZE_MAX = 4 * 1024 * 1024
-"""How many characters libyaml may read for one event, while all else waits.
+"""How many characters libyaml may read for one event, during which all else waits.
 
 It takes some 30 ns for each. No object has a text that long.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmsvc_grpc.source.places import Text
+from vmsvc_grpc.source.field_lines import Text
 
 TEXT = """\
 # comment

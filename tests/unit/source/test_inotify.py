@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vmsvc_grpc.source.watch import DirectoryWatch, How, Notices, Where, where
+from vmsvc_grpc.source.inotify import DirectoryWatch, How, PathNotices, Where, where
 
 DIRECTORIES = frozenset({"", "known", "gone"})
 DEADLINE_S = 20.0
@@ -64,7 +64,7 @@ def test_where_there_are_links_they_may_lead_through_what_is_hidden(
 
 
 def test_of_a_path_the_last_notice_counts() -> None:
-    notices = Notices()
+    notices = PathNotices()
     for how in (How.PLACED, How.WRITTEN, How.CLOSED, How.TOUCHED):
         notices.add("a", how)
     notices.add("b", How.TOUCHED)
@@ -73,7 +73,7 @@ def test_of_a_path_the_last_notice_counts() -> None:
 
 
 def test_more_notices_than_that_are_one() -> None:
-    notices = Notices()
+    notices = PathNotices()
     for index in range(10_001):
         notices.add(str(index), How.WRITTEN)
     assert notices.how == {}
@@ -114,7 +114,7 @@ async def test_says_how_a_file_came_to_be(tmp_path: Path, watch: DirectoryWatch)
 async def test_names_that_are_no_text(tmp_path: Path, watch: DirectoryWatch) -> None:
     name = os.fsdecode(b"\xff\n")
     (tmp_path / name).mkdir()
-    notices = watch.take() if await noticed(watch) == {name: How.ANOTHER} else Notices()
+    notices = watch.take() if await noticed(watch) == {name: How.ANOTHER} else PathNotices()
     watch.directory(name)
     (tmp_path / name / "a").touch()
     assert list(await noticed(watch)) == [f"{name}/a"]

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from vmsvc_grpc.model.from_wire import ParseError
 from vmsvc_grpc.model.objects import GROUP, Kind
-from vmsvc_grpc.source.lines import Line, Told, _read_by_parts, line_reader
+from vmsvc_grpc.source.watch_line import Changed, Line, _read_by_parts, line_reader
 
 OWNER = {
     "apiVersion": f"{GROUP}/v1alpha6",
@@ -59,7 +59,7 @@ def damaged(value: Any, place: st.DataObject) -> Any:
 
 def said(line: Line | Exception) -> Any:
     match line:
-        case Told(resource_version, ParseError() as error):
+        case Changed(resource_version, ParseError() as error):
             return resource_version, error.kind, error.key, error.problem
         case Exception():
             return str(line)

@@ -19,7 +19,7 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.logs import LinesPerOwner
+from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
@@ -108,7 +108,7 @@ class Xds:
         self._names = names
         resources = Resources(counts)
         self._excess: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self.lines = LinesPerOwner(
+        self.lines = LinesPerOrigin(
             _log,
             lines_max=limits.client_lines_per_minute_max,
             advice=f"an address has {limits.client_lines_per_minute_max} a minute "
