@@ -140,11 +140,16 @@ class Intake:
         for name in [name for name in subscription.names if name not in names]:
             self._unsubscribe(subscription, name)
             yield
-        for name in names:
-            if name not in subscription.names:
-                # Sent even if the wildcard had it: the client may have dropped it.
-                self._subscribe(subscription, name, forced=True)
-                yield
+        new = [name for name in names if name not in subscription.names]
+        listed = subscription.listed
+        if new and subscription.type_url in WHOLE and listed is not None and listed.begun:
+            # The client may hold any of these by the wildcard, even one that goes before it is
+            # sent by its name: only a response with everything says so.
+            subscription.answer_due = True
+        for name in new:
+            # Sent even if the wildcard had it: the client may have dropped it.
+            self._subscribe(subscription, name, forced=True)
+            yield
         if not wildcard:
             # Last, so that resources now requested by name stay sent.
             self._set_wildcard(subscription, False)

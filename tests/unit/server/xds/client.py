@@ -228,6 +228,7 @@ class XdsClient:
         for type_url, asked in self.types.items():
             wanted = [*sorted(asked.names), *(["*"] if asked.wildcard else [])]
             if not wanted:
+                asked.named = False  # It says nothing: the next stream knows of no names either.
                 continue
             if self.form is Form.SOTW:
                 if type_url not in WHOLE:

@@ -99,6 +99,27 @@ def test_a_name_that_is_let_go_is_the_wildcards(form: Form, type_url: TypeUrl) -
         client.close()
 
 
+@BOTH
+@pytest.mark.parametrize("type_url", [CDS, EDS], ids=lambda type_url: type_url.label)
+@pytest.mark.parametrize("named", [(NAME,), ("*", NAME)], ids=["instead", "beside"])
+def test_what_a_wildcard_gave_goes_though_it_was_just_asked_for_by_name(
+    form: Form, type_url: TypeUrl, named: tuple[str, ...]
+) -> None:
+    for count in TURNS:
+        served = cache(service(API, spec({"app": "api"})))
+        client = slowly(served, form)
+        ask(client, type_url).read_all()
+        assert not gone(client, type_url, NAME)
+        ask(client, type_url, *named)
+        if form is Form.DELTA and "*" not in named:
+            client.change(type_url, [], ["*"])
+        turns(client, count)
+        remove(served)
+        client.read_all()
+        assert gone(client, type_url, NAME), count
+        client.close()
+
+
 @pytest.mark.parametrize("names", [(NAME, OTHER_NAME), (OTHER_NAME, NAME)], ids=["first", "second"])
 def test_a_name_that_is_let_go_and_goes_before_the_first_answer_comes_back(
     names: tuple[str, ...],
