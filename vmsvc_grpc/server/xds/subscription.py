@@ -25,8 +25,14 @@ _NAME_BYTES = 8
 
 _NONCE_DIGITS_MAX = 20
 
-# For how many unanswered responses of a client we remember the names.
+# For how many unanswered responses of a client we remember which names each had.
 _UNANSWERED_MAX = 64
+
+# Names in them that the client does not follow any more, or never did, are kept up to so many
+# bytes, and to twice those of the names that it follows.
+_UNANSWERED_BYTES = 8 * 1024
+
+_LISTED_NAME_BYTES = 32  # What a name that a wildcard covers takes, about.
 
 
 def removed_bytes(name: str) -> int:
@@ -39,6 +45,11 @@ class _Sent(NamedTuple):
 
     nonce: int
     names: tuple[str, ...] | None
+
+    @property
+    def size(self) -> int:
+        """What its names take, about."""
+        return sum(map(removed_bytes, self.names or ()))
 
 
 class XdsSubscription:
@@ -62,6 +73,7 @@ class XdsSubscription:
         "_references",
         "_sum",
         "_unanswered",
+        "_unanswered_bytes",
         "all_told",
         "answer_due",
         "answered",
@@ -107,6 +119,7 @@ class XdsSubscription:
         self._all_refused = ""  # The client's words, if it has refused a response with all
         # resources.
         self._unanswered: deque[_Sent] = deque()
+        self._unanswered_bytes = 0
         self.draft: dict[str, bytes] = {}
         self.all_told: BodyReader | None = None
         # Most services have one name, which is kept without a dict around it.
@@ -151,6 +164,7 @@ class XdsSubscription:
         if name in self.names:
             del self.names[name]
             self.resuming_bytes -= resuming_bytes(name)
+            self._bound_unanswered()
         if (asked := self._references.of(name)) is None:
             return None
         names = self._of_service.get(asked.service)
@@ -165,6 +179,7 @@ class XdsSubscription:
         if self.listed is not None:
             self.listed.close()
             self.listed = None
+            self._bound_unanswered()
 
     # -- What the client holds --
 
@@ -289,10 +304,33 @@ class XdsSubscription:
         unanswered = self._unanswered
         if names is None:
             unanswered.clear()
-        elif len(unanswered) >= _UNANSWERED_MAX:
-            # The client does not acknowledge. Which response had which of these names is forgotten.
-            self._unanswered = unanswered = deque([_Sent(nonce - 1, self._together(unanswered))])
-        unanswered.append(_Sent(nonce, None if names is None else tuple(names)))
+            self._unanswered_bytes = 0
+            unanswered.append(_Sent(nonce, None))
+            return
+        unanswered.append(_Sent(nonce, tuple(names)))
+        self._unanswered_bytes += unanswered[-1].size
+        self._bound_unanswered()
+
+    def _bound_unanswered(self) -> None:
+        """Forget names in unanswered responses if they are too many for what the client follows.
+
+        Then only names that it follows are left, and which response had which of them is forgotten
+        but for the newest. O(names kept), so O(1) for each name that was sent or dropped since.
+        """
+        listed = len(self.listed.listing) if self.listed is not None else 0
+        followed = self.resuming_bytes + listed * _LISTED_NAME_BYTES
+        enough = _UNANSWERED_BYTES + 2 * followed
+        if len(self._unanswered) <= _UNANSWERED_MAX and self._unanswered_bytes <= enough:
+            return
+        *before, newest = self._unanswered
+        kept = deque([self._followed(newest)])
+        if before:
+            kept.appendleft(self._followed(_Sent(before[-1].nonce, self._together(before))))
+        self._unanswered = kept
+        self._unanswered_bytes = sum(sent.size for sent in kept)
+
+    def _followed(self, sent: _Sent) -> _Sent:
+        return sent._replace(names=tuple(filter(self._follows, sent.names or ())))
 
     def _together(self, responses: Iterable[_Sent]) -> tuple[str, ...]:
         named = (self.held if sent.names is None else sent.names for sent in responses)
@@ -329,6 +367,7 @@ class XdsSubscription:
         heard = []
         while self._unanswered and self._unanswered[0].nonce <= nonce:
             heard.append(self._unanswered.popleft())
+            self._unanswered_bytes -= heard[-1].size
         if refusal is None and not (self.refused or self._all_refused):
             return ()  # As nearly always.
         return self._judged(nonce, heard, refusal)

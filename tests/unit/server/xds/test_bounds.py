@@ -310,13 +310,52 @@ def test_little_is_kept_of_a_refusal() -> None:
 
 def test_a_refusal_of_names_that_are_denied_leaves_nothing() -> None:
     client = XdsClient(cache(), Form.DELTA, who=ENVOY)
-    denied = [f"none{number}" + "x" * 1_100 for number in range(20)]
+    denied = [f"none{number}" + "x" * 1_100 for number in range(5)]
     client.change(CDS, [NAME, *denied])
     while client.read(refuse="no") is not None:
         pass
     told = {name for refusal in client.refusals for name in refusal.names}
     assert len(told) == 1 + len(denied), "the log has all of them"
     assert client.stream.subscriptions[CDS].refused == {NAME: "no"}
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e4"])
+@pytest.mark.parametrize("size", [20, 1_000, 1_100], ids=["short", "long", "too long"])
+@pytest.mark.parametrize("dropped", [True, False], ids=["and drops them", "beyond its room"])
+def test_a_client_that_never_acknowledges_keeps_little_more_than_it_follows(
+    letter: str, size: int, dropped: bool
+) -> None:
+    """One kept 200 MiB after half a minute: all names that it had ever been sent."""
+    client = XdsClient(cache(), Form.DELTA, who=ENVOY, limits=Limits(xds_resources_max=50))
+    client.change(EDS, [NAME])
+    for begin in range(0, 4_000, 100):
+        names = [f"{number:06}".ljust(size, letter) for number in range(begin, begin + 100)]
+        client.change(EDS, names)
+        while client.pump():
+            client.flying.pop()
+        if dropped:
+            client.change(EDS, [], names)
+    subscription = client.stream.subscriptions[EDS]
+    kept = [name for sent in subscription._unanswered for name in sent.names or ()]
+    followed = sum(len(name.encode()) for name in subscription.names)
+    assert sum(len(name.encode()) for name in kept) < 20_000 + 5 * followed
+    assert len(subscription._unanswered) <= 65
+    # What it acknowledges in the end counts.
+    client.change(EDS, response_nonce=str(subscription.nonce))
+    assert not subscription.unanswered()
+
+
+def test_a_refusal_after_many_answers_unheard_is_of_what_is_followed() -> None:
+    served = cache()
+    client = XdsClient(served, Form.DELTA, who=ENVOY).change(EDS, [NAME])
+    for number in range(200):
+        move(served, f"10.0.1.{number}")
+        client.pump()
+        client.flying.pop()
+    nonce = str(client.stream.subscriptions[EDS].nonce)
+    client.change(EDS, response_nonce=nonce, error_detail={"message": "no"})
+    assert [refusal.names for refusal in client.refusals] == [[NAME]]
+    assert client.stream.subscriptions[EDS].refused == {NAME: "no"}
 
 
 def test_a_refusal_of_a_name_that_was_dropped_before_it_came_leaves_nothing() -> None:
