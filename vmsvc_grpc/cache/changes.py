@@ -54,10 +54,11 @@ class _Stretch(Generic[_Name, _Cell]):
     """A stretch of a log: the names that were there when it began, and the changes since.
 
     A reader keeps the stretch that it stands in, even when the log has dropped it: from it follows
-    what the reader was handed out. All readers there share it.
+    what the reader was handed out, so names that came or went are kept still. All readers there
+    share it.
     """
 
-    __slots__ = ("_known", "before", "cells", "changes", "last", "names")
+    __slots__ = ("_came_and_went", "_known", "before", "cells", "changes", "last", "names")
 
     def __init__(self, names: tuple[_Name, ...], before: _Stretch[_Name, _Cell] | None) -> None:
         """`before` is the stretch before it, which the log drops when the next one begins."""
@@ -67,6 +68,18 @@ class _Stretch(Generic[_Name, _Cell]):
         self.last: dict[_Name, int] = {}
         self.cells: dict[_Name, _Cell] = {}
         self._known: tuple[int, frozenset[_Name]] | None = None
+        # Once it is dropped: of its changes, those that are needed still, by number.
+        self._came_and_went: dict[int, NameChange[_Name]] | None = None
+
+    def drop(self) -> None:
+        """The log has no use for it any more. O(changes)."""
+        self._came_and_went = {
+            number: change
+            for number, change in enumerate(self.changes)
+            if change.was_there is not change.is_there
+        }
+        self.before = None
+        self.changes, self.last, self.cells = [], {}, {}
 
     def changes_from(self, first: int) -> Iterator[NameChange[_Name]]:
         """Its changes so far, from the one of that number on. O(these)."""
@@ -79,13 +92,18 @@ class _Stretch(Generic[_Name, _Cell]):
         """
         if self._known is None or self._known[0] != changes:
             there = set(self.names)
-            for change in self.changes[:changes]:
+            for change in self._first(changes):
                 if change.is_there:
                     there.add(change.name)
                 else:
                     there.discard(change.name)
             self._known = changes, frozenset(there)
         return self._known[1]
+
+    def _first(self, changes: int) -> Iterator[NameChange[_Name]]:
+        if self._came_and_went is None:
+            return islice(self.changes, changes)
+        return (change for number, change in self._came_and_went.items() if number < changes)
 
 
 class _Position(NamedTuple, Generic[_Name, _Cell]):
@@ -147,6 +165,8 @@ class ChangeLog(Generic[_Name, _Cell]):
         part.last[name] = cell.version
         part.cells[name] = cell
         if len(part.changes) >= self._changes_kept:
+            if part.before is not None:
+                part.before.drop()
             part.before = None
             self._part = _Stretch(self.names(), part)
         self.wake()

@@ -282,3 +282,27 @@ def test_readers_at_one_place_share_what_they_knew() -> None:
         client.catch_up()
         assert sorted(client.held) == ["b", "c"]
         assert client.told == 3 + 2
+
+
+@pytest.mark.parametrize("comes_and_goes", [False, True], ids=["changes", "comes and goes"])
+def test_a_reader_that_stands_still_keeps_what_came_and_went_alone(comes_and_goes: bool) -> None:
+    """Each wildcard stream of an Envoy that had stopped acknowledging kept about 1 MB."""
+    world = World("abc", kept=100)
+    client = Client(world)
+    client.catch_up()
+    for _ in range(1_000):
+        world.put("a")
+    if comes_and_goes:
+        world.put("b", there=False)
+        world.put("d")
+    still = Client(world)
+    still.catch_up()
+    for number in range(300):
+        world.put("c", there=not (comes_and_goes and number % 2))
+    assert still.reader._position is not None
+    part = still.reader._position.part
+    assert not any((part.changes, part.last, part.cells, part.before))
+    assert len(part._came_and_went or ()) <= (102 if comes_and_goes else 0)
+    for reader in (client, still):
+        reader.catch_up()
+        assert sorted(reader.held) == list(world.names())
