@@ -71,7 +71,7 @@ _LIMITS = {
     "taking_in_bytes_max": "bytes of large requests of all clients while they are read, at most",
     "connection_window_bytes": "bytes that a connection may send before one is read (http2 only)",
     "upload_bytes_max": "bytes of unfinished requests of all clients; more wait (http2 only)",
-    "request_s": "seconds that a client may take to send a request (http2 only)",
+    "request_s": "seconds that a client may take to send the request of a call",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",
     "page_bytes_max": "bytes of one page of a list or an explanation, at most, roughly",
     "status_bytes_max": "bytes of one answer about the status of xDS clients, at most",

@@ -16,7 +16,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from tests.integration.raw_http2 import RawClient, message
+from tests.integration.raw_http2 import END_STREAM, RawClient, message
 from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, make_transport, until
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import (
@@ -119,10 +119,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(toy: Toy) -> AsyncIterator[Running]:
+async def running(toy: Toy, limits: Limits | None = None) -> AsyncIterator[Running]:
     """The transport on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
-    counts, limits = ServerCounts(), Limits()
+    counts, limits = ServerCounts(), limits or Limits()
     transport = make_transport(Sessions(Admission(limits, counts), counts, limits), limits)
     transport.serve(toy.methods())
     address = f"127.0.0.1:{transport.bind('127.0.0.1:0')}"
@@ -499,6 +499,36 @@ async def test_streams_are_ended_by_us_also_where_the_client_does_not_read(
         async for _ in _read_on(calls[2]):
             pass
         assert server.counts.calls.total() == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0", message(b"", length=1)], ids=repr)
+@pytest.mark.parametrize("path", [UNARY, SERVER])
+async def test_a_call_that_ends_without_a_request_is_answered(path: str, body: bytes) -> None:
+    toy = Toy()
+    async with running(toy) as server:
+        client = await RawClient.connect(server.address)
+        stream = client.open(path, flags=0 if body else END_STREAM)
+        await client.send(stream, body)
+        await client.heard(stream)
+        await until(server.counts.calls.total)
+        assert server.counts.calls == {(path, Code.UNIMPLEMENTED): 1}
+        assert "receive" not in toy.happened
+        await client.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0", message(b"", length=1)], ids=repr)
+@pytest.mark.parametrize("path", [UNARY, SERVER])
+async def test_a_request_that_does_not_come_is_not_waited_for(path: str, body: bytes) -> None:
+    toy = Toy()
+    async with running(toy, Limits(request_s=0.1)) as server:
+        client = await RawClient.connect(server.address)
+        stream = client.open(path)
+        await client.send(stream, body, end=False)
+        await client.heard(stream)
+        await until(server.counts.calls.total)
+        assert server.counts.calls == {(path, Code.DEADLINE_EXCEEDED): 1}
+        assert server.counts.refusals == {"request_s": 1}
+        await client.close()
 
 
 @pytest.mark.parametrize("method", ["server", "both"])

@@ -75,8 +75,8 @@ class Limits:
     Further bytes wait in the client, too."""
 
     request_s: float = 30.0
-    """How long a client may take to send the only request of a call, or the rest of a request
-    that has begun to arrive."""
+    """How long a client may take to send the only request of a call, or (http2 only) the rest of
+    a request that has begun to arrive."""
 
     response_bytes_max: int = 1024 * 1024
     """The largest response of xDS that can be split. Clients take no more than 4 MiB, and

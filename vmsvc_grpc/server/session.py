@@ -302,6 +302,18 @@ class Session:
             self._sessions.closed(self._method.path, self._client, self._code)
 
 
+def not_one_request() -> RpcError:
+    """The error of a call that has none or several requests where its method takes one."""
+    # statuscodes.md: "request cardinality violation" is UNIMPLEMENTED.
+    return RpcError(Code.UNIMPLEMENTED, "this method takes exactly one request message")
+
+
+def request_too_late(request_s: float) -> RpcError:
+    """The error of a call whose request has not come whole in time."""
+    text = f"the request has not come whole within {request_s:g} s (request_s)"
+    return RpcError(Code.DEADLINE_EXCEEDED, text, limit="request_s")
+
+
 def status_of(error: RpcError) -> Status:
     """The status for the trailers of a call that ends with `error`.
 

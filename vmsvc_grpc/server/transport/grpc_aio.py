@@ -31,7 +31,14 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
 )
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import OK, Session, Sessions, Status
+from vmsvc_grpc.server.session import (
+    OK,
+    Session,
+    Sessions,
+    Status,
+    not_one_request,
+    request_too_late,
+)
 from vmsvc_grpc.server.transport.turns import Turns
 
 # In quotes, as these are generic in the stubs only. Requests are bytes, or EOF.
@@ -63,6 +70,7 @@ class GrpcAio:
         """Must be made on the event loop that will run it."""
         self._sessions = sessions
         self._turns = Turns()
+        self._request_s = limits.request_s
         self._pumps: dict[_Pump, None] = {}  # In the order in which they were opened.
         logging.getLogger(cygrpc.__name__).addFilter(_is_about_us)
         self._server = _Server(sessions, _options(limits))
@@ -113,14 +121,15 @@ class GrpcAio:
             pump.end(error)
 
     def _handler(self, method: Method) -> _Handler:
+        # For gRPC, all clients send a stream of requests. Where it takes one only, it never answers
+        # a call that ends without a request, and waits for one as long as the connection lasts.
         if isinstance(method, UnaryMethod):
-            return grpc.unary_unary_rpc_method_handler(_forgetful(partial(self._unary, method)))
-        if method.client_streaming:
-            both_ways = _forgetful(partial(self._both_ways, method))
-            return grpc.stream_stream_rpc_method_handler(both_ways)
-        return grpc.unary_stream_rpc_method_handler(_forgetful(partial(self._stream, method)))
+            return grpc.stream_unary_rpc_method_handler(_forgetful(partial(self._unary, method)))
+        run = self._both_ways if method.client_streaming else self._one_way
+        return grpc.stream_stream_rpc_method_handler(_forgetful(partial(run, method)))
 
-    async def _unary(self, method: UnaryMethod, request: bytes, context: _CallContext) -> bytes:
+    async def _unary(self, method: UnaryMethod, _requests: Any, context: _CallContext) -> bytes:
+        request = await self._only_request(method, context)
         answer = await self._turns.run(
             partial(self._sessions.unary, method, request, _call(context))
         )
@@ -130,6 +139,24 @@ class GrpcAio:
 
     async def _both_ways(self, method: StreamMethod, _requests: Any, context: _CallContext) -> None:
         await self._stream(method, None, context)
+
+    async def _one_way(self, method: StreamMethod, _requests: Any, context: _CallContext) -> None:
+        request = await self._only_request(method, context)
+        await self._stream(method, request, context)
+
+    async def _only_request(self, method: Method, context: _CallContext) -> bytes:
+        """The request of a method that takes one; ends the call if it does not come."""
+        error: RpcError
+        try:
+            async with asyncio.timeout(self._request_s):
+                request: Any = await _read(context)
+            if request is not grpc.aio.EOF:
+                return bytes(request)
+            await _read(context)  # As in `_read_all`.
+            error = not_one_request()
+        except TimeoutError:
+            error = request_too_late(self._request_s)
+        return await _abort(context, self._sessions.refuse(method.path, error))
 
     async def _stream(
         self, method: StreamMethod, request: bytes | None, context: _CallContext
@@ -299,7 +326,7 @@ class _Pump:
 
     async def _read_all(self) -> None:
         session = self._session
-        while (request := await self._read()) is not grpc.aio.EOF:
+        while (request := await _read(self._context)) is not grpc.aio.EOF:
             await self._turns.run(partial(self._take, request))
             if session.ending:
                 self._leave()
@@ -311,7 +338,7 @@ class _Pump:
                 await self._answered
         # grpc.aio reads the end of the requests even if the client has cancelled the call, and
         # cancels this task a moment later: no later than it answers another read.
-        await self._read()
+        await _read(self._context)
         session.half_close()
         self.wake()
 
@@ -325,13 +352,6 @@ class _Pump:
             self._said = self._ask()
             if self._said is not None:
                 self.wake()
-
-    async def _read(self) -> Any:
-        """The next request, or EOF."""
-        try:
-            return await self._context.read()
-        except _OVER:
-            raise _gone() from None
 
     async def _greet(self) -> None:
         """Send the headers, so that the client learns that its call was accepted.
@@ -406,6 +426,14 @@ def _forgetful(run: _Behavior[_Request, _Response]) -> _Behavior[_Request, _Resp
 
 def _call(context: _CallContext) -> Call:
     return Call(context.peer())
+
+
+async def _read(context: _CallContext) -> Any:
+    """The next request of a call, or EOF."""
+    try:
+        return await context.read()
+    except _OVER:
+        raise _gone() from None
 
 
 async def _abort(context: _CallContext, status: Status) -> NoReturn:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from vmsvc_grpc.server.call import Code, RpcError
-from vmsvc_grpc.server.session import Status
+from vmsvc_grpc.server.session import Status, not_one_request
 
 HeaderField = tuple[bytes, bytes]
 """A header field of HTTP/2: a lower-case name, and its value."""
@@ -117,11 +117,6 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def _not_one() -> RpcError:
-    # statuscodes.md: "request cardinality violation" is UNIMPLEMENTED.
-    return RpcError(Code.UNIMPLEMENTED, "this method takes exactly one request message")
-
-
 class Messages:
     """Reads messages from the body of a request as it arrives.
 
@@ -174,14 +169,14 @@ class Messages:
         except RpcError as error:
             return error
         if not self._many and len(self._body) > self.first_bytes:
-            return _not_one()
+            return not_one_request()
         return None
 
     def only(self) -> bytes:
         """The only message of a complete request. Raises RpcError."""
         message = self.take()
         if message is None or self._body:
-            raise _not_one()
+            raise not_one_request()
         return message
 
     def take(self) -> bytes | None:

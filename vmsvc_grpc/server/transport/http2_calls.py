@@ -13,7 +13,7 @@ from typing import Protocol
 
 from vmsvc_grpc.server.call import LATER, Call, Code, Method, RpcError, StreamMethod, UnaryMethod
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import OK, Session, Sessions, Status
+from vmsvc_grpc.server.session import OK, Session, Sessions, Status, request_too_late
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import (
     PREFIX_BYTES,
@@ -235,8 +235,7 @@ class AskingCall(HttpCall):
     def _tarry(self) -> None:
         """Fail, if the request has not come within its time."""
         if not self.half_closed:
-            text = f"the request has not come whole within {self.server.limits.request_s:g} s"
-            self._fail(RpcError(Code.DEADLINE_EXCEEDED, f"{text} (request_s)", limit="request_s"))
+            self._fail(request_too_late(self.server.limits.request_s))
 
     def _fail(self, error: RpcError) -> None:
         raise NotImplementedError
