@@ -9,13 +9,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.objects import IPFamily, Key, Kind, StoredEndpointSlice
+from vmsvc_grpc.model.objects import MANAGED_BY_LABEL, IPFamily, Key, Kind, StoredEndpointSlice
 from vmsvc_grpc.model.ownership import is_our_slice_of
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.names import TakenNames
+from vmsvc_grpc.reconciler.patch import PatchPath
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import Witness
 from vmsvc_grpc.reconciler.yielding import Yielding
+
+# By these a slice is ours.
+_MARKS: tuple[PatchPath, ...] = (
+    ("metadata", "labels", MANAGED_BY_LABEL),
+    ("metadata", "ownerReferences"),
+)
 
 Mirrored = Callable[[Key], Awaitable[frozenset[str]]]
 """The address types of the EndpointSlices that Kubernetes has mirrored for a service.
@@ -63,6 +70,12 @@ class Asking:
                 self._taken.seen(key, slice_, asyncio.get_running_loop().time())
             else:
                 self._taken.gone(key, slice_)
+
+    async def look_who_took(self, key: Key, slice_: Key) -> None:
+        """Find out who made a slice that we had written another's."""
+        assert self._witness is not None, "slices are held where it can be asked for them"
+        by = await self._witness.other_writer(Kind.ENDPOINT_SLICE, slice_, _MARKS)
+        self._taken.lost(key, slice_, by)
 
     async def found_writers(self, key: Key) -> bool:
         """Find out who else writes the objects newly in dispute; whether there were any."""

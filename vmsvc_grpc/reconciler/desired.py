@@ -23,6 +23,7 @@ from vmsvc_grpc.model.ownership import is_controlled, is_controlled_by, is_left_
 from vmsvc_grpc.reconciler.endpoints import endpoint_ports, endpoints_of
 from vmsvc_grpc.reconciler.held import Failure, HeldObjects
 from vmsvc_grpc.reconciler.owners import (
+    being_deleted,
     endpoints_in_the_way,
     owner_of,
     service_in_the_way,
@@ -70,15 +71,20 @@ def desired(
     vmservice = observed.vmservice
     if vmservice is None:
         # EndpointSlices stay: Kubernetes collects them, by their owner.
-        return Desired(replace(without(observed, is_controlled), slices=observed.slices))
+        left = replace(without(observed, is_controlled), slices=observed.slices)
+        return Desired(left, standing)
     if vmservice.meta.deleting:
         left = without(observed, partial(is_controlled_by, uid=vmservice.meta.uid))
-        leaving = released(vmservice) if rules.vmservices_held else vmservice
-        return Desired(replace(left, vmservice=leaving))
+        if not rules.vmservices_held:
+            return Desired(replace(left, vmservice=vmservice), standing)
+        leaving = released(vmservice)
+        wanted = Desired(replace(left, vmservice=leaving), standing)
+        return _with_status(wanted, leaving, None, now) if standing else wanted
     wanted = _with_children(
         observed, vmservice, spec, endpoints, rules, handed_over=handed_over, taken=taken
     )
-    wanted = replace(wanted, failures=(*wanted.failures, *standing))
+    going = being_deleted(observed)
+    wanted = replace(wanted, failures=(*wanted.failures, *going, *standing))
     if not rules.vmservices_held:
         return wanted
     claiming = claimed(vmservice, spec, rules) if spec else vmservice
@@ -95,7 +101,7 @@ def undone(
 ) -> Desired:
     """What should be held after a change failed: all as observed, and the VMService says why."""
     kept, vmservice = Desired(observed, failures), observed.vmservice
-    if vmservice is None or vmservice.meta.deleting or not rules.vmservices_held:
+    if vmservice is None or not rules.vmservices_held:
         return kept
     return _with_status(kept, vmservice, spec, now)
 

@@ -61,6 +61,21 @@ def endpoints_in_the_way(stored: StoredEndpoints | None, uid: str) -> Failure | 
     return Failure("EndpointsNotOurs", message)
 
 
+def being_deleted(observed: HeldObjects) -> tuple[Failure, ...]:
+    """A failure for each child that is being deleted: there is no new one before it is gone."""
+    ours = (c for c in (observed.service, observed.endpoints) if c and obstacle(c, "") is None)
+    return tuple(
+        Failure(
+            f"{child.kind.value}BeingDeleted",
+            f"{child.kind.value} {child.key}: deleted, and kept by metadata.finalizers "
+            f"({', '.join(child.meta.finalizers)}) until somebody removes them; it is not made "
+            "anew before; see whose they are",
+        )
+        for child in (*ours, *observed.slices)
+        if child.meta.deleting and child.meta.finalizers
+    )
+
+
 def _controller(child: Child) -> str:
     owner = child.meta.controller
     assert owner is not None, "who controls it is in the way"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.desired import Desired, desired, undone
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.held import Failure, HeldObjects
 from vmsvc_grpc.reconciler.names import TakenNames
-from vmsvc_grpc.reconciler.plan import Change, plan
+from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.reconciler.yielding import Yielding
@@ -51,10 +51,20 @@ class Planning:
         while True:
             disputes = self._yielding.failures(key)
             wanted = self._desired(key, observed, failed, disputes)
-            changes = self._yielding.allowed(key, plan(wanted.objects, observed), now)
+            changes = self._yielding.allowed(key, self._planned(key, wanted, observed), now)
             # When a dispute begins or ends, the VMService should report something else.
             if self._yielding.failures(key) == disputes:
                 return (changes[0] if changes else None), wanted.failures
+
+    def _planned(self, key: Key, wanted: Desired, observed: HeldObjects) -> Iterator[Change]:
+        """The changes, without new slices if somebody takes them from us as soon as they are made.
+
+        There would be ever more of them.
+        """
+        for change in plan(wanted.objects, observed):
+            creates_slice = change.verb is Verb.CREATE and change.kind is Kind.ENDPOINT_SLICE
+            if not (creates_slice and self._taken.loses(key)):
+                yield change
 
     def _observed(self, key: Key) -> HeldObjects:
         service = self._cache.services.get(key)

@@ -15,7 +15,7 @@ from vmsvc_grpc.reconciler.asking import Asking
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.counts import ReconcilerCounts
 from vmsvc_grpc.reconciler.handover import HandOver
-from vmsvc_grpc.reconciler.held import Failure
+from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.names import TakenNames
 from vmsvc_grpc.reconciler.plan import Change
 from vmsvc_grpc.reconciler.planning import Planning
@@ -101,7 +101,7 @@ class Work:
             await self._report_failure(key, failure)
             raise ChangeError(failure.reason, failure.message) from conflict
         except ChangeError as error:
-            error.passing = error.passing and not self._in_vain(key)
+            error.passing = error.passing and not self._is_lasting(key, error)
             error.failure = self._as_reported(key, error.failure)
             if not error.passing:
                 await self._report_failure(key, error.failure)
@@ -113,20 +113,37 @@ class Work:
         service = self._cache.services.get(key)
         return self._telling.as_reported(key, service.object if service else None, failure)
 
+    def _is_lasting(self, key: Key, error: ChangeError) -> bool:
+        """Whether a transient failure has repeated too often, or is to be waited for too long."""
+        in_vain = self._in_vain(key)
+        return in_vain or error.retry_after_s > self._bounds.backoff.max_s
+
     def _in_vain(self, key: Key) -> bool:
         """Note that the work was broken off; whether that was so too often."""
         self._retries[key] += 1
         return self._retries[key] >= self._bounds.retries_max
 
     def _note_conflict(self, key: Key, conflict: Conflict) -> None:
-        """Take the object that is there instead into the cache, or note its name as taken."""
+        """Take the object that is there instead into the cache."""
         self._counts.conflicts += 1
+        if conflict.found is not None:
+            self._take_in(key, Answer(conflict.found))
+
+    async def _note_taken(self, key: Key, conflict: Conflict) -> None:
+        """Note that another's slice has the name. Raises the conflict if it is another one.
+
+        Raises ChangeError if that was so for many names: the VMService should say so meanwhile.
+        """
         found = conflict.found
-        if isinstance(found, StoredEndpointSlice) and not is_our_slice_of(found, key):
-            self._taken.seen(key, found.key, asyncio.get_running_loop().time())
-            self._retries.pop(key, None)  # The next name is progress.
-        elif found is not None:
-            self._take_in(key, Answer(found))
+        if not isinstance(found, StoredEndpointSlice) or is_our_slice_of(found, key):
+            raise conflict
+        self._counts.conflicts += 1
+        self._taken.seen(key, found.key, asyncio.get_running_loop().time())
+        if found.meta.uid == self._yielding.uid(key, target(Change(None, found))):
+            await self._asking.look_who_took(key, found.key)
+        failures = self._taken.failures(key)
+        if len(failures) % self._bounds.retries_max == 0:
+            raise ChangeError(*failures[-1]) from conflict
 
     async def _make_all(self, key: Key, failed: Failure | None = None) -> Done:
         """Make one change and plan again, until no change is left.
@@ -148,8 +165,12 @@ class Work:
             about = target(change), change.after is None
             if about in written:
                 return Done(wrote=True, more=True, failures=failures)
-            await self._make(key, change)
-            self._yielding.written(key, change, clock())
+            try:
+                held = await self._make(key, change)
+            except Conflict as conflict:
+                await self._note_taken(key, conflict)
+                continue  # With the next name.
+            self._yielding.written(key, change, clock(), uid=held.meta.uid if held else "")
             written.add(about)
 
     async def _report_failure(self, key: Key, failure: Failure) -> None:
@@ -169,15 +190,15 @@ class Work:
             await asyncio.sleep(delay_s)
         return delay_s > 0
 
-    async def _make(self, key: Key, change: Change) -> None:
-        """Make one change, and take it into the cache before planning again."""
+    async def _make(self, key: Key, change: Change) -> Held | None:
+        """Make one change, and take it into the cache before planning again; what is held now."""
         if not self._may_write():
             raise NotWriting
         try:
             held = await self._store.apply(change)
         except Gone:
             self._take_in(key, _answer_gone(change))
-            return
+            return None
         except Conflict as conflict:
             conflict.change = change
             raise
@@ -185,6 +206,7 @@ class Work:
         service = self._cache.services.get(key)
         self._telling.made(service.object if service else None, change)
         self._take_in(key, _answer_gone(change) if held is None else Answer(held))
+        return held
 
     def _take_in(self, key: Key, event: Event) -> None:
         # The key itself is planned again anyway.

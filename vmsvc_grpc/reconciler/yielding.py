@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -79,6 +79,7 @@ class _Record:
 
     after: Held | None
     at: float
+    uid: str = ""
     answered: Counter[PatchPath] = field(default_factory=Counter)
     pause_s: float = 0.0
     until: float = 0.0
@@ -150,8 +151,13 @@ class Yielding:
         most = max((record.answered[path] for path in changed_back), default=0)
         return record.disputed or most + 1 >= self._patience.rounds_max
 
-    def written(self, service: Key, change: Change, now: float) -> None:
-        """A change was made."""
+    def uid(self, service: Key, about: Target) -> str:
+        """The uid of an object as we last wrote it; "" if we did not, or have deleted it."""
+        record = self._records.get(service, {}).get(about)
+        return record.uid if record else ""
+
+    def written(self, service: Key, change: Change, now: float, *, uid: str = "") -> None:
+        """A change was made; the object has that uid since, if it is there."""
         self._expire(now)
         records = self._records.setdefault(service, {})
         about = target(change)
@@ -165,6 +171,7 @@ class Yielding:
                 record.answered.clear()
             else:
                 record.answered.update(changed_back)
+        record.uid = uid
         records[about] = record
 
     def undecided(self, service: Key) -> Iterator[tuple[Target, frozenset[PatchPath]]]:
@@ -226,16 +233,24 @@ def _failure(about: Target, record: _Record, rounds: int) -> Failure:
 
 def _changed_back(wrote: Held | None, change: Change) -> frozenset[PatchPath] | None:
     """The fields that we would write again as before; None if we now want something else."""
-    wanted = change.after
+    wrote, before, wanted = map(_untimed, (wrote, change.before, change.after))
     if wrote is None or wanted is None:
         return frozenset((_WHOLE_OBJECT,)) if wrote is wanted else None
-    if change.before is None:
+    if before is None:
         return None if merge_patch(wrote, wanted) else frozenset((_WHOLE_OBJECT,))
-    patch = list(_leaves(merge_patch(change.before, wanted)))
+    patch = list(_leaves(merge_patch(before, wanted)))
     ours = list(_leaves(merge_patch(wrote, wanted)))
     if any(_overlap(one, other) for one in patch for other in ours):
         return None
     return frozenset(patch)
+
+
+def _untimed(held: Held | None) -> Held | None:
+    """The object without what differs each time that the same is written."""
+    if not isinstance(held, VirtualMachineService):
+        return held
+    conditions = tuple(replace(c, last_transition_time="") for c in held.conditions)
+    return replace(held, conditions=conditions)
 
 
 def _leaves(patch: dict[str, Any], head: PatchPath = ()) -> Iterator[PatchPath]:

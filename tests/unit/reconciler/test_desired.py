@@ -770,6 +770,19 @@ def test_the_api_servers_own_service_is_not_taken_over() -> None:
     assert "API server" in failure.message
 
 
+@pytest.mark.parametrize("owner", [OURS, FORMER], ids=["ours", "a former one's"])
+def test_what_is_kept_by_finalizers_after_its_deletion_is_reported(owner: OwnerReference) -> None:
+    """Nothing is made anew before it is gone, which may be never (point 18)."""
+    held = stored_service(owner)
+    going = replace(held, meta=replace(held.meta, deleting=True))
+    assert wanted(held=HeldObjects(service=going)).failures == ()
+    kept = replace(going, meta=replace(going.meta, finalizers=("example.com/hold",)))
+    (failure,) = wanted(held=HeldObjects(service=kept)).failures
+    assert failure.reason == "ServiceBeingDeleted"
+    for word in ("Service shop/web", "metadata.finalizers", "example.com/hold"):
+        assert word in failure.message
+
+
 def test_what_a_former_vmservice_of_the_name_left_is_replaced() -> None:
     held = HeldObjects(
         service=stored_service(

@@ -17,6 +17,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
+    ACCEPTED,
     IPFamily,
     Key,
     Kind,
@@ -157,7 +158,7 @@ class Cluster(MemoryStore):
 
     def accepted(self, key: Key = WEB) -> tuple[str, str, str] | None:
         for condition in self.vmservice(key).conditions:
-            if condition.type == "VirtualMachineServiceAccepted":
+            if condition.type == ACCEPTED:
                 return condition.status, condition.reason, condition.message
         return None
 
@@ -181,8 +182,7 @@ class World:
             on_failure=lambda key, failure: self.failures.append((key, failure)),
             on_notice=self._noticed,
             random=lambda: 1.0,
-            now=lambda: "now",
-            **options,
+            **{"now": lambda: "now", **options},
         )
 
     def _noticed(self, about: VirtualMachineService, told: Notice) -> None:
@@ -242,6 +242,15 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
             await asyncio.sleep(0.001)
+
+
+async def looked_at(world: World, key: Key = WEB) -> None:
+    """Return once a turn of the service that was begun from now on has ended."""
+    await until(lambda: not world.reconciler.working)
+    begun = world.reconciler.counts.reconciles
+    world.reconciler.enqueue([key])
+    await until(lambda: world.reconciler.counts.reconciles > begun)
+    await until(lambda: not world.reconciler.working)
 
 
 @asynccontextmanager
@@ -547,6 +556,18 @@ class Stubborn(Cluster):
         return held
 
 
+class Stripping(Cluster):
+    """An API server on which somebody takes our condition off each VMService at once."""
+
+    def _apply(self, change: Change) -> Held | None:
+        held = super()._apply(change)
+        if isinstance(held, VirtualMachineService):
+            others = (c for c in held.conditions if c.type != ACCEPTED)
+            held = replace(held, conditions=tuple(others))
+            self.held[change.kind, change.key] = held
+        return held
+
+
 HASTY = Patience(rounds_max=3, pause_first_s=0.02, pause_max_s=0.1, quiet_s=0.3)
 
 
@@ -595,6 +616,28 @@ async def test_what_is_changed_back_is_left_alone_told_of_and_right_once_it_stay
         assert [reason for _, reason, _ in world.notices].count("ChangesDoNotStay") == 1
 
 
+async def test_a_condition_that_is_taken_away_is_the_same_whenever_it_was_written() -> None:
+    """Written again after each rest, for ever and in silence, as its time differed (point 19)."""
+    store = Stripping()
+    times = count()
+    patience = replace(HASTY, pause_first_s=1000.0, pause_max_s=1000.0)
+    bounds = replace(FAST, patience=patience)
+    world = World(store, bounds=bounds, witness=Witnessing(store), now=lambda: f"at {next(times)}")
+    async with running(world):
+        world.list(service(problems=(FLAW,)))
+        await until(lambda: bool(world.failures))
+        ((_, failure),) = world.failures
+        assert failure is not None
+        assert failure.reason == "ChangesDoNotStay"
+        for word in ("the status of VirtualMachineService shop/web", "status.conditions"):
+            assert word in failure.message
+        await until(lambda: not world.reconciler.working)
+        before = len(store.writes)
+        for _ in range(10):
+            await looked_at(world)
+        assert len(store.writes) <= before + 1  # That they do not stay is news, once.
+
+
 async def test_what_is_left_alone_is_written_when_something_else_is_wanted() -> None:
     store = Stubborn()
     patience = replace(HASTY, pause_first_s=1000.0, pause_max_s=1000.0)
@@ -602,10 +645,10 @@ async def test_what_is_left_alone_is_written_when_something_else_is_wanted() -> 
     async with running(world):
         world.list(service(), vm("a", "10.0.0.1"))
         await until(lambda: len(world.failures) > 0)
-        before = len(store.writes)
-        world.reconciler.enqueue([WEB])
-        world.apply(vm("a", "10.0.0.1", zone="b"))
         await until(lambda: not world.reconciler.working)
+        before = len(store.writes)
+        world.apply(vm("a", "10.0.0.1", zone="b"))
+        await looked_at(world)
         assert len(store.writes) == before
         store.stubborn = False
         world.apply(vm("b", "10.0.0.2"))
@@ -835,6 +878,7 @@ async def test_it_is_not_let_go_while_one_cannot_be_deleted() -> None:
         world.put(going(store))
         await until(lambda: world.reconciler.counts.errors == 3)
         assert store.vmservice().meta.finalizers == (FINALIZER,)
+        assert store.accepted() == ("False", "DeleteServiceFailed", "forbidden")
         await world.settled()
         assert store.held == {}
         assert [reason for _, reason, _ in world.notices[1:]] == [
@@ -970,6 +1014,18 @@ async def test_a_server_that_asks_for_a_pause_gets_it() -> None:
     async with reconciled(service(), store=store) as world:
         assert clock() - began >= 0.2
         assert world.right
+
+
+async def test_a_pause_that_is_long_is_reported_at_once() -> None:
+    """Ten attempts of ten minutes each were silence for more than an hour."""
+    store = Cluster()
+    async with reconciled(service(), store=store) as world:
+        busy = ChangeError("UpdateServiceFailed", "busy", passing=True, retry_after_s=600.0)
+        store.trouble = [busy]
+        world.put(replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER)))
+        await until(lambda: bool(world.failures))
+        assert store.accepted() == ("False", "UpdateServiceFailed", "busy")
+        assert [reason for _, reason, _ in world.notices[1:]] == ["UpdateServiceFailed"]
 
 
 async def test_more_addresses_than_kubernetes_mirrors_are_told_of_unless_they_are_written() -> None:
@@ -1128,6 +1184,67 @@ async def test_a_slice_in_the_place_of_ours_stays_and_ours_has_the_next_name(
         await world.settled()
         assert store.accepted() == ("True", "Accepted", "")
         assert Key("shop", "web-ipv4-1") in {key for _, key in store.held}
+
+
+def theirs_at(number: int) -> StoredEndpointSlice:
+    labels = {MANAGED: "someone", "kubernetes.io/service-name": "web"}
+    meta = ObjectMeta(key=Key("shop", f"web-ipv4-{number}"), uid=f"theirs-{number}", labels=labels)
+    return StoredEndpointSlice(meta=meta, address_type="IPv4")
+
+
+async def test_many_slices_in_the_place_of_ours_are_passed_at_once_and_reported_meanwhile() -> None:
+    """Each next name waited for its back-off, and none was reported before the last (point 18)."""
+    store = Hiding()
+    bounds = replace(FAST, retries_max=5, backoff=Backoff(1000.0, 1000.0))
+    world = World(store, bounds, direct_slices=True, witness=Witnessing(store))
+    async with running(world):
+        world.list(service(), vm("a", "10.0.0.1"))
+        for number in range(7):
+            one = theirs_at(number)
+            store.held[one.kind, one.key] = one
+        await until(lambda: store.accepted() is not None)
+        assert world.reconciler.counts.conflicts == 5
+        world.reconciler.enqueue([WEB])
+        ours = Kind.ENDPOINT_SLICE, Key("shop", "web-ipv4-7")
+        await until(lambda: ours in store.held and not world.reconciler.working)
+        accepted = store.accepted()
+        assert accepted is not None
+        assert all(str(theirs_at(number).key) in accepted[2] for number in range(7))
+
+
+class Taking(Hiding):
+    """An API server on which somebody makes each slice of ours its own, when it is written."""
+
+    def _apply(self, change: Change) -> Held | None:
+        held = super()._apply(change)
+        if isinstance(held, StoredEndpointSlice):
+            meta = replace(held.meta, labels={**held.meta.labels, MANAGED: "policy"})
+            held = replace(held, meta=meta)
+            self.held[change.kind, change.key] = held
+        return held
+
+
+async def test_slices_that_are_taken_from_us_become_no_more_than_three() -> None:
+    """One was made after each rest, for ever, and no condition said so (point 18)."""
+    store = Taking()
+    world = World(store, direct_slices=True, witness=Witnessing(store))
+    async with running(world):
+        world.list(service(), vm("a", "10.0.0.1"))
+        await until(lambda: store.accepted() is not None and not world.reconciler.working)
+        for _ in range(10):
+            await looked_at(world)
+        world.apply(vm("b", "10.0.0.2"))
+        await looked_at(world)
+        names = [key.name for kind, key in store.held if kind is Kind.ENDPOINT_SLICE]
+        assert sorted(names) == [f"web-ipv4-{number}" for number in range(3)]
+        accepted = store.accepted()
+        assert accepted is not None
+        assert accepted[:2] == ("False", "EndpointSliceTaken")
+        for word in (*names, "'policy-engine'", "managed-by"):
+            assert word in accepted[2]
+        endpoints = store.held[Kind.ENDPOINTS, WEB]
+        assert isinstance(endpoints, StoredEndpoints)
+        assert len(endpoints.subsets[0].addresses) == 2  # What is still ours is kept right.
 
 
 async def test_slices_are_kept_where_the_option_is_turned_on_again() -> None:
