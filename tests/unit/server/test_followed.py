@@ -185,6 +185,49 @@ def test_a_wildcard_takes_no_names() -> None:
     assert followed.names == 0
 
 
+@pytest.mark.parametrize("how", ["too long", "no room in the stream", "held", "let go"])
+def test_a_name_of_nothing_takes_room_until_it_is_sent(how: str) -> None:
+    """A client that does not read kept 1 MiB of them for each type and stream."""
+    names = [
+        f"n{number:03}".ljust(1_100 if how == "too long" else 10, "x") for number in range(100)
+    ]
+    followed = FollowedNames(Limits(), Counter())
+    client = XdsClient(
+        synced_cache(), Form.DELTA, names=followed, limits=Limits(xds_resources_max=0)
+    )
+    client.change(CDS)
+    client.read_all()
+    if how == "let go":
+        client.change(CDS, [], names)
+    elif how == "held":
+        client.reconnect()
+        client.change(EDS, ["*"], held=dict.fromkeys(names, "x"))
+    else:
+        client.change(CDS, names)
+    assert followed.names == 100
+    assert followed.name_bytes == sum(map(kept_bytes, names))
+    assert {name for one in client.read_all() for name in one[1:]} == {f"-{n}" for n in names}
+    assert (followed.names, followed.name_bytes) == (0, 0)
+    client.change(CDS, names)
+    client.close()
+    assert (followed.names, followed.name_bytes) == (0, 0)
+
+
+def test_a_client_at_its_bound_is_answered_one_name_at_a_time() -> None:
+    followed = room(names_per_client_max=2)
+    client = XdsClient(synced_cache(), Form.DELTA, names=followed).change(EDS, ["a.b:1", "c.d:1"])
+    client.read_all()
+    for number in range(5):
+        name = f"n{number}.b:1"
+        client.change(EDS, [name])
+        assert client.read_all() == [("ClusterLoadAssignment", f"-{name}")]
+    assert followed.names == 2
+    client.change(EDS, [f"n{number}.b:1" for number in range(50)])
+    assert client.read_all() == [("ClusterLoadAssignment", "-n0.b:1")]
+    client.change(EDS, [], ["a.b:1"])
+    assert followed.names == 1
+
+
 def test_what_a_client_holds_from_before_takes_room_until_it_is_compared() -> None:
     followed = room(names_per_client_max=50)
     client = XdsClient(synced_cache(service()), Form.DELTA, names=followed)

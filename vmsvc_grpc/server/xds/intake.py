@@ -226,7 +226,7 @@ class Intake:
     def _deny(self, subscription: XdsSubscription, name: str) -> None:
         """Have the client be sent that a name does not exist; only deltas can say so."""
         if self._form is Form.DELTA:
-            subscription.deny(name, self._shared.limits.response_bytes_max)
+            subscription.denied.add(name, self._shared.limits.response_bytes_max)
 
     def _set_wildcard(self, subscription: XdsSubscription, wildcard: bool) -> None:
         if wildcard == subscription.wildcard:
@@ -240,7 +240,7 @@ class Intake:
             whole = subscription.type_url in WHOLE or self._form is Form.DELTA
             subscription.answer_due |= whole and not subscription.claimed
         else:
-            subscription.close()
+            subscription.leave_listing()
             for name in subscription.noted():
                 if name not in subscription.names:
                     subscription.forget(name)

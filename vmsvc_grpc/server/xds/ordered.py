@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import Form
@@ -32,6 +33,7 @@ class Subscriptions:
     __slots__ = (
         "_begun",
         "_form",
+        "_names",
         "_references",
         "_resources",
         "clusters_sent",
@@ -39,8 +41,11 @@ class Subscriptions:
         "telling",
     )
 
-    def __init__(self, form: Form, resources: Resources, references: References) -> None:
-        """None yet."""
+    def __init__(
+        self, form: Form, resources: Resources, references: References, names: StreamNames
+    ) -> None:
+        """None yet. What they keep of names that nothing has counts beside `names`."""
+        self._names = names
         self._form = form
         self._resources = resources
         self._references = references
@@ -60,7 +65,9 @@ class Subscriptions:
         return found if found is not None else self._begin(type_url)
 
     def _begin(self, type_url: TypeUrl) -> XdsSubscription:
-        begun = self._begun[type_url] = XdsSubscription(type_url, self._references)
+        begun = self._begun[type_url] = XdsSubscription(
+            type_url, self._references, self._names.another()
+        )
         if self._form is Form.SOTW and type_url in WHOLE:
             begun.all_told = self._resources.all_of(type_url)
         self.telling = tuple(self._begun[url] for url in _ORDER if url in self._begun)

@@ -8,6 +8,7 @@ from itertools import chain, islice
 
 from vmsvc_grpc.server.call import LATER, Later, Wake
 from vmsvc_grpc.server.xds.bodies import BodyReader
+from vmsvc_grpc.server.xds.denied import removed_bytes
 from vmsvc_grpc.server.xds.following import Following
 from vmsvc_grpc.server.xds.listing import DIGESTS
 from vmsvc_grpc.server.xds.news import News, has_any
@@ -15,7 +16,7 @@ from vmsvc_grpc.server.xds.ordered import Subscriptions
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl, response
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
-from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription, removed_bytes
+from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription
 
 
 class Responses:
@@ -191,8 +192,7 @@ class Responses:
         endpoints = subscription.type_url is TypeUrl.ENDPOINT
         if endpoints and (message := self._emptied(node, subscription)) is not None:
             return message
-        for name in subscription.take_denied(self._shared.names_a_turn):
-            subscription.leaving[name] = True
+        subscription.take_denied(self._shared.names_a_turn)
         removed = self._take_away(node, subscription)
         if endpoints and self._form is Form.SOTW:
             return LATER if subscription.leaving else None

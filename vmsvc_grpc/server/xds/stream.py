@@ -58,7 +58,7 @@ class XdsStream:
         self._wake = wake
         self._node: Node | None = None
         self._following = following = Following(shared.cache, shared.scope, wake)
-        self._subscriptions = Subscriptions(form, shared.resources, shared.references)
+        self._subscriptions = Subscriptions(form, shared.resources, shared.references, names)
         self._intake = Intake(form, shared, self._subscriptions, following, names)
         self._responses = Responses(
             form, shared, self._subscriptions, following, wake, aggregated=implied is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds.bodies import BodyReader
+from vmsvc_grpc.server.xds.denied import Denied, removed_bytes
 from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import Reference, References
 from vmsvc_grpc.server.xds.requests import resuming_bytes
@@ -20,9 +22,6 @@ ABSENT = 0
 UNKNOWN = 1
 """In `told`: the client holds a resource of that name that this stream has not sent."""
 
-# Of a name in `removed_resources`, beside its text: a tag and a length.
-_NAME_BYTES = 8
-
 _NONCE_DIGITS_MAX = 20
 
 # For how many unanswered responses of a client we remember which names each had.
@@ -33,11 +32,6 @@ _UNANSWERED_MAX = 64
 _UNANSWERED_BYTES = 8 * 1024
 
 _LISTED_NAME_BYTES = 32  # What a name that a wildcard covers takes, about.
-
-
-def removed_bytes(name: str) -> int:
-    """How much of a response a name in `removed_resources` takes."""
-    return len(name.encode()) + _NAME_BYTES
 
 
 class _Sent(NamedTuple):
@@ -62,13 +56,12 @@ class XdsSubscription:
 
     `pending` are names to look at, in order, and `leaving` names to remove; the value is True for a
     name that is sent even if nothing is new. `answer_due`: the client waits for a response, even an
-    empty one. `denied` are names that do not exist, which the client is to be sent once; nothing
-    else is kept of them. `all_told` is for a client that is sent all resources each time.
+    empty one. `denied` are names that do not exist, which the client is to be sent once. `all_told`
+    is for a client that is sent all resources each time.
     """
 
     __slots__ = (
         "_all_refused",
-        "_denied_bytes",
         "_of_service",
         "_references",
         "_sum",
@@ -94,8 +87,8 @@ class XdsSubscription:
         "wildcard",
     )
 
-    def __init__(self, type_url: TypeUrl, references: References) -> None:
-        """Nothing is requested, and nothing sent."""
+    def __init__(self, type_url: TypeUrl, references: References, room: StreamNames) -> None:
+        """Nothing is requested, and nothing sent. Names to be denied count in `room`."""
         self._references = references
         self.type_url = type_url
         self.begun = False
@@ -110,8 +103,7 @@ class XdsSubscription:
         # Taking the first of a plain dict again and again is quadratic.
         self.pending: OrderedDict[str, bool] = OrderedDict()
         self.leaving: OrderedDict[str, bool] = OrderedDict()
-        self.denied: dict[str, None] = {}
-        self._denied_bytes = 0
+        self.denied = Denied(room)
         self.answer_due = False
         self.nonce = 0
         self.answered = 0
@@ -175,6 +167,11 @@ class XdsSubscription:
         return asked
 
     def close(self) -> None:
+        """The stream is over."""
+        self.leave_listing()
+        self.denied.close()
+
+    def leave_listing(self) -> None:
         """Nothing is asked for by a wildcard any more; nor is what it has handed out held."""
         if self.listed is not None:
             self.listed.close()
@@ -265,23 +262,11 @@ class XdsSubscription:
         """Note that there may be news of a name."""
         self.pending[name] = forced or self.pending.get(name, False)
 
-    def deny(self, name: str, bytes_max: int) -> None:
-        """Have the client be sent that a name does not exist, as far as that fits in `bytes_max`.
-
-        Other names are not answered, as anybody may choose any number of names of any length.
-        """
-        size = removed_bytes(name)
-        if name not in self.denied and self._denied_bytes + size <= bytes_max:
-            self.denied[name] = None
-            self._denied_bytes += size
-
-    def take_denied(self, most: int) -> Sequence[str]:
-        """At most so many names to deny, once, without those that have been requested since."""
-        taken = list(islice(self.denied, most))
-        for name in taken:
-            del self.denied[name]
-            self._denied_bytes -= removed_bytes(name)
-        return [name for name in taken if name not in self.names and name not in self.leaving]
+    def take_denied(self, most: int) -> None:
+        """Have at most so many names that are to be denied removed, unless requested since."""
+        for name in self.denied.take(most):
+            if name not in self.names and name not in self.leaving:
+                self.leaving[name] = True
 
     def owes(self, resource: Resource, *, forced: bool) -> bool:
         """Whether the client must be sent a resource; drops its claim of the name."""

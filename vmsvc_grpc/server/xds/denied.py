@@ -1,0 +1,65 @@
+"""Names that do not exist, which a delta client is to be sent once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from vmsvc_grpc.server.followed import StreamNames
+
+# Of a name in `removed_resources`, beside its text: a tag and a length.
+_NAME_BYTES = 8
+
+
+def removed_bytes(name: str) -> int:
+    """How much of a response a name in `removed_resources` takes."""
+    return len(name.encode()) + _NAME_BYTES
+
+
+class Denied:
+    """Names of one type to deny; nothing else is kept of them.
+
+    Until they are sent they take room as names that are followed do. One that has no room is kept
+    all the same if no other waits, so that a client at its bound that asks for one name after
+    another is answered each time.
+    """
+
+    __slots__ = ("_bytes", "_names", "_room")
+
+    def __init__(self, room: StreamNames) -> None:
+        """No names yet. They count in `room`."""
+        self._room = room
+        self._names: dict[str, bool] = {}  # Whether it takes room.
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        """Whether there are names to deny."""
+        return bool(self._names)
+
+    def add(self, name: str, bytes_max: int) -> None:
+        """Have the client be sent that a name does not exist, as far as that fits in `bytes_max`.
+
+        Other names are not answered, as anybody may choose any number of names of any length.
+        """
+        size = removed_bytes(name)
+        if name in self._names or self._bytes + size > bytes_max:
+            return
+        has_room = not self._room.take(name)
+        if has_room or not self._names:
+            self._names[name] = has_room
+            self._bytes += size
+
+    def take(self, most: int) -> Sequence[str]:
+        """At most so many names, once, in the order in which they were added."""
+        taken = list(islice(self._names, most))
+        for name in taken:
+            if self._names.pop(name):
+                self._room.give_back(name)
+            self._bytes -= removed_bytes(name)
+        return taken
+
+    def close(self) -> None:
+        """Deny nothing any more. May be called twice."""
+        self._names.clear()
+        self._bytes = 0
+        self._room.close()
