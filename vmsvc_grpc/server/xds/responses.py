@@ -323,5 +323,7 @@ class Responses:
 
 
 def _reads(subscription: XdsSubscription) -> bool:
-    """Whether a run of the wildcard is under way."""
-    return subscription.listed is not None and subscription.listed.reading
+    """Whether a run of the wildcard is under way, or what it lists none of has yet to be said."""
+    if (listed := subscription.listed) is not None:
+        return listed.reading
+    return bool(subscription.claimed) and subscription.wildcard

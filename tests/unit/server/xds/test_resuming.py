@@ -123,6 +123,27 @@ def test_what_a_wildcard_holds_is_compared_however_much_it_is() -> None:
     assert client.counts.refusals == {}
 
 
+@pytest.mark.parametrize("type_url", TypeUrl, ids=lambda type_url: type_url.label)
+@pytest.mark.parametrize("who", ["envoy", "gRPC Go"])
+@pytest.mark.parametrize("looks_max", [1, 128])
+@pytest.mark.parametrize("asked", [[], ["*"], ["gone.shop:80"], ["other.shop:80", "*"]], ids=str)
+def test_what_is_held_and_does_not_exist_is_removed(
+    type_url: TypeUrl, who: str, looks_max: int, asked: list[str]
+) -> None:
+    """An Envoy kept a listener of another server: we have none for it, and said nothing."""
+    served = synced_cache(service(), vm("a", "10.0.0.1"))
+    client = XdsClient(served, Form.DELTA, who=node(who), looks_max=looks_max)
+    stale = ["gone.shop:80", "listener_0", "", "xdstp://a/b?c=d", "web.shop:99"]
+    client.change(type_url, asked, held=dict.fromkeys(stale, "1"))
+    told = [name for one in client.read_all() for name in one[1:]]
+    assert {f"-{name}" for name in stale} <= set(told)
+    has_any = who != "envoy" or type_url is not TypeUrl.LISTENER
+    assert ("web.shop:80" in told) is (has_any and ("*" in asked or not asked))
+    assert not client.stream.subscriptions[type_url].claimed
+    assert client.read_all() == []
+    client.close()
+
+
 @pytest.mark.parametrize("digest", [0, 1, 1 << 63, 1 << 64, (1 << 128) - 1])
 def test_a_version_has_11_characters(digest: int) -> None:
     assert len(resource_version(digest)) == 11
