@@ -15,13 +15,11 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from vmsvc_grpc.model.integers import INT64_MAX, INT64_MIN, is_int64
 from vmsvc_grpc.model.problem import quoted
 
 FieldPath = tuple[str | int, ...]
 """Where in an object: keys of mappings, and indexes of lists from 0."""
-
-INTEGERS = 2**63
-"""Integers are from -2^63 on, and below 2^63."""
 
 _MISSING = "is missing; it is required"
 
@@ -58,8 +56,10 @@ def field_name(path: FieldPath) -> str:
 def in_words(value: Any) -> str:
     """A value, for a sentence that says that it is not what is needed."""
     match value:
-        case int() if not isinstance(value, bool) and not -INTEGERS <= value < INTEGERS:
-            return f"{quoted(value)}, which has more than 64 bits"
+        case int() if not isinstance(value, bool) and value > INT64_MAX:
+            return f"{quoted(value)}, which is more than {INT64_MAX}"
+        case int() if not isinstance(value, bool) and value < INT64_MIN:
+            return f"{quoted(value)}, which is less than {INT64_MIN}"
         case str() | int() if not isinstance(value, bool):
             return quoted(value)
         case float() if isinf(value):
@@ -187,7 +187,7 @@ def _is_a(value: Any, wanted: inspect.Type) -> bool:
     if isinstance(value, bool):
         return isinstance(wanted, inspect.BoolType)
     if isinstance(wanted, inspect.IntType) and isinstance(value, int):
-        return -INTEGERS <= value < INTEGERS
+        return is_int64(value)
     if isinstance(wanted, inspect.FloatType) and isinstance(value, float):
         return isfinite(value)
     if isinstance(wanted, inspect.DateTimeType) and isinstance(value, str):

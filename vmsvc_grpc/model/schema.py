@@ -14,7 +14,8 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.crd_rules import RULES
-from vmsvc_grpc.model.misfit import INTEGERS, FieldPath, field_name, in_words
+from vmsvc_grpc.model.integers import is_int64
+from vmsvc_grpc.model.misfit import FieldPath, field_name, in_words
 from vmsvc_grpc.model.objects import KNOWN_VERSIONS, Kind
 from vmsvc_grpc.model.problem import likely_meant, quoted
 from vmsvc_grpc.model.validate import time_flaw
@@ -186,7 +187,7 @@ def _is_a(expected: str, value: Any) -> bool:
     if isinstance(value, bool):
         return expected == "boolean"
     if expected in ("integer", "integer or text") and isinstance(value, int | float):
-        return -INTEGERS <= value < INTEGERS and value == int(value)
+        return is_int64(value) and value == int(value)
     return isinstance(value, _TYPES[expected])
 
 

@@ -10,10 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from vmsvc_grpc.model.integers import Int64
 from vmsvc_grpc.model.objects import SliceEndpoint, StoredAddress
-
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-"""A whole number as Kubernetes has them; JSON itself sets them no bound."""
 
 _MANY = msgspec.Meta(max_length=10_000)
 

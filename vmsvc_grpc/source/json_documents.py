@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from enum import Enum, auto
 from typing import Any
 
+from vmsvc_grpc.model.integers import is_int64
 from vmsvc_grpc.source.builder import CONTAINER_SIZE, DEPTH_MAX, Builder
 from vmsvc_grpc.source.characters import WINDOW, Characters
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Step
@@ -21,7 +22,6 @@ class NotJSONError(Exception):
     """The text at the position is not JSON. It may still be YAML."""
 
 
-_INT64 = range(-(2**63), 2**63)
 _INT64_CHARACTERS_MAX = 20
 _NUMBER_CUT_MAX = len("e+")  # What may remain of a number whose end is cut off.
 _STEP_SIZE = 20_000  # Characters decoded in a step, about: 0.2 ms.
@@ -226,7 +226,7 @@ def _whole_characters(text: str) -> str:
 
 def _int(digits: str) -> int | float:
     """A whole number; beyond 64 bits it is rounded as by kubectl."""
-    if len(digits) <= _INT64_CHARACTERS_MAX and (number := int(digits)) in _INT64:
+    if len(digits) <= _INT64_CHARACTERS_MAX and is_int64(number := int(digits)):
         return number
     return float(digits)
 

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from vmsvc_grpc.model.integers import is_int64
+
 Scalar = bool | int | float | str | None
 
 _TAG = "tag:yaml.org,2002:"
@@ -43,7 +45,7 @@ _INT = re.compile(
 _BASES = {"two": 2, "eight": 8, "sixteen": 16, "octal": 8, "ten": 10}
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
-_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+_UINT64_MAX = 2**64 - 1
 
 
 class TagError(Exception):
@@ -54,6 +56,16 @@ def plain_scalar(text: str) -> Scalar:
     """The value of a scalar without quotes or tag."""
     if text in _WORDS:
         return _WORDS[text]
+    return _in_json(_number(text))
+
+
+def _in_json(value: Scalar) -> Scalar:
+    """The value once kubectl has made JSON of it, which it does with each document."""
+    return float(value) if isinstance(value, int) and not is_int64(value) else value
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a text is, up to an unsigned one of 64 bits, or the text."""
     first = text[0]
     if first not in "+-.0123456789" or len(text) > _NUMBER_CHARACTERS_MAX:
         return text
@@ -65,7 +77,7 @@ def plain_scalar(text: str) -> Scalar:
         base = str(found.lastgroup)
         number = int(found["sign"] + found[base], _BASES[base])
         unsigned = number <= _UINT64_MAX and found["sign"] != "+"
-        if _INT64_MIN <= number < 2**63 or (number > 0 and unsigned):
+        if is_int64(number) or (number > 0 and unsigned):
             return number
     return _float(digits, text)
 
@@ -84,12 +96,12 @@ def tagged_scalar(tag: str, text: str) -> Scalar:
         case "binary":
             return _binary(text)
         case "int" | "float" | "bool" | "null" as name:
-            value = plain_scalar(text)
+            value = _WORDS[text] if text in _WORDS else _number(text)
             if name == "float" and type(value) is int:
                 return float(value)
             if type(value) is not _TYPES[name]:
                 raise TagError
-            return value
+            return _in_json(value)
     return text
 
 

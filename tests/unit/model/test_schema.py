@@ -23,7 +23,7 @@ def of_vmservice(version: str = "v1alpha6", **spec: Any) -> list[str]:
 
 
 NOT = "must be a whole number or text, not"
-TOO_LARGE = f"{2**63}, which has more than 64 bits"
+TOO_LARGE = f"{2**63}, which is more than {2**63 - 1}"
 
 
 def of_vm(version: str = "v1alpha6", **spec: Any) -> list[str]:
@@ -99,7 +99,7 @@ def test_what_files_may_leave_out_or_spell_otherwise(version: str) -> None:
         pytest.param(
             of_vm(readinessProbe={"tcpSocket": {"port": 2**63}}),
             [f"spec.readinessProbe.tcpSocket.port: {NOT} {TOO_LARGE}"],
-            id="one bit too many",
+            id="a number too large by one",
         ),
         pytest.param(
             of_vmservice(ports={}, selector=[], externalName=True, ipFamilies="IPv4"),
