@@ -335,6 +335,36 @@ class TestChanges:
                 path.write_text(then)
             await told.until_vms({"a": "10.0.0.2"})
 
+    @pytest.mark.parametrize("then", ["replaced", "the same, replaced", "removed", "a link"])
+    async def test_what_a_file_lacks_goes_at_once_when_the_file_is_written_to_its_end(
+        self, then: str, tmp_path: Path
+    ) -> None:
+        """It stayed until the end of the pause that it had been given as half a file."""
+        path = tmp_path / "a.yaml"
+        path.write_text(vm("a") + vm("b"))
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=3600.0, rewrite_max_s=3600.0)
+        async with told_by(tmp_path, bounds=bounds) as told:
+            path.write_text(vm("a", "10.0.0.2"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.2")
+            # Its lack has been seen by the time that another change is.
+            (tmp_path / "b.yaml").write_text(vm("c"))
+            await told.until(lambda: "c" in told.vms)
+            expected = {"a": "10.0.0.2", "c": "10.0.0.1"}
+            match then:
+                case "replaced":
+                    replace(path, vm("a", "10.0.0.3"))
+                    expected["a"] = "10.0.0.3"
+                case "the same, replaced":
+                    replace(path, vm("a", "10.0.0.2"))
+                case "removed":
+                    path.unlink()
+                    del expected["a"]
+                case "a link":
+                    path.unlink()
+                    path.symlink_to("nowhere")
+                    del expected["a"]
+            await told.until_vms(expected)
+
     async def test_a_file_that_is_kept_open_is_taken_after_a_while(self, tmp_path: Path) -> None:
         bounds = FilesSourceBounds(rescan_s=3600.0, open_settle_s=0.3)
         async with told_by(tmp_path, settle_s=0.0, bounds=bounds) as told:
@@ -435,6 +465,54 @@ class TestChanges:
             assert told.kinds(listed) == ["Apply"]
             shutil.rmtree(tmp_path / "tree" / "again")
             await told.until(lambda: told.objects == {})
+
+    @pytest.mark.parametrize("how", ["removed", "moved away", "another link"])
+    async def test_nothing_goes_while_a_directory_is_built_anew(
+        self, how: str, tmp_path: Path
+    ) -> None:
+        """However slowly: once its first file was there, all the others were taken for removed."""
+        names = ["a", "b", "c", "d"]
+        for folder in ("first", "second", "tree"):
+            (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / "first" / f"{name}.yaml").write_text(vm(name))
+        place = tmp_path / "tree" / "place"
+        if how == "another link":
+            place.symlink_to(tmp_path / "first")
+        else:
+            (tmp_path / "first").rename(place)
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=3600.0, rewrite_max_s=3600.0)
+        async with told_by(tmp_path / "tree", settle_s=0.05, bounds=bounds) as told:
+            listed = len(told.events)
+            match how:
+                case "removed":
+                    shutil.rmtree(place)
+                    place.mkdir()
+                case "moved away":
+                    place.rename(tmp_path / "before")
+                    place.mkdir()
+                case "another link":
+                    (tmp_path / "next").symlink_to(tmp_path / "second")
+                    (tmp_path / "next").rename(place)
+            expected = dict.fromkeys(names, "10.0.0.1")
+            for name in ("b", "d", "a"):
+                (place / f"{name}.yaml").write_text(vm(name, "10.0.0.2"))
+                expected[name] = "10.0.0.2"
+                await told.until_vms(expected)
+            assert told.kinds(listed) == ["Apply"] * 3
+
+    async def test_what_a_directory_lacks_goes_once_it_rests(self, tmp_path: Path) -> None:
+        for name in ("gone", "other"):
+            (tmp_path / name).mkdir()
+            for file in ("a", "b"):
+                (tmp_path / name / f"{file}.yaml").write_text(vm(f"{name}-{file}"))
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=0.5)
+        async with told_by(tmp_path, settle_s=0.05, bounds=bounds) as told:
+            shutil.rmtree(tmp_path / "gone")
+            shutil.rmtree(tmp_path / "other")
+            (tmp_path / "other").mkdir()
+            (tmp_path / "other" / "b.yaml").write_text(vm("other-b"))
+            await told.until_vms({"other-b": "10.0.0.1"})
 
     async def test_names_that_are_no_text_do_no_harm(self, tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(b"\xff.yaml")).write_text(vm("a"))
@@ -684,6 +762,30 @@ class TestProblems:
             (unprivileged / "below").chmod(0o700)
             await told.until(lambda: told.standing == [])
             assert told.events[listed:] == []
+
+    async def test_a_link_to_a_place_where_we_may_not_look(self, unprivileged: Path) -> None:
+        """It passed for a file that is no manifest: all beneath it was taken for removed."""
+        tree, closed = unprivileged / "tree", unprivileged / "closed"
+        (closed / "target").mkdir(parents=True)
+        tree.mkdir()
+        (tree / "a.yaml").write_text(vm("a"))
+        (closed / "target" / "b.yaml").write_text(vm("b"))
+        (tree / "link").symlink_to(closed / "target")
+        async with told_by(tree, bounds=FilesSourceBounds(rescan_s=0.2)) as told:
+            expected = {"a": "10.0.0.1", "b": "10.0.0.1"}
+            assert told.vms == expected
+            listed = len(told.events)
+            closed.chmod(0)
+            said = ["link: cannot be listed: Permission denied"]
+            await told.until(lambda: told.standing == said)
+            assert not told.source.all_read
+            (tree / "another").symlink_to(closed / "target")
+            (tree / "third.yaml").symlink_to(closed / "target" / "b.yaml")
+            await told.until(lambda: len(told.standing) == 3)
+            closed.chmod(0o700)
+            await told.until(lambda: not any("denied" in text for text in told.standing))
+            assert told.vms == expected
+            assert "Delete" not in told.kinds(listed)
 
     async def test_one_bad_object_does_not_affect_the_others(self, tmp_path: Path) -> None:
         bad = vm("bad").replace("primaryIP4: 10.0.0.1", "primaryIP4: [1]")

@@ -19,9 +19,12 @@ from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.manifests import read_objects
 
 SETTLE_S = 0.05
+# The same pauses for files and directories, and none that is longer.
+BOUNDS = FilesSourceBounds(rescan_s=3600.0, rewrite_s=0.5, rewrite_max_s=0.5)
 # Alphabetical order is path order; "d" and "e" are directories.
 PATHS = ["a.yaml", "b.yml", "c.json", "d/a.yaml", "d/b.yaml", "e/a.yaml", "e/b.yaml"]
 STAYS = "stays.yaml"
+LAST = "z-last.yaml"
 
 objects = st.dictionaries(st.sampled_from("uvwxyz"), st.integers(1, 3), max_size=4)
 paths = st.sampled_from(PATHS)
@@ -109,9 +112,7 @@ async def adds_up(before: list[tuple[object, ...]], during: list[tuple[object, .
         (root / STAYS).write_text(vm("stays"))
         for operation in before:
             tried(perform, root, operation)
-        async with told_by(
-            root, settle_s=SETTLE_S, bounds=FilesSourceBounds(rescan_s=3600.0)
-        ) as told:
+        async with told_by(root, settle_s=SETTLE_S, bounds=BOUNDS) as told:
             for operation in during:
                 if operation[0] == "wait":
                     await asyncio.sleep(float(str(operation[1])))
@@ -120,7 +121,12 @@ async def adds_up(before: list[tuple[object, ...]], during: list[tuple[object, .
             mend(root)
             said = read_anew(root)
             await told.until(lambda: told.source.all_read and adds(told.vms, said))
-            await asyncio.sleep(2 * SETTLE_S)  # Nothing that comes late may change it.
+            # Nothing that comes late may change it: what goes missing last is the last to go.
+            (root / LAST).write_text(vm("rewritten") + vm("last"))
+            await told.until(lambda: "last" in told.vms)
+            (root / LAST).write_text(vm("rewritten"))
+            await told.until(lambda: "last" not in told.vms)
+            said["rewritten"] = ["10.0.0.1"]
             assert adds(told.vms, said)
             assert not any(isinstance(e, Delete) and e.key.name == "stays" for e in told.events)
         async with told_by(root) as told:

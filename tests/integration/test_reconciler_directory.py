@@ -277,6 +277,18 @@ async def test_a_removed_directory_is_made_and_filled_anew(out: Path) -> None:
         await until(lambda: program.files == before)
 
 
+@pytest.mark.parametrize("place", [".", "shop"])
+async def test_a_directory_in_whose_place_there_is_an_empty_one_is_filled_anew(
+    out: Path, place: str
+) -> None:
+    """It passed for one whose file system was away: what had been in it was believed held."""
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        before = program.files
+        (out / place).resolve().rename(out.with_name("away"))
+        (out / place).mkdir()
+        await until(lambda: program.files == before)
+
+
 async def test_labels_that_others_put_on_the_service_stay_and_reach_the_endpoints(
     out: Path,
 ) -> None:

@@ -42,11 +42,15 @@ class Departures:
         for _ in self._known.union.letting_go(clock()):
             await self._slices.breathe()
         settled = min(looked_at, self._known.settling.unread_since()) - self._settle_s
+        seen: str | None = None
         while missing := self._known.union.missing:
-            await self._slices.breathe()
+            if await self._slices.breathe():
+                seen = None
             if settled < missing.since:
                 return
-            self._known.look(missing.path)
+            if missing.path != seen:  # A file may have tens of thousands.
+                seen = missing.path
+                self._known.look(seen)
             if self._known.settling.get(missing.path) is not None:
                 self._known.union.postpone(missing, clock())  # It may be back, unread as yet.
                 continue
@@ -57,10 +61,11 @@ class Departures:
                 emit(event)
 
     def _kept_until(self, missing: Missing) -> float:
-        """Until when the object stays, as its file may not be written to its end."""
+        """Until when the object stays, as its file, or directory, may not be all there."""
+        rebuilt_at = self._known.rebuilding.kept_until(missing.path, missing.first)
         held = self._known.held.get(missing.path)
         if held is None:
-            return -math.inf
+            return rebuilt_at
         written_at = held.rewritten_at if held.counts else clock()
         longest = missing.first + self._bounds.rewrite_max_s
-        return min(written_at + self._bounds.rewrite_s, longest)
+        return max(rebuilt_at, min(written_at + self._bounds.rewrite_s, longest))

@@ -64,7 +64,9 @@ class FileReader:
         self.files_read += 1
         held = self._known.held.get(path)
         if held and held.signature and held.digest == content.digest:
-            return Fetched(replace(held, signature=content.signature), None)
+            rewritten_at = -math.inf if looked_at.whole else held.rewritten_at
+            same = replace(held, signature=content.signature, rewritten_at=rewritten_at)
+            return Fetched(same, None)
         read = await self._read(path, looked_at, content.bytes, large=large)
         if read is None:
             return None

@@ -13,6 +13,10 @@ When a change is taken:
   are deleted once the file has not changed for `rewrite_s`: a writer that opens the file for
   each piece may pause for as long, and must rename to pause for longer. A file that changes
   again and again, or can no longer be read, keeps them for `rewrite_max_s` at most.
+- A directory may be built anew: removed and copied, checked out, or a link to it swapped.
+  Objects of its files stay until no file has come or gone in its place for `rewrite_s`, at most
+  for `rewrite_max_s`. While files come and go elsewhere, objects of a removed file stay, too, at
+  most for `rewrite_s`: they may move.
 - Until then, and for as long as a file or the directory cannot be read, the objects last read
   of it stay. They also stay if a file is empty now (a shell empties a file before the data
   comes), or if an empty directory has taken the place of one with files (a file system may be
@@ -42,6 +46,7 @@ from vmsvc_grpc.source.file_reader import Fetched, FileReader
 from vmsvc_grpc.source.known_files import KnownFiles
 from vmsvc_grpc.source.looks import TreeLooks
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
+from vmsvc_grpc.source.rebuilding import Rebuilding
 from vmsvc_grpc.source.settling import Settling, Unsettled
 from vmsvc_grpc.source.slices import Slices, clock
 from vmsvc_grpc.source.tree import Signature
@@ -96,13 +101,21 @@ class FilesSource:
             open_settle_s=bounds.open_settle_s,
             large_bytes=bounds.quick_bytes_max,
         )
-        self._known = KnownFiles(self._root, settling=self._settling, shared=shared)
+        rebuilding = Rebuilding(
+            settle_s=settle_s,
+            # What our own store holds is put right at once.
+            rest_s=0.0 if shared else bounds.rewrite_s,
+            longest_s=bounds.rewrite_max_s,
+        )
+        self._known = KnownFiles(
+            self._root, settling=self._settling, rebuilding=rebuilding, shared=shared
+        )
         self._union = self._known.union
         self._looks = TreeLooks(
             self._root,
             self._known,
             self._problems,
-            links=not shared,
+            shared=shared,
             bounds=bounds,
             slices=self._slices,
         )

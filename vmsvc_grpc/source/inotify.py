@@ -258,9 +258,9 @@ def where(
         # A link may lead through it, as those of a mounted ConfigMap do.
         if not linked:
             return Where.NOWHERE
-        return Where.AT_LINKS if (root / path).is_symlink() else Where.EVERYWHERE
-    if is_directory or path in directories or (root / path).is_dir():
-        return Where.AT_LINKS if (root / path).is_symlink() else Where.EVERYWHERE
+        return Where.AT_LINKS if tree.is_link(root / path) else Where.EVERYWHERE
+    if is_directory or path in directories or tree.may_be_directory(root / path):
+        return Where.AT_LINKS if tree.is_link(root / path) else Where.EVERYWHERE
     if not tree.is_manifest(path):
         return Where.NOWHERE
     return Where.THERE if path.rpartition("/")[0] in directories else Where.EVERYWHERE

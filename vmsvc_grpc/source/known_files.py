@@ -15,6 +15,7 @@ from vmsvc_grpc.model.objects import Kind, Object
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.contents import Contents, Entry
 from vmsvc_grpc.source.problems import FileProblem
+from vmsvc_grpc.source.rebuilding import Rebuilding
 from vmsvc_grpc.source.settling import Settling, Unsettled
 from vmsvc_grpc.source.slices import clock
 from vmsvc_grpc.source.tree import Oddity, Signature
@@ -36,6 +37,11 @@ class HeldFile:
         """Whether that content counts; else what was read before does."""
         return self.problem is None or isinstance(self.signature, Oddity)
 
+    @property
+    def whole(self) -> bool:
+        """Whether that content counts and is all there is: what it lacks will not come."""
+        return self.counts and self.rewritten_at == -math.inf
+
 
 class KnownFiles:
     """Files by path: what was last read of them, and those that are to be read anew.
@@ -44,10 +50,13 @@ class KnownFiles:
     files whose problems may have changed.
     """
 
-    def __init__(self, root: Path, *, settling: Settling, shared: bool) -> None:
+    def __init__(
+        self, root: Path, *, settling: Settling, rebuilding: Rebuilding, shared: bool
+    ) -> None:
         """`shared`: our own store writes beneath `root`, too, and no link is followed there."""
         self.held: dict[str, HeldFile] = {}
         self.settling = settling
+        self.rebuilding = rebuilding
         self.union = Union()
         self.touched: set[str] = set()
         self.below = root if shared else None
@@ -72,6 +81,8 @@ class KnownFiles:
             return
         held, unsettled = self.held.get(path), self.settling.get(path)
         known = unsettled or held
+        if known is None:
+            self.rebuilding.changed(path, now)
         if known is None or found != known.signature:
             if isinstance(found, Oddity):
                 self.union.drop(path)
@@ -83,6 +94,8 @@ class KnownFiles:
 
     def forget(self, path: str) -> None:
         """There is no file any more; the union declares its objects missing later. O(1)."""
+        if path in self.held or self.settling.get(path) is not None:
+            self.rebuilding.changed(path, clock())
         self.held.pop(path, None)
         self.settling.remove(path)
         self.settling.closed(path)
@@ -125,6 +138,9 @@ class KnownFiles:
                 return
         if contents is not None:
             yield from self.union.putting(path, contents, now)
+        if held.whole and self.held.get(path) is held:
+            for _ in self.union.recalling(path, now):
+                yield None
 
 
 def _if_another(

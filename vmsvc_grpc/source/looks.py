@@ -6,6 +6,7 @@ is looked at from time to time: so a lost notice costs time and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -35,11 +36,14 @@ class TreeLooks:
         known: KnownFiles,
         problems: Problems,
         *,
-        links: bool,
+        shared: bool,
         bounds: FilesSourceBounds,
         slices: Slices,
     ) -> None:
-        """With `links`, links are followed."""
+        """`shared`: our own store writes here, too, and puts right what is missing at once.
+
+        So a directory is not waited for to be filled again, and no link is followed.
+        """
         self.watch = DirectoryWatch(root)
         self.wanted = True
         self.next_at = 0.0
@@ -49,11 +53,13 @@ class TreeLooks:
         self._root = root
         self._known = known
         self._problems = problems
-        self._links = links
+        self._shared = shared
         self._bounds = bounds
         self._slices = slices
         self._vacated = Vacated()
         self._linked = False
+        # Directories that were made or removed since the last look everywhere.
+        self._remade: set[str] = set()
 
     async def look(self) -> None:
         """Look where it is due."""
@@ -70,6 +76,9 @@ class TreeLooks:
             self._known.settling.all_closed()
         for path, how in notices.how.items():
             await self._slices.breathe()
+            made = path in notices.directories and how in (How.ANOTHER, How.PLACED)
+            if made and not self._shared:
+                self._remade.add(path)
             match where(
                 path,
                 self._root,
@@ -93,7 +102,7 @@ class TreeLooks:
         elif how is not How.TOUCHED:
             self._known.settling.closed(path)
         self._known.look(path, whole=None if how is How.TOUCHED else how is How.PLACED)
-        if (self._root / path).is_symlink():
+        if tree.is_link(self._root / path):
             self._linked = True
             self.watch.linked_file(path)
 
@@ -106,7 +115,7 @@ class TreeLooks:
         watched: set[str] = set()
         unlisted: list[tree.Unlisted] = []
         self._linked = False
-        for step in tree.walk(self._root, links=self._links):
+        for step in tree.walk(self._root, links=not self._shared):
             await self._slices.breathe()
             match step:
                 case tree.Directory(path, linked, identity):
@@ -127,15 +136,30 @@ class TreeLooks:
         self.directories = set(identities)
         self.watch.keep(watched)
         unlisted_paths = {directory.path for directory in unlisted}
-        for _ in self._vacated.noting(identities, list(self._known.held), found, unlisted_paths):
-            await self._slices.breathe()
-        self._problems.put(_VACATED, self._vacated.problems())
+        if not self._shared:
+            await self._note_directories(identities, found, unlisted_paths)
         unknown = self._vacated.paths | unlisted_paths
         for path in (self._known.held.keys() | self._known.settling.paths()) - found:
             await self._slices.breathe()
             self._look_for_unfound(path, unknown)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._plan_rescan(began)
+
+    async def _note_directories(
+        self,
+        identities: Mapping[str, tuple[int, int]],
+        found: AbstractSet[str],
+        unlisted: AbstractSet[str],
+    ) -> None:
+        """Note which directories were replaced, and which of these hold nothing any more."""
+        remade, self._remade = self._remade, set()
+        held = list(self._known.held)
+        for _ in self._vacated.noting(identities, held, found, unlisted, remade):
+            await self._slices.breathe()
+        now = clock()
+        self._known.rebuilding.forget(now)
+        self._known.rebuilding.replaced(self._vacated.replaced, now)
+        self._problems.put(_VACATED, self._vacated.problems())
 
     def _plan_rescan(self, began: float) -> None:
         """Plan when to look everywhere again, after a look that began at this time."""

@@ -18,8 +18,10 @@ class Slices:
         self._slice_s = slice_s
         self._began = 0.0
 
-    async def breathe(self) -> None:
-        """Let others run if this has held the loop for a slice."""
-        if clock() - self._began >= self._slice_s:
-            await asyncio.sleep(0)
-            self._began = clock()
+    async def breathe(self) -> bool:
+        """Let others run if this has held the loop for a slice; whether that was so."""
+        if clock() - self._began < self._slice_s:
+            return False
+        await asyncio.sleep(0)
+        self._began = clock()
+        return True

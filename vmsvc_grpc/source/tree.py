@@ -148,17 +148,33 @@ def _entries(
             below = f"{directory.path}/{entry.name}" if directory.path else entry.name
             link = entry.is_symlink()
             linked = directory.linked or link
-            if _is_directory(entry):
+            if may_be_directory(entry):
                 yield f"{below}/", _directory(below, linked=linked)
             elif entry.name.endswith(SUFFIXES):
                 yield below, File(below, linked, link)
 
 
-def _is_directory(entry: os.DirEntry[str]) -> bool:
+# Nothing is there, whatever a link says.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def may_be_directory(path: Path | os.DirEntry[str]) -> bool:
+    """Whether it is to be listed. Of a link to a place where we may not look, that is not known.
+
+    Listing it, or reading it if it is named like a manifest, will tell why.
+    """
     try:
-        return entry.is_dir()
+        return path.is_dir()
+    except OSError as error:
+        return error.errno not in _NOWHERE and not path.name.endswith(SUFFIXES)
+
+
+def is_link(path: Path) -> bool:
+    """Whether it is a symbolic link, as far as we may look."""
+    try:
+        return path.is_symlink()
     except OSError:
-        return False  # A link to a place that we may not read. Reading it will report why.
+        return False
 
 
 def signature(file: Path, *, below: Path | None = None) -> Signature | Oddity | None:
@@ -170,7 +186,7 @@ def signature(file: Path, *, below: Path | None = None) -> Signature | Oddity | 
         with _parent(file, below) as (name, parent):
             status = os.stat(name, dir_fd=parent, follow_symlinks=below is None)
     except (FileNotFoundError, NotADirectoryError):
-        return Oddity("this link leads to nothing") if file.is_symlink() else None
+        return Oddity("this link leads to nothing") if is_link(file) else None
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise

@@ -63,6 +63,8 @@ class Union:
         # A heap: the object that has been missing longest comes first. An entry whose object has
         # been found, or has been missing since another time, counts for nothing.
         self._longest: list[tuple[float, int, Missing]] = []
+        # By file, its objects that were postponed; some may not be missing any more.
+        self._postponed: dict[str, dict[ObjectId, None]] = {}
         self._noted = itertools.count()
         # By file, the objects that it defines but another file holds.
         self._repeats: dict[str, dict[ObjectId, None]] = {}
@@ -135,6 +137,7 @@ class Union:
             before = self._contents[path]
             yield from self._letting_go(path, _NOTHING, now)
             if path in self._gone and self._contents[path] is before:
+                yield from self.recalling(path, now)
                 del self._gone[path], self._contents[path]
                 self._alone.pop(path, None)
                 self.discard(before)
@@ -157,11 +160,23 @@ class Union:
         else:
             # While this event is taken in, `holder` still returns the last holder.
             yield Delete(*id_)
-            del self._missing[id_], self._emitted[id_]
+            self._miss_no_more(id_)
+            del self._emitted[id_]
 
     def postpone(self, missing: Missing, now: float) -> None:
         """Count the object as missing since `now`, which may be in the future."""
+        self._postponed.setdefault(missing.path, {})[missing.id] = None
         self._note_missing(missing._replace(since=now))
+
+    def recalling(self, path: str, now: float) -> Iterator[None]:
+        """Count what a file lacks and was postponed as missing since `now`; in steps."""
+        postponed = self._postponed.pop(path, {})
+        for count, id_ in enumerate(postponed):
+            missing = self._missing.get(id_)
+            if missing is not None and missing.path == path:
+                self._note_missing(missing._replace(since=min(now, missing.since)))
+            if count % _STEP_OBJECTS == 0:
+                yield
 
     def reshuffled(self) -> set[str]:
         """Files whose `repeats` may have changed since the last call."""
@@ -239,6 +254,14 @@ class Union:
         self._missing[missing.id] = missing
         heappush(self._longest, (missing.since, next(self._noted), missing))
 
+    def _miss_no_more(self, id_: ObjectId) -> None:
+        missing = self._missing.pop(id_, None)
+        postponed = self._postponed.get(missing.path) if missing else None
+        if missing and postponed:
+            postponed.pop(id_, None)
+            if not postponed:
+                del self._postponed[missing.path]
+
     def _taken(self, id_: ObjectId, path: str) -> Iterator[Apply | Malformed]:
         """What to emit for an object that the file defines now."""
         if self.holder(id_) not in (None, path):
@@ -249,7 +272,7 @@ class Union:
 
     def _hold(self, id_: ObjectId, path: str) -> None:
         self._holders[id_] = path
-        self._missing.pop(id_, None)
+        self._miss_no_more(id_)
         definers = self._definers[id_]
         self._reshuffled.update(definers)
         for other in definers:

@@ -26,6 +26,8 @@ class Vacated:
 
     def __init__(self) -> None:
         self.paths: AbstractSet[str] = frozenset()
+        self.replaced: AbstractSet[str] = frozenset()
+        """Directories that are others than at the look before, or gone."""
         # The identity of each directory when it last was listed and not vacated.
         self._identities: Mapping[str, tuple[int, int]] = {}
 
@@ -35,14 +37,17 @@ class Vacated:
         held: Collection[str],
         found: Collection[str],
         unlisted: AbstractSet[str],
+        remade: AbstractSet[str] = frozenset(),
     ) -> Iterator[None]:
         """Take in a look: each listed directory's identity, and the files found; in steps.
 
         `held` are the files whose objects are held. Both are O(files) if a directory has changed.
         Directories that could not be listed, and all beneath them, stay as they were known.
+        `remade` were made or removed since then: another directory may have the same identity.
         """
         before = self._identities
         changed = {path for path, now in identities.items() if before.get(path, now) != now}
+        changed |= remade & identities.keys() & before.keys()
         vacated = set[str]()
         if changed:
             held_in, found_in = set[str](), set[str]()
@@ -52,6 +57,7 @@ class Vacated:
         kept = dict[str, tuple[int, int]]()
         if unlisted:
             yield from _add_within(kept, before, unlisted)
+        self.replaced = changed | (before.keys() - identities.keys() - kept.keys())
         self._identities = {**kept, **identities, **{path: before[path] for path in vacated}}
         self.paths = vacated
 

@@ -170,6 +170,34 @@ def test_what_no_file_defines_is_missing_until_it_is_deleted_or_back() -> None:
     assert missing(union) == []
 
 
+def test_what_was_postponed_for_a_file_is_recalled() -> None:
+    union = Union()
+    for path in "ab":
+        union.put(path, contents({f"{path}-{n}": "1" for n in range(300)}), 0.0)
+        union.put(path, contents({f"{path}-0": "1"}), 1.0)
+    for one in missing(union, 1.0):
+        union.postpone(one, 50.0)
+    assert len(list(union.recalling("a", 2.0))) >= 2, "in steps"
+    found = missing(union)
+    assert [(one.path, one.since) for one in found[:299]] == [("a", 2.0)] * 299
+    assert {(one.path, one.since) for one in found[299:]} == {("b", 50.0)}
+    for one in found[:299]:
+        assert list(union.settle(one)) == [Delete(*one.id)]
+    union.drop("b")
+    assert {one.since for one in missing(union, 3.0)} == {3.0}, "its file is gone"
+
+
+def test_what_is_found_again_is_not_recalled() -> None:
+    union = Union()
+    union.put("a", contents({"x": "1", "y": "1"}), 0.0)
+    union.put("a", contents({"y": "1"}), 1.0)
+    (one,) = missing(union)
+    union.postpone(one, 50.0)
+    union.put("a", contents({"x": "1", "y": "1"}), 2.0)
+    assert list(union.recalling("a", 3.0)) == []
+    assert missing(union) == []
+
+
 def test_an_object_that_was_never_told_is_never_missing() -> None:
     union = Union()
     union.put("a", contents({"x": "1"}), 0.0)

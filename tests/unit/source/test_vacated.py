@@ -57,6 +57,28 @@ def test_one_within_another_is_not_reported_by_itself() -> None:
     assert [problem.path for problem in vacated.problems()] == ["a"]
 
 
+def test_directories_that_are_replaced_or_gone_are_named() -> None:
+    vacated = Vacated()
+    look(vacated, BEFORE, HELD)
+    assert vacated.replaced == set(), "all are new"
+    look(vacated, {"": (1, 1), "c": (2, 4)}, ["c/z.yaml"])
+    assert vacated.replaced == {"a", "a/b", "c"}
+    look(vacated, {"": (1, 1), "c": (2, 4), "d": (1, 5)}, ["c/z.yaml"])
+    assert vacated.replaced == set()
+    look(vacated, {"": (1, 1)}, [], {"c"})
+    assert vacated.replaced == {"d"}, "what cannot be listed is known no worse"
+
+
+def test_one_that_was_removed_and_made_again_is_another_whatever_its_identity() -> None:
+    """A file system gives the number of a removed directory to the next one."""
+    vacated = Vacated()
+    look(vacated, BEFORE, HELD)
+    for _ in vacated.noting(BEFORE, HELD, ["a/b/x.yaml"], set(), {"c", "d"}):
+        pass
+    assert vacated.replaced == {"c"}
+    assert vacated.paths == {"c"}
+
+
 def test_many_files_are_gone_through_in_steps() -> None:
     vacated = Vacated()
     many = [f"c/{number}.yaml" for number in range(1_000)]
