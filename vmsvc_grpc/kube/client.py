@@ -141,6 +141,14 @@ class ApiServer:
         """The namespace of the pod, or of the kubeconfig's context."""
         return self._known_access.namespace
 
+    async def accessible(self) -> None:
+        """Return once there are credentials, which are read again and again until then."""
+        while self._access is None:
+            with contextlib.suppress(ApiServerError):
+                await self._fresh_access()
+                return
+            await asyncio.sleep(self._bounds.reload_s)
+
     async def request(
         self,
         method: str,

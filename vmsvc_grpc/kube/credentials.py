@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from vmsvc_grpc.kube import openid, plugin
+from vmsvc_grpc.kube.credential_files import BlankFileError, filled_text_of, text_of
 from vmsvc_grpc.kube.kubeconfig import (
     AuthProvider,
     Chosen,
@@ -31,6 +32,7 @@ from vmsvc_grpc.kube.kubeconfig import (
 )
 from vmsvc_grpc.model.address import at_port
 from vmsvc_grpc.model.problem import escaped, quoted
+from vmsvc_grpc.model.validate import is_dns_1123_label
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where Kubernetes mounts the credentials of a pod."""
@@ -52,8 +54,8 @@ _PLUGIN_BOUNDS = plugin.PluginBounds()
 class NoApiServer(Exception):  # noqa: N818 - names a state, like StopIteration
     """There is no way to ask an API server; one sentence says what was tried.
 
-    `may_pass`: asking again may help, without a change by anybody. A plugin that failed or hung may
-    succeed the next time.
+    `may_pass`: asking again may help. A plugin that failed or hung may succeed the next time, and a
+    file that somebody else writes may have its content then.
     """
 
     def __init__(self, sentence: str, *, may_pass: bool = False) -> None:
@@ -98,17 +100,20 @@ class InCluster:
     folder: Path = SERVICE_ACCOUNT
 
     async def load(self) -> Access:
-        """The pod's token, CA and namespace. Raises NoApiServer."""
+        """The pod's token, CA and namespace. Raises NoApiServer, which may pass."""
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Access:
         try:
-            token = _token((self.folder / "token").read_text())
-            ca = (self.folder / "ca.crt").read_text()
-            namespace = (self.folder / "namespace").read_text().strip()
+            token = _token(filled_text_of(self.folder / "token"))
+            ca = filled_text_of(self.folder / "ca.crt")
+            namespace = filled_text_of(self.folder / "namespace").strip()
+            if not is_dns_1123_label(namespace):
+                raise KubeconfigError(f"its namespace is no name of one: {quoted(namespace)}")
             tls = _tls(ca, None, verify=True)
         except (OSError, ValueError) as error:
-            raise NoApiServer(f"{self} cannot be read: {error}") from error
+            # The kubelet writes them, and may not have done so yet.
+            raise NoApiServer(f"{self} cannot be read: {error}", may_pass=True) from error
         return Access(
             host=f"https://{self.address}",
             tls=tls,
@@ -155,6 +160,7 @@ class Kubeconfig:
         """What the context says; runs its credential plugin if it has one. Raises NoApiServer.
 
         If it names credentials, they are obtained, or this raises: access is never anonymous then.
+        Where a file that it names has no content, or a plugin or provider fails, that may pass.
         """
         try:
             found = await asyncio.to_thread(self._read)
@@ -164,13 +170,14 @@ class Kubeconfig:
         except plugin.PluginError as error:
             raise NoApiServer(f"{self} cannot be used: its {error}", may_pass=True) from error
         except (OSError, ValueError) as error:
-            raise NoApiServer(f"{self} cannot be used: {error}") from error
+            may_pass = isinstance(error, BlankFileError)
+            raise NoApiServer(f"{self} cannot be used: {error}", may_pass=may_pass) from error
 
     def _read(self) -> Chosen:
         paths = list(_paths(self.path))
         # Of several files, missing ones are skipped, as kubectl does.
         files = [path for path in paths if path.exists()] or paths
-        return chosen([(path, path.read_text()) for path in files], self.context)
+        return chosen([(path, text_of(path)) for path in files], self.context)
 
     async def _identity(self, found: Chosen) -> _Identity:
         user, folder = found.user, found.user_folder
@@ -339,7 +346,7 @@ def _data_or_file(field: str, data: str | None, path: str | None, folder: Path) 
             return base64.b64decode(data, validate=True).decode()
         except ValueError as error:
             raise KubeconfigError(f"{field}-data is not text in base64") from error
-    return (folder / path).read_text() if path else None
+    return filled_text_of(folder / path) if path else None
 
 
 def _named(found: Chosen) -> _Identity:
@@ -348,6 +355,8 @@ def _named(found: Chosen) -> _Identity:
     try:
         certificate = _named_certificate(user, folder)
         return _Identity(_named_token(user, folder) if user.names_token else "", certificate)
+    except BlankFileError as error:
+        raise BlankFileError(f"user {quoted(found.user_name)}: {error}") from error
     except (OSError, ValueError) as error:
         raise KubeconfigError(f"user {quoted(found.user_name)}: {error}") from error
 
@@ -365,7 +374,7 @@ def _named_certificate(user: User, folder: Path) -> tuple[bytes, bytes] | None:
 def _named_token(user: User, folder: Path) -> str:
     """The header of a user with a token file, a token or a password; the file comes first."""
     if user.token_file:
-        return _token((folder / user.token_file).read_text(), "tokenFile")
+        return _token(filled_text_of(folder / user.token_file), "tokenFile")
     if user.token:
         return _token(user.token)
     secret = f"{user.username}:{user.password or ''}".encode()

@@ -17,6 +17,7 @@ import yaml
 
 from vmsvc_grpc.model.decoding import ShapeError, converted
 from vmsvc_grpc.model.problem import likely_meant, quoted
+from vmsvc_grpc.model.validate import is_dns_1123_label
 
 _ByName = TypeVar("_ByName", "NamedCluster", "NamedContext", "NamedUser")
 
@@ -186,6 +187,11 @@ def chosen(files: Sequence[tuple[Path, str]], context: str | None) -> Chosen:
             _refuse_strays(f"user {quoted(meant.user)}", in_user.entry("users", meant.user), "user")
     else:
         _refuse_strays(f"context {quoted(name)}", in_context.entry("contexts", name), "context")
+        _refuse_users(name, parsed)
+    if meant.namespace and not is_dns_1123_label(meant.namespace):
+        raise KubeconfigError(
+            f"context {quoted(name)}: namespace is no name of one: {quoted(meant.namespace)}"
+        )
     checked = _checked_cluster(meant.cluster, cluster.cluster or Cluster())
     if checked.is_plain and user.names_certificate:
         field = "client-certificate" + ("-data" if user.client_certificate_data else "")
@@ -239,6 +245,19 @@ def _refuse_strays(who: str, entry: dict[Any, Any], kind: str) -> None:
         if field in known:
             raise KubeconfigError(f"{who}: {field} is empty; fill it in, or leave it out")
         raise KubeconfigError(f"{who}: {_unknown(field, known)}")
+
+
+def _refuse_users(context: str, files: Iterable[_Parsed]) -> None:
+    """Raise KubeconfigError if there are users, and the context names none of them.
+
+    kubectl then asks the terminal for a name and a password.
+    """
+    users = [named.name for one in files for named in one.file.users or ()]
+    if users:
+        raise KubeconfigError(
+            f"context {quoted(context)} names no user, and there is user {quoted(users[0])}; add "
+            "user to the context; to ask as nobody, name a user without fields"
+        )
 
 
 def _unknown(field: str, known: tuple[str, ...]) -> str:

@@ -102,10 +102,15 @@ class OpenIDTokens:
         if named != self._named:
             self._named = named
             self._id_token, self._refresh_token = named.id_token, named.refresh_token
-        if self._id_token:
-            left_s = _left_s(self._id_token, now)
-            if left_s is None or left_s > 0:
-                return Token(self._id_token, left_s)
+        try:
+            if self._id_token:
+                left_s = _left_s(self._id_token, now)
+                if left_s is None or left_s > 0:
+                    return Token(self._id_token, left_s)
+        except OpenIDError:
+            # The provider may know better, if it can be asked.
+            if not self._refresh_token:
+                raise
         if not self._refresh_token:
             raise OpenIDError(
                 "its id-token is missing or has expired, and there is no refresh-token"

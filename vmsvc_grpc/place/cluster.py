@@ -92,13 +92,15 @@ class ClusterPlace:
             )
             self._source = source
             _bind_source(self._metrics, source)
-            if self._config.reconcile:
-                await self._run_both(api, source, emit)
-            else:
-                await source.run(emit)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(source.run(emit))
+                if self._config.reconcile:
+                    tasks.create_task(self._write(api))
 
-    async def _run_both(self, api: ApiServer, source: KubeSource, emit: Emit) -> None:
-        """Read, and write while leading; the lease is given back once nothing is written."""
+    async def _write(self, api: ApiServer) -> None:
+        """Write while leading; the lease is given back once nothing is written."""
+        # They say in which namespace the Lease is.
+        await api.accessible()
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         leader = self._leading = self._leader(api, identity)
         recorder = EventRecorder(
@@ -113,7 +115,7 @@ class ClusterPlace:
         bind_reconciler(self._metrics, self._reconciler)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for job in (source.run(emit), leader.run(), recorder.run(), self._reconciler.run()):
+                for job in (leader.run(), recorder.run(), self._reconciler.run()):
                     tasks.create_task(job)
         finally:
             await leader.release()

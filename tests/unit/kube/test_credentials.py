@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +173,93 @@ async def test_a_pod_has_a_token_and_a_namespace(service_account: Path) -> None:
     assert (await credentials.load()).tls is access.tls
 
 
-@pytest.mark.parametrize("file", ["token", "ca.crt", "namespace"])
-async def test_a_pod_without_one_of_its_files(file: str, service_account: Path) -> None:
-    (service_account / file).unlink()
-    with pytest.raises(NoApiServer, match=f"^the pod's service account .* cannot .*{file}"):
+def missing(file: Path) -> None:
+    file.unlink()
+
+
+def blank(file: Path) -> None:
+    file.write_text(" \n")
+
+
+def no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe")
+
+
+def huge(file: Path) -> None:
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+Spoil = Callable[[Path], None]
+SPOILT = pytest.mark.parametrize(
+    "spoil", [missing, blank, no_text, huge, fifo, device, directory], ids=lambda f: f.__name__
+)
+
+
+@SPOILT
+@pytest.mark.parametrize("name", ["token", "ca.crt", "namespace"])
+async def test_a_pod_one_of_whose_files_cannot_be_read_is_asked_again(
+    name: str, spoil: Spoil, service_account: Path
+) -> None:
+    """A projected token may come late: that ended the process (issue 9, point 22)."""
+    content = (service_account / name).read_text()
+    spoil(service_account / name)
+    credentials = InCluster("10.96.0.1:443", service_account)
+    with pytest.raises(NoApiServer, match=f"^the pod's service account .* cannot .*{name}") as said:
+        await credentials.load()
+    assert said.value.may_pass
+    (service_account / f"{name}.new").write_text(content)
+    with contextlib.suppress(OSError):
+        (service_account / name).rmdir()
+    (service_account / f"{name}.new").rename(service_account / name)
+    assert (await credentials.load()).authorization == "Bearer pod-token"
+
+
+async def test_a_pods_namespace_is_the_name_of_one(service_account: Path) -> None:
+    (service_account / "namespace").write_text("../kube-system")
+    with pytest.raises(NoApiServer, match=r"no name of one: '\.\./kube-system'"):
         await InCluster("10.96.0.1:443", service_account).load()
+
+
+@SPOILT
+@pytest.mark.parametrize(
+    "field", ["tokenFile", "client-certificate", "client-key", "certificate-authority", "file"]
+)
+async def test_a_file_that_a_kubeconfig_names_and_that_cannot_be_read_is_named(
+    field: str, spoil: Spoil, tmp_path: Path
+) -> None:
+    """Nothing is read without end, nothing waits for ever, and nobody is asked as nobody."""
+    files = {name: tmp_path / name for name in ("client-certificate", "client-key", "tokenFile")}
+    for file in files.values():
+        file.write_text("x")
+    user = {name: file.name for name, file in files.items()}
+    path = kubeconfig(tmp_path / "file", **user)
+    config = json.loads(path.read_text())
+    config["clusters"][0]["cluster"]["certificate-authority"] = "certificate-authority"
+    (tmp_path / "certificate-authority").write_text(CA)
+    path.write_text(json.dumps(config))
+    spoil(tmp_path / field)
+    with pytest.raises(NoApiServer) as said:
+        await Kubeconfig(str(path)).load()
+    assert str(tmp_path / field) in str(said.value)
+    assert str(said.value).isprintable()
+    # Somebody may be writing it; all else is the kubeconfig's own fault, and said at once.
+    assert said.value.may_pass == (spoil is blank and field != "file")
 
 
 async def test_a_ca_that_is_being_written(service_account: Path) -> None:

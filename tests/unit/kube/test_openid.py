@@ -292,6 +292,17 @@ async def test_a_provider_that_gives_nothing_is_told_in_one_line(
         assert caught.value.may_pass
 
 
+@pytest.mark.parametrize("token", ["opaque", "e30.e30.\nc2ln", "a.secret%.c"])
+async def test_a_token_that_cannot_be_read_is_renewed_if_it_can_be(
+    token: str, tmp_path: Path
+) -> None:
+    """It was an error for ever, although a refresh token stood beside it (issue 9, point 22)."""
+    with provider(renewed={"id_token": jwt("me")}) as at:
+        access = await loaded(tmp_path, at, **{"id-token": token, "refresh-token": "r"})
+        assert access.authorization == f"Bearer {jwt('me')}"
+        assert at.refresh_tokens == ["r"]
+
+
 async def test_a_provider_that_gave_what_is_of_no_use_is_asked_again(tmp_path: Path) -> None:
     with provider(renewed={"id_token": "none", "refresh_token": "r-2"}) as at:
         config = kubeconfig(tmp_path, at, **{"refresh-token": "r-1"})

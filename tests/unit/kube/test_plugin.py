@@ -382,8 +382,8 @@ SECRET = base64.b64encode(b"no PEM").decode()
             id="a token that is a number",
         ),
         pytest.param({"tokenFile": "none"}, "No such file", id="a token file that is not there"),
-        pytest.param({"tokenFile": "blank"}, "the token is empty", id="a blank token file"),
-        pytest.param({"tokenFile": "."}, "Is a directory", id="a directory as token file"),
+        pytest.param({"tokenFile": "blank"}, "blank is empty", id="a blank token file"),
+        pytest.param({"tokenFile": "."}, "is no regular file", id="a directory as token file"),
         pytest.param({"token": "t", "username": "u"}, "only one can be sent", id="two ways"),
         pytest.param({"password": "p"}, "no username", id="a password of nobody"),
         pytest.param({"client-certificate": "c"}, "both are needed", id="no key"),
@@ -534,6 +534,19 @@ async def test_a_user_that_seems_to_name_credentials_is_not_anonymous(
             "context 'one': user is empty; fill it in, or leave it out",
             id="a context whose user is empty",
         ),
+        pytest.param(
+            [{"name": "u", "user": {"token": "t"}}],
+            {"cluster": "c"},
+            "context 'one' names no user, and there is user 'u'; add user to the context; to ask "
+            "as nobody, name a user without fields",
+            id="a context without user, although there is one",
+        ),
+        pytest.param(
+            [{"name": "u", "user": {"token": "t"}}],
+            {"cluster": "c", "user": "u", "namespace": "../kube-system"},
+            "context 'one': namespace is no name of one: '../kube-system'",
+            id="a namespace that is none",
+        ),
     ],
 )
 async def test_who_asks_may_stand_in_the_wrong_place(
@@ -560,6 +573,13 @@ async def test_a_user_of_no_fields_asks_as_nobody(user: Any, tmp_path: Path) -> 
     """As where `kubectl proxy` or a proxy of the same sort knows who asks."""
     access = await of_user(tmp_path, user).load()
     assert access.authorization == ""
+
+
+async def test_a_context_without_user_asks_as_nobody_where_there_are_no_users(
+    tmp_path: Path,
+) -> None:
+    credentials = changed(of_user(tmp_path, {}), users=[], context={"cluster": "c"})
+    assert (await credentials.load()).authorization == ""
 
 
 async def test_a_user_that_is_nowhere_is_not_anonymous(tmp_path: Path) -> None:
