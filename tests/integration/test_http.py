@@ -160,6 +160,11 @@ async def test_a_connection_has_one_answer(url: str) -> None:
         pytest.param(b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", id="a long header"),
         pytest.param(b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", id="a length"),
         pytest.param(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz", id="a chunk"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nContent-Encoding: gzip\r\nHost: x\r\n"
+            b"Content-Length: 4\r\n\r\nnone",
+            id="an encoding",
+        ),
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
     ],
 )

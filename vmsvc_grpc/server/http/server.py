@@ -73,6 +73,7 @@ class HttpServer:
             access_log=None,
             handle_signals=False,
             logger=logger,
+            auto_decompress=False,  # Nobody reads a body, and a small one can expand to gigabytes.
             shutdown_timeout=self._limits.stop_grace_s,
         )
         await self._runner.setup()
@@ -133,4 +134,5 @@ async def _once(
 def _is_about_us(record: logging.LogRecord) -> bool:
     """Whether a line of the HTTP library is about anything but a client that speaks no HTTP."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    # The second is about a body, which the library reads to its end after the answer.
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
