@@ -12,7 +12,8 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.integration.serving import Serving, detail, make_transport, serving, until
+from tests.integration.raw_http2 import RawClient, close_all
+from tests.integration.serving import PATIENCE_S, Serving, detail, make_transport, serving, until
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -195,6 +196,33 @@ async def test_channelz_tells_of_this_server(running: Serving) -> None:
         channelz_pb2.GetServerSocketsRequest(server_id=found.server[0].ref.server_id)
     )
     assert len(sockets.socket_ref) == 1
+
+
+@pytest.mark.parametrize("size", [0, -1, 100, 101, 2**63 - 1])
+async def test_channelz_tells_of_a_hundred_connections_at_a_time(
+    running: Serving, size: int
+) -> None:
+    stub = channelz_pb2_grpc.ChannelzStub(running.channel())  # type: ignore[no-untyped-call] # has none
+    (server,) = (await stub.GetServers(channelz_pb2.GetServersRequest())).server
+
+    async def pages() -> list[int]:
+        sizes = []
+        request = channelz_pb2.GetServerSocketsRequest(server_id=server.ref.server_id)
+        request.max_results = size
+        while True:
+            page = await stub.GetServerSockets(request)
+            sizes.append(len(page.socket_ref))
+            if page.end:
+                return sizes
+            request.start_socket_id = page.socket_ref[-1].socket_id + 1
+
+    others = [await RawClient.connect(running.address) for _ in range(100)]
+    async with asyncio.timeout(PATIENCE_S):
+        # A connection is there once the server has begun with it.
+        while sum(seen := await pages()) <= len(others):
+            assert max(seen) <= 100
+    assert seen == [100, 1]
+    await close_all(others)
 
 
 @pytest.mark.parametrize("id_", [0, -1, 999_999, 2**63 - 1])

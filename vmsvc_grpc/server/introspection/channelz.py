@@ -17,7 +17,16 @@ FILE = channelz_pb2.DESCRIPTOR
 """The file that describes the service, for reflection."""
 
 ChannelzAnswer = Callable[[str, Message], Message]
-"""Answers a method of channelz, by its name. Raises RpcError."""
+"""Answers a method of channelz, by its name. Raises RpcError.
+
+Every request for a page says how large it may be at most.
+"""
+
+
+# channelz.proto: if a request has no bound, the server chooses one. gRPC's core has none: it would
+# tell of 10,000 connections at once.
+_PAGE_MAX = 100
+_PAGE_SIZE = "max_results"
 
 
 def methods(source: ChannelzAnswer) -> Iterator[Method]:
@@ -39,4 +48,7 @@ def _answer(source: ChannelzAnswer, method: MethodDescriptor, request: bytes, _c
     except DecodeError:
         text = f"the request is not a {method.input_type.full_name}"
         raise RpcError(Code.INVALID_ARGUMENT, text) from None
+    if _PAGE_SIZE in method.input_type.fields_by_name:
+        size = getattr(asked, _PAGE_SIZE)
+        setattr(asked, _PAGE_SIZE, size if 0 < size <= _PAGE_MAX else _PAGE_MAX)
     return source(method.name, asked).SerializeToString()

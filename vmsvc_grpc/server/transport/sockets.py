@@ -33,9 +33,6 @@ def peer_of(address: Address) -> str:
 # There is one server, with this number; sockets have higher ones.
 _SERVER_ID = 1
 
-# channelz.proto: if a request has no bound, the server chooses one.
-_PAGE_MAX = 100
-
 
 @dataclass(slots=True)
 class Traffic:
@@ -120,7 +117,7 @@ class Sockets:
         return pb.Server(ref=pb.ServerRef(server_id=_SERVER_ID), data=data, listen_socket=listening)
 
     def _page(self, request: pb.GetServerSocketsRequest) -> pb.GetServerSocketsResponse:
-        most = request.max_results if 0 < request.max_results <= _PAGE_MAX else _PAGE_MAX
+        most = request.max_results
         ids = (id_ for id_ in self._connected if id_ >= request.start_socket_id)
         page = list(islice(ids, most + 1))
         refs = [_ref(id_, self._connected[id_].remote) for id_ in page[:most]]

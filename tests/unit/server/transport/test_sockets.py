@@ -49,7 +49,7 @@ def test_sockets_come_in_pages_that_begin_where_they_are_told() -> None:
     for port in range(250):
         sockets.connect(Somebody(("::1", port)))
     seen: list[str] = []
-    request = pb.GetServerSocketsRequest(server_id=1)
+    request = pb.GetServerSocketsRequest(server_id=1, max_results=100)
     while True:
         page = sockets.answer("GetServerSockets", request)
         assert isinstance(page, pb.GetServerSocketsResponse)
