@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from vmsvc_grpc.server.fields import Shape
 
@@ -53,7 +53,24 @@ class RpcError(Exception):
         self.limit = limit
 
 
-class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has said all, with OK.
+_Request = TypeVar("_Request", bound=Message)
+
+
+def parsed(kind: type[_Request], request: bytes) -> _Request:
+    """The message in a request's bytes. Raises RpcError (INVALID_ARGUMENT)."""
+    try:
+        return kind.FromString(request)
+    except DecodeError:
+        raise not_a(kind.DESCRIPTOR.full_name) from None
+
+
+def not_a(name: str) -> RpcError:
+    """The error for a request whose bytes are not a message of that full name."""
+    text = f"the request is not a {name}; send one that is encoded in protobuf"
+    return RpcError(Code.INVALID_ARGUMENT, text)
+
+
+class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has sent all, with OK.
     """Raised by a stream that has sent everything: the call ends with OK."""
 
 

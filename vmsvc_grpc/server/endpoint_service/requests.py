@@ -12,9 +12,8 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -22,7 +21,7 @@ from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
-from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.call import Code, RpcError, parsed
 from vmsvc_grpc.server.followed import kept_bytes
 
 
@@ -55,8 +54,6 @@ _FILTER_CLASSES: Mapping[int, FilterClass] = {
     pb.READINESS_READY_ONLY: FilterClass.READY_ONLY,
     pb.READINESS_ALL: FilterClass.ALL,
 }
-
-_Request = TypeVar("_Request", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class _Violations:
 
 def resolve(raw: bytes) -> ResolveQuery:
     """A ResolveEndpointsRequest."""
-    request = _parsed(pb.ResolveEndpointsRequest, raw)
+    request = parsed(pb.ResolveEndpointsRequest, raw)
     violations = _Violations()
     service = _service("service", request.service, violations)
     filter_class = _filter_class(request.readiness, violations)
@@ -166,7 +163,7 @@ def resolve(raw: bytes) -> ResolveQuery:
 
 def explain(raw: bytes) -> ExplainQuery:
     """An ExplainEndpointsRequest."""
-    request = _parsed(pb.ExplainEndpointsRequest, raw)
+    request = parsed(pb.ExplainEndpointsRequest, raw)
     violations = _Violations()
     service = _service("service", request.service, violations)
     if request.vm_name and not is_dns_1123_subdomain(request.vm_name):
@@ -188,7 +185,7 @@ def watch(raw: bytes, services_per_stream_max: int) -> Generator[None, None, Wat
 
     It stops at each name, so that others can have their turn, and returns the query.
     """
-    request = _parsed(pb.WatchEndpointsRequest, raw)
+    request = parsed(pb.WatchEndpointsRequest, raw)
     violations = _Violations()
     named = len(request.services) or len(request.namespaces)
     if not named and not request.all_services:
@@ -216,7 +213,7 @@ def watch(raw: bytes, services_per_stream_max: int) -> Generator[None, None, Wat
 
 def list_page(raw: bytes) -> ListQuery:
     """A ListServicesRequest."""
-    request = _parsed(pb.ListServicesRequest, raw)
+    request = parsed(pb.ListServicesRequest, raw)
     violations = _Violations()
     if request.namespace:
         _check_namespace("namespace", request.namespace, violations)
@@ -291,15 +288,6 @@ def _token_parts(token: str) -> list[str]:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode().split("\n")
     except (binascii.Error, ValueError):
         return []
-
-
-def _parsed(kind: type[_Request], raw: bytes) -> _Request:
-    try:
-        return kind.FromString(raw)
-    except DecodeError:
-        name = kind.DESCRIPTOR.full_name
-        message = f"the request is not a {name}; send one that is encoded in protobuf"
-        raise RpcError(Code.INVALID_ARGUMENT, message) from None
 
 
 def _service(field: str, text: str, violations: _Violations) -> Key | None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz_pb2
 
-from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
+from vmsvc_grpc.server.call import Call, Method, RequestBound, UnaryMethod, parsed
 from vmsvc_grpc.server.fields import shape_of
 
 FILE = channelz_pb2.DESCRIPTOR
@@ -43,11 +43,7 @@ def methods(source: ChannelzAnswer) -> Iterator[Method]:
 
 
 def _answer(source: ChannelzAnswer, method: MethodDescriptor, request: bytes, _call: Call) -> bytes:
-    try:
-        asked = GetMessageClass(method.input_type).FromString(request)
-    except DecodeError:
-        text = f"the request is not a {method.input_type.full_name}"
-        raise RpcError(Code.INVALID_ARGUMENT, text) from None
+    asked = parsed(GetMessageClass(method.input_type), request)
     if _PAGE_SIZE in method.input_type.fields_by_name:
         size = getattr(asked, _PAGE_SIZE)
         setattr(asked, _PAGE_SIZE, size if 0 < size <= _PAGE_MAX else _PAGE_MAX)

@@ -6,9 +6,7 @@ SERVING from when the cache is synced until the server drains.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2 as pb
 
 from vmsvc_grpc.cache.cache import Cache
@@ -23,6 +21,7 @@ from vmsvc_grpc.server.call import (
     StreamMethod,
     UnaryMethod,
     Wake,
+    parsed,
 )
 from vmsvc_grpc.server.fields import shape_of
 
@@ -37,8 +36,6 @@ _NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 _UNKNOWN_NAME = "?"  # No service has this name.
-
-_Request = TypeVar("_Request", bound=Message)
 
 
 class Health:
@@ -75,7 +72,7 @@ class Health:
         return pb.HealthCheckResponse(status=_SERVING if serving else _NOT_SERVING)
 
     def _check(self, request: bytes, _call: Call) -> bytes:
-        service = _parsed(pb.HealthCheckRequest, request).service
+        service = parsed(pb.HealthCheckRequest, request).service
         if not self.knows(service):
             raise RpcError(Code.NOT_FOUND, f"this server has no service {quoted(service)}")
         return self.status(service).SerializeToString()
@@ -85,7 +82,7 @@ class Health:
         return service in self._services
 
     def _list(self, request: bytes, _call: Call) -> bytes:
-        _parsed(pb.HealthListRequest, request)
+        parsed(pb.HealthListRequest, request)
         statuses = {service: self.status(service) for service in self._services}
         return pb.HealthListResponse(statuses=statuses).SerializeToString()
 
@@ -107,7 +104,7 @@ class _HealthWatch:
         self._sent: pb.HealthCheckResponse | None = None
 
     def receive(self, request: bytes) -> None:
-        asked = _parsed(pb.HealthCheckRequest, request).service
+        asked = parsed(pb.HealthCheckRequest, request).service
         if not self._health.knows(asked):
             # It stays unknown, so there is nothing to wait for; and the name may be long.
             self._service = _UNKNOWN_NAME
@@ -131,11 +128,3 @@ class _HealthWatch:
     def close(self) -> None:
         self._watches.pop(self, None)
         self._cache.forget(self.wake)
-
-
-def _parsed(kind: type[_Request], request: bytes) -> _Request:
-    try:
-        return kind.FromString(request)
-    except DecodeError:
-        text = f"the request is not a {kind.DESCRIPTOR.full_name}"
-        raise RpcError(Code.INVALID_ARGUMENT, text) from None

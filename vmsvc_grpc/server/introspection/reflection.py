@@ -15,7 +15,6 @@ from google.protobuf.descriptor_pb2 import (
     FieldDescriptorProto,
     FileDescriptorProto,
 )
-from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from vmsvc_grpc.model.problem import quoted
@@ -25,10 +24,10 @@ from vmsvc_grpc.server.call import (
     Code,
     Method,
     RequestBound,
-    RpcError,
     Stream,
     StreamMethod,
     Wake,
+    parsed,
 )
 from vmsvc_grpc.server.fields import shape_of
 
@@ -144,12 +143,7 @@ class Reflection:
         return AnswerStream(self._answer)
 
     def _answer(self, request: bytes) -> bytes:
-        try:
-            parsed = pb.ServerReflectionRequest.FromString(request)
-        except DecodeError:
-            message = "the request is not a ServerReflectionRequest"
-            raise RpcError(Code.INVALID_ARGUMENT, message) from None
-        return self.answer(parsed).SerializeToString()
+        return self.answer(parsed(pb.ServerReflectionRequest, request)).SerializeToString()
 
 
 def _refuse(response: pb.ServerReflectionResponse, code: Code, message: str) -> None:

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from vmsvc_grpc.model.endpoints import FilterClass
-from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.call import RpcError, not_a
 
 _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
@@ -102,7 +102,7 @@ class _Outline:
         self._mended_kind = _outlined(self._name, fields, text, raw)
 
     def read(self, content: bytes) -> _Message:
-        """A message. Raises RpcError (INVALID_ARGUMENT) if even its fields cannot be told apart.
+        """A message. Raises RpcError (INVALID_ARGUMENT) if even its fields cannot be separated.
 
         Invalid UTF-8 becomes U+FFFD: an Envoy takes the names of on-demand clusters from headers of
         its own clients, who must not be able to end its stream. Where there is any, lists of texts
@@ -115,8 +115,7 @@ class _Outline:
         try:
             raw = self._raw_kind.FromString(content)
         except DecodeError:
-            text = f"the request is not a {self._name}"
-            raise RpcError(Code.INVALID_ARGUMENT, text) from None
+            raise not_a(self._name) from None
         for meant in self._mended_kind.DESCRIPTOR.fields:
             if meant.type == FieldDescriptor.TYPE_STRING:
                 mended = getattr(raw, meant.name).decode(errors="replace")

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from envoy.admin.v3 import config_dump_shared_pb2 as admin
 from envoy.service.status.v3 import csds_pb2 as pb
-from google.protobuf.message import DecodeError
 
 from vmsvc_grpc.server.call import (
     AnswerStream,
@@ -24,6 +23,7 @@ from vmsvc_grpc.server.call import (
     StreamMethod,
     UnaryMethod,
     Wake,
+    parsed,
 )
 from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.limits import Limits
@@ -87,15 +87,10 @@ class ClientStatus:
     def fetch(self, request: bytes, _call: Call) -> bytes:
         """A ClientStatusResponse, without contents, of the clients that any matcher matches.
 
-        Raises RpcError: INVALID_ARGUMENT for what cannot be matched by, and RESOURCE_EXHAUSTED
-        where the answer would be too large: told from how much there is, before it is made.
+        Raises RpcError: INVALID_ARGUMENT for a matcher that we do not support, and
+        RESOURCE_EXHAUSTED if the answer would be too large, which is estimated before it is made.
         """
-        asked = pb.ClientStatusRequest()
-        try:
-            asked.ParseFromString(request)
-        except DecodeError:
-            name = asked.DESCRIPTOR.full_name
-            raise RpcError(Code.INVALID_ARGUMENT, f"the request is not a {name}") from None
+        asked = parsed(pb.ClientStatusRequest, request)
         wanted = _node_tests(asked.node_matchers)
         clients = [
             (node, stream)
