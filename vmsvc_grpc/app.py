@@ -326,6 +326,7 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
     )
     metrics.bind(Metric.STREAMS, lambda: {(path,): n for path, n in counts.streams_open.items()})
     metrics.bind(Metric.REFUSALS, lambda: {(name,): n for name, n in counts.refusals.items()})
+    metrics.bind(Metric.TAKEN, lambda: {(name,): n for name, n in server.taken().items()})
     metrics.bind_one(Metric.REQUEST_BYTES, lambda: counts.request_bytes)
     metrics.bind_one(Metric.NAMES, lambda: server.names.names)
     metrics.bind_one(Metric.NAME_BYTES, lambda: server.names.name_bytes)

@@ -70,6 +70,7 @@ _LIMITS = {
     "request_fields_max": "fields of one request, those of the messages in it too, at most",
     "taking_in_bytes_max": "bytes of large requests of all clients while they are read, at most",
     "connection_window_bytes": "bytes that a connection may send before one is read (http2 only)",
+    "window_bytes_max": "bytes by which these windows may grow beyond 64 KiB, in all (http2 only)",
     "upload_bytes_max": "bytes of unfinished requests of all clients; more wait (http2 only)",
     "request_s": "seconds that a client may take to send the request of a call",
     "response_bytes_max": "bytes of one xDS response, at most, where it can be split",

@@ -60,6 +60,11 @@ class Metric(Enum):
         "Calls, connections, names refused at a bound, or uploads that wait there, by its setting.",
         ("setting",),
     )
+    TAKEN = (
+        "vmsvc_grpc_bound_taken",
+        "How much is taken of a bound on all connections, by its setting (with http2).",
+        ("setting",),
+    )
     REQUEST_BYTES = (
         "vmsvc_grpc_request_bytes_total",
         "Bytes of requests that were read; those refused for their size are not.",

@@ -280,10 +280,10 @@ async def serving(
     finally:
         await transport.stop(0)
     await until(lambda: not transport.connections)
-    assert not transport.entrance._in_all
-    assert not transport.unread._in_all
+    assert not transport.entrance.in_all
+    assert not transport.unread.in_all
     assert all(stream.closed for stream in toy.streams)
-    assert not transport.uploads._in_all
+    assert not transport.uploads.in_all
     assert not toy.counts.streams_open.total()
     await until(lambda: not asyncio.all_tasks() - tasks - {asyncio.current_task()})
 

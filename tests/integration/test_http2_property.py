@@ -111,10 +111,10 @@ class Harness:
         toy = self.toy
         assert not self.faults
         assert not toy.transport.connections
-        assert not toy.transport.entrance._in_all
-        assert not toy.transport.unread._in_all
+        assert not toy.transport.entrance.in_all
+        assert not toy.transport.unread.in_all
         assert not toy.transport.streams
-        assert not (toy.transport.uploads._in_all)
+        assert not (toy.transport.uploads.in_all)
         assert not (toy.transport.uploads._waiting)
         assert not toy.counts.streams_open.total()
         assert not toy.transport._marked

@@ -65,10 +65,17 @@ class Limits:
     """Bytes of large requests that are kept while they are taken in, for all clients; for one, a
     quarter: 180 Envoys with the endpoints of 10,000 services that connect at once."""
 
-    connection_window_bytes: int = 2 * 1024 * 1024
+    connection_window_bytes: int = 4 * 1024 * 1024
     """Bytes of requests that a connection may send before any is taken in, on all its calls; on
-    one call, a quarter. Further bytes wait in the client. An Envoy that speaks delta xDS repeats
-    its node, of 60 KB, with each ACK: 200 ACKs a second, from 40 ms away, are 480 KB."""
+    one call, a quarter. Further bytes wait in the client. A connection begins with 64 KiB, as
+    HTTP/2 has it, and its window grows while its client uses it up. An Envoy that speaks delta xDS
+    repeats its node, of 60 KB, with each ACK: 200 ACKs a second, from 40 ms away, are 480 KB, and
+    windows are opened half at a time."""
+
+    window_bytes_max: int = 128 * 1024 * 1024
+    """Bytes by which the windows of all connections may have grown; those of one client, by a
+    quarter: 8 such Envoys of one address, 32 in all. Further windows stay as HTTP/2 begins them,
+    and their clients are slower."""
 
     upload_bytes_max: int = 64 * 1024 * 1024
     """Bytes kept of unfinished requests that do not fit that, for all clients; for one, a quarter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -147,6 +147,10 @@ class Server:
         """End every open call, and stop. May be called after `drain`, or twice."""
         if self._transport is not None:
             await self._transport.stop(0)
+
+    def taken(self) -> Mapping[str, int]:
+        """How much is taken of bounds that are for all connections, by their names in `Limits`."""
+        return {} if self._transport is None else self._transport.taken()
 
     def _methods(self) -> tuple[Method, ...]:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -32,6 +32,9 @@ class Transport(Protocol):
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, and end those that have not ended after `grace_s`."""
+
+    def taken(self) -> Mapping[str, int]:
+        """How much is taken of bounds that are for all connections, by their names in `Limits`."""
 
     @property
     def streams_open(self) -> int:

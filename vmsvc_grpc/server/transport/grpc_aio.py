@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import traceback
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -108,6 +108,10 @@ class GrpcAio:
         # would be logged as a fault.
         if left := [pump.task for pump in self._pumps]:
             await asyncio.wait(left, timeout=_LEAVING_S)
+
+    def taken(self) -> Mapping[str, int]:
+        """Nothing, as gRPC's core does not say."""
+        return {}
 
     @property
     def streams_open(self) -> int:

@@ -27,6 +27,7 @@ from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection, farewell
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
+from vmsvc_grpc.server.transport.windows import Windows
 
 READ_BYTES = 8 * 1024
 """What is read of a connection at a time: some 800 of the smallest frames."""
@@ -59,6 +60,7 @@ class Http2:
         self.accepting = Accepting(self, lambda: ClientConnection(self), farewell, tls)
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
+        self.windows = Windows(limits.window_bytes_max)
         self._listening: list[socket.socket] = []
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: deque[ClientConnection] = deque()
@@ -112,6 +114,15 @@ class Http2:
             connection.abort()
         if self.connections:
             await asyncio.wait([connection.gone for connection in self.connections])
+
+    def taken(self) -> dict[str, int]:
+        """How much is taken of the bounds on what clients have in all, by their settings."""
+        return {
+            "connections_max": self.entrance.in_all,
+            "unread_bytes_max": self.unread.in_all,
+            "upload_bytes_max": self.uploads.in_all,
+            "window_bytes_max": self.windows.in_all,
+        }
 
     @property
     def streams_open(self) -> int:

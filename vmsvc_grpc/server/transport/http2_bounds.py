@@ -101,22 +101,22 @@ class Entrance:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._in_all = 0
+        self.in_all = 0
         self._of_client: Counter[str] = Counter()
 
     def enter(self, client: str) -> str | None:
         """Count one more connection of a client; or the bound that it would exceed."""
-        if self._in_all >= self._limits.connections_max:
+        if self.in_all >= self._limits.connections_max:
             return "connections_max"
         if self._of_client[client] >= self._limits.connections_per_client_max:
             return "connections_per_client_max"
-        self._in_all += 1
+        self.in_all += 1
         self._of_client[client] += 1
         return None
 
     def leave(self, client: str) -> None:
         """A connection that was counted has ended."""
-        self._in_all -= 1
+        self.in_all -= 1
         self._of_client[client] -= 1
         if not self._of_client[client]:
             del self._of_client[client]
@@ -128,13 +128,13 @@ class Unread:
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all clients; a client and a connection may each have a part of it."""
         self._bytes_max = bytes_max
-        self._in_all = 0
+        self.in_all = 0
         self._of_client: Counter[str] = Counter()
         self.room_for_one = max(1, bytes_max // _CONNECTION_PART)
 
     def add(self, client: str, size: int) -> None:
         """So many bytes more wait for a client; less, if negative."""
-        self._in_all += size
+        self.in_all += size
         self._of_client[client] += size
         if not self._of_client[client]:
             del self._of_client[client]
@@ -149,7 +149,7 @@ class Unread:
         room = min(
             self.room_for_one - of_connection,
             self._bytes_max // CLIENT_PART - self._of_client[client],
-            self._bytes_max - self._in_all,
+            self._bytes_max - self.in_all,
         )
         return max(room, 0)
 

@@ -42,6 +42,7 @@ from vmsvc_grpc.server.transport.http2_calls import (
     UnaryCall,
 )
 from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic, ends_of, peer_of
+from vmsvc_grpc.server.transport.windows import FIRST_BYTES, Window, Windows
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -62,9 +63,6 @@ _CONNECTION_FLUSH_BYTES = 256 * 1024
 # How many calls that only have a message to send are asked between two looks at the clock.
 _LOOK_CALLS = 32
 
-# A call's window is this part of its connection's.
-_CALL_PART = 4
-
 _PING = b"vmsvc-ka"
 _AGE_PING = b"vmsvc-ag"
 
@@ -78,9 +76,8 @@ _HEADERS_PART = 4
 # RFC 9113, 6.5.2: a header field counts so many bytes more than it has.
 _FIELD_BYTES = 32
 
-# RFC 9113, 3.4: a server's first frame is SETTINGS. 6.9.2: how large windows are at first.
+# RFC 9113, 3.4: a server's first frame is SETTINGS.
 _NO_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
-_FIRST_WINDOW_BYTES = 65_535
 
 # A GOAWAY frame: its type, flags and stream; its code for a client that has sent too much.
 _GOAWAY_HEAD = b"\x07\0\0\0\0\0"
@@ -105,6 +102,7 @@ class ConnectionServer(CallServer, Protocol):
     connections: dict[ClientConnection, None]
     entrance: Entrance
     unread: Unread
+    windows: Windows
     sockets: Sockets
     flush_until: float
     read_buffer: memoryview
@@ -139,6 +137,7 @@ class ClientConnection(Begun):
         "_speaks_h2",
         "_waiting_bytes",
         "_wanting",
+        "_window",
         "_writable",
         "begun",
         "client",
@@ -246,16 +245,26 @@ class ClientConnection(Begun):
     def _greet(self) -> None:
         """The client speaks HTTP/2: send it our settings."""
         self._greeting = None
+        now = self.server.loop.time()
+        self._window = Window(
+            self.server.windows, self.client, self._limits.connection_window_bytes, now
+        )
         self._engine = Connection(Role.SERVER, _configuration(self._limits))
         self._engine.initiate_connection(
             {
                 Setting.MAX_CONCURRENT_STREAMS: self._limits.calls_per_connection_max,
-                Setting.INITIAL_WINDOW_SIZE: self._limits.connection_window_bytes // _CALL_PART,
+                Setting.INITIAL_WINDOW_SIZE: self._window.of_call,
                 Setting.MAX_HEADER_LIST_SIZE: self._limits.header_list_bytes_max,
                 Setting.ENABLE_CONNECT_PROTOCOL: 0,
             }
         )
-        self._engine.set_local_window_size(self._limits.connection_window_bytes)
+        self._engine.set_local_window_size(self._window.size)
+
+    def _resize(self) -> None:
+        """Tell the client how large its window is now, and those of its calls."""
+        with contextlib.suppress(NGH2Error):
+            self._engine.set_local_window_size(self._window.size)
+            self._engine.update_settings({Setting.INITIAL_WINDOW_SIZE: self._window.of_call})
 
     def pause_writing(self) -> None:
         """The socket is full."""
@@ -272,6 +281,8 @@ class ClientConnection(Begun):
         if not self.begun:
             return  # It was gone at once.
         self._came.clear()
+        if self._greeting is None:
+            self._window.close()
         del self.server.connections[self]
         self.server.entrance.leave(self.client)
         self.server.unread.add(self.client, -self._waiting_bytes)
@@ -291,7 +302,7 @@ class ClientConnection(Begun):
     def windows(self) -> tuple[int, int]:
         """How many bytes it may be sent now, and how many it may send."""
         if self._greeting is not None:
-            return _FIRST_WINDOW_BYTES, _FIRST_WINDOW_BYTES
+            return FIRST_BYTES, FIRST_BYTES
         return self._engine.remote_window_size, self._engine.local_window_size
 
     def mark(self) -> None:
@@ -514,6 +525,8 @@ class ClientConnection(Begun):
     def _free(self, stream_id: int, size: int) -> None:
         with contextlib.suppress(NGH2Error):
             self._engine.acknowledge_received_data(size, stream_id)
+        if self._window.give_back(size, self.server.loop.time()):
+            self._resize()
 
     def end_call(self, call: HttpCall, status: Status, *, headers_sent: bool) -> None:
         """Send the status of a call."""
@@ -646,6 +659,10 @@ class ClientConnection(Begun):
                 call.receive(event.data)
             else:
                 self._free(event.stream_id, len(event.data))
+            if self._window.stand(self._engine.local_window_size):
+                self._resize()
+            if self._window.take_refusal():
+                self.server.sessions.count_refusal("window_bytes_max")
         elif not event.end_stream:
             self._carries_nothing(event)
         if event.end_stream and call is not None:

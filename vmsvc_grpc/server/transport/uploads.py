@@ -31,7 +31,7 @@ class Uploads:
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all clients; one of them may hold a quarter of it."""
         self._bytes_max = bytes_max
-        self._in_all = 0
+        self.in_all = 0
         self._of_client: Counter[str] = Counter()
         self._waiting: dict[str, dict[Room, None]] = {}
 
@@ -47,7 +47,7 @@ class Uploads:
         if not room.granted:
             self._leave(room)
             return
-        self._in_all -= room.size
+        self.in_all -= room.size
         self._of_client[room.client] -= room.size
         if not self._of_client[room.client]:
             del self._of_client[room.client]
@@ -59,7 +59,7 @@ class Uploads:
         Cheap: clients wait only where there is little room.
         """
         granted = True
-        while granted and self._in_all < self._bytes_max:
+        while granted and self.in_all < self._bytes_max:
             granted = False
             for client in list(self._waiting):
                 room = next(iter(self._waiting[client]))
@@ -72,12 +72,12 @@ class Uploads:
     def _fits(self, room: Room) -> bool:
         held = self._of_client[room.client]
         return (not held or held + room.size <= self._bytes_max // CLIENT_PART) and (
-            not self._in_all or self._in_all + room.size <= self._bytes_max
+            not self.in_all or self.in_all + room.size <= self._bytes_max
         )
 
     def _grant(self, room: Room) -> None:
         room.granted = True
-        self._in_all += room.size
+        self.in_all += room.size
         self._of_client[room.client] += room.size
 
     def _leave(self, room: Room) -> None:

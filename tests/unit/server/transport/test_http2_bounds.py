@@ -81,5 +81,5 @@ def test_who_stalls_is_bounded_a_connection_a_client_and_in_all_and_stops_nobody
     assert unread.room("e", 0) == 100
     for client in "abcd":
         unread.add(client, -800)
-    assert not unread._in_all
+    assert not unread.in_all
     assert not unread._of_client

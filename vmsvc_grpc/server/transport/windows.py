@@ -1,0 +1,125 @@
+"""How large windows of HTTP/2 are: what clients may send of requests before any is taken in.
+
+A window grows while its client makes use of it, out of what there is for all clients, and for each.
+Pure: time is an argument, and a connection does what its window says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vmsvc_grpc.server.limits import CLIENT_PART
+
+FIRST_BYTES = 65_535
+"""How large every window is at first (RFC 9113, 6.9.2), whatever a server would like."""
+
+# A call's part of the largest window. Of a smaller one it is half, or what it is at first.
+_CALL_PART = 4
+
+# A window that is used up within this time keeps its client waiting if it is far away: with 40 ms
+# there and back, one that is large enough is used up in ten times as long or longer.
+_QUICK_S = 0.4
+
+# One that lasts so long is larger than its client needs.
+_SLOW_S = 4.0
+
+
+class Windows:
+    """Counts what windows have grown by: in all, and of each client."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` is for all; one client may have a quarter of it."""
+        self.in_all = 0
+        self._bytes_max = bytes_max
+        self._of_client: Counter[str] = Counter()
+
+    def grow(self, client: str, size: int) -> bool:
+        """Whether a window of a client may be so many bytes larger; then that counts."""
+        of_client = self._of_client[client] + size
+        if of_client > self._bytes_max // CLIENT_PART or self.in_all + size > self._bytes_max:
+            return False
+        self.in_all += size
+        self._of_client[client] = of_client
+        return True
+
+    def shrink(self, client: str, size: int) -> None:
+        """It is so many bytes smaller."""
+        self.in_all -= size
+        self._of_client[client] -= size
+        if not self._of_client[client]:
+            del self._of_client[client]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is counted, of nobody."""
+        return not (self.in_all or self._of_client.total())
+
+
+class Window:
+    """The window of one connection: `size` bytes, which change as it is used."""
+
+    __slots__ = ("_client", "_extra", "_most", "_refused", "_since", "_used", "_windows", "size")
+
+    def __init__(self, windows: Windows, client: str, most: int, now: float) -> None:
+        """It may grow to `most` bytes. `close` comes last."""
+        self.size = min(FIRST_BYTES, most)
+        self._windows = windows
+        self._client = client
+        self._most = most
+        self._extra = 0  # What is counted of it.
+        self._used = 0  # Bytes, since it was looked at last.
+        self._since = now
+        self._refused = False
+
+    @property
+    def of_call(self) -> int:
+        """How much of it one call may have, so that those that stand still do not stop others."""
+        return min(max(FIRST_BYTES, self.size // 2), self._most // _CALL_PART)
+
+    def give_back(self, size: int, now: float) -> bool:
+        """So many bytes have been taken in, and may be sent anew: whether its size has changed."""
+        self._used += size
+        if self._used < self.size:
+            return False
+        lasted_s, self._since, self._used = now - self._since, now, 0
+        # A client that was promised more may use that first. By now it has.
+        self._count(max(0, self.size - FIRST_BYTES))
+        if lasted_s <= _QUICK_S:
+            return self._grow()
+        if lasted_s >= _SLOW_S and self.size > FIRST_BYTES:
+            self.size = max(FIRST_BYTES, self.size // 2)
+            return True
+        return False
+
+    def stand(self, left: int) -> bool:
+        """So many bytes of it are left, as calls keep the others: whether its size has changed.
+
+        So calls that wait, for their rest or for their client, leave something to the others.
+        """
+        return left < self.size // 4 and self._grow()
+
+    def _grow(self) -> bool:
+        larger = min(self._most, self.size * 2)
+        if larger <= self.size:
+            return False
+        extra = larger - FIRST_BYTES
+        if extra > self._extra and not self._windows.grow(self._client, extra - self._extra):
+            self._refused = True
+            return False
+        self._extra = max(self._extra, extra)
+        self.size = larger
+        return True
+
+    def _count(self, extra: int) -> None:
+        if extra < self._extra:
+            self._windows.shrink(self._client, self._extra - extra)
+            self._extra = extra
+
+    def take_refusal(self) -> bool:
+        """Whether there was no room for it to grow since it was asked last."""
+        refused, self._refused = self._refused, False
+        return refused
+
+    def close(self) -> None:
+        """Its connection is gone."""
+        self._count(0)
