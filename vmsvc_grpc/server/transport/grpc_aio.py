@@ -39,6 +39,7 @@ from vmsvc_grpc.server.session import (
     not_one_request,
     request_too_late,
 )
+from vmsvc_grpc.server.transport.grpc_wake_ups import waking_once_for_many
 from vmsvc_grpc.server.transport.turns import Turns
 
 # In quotes, as these are generic in the stubs only. Requests are bytes, or EOF.
@@ -73,7 +74,8 @@ class GrpcAio:
         self._request_s = limits.request_s
         self._pumps: dict[_Pump, None] = {}  # In the order in which they were opened.
         logging.getLogger(cygrpc.__name__).addFilter(_is_about_us)
-        self._server = _Server(sessions, _options(limits))
+        with waking_once_for_many():
+            self._server = _Server(sessions, _options(limits))
 
     def channelz(self, method: str, request: Message) -> Message:
         """The answer of gRPC's core about its connections. Raises RpcError."""
