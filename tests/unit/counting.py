@@ -19,11 +19,13 @@ def counted_calls() -> Iterator[list[int]]:
     def count(_frame: object, event: str, _of: object) -> None:
         counted[0] += event in ("call", "c_call")
 
+    gc.disable()  # Others have callbacks in it.
     sys.setprofile(count)
     try:
         yield counted
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def counted_lines() -> Iterator[list[int]]:
         return count
 
     before = sys.gettrace()
-    gc.disable()  # Others have callbacks in it.
+    gc.disable()  # As above.
     sys.settrace(count)
     try:
         yield counted
