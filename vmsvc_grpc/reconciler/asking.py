@@ -1,6 +1,7 @@
-"""What a service's turn asks the store, beyond what is read all the time.
+"""Questions that a service's turn asks the store, beyond what is read all the time.
 
-Who holds the name of a slice of ours, who else writes an object, and what Kubernetes has mirrored.
+They are: which object has the name of a slice of ours, who else writes an object, and what
+Kubernetes has mirrored.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ Raises ChangeError.
 
 
 async def all_mirrored(_: Key) -> frozenset[str]:
-    """As where nobody need wait for Kubernetes."""
+    """All of them: for stores beside which Kubernetes mirrors nothing."""
     return frozenset(family.value for family in IPFamily)
 
 
 class Asking:
-    """Asks only where the answer decides something, and notes it."""
+    """Asks only if the answer decides something, and notes the answer."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Asking:
         taken: TakenNames,
         hand_over: HandOver,
     ) -> None:
-        """Without a witness nobody knows who else writes."""
+        """Without a witness, other writers stay unknown."""
         self._cache = cache
         self._rules = rules
         self._witness = witness

@@ -15,7 +15,7 @@ class ReconcilerBounds:
     `cooldown_s`: how long a service rests after a write, as the controller that mirrors Endpoints
     reads each of them whole, and every node reads the slices. Streams do not wait. `retries_max`:
     after so many failed attempts in a row, the VMService reports even a transient failure.
-    `recheck_s`: how long we believe that another's object is in our place without a new look.
+    `recheck_s`: when to look again whether another's object is still in the place of one of ours.
     `lead_poll_s`: how often to look whether writing is allowed
     again. `hand_over_s`: longest wait for Kubernetes to mirror a service whose slices we hand
     over.

@@ -1,8 +1,8 @@
 """Whether a file of the output directory is ours, by its content. Pure.
 
-An editor may have removed our first line from a file of ours; then its content decides. Somebody
-else may have put anything there, so it is read as a stream of libyaml's events: that needs no
-recursion, expands no alias, and leaves others their turn.
+An editor may have removed our first line from a file of ours; then its content decides. Others may
+have put anything there, so it is read as a stream of libyaml's events: that needs no recursion,
+expands no alias, and can be done in steps.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from vmsvc_grpc.model.objects import ObjectMeta
 from vmsvc_grpc.model.ownership import HELD_FOR
 
-# They describe the VMService itself, and would be false on another object; or they are our mark.
+# These describe the VMService itself, and would be false on another object; one is our own mark.
 _NEVER_COPIED = frozenset(
     {
         "kubectl.kubernetes.io/last-applied-configuration",

@@ -1,8 +1,8 @@
 """What should be held for a VMService, and its own finalizer and status. Pure.
 
 The rules are those of VM Operator's `virtualmachineservice_controller.go`, so that its
-controller and ours write the same and neither undoes the other's work; where ours are better
-(foreign Services, selectors, traffic policy), they undo nothing of its work either.
+controller and ours write the same, and neither undoes the other's work. Some of ours go further
+(foreign Services, selectors, traffic policy), but these undo nothing of its work either.
 Knows neither I/O nor how a change is carried out.
 """
 
@@ -44,7 +44,7 @@ class Desired:
 
     objects: HeldObjects
     failures: tuple[Failure, ...] = ()
-    """What we cannot or may not do, as where another's object is in the way."""
+    """Things that we cannot or may not do, for example because another's object is in the way."""
 
 
 def desired(
@@ -62,8 +62,8 @@ def desired(
 
     `endpoints` are all of them, ready or not, sorted. Without a valid spec the children stay
     as they are. If the VMService is being deleted or does not exist, the children that it controls
-    go, and so does our finalizer. `now` is RFC 3339, for a condition that changes. Until
-    `handed_over`, our slices stay that Kubernetes is to replace by its own.
+    go, and so does our finalizer. `now` is RFC 3339, for a condition that changes. Slices of ours
+    that Kubernetes is to replace by its own stay until `handed_over`.
     `standing` are failures that the VMService reports beside those found here; `taken` are the
     names of others' slices.
     O(endpoints). Never raises.

@@ -69,14 +69,14 @@ class DirectoryStore:
     """
 
     kinds = frozenset(_SUFFIXES)
-    """What it holds files of."""
+    """The kinds that it holds files of."""
 
     def __init__(self, directory: Path, *, on_write: OnWrite | None = None) -> None:
         """The directory is made if there is none. Raises ChangeError if it cannot be used."""
         self._directory = directory
         self._on_write = on_write
-        # Files that are ours even if their content says so no more, with the cluster address in
-        # each: it is chosen once, and nobody else remembers it.
+        # Files that are ours even if their content no longer says so, and the cluster address in
+        # each: it is chosen once, and remembered nowhere else.
         self._ours: dict[_FilePlace, str] = {}
         try:
             with beneath.directory(directory, make=True) as root:
@@ -105,10 +105,11 @@ class DirectoryStore:
         return _referring(stored) if stored else None
 
     def observation(self, event: Event) -> Event:
-        """The event for the cache that stands for one of this directory's source. Notes our files.
+        """The event for the cache, for one of this directory's source. Notes which files are ours.
 
-        An object that cannot be read counts as not held, so that it is written again. (Elsewhere
-        its last good state would stay.) So does one with an edit that an API server would refuse.
+        An object that cannot be read counts as not held, so that it is written again. (From other
+        sources its last good state would stay.) So does an object that was edited to have metadata
+        that an API server would refuse.
         """
         match event:
             case Malformed(kind, key, _):
@@ -242,7 +243,7 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 def _is_refused(meta: ObjectMeta) -> bool:
-    """Whether it has been edited to have metadata that no API server accepts."""
+    """Whether it was edited to have metadata that no API server accepts."""
     return any(metadata_problems(meta.labels, meta.annotations, meta.finalizers))
 
 

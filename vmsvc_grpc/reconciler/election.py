@@ -1,12 +1,12 @@
 """Which replica may write: one holder of a Lease at a time, on clocks that do not agree. Pure.
 
-Nobody compares wall clocks. A candidate takes a Lease over once it has itself seen no
-renewal for the Lease's whole duration; a holder counts from before it asked for the
-renewal. A Lease that is deleted, or edited by hand, says nothing of its last holder, which
-goes on believing in it for a while: so that, too, begins a whole duration of silence, and
-whoever creates the Lease begins no write until a holder of a deleted one must have ended.
-So however late a request arrives, however long a process was stopped, and whatever somebody
-does to the Lease, two never both believe that they may begin a write.
+No wall clocks are compared. A candidate takes a Lease over once it has itself seen no renewal for
+the Lease's whole duration; a holder counts its own time from before it asked for the renewal. If a
+Lease is deleted, or edited by hand, its last holder may believe in it for a while longer. So that,
+too, begins a whole duration of silence, and a replica that creates the Lease begins no write until
+a holder of a deleted one must have stopped. However late a request arrives, however long a process
+was stopped, and whatever somebody does to the Lease: two replicas never both believe that they may
+begin a write.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Election:
         if record.released:
             self._others_until = self._holder_until = now
         elif record.exists:
-            # By a change during our own term, whoever made it, nobody else became holder.
+            # No change during our own term makes another replica the holder.
             if not (self._is_mine(before) and self._is_mine(record) and now < self._leads_until):
                 self._wait(before, record, now)
         elif before is not None and not before.released and not self._is_mine(before):
@@ -171,7 +171,7 @@ class Election:
                 self._others_until = max(self._others_until, now + self._silence_s(before))
             self._holder_until = until
         elif before.renew_time != record.renew_time:
-            # Its holder renewed it, and said for how long, whatever an edit said meanwhile.
+            # Its holder has renewed it, and the duration that it wrote counts, not an earlier edit.
             self._holder_until = until
         else:
             self._holder_until = max(self._holder_until, until)
@@ -179,7 +179,7 @@ class Election:
     def _silence_s(self, record: LeaseRecord) -> float:
         """How long the holder of that record may believe in it.
 
-        Somebody may have edited it, so that is never shorter than ours would be.
+        The record may have been edited by hand, so this is never shorter than our own duration.
         """
         longest_s = max(record.duration_s, self._settings.duration_s)
         return min(longest_s, self._settings.duration_max_s)
@@ -205,15 +205,15 @@ class Election:
         """The claim was written, as `record`; it was asked for at `asked_at`."""
         self._record = record
         if not claim.exists:
-            # There may have been another one, just deleted, whose holder does not know that yet.
+            # A Lease may just have been deleted whose holder does not know that yet.
             self._others_until = max(self._free_from, now + self._settings.belief_s)
         self._leads_until = asked_at + self._settings.belief_s
 
     def resigned(self, now: float) -> LeaseRecord | None:
         """Begin no more writes; what to write to give the Lease back, if that may be done.
 
-        Not while an earlier holder may still believe in it: whoever finds it given back waits for
-        nobody.
+        Not while an earlier holder may still believe in it: a replica that finds the Lease given
+        back does not wait.
         """
         self._leads_until = -math.inf
         held = self._record

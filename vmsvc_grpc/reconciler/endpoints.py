@@ -67,7 +67,7 @@ def endpoint_ports(spec: ServiceSpec) -> tuple[EndpointPort, ...]:
 def _addresses(
     owner: OwnerReference, key: Key, endpoints: Iterable[Endpoint]
 ) -> tuple[StoredAddress, ...]:
-    # This runs at each look at a service: of 5,000 endpoints, for 3 ms.
+    # This runs at each look at a service; with 5,000 endpoints it takes 3 ms.
     version, kind, namespace = owner.api_version, Kind.VIRTUAL_MACHINE.value, key.namespace
     return tuple(
         [

@@ -82,7 +82,7 @@ def _sorted(pairs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _owner_references(held: Held) -> tuple[OwnerReference, ...]:
-    """Those to an owner that exists; for others, Kubernetes would delete the object."""
+    """Owner references to write: none to a made-up uid, or Kubernetes would delete the object."""
     meta = held.meta
     return tuple(owner for owner in meta.owner_references if not is_to_nobody(owner, meta))
 

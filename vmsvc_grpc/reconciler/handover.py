@@ -1,7 +1,7 @@
-"""Which services' EndpointSlices of ours may be deleted, as Kubernetes has its own. Pure.
+"""The services whose EndpointSlices of ours may be deleted, as Kubernetes has made its own. Pure.
 
 Kubernetes needs time to mirror Endpoints (its controller makes 20 requests a second by default). If
-ours were deleted before, their services would have no slices.
+ours were deleted before that, the services would have no slices.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class HandOver:
     def __init__(self, *, patience_s: float) -> None:
         """If nothing is mirrored for `patience_s`, ours are deleted all the same.
 
-        Perhaps nobody mirrors in this cluster. As long as one service after another is handed over,
-        the others wait.
+        In that case, nothing may mirror Endpoints in this cluster. As long as one service after
+        another is handed over, the others wait.
         """
         self._patience_s = patience_s
         self._asked: dict[Key, float] = {}

@@ -36,7 +36,7 @@ from vmsvc_grpc.reconciler.patch import PatchPath, merge_patch
 from vmsvc_grpc.reconciler.plan import Change, Verb
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting
 
-# Answers, by status or by reason, by which an API server says "later": the request itself is fine.
+# Transient refusals, by status or by reason: the same request may succeed later.
 _PASSING_STATUSES = frozenset(
     {
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -45,8 +45,8 @@ _PASSING_STATUSES = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-# How it refuses to create an object that exists. A Service with a cluster address is refused
-# because the address is taken.
+# The statuses with which the API server refuses to create an object that exists. (A Service with a
+# cluster address is refused because the address is taken.)
 _PERHAPS_THERE = frozenset({HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 _MIRRORED_BY = "endpointslicemirroring-controller.k8s.io"
@@ -96,7 +96,7 @@ class KubeStore:
             message = f"cannot {change}: no answer within {self._write_s:g} s"
             raise ChangeError("NoAnswer", message, passing=True) from error
         except (msgspec.DecodeError, ParseError) as error:
-            # Perhaps it is not the API server's answer. The watch will show what was done.
+            # It may not be the API server's answer. The watch will show whether it was written.
             message = f"cannot read an answer to {change}: {error}"
             raise ChangeError("AnswerUnreadable", message, passing=True) from error
 
@@ -125,9 +125,9 @@ class KubeStore:
             raise ChangeError(f"{kind.value}Unread", message, passing=True) from error
 
     async def other_writer(self, kind: Kind, key: Key, fields: Collection[PatchPath]) -> str:
-        """The manager other than us with the newest entry for these fields, else the newest at all.
+        """The other manager with the newest entry for these fields; else the newest of all.
 
-        A manager that removes a field no longer owns it, so no entry need have it.
+        A manager that removes a field no longer owns it, so there may be no entry for the field.
         """
         try:
             raw = await self._read(kind, key)
@@ -304,14 +304,14 @@ def _refused_change(change: Change, error: ApiServerError) -> Exception:
     if error.from_admission:
         return _failed(change, error)
     if NAMESPACE_TERMINATING in error.causes:
-        # The VMService goes with the namespace, but we may hear of it later.
+        # The VMService goes with the namespace, but its deletion may reach us later.
         cause = f"namespace {change.key.namespace} is being deleted; see what keeps it"
         return Conflict(cause=cause)
     if error.status == HTTPStatus.CONFLICT:
         cause = "see who else writes or holds it"
         return Conflict(cause=f"it was not as we had read it ({error.message}); {cause}")
     if error.status == HTTPStatus.NOT_FOUND and change.kind is Kind.VIRTUAL_MACHINE_SERVICE:
-        # Perhaps only the version is gone, and the VMService still exists: the watch will show it.
+        # Maybe only the version is no longer served, and the VMService exists: the watch will show.
         return Conflict(cause=_absence(change, error))
     if error.object_not_found and change.verb is not Verb.CREATE:
         return Gone()

@@ -62,8 +62,7 @@ class Leader:
         self._on_change = on_change
         self._clock = clock
         self._reported = Standing()
-        # A claim that was sent and when, if there was no answer: it may have been written all the
-        # same.
+        # A claim that got no answer, and when it was sent: it may have been written all the same.
         self._sent: tuple[LeaseRecord, float] | None = None
 
     @property
@@ -126,10 +125,10 @@ class Leader:
         try:
             written = await self._lease.write(claim)
         except ApiServerError as error:
-            # A webhook may refuse with any status; that is no news of the Lease.
+            # A webhook may refuse with any status; that says nothing about the Lease.
             if error.status != HTTPStatus.CONFLICT or error.from_admission:
                 raise
-            self._sent = None  # Somebody else was first: look again in a while.
+            self._sent = None  # Another replica was first: look again later.
         else:
             self._sent = None
             self._election.claimed(claim, written, asked_at, self._clock())
@@ -146,5 +145,5 @@ class Leader:
 
 
 def _is_answer(found: LeaseRecord, claim: LeaseRecord) -> bool:
-    """Whether the record found is our claim, and nothing that somebody wrote since."""
+    """Whether the record found is our claim, not overwritten since."""
     return (found.holder, found.renew_time) == (claim.holder, claim.renew_time)

@@ -34,7 +34,7 @@ class LeaseMeta(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True)
     name: str = ""
     uid: str = ""
     resource_version: str = ""
-    # Others put these there; a PUT that does not repeat them would remove them.
+    # Set by others; a PUT that does not repeat them would remove them.
     labels: Any = None
     annotations: Any = None
     owner_references: Any = None
@@ -119,7 +119,7 @@ def record_of(lease: Lease) -> LeaseRecord:
 
 
 def _duration_s(seconds: int | None) -> float:
-    # Kubernetes keeps it in 32 bits, but somebody else may answer in its place.
+    # Kubernetes keeps it in 32 bits, but something else may answer in its place.
     return float(min(max(seconds or 0, 0), _SECONDS_MAX))
 
 

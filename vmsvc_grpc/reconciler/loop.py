@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from vmsvc_grpc.cache.cache import Cache
@@ -107,11 +107,6 @@ class Reconciler:
             random=random,
         )
         self._wake = asyncio.Event()
-
-    @property
-    def failures(self) -> Mapping[Key, Failure]:
-        """Each service whose objects are not as they should be, and why."""
-        return self._telling.failures
 
     @property
     def queue_depth(self) -> int:

@@ -1,7 +1,7 @@
 """Names that our slices would have, but that others' objects have already. Pure.
 
-Such an object need not be in any list that we read, as it may lack the label by which we list. Only
-the attempt to create ours shows it. Time is an argument: seconds of a clock.
+We may not see such an object in any list, as it may lack the label by which we list slices. Only
+the attempt to create ours reveals it. Time is an argument: seconds of a clock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TakenNames:
     """Others' EndpointSlices in the way of a service's, and when each was last seen."""
 
     def __init__(self, *, recheck_s: float) -> None:
-        """For `recheck_s` we believe that one is there without looking again."""
+        """After `recheck_s`, it is time to look whether such an object is still there."""
         self._recheck_s = recheck_s
         self._slices: dict[Key, dict[Key, _Taken]] = {}
 

@@ -85,8 +85,8 @@ def _controller(child: Child) -> str:
 def owners(child: Child, ours: OwnerReference) -> tuple[OwnerReference, ...]:
     """The owner references of the child, in their order, with ours as it should be.
 
-    Ours replaces any to a VMService of the name. A reference without uid refers to nothing; an API
-    server admits none, but a file may have been cut short.
+    Ours replaces any reference to a VMService of the name. A reference without a uid refers to
+    nothing; an API server admits none, but a file may have been cut short.
     """
     kept = [
         ours if owner.uid == ours.uid or is_of_namesake(owner, child.meta) else owner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from vmsvc_grpc.model.objects import Key, StoredEndpoints, VirtualMachineService
 from vmsvc_grpc.reconciler import notice
@@ -12,10 +12,10 @@ from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.notice import Notice, OnNotice
 from vmsvc_grpc.reconciler.plan import Change
 
-# Whatever differs between two refusals of the same (an id, a time, a port) has a digit.
+# What differs between two refusals of the same change (an id, a time, a port) has a digit.
 _TOKEN = re.compile(r"[\w.:-]+")
 
-# Of a VMService that is wrong throughout, the first flaws say enough.
+# For a VMService that is wrong throughout, the first flaws are enough to begin with.
 _WARNINGS_MAX = 10
 
 OnFailure = Callable[[Key, Failure | None], None]
@@ -38,15 +38,10 @@ class Telling:
         # The warnings that hold now and have been recorded, and the uid of their VMService.
         self._warned: dict[Key, tuple[str, frozenset[Notice]]] = {}
 
-    @property
-    def failures(self) -> Mapping[Key, Failure]:
-        """Each service whose objects are not as they should be, and why."""
-        return self._failures
-
     def as_reported(
         self, key: Key, vmservice: VirtualMachineService | None, failure: Failure
     ) -> Failure:
-        """The failure; or what was reported last, if it is the same but for its numbers.
+        """The failure; or the one that was reported last, if they differ in numbers only.
 
         A refusal may have an id, which differs at each attempt: it is still one failure, and not a
         new one each time. After an edit of the VMService it counts as new.
@@ -78,7 +73,7 @@ class Telling:
         failures: Iterable[Failure],
         mirrored: StoredEndpoints | None,
     ) -> None:
-        """Record a warning for each failure that did not stand at the last call.
+        """Record a warning for each failure that there was not at the last call.
 
         `vmservice` is None if there is none any more; `mirrored` are the Endpoints that
         Kubernetes is to mirror.

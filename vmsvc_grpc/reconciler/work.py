@@ -79,7 +79,7 @@ class Work:
         self._hand_over = hand_over
         self._may_write = may_write
         self._enqueue = enqueue
-        # How many times in a row the work on a service was broken off by a transient failure.
+        # How many times in a row a transient failure ended the work on a service.
         self._retries: Counter[Key] = Counter()
         self._bucket = TokenBucket(per_s=bounds.writes_per_s, burst=bounds.writes_burst)
 
@@ -119,7 +119,7 @@ class Work:
         return in_vain or error.retry_after_s > self._bounds.backoff.max_s
 
     def _in_vain(self, key: Key) -> bool:
-        """Note that the work was broken off; whether that was so too often."""
+        """Note that the work failed; whether it has failed too often in a row."""
         self._retries[key] += 1
         return self._retries[key] >= self._bounds.retries_max
 
@@ -148,9 +148,9 @@ class Work:
     async def _make_all(self, key: Key, failed: Failure | None = None) -> Done:
         """Make one change and plan again, until no change is left.
 
-        So no change follows from an observation that an earlier change has outdated, and none is
-        made once an object turned out to be in the way. Later changes of the inputs wait for the
-        next turn, so that many of them become few writes.
+        So no change is based on an observation that an earlier change has outdated, and none is
+        made once an object is found in the way. Later changes of the inputs wait for the next turn,
+        so that many of them become few writes.
         """
         clock = asyncio.get_running_loop().time
         written: set[tuple[Target, bool]] = set()

@@ -1,9 +1,9 @@
-"""Two writers who disagree: which of our changes to make, and which to leave for now. Pure.
+"""Two writers that disagree: which of our changes to make, and which to leave for now. Pure.
 
-Somebody else may write the same fields, and want other values: VM Operator's controller with
-other settings, a policy engine, a person. Each would undo the other's work for ever. So after
-several changes back in a row we leave an object as it is, until we want something else or a pause
-is over, which grows with each vain attempt. Time is an argument: seconds of a clock.
+Another writer may want other values in the same fields: VM Operator's controller with other
+settings, a policy engine, a person. Each would undo the other's work for ever. So after our changes
+were changed back several times in a row, we leave the object as it is, until we want something else
+or a pause is over. The pause grows with each vain attempt. Time is an argument: seconds of a clock.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Patience:
     which doubles with each vain attempt, up to `pause_max_s`. A change after `memory_s` does not
     count as a change back: a person may edit an object now and then.
 
-    The disagreement is over once all stayed as written for `quiet_s`, and for twice as long
-    as it ever stayed before it was changed back: a tool may come by every few minutes only.
+    The disagreement is over once everything has stayed as written for `quiet_s`, and for twice as
+    long as it ever stayed before it was changed back: a tool may run every few minutes only.
     """
 
     rounds_max: int = 3
@@ -69,12 +69,12 @@ class _Record:
     """Our last write to an object, and what became of it.
 
     `answered` counts, for each field, how many times in a row we wrote it again after it had been
-    changed back. The existence of the object counts as a field, `_WHOLE_OBJECT`. So several hands
+    changed back. The existence of the object counts as a field, `_WHOLE_OBJECT`. So several writers
     that each act once (Kubernetes deletes the Endpoints of a deleted Service) are no disagreement.
 
     `pause_s` is 0 until we have yielded once; then `fields` are those in dispute, and
-    `until` is when the next attempt may be made. `stayed_s` is the longest time for which all
-    was as written before it was changed back.
+    `until` is when the next attempt may be made. `stayed_s` is the longest time for which
+    everything stayed as written before it was changed back.
     """
 
     after: Held | None
@@ -95,7 +95,7 @@ class _Record:
     def end(self) -> None:
         """End the dispute; the next change back begins it again."""
         self.pause_s, self.fields, self.writer = 0.0, frozenset(), None
-        # A pause that they cut short by giving in is over, too: nobody would come back to it.
+        # If they gave in during a pause, that is over, too: nothing would end it otherwise.
         self.until = self.at
 
 
@@ -181,7 +181,7 @@ class Yielding:
                 yield about, record.fields
 
     def found(self, service: Key, about: Target, writer: str) -> None:
-        """Set the other writer of an object in dispute; "" if nobody can know."""
+        """Set the other writer of an object in dispute; "" if it cannot be known."""
         record = self._records.get(service, {}).get(about)
         if record is not None:
             record.writer = writer

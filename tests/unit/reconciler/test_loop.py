@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import count
@@ -209,6 +209,11 @@ class World:
                 self.store.held[one.kind, one.key] = one
         self.apply(*objects, *self.store.held.values())
         self.tell(*(InitDone(kind) for kind in Kind))
+
+    @property
+    def failing(self) -> Mapping[Key, Failure]:
+        """Each service whose objects are not as they should be, as reported last."""
+        return {key: failure for key, failure in dict(self.failures).items() if failure}
 
     @property
     def busy(self) -> bool:
@@ -464,13 +469,13 @@ async def test_a_foreign_service_is_reported_once_and_tried_again_when_it_change
         world.apply(vm("b", "10.0.0.2"))
         await world.settled()
         assert [(key, f and f.reason) for key, f in world.failures] == [(WEB, "ServiceNotOurs")]
-        assert world.reconciler.failures[WEB].reason == "ServiceNotOurs"
+        assert world.failing[WEB].reason == "ServiceNotOurs"
         del world.store.held[Kind.SERVICE, WEB]
         world.tell(Delete(Kind.SERVICE, WEB))
         await world.settled()
         assert world.right
         assert world.failures[1:] == [(WEB, None)]
-        assert world.reconciler.failures == {}
+        assert world.failing == {}
 
 
 def foreign(at: int, key: Key) -> tuple[StoredService, StoredEndpoints]:
@@ -491,7 +496,7 @@ async def test_changes_of_foreign_objects_are_no_turns() -> None:
                 world.apply(*foreign(at, key))
                 assert not world.busy
         assert world.reconciler.counts.reconciles == 1
-        assert world.reconciler.failures[WEB].reason == "ServiceNotOurs"
+        assert world.failing[WEB].reason == "ServiceNotOurs"
         world.reconciler.enqueue_all()
         await world.settled()
         assert world.reconciler.counts.reconciles == 2
@@ -503,7 +508,7 @@ async def test_the_failure_of_a_vmservice_that_goes_is_forgotten() -> None:
     async with reconciled(service(), store=holding(foreign)) as world:
         world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
         await world.settled()
-        assert world.reconciler.failures == {}
+        assert world.failing == {}
 
 
 # -- Trouble with writes --
@@ -532,7 +537,7 @@ async def test_trouble_with_one_service_holds_up_no_other() -> None:
     async with running(world):
         world.list(service(), service(DB))
         await until(lambda: len(world.store.writes) == 2)
-        assert len(world.reconciler.failures) == 1
+        assert len(world.failing) == 1
 
 
 async def test_a_conflict_is_observed_again_and_not_reported() -> None:
