@@ -190,6 +190,7 @@ _VM_OF_ONE = _VM.replace('"name":"vm-#"', '"name":"vm-#","labels":{"app":"a"}')
 _WRONG = f'{{{_HEAD},"metadata":{{"name":"vm-#","labels":[1,{{"a":"@"}},"{_FILL}"]}}}}'
 _OTHER = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c-#"},"data":{"a":"@"}}'
 _ANNOTATIONS = f'{{{_HEAD},"metadata":{{"name":"vm","annotations":{{'
+_LABELS = _ANNOTATIONS.replace("annotations", "labels")
 _LONG_JSON = f'{{{_HEAD},"metadata":{{"name":"vm","annotations":{{"a":"@'
 _LONG_YAML = (
     f"apiVersion: {_API_VERSION}\nkind: VirtualMachine\nmetadata:\n  name: vm\n  annotations:\n"
@@ -231,6 +232,20 @@ SHAPES = (
     Shape("ports", "json", _filled_numbered(_PORTS, _PORT, "]}}")),
     Shape("annotations", "json", _filled_numbered(_ANNOTATIONS, '"a#":"@"', "}}}")),
     Shape("annotations-yaml", "yaml", _numbered('    a#: "@"\n', _LONG_YAML)),
+    Shape("labels", "json", _filled_numbered(_LABELS, '"a#":"@"', "}}}")),
+    Shape(
+        "labels-yaml",
+        "yaml",
+        _numbered("    a#: a@\n", _LONG_YAML.replace("annotations", "labels")),
+    ),
+    Shape("one-number", "json", _filled(_LONG_JSON[:-2], "1", "}}}")),
+    Shape("one-number-yaml", "yaml", _filled(_LONG_YAML + "    a: ", "1", "\n")),
+    Shape("numbers-yaml", "yaml", _repeated("- 1_0.5e3\n- 0x1F\n- .inf\n")),
+    Shape("keys-yaml", "yaml", _repeated("? @\n")),
+    Shape("tags", "yaml", _repeated("- !a {}\n- !!str @\n")),
+    Shape("lists-in-lists", "json", _listed(_LIST + _OTHER + _LIST_END)),
+    Shape("empty-documents-400k", "yaml", _repeated("---\n" + "#" * 36 + "\n")),
+    Shape("crlf", "yaml", _repeated("- a\r\n")),
     Shape("one-text", "json", _filled(_LONG_JSON, "x", '"}}}')),
     Shape("one-escaped-text", "json", _filled(_LONG_JSON, "\\u0041", '"}}}')),
     Shape("one-text-yaml", "yaml", _filled(_LONG_YAML + "    a: @", "x", "\n")),
@@ -239,6 +254,8 @@ SHAPES = (
     Shape("one-binary-yaml", "yaml", _filled(_LONG_YAML + "    a: !!binary ", "AAAA", "\n")),
     Shape("laughs", "yaml", _laughs),
     Shape("anchors", "yaml", _numbered("- &a# @\n- *a#\n")),
+    Shape("anchors-alone", "yaml", _numbered("- &a#\n")),
+    Shape("aliases", "yaml", _repeated("- *a\n", "- &a {x: 1}\n")),
     Shape("merges", "yaml", _numbered("- <<: *a\n  b#: @\n", "- &a {x: 1, y: 2}\n")),
     Shape("utf-16", "yaml", _utf_16),
     Shape("binary", "yaml", _random),

@@ -36,6 +36,8 @@ SAMPLES = {
     "merges": b"a: &a {x: 1, z: 1}\nb: {x: 0, <<: *a, <<: {z: 2}}\nc: {<<: [{x: 3}, *a], z: 4}\n",
     "equal keys": b"a: 1\na: 2\nb: {c: 1, c: 2}\n",
     "keys": b"1: a\n1.5: b\n1e6: c\n0x10: d\nyes: e\ny: f\n1e-7: g\n2001-01-01: h\n",
+    "keys that are no numbers of JSON": b"1e308: a\n-.Inf: b\n.NAN: c\n",
+    "a null in a list": b"items: [{apiVersion: v1, kind: Endpoints}, null]\nkind: SecretList\n",
     "numbers": b"a: [1_0, 0o17, 017, 08, 0b11, .5, 1., +1, -0x1F, 1:30, 2001-01-01, 1e400, 1_.5]\n",
     "large numbers": b"a: [18446744073709551615, 9223372036854775808, -9223372036854775809]\n",
     "booleans": b"a: [y, N, yes, Off, on, TRUE, tRUE, ~, Null, '', 'no']\n",
@@ -240,13 +242,52 @@ ODDITIES = [
     *("!vault x", "!!str 5", "!!binary aGk=", "! 5", "!mine {a: b}", "!!int '5'", "!!float 5"),
     *("&a {app: web}", "*a", "&b x", "*b", "{<<: *a, app: db}", "{app: x, <<: [*a, {b: c}]}"),
     *("'it''s'", '"\\u00e9\\x41"', "|\n      text\n", ">-\n      text\n", "[null, 1]", "{a: null}"),
+    *(".inf", "-.Inf", ".NAN", "1e308", "1e309", "-1e39", "0b11", "0o17", "+1", "0x_1F", "1__0"),
+    *("9223372036854775807", "9223372036854775808", "-9223372036854775809", "18446744073709551616"),
+    *("!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!timestamp 2001-01-01", "!!null ''"),
+    *("!!bool yes", "!!str {a: 1}", "!!seq [1]", "!!int 0b11", "!!float .5", "!<x> y", "!!value ="),
+    *(
+        "|2-\n       text\n",
+        ">+\n      a\n\n      b\n\n",
+        "|\n      ---\n",
+        '"a\\\n      b"',
+        "a\n      b",
+    ),
+    *(
+        "[a: 1, b: 2]",
+        "[? a]",
+        "{? a : b}",
+        "{a:1}",
+        '{"a":1}',
+        "[1,2,]",
+        "{a, b: }",
+        "'a\n\n      b'",
+    ),
+    *(f"{{apiVersion: v1, kind: List, items: [{{apiVersion: {VERSION}, kind: VirtualMachine}}]}}",),
+    *("{apiVersion: v1, kind: ServiceList, items: null}", "{kind: Service, items: {}}"),
     *("'null'", "web", "é😀", "", "'10.0.0.1'", "10.0.0.1", "{}", "[]"),
 ]
 values = st.sampled_from(ODDITIES) | st.text(max_size=5).map(
     lambda text: json.dumps(text, ensure_ascii=True)
 )
 keys = st.sampled_from(
-    ["app", "tier", "1", "1.5", "yes", "0x10", "'q'", '"d"', "y", "<<", "2001-01-01"]
+    [
+        *("app", "tier", "1", "1.5", "yes", "0x10", "'q'", '"d"', "y", "<<", "2001-01-01"),
+        *(
+            ".inf",
+            "-.INF",
+            ".nan",
+            "1e308",
+            "1e-46",
+            "-0",
+            "1_0",
+            "017",
+            '"\\x41"',
+            "? app",
+            "&k k",
+        ),
+        *("!!str 1", "!!binary aGk=", "!x y", "!!float 1", "=", "1:30", "é", "a b"),
+    ]
 )
 
 
@@ -262,6 +303,7 @@ def manifests(draw: st.DrawFn) -> str:
     if kind == "VirtualMachineService":
         lines += ["spec:", "  ports:", f"  - port: {draw(values)}", "    name: http"]
         lines += ["  selector:", f"    {draw(keys)}: {draw(values)}"]
+    lines += (f"items: {draw(values)}" for _ in range(draw(st.integers(0, 4)) == 4))
     if kind == "List":
         lines += ["items:", *(f"- {draw(values)}" for _ in range(draw(st.integers(0, 2))))]
     lines += (f"{draw(keys)}: {draw(values)}" for _ in range(draw(st.integers(0, 2))))

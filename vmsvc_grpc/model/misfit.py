@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from math import isfinite, isinf
+from math import isfinite, isinf, isnan
 from typing import Any, NamedTuple
 
 import msgspec
@@ -64,6 +64,8 @@ def in_words(value: Any) -> str:
             return quoted(value)
         case float() if isinf(value):
             return "a number too large to be kept"
+        case float() if isnan(value):
+            return "what is not a number"
         case float():
             return str(value)
     return type_in_words(value)

@@ -72,18 +72,17 @@ def definitions(place: Position, value: Any, size: int, asked: Asked) -> Iterato
         yield Other.LIST
         implied = implied_by(value)
         for index, item in enumerate(value["items"] or ()):
-            whole = item | implied if is_unnamed(item) else item
+            whole = (item or {}) | implied if is_unnamed(item) else item
             yield from definitions(place.item(index), whole, size, asked)
     elif not (api_version and kind_text):
         yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
+    elif (kind := kind_of(api_version, kind_text)) not in asked.kinds and _has_items(place, value):
+        yield Flaw(str(place), f"{kind_text}: {_NO_LIST}")
+    elif kind is None:
+        yield _misspelt(place, api_version, kind_text, asked.kinds) or Other.UNASKED
+    elif kind not in asked.kinds:
+        yield Other.UNASKED
     else:
-        kind = kind_of(api_version, kind_text)
-        if kind is None or kind not in asked.kinds:
-            if kind is None:
-                yield _misspelt(place, api_version, kind_text, asked.kinds) or Other.UNASKED
-            else:
-                yield Other.UNASKED
-            return
         whole = _in_namespace(value, asked.namespace)
         asked.look(place, kind, whole)
         yield _entry(place, kind, whole, size)
@@ -95,6 +94,11 @@ def _is_list(place: Position, value: dict[str, Any]) -> bool:
     To its decoder of documents, `items: null` are no items; to that of items, they are a field.
     """
     return isinstance(value.get("items", 0), list if place.items else list | None)
+
+
+def _has_items(place: Position, value: dict[str, Any]) -> bool:
+    """Whether kubectl would read it as a list, and refuses it, as its items are none."""
+    return not place.items and "items" in value
 
 
 def _misspelt(
@@ -125,6 +129,8 @@ def _entry(place: Position, kind: Kind, value: Any, size: int) -> Entry | Flaw:
     try:
         if size > OBJECT_SIZE_MAX:
             raise unread(kind, value, _TOO_LARGE)
+        if _has_items(place, value):
+            raise unread(kind, value, _NO_LIST)
         object_ = parse(kind, value)
     except ParseError as error:
         if error.key is not None:
@@ -134,6 +140,9 @@ def _entry(place: Position, kind: Kind, value: Any, size: int) -> Entry | Flaw:
         return Flaw(str(place), f"{kind.value} (unnamed): {error.problem}")
     return Entry((kind, object_.key), str(place), Apply(object_))
 
+
+# kubectl decodes whatever has `items` as a list, and refuses what is none.
+_NO_LIST = Problem("items", "must be a list; only lists have such a field")
 
 _TOO_LARGE = Problem(
     "(object)", f"takes more than {OBJECT_SIZE_MAX} characters; no API server holds as much"
@@ -159,8 +168,10 @@ def text_of(value: Mapping[str, Any], key: str) -> str:
 
 
 def is_unnamed(item: Any) -> bool:
-    """Whether it is an object without a kind."""
-    return isinstance(item, dict) and not (text_of(item, "kind") or text_of(item, "apiVersion"))
+    """Whether an item is an object without a kind; a null is one, and empty."""
+    if not isinstance(item, dict):
+        return item is None
+    return not (text_of(item, "kind") or text_of(item, "apiVersion"))
 
 
 def implied_by(head: Mapping[str, Any]) -> dict[str, str]:

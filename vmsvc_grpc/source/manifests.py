@@ -120,11 +120,12 @@ class _DocumentReader:
         """Take in the next item of a list, in steps. Raises ManifestError."""
         self._count_part(item.line)
         if not isinstance(item.value, dict) and len(self._flaws) >= PROBLEMS_MAX:
-            self._more_flaws += 1  # There may be millions.
+            self._more_flaws += 1  # There may be hundreds of thousands.
         elif not is_unnamed(item.value):
             yield from self._take(_place(item), item.value, item.size)
         elif (implied := (yield from self._implied_by(item))) is not None:
-            yield from self._take(_place(item), item.value | implied, item.size)
+            whole = (item.value or {}) | implied
+            yield from self._take(_place(item), whole, item.size)
 
     def _implied_by(self, item: Item) -> Generator[None, None, dict[str, str] | None]:
         """What the item's list implies for it; None if it turns out not to be a list.

@@ -36,6 +36,14 @@ _WORDS: Mapping[str, bool | None] = {
     for form in (word, word.capitalize(), word.upper())
 } | {"": None, "~": None}
 
+# kubectl finds them and then refuses them, as JSON has none.
+_NO_NUMBER_OF_JSON: Mapping[str, float] = {
+    f"{sign}.{form}": float(sign + form)
+    for word in ("inf", "nan")
+    for form in (word, word.upper(), "Inf" if word == "inf" else "NaN")
+    for sign in (("", "+", "-") if word == "inf" else ("",))
+}
+
 # No number needs more characters; so a long text costs little.
 _NUMBER_CHARACTERS_MAX = 400
 _INT = re.compile(
@@ -69,6 +77,8 @@ def _number(text: str) -> int | float | str:
     first = text[0]
     if first not in "+-.0123456789" or len(text) > _NUMBER_CHARACTERS_MAX:
         return text
+    if (odd := _NO_NUMBER_OF_JSON.get(text)) is not None:
+        return odd
     if first == ".":
         # Underscores are not skipped there.
         return text if "_" in text else _float(text, text)
@@ -137,11 +147,16 @@ _DIGITS_MAX = 9
 def _float_text(value: float) -> str:
     """The shortest text that gives this number in 32 bits, as Go formats it."""
     try:
-        single = struct.unpack("f", struct.pack("f", value))[0]
+        # Not in the machine's own form: for a number too large, that is infinite.
+        single = struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
-        return ".inf" if value > 0 else "-.inf"
+        single = math.copysign(math.inf, value)
+    if not math.isfinite(single):
+        return ".nan" if math.isnan(single) else f"{'-' if single < 0 else ''}.inf"
     short = (f"{single:.{digits}e}" for digits in range(_DIGITS_MAX))
-    text = next(text for text in short if struct.pack("f", float(text)) == struct.pack("f", single))
+    text = next(
+        text for text in short if struct.pack("<f", float(text)) == struct.pack("<f", single)
+    )
     mantissa, _, exponent = text.partition("e")
     if _EXPONENT_MIN <= int(exponent) < _EXPONENT_MAX:
         decimals = len(mantissa.lstrip("-").replace(".", "")) - 1 - int(exponent)

@@ -104,6 +104,17 @@ def test_objects(text: str, read: list[str], ignored: int) -> None:
             id="an item that is a number",
         ),
         pytest.param(
+            "apiVersion: v1\nkind: List\nitems: [null]\n",
+            "document 1 (line 1) items[0]: is not an object; "
+            "it needs apiVersion and kind, both text",
+            id="an item that is null",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: ServiceList\nitems: x\n",
+            "document 1 (line 1): ServiceList: items: must be a list; only lists have such a field",
+            id="items that are none",
+        ),
+        pytest.param(
             VM % "_",
             "document 1 (line 1): VirtualMachine (unnamed): metadata.name: "
             "'_' is not a name that Kubernetes takes",
@@ -124,6 +135,12 @@ def test_an_object_that_cannot_be_read_is_malformed() -> None:
     event = contents.entries[id_].event
     assert isinstance(event, Malformed)
     assert (event.kind, event.key, event.problem.field) == (*id_, "status")
+
+
+def test_an_object_with_items_that_are_none_is_malformed() -> None:
+    (entry,) = read_objects((VM % "a" + "items: {}\n").encode(), KINDS).entries.values()
+    assert isinstance(entry.event, Malformed)
+    assert entry.event.problem.field == "items"
 
 
 def test_a_service_of_the_wrong_shape_is_an_object_with_problems() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from vmsvc_grpc.source.yaml_scalars import plain_scalar
+from vmsvc_grpc.source.yaml_scalars import key_text, plain_scalar
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,11 @@ from vmsvc_grpc.source.yaml_scalars import plain_scalar
         ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
         ("2026-01-01", "2026-01-01"),
         ("=", "="),
-        (".inf", ".inf"),
+        (".inf", math.inf),
+        ("+.Inf", math.inf),
+        ("-.INF", -math.inf),
+        (".iNF", ".iNF"),
+        ("-.nan", "-.nan"),
         ("1_", 1),
     ],
 )
@@ -70,3 +76,19 @@ def test_plain_scalars(text: str, value: object) -> None:
     read = plain_scalar(text)
     assert read == value
     assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e308, ".inf"),
+        (-1e39, "-.inf"),
+        (-math.inf, "-.inf"),
+        (math.nan, ".nan"),
+        (3.4e38, "3.4e+38"),
+        (1e-46, "0"),
+    ],
+)
+def test_a_number_as_a_key_is_one_of_32_bits(value: float, text: str) -> None:
+    """One beyond them ended the process."""
+    assert key_text(value, "as written") == text
