@@ -80,16 +80,15 @@ class Following:
         """Note that a service may not be needed any more; `settle` finds out."""
         self._loose[service] = None
 
-    def settle(self, needed: Callable[[Key], bool]) -> None:
-        """Release the topics that are not needed any more."""
-        if not self._loose:
-            return
-        loose, self._loose = self._loose, {}
-        for service in loose:
+    def settle(self, needed: Callable[[Key], bool], most: int) -> bool:
+        """Release topics that are not needed any more, after so many looks; whether all are."""
+        for _ in range(min(most, len(self._loose))):
+            service, _ = self._loose.popitem()
             topic = self._topics.get(service)
             if topic is not None and not needed(service):
                 self._cache.unsubscribe(topic, self)
                 del self._topics[service]
+        return not self._loose
 
     def _visible(self, service: Key) -> bool:
         assert self._node is not None, "begin comes before all else"

@@ -7,7 +7,7 @@ the subscriptions: `responses` sends it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds import requests as xds_requests
@@ -17,14 +17,14 @@ from vmsvc_grpc.server.xds.ordered import WHOLE, Subscriptions
 from vmsvc_grpc.server.xds.requests import DeltaRequest, Node, SotwRequest
 from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
 from vmsvc_grpc.server.xds.shared import Form, Nack, XdsShared
-from vmsvc_grpc.server.xds.subscription import XdsSubscription
+from vmsvc_grpc.server.xds.subscription import Sent, XdsSubscription
 
 # How much of a client's request its names may take; the rest is for what it says of itself, which
 # is some hundred KB of an Envoy.
 _OF_A_REQUEST = 15 / 16
 
 # As many are read in what it takes to take one in. Each acknowledgement says all names again.
-_NAMES_A_STEP = 64
+_NAMES_A_STEP = 16
 
 # In characters. An xdstp name may be long; those of services have 209 at most.
 _NAME_MAX = 1_024
@@ -60,10 +60,16 @@ class Intake:
     def begin(self, node: Node, type_url: TypeUrl, asked: SotwRequest | DeltaRequest) -> None:
         """Take in a request of a type, or the first slice of it."""
         subscription = self._subscriptions.of(type_url)
-        if asked.nonce:
-            self._hear(node, subscription, asked)
-        if not (subscription.begun and _changes_nothing(asked)):
-            self._taking = self._take(subscription, asked)
+        heard = subscription.heard(asked.nonce) if asked.nonce else None
+        if heard is not None and asked.refusal is None:
+            self._shared.counts.xds_acks[type_url.label] += 1
+        # Nearly all requests are ACKs that ask for nothing new.
+        judges = heard is not None and (asked.refusal is not None or subscription.refuses)
+        takes = not (subscription.begun and _changes_nothing(asked))
+        if judges or takes:
+            judged = self._judge(node, subscription, heard or (), asked.refusal)
+            taken = self._take(subscription, asked)
+            self._taking = chain(judged if judges else (), taken if takes else ())
             self.go_on()
 
     def go_on(self) -> bool:
@@ -90,21 +96,30 @@ class Intake:
             for subscription in self._subscriptions.telling:
                 subscription.claimed = {}
 
-    def _hear(
-        self, node: Node, subscription: XdsSubscription, asked: SotwRequest | DeltaRequest
-    ) -> None:
+    def _judge(
+        self,
+        node: Node,
+        subscription: XdsSubscription,
+        heard: Sequence[Sent],
+        refusal: str | None,
+    ) -> Iterator[None]:
         """Note an ACK or NACK: it is a NACK if it has an error, whatever version it names."""
-        names = subscription.heard(asked.nonce, asked.refusal)
-        if names is None:
+        if refusal is None:
+            yield from subscription.accept(heard)
             return
-        counts, type_url = self._shared.counts, subscription.type_url
-        if asked.refusal is None:
-            counts.xds_acks[type_url.label] += 1
-            return
-        counts.xds_nacks[type_url.label] += 1
-        version = version_text(subscription.digest_of(names))
-        refusal = Nack(node.id, type_url, names, version, asked.refusal, self._names.client)
-        self._shared.on_refusal(refusal)
+        refused = yield from subscription.refuse(heard, refusal)
+        type_url = subscription.type_url
+        self._shared.counts.xds_nacks[type_url.label] += 1
+        self._shared.on_refusal(
+            Nack(
+                node.id,
+                type_url,
+                refused.names,
+                version_text(refused.digest),
+                refusal,
+                self._names.client,
+            )
+        )
 
     def _take(
         self, subscription: XdsSubscription, asked: SotwRequest | DeltaRequest
@@ -136,7 +151,7 @@ class Intake:
         elif names.keys() == subscription.names.keys() and wildcard == subscription.wildcard:
             return  # As with every ACK.
         if wildcard:
-            self._set_wildcard(subscription, True)
+            yield from self._set_wildcard(subscription, True)
         for name in [name for name in subscription.names if name not in names]:
             self._unsubscribe(subscription, name)
             yield
@@ -152,24 +167,25 @@ class Intake:
             yield
         if not wildcard:
             # Last, so that resources now requested by name stay sent.
-            self._set_wildcard(subscription, False)
+            yield from self._set_wildcard(subscription, False)
 
     def _take_delta(self, subscription: XdsSubscription, asked: DeltaRequest) -> Iterator[None]:
         if not subscription.begun:
-            self._set_wildcard(subscription, not asked.subscribe or WILDCARD in asked.subscribe)
+            wildcard = not asked.subscribe or WILDCARD in asked.subscribe
+            yield from self._set_wildcard(subscription, wildcard)
             yield from self._take_held(subscription, asked.held)
             subscription.answer_due = subscription.wildcard and not subscription.claimed
         for name in asked.subscribe:
             if name == WILDCARD:
                 if subscription.begun:
-                    self._subscribe_to_all(subscription)
+                    yield from self._subscribe_to_all(subscription)
             else:
                 # Only what the same request claims need not be sent.
                 forced = subscription.begun or name not in subscription.claimed
                 self._subscribe(subscription, name, forced=forced)
             yield
         if WILDCARD in asked.unsubscribe:
-            self._set_wildcard(subscription, False)
+            yield from self._set_wildcard(subscription, False)
         for name in asked.unsubscribe:
             self._unsubscribe(subscription, name, forced=True)
             yield
@@ -228,7 +244,7 @@ class Intake:
         if self._form is Form.DELTA:
             subscription.denied.add(name, self._shared.limits.response_bytes_max)
 
-    def _set_wildcard(self, subscription: XdsSubscription, wildcard: bool) -> None:
+    def _set_wildcard(self, subscription: XdsSubscription, wildcard: bool) -> Iterator[None]:
         if wildcard == subscription.wildcard:
             return
         subscription.wildcard = wildcard
@@ -244,15 +260,16 @@ class Intake:
             for name in subscription.noted():
                 if name not in subscription.names:
                     subscription.forget(name)
+                yield
 
-    def _subscribe_to_all(self, subscription: XdsSubscription) -> None:
+    def _subscribe_to_all(self, subscription: XdsSubscription) -> Iterator[None]:
         """Delta: everything is sent again, as with any name that is subscribed to once more."""
         if subscription.wildcard:
             subscription.answer_due = True
             subscription.disbelieve()
             if subscription.listed is not None:
                 subscription.listed.again()
-        self._set_wildcard(subscription, True)
+        yield from self._set_wildcard(subscription, True)
 
     def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
         if name not in subscription.names and not self._has_room(subscription, name):

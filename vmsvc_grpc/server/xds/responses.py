@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from vmsvc_grpc.server.call import LATER, Later, Wake
@@ -18,6 +18,9 @@ from vmsvc_grpc.server.xds.resources import Resource, TypeUrl, response
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
 from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription
 
+# To mark a name costs so much less than to look at it.
+_MARKS_A_LOOK = 32
+
 
 class Responses:
     """What is to be sent is worked out when it is asked for, from the newest state.
@@ -29,6 +32,7 @@ class Responses:
         "_aggregated",
         "_following",
         "_form",
+        "_marking",
         "_news",
         "_nonces",
         "_own_turn",
@@ -56,6 +60,7 @@ class Responses:
         self._wake = wake
         self._aggregated = aggregated
         self._news = News(form, shared, subscriptions, following)
+        self._marking: Iterator[None] | None = None  # What is left to mark.
         self._nonces = 0
         # Whether the transport gave this stream a turn of its own, in which it may do work of some
         # ms.
@@ -94,10 +99,10 @@ class Responses:
                 if due and (message := self._upserts(node, told)) is not None:
                     return message
             for taken in self._subscriptions.taking:
-                gone = (taken.leaving or taken.denied) and not self._waits(taken)
+                gone = taken.gone and not self._waits(taken)
                 if gone and (message := self._removals(node, taken)) is not None:
                     return message
-            if not (self._following.noted or self._under_way() or self._behind()):
+            if not (self._noted() or self._under_way() or self._behind()):
                 return None
 
     def _may_mark(self) -> bool:
@@ -110,6 +115,9 @@ class Responses:
             if subscription.answer_due:
                 return True
         return not self._under_way()
+
+    def _noted(self) -> bool:
+        return self._marking is not None or self._following.noted
 
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and this runs twice for each message.
@@ -139,17 +147,28 @@ class Responses:
 
     def _mark(self) -> bool:
         """Mark names that may have news; False if others should have their turn first."""
-        for subscription in self._subscriptions.telling:
-            if subscription.listed is not None and subscription.listed.behind:
-                subscription.listed.reading = True
-        for topic in self._following.take_noted():
+        if self._marking is None:
             for subscription in self._subscriptions.telling:
-                for name in subscription.names_of(topic.service):
-                    subscription.note(name)
+                if subscription.listed is not None and subscription.listed.behind:
+                    subscription.listed.reading = True
+            self._marking = self._mark_noted()
+        for _ in self._marking:
             self._news.looks_left -= 1
             if self._news.looks_left <= 0:
                 return False
+        self._marking = None
         return True
+
+    def _mark_noted(self) -> Iterator[None]:
+        """Mark the names of services that have news, some a step: one service can have many."""
+        for topic in self._following.take_noted():
+            for subscription in self._subscriptions.telling:
+                names = subscription.names_of(topic.service)
+                for number, name in enumerate(names, 1):
+                    subscription.note(name)
+                    if number % _MARKS_A_LOOK == 0:
+                        yield
+            yield
 
     def _upserts(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
         """A response with new resources of a type, as many as it may hold.
@@ -196,10 +215,15 @@ class Responses:
         removed = self._take_away(node, subscription)
         if endpoints and self._form is Form.SOTW:
             return LATER if subscription.leaving else None
+        if subscription.all_told is not None:
+            subscription.took_away |= bool(removed)
+            if subscription.leaving:
+                return LATER  # One response says that all of them have gone.
+            if subscription.took_away:
+                return self._whole(subscription, subscription.all_told)
+            return None
         if not removed:
             return None
-        if subscription.all_told is not None:
-            return self._whole(subscription, subscription.all_told)
         return self._response(subscription, removed, (), removed)
 
     def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
@@ -207,7 +231,7 @@ class Responses:
         whole, size = subscription.all_told is not None, 0
         removed: list[str] = []
         while subscription.leaving and size < self._shared.limits.response_bytes_max:
-            if len(removed) == self._shared.names_a_turn and not whole:
+            if len(removed) == self._shared.names_a_turn:
                 break
             name, forced = subscription.leaving.popitem(last=False)
             if self._news.resource(node, subscription, name) is not None:
@@ -317,7 +341,7 @@ class Responses:
         self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None, count: int
     ) -> None:
         """Note a response about these names, or about all resources (None)."""
-        subscription.answer_due = False
+        subscription.answer_due = subscription.took_away = False
         subscription.sent(nonce, names)
         self._shared.counts.xds_resources_sent[subscription.type_url.label] += count
 

@@ -105,7 +105,8 @@ class XdsStream:
         if self._intake.under_way and not self._intake.go_on():
             return LATER
         if self._node is not None:
-            self._following.settle(self._subscriptions.concern)
+            if not self._following.settle(self._subscriptions.concern, self._shared.names_a_turn):
+                return LATER
             # A partial answer to a wildcard would delete what it lacks: send nothing until all is
             # there.
             if not self._shared.cache.synced:

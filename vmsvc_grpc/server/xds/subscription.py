@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds.bodies import BodyReader
-from vmsvc_grpc.server.xds.denied import Denied, removed_bytes
+from vmsvc_grpc.server.xds.denied import Denied
 from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import Reference, References
 from vmsvc_grpc.server.xds.requests import resuming_bytes
@@ -25,16 +25,17 @@ UNKNOWN = 1
 _NONCE_DIGITS_MAX = 20
 
 # For how many unanswered responses of a client we remember which names each had.
-_UNANSWERED_MAX = 64
+_UNANSWERED_MAX = 32
 
 # Names in them that the client does not follow any more, or never did, are kept up to so many
 # bytes, and to twice those of the names that it follows.
 _UNANSWERED_BYTES = 8 * 1024
 
+_NAME_BYTES = 8  # What a name takes there beside its characters, which others mostly keep too.
 _LISTED_NAME_BYTES = 32  # What a name that a wildcard covers takes, about.
 
 
-class _Sent(NamedTuple):
+class Sent(NamedTuple):
     """A response that the client has not answered yet, and its names; None: all names."""
 
     nonce: int
@@ -43,7 +44,18 @@ class _Sent(NamedTuple):
     @property
     def size(self) -> int:
         """What its names take, about."""
-        return sum(map(removed_bytes, self.names or ()))
+        names = self.names or ()
+        return sum(map(len, names)) + _NAME_BYTES * len(names)
+
+
+class Refused(NamedTuple):
+    """What a client refuses: names, and the sum of the digests of what it was sent of them.
+
+    Of a response's names, those that have not been sent again since.
+    """
+
+    names: Sequence[str]
+    digest: int
 
 
 class XdsSubscription:
@@ -57,7 +69,7 @@ class XdsSubscription:
     `pending` are names to look at, in order, and `leaving` names to remove; the value is True for a
     name that is sent even if nothing is new. `answer_due`: the client waits for a response, even an
     empty one. `denied` are names that do not exist, which the client is to be sent once. `all_told`
-    is for a client that is sent all resources each time.
+    is for a client that is sent all resources each time: `took_away` that some have gone since.
     """
 
     __slots__ = (
@@ -83,6 +95,7 @@ class XdsSubscription:
         "refused",
         "resuming_bytes",
         "told",
+        "took_away",
         "type_url",
         "wildcard",
     )
@@ -110,10 +123,11 @@ class XdsSubscription:
         self.refused: dict[str, str] = {}
         self._all_refused = ""  # The client's words, if it has refused a response with all
         # resources.
-        self._unanswered: deque[_Sent] = deque()
+        self._unanswered: deque[Sent] = deque()
         self._unanswered_bytes = 0
         self.draft: dict[str, bytes] = {}
         self.all_told: BodyReader | None = None
+        self.took_away = False
         # Most services have one name, which is kept without a dict around it.
         self._of_service: dict[Key, str | dict[str, None]] = {}
         self._sum = 0
@@ -121,9 +135,9 @@ class XdsSubscription:
     # -- What the client requests --
 
     def names_of(self, service: Key) -> Iterable[str]:
-        """The names of a service that this client has requested or holds."""
+        """The names of a service that this client has requested or holds, as they are now."""
         names = self._of_service.get(service, ())
-        return (names,) if isinstance(names, str) else names
+        return (names,) if isinstance(names, str) else tuple(names)
 
     def concerns(self, service: Key) -> bool:
         """Whether the client requests a resource of a service by name."""
@@ -189,10 +203,6 @@ class XdsSubscription:
         """
         return (self._sum + (self.listed.listing.digest if self.listed else 0)) % DIGESTS
 
-    def digest_of(self, names: Iterable[str]) -> int:
-        """The same for some names only, each as it is now."""
-        return sum(self.holds(name) or ABSENT for name in names) % DIGESTS
-
     def holds(self, name: str) -> int | None:
         """The digest of what the client was last sent of a name, or ABSENT; None if not known.
 
@@ -256,7 +266,12 @@ class XdsSubscription:
     @property
     def under_way(self) -> bool:
         """Whether there are names left to look at."""
-        return bool(self.pending or self.leaving or self.denied)
+        return bool(self.pending or self.gone)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client may have to be sent that something is gone."""
+        return bool(self.leaving or self.took_away or self.denied)
 
     def note(self, name: str, *, forced: bool = False) -> None:
         """Note that there may be news of a name."""
@@ -290,9 +305,9 @@ class XdsSubscription:
         if names is None:
             unanswered.clear()
             self._unanswered_bytes = 0
-            unanswered.append(_Sent(nonce, None))
+            unanswered.append(Sent(nonce, None))
             return
-        unanswered.append(_Sent(nonce, tuple(names)))
+        unanswered.append(Sent(nonce, tuple(names)))
         self._unanswered_bytes += unanswered[-1].size
         self._bound_unanswered()
 
@@ -308,16 +323,21 @@ class XdsSubscription:
         if len(self._unanswered) <= _UNANSWERED_MAX and self._unanswered_bytes <= enough:
             return
         *before, newest = self._unanswered
-        kept = deque([self._followed(newest)])
+        kept = deque([Sent(newest.nonce, self._followed([newest]))])
         if before:
-            kept.appendleft(self._followed(_Sent(before[-1].nonce, self._together(before))))
+            kept.appendleft(Sent(before[-1].nonce, self._followed(before)))
         self._unanswered = kept
         self._unanswered_bytes = sum(sent.size for sent in kept)
 
-    def _followed(self, sent: _Sent) -> _Sent:
-        return sent._replace(names=tuple(filter(self._follows, sent.names or ())))
+    def _followed(self, responses: Iterable[Sent]) -> tuple[str, ...]:
+        """The names in some responses that are followed, each once."""
+        names, told = self.names, self.told
+        listed = self.listed.listing.all if self.listed is not None else {}
+        # They may be some ten thousand, and this is done at once.
+        sent = chain.from_iterable(response.names or () for response in responses)
+        return tuple(dict.fromkeys([n for n in sent if n in names or n in told or n in listed]))
 
-    def _together(self, responses: Iterable[_Sent]) -> tuple[str, ...]:
+    def _together(self, responses: Iterable[Sent]) -> tuple[str, ...]:
         named = (self.held if sent.names is None else sent.names for sent in responses)
         return tuple(dict.fromkeys(chain.from_iterable(named)))
 
@@ -337,8 +357,8 @@ class XdsSubscription:
         """The client's words if it has refused the last resource of a name; else ""."""
         return self.refused.get(name, self._all_refused)
 
-    def heard(self, text: str, refusal: str | None) -> Sequence[str] | None:
-        """Note an ACK or NACK by its nonce; the names that a NACK is about.
+    def heard(self, text: str) -> Sequence[Sent] | None:
+        """Note an ACK or NACK by its nonce; the responses that it answers, of which it is the last.
 
         None if it is not news: its nonce is of another stream, or already answered. An answer to a
         response also answers those before it.
@@ -353,30 +373,46 @@ class XdsSubscription:
         while self._unanswered and self._unanswered[0].nonce <= nonce:
             heard.append(self._unanswered.popleft())
             self._unanswered_bytes -= heard[-1].size
-        if refusal is None and not (self.refused or self._all_refused):
-            return ()  # As nearly always.
-        return self._judged(nonce, heard, refusal)
+        return heard
 
-    def _judged(self, nonce: int, heard: Sequence[_Sent], refusal: str | None) -> Sequence[str]:
-        """Note which names are refused and which no longer; the names that are refused now."""
-        later = self.unanswered()
+    @property
+    def refuses(self) -> bool:
+        """Whether the client has refused anything that it has not been sent anew."""
+        return bool(self.refused or self._all_refused)
+
+    def accept(self, heard: Sequence[Sent]) -> Iterator[None]:
+        """Note, name by name, that what was in these responses is not refused any more."""
         if any(sent.names is None for sent in heard):
-            self.refused.clear()
+            self.refused = {}
             self._all_refused = ""
-        for name in self._together(heard):
-            if name not in later:
-                self.refused.pop(name, None)
-        if refusal is None or not heard or heard[-1].nonce != nonce:
-            return ()
-        about = [name for name in self._together(heard[-1:]) if name not in later]
-        if heard[-1].names is None:
-            self._all_refused = refusal
-        else:
-            self.refused.update((name, refusal) for name in about if self._follows(name))
-        return about
+            return
+        later = self.unanswered()
+        for sent in heard:
+            for name in sent.names or ():
+                if name not in later:
+                    self.refused.pop(name, None)
+                yield
+
+    def refuse(self, heard: Sequence[Sent], refusal: str) -> Generator[None, None, Refused]:
+        """Note, name by name, that the last of these responses is refused; what that is about."""
+        yield from self.accept(heard)
+        about: list[str] = []
+        digest = 0
+        if heard and heard[-1].nonce == self.answered:
+            later, everything = self.unanswered(), heard[-1].names is None
+            if everything:
+                self._all_refused = refusal
+            for name in self._together(heard[-1:]):
+                if name not in later:
+                    about.append(name)
+                    digest += self.holds(name) or ABSENT
+                    if not everything and self._follows(name):
+                        self.refused[name] = refusal
+                yield
+        return Refused(about, digest % DIGESTS)
 
     def _follows(self, name: str) -> bool:
         """Whether a name is one of `held`; not if it was only denied, or dropped since."""
         if name in self.names or name in self.told:
             return True
-        return self.listed is not None and self.listed.listing.resource(name) is not None
+        return self.listed is not None and name in self.listed.listing.all
