@@ -26,6 +26,8 @@ from vmsvc_grpc.server.limits import Limits
 _CLUSTER_FLAGS = ("kubeconfig", "context", "namespace")
 _CLUSTER_ONLY_FLAGS = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
 
+_OR_FILES = ", or --manifests DIR to read files"
+
 # As argparse wraps the rest of the help, in a terminal of 80 columns.
 _HELP_COLUMNS = 78
 
@@ -152,7 +154,8 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     }
     rest = {name: value for name, value in given.items() if name not in taken}
     manifests = "manifests" in given
-    found = None if manifests else _credentials(given, environment)
+    advice = "" if "kubeconfig" in given or "context" in given else _OR_FILES
+    found = None if manifests else _credentials(given, environment, advice)
     namespaces = given.get("namespace", ())
     in_pod = isinstance(found, credentials.InCluster)
     return Config(
@@ -179,12 +182,13 @@ def _one_of(namespaces: Sequence[str]) -> str:
 
 
 def _credentials(
-    given: Mapping[str, Any], environment: Mapping[str, str]
+    given: Mapping[str, Any], environment: Mapping[str, str], advice: str = ""
 ) -> credentials.Credentials:
+    """Whom to ask an API server as. Raises ConfigError, whose message ends with the advice."""
     try:
         return credentials.find(given.get("kubeconfig"), given.get("context"), environment)
     except credentials.NoApiServer as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{error}{advice}") from None
 
 
 def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:

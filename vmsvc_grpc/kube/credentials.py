@@ -269,8 +269,7 @@ def find(
         return Kubeconfig(default)
     raise NoApiServer(
         f"no API server to read from: this is no pod with a service account ({service_account}), "
-        f"and there is no kubeconfig {default}; use --kubeconfig FILE, or --manifests DIR to "
-        "read files"
+        f"and there is no kubeconfig {default}; use --kubeconfig FILE"
     )
 
 

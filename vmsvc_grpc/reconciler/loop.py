@@ -104,6 +104,8 @@ class Reconciler:
         self._queue = Queue(
             cooldown_s=bounds.cooldown_s,
             backoff=bounds.backoff,
+            # Half of the workers are for those whose work has not failed.
+            retrying_max=max(1, bounds.workers // 2),
             random=random,
         )
         self._wake = asyncio.Event()

@@ -23,7 +23,8 @@ class Queue:
 
     A key that is added while it is in work is worked on again afterwards. After a failure a key
     backs off; after a write it waits for `cooldown_s`, so that a burst of changes becomes few
-    writes.
+    writes. Of the keys in work, only `retrying_max` may have failed last time: if their requests
+    are never answered, they must not keep the others waiting.
     """
 
     def __init__(
@@ -31,17 +32,22 @@ class Queue:
         *,
         cooldown_s: float,
         backoff: Backoff,
+        retrying_max: int,
         random: Callable[[], float],
     ) -> None:
         """An empty queue. `random` gives numbers from 0 to 1."""
         self._cooldown_s = cooldown_s
         self._backoff = backoff
+        self._retrying_max = retrying_max
         self._random = random
         self._due: dict[Key, float] = {}
         # Of several entries of one key, the one with the time in `_due` counts.
         self._heap: list[tuple[float, int, Key]] = []
         self._added = 0
         self._working: set[Key] = set()
+        # Of these, those that failed last time; and such keys that are due, but have no place.
+        self._retrying: set[Key] = set()
+        self._held_up: list[Key] = []
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         # When a key may be worked on again; the oldest first, as all wait equally long.
@@ -73,10 +79,16 @@ class Queue:
         self._forget_cooled(now)
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
-            if self._due.get(key) == due:
-                del self._due[key]
-                self._working.add(key)
-                return key
+            if self._due.get(key) != due:
+                continue
+            if key in self._failures:
+                if len(self._retrying) >= self._retrying_max:
+                    self._held_up.append(key)
+                    continue
+                self._retrying.add(key)
+            del self._due[key]
+            self._working.add(key)
+            return key
         return None
 
     def next_due(self) -> float | None:
@@ -106,6 +118,11 @@ class Queue:
 
     def _finish(self, key: Key, now: float) -> None:
         self._working.remove(key)
+        if key in self._retrying:
+            self._retrying.remove(key)
+            for waiting in self._held_up:
+                self._push(waiting)
+            self._held_up.clear()
         if key in self._again:
             self._again.remove(key)
             self.add(key, now)
@@ -114,11 +131,14 @@ class Queue:
         """Make the key due at that time, unless it is due earlier."""
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
-            self._added += 1
-            heapq.heappush(self._heap, (due, self._added, key))
+            self._push(key)
             if len(self._heap) > _OUTDATED_MAX + 2 * len(self._due):
                 self._heap = [e for e in self._heap if self._due.get(e[2]) == e[0]]
                 heapq.heapify(self._heap)
+
+    def _push(self, key: Key) -> None:
+        self._added += 1
+        heapq.heappush(self._heap, (self._due[key], self._added, key))
 
     def _cool(self, key: Key, now: float) -> None:
         self._cooling.pop(key, None)

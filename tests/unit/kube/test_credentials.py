@@ -147,7 +147,7 @@ def test_the_default_file_is_in_the_home_directory(
             None,
             None,
             "no API server to read from: this is no pod with a service account (none), and there "
-            "is no kubeconfig elsewhere; use --kubeconfig FILE, or --manifests DIR to read files",
+            "is no kubeconfig elsewhere; use --kubeconfig FILE",
             id="nothing at all",
         ),
     ],

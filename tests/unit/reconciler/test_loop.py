@@ -756,6 +756,34 @@ async def test_no_more_services_are_in_work_than_there_are_workers() -> None:
         assert (len(world.store.writes), world.store.most_under_way) == (40, 2)
 
 
+async def test_writes_that_are_never_answered_leave_workers_to_the_others() -> None:
+    """Each is given up after seconds, and tried again: with many of them nobody else had a turn."""
+    keys = [Key("shop", f"hangs-{number}") for number in range(20)]
+    store = Cluster()
+    hanging = asyncio.Event()
+    real = store.apply
+    world = World(store, bounds=replace(FAST, workers=4, retries_max=1_000_000))
+
+    async def apply(change: Change) -> Held | None:
+        if change.key in keys:
+            if world.reconciler.counts.errors < 2 * len(keys):
+                raise ChangeError("NoAnswer", "no answer", passing=True)
+            await hanging.wait()
+        return await real(change)
+
+    store.apply = apply  # type: ignore[method-assign]
+    async with running(world):
+        world.list(*(service(key) for key in keys))
+        await until(lambda: world.reconciler.counts.errors >= 2 * len(keys))
+        await until(lambda: world.reconciler.working == 2)
+        world.apply(vm("a", "10.0.0.1"))
+        world.put(service())
+        await until(lambda: (Kind.ENDPOINTS, WEB) in store.held)
+        hanging.set()
+        await world.settled()
+        assert world.right
+
+
 async def test_writes_keep_to_their_rate_and_are_planned_when_they_are_due() -> None:
     bounds = replace(FAST, writes_per_s=50.0, writes_burst=1)
     clock = asyncio.get_running_loop().time

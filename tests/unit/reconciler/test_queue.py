@@ -16,10 +16,11 @@ A, B, C = Key("shop", "a"), Key("shop", "b"), Key("shop", "c")
 COOLDOWN_S, FIRST_S, LONGEST_S = 0.2, 1.0, 60.0
 
 
-def queue(random: Callable[[], float] = lambda: 1.0) -> Queue:
+def queue(random: Callable[[], float] = lambda: 1.0, *, retrying_max: int = 3) -> Queue:
     return Queue(
         cooldown_s=COOLDOWN_S,
         backoff=Backoff(FIRST_S, LONGEST_S),
+        retrying_max=retrying_max,
         random=random,
     )
 
@@ -115,6 +116,27 @@ def test_back_off_is_no_shorter_than_it_is_told_to_be() -> None:
     assert keys.next_due() == 30.0
 
 
+def test_keys_that_failed_leave_room_for_the_others() -> None:
+    """Requests that were never answered took all workers, each for as long as it was waited for."""
+    keys = queue(retrying_max=1)
+    for key in (A, B):
+        keys.add(key, 0)
+        assert keys.take(0) == key
+        keys.failed(key, 0)
+    keys.add(C, 2)
+    assert taken(keys, 2) == [A, C]
+    assert keys.next_due() is None  # B waits for A's place, and not for a time.
+    assert len(keys) == 1
+    keys.add(B, 2)
+    assert taken(keys, 2) == []
+    keys.succeeded(C, 3, wrote=False)
+    assert taken(keys, 3) == []
+    keys.failed(A, 3)
+    assert taken(keys, 3) == [B]
+    keys.succeeded(B, 4, wrote=False)
+    assert taken(keys, 5) == [A]
+
+
 def test_success_forgets_the_failures() -> None:
     keys = queue()
     for now in range(5):
@@ -174,6 +196,7 @@ def test_nothing_is_left_of_keys_that_are_done() -> None:
         now += 2
     assert keys.take(now + LONGEST_S) is None
     held = [keys._due, keys._heap, keys._working, keys._again, keys._failures, keys._cooling]
+    held += [keys._retrying, keys._held_up]
     assert [len(each) for each in held] == [0] * len(held)
 
 
@@ -197,6 +220,44 @@ STEPS = st.lists(
         st.sampled_from([0.0, 0.05, 1.0, 30.0]),
     )
 )
+
+
+@given(STEPS)
+def test_who_failed_has_its_turn_however_few_may_retry(
+    steps: list[tuple[str, Key, float]],
+) -> None:
+    keys, now = queue(retrying_max=1), 0.0
+    working: set[Key] = set()
+    failed: set[Key] = set()
+    wanting: set[Key] = set()
+    for step, key, later in steps:
+        now += later
+        if step == "add":
+            keys.add(key, now)
+            wanting.add(key)
+        elif step == "take":
+            if (got := keys.take(now)) is not None:
+                working.add(got)
+                wanting.remove(got)
+            assert len(working & failed) <= 1
+        elif key in working:
+            working.remove(key)
+            if step == "fail":
+                keys.failed(key, now)
+                failed.add(key)
+                wanting.add(key)
+            else:
+                keys.succeeded(key, now, wrote=step == "wrote")
+                failed.discard(key)
+        assert len(keys) == len(wanting)
+    now += LONGEST_S + COOLDOWN_S
+    for key in working:
+        keys.succeeded(key, now, wrote=False)
+    came = set()
+    while (got := keys.take(now)) is not None:
+        came.add(got)
+        keys.succeeded(got, now, wrote=False)
+    assert came == wanting
 
 
 @given(STEPS, st.floats(0, 1))
