@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from vmsvc_grpc.model.decoding import LEVELS_MAX
+from vmsvc_grpc.model.misfit import field_name
+from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Item, Restart, Step
 
 CONTAINER_SIZE = 16
@@ -63,6 +65,9 @@ class Builder:
         self._size = 0
         self._size_of_root = 0
         self._size_max = OBJECT_SIZE_MAX  # Of an item, with what came before the items.
+        # Of the item that is being built, or of the document.
+        self._flaw: Problem | None = None
+        self._flaw_of_root: Problem | None = None
 
     @property
     def in_mapping(self) -> bool:
@@ -83,7 +88,16 @@ class Builder:
             self._size,
             listed=self._listed,
             unread_line=unread_line,
+            flaw=self._flaw,
         )
+
+    def refuse(self, message: str) -> None:
+        """Refuse the object that is being built, for what comes next; the first reason counts."""
+        if self._flaw is None:
+            within = self._open[2:] if self._items else self._open
+            path = (_place_in(one, innermost=one is self.innermost) for one in within)
+            steps = tuple(step for step in path if step is not None)
+            self._flaw = Problem(field_name(steps), message)
 
     def key(self, text: str, size: int) -> None:
         """Take the key of the next value. Of two equal keys, the last one counts."""
@@ -106,6 +120,7 @@ class Builder:
             self._items, self._items_seen, self._listed = opened, 0, True
             self._size_of_root = self._size
             self._size_max = self._size + OBJECT_SIZE_MAX
+            self._flaw_of_root, self._flaw = self._flaw, None
         elif outer is not None:
             self._attach(outer, value)
         self._open.append(opened)
@@ -122,6 +137,7 @@ class Builder:
             assert outer is not None, "items are those of a mapping"
             self._items = None
             self._size_max = OBJECT_SIZE_MAX
+            self._flaw = self._flaw_of_root
             outer.key = None
         else:
             self._done(outer, ended.value)
@@ -156,8 +172,17 @@ class Builder:
             head = self._open[0].value
             assert isinstance(head, dict), "items are those of a mapping"
             seen = self._items_seen
-            self.ready.append(Item(self._index, self._line, head, seen, value, size))
+            flaw, self._flaw = self._flaw, None
+            self.ready.append(Item(self._index, self._line, head, seen, value, size, flaw))
             self._items_seen += 1
             self._size = self._size_of_root
         else:
             outer.key = None
+
+
+def _place_in(container: Open, *, innermost: bool) -> str | int | None:
+    """The key or index of what is being read in it; None before a key."""
+    if isinstance(container.value, list):
+        # A mapping or list in it is there already.
+        return len(container.value) - (not innermost)
+    return container.key

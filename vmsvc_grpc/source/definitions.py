@@ -59,12 +59,16 @@ class Asked(NamedTuple):
     namespace: str
 
 
-def definitions(place: Position, value: Any, size: int, asked: Asked) -> Iterator[Found]:
-    """The objects of a document, or of a list's item."""
+def definitions(
+    place: Position, value: Any, size: int, asked: Asked, refused: Problem | None = None
+) -> Iterator[Found]:
+    """The objects of a document, or of a list's item. `refused`: why kubectl takes none of them."""
     if not isinstance(value, dict):
         yield Flaw(str(place), "is not an object; it must be a mapping with apiVersion and kind")
         return
     refuse_cut(place.line, value, size)
+    if refused is None and not place.items and not isinstance(value.get("items", []), list | None):
+        refused = _NO_LIST
     api_version, kind_text = text_of(value, "apiVersion"), text_of(value, "kind")
     if kind_text and _is_list(place, value):
         if size > OBJECT_SIZE_MAX:
@@ -73,11 +77,11 @@ def definitions(place: Position, value: Any, size: int, asked: Asked) -> Iterato
         implied = implied_by(value)
         for index, item in enumerate(value["items"] or ()):
             whole = (item or {}) | implied if is_unnamed(item) else item
-            yield from definitions(place.item(index), whole, size, asked)
+            yield from definitions(place.item(index), whole, size, asked, refused)
     elif not (api_version and kind_text):
         yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
-    elif (kind := kind_of(api_version, kind_text)) not in asked.kinds and _has_items(place, value):
-        yield Flaw(str(place), f"{kind_text}: {_NO_LIST}")
+    elif (kind := kind_of(api_version, kind_text)) not in asked.kinds and refused is not None:
+        yield Flaw(str(place), f"{kind_text}: {refused}")
     elif kind is None:
         yield _misspelt(place, api_version, kind_text, asked.kinds) or Other.UNASKED
     elif kind not in asked.kinds:
@@ -85,7 +89,7 @@ def definitions(place: Position, value: Any, size: int, asked: Asked) -> Iterato
     else:
         whole = _in_namespace(value, asked.namespace)
         asked.look(place, kind, whole)
-        yield _entry(place, kind, whole, size)
+        yield _entry(place, kind, whole, size, refused)
 
 
 def _is_list(place: Position, value: dict[str, Any]) -> bool:
@@ -94,11 +98,6 @@ def _is_list(place: Position, value: dict[str, Any]) -> bool:
     To its decoder of documents, `items: null` are no items; to that of items, they are a field.
     """
     return isinstance(value.get("items", 0), list if place.items else list | None)
-
-
-def _has_items(place: Position, value: dict[str, Any]) -> bool:
-    """Whether kubectl would read it as a list, and refuses it, as its items are none."""
-    return not place.items and "items" in value
 
 
 def _misspelt(
@@ -125,12 +124,14 @@ def _in_namespace(value: dict[str, Any], namespace: str) -> dict[str, Any]:
     return value | {"metadata": metadata | {"namespace": namespace}}
 
 
-def _entry(place: Position, kind: Kind, value: Any, size: int) -> Entry | Flaw:
+def _entry(
+    place: Position, kind: Kind, value: Any, size: int, refused: Problem | None
+) -> Entry | Flaw:
     try:
+        if refused is not None:
+            raise unread(kind, value, refused)
         if size > OBJECT_SIZE_MAX:
             raise unread(kind, value, _TOO_LARGE)
-        if _has_items(place, value):
-            raise unread(kind, value, _NO_LIST)
         object_ = parse(kind, value)
     except ParseError as error:
         if error.key is not None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vmsvc_grpc.model.problem import Problem
+
 
 class ManifestError(Exception):
     """A text is neither YAML nor JSON, or exceeds a limit of ours; nothing of it counts.
@@ -37,7 +39,8 @@ class Item:
     """One of the `items` of a document that is still being read.
 
     `index` is its place among them; `document` and `line` are those of the document, `head` is the
-    part of it read so far, and `size` is the size of the item.
+    part of it read so far, and `size` is the size of the item. `flaw` is why kubectl refuses it,
+    although it is YAML.
     """
 
     document: int
@@ -46,6 +49,7 @@ class Item:
     index: int
     value: Any
     size: int
+    flaw: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Document:
 
     `value` is None if it is empty. `listed`: its `items` came before it, one by one, and are
     neither in `value` nor in `size`. `unread_line` is the line of a text after the document that
-    kubectl skips too.
+    kubectl skips too. `flaw` is as for an item.
     """
 
     index: int
@@ -68,6 +72,7 @@ class Document:
     size: int = 0
     listed: bool = False
     unread_line: int | None = None
+    flaw: Problem | None = None
 
 
 Step = Item | Restart | Document | None

@@ -11,7 +11,7 @@ from typing import Any
 
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.objects import Kind
-from vmsvc_grpc.model.problem import PROBLEMS_MAX
+from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
 from vmsvc_grpc.source.contents import Contents, Entry, Flaw, ObjectId, repeated
 from vmsvc_grpc.source.definitions import (
     Asked,
@@ -122,10 +122,10 @@ class _DocumentReader:
         if not isinstance(item.value, dict) and len(self._flaws) >= PROBLEMS_MAX:
             self._more_flaws += 1  # There may be hundreds of thousands.
         elif not is_unnamed(item.value):
-            yield from self._take(_place(item), item.value, item.size)
+            yield from self._take(_place(item), item.value, item.size, item.flaw)
         elif (implied := (yield from self._implied_by(item))) is not None:
             whole = (item.value or {}) | implied
-            yield from self._take(_place(item), whole, item.size)
+            yield from self._take(_place(item), whole, item.size, item.flaw)
 
     def _implied_by(self, item: Item) -> Generator[None, None, dict[str, str] | None]:
         """What the item's list implies for it; None if it turns out not to be a list.
@@ -153,9 +153,11 @@ class _DocumentReader:
         refuse_cut(document.line, document.value, document.size)
         if document.listed and not text_of(document.value, "kind"):
             self.restart()  # kubectl ignores it.
-            yield from self._take(place, document.value, document.size)
+            yield from self._take(place, document.value, document.size, document.flaw)
         elif not document.listed and document.value is not None:
-            yield from self._take(place, document.value, document.size)
+            yield from self._take(place, document.value, document.size, document.flaw)
+        elif document.listed and document.flaw is not None:
+            self._found(Flaw(str(place), str(document.flaw)), document.line)
         if document.unread_line is not None:
             unread = f"line {document.unread_line}"
             flaw = Flaw(unread, "is not read; begin a document with a line '---'")
@@ -163,8 +165,10 @@ class _DocumentReader:
         entries, flaws = len(self._entries), len(self._flaws)
         self._before = (entries, flaws, self._more_flaws, self._ignored, self._count)
 
-    def _take(self, place: Position, value: Any, size: int) -> Iterator[None]:
-        for nested, found in enumerate(definitions(place, value, size, self._asked)):
+    def _take(
+        self, place: Position, value: Any, size: int, refused: Problem | None
+    ) -> Iterator[None]:
+        for nested, found in enumerate(definitions(place, value, size, self._asked, refused)):
             if nested:
                 self._count_part(place.line)  # It is in a list within a list.
             self._found(found, place.line)

@@ -8,6 +8,7 @@ here.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import count
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import yaml
 from yaml.reader import ReaderError
 
+from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.source.builder import DEPTH_MAX, Builder, Open
 from vmsvc_grpc.source.characters import WINDOW, Characters
 from vmsvc_grpc.source.documents import Document, ManifestError, Step
@@ -284,6 +286,8 @@ class _YAMLBuilder(Builder):
         self._decoded = 0
         self._aliased = 0
         self._passed = 0
+        # How many mappings and lists are open within one that stands in the place of a key.
+        self._key_depth = 0
         self._event: yaml.Event
 
     def take(self, event: yaml.Event) -> None:
@@ -295,7 +299,9 @@ class _YAMLBuilder(Builder):
         passed = event.end_mark.index
         size, self._passed = passed - self._passed, passed
         # The most frequent first; a pattern takes twice the time.
-        if isinstance(event, yaml.ScalarEvent):
+        if self._key_depth:
+            self._pass_key(event, size)
+        elif isinstance(event, yaml.ScalarEvent):
             self._take_scalar(event, size)
         elif isinstance(event, yaml.MappingStartEvent):
             self._take_start(event, {})
@@ -328,20 +334,28 @@ class _YAMLBuilder(Builder):
         else:
             inner.weight += 1
             if inner.mapping and inner.key is None:
-                self.key(text if value is text else key_text(value, text), size)
+                self.key(text if value is text else self._key_text(value, text), size)
                 if text == "<<":
                     inner.merging = event.implicit[0] or event.tag == MERGE_TAG
             else:
+                if isinstance(value, float) and not math.isfinite(value):
+                    self._refuse(f"{quoted(text)} is a number that JSON has not")
                 self.put(value, size)
         if event.anchor is not None:
             self._name(event.anchor, value, 1)
+
+    def _key_text(self, value: Scalar, text: str) -> str:
+        if value is None:
+            self._refuse(f"has the key {quoted(text)}, which is null; a key is text")
+        return key_text(value, text)
 
     def _tagged(self, event: yaml.ScalarEvent) -> Scalar:
         assert event.tag is not None, "it has a tag"
         try:
             return tagged_scalar(event.tag, event.value)
         except TagError:
-            raise self._error(f"this is not what the tag {event.tag} says") from None
+            self._refuse(f"{quoted(event.value)} is not what the tag {event.tag} says")
+            return event.value
 
     def _take_start(
         self,
@@ -349,11 +363,22 @@ class _YAMLBuilder(Builder):
         empty: dict[str, Any] | list[Any],
     ) -> None:
         if self._expects_key:
-            raise self._error("a mapping or list cannot be a key; use text")
+            self._refuse("has a mapping or list as a key; a key is text")
+            self._key_depth = 1
+            return
         if self.depth >= DEPTH_MAX:
             raise self._error(f"more than {DEPTH_MAX} levels deep; no object is")
         self._decoded += 1
         self.begin(empty, anchored=event.anchor is not None).anchor = event.anchor
+
+    def _pass_key(self, event: yaml.Event, size: int) -> None:
+        """Take in an event of a mapping or list in the place of a key: nothing of it is kept."""
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._key_depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._key_depth -= 1
+        if self._key_depth == 0:
+            self.key("", size)
 
     def _name(self, anchor: str, value: Any, weight: int) -> None:
         """Note the value of an anchor."""
@@ -363,8 +388,8 @@ class _YAMLBuilder(Builder):
 
     def _take_alias(self, name: str, size: int) -> None:
         if name not in self._anchored:
-            raise self._error(f"the alias *{name} stands for nothing that ends before it")
-        value, weight = self._anchored[name]
+            self._refuse(f"the alias *{name} stands for nothing that ends before it")
+        value, weight = self._anchored.get(name, (None, 1))
         self._decoded += 1 + weight
         self._aliased += weight
         many = self._aliased > _ALIASES_MIN and self._decoded > _DECODED_MIN
@@ -373,9 +398,10 @@ class _YAMLBuilder(Builder):
         if not self._expects_key:
             self.put(value, size + weight)
         elif isinstance(value, dict | list):
-            raise self._error(f"the alias *{name} is not text, and cannot be a key")
+            self._refuse(f"has the alias *{name} as a key, which is not text")
+            self.key("", size)
         else:
-            self.key(key_text(value, "null"), size)
+            self.key(self._key_text(value, "null"), size)
         if self.innermost is not None:
             self.innermost.weight += 1 + weight
 
@@ -391,11 +417,18 @@ class _YAMLBuilder(Builder):
             return
         sources = value if isinstance(value, list) else [value]
         if not all(isinstance(source, dict) for source in sources):
-            raise self._error("'<<' merges mappings, and this is none")
+            self._refuse("is no mapping, which '<<' merges")
+            return
         into = outer.value
         assert isinstance(into, dict), "only a mapping has keys"
         for source in reversed(sources):
             into.update(source)
+
+    def _refuse(self, flaw: str) -> None:
+        """Refuse the object that is being built, but nothing else of the file."""
+        mark = self._event.start_mark
+        assert mark is not None, "libyaml marks every event"
+        self.refuse(f"{flaw} (line {self._first_line + mark.line})")
 
     def _error(self, message: str) -> ManifestError:
         mark = self._event.start_mark

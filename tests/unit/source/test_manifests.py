@@ -143,6 +143,25 @@ def test_an_object_with_items_that_are_none_is_malformed() -> None:
     assert entry.event.problem.field == "items"
 
 
+@pytest.mark.parametrize("head", ["", "kind: List\nitems:\n- "], ids=["a document", "an item"])
+def test_an_object_that_is_yaml_and_no_json_is_malformed(head: str) -> None:
+    bad = (VM % "bad" + "spec: {a: !!int x}\n").replace("\n", "\n  " if head else "\n")
+    text = f"{VM % 'a'}---\n{head}{bad}\n---\n{VM % 'b'}"
+    contents = read_objects(text.encode(), KINDS)
+    assert names(contents) == [f"VirtualMachine default/{name}" for name in ("a", "bad", "b")]
+    (event,) = (one.event for one in contents.entries.values() if isinstance(one.event, Malformed))
+    assert event.problem.field == "spec.a"
+    assert contents.flaws == ()
+
+
+def test_an_object_of_another_kind_that_is_no_json_is_a_flaw() -> None:
+    text = f"apiVersion: v1\nkind: ConfigMap\ndata: {{~: x}}\n---\n{VM % 'a'}"
+    contents = read_objects(text.encode(), KINDS)
+    assert names(contents) == ["VirtualMachine default/a"]
+    (flaw,) = contents.flaws
+    assert flaw.message.startswith("ConfigMap: data: has the key '~'")
+
+
 def test_a_service_of_the_wrong_shape_is_an_object_with_problems() -> None:
     text = (
         "apiVersion: vmoperator.vmware.com/v1alpha6\nkind: VirtualMachineService\n"

@@ -222,41 +222,6 @@ def test_documents(text: str, documents: list[tuple[int, int, Any]]) -> None:
             id="a control character",
         ),
         pytest.param(
-            "a: {<<: 1}",
-            "line 1, column 9: '<<' merges mappings, and this is none",
-            id="a merge of a number",
-        ),
-        pytest.param(
-            "[a]: 1",
-            "line 1, column 1: a mapping or list cannot be a key; use text",
-            id="a list as key",
-        ),
-        pytest.param(
-            "a: &a [1]\n*a : 1\n",
-            "line 2, column 1: the alias *a is not text, and cannot be a key",
-            id="an alias of a list as key",
-        ),
-        pytest.param(
-            "a: *b",
-            "line 1, column 4: the alias *b stands for nothing that ends before it",
-            id="an alias of nothing",
-        ),
-        pytest.param(
-            "a: &a [*a]",
-            "line 1, column 8: the alias *a stands for nothing that ends before it",
-            id="an alias within what it stands for",
-        ),
-        pytest.param(
-            "a: !!binary é",
-            "line 1, column 4: this is not what the tag tag:yaml.org,2002:binary says",
-            id="binary that is none",
-        ),
-        pytest.param(
-            "a: !!int x",
-            "line 1, column 4: this is not what the tag tag:yaml.org,2002:int says",
-            id="a tag that does not fit",
-        ),
-        pytest.param(
             "[" * 20_000,
             f"line 1, column {DEPTH_MAX + 1}: more than {DEPTH_MAX} levels deep; no object is",
             id="brackets without end",
@@ -277,6 +242,80 @@ def test_errors(text: str, error: str) -> None:
     assert str(raised.value) == error
     assert f"line {raised.value.line}, column {raised.value.column}: " in error
     assert error.endswith(raised.value.message)
+
+
+@pytest.mark.parametrize(
+    ("text", "flaw"),
+    [
+        pytest.param(
+            "a: {<<: 1}",
+            "a.<<: is no mapping, which '<<' merges (line 1)",
+            id="a merge of a number",
+        ),
+        pytest.param(
+            "[a]: 1",
+            "(object): has a mapping or list as a key; a key is text (line 1)",
+            id="a list",
+        ),
+        pytest.param(
+            "a:\n- b: 1\n  ? {c: {d: [e]}, *x : *y}\n  : 2\n",
+            "a[0]: has a mapping or list as a key; a key is text (line 3)",
+            id="a mapping with a mapping and a list in it, as a key",
+        ),
+        pytest.param(
+            "a: &a [1]\n*a : 1\n",
+            "(object): has the alias *a as a key, which is not text (line 2)",
+            id="an alias of a list as a key",
+        ),
+        pytest.param(
+            "a: {~: 1}",
+            "a: has the key '~', which is null; a key is text (line 1)",
+            id="a null key",
+        ),
+        pytest.param(
+            "a: *b",
+            "a: the alias *b stands for nothing that ends before it (line 1)",
+            id="no anchor",
+        ),
+        pytest.param(
+            "a: &a [x, *a]",
+            "a[1]: the alias *a stands for nothing that ends before it (line 1)",
+            id="an alias within what it stands for",
+        ),
+        pytest.param(
+            "a: !!binary é",
+            "a: 'é' is not what the tag tag:yaml.org,2002:binary says (line 1)",
+            id="binary that is none",
+        ),
+        pytest.param(
+            "a: [0, {b: !!int x}]\nc: .nan\n",
+            "a[1].b: 'x' is not what the tag tag:yaml.org,2002:int says (line 1)",
+            id="the first of several",
+        ),
+        pytest.param(
+            "a: 1\nb: -.Inf\n", "b: '-.Inf' is a number that JSON has not (line 2)", id="infinity"
+        ),
+    ],
+)
+def test_what_is_yaml_but_no_object_costs_that_document(text: str, flaw: str) -> None:
+    """kubectl refuses it once it makes JSON of it. It hid all that its file held."""
+    first, refused, last = read_documents(f"a: 1\n---\n{text}\n---\nb: 2\n")
+    line = int(flaw.partition("(line ")[2].rstrip(")")) + 2
+    assert str(refused.flaw) == flaw.partition("(line ")[0] + f"(line {line})"
+    assert (first.value, first.flaw) == ({"a": 1}, None)
+    assert (last.value, last.flaw) == ({"b": 2}, None)
+
+
+def test_what_is_yaml_but_no_object_costs_that_item() -> None:
+    text = "a: 1\nitems:\n- a: 1\n- ~: {b: .inf}\n- b: 2\nc: {*x : 1}\n"
+    steps = [one for one in document_steps(text.encode()) if one is not None]
+    flaws = [str(one.flaw) for one in steps if isinstance(one, Item | Document)]
+    assert flaws == [
+        "None",
+        "(object): has the key '~', which is null; a key is text (line 4)",
+        "None",
+        "c: the alias *x stands for nothing that ends before it (line 6)",
+    ]
 
 
 def test_what_comes_before_an_error_is_read() -> None:
