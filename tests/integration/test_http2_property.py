@@ -2,157 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ngh2
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngh2 import events
 
-from tests.integration.http2_toy import BOTH, ECHO, GRPC, LARGE, PREFACE, WATCH, Toy, asking, made
+from tests.integration.http2_harness import PATHS, Harness, block, frame, head, run
+from tests.integration.http2_toy import ECHO, PREFACE
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
-from vmsvc_grpc.server.transport.http2_connection import ClientConnection
-
-# Small, so that each is met; and no time passes in these tests but the client's own.
-LIMITS = Limits(
-    header_list_bytes_max=1_000,
-    connection_window_bytes=4_000,
-    upload_bytes_max=20_000,
-    message_bytes_max=8_000,
-    one_name_bytes_max=2_000,
-    calls_per_connection_max=20,
-    streams_max=6,
-    resets_max=10,
-    settings_max=10,
-    empty_frames_max=50,
-    unread_bytes_max=300_000,
-)
-
-PATHS = (ECHO, LARGE, WATCH, BOTH, "/toy.Toy/None")
-
-
-@dataclass
-class Wire(asyncio.Transport):
-    """What a connection writes to; it takes everything, or nothing while it is `full`."""
-
-    connection: ClientConnection
-    written: bytearray = field(default_factory=bytearray)
-    closing: bool = False
-    full: bool = False
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)}.get(name, default)
-
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        assert not self.closing, "nothing is written to what is closed"
-        self.written += data
-
-    def get_write_buffer_size(self) -> int:
-        return 1 if self.full else 0
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def pause_reading(self) -> None:
-        assert not self.closing
-
-    def resume_reading(self) -> None:
-        assert not self.closing
-
-    def close(self) -> None:
-        if not self.closing:
-            self.closing = True
-            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
-
-    abort = close
-
-
-@dataclass
-class Harness:
-    """One connection of a toy, on an event loop that reports what nobody caught."""
-
-    toy: Toy
-    faults: list[dict[str, Any]] = field(default_factory=list)
-    wire: Wire = field(init=False)
-
-    def __post_init__(self) -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: self.faults.append(told))
-        assert self.toy.transport.entrance.enter("ipv4:127.0.0.1") is None
-        connection = ClientConnection(self.toy.transport)
-        self.wire = Wire(connection)
-        connection.connection_made(self.wire)
-
-    async def turns(self) -> None:
-        """Until nothing happens any more by itself."""
-        for _ in range(50):
-            await asyncio.sleep(0)
-
-    async def take(self, data: bytes) -> None:
-        connection = self.wire.connection
-        while data and not self.wire.closing:
-            room = connection.get_buffer(len(data))
-            part, data = data[: len(room)], data[len(room) :]
-            room[: len(part)] = part
-            connection.buffer_updated(len(part))
-            await self.turns()
-        await self.turns()
-
-    async def end(self) -> None:
-        """The client goes away; nothing may be left of it."""
-        self.wire.close()
-        await self.turns()
-        toy = self.toy
-        assert not self.faults
-        assert not toy.transport.connections
-        assert not toy.transport.entrance.in_all
-        assert not toy.transport.unread.in_all
-        assert not toy.transport.streams
-        assert not (toy.transport.uploads.in_all)
-        assert not (toy.transport.uploads._waiting)
-        assert not toy.counts.streams_open.total()
-        assert not toy.transport._marked
-        assert all(stream.closed for stream in toy.streams)
-        connection = self.wire.connection
-        assert not (connection._calls)
-        assert not (connection._wanting)
-        assert not (connection._later)
-        assert not (connection._blocked)
-        assert not (connection._ending)
-        assert not (connection._life._timers)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-def run(steps: Callable[[Harness], Any], limits: Limits = LIMITS) -> None:
-    async def whole() -> None:
-        harness = Harness(made(limits))
-        await steps(harness)
-        await harness.end()
-
-    uvloop.run(whole())
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
-    return head + stream.to_bytes(4, "big") + payload
-
-
-def block(fields: Iterable[HeaderField]) -> bytes:
-    """Header fields as HPACK has them where nothing is indexed; none is longer than 126 bytes."""
-    return b"".join(
-        b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields
-    )
-
-
-def head(path: str, more: Sequence[HeaderField] = ()) -> list[HeaderField]:
-    return [*asking(path), GRPC, *more]
-
+from vmsvc_grpc.server.transport.grpc_wire import framed
 
 ids = st.sampled_from((1, 3, 5, 7, 9, 11, 2, 0))
 small = st.binary(max_size=40)
