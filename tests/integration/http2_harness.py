@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 
 from tests.integration.http2_toy import BOTH, ECHO, GRPC, LARGE, WATCH, Toy, asking, made
+from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
@@ -103,7 +104,7 @@ class Harness:
         self.wire.close()
         await self.turns()
         toy = self.toy
-        assert not self.faults
+        assert not self.faults, self.faults
         assert not toy.transport.connections
         assert not toy.transport.entrance.in_all
         assert not toy.transport.unread.in_all
@@ -146,3 +147,25 @@ def block(fields: Iterable[HeaderField]) -> bytes:
 
 def head(path: str, more: Sequence[HeaderField] = ()) -> list[HeaderField]:
     return [*asking(path), GRPC, *more]
+
+
+def play(step: str, harness: Harness) -> None:
+    """What happens on our side meanwhile."""
+    toy, connection = harness.toy, harness.wire.connection
+    if step in {"say", "end", "later"}:
+        for watching in toy.streams:
+            if not watching.closed:
+                watching.later += step == "later"
+                watching.say(b"end" if step == "end" else b"told" * 500)
+    elif harness.wire.closing:
+        return
+    elif step == "full":
+        harness.wire.full = True
+        connection.pause_writing()
+    elif step == "room":
+        harness.wire.full = False
+        connection.resume_writing()
+    elif step == "drain":
+        toy.transport.end_streams(2, RpcError(Code.UNAVAILABLE, "drained"))
+    else:
+        connection.go_away()

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngh2 import events
 
-from tests.integration.http2_harness import PATHS, Harness, block, frame, head, run
+from tests.integration.http2_harness import PATHS, Harness, block, frame, head, play, run
 from tests.integration.http2_toy import ECHO, PREFACE
-from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import framed
 
@@ -122,28 +121,6 @@ class Scripted:
         return self.opened[-back] if back <= len(self.opened) else 0
 
 
-def play(step: str, harness: Harness) -> None:
-    """What happens on our side meanwhile."""
-    toy, connection = harness.toy, harness.wire.connection
-    if step in {"say", "end", "later"}:
-        for watching in toy.streams:
-            if not watching.closed:
-                watching.later += step == "later"
-                watching.say(b"end" if step == "end" else b"told" * 500)
-    elif harness.wire.closing:
-        return
-    elif step == "full":
-        harness.wire.full = True
-        connection.pause_writing()
-    elif step == "room":
-        harness.wire.full = False
-        connection.resume_writing()
-    elif step == "drain":
-        toy.transport.end_streams(2, RpcError(Code.UNAVAILABLE, "drained"))
-    else:
-        connection.go_away()
-
-
 @settings(deadline=None)
 @given(st.lists(st.one_of(frames, ours, calm), max_size=60), st.booleans())
 def test_whatever_a_client_sends_leaves_nothing_behind(script: list[Any], greeted: bool) -> None:
@@ -234,3 +211,12 @@ def test_any_split_of_what_a_client_sends_gives_the_same_calls(
 
         run(sent, Limits())
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_socket_with_room_again_before_its_client_has_said_anything() -> None:
+    async def room(harness: Harness) -> None:
+        play("full", harness)
+        play("room", harness)
+        await harness.turns()
+
+    run(room)

@@ -273,7 +273,8 @@ class ClientConnection(Begun):
     def resume_writing(self) -> None:
         """The socket has room again."""
         self._writable = True
-        self.mark()
+        if self._greeting is None:
+            self.mark()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio says it
         """It is closed: lose every call that is on it."""
