@@ -44,6 +44,10 @@ test-nightly: .venv bench-tools kube ## Run the tests of the benchmarks
 conformance: .venv ## Run the cases of CASES=DIR, through files and an API server
 	$(BIN)/pytest tests/conformance --cases $(CASES) $(ARGS)
 
+.PHONY: fuzz
+fuzz: .venv ## Look for bytes that the transport does not survive (ARGS='--seconds 600 --keep')
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 .PHONY: bench
 bench: .venv bench-tools ## Measure streams and standstills, into bench/reports (ARGS='--only c,q-file')
 	$(BIN)/python -m bench $(ARGS)
