@@ -1,4 +1,4 @@
-"""Events in, topics out: which endpoints each service has, and who must hear of it."""
+"""Events in, topics out: which endpoints each service has, and which subscriptions to wake."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Cache:
         return self._topics.subscribe(service, filter_class, subscription)
 
     def unsubscribe(self, topic: Topic, subscription: Subscription) -> None:
-        """Do not wake `subscription` any more; also if it was not subscribed."""
+        """Do not wake `subscription` any more. It need not have been subscribed."""
         self._topics.unsubscribe(topic, subscription)
 
     def follow(
@@ -164,8 +164,8 @@ class Cache:
     ) -> ServiceReader:
         """A reader of all services of a namespace, or of all (None); `wake` is called for news.
 
-        Without a filter class it hears only of services that come, go or change their ports. Ask it
-        once the cache is synced, and close it at the end.
+        Without a filter class it hands out only services that come, go or change their ports. Ask
+        it once the cache is synced, and close it at the end.
         """
         return self.collection.follow(namespace, filter_class, self._topics, wake)
 
@@ -318,8 +318,8 @@ class Cache:
         ):
             self._missing[done.kind, key] = None
         if self._objects.complete and not was_complete:
-            # Only now is it known which VMs were ready, as the stored Endpoints may come last. So
-            # nothing has been evaluated yet.
+            # Nothing was evaluated before: which VMs were ready is known from the stored Endpoints,
+            # which may be the last to be listed.
             self._unevaluated.update(dict.fromkeys(self.services))
             if not self.unsettled:
                 return self._become_synced()

@@ -1,4 +1,4 @@
-"""Recent changes of a collection, for readers that follow all of it without an entry a name.
+"""Recent changes of a collection, for readers that follow all of it and keep no entry for a name.
 
 A log has the recent changes, by version. A reader owns a version and asks for the changes since; if
 it is too far behind, it looks at all names. Pure: it knows names, versions and cells, but not what
@@ -53,9 +53,9 @@ class NameChange(NamedTuple, Generic[_Name]):
 class _Stretch(Generic[_Name, _Cell]):
     """A stretch of a log: the names that were there when it began, and the changes since.
 
-    A reader keeps the stretch that it stands in, even when the log has dropped it: from it follows
-    what the reader was handed out, so names that came or went are kept still. All readers there
-    share it.
+    A reader keeps the stretch of its position, even when the log has dropped it: it shows which
+    names the reader has handed out, so names that came or went are kept still. All readers in a
+    stretch share it.
     """
 
     __slots__ = ("_came_and_went", "_known", "before", "cells", "changes", "last", "names")
@@ -88,7 +88,7 @@ class _Stretch(Generic[_Name, _Cell]):
     def names_after(self, changes: int) -> frozenset[_Name]:
         """The names that were there after so many of its changes. Do not change it. O(names).
 
-        All who ask for the same share one set.
+        All callers that ask for the same share one set.
         """
         if self._known is None or self._known[0] != changes:
             there = set(self.names)
@@ -151,7 +151,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         return self._names_now
 
     def record(self, name: _Name, cell: _Cell, *, was_there: bool) -> None:
-        """A name's cell has just changed; `was_there` says whether it was there before. O(wakes).
+        """Note that a name's cell has just changed; `was_there`: it was there before. O(wakes).
 
         Wakes each reader that waits; it is not woken again before it has asked for news.
         """
@@ -230,7 +230,7 @@ class Due(NamedTuple, Generic[_Name, _Cell]):
 
 
 class _Ahead(NamedTuple):
-    """A reader was handed out a name at this version, ahead of all others."""
+    """A reader has handed out a name at this version, ahead of all others."""
 
     version: int
     there: bool
@@ -239,70 +239,71 @@ class _Ahead(NamedTuple):
 class Reader(Generic[_Name, _Cell]):
     """Follows a collection: it asks for changes, as fast as it likes.
 
-    First come all names, in order, then changes, in the order of time. It holds a version, and
-    until it has caught up, the names that it was handed out ahead of it: its exceptions. However
-    much other names change, none waits for ever, as a run ends at the version at which it began.
+    First it hands out all names, in order, then changes, in the order of time. It holds a version,
+    and until it has caught up, the names that it has handed out ahead of that version: its
+    exceptions. However much other names change, none waits for ever, as a run ends at the version
+    at which it began.
     """
 
-    __slots__ = ("_again", "_ahead", "_log", "_position", "_run", "_told", "_upto", "wake")
+    __slots__ = ("_again", "_ahead", "_log", "_position", "_run", "_upto", "_version", "wake")
 
     def __init__(self, log: ChangeLog[_Name, _Cell], wake: Callable[[], None]) -> None:
-        """`wake` is called once when a reader that was up to date is so no longer.
+        """`wake` is called once when the reader, having been up to date, no longer is.
 
         It must only take note, and not call back.
         """
         self.wake = wake
         self._log = log
-        self._told = -1  # The version at which it was handed out all names; none yet.
+        self._version = -1  # The version up to which it has handed out all names; none yet.
         self._position: _Position[_Name, _Cell] | None = None
         self._ahead: dict[_Name, _Ahead] = {}
         self._run: Iterator[Due[_Name, _Cell] | None] | None = None
-        self._upto = -1  # What `_told` will be when the run under way ends.
+        self._upto = -1  # What `_version` will be when the run under way ends.
         self._again = False
         log.readers += 1
 
     @property
     def answered(self) -> bool:
-        """Whether it has been handed out every name that was there when it began."""
-        return self._told >= 0
+        """Whether it has handed out every name that was there when it began."""
+        return self._version >= 0
 
     @property
     def behind(self) -> bool:
         """Whether `take` may return something. If not after a `take`, `wake` will be called."""
-        return self._run is not None or self._again or self._told != self._log.version
+        return self._run is not None or self._again or self._version != self._log.version
 
     @property
     def running(self) -> bool:
         """Whether a run is under way: there is more to take, even if nothing changes."""
         return self._run is not None
 
-    def has_told(self, name: _Name) -> bool:
-        """Whether it is known to have been handed out a name as it is now."""
+    def has_sent(self, name: _Name) -> bool:
+        """Whether it is known to have handed out a name as it is now."""
         ahead = self._ahead.get(name)
-        return self._log.cell(name).version <= (ahead.version if ahead else self._told)
+        return self._log.cell(name).version <= (ahead.version if ahead else self._version)
 
     def skip(self) -> None:
-        """Note that all names were passed on in another way. Before the first `take`."""
+        """Note that all names were sent in another way. Before the first `take`."""
         assert self._position is None, "it is the first"
         self._position = self._log.end()
-        self._told = self._log.version
-        self._ahead.clear()  # What was passed on then is later than any of these.
+        self._version = self._log.version
+        self._ahead.clear()  # All of these have been sent again by now.
         self._log.wait(self)
 
-    def told_ahead(self, name: _Name) -> None:
-        """Note that a name that is there was passed on in another way, as it is now."""
+    def sent_ahead(self, name: _Name) -> None:
+        """Note that a name that is there was sent in another way, as it is now."""
         version = self._log.cell(name).version
-        if version > self._told:
+        if version > self._version:
             self._ahead[name] = _Ahead(version, there=True)
 
     def again(self) -> None:
-        """Hand out all names once more after the current run, and those that have gone."""
+        """Hand out all names once more after the current run, and those that are gone by then."""
         self._again = True
 
     def take(self) -> Due[_Name, _Cell] | None:
         """The next name that has changed; None at the end, or after READER_LOOKS_MAX others.
 
-        The caller must pass on the newest state of the name before the next call.
+        The caller must send the newest state of the name before the next call.
         """
         if self._run is None and self.behind:
             self._run = self._next_run()
@@ -349,13 +350,13 @@ class Reader(Generic[_Name, _Cell]):
     ) -> Iterator[Due[_Name, _Cell] | None]:
         for change in changes:
             ahead = self._ahead.get(change.name)
-            told = ahead.version if ahead else self._told
-            # The first change of a name that it has not seen stands for all of them.
-            if change.previous <= told < change.version:
+            since = ahead.version if ahead else self._version
+            # The first change of a name since then stands for all later ones.
+            if change.previous <= since < change.version:
                 cell = self._log.cell(change.name)
                 self._note_handed_out(change.name, cell)
                 if cell.there or change.was_there:
-                    yield Due(change.name, cell, told, change.was_there)
+                    yield Due(change.name, cell, since, change.was_there)
                     continue
             yield None
         self._run_ends()
@@ -365,21 +366,21 @@ class Reader(Generic[_Name, _Cell]):
     ) -> Iterator[Due[_Name, _Cell] | None]:
         for name in names:
             cell = self._log.cell(name)
-            told, was_there = self._ahead.get(name) or (self._told, name in known)
+            since, was_there = self._ahead.get(name) or (self._version, name in known)
             self._note_handed_out(name, cell)
-            if again or cell.version > told if cell.there else was_there:
-                yield Due(name, cell, max(told, 0), was_there)
+            if again or cell.version > since if cell.there else was_there:
+                yield Due(name, cell, max(since, 0), was_there)
             else:
                 yield None
         self._run_ends()
 
     def _note_handed_out(self, name: _Name, cell: _Cell) -> None:
-        """A name is handed out as it is now: an exception if that is later than the run's end."""
+        """Note that a name is handed out as it is now: an exception, if newer than the run."""
         version = cell.version if cell.there else self._log.version
         if version > self._upto:
             self._ahead[name] = _Ahead(version, cell.there)
 
     def _run_ends(self) -> None:
-        self._told, self._run = self._upto, None
+        self._version, self._run = self._upto, None
         if self._ahead:
-            self._ahead = {n: ahead for n, ahead in self._ahead.items() if ahead[0] > self._told}
+            self._ahead = {n: ahead for n, ahead in self._ahead.items() if ahead[0] > self._version}

@@ -15,7 +15,7 @@ from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
 
 ServiceReader = Reader[Key, Topic]
-"""Follows all services, or those of a namespace: it is handed out their topics."""
+"""Follows all services, or those of a namespace, and hands out their topics."""
 
 _Scope = tuple[str | None, FilterClass | None]
 """A namespace, or all (None); and a filter class, or None: only the ports of services."""
@@ -54,8 +54,8 @@ class Collection:
     ) -> ServiceReader:
         """A reader of all services of a namespace, or of all (None). Close it at the end.
 
-        Without a filter class it is handed out only services that come, go or change their ports,
-        and perhaps one that did not.
+        Without a filter class it hands out only services that come, go or change their ports, and
+        perhaps one that did not.
         """
         scope = namespace, filter_class
         log = self._logs.get(scope)

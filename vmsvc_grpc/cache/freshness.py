@@ -41,13 +41,13 @@ class Freshness:
     def __init__(self, namespaces: Sequence[str]) -> None:
         """`namespaces` are those that are listed one by one; none: all at once."""
         self._scoped = bool(namespaces)
-        # How far the source has come with each of its lists.
+        # The highest resource version that the source has emitted, by what is listed.
         self._emitted: dict[ListScope, int] = {}
         self._listing: set[ListScope] = set()
-        # What the source has not emitted yet, as far as we know.
+        # Answers that the source may not have emitted yet.
         self._answered: dict[ListScope, dict[Key, _Answered]] = {}
-        # The same, from before the list under way was asked for. That list knows better: if it is
-        # older nevertheless, the server has started over, as after a restored backup.
+        # The same, from before the list under way was asked for. That list should be newer; if it
+        # is older, the server has started over, as after a restored backup, and the list counts.
         self._before: dict[ListScope, dict[Key, _Answered]] = {}
 
     def idle(self) -> bool:
@@ -143,14 +143,14 @@ class Freshness:
         scope = self._scope(answer.kind, answer.key)
         if held is None:
             goes = False
-            # Either the source has emitted its end already, or it will emit all of its life.
-            told = self._emitted.get(scope, 0) > version
+            # The source has emitted its deletion already, or has yet to emit all of it.
+            deletion_emitted = self._emitted.get(scope, 0) > version
         else:
             known = number(held.resource_version) or 0
             goes = held.uid == answer.uid or known < version
-            told = not goes  # This is a later object of the name.
+            deletion_emitted = not goes  # A later object of the name is held already.
         last = self._answered.get(scope, {}).get(answer.key)
-        if not told and (last is None or last.version <= version):
+        if not deletion_emitted and (last is None or last.version <= version):
             gone = _Answered(version, answer.uid, gone=True)
             self._answered.setdefault(scope, {})[answer.key] = gone
         return goes

@@ -69,7 +69,7 @@ class CachedService:
         return uid in self._ready_uids or uid in self.remembered
 
     def remember(self, stored: StoredEndpoints | None) -> None:
-        """VMs that are ready in the stored Endpoints were so before this process began."""
+        """Remember which VMs are ready in the stored Endpoints: they were so before we started."""
         self.remembered = stored.ready_uids() if stored else frozenset()
 
     def give(self, vm: Key, endpoints: tuple[Endpoint, ...] | None) -> EndpointDiff | None:
@@ -172,7 +172,7 @@ class Membership:
                 yield service, change
 
     def _selecting(self, vm: VirtualMachine | None) -> list[Key]:
-        """The services that a VM is one of."""
+        """The services that select a VM."""
         if vm is None or vm.deleting:
             return []
         return self._selectors.selecting(vm.key.namespace, vm.labels)
@@ -187,7 +187,7 @@ class Membership:
         key = object_.key
         service = self.services.get(key)
         if service is None or service.object.meta.uid != object_.meta.uid:
-            # A new object of an old name owes nothing to the one before it.
+            # A new object keeps nothing of an earlier one of its name.
             service = CachedService(object_)
             service.remember(stored)
             self.services[key] = service
@@ -243,7 +243,7 @@ _NONE: Mapping[str, Mapping[Key, None]] = {}
 # How many of a selector's keys are searched for VMs that nearly match. No real one has as many.
 _NEAR_KEYS_MAX = 1_000
 
-# Names that are gone over for VMs that are nearly selected: some 4 ms.
+# How many names are looked at to find VMs that are nearly selected: some 4 ms.
 _NEAR_NAMES_MAX = 15_000
 
 
@@ -326,12 +326,12 @@ class VirtualMachineIndex:
         members: Container[Key],
         looks_max: int,
     ) -> Iterator[VirtualMachine]:
-        """VMs of the namespace that have a key of the selector, and are no members.
+        """VMs of the namespace that have a key of the selector, but are not members.
 
         Each once, including those that are being deleted; at most `looks_max`. They come in turn
         from each pair of the selector and from each of its keys with other values; those that
-        were labelled last come first. A VM that comes from several of them, and a member, is
-        passed over, but no more names are gone over than take some ms.
+        were labelled last come first. Members, and VMs that came already, are skipped; how many
+        names are looked at is bounded, too: some ms of work.
         """
         vms = self._by_namespace.get(namespace, {})
         seen: set[Key] = set()
@@ -375,7 +375,7 @@ class VirtualMachineIndex:
     ) -> Iterator[VirtualMachine]:
         """VMs of other namespaces that a selector matches, as many as are soon found.
 
-        Not more than `looks_max` namespaces, nor VMs, are looked at: some milliseconds' worth.
+        At most `looks_max` namespaces, and VMs, are looked at: some milliseconds of work.
         """
         pairs = list(selector.items())
         looks = 0
@@ -426,9 +426,9 @@ class SelectorIndex:
         self._by_pair: dict[str, dict[_Pair, dict[Key, Mapping[str, str]]]] = {}
 
     def put(self, service: Key, selector: Mapping[str, str]) -> None:
-        """File a service under that pair of its selector under which the fewest others are.
+        """File a service under one pair of its selector: the one with the fewest other services.
 
-        One with an empty selector is not filed: no VM finds it.
+        A service with an empty selector is not filed: it selects no VM.
         """
         self.remove(service)
         if not selector:

@@ -36,7 +36,7 @@ Stored = StoredService | StoredEndpoints | StoredEndpointSlice
 
 
 class Objects:
-    """What the source emitted and requests were answered, as far as it counts.
+    """What the source has emitted, and what our requests were answered.
 
     VMs and VMServices themselves are kept by `membership`. Only the cache changes it.
     """
@@ -194,9 +194,9 @@ class Objects:
     def put(self, stored: Stored) -> frozenset[Key]:
         """Add or replace a stored object; if it changed, the services that it was and is for.
 
-        Of an object that is not ours only a trace is kept, and compared; of such a slice nothing,
-        as no slice of ours depends on its name. A change of fields that nobody here reads, and of
-        the resource version with them, is no change.
+        Of a Service or Endpoints that is not ours, only a trace is kept and compared; of such a
+        slice, nothing, as no slice of ours depends on its name. If only the resource version and
+        fields that nobody here reads have changed, it counts as unchanged.
         """
         old: Stored | None
         match stored:

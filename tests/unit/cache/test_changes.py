@@ -151,7 +151,7 @@ class Reading(RuleBasedStateMachine):
         client = data.draw(st.sampled_from(self.clients))
         if (cell := self.world.cell(name)).there:
             client.held[name] = cell.version
-            client.reader.told_ahead(name)
+            client.reader.sent_ahead(name)
 
     @rule(data=st.data())
     @precondition(lambda self: self.clients)
@@ -190,7 +190,7 @@ class Reading(RuleBasedStateMachine):
         for client in self.clients:
             for name in NAMES:
                 cell = self.world.cell(name)
-                if client.reader.has_told(name):
+                if client.reader.has_sent(name):
                     assert client.held.get(name) == (cell.version if cell.there else None)
 
     @invariant()
@@ -220,10 +220,10 @@ def test_a_change_marks_a_reader_once_however_many_follow_it() -> None:
     assert {client.wakes for client in clients} == {1}
 
 
-def test_what_was_told_ahead_of_a_skip_went_before_it_and_comes_back_is_told() -> None:
+def test_what_was_sent_ahead_of_a_skip_went_before_it_and_comes_back_is_told() -> None:
     world = World("ab")
     client = Client(world)
-    client.reader.told_ahead("a")
+    client.reader.sent_ahead("a")
     world.put("a", there=False)
     client.reader.skip()
     client.held = {"b": world.cell("b").version}

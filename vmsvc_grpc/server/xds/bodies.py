@@ -1,8 +1,8 @@
 """All resources of a type as the body of one response, for the state of the world.
 
-A body is made in slices, once for all streams that are sent the same, and patched by changes: a
-change costs itself, and the one copy for sending. A body lasts for as long as it is the last one
-sent to some stream. All bodies together have a bound; one that was dropped is made anew for a
+A body is made in slices, once for all streams that are sent the same, and patched by changes, at
+the cost of the change and of one copy for sending. A body is kept as long as it is the last one
+that some stream was sent. All bodies together have a bound; one that was dropped is made anew for a
 stream that needs it.
 """
 
@@ -116,7 +116,7 @@ class Body:
         self.size = 0
 
     def patched(self, digest: int, changed: Iterable[str], there: Container[str]) -> Body:
-        """The body after a change of these names: those in `there` are in it anew, others are not.
+        """The body after a change of these names: of them, only those in `there` are in it.
 
         Makes the drawers of these names anew, and shares the others.
         """
@@ -179,10 +179,6 @@ class Bodies:
         self._nonces = count(1)
         # The last used is at the end. A body is dropped with the last reader that holds it.
         self._bodies: WeakValueDictionary[int, Body] = WeakValueDictionary()
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._bodies)
 
     @property
     def size(self) -> int:

@@ -19,15 +19,15 @@ from vmsvc_grpc.server.xds.resources import TypeUrl, version_text
 from vmsvc_grpc.server.xds.shared import Form, Nack, XdsShared
 from vmsvc_grpc.server.xds.subscription import Sent, XdsSubscription
 
-# How much of a client's request its names may take; the rest is for what it says of itself, which
-# is some hundred KB of an Envoy.
+# The part of a client's request that its names may take; the rest is for its node, which takes some
+# hundred KB with an Envoy.
 _OF_A_REQUEST = 15 / 16
 
-# As many are read in what it takes to take one in. Each acknowledgement says all names again.
+# So many names are compared in the time of taking one in. Each acknowledgement repeats all names.
 _NAMES_A_STEP = 16
 
 # In characters. An xdstp name may be long; those of services have 209 at most.
-_NAME_MAX = 1_024
+_FOLLOWED_NAME_MAX = 1_024
 
 
 class Intake:
@@ -49,7 +49,7 @@ class Intake:
         self._subscriptions = subscriptions
         self._following = following
         self._names = names
-        self._claims = names.another()  # What its client says that it holds, until compared.
+        self._claims = names.another()  # The names that its client claims to hold, until compared.
         self._taking: Iterator[None] | None = None  # The request under way.
 
     @property
@@ -91,9 +91,9 @@ class Intake:
         """Give back the room for claimed names, once all have been compared."""
         if self._claims.empty:
             return
-        if not any(subscription.claimed for subscription in self._subscriptions.telling):
+        if not any(subscription.claimed for subscription in self._subscriptions.sending_order):
             self._claims.close()
-            for subscription in self._subscriptions.telling:
+            for subscription in self._subscriptions.sending_order:
                 subscription.claimed = {}
 
     def _judge(
@@ -204,7 +204,7 @@ class Intake:
                 version = ""
             if name in subscription.claimed:
                 subscription.claim(name, version)  # Of several, the last counts.
-            elif len(name) <= _NAME_MAX and self._takes(self._claims, name):
+            elif len(name) <= _FOLLOWED_NAME_MAX and self._takes(self._claims, name):
                 subscription.claim(name, version)
                 if not subscription.wildcard:
                     subscription.note(name)
@@ -217,7 +217,7 @@ class Intake:
 
         If its client comes back, it lists all of them in one request, which has to be taken.
         """
-        if len(name) > _NAME_MAX:
+        if len(name) > _FOLLOWED_NAME_MAX:
             return False
         limits, setting = self._shared.limits, ""
         if len(subscription.names) >= limits.xds_resources_max:
@@ -240,7 +240,7 @@ class Intake:
         return True
 
     def _deny(self, subscription: XdsSubscription, name: str) -> None:
-        """Have the client be sent that a name does not exist; only deltas can say so."""
+        """Have the client informed that a name does not exist; only deltas can say so."""
         if self._form is Form.DELTA:
             subscription.denied.add(name, self._shared.limits.response_bytes_max)
 
@@ -248,9 +248,9 @@ class Intake:
         if wildcard == subscription.wildcard:
             return
         subscription.wildcard = wildcard
-        if subscription.all_told is not None:
+        if subscription.bodies is not None:
             # From now on, "all resources" are others.
-            subscription.all_told = self._shared.resources.all_of(subscription.type_url)
+            subscription.bodies = self._shared.resources.all_of(subscription.type_url)
         if wildcard:
             # An Envoy waits for its first answer, even an empty one.
             whole = subscription.type_url in WHOLE or self._form is Form.DELTA
@@ -287,7 +287,7 @@ class Intake:
         listed = subscription.listed
         known = (
             name in subscription.names
-            or name in subscription.told
+            or name in subscription.digests
             or (listed is not None and listed.listing.resource(name) is not None)
         )
         if name in subscription.names:

@@ -2,7 +2,7 @@
 
 A listing takes in changes of services, and has a log of the changes of its resources that follow. A
 stream owns a version of that log, and no entry for each resource. Knows nothing about requests;
-about clients, only what their readers were handed.
+about clients, only what their readers have handed out.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ class Listing:
 class Wildcard:
     """Hands one stream the resources of a listing: each once, and again after each change.
 
-    It holds a version, and no entry for each resource. `reading`: read on until the run that began
-    then is over.
+    It holds a version, and no entry for each resource. `reading`: a run has begun, and is to be
+    read to its end.
     """
 
     __slots__ = ("_on_closed", "_reader", "_stream_wake", "_woken", "listing", "reading")
@@ -219,29 +219,28 @@ class Wildcard:
         """Whether everything that was listed when it began has been taken."""
         return self._reader is not None and self._reader.answered
 
-    def has_told(self, name: str) -> bool:
+    def has_sent(self, name: str) -> bool:
         """Whether a name is known to have been handed out as it is now, even if it is gone."""
-        return self._reader is not None and self._reader.has_told(name)
+        return self._reader is not None and self._reader.has_sent(name)
 
     def take(self) -> ListedDue | None:
         """The next change; None at the end, or, while `running`, after many names without one.
 
-        The listing must be up to date, and the caller must send what it is handed before the next
-        call.
+        The listing must be up to date, and the caller must send the change before the next call.
         """
         self._woken = False
         return self._read().take()
 
-    def told_ahead(self, name: str) -> None:
+    def sent_ahead(self, name: str) -> None:
         """Note that a listed name was sent, as it is now, in another way. Must be up to date."""
-        self._read().told_ahead(name)
+        self._read().sent_ahead(name)
 
     def skip(self) -> None:
         """Note that everything was sent, as it is now, in another way. Before the first `take`."""
         self._read().skip()
 
     def again(self) -> None:
-        """Hand out everything once more after the current run, and what has gone meanwhile."""
+        """Hand out everything once more after the current run, and names that are gone by then."""
         if self._reader is not None:
             self._reader.again()
 
@@ -267,10 +266,6 @@ class Listings:
         self._resources = resources
         self._changes_kept = changes_kept
         self._open: dict[tuple[TypeUrl, str | None, FilterClass | None], Listing] = {}
-
-    def __len__(self) -> int:
-        """The number of listings that are kept up."""
-        return len(self._open)
 
     def follow(
         self, type_url: TypeUrl, namespace: str | None, filter_class: FilterClass, wake: Wake

@@ -16,7 +16,7 @@ from vmsvc_grpc.model.objects import Key, ServicePort
 
 WILDCARD = "*"
 
-_NAME_MAX = 3 * 63 + len("..svc..:")  # Service, namespace and port are labels.
+_SERVICE_NAME_MAX = 3 * 63 + len("..svc..:")  # Service, namespace and port are labels.
 _REFERENCES_MAX = 65_536
 _PROTOCOLS = ("TCP", "UDP")  # If both have a port of that number, the name refers to the first.
 
@@ -37,7 +37,7 @@ class References:
 
     def __init__(self, domain: str) -> None:
         """Names may end with `svc` and this domain."""
-        self._name_max = _NAME_MAX + len(domain)
+        self._name_max = _SERVICE_NAME_MAX + len(domain)
         self._suffixes = ((), ("svc",), ("svc", *domain.split(".")))
         # A change of a service looks at the same few names on each stream.
         self._kept = lru_cache(maxsize=_REFERENCES_MAX)(self._read)

@@ -62,10 +62,10 @@ class News:
                 continue
             self.looks_left -= resource.more_looks
             if listed is not None and name not in subscription.names:
-                listed.told_ahead(name)
+                listed.sent_ahead(name)
             forced = subscription.leaving.pop(name, False) or forced
             if subscription.owes(resource, forced=forced):
-                return New(resource, subscription.told.get(name) != resource.digest)
+                return New(resource, subscription.digests.get(name) != resource.digest)
             self._skip(subscription, name)
         if (listed := subscription.listed) is None or not listed.reading:
             return self._compare_claims(node, subscription)
@@ -75,9 +75,9 @@ class News:
         self, node: Node, subscription: XdsSubscription, listed: Wildcard
     ) -> New | Later | None:
         """The same for what the wildcard covers."""
-        whole = subscription.all_told is not None
+        whole = subscription.bodies is not None
         if whole and not listed.answered and TypeUrl.ENDPOINT not in self._subscriptions.by_type:
-            # All of it becomes one body, and nothing else depends on what is new in it.
+            # All of them become one body, and nothing else depends on which of them are new.
             return self._skip_listed(subscription, listed)
         while self.looks_left > 0:
             if listed.listing.behind:
@@ -106,8 +106,8 @@ class News:
     def _of_listed(self, subscription: XdsSubscription, due: ListedDue) -> New | None:
         """What to send about a name that the wildcard covers, or did; None if nothing."""
         name, resource = due.name, due.cell.resource
-        if subscription.all_told is not None:
-            subscription.all_told.note(name)
+        if subscription.bodies is not None:
+            subscription.bodies.note(name)
         if name in subscription.names:
             return None  # It is sent by its name.
         claimed = subscription.claimed.pop(name, None) if subscription.claimed else None
@@ -133,7 +133,7 @@ class News:
         listed = subscription.listed
         if subscription.claimed and subscription.wildcard and (listed is None or listed.answered):
             for name in islice(subscription.claimed, self._shared.looks_max):
-                subscription.note(name)  # Each is claimed no more once it is looked at.
+                subscription.note(name)  # The look at it also drops the claim.
             return self.next_new(node, subscription)
         return None
 
@@ -156,27 +156,27 @@ class News:
         """Whether a client waits for the load assignment of a service that does not exist (yet).
 
         Otherwise an Envoy would hold back its listeners, or a changed cluster, for 15 s. A delta
-        client is sent that there is none.
+        client is informed that there is none.
         """
         if self._form is Form.DELTA or subscription.type_url is not TypeUrl.ENDPOINT:
             return False
         if name not in subscription.names or self._shared.references.of(name) is None:
             return False
-        return forced or name not in subscription.told
+        return forced or name not in subscription.digests
 
     def _gone(self, subscription: XdsSubscription, name: str, forced: bool) -> None:
-        """There is no such resource: note whether the client must be sent that."""
+        """There is no such resource: note whether the client must be informed."""
         if subscription.claimed.pop(name, None) is not None:
             forced = True
             if self._shared.references.of(name) is not None:  # Else it is not ours.
-                subscription.tell(name, UNKNOWN)
-        told = subscription.told.get(name)
+                subscription.note_held(name, UNKNOWN)
+        digest = subscription.digests.get(name)
         # A name of the wildcard alone has no entry, but was sent.
-        held = bool(told) or (forced and name not in subscription.names)
+        held = bool(digest) or (forced and name not in subscription.names)
         if self._form is Form.DELTA:
-            due = held or forced or (told is None and name in subscription.names)
+            due = held or forced or (digest is None and name in subscription.names)
         elif subscription.type_url is TypeUrl.ENDPOINT:
-            due = held and told != self._shared.resources.empty(name).digest
+            due = held and digest != self._shared.resources.empty(name).digest
         else:
             # No response can remove a route. It goes with its listener.
             due = held and subscription.type_url is not TypeUrl.ROUTE

@@ -25,9 +25,9 @@ _CLUSTERS_SENT_MAX = 1_024
 class Subscriptions:
     """One for each type that the client has asked for.
 
-    `telling` and `taking` are all of them: in the order in which their resources are sent, and in
-    that in which they are removed. `clusters_sent` are the clusters that were sent before the
-    client says which load assignments it holds.
+    `sending_order` and `removal_order` are all of them: in the order in which their resources are
+    sent, and in that in which they are removed. `clusters_sent` are the clusters that were sent
+    before the client says which load assignments it holds.
     """
 
     __slots__ = (
@@ -37,8 +37,8 @@ class Subscriptions:
         "_references",
         "_resources",
         "clusters_sent",
-        "taking",
-        "telling",
+        "removal_order",
+        "sending_order",
     )
 
     def __init__(
@@ -50,8 +50,8 @@ class Subscriptions:
         self._resources = resources
         self._references = references
         self._begun: dict[TypeUrl, XdsSubscription] = {}
-        self.telling: tuple[XdsSubscription, ...] = ()
-        self.taking: tuple[XdsSubscription, ...] = ()
+        self.sending_order: tuple[XdsSubscription, ...] = ()
+        self.removal_order: tuple[XdsSubscription, ...] = ()
         self.clusters_sent = ClustersSent()
 
     @property
@@ -69,19 +69,19 @@ class Subscriptions:
             type_url, self._references, self._names.another()
         )
         if self._form is Form.SOTW and type_url in WHOLE:
-            begun.all_told = self._resources.all_of(type_url)
-        self.telling = tuple(self._begun[url] for url in _ORDER if url in self._begun)
-        self.taking = tuple(self._begun[url] for url in _REMOVAL_ORDER if url in self._begun)
+            begun.bodies = self._resources.all_of(type_url)
+        self.sending_order = tuple(self._begun[url] for url in _ORDER if url in self._begun)
+        self.removal_order = tuple(self._begun[url] for url in _REMOVAL_ORDER if url in self._begun)
         return begun
 
     def concern(self, service: Key) -> bool:
         """Whether a resource of a service is requested by name."""
-        return any(subscription.concerns(service) for subscription in self.telling)
+        return any(subscription.concerns(service) for subscription in self.sending_order)
 
     def close(self) -> dict[TypeUrl, XdsSubscription]:
-        """Drop all subscriptions; they are closed, but hold their names still."""
+        """Drop all subscriptions, and return them: closed, but with their names still."""
         closed, self._begun = self._begun, {}
-        self.telling = self.taking = ()
+        self.sending_order = self.removal_order = ()
         for subscription in closed.values():
             subscription.close()
         return closed

@@ -23,7 +23,7 @@ _MARKS_A_LOOK = 32
 
 
 class Responses:
-    """What is to be sent is worked out when it is asked for, from the newest state.
+    """Works out what to send when it is asked, from the newest state.
 
     `only_listens`: the client will acknowledge nothing more.
     """
@@ -77,7 +77,7 @@ class Responses:
 
     def _follow_listings(self, node: Node) -> None:
         """Follow the listings of all types with a wildcard, now that the cache is synced."""
-        for subscription in self._subscriptions.telling:
+        for subscription in self._subscriptions.sending_order:
             if (
                 subscription.wildcard
                 and subscription.listed is None
@@ -94,11 +94,11 @@ class Responses:
         while True:
             if self._may_mark() and not self._mark():
                 return LATER
-            for told in self._subscriptions.telling:
-                due = (told.pending or told.answer_due or _reads(told)) and not self._waits(told)
-                if due and (message := self._upserts(node, told)) is not None:
+            for one in self._subscriptions.sending_order:
+                due = (one.pending or one.answer_due or _reads(one)) and not self._waits(one)
+                if due and (message := self._upserts(node, one)) is not None:
                     return message
-            for taken in self._subscriptions.taking:
+            for taken in self._subscriptions.removal_order:
                 gone = taken.gone and not self._waits(taken)
                 if gone and (message := self._removals(node, taken)) is not None:
                     return message
@@ -111,7 +111,7 @@ class Responses:
         What has begun is finished first, so that removals come however much changes. But a first
         answer must have everything: its client would delete what it lacked.
         """
-        for subscription in self._subscriptions.telling:
+        for subscription in self._subscriptions.sending_order:
             if subscription.answer_due:
                 return True
         return not self._under_way()
@@ -121,14 +121,14 @@ class Responses:
 
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and this runs twice for each message.
-        for subscription in self._subscriptions.telling:
+        for subscription in self._subscriptions.sending_order:
             under_way = subscription.under_way or _reads(subscription)
             if under_way and not self._waits(subscription):
                 return True
         return False
 
     def _behind(self) -> bool:
-        for subscription in self._subscriptions.telling:
+        for subscription in self._subscriptions.sending_order:
             listed = subscription.listed
             if listed is not None and listed.behind and not self._waits(subscription):
                 return True
@@ -148,7 +148,7 @@ class Responses:
     def _mark(self) -> bool:
         """Mark names that may have news; False if others should have their turn first."""
         if self._marking is None:
-            for subscription in self._subscriptions.telling:
+            for subscription in self._subscriptions.sending_order:
                 if subscription.listed is not None and subscription.listed.behind:
                     subscription.listed.reading = True
             self._marking = self._mark_noted()
@@ -162,7 +162,7 @@ class Responses:
     def _mark_noted(self) -> Iterator[None]:
         """Mark the names of services that have news, some a step: one service can have many."""
         for topic in self._following.take_noted():
-            for subscription in self._subscriptions.telling:
+            for subscription in self._subscriptions.sending_order:
                 names = subscription.names_of(topic.service)
                 for number, name in enumerate(names, 1):
                     subscription.note(name)
@@ -175,8 +175,8 @@ class Responses:
 
         Resources found before others have their turn are kept in the subscription's draft.
         """
-        all_told, parts = subscription.all_told, subscription.draft
-        size = 0 if all_told else sum(map(len, parts.values()))
+        bodies, parts = subscription.bodies, subscription.draft
+        size = 0 if bodies else sum(map(len, parts.values()))
         while (new := self._news.next_new(node, subscription)) is not None:
             if new is LATER:
                 return LATER
@@ -185,14 +185,14 @@ class Responses:
             if self._form is Form.DELTA:
                 part = resource.delta
             full = size + len(part) > self._shared.limits.response_bytes_max
-            if full and parts and not all_told:
+            if full and parts and not bodies:
                 subscription.pending[name] = True
                 subscription.pending.move_to_end(name, last=False)
                 break
             if subscription.type_url is TypeUrl.CLUSTER and new.changed:
-                self._cluster_told(name)
+                self._note_cluster_sent(name)
             if name in subscription.names:
-                subscription.tell(name, resource.digest)
+                subscription.note_held(name, resource.digest)
             else:
                 subscription.pass_on(name)
             parts[name] = part
@@ -201,8 +201,8 @@ class Responses:
             subscription.pending = OrderedDict()  # One that was full is as large when it is empty.
         if not (parts or (subscription.answer_due and new is None)):
             return None
-        if all_told:
-            return self._whole(subscription, all_told)
+        if bodies:
+            return self._whole(subscription, bodies)
         subscription.draft = {}
         return self._response(subscription, parts, tuple(parts.values()))
 
@@ -215,12 +215,12 @@ class Responses:
         removed = self._take_away(node, subscription)
         if endpoints and self._form is Form.SOTW:
             return LATER if subscription.leaving else None
-        if subscription.all_told is not None:
+        if subscription.bodies is not None:
             subscription.took_away |= bool(removed)
             if subscription.leaving:
                 return LATER  # One response says that all of them have gone.
             if subscription.took_away:
-                return self._whole(subscription, subscription.all_told)
+                return self._whole(subscription, subscription.bodies)
             return None
         if not removed:
             return None
@@ -228,7 +228,7 @@ class Responses:
 
     def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
         """The names that are gone, as many as one response may hold; notes each as sent."""
-        whole, size = subscription.all_told is not None, 0
+        whole, size = subscription.bodies is not None, 0
         removed: list[str] = []
         while subscription.leaving and size < self._shared.limits.response_bytes_max:
             if len(removed) == self._shared.names_a_turn:
@@ -241,7 +241,7 @@ class Responses:
             if whole or name not in subscription.names:
                 subscription.forget(name)
             elif self._form is Form.DELTA:
-                subscription.tell(name, ABSENT)
+                subscription.note_held(name, ABSENT)
             removed.append(name)
             size += removed_bytes(name)
         if not subscription.leaving:
@@ -251,31 +251,31 @@ class Responses:
     def _emptied(self, node: Node, subscription: XdsSubscription) -> bytes | None:
         """A response that empties load assignments that are gone, if the client holds endpoints.
 
-        Those that come next of what is leaving: it is asked for each time before some are taken
-        away. In the state of the world nothing else says that they are gone. In deltas, those that
-        were requested by name are removed after it: an Envoy goes on with the endpoints of an
+        It is about the next names that are leaving, and asked for each time before some are
+        removed. In the state of the world nothing else says that they are gone. In deltas, those
+        that were requested by name are removed after it: an Envoy goes on with the endpoints of an
         assignment that is only removed.
         """
         names: list[str] = []
         parts: list[bytes] = []
         size = 0
         for name in islice(subscription.leaving, self._shared.names_a_turn):
-            # In the state of the world, a name of the wildcard alone has no entry in `told`.
+            # In the state of the world, a name of the wildcard alone has no entry in `digests`.
             otherwise = None if self._form is Form.DELTA else UNKNOWN
-            told = subscription.told.get(name, otherwise)
+            digest = subscription.digests.get(name, otherwise)
             asked = self._form is Form.SOTW or name in subscription.names
-            if not (told and asked) or size >= self._shared.limits.response_bytes_max:
+            if not (digest and asked) or size >= self._shared.limits.response_bytes_max:
                 continue
             empty = self._shared.resources.empty(name)
-            if told != empty.digest and self._news.resource(node, subscription, name) is None:
-                subscription.tell(name, empty.digest)
+            if digest != empty.digest and self._news.resource(node, subscription, name) is None:
+                subscription.note_held(name, empty.digest)
                 part = empty.sotw if self._form is Form.SOTW else empty.delta
                 names.append(name)
                 parts.append(part)
                 size += len(part)
         return self._response(subscription, names, parts) if names else None
 
-    def _cluster_told(self, name: str) -> None:
+    def _note_cluster_sent(self, name: str) -> None:
         """A changed cluster waits until its endpoints come again, even if they are the same."""
         assignments = self._subscriptions.by_type.get(TypeUrl.ENDPOINT)
         if assignments is None:
@@ -289,11 +289,11 @@ class Responses:
             if assignments.listed.begun:
                 assignments.note(name, forced=True)
 
-    def _whole(self, subscription: XdsSubscription, all_told: BodyReader) -> bytes | Later:
+    def _whole(self, subscription: XdsSubscription, bodies: BodyReader) -> bytes | Later:
         """A response with all resources of a type for the client."""
         listed, others = subscription.listed, self._unlisted(subscription)
         digest: int = subscription.digest
-        names: Mapping[str, object] = subscription.told
+        names: Mapping[str, object] = subscription.digests
         if listed is not None:
             digest = (listed.listing.digest + sum(o.digest for o in others)) % DIGESTS
             names = listed.listing.all
@@ -303,7 +303,7 @@ class Responses:
         # A body is shared by its digest, so every change until now must have been noted.
         noted = listed is None or not listed.behind
         if noted and (self._own_turn or len(names) <= self._shared.looks_max):
-            whole = all_told.read(digest, names, subscription.nonce)
+            whole = bodies.read(digest, names, subscription.nonce)
         if whole is None:
             subscription.answer_due = True
             return LATER
@@ -316,12 +316,12 @@ class Responses:
 
         Resources to be removed are removed last, and so are still among them.
         """
-        if subscription.listed is None or not (subscription.told or subscription.leaving):
+        if subscription.listed is None or not (subscription.digests or subscription.leaving):
             return ()
         listing, static = subscription.listed.listing, self._shared.resources.static
         return [
             static(subscription.type_url, name)
-            for name in dict.fromkeys(chain(subscription.told, subscription.leaving))
+            for name in dict.fromkeys(chain(subscription.digests, subscription.leaving))
             if listing.resource(name) is None
         ]
 

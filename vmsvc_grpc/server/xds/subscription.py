@@ -17,18 +17,18 @@ from vmsvc_grpc.server.xds.requests import resuming_bytes
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
 ABSENT = 0
-"""In `told`: the client knows that there is no resource of that name."""
+"""In `digests`: the client knows that there is no resource of that name."""
 
 UNKNOWN = 1
-"""In `told`: the client holds a resource of that name that this stream has not sent."""
+"""In `digests`: the client holds a resource of that name that this stream has not sent."""
 
 _NONCE_DIGITS_MAX = 20
 
 # For how many unanswered responses of a client we remember which names each had.
 _UNANSWERED_MAX = 32
 
-# Names in them that the client does not follow any more, or never did, are kept up to so many
-# bytes, and to twice those of the names that it follows.
+# Names in them that the client no longer follows, or never did, may take so many bytes, and twice
+# the bytes of the names that it follows.
 _UNANSWERED_BYTES = 8 * 1024
 
 _NAME_BYTES = 8  # What a name takes there beside its characters, which others mostly keep too.
@@ -62,14 +62,15 @@ class XdsSubscription:
     """Names and versions, and the names that may have news. Knows no messages.
 
     `names` are those requested one by one, `wildcard` requests all others, and `listed` hands those
-    out, once there is an answer. `told` has the digest of each resource that the client holds by
-    name; what it holds by the wildcard alone has no entry. `claimed` has, until they are compared,
-    the versions that the client says it holds from before.
+    out, once there is an answer. `digests` has the digest of each resource that the client holds by
+    name; a resource that it holds by the wildcard alone has no entry. `claimed` has, until they are
+    compared, the versions that the client says it holds from before.
 
     `pending` are names to look at, in order, and `leaving` names to remove; the value is True for a
     name that is sent even if nothing is new. `answer_due`: the client waits for a response, even an
-    empty one. `denied` are names that do not exist, which the client is to be sent once. `all_told`
-    is for a client that is sent all resources each time: `took_away` that some have gone since.
+    empty one. `denied` are names that do not exist, of which the client is to be informed once.
+    `bodies` is for a client that is sent all resources each time; `took_away`: some of them are
+    gone, which it is still to be sent.
     """
 
     __slots__ = (
@@ -79,12 +80,13 @@ class XdsSubscription:
         "_sum",
         "_unanswered",
         "_unanswered_bytes",
-        "all_told",
         "answer_due",
         "answered",
         "begun",
+        "bodies",
         "claimed",
         "denied",
+        "digests",
         "draft",
         "leaving",
         "listed",
@@ -94,7 +96,6 @@ class XdsSubscription:
         "pending",
         "refused",
         "resuming_bytes",
-        "told",
         "took_away",
         "type_url",
         "wildcard",
@@ -108,10 +109,10 @@ class XdsSubscription:
         self.named = False
         self.names: dict[str, None] = {}
         self.resuming_bytes = 0
-        """What the names take in the request of a client that comes back."""
+        """The bytes that the names take in the request of a client that comes back."""
         self.wildcard = False
         self.listed: Wildcard | None = None
-        self.told: dict[str, int] = {}
+        self.digests: dict[str, int] = {}
         self.claimed: dict[str, str] = {}
         # Taking the first of a plain dict again and again is quadratic.
         self.pending: OrderedDict[str, bool] = OrderedDict()
@@ -121,12 +122,12 @@ class XdsSubscription:
         self.nonce = 0
         self.answered = 0
         self.refused: dict[str, str] = {}
-        self._all_refused = ""  # The client's words, if it has refused a response with all
-        # resources.
+        # The client's words, if it has refused a response with all resources.
+        self._all_refused = ""
         self._unanswered: deque[Sent] = deque()
         self._unanswered_bytes = 0
         self.draft: dict[str, bytes] = {}
-        self.all_told: BodyReader | None = None
+        self.bodies: BodyReader | None = None
         self.took_away = False
         # Most services have one name, which is kept without a dict around it.
         self._of_service: dict[Key, str | dict[str, None]] = {}
@@ -163,9 +164,9 @@ class XdsSubscription:
             self._of_service[asked.service] = {others: None, asked.name: None}
 
     def drop(self, name: str) -> Reference | None:
-        """The client does not ask for a name any more, by name; what that refers to.
+        """The client does not ask for a name by itself any more; what that refers to.
 
-        What it holds is as it was.
+        It still holds the resource.
         """
         if name in self.names:
             del self.names[name]
@@ -186,7 +187,7 @@ class XdsSubscription:
         self.denied.close()
 
     def leave_listing(self) -> None:
-        """Nothing is asked for by a wildcard any more; nor is what it has handed out held."""
+        """Drop the wildcard, and all that it has handed out."""
         if self.listed is not None:
             self.listed.close()
             self.listed = None
@@ -208,9 +209,9 @@ class XdsSubscription:
 
         Not known while there may be news of a name that only a wildcard covers.
         """
-        if (told := self.told.get(name)) is not None:
-            return told
-        if self.listed is None or not self.listed.has_told(name):
+        if (digest := self.digests.get(name)) is not None:
+            return digest
+        if self.listed is None or not self.listed.has_sent(name):
             return None
         resource = self.listed.listing.resource(name)
         return resource.digest if resource is not None else None
@@ -219,36 +220,36 @@ class XdsSubscription:
     def held(self) -> Iterator[str]:
         """Names that were requested or sent, and those that the wildcard covers; some twice."""
         listed = self.listed.listing.names() if self.listed is not None else ()
-        return chain(self.names, self.told, listed)
+        return chain(self.names, self.digests, listed)
 
     @property
     def names_at_least(self) -> int:
         """A lower bound of how many different names those are. O(1)."""
         listed = len(self.listed.listing) if self.listed is not None else 0
-        return max(len(self.names), len(self.told), listed)
+        return max(len(self.names), len(self.digests), listed)
 
     def claim(self, name: str, version: str) -> None:
         """The client says that it holds a resource; "" if it does not say in which version."""
         self.claimed[name] = version
 
     def disbelieve(self) -> None:
-        """Whatever versions the client claims of what its wildcard covers do not count any more."""
+        """Forget the versions that the client claims of resources that its wildcard covers."""
         names = self.names
         self.claimed = {n: v if n in names else "" for n, v in self.claimed.items()}
 
-    def tell(self, name: str, digest: int) -> None:
+    def note_held(self, name: str, digest: int) -> None:
         """Note that the client was sent a resource, or holds it; ABSENT: that it is gone."""
-        before = self.told.get(name, ABSENT)
-        self.told[name] = digest
+        before = self.digests.get(name, ABSENT)
+        self.digests[name] = digest
         self._sum = (self._sum + digest - before) % DIGESTS
-        if self.all_told is not None:
-            self.all_told.note(name)
+        if self.bodies is not None:
+            self.bodies.note(name)
 
     def pass_on(self, name: str) -> None:
         """Note that what the client holds of a name now belongs to the wildcard, or to nothing."""
-        self._sum = (self._sum - self.told.pop(name, ABSENT)) % DIGESTS
-        if self.all_told is not None:
-            self.all_told.note(name)
+        self._sum = (self._sum - self.digests.pop(name, ABSENT)) % DIGESTS
+        if self.bodies is not None:
+            self.bodies.note(name)
 
     def forget(self, name: str) -> None:
         """The client holds nothing of a name, and does not request it any more."""
@@ -260,7 +261,7 @@ class XdsSubscription:
 
     def noted(self) -> Sequence[str]:
         """Names with a note: held, claimed, or to be sent; some twice."""
-        noted = (self.told, self.claimed, self.pending, self.leaving, self.draft)
+        noted = (self.digests, self.claimed, self.pending, self.leaving, self.draft)
         return [name for names in noted for name in names]
 
     @property
@@ -278,7 +279,7 @@ class XdsSubscription:
         self.pending[name] = forced or self.pending.get(name, False)
 
     def take_denied(self, most: int) -> None:
-        """Have at most so many names that are to be denied removed, unless requested since."""
+        """Have at most so many denied names sent as removed, unless requested since."""
         for name in self.denied.take(most):
             if name not in self.names and name not in self.leaving:
                 self.leaving[name] = True
@@ -290,8 +291,8 @@ class XdsSubscription:
         if forced:
             return True
         if claimed is not None and claimed == resource.version:
-            self.tell(name, digest)
-        return self.told.get(name) != digest
+            self.note_held(name, digest)
+        return self.digests.get(name) != digest
 
     # -- The client's answers --
 
@@ -314,8 +315,8 @@ class XdsSubscription:
     def _bound_unanswered(self) -> None:
         """Forget names in unanswered responses if they are too many for what the client follows.
 
-        Then only names that it follows are left, and which response had which of them is forgotten
-        but for the newest. O(names kept), so O(1) for each name that was sent or dropped since.
+        Then only names that it follows are left, and, except for the newest response, no longer
+        which response had which. O(names kept), so O(1) for each name that was sent or dropped.
         """
         listed = len(self.listed.listing) if self.listed is not None else 0
         followed = self.resuming_bytes + listed * _LISTED_NAME_BYTES
@@ -331,11 +332,11 @@ class XdsSubscription:
 
     def _followed(self, responses: Iterable[Sent]) -> tuple[str, ...]:
         """The names in some responses that are followed, each once."""
-        names, told = self.names, self.told
+        names, held = self.names, self.digests
         listed = self.listed.listing.all if self.listed is not None else {}
         # They may be some ten thousand, and this is done at once.
         sent = chain.from_iterable(response.names or () for response in responses)
-        return tuple(dict.fromkeys([n for n in sent if n in names or n in told or n in listed]))
+        return tuple(dict.fromkeys([n for n in sent if n in names or n in held or n in listed]))
 
     def _together(self, responses: Iterable[Sent]) -> tuple[str, ...]:
         named = (self.held if sent.names is None else sent.names for sent in responses)
@@ -413,6 +414,6 @@ class XdsSubscription:
 
     def _follows(self, name: str) -> bool:
         """Whether a name is one of `held`; not if it was only denied, or dropped since."""
-        if name in self.names or name in self.told:
+        if name in self.names or name in self.digests:
             return True
         return self.listed is not None and name in self.listed.listing.all

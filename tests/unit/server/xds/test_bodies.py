@@ -169,15 +169,15 @@ def test_a_body_goes_with_the_last_stream_that_was_sent_it() -> None:
         reader.read()
     readers[0].change(gone=MANY[:1])
     readers[0].read()
-    assert len(world.bodies) == 2
+    assert len(world.bodies._bodies) == 2
     readers[1].change(gone=MANY[:1])
     readers[1].read()
-    assert len(world.bodies) == 1
+    assert len(world.bodies._bodies) == 1
     readers.pop()
-    assert len(world.bodies) == 1
+    assert len(world.bodies._bodies) == 1
     del reader
     readers.pop()
-    assert (len(world.bodies), world.bodies.size) == (0, 0)
+    assert (len(world.bodies._bodies), world.bodies.size) == (0, 0)
 
 
 def test_one_that_is_not_read_any_more_is_let_go_while_others_change() -> None:
@@ -186,7 +186,7 @@ def test_one_that_is_not_read_any_more_is_let_go_while_others_change() -> None:
     reader.read()
     for number in range(2 * SLICE):
         reader.change(new=[f"new-{number}.shop:80"])
-    assert len(world.bodies) == 0
+    assert len(world.bodies._bodies) == 0
 
 
 def test_all_bodies_together_have_a_bound_and_who_needs_one_has_it_anew() -> None:
@@ -209,20 +209,20 @@ def test_one_body_may_be_larger_than_all_together() -> None:
     reader.read()
     reader.change(gone=MANY[:1])
     reader.read()
-    assert len(world.bodies) == 1
+    assert len(world.bodies._bodies) == 1
 
 
 def test_a_few_are_not_kept() -> None:
     world = World(shared_from=3)
     reader = Reader(world, MANY[:2])
     reader.read()
-    assert (len(world.bodies), world.begun) == (0, 0)
+    assert (len(world.bodies._bodies), world.begun) == (0, 0)
     reader.change(new=MANY[2:3])
     reader.read()
-    assert (len(world.bodies), world.begun) == (1, 1)
+    assert (len(world.bodies._bodies), world.begun) == (1, 1)
     reader.change(gone=MANY[:1])
     reader.read()
-    assert len(world.bodies) == 0
+    assert len(world.bodies._bodies) == 0
 
 
 _NAMES = st.lists(st.sampled_from(MANY[:40]), max_size=8)
@@ -245,5 +245,5 @@ def test_whatever_changes_each_is_sent_what_it_is_told(
         reader.read()
     reader = readers[0]
     readers.clear()
-    assert len(world.bodies) <= 1
+    assert len(world.bodies._bodies) <= 1
     reader.read()

@@ -105,7 +105,7 @@ def test_services_that_come_and_go_leave_nothing_in_a_wildcard_stream(form: Form
     assert served.topic_count == 2
     assert not client.stream._following._topics
     subscription = client.stream.subscriptions[CDS]
-    assert not subscription.told
+    assert not subscription.digests
     assert not subscription.under_way
     assert sorted(client.held(CDS)) == [NAME]
 

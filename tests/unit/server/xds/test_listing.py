@@ -48,13 +48,13 @@ def listings_of(served: Cache) -> Listings:
 def test_one_listing_is_for_all_who_may_see_the_same_of_a_type() -> None:
     listings = listings_of(cache())
     readers = [Reader(listings, CDS, shown) for shown in FilterClass for _ in range(10)]
-    assert len(listings) == 1, "which VMs are ready makes no difference to clusters"
+    assert len(listings._open) == 1, "which VMs are ready makes no difference to clusters"
     readers += [Reader(listings, EDS, shown) for shown in FilterClass for _ in range(10)]
-    assert len(listings) == 3
+    assert len(listings._open) == 3
     assert {tuple(reader.taken()) for reader in readers} == {(NAME,)}
     for reader in readers:
         reader.wildcard.close()
-    assert not listings
+    assert not listings._open
 
 
 def test_nothing_is_followed_for_nobody() -> None:

@@ -260,7 +260,9 @@ class Following(RuleBasedStateMachine):
         for client in self.clients:
             for subscription in client.xds.stream.subscriptions.values():
                 assert len(subscription.pending) <= 40
-                told = subscription.told.keys() - subscription.names - subscription.leaving.keys()
+                told = (
+                    subscription.digests.keys() - subscription.names - subscription.leaving.keys()
+                )
                 assert told <= subscription.pending.keys(), "of what a wildcard has, none is kept"
 
     @rule()
@@ -277,7 +279,7 @@ class Following(RuleBasedStateMachine):
         self.everybody_catches_up()
         for client in self.clients:
             client.xds.close()
-        assert not self.listings
+        assert not self.listings._open
         emptied(self.cache)
         for kind in KINDS:
             self.cache.apply(Init(kind))

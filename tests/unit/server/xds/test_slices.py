@@ -96,9 +96,9 @@ def test_the_body_of_all_clusters_goes_with_those_who_follow_it() -> None:
     client = following(served, Form.SOTW, resources)
     client.read_all()
     bodies = resources._bodies[CDS]
-    assert len(bodies) == 1
+    assert len(bodies._bodies) == 1
     client.close()
-    assert (len(bodies), bodies.size) == (0, 0)
+    assert (len(bodies._bodies), bodies.size) == (0, 0)
 
 
 @pytest.mark.parametrize("refuse", ["", "no good"], ids=["acknowledged", "refused"])

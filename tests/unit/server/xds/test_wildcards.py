@@ -91,7 +91,7 @@ def test_a_name_that_is_let_go_is_the_wildcards(form: Form, type_url: TypeUrl) -
             remove(served)
         client.read_all()
         assert gone(client, type_url, NAME) is not there, count
-        assert not client.stream.subscriptions[type_url].told
+        assert not client.stream.subscriptions[type_url].digests
         served.apply(Apply(service(WEB, ports(81))))
         client.read_all()
         assert gone(client, type_url, NAME)
@@ -157,7 +157,7 @@ def test_what_one_client_was_sent_is_what_its_digest_says_to_another() -> None:
         client.ask(CDS, "*", *names)
         client.ask(CDS, "*")
         turns(client, between)
-        assert len(listings) == 1, "both follow one listing"
+        assert len(listings._open) == 1, "both follow one listing"
         remove(served, keys[0])
         for one in (client, other):
             one.read_all()
@@ -238,7 +238,7 @@ def test_streams_share_the_text_of_names(form: Form) -> None:
         client = ask(XdsClient(served, form, who=ENVOY), EDS, NAME)
         client.read_all()
         subscription = client.stream.subscriptions[EDS]
-        texts += [*subscription.names, *subscription.told, *subscription.names_of(WEB)]
+        texts += [*subscription.names, *subscription.digests, *subscription.names_of(WEB)]
     assert len({id(text) for text in texts}) == 1
 
 
