@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -353,6 +354,73 @@ async def test_a_connection_that_stays_at_its_bound_is_closed() -> None:
             assert there.told_to_calm_down() == b"unread_bytes_max"
         assert toy.counts.refusals == {"unread_bytes_max": 1}
         assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+
+
+CLIENT_CONNECTIONS = 8
+SMALL_ROOM = Limits(unread_bytes_max=4 * CLIENT_CONNECTIONS * 10_000)
+
+
+async def test_calls_that_are_left_for_another_turn_have_it_where_room_is_small() -> None:
+    """With less room than a flush may write, a flush that was late forgot the calls it had left."""
+    async with serving(SMALL_ROOM) as toy, AsyncExitStack() as stack:
+        for _ in range(20):
+            there = await stack.enter_async_context(client(toy))
+            for _ in range(10):
+                there.call(WATCH, framed(b""))
+        await until(lambda: sum(bool(each.asked) for each in toy.streams) == 200)
+        for watching in toy.streams:
+            watching.say(b"end")
+
+
+@asynccontextmanager
+async def a_client_without_room(toy: Toy) -> AsyncIterator[list[Client]]:
+    """Connections of one address that hold all that may wait for it, and take nothing."""
+    async with AsyncExitStack() as stack:
+        there: list[Client] = []
+        for _ in range(CLIENT_CONNECTIONS):
+            there.append(await stack.enter_async_context(client(toy, window=0)))
+            for _ in range(10):
+                there[-1].call(WATCH, framed(b""))
+        streams = 10 * CLIENT_CONNECTIONS
+        await until(lambda: sum(bool(each.asked) for each in toy.streams) == streams)
+        for watching in toy.streams:
+            watching.say(b"x" * 1_000)
+        await until(lambda: not toy.transport.unread.room("ipv4:127.0.0.1", 0))
+        yield there
+
+
+async def ended(clients: Sequence[Client]) -> list[Client]:
+    """Those that the server has closed, once there is one."""
+    reading = [asyncio.ensure_future(each.until(lambda: False)) for each in clients]
+    await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+    for one in reading:
+        one.cancel()
+    return [each for each in clients if each.over]
+
+
+async def test_a_client_without_room_has_it_again_once_it_reads() -> None:
+    """Each connection for which nothing waited was let 8 MiB, however much its others held."""
+    async with serving(SMALL_ROOM) as toy, a_client_without_room(toy) as there:
+        async with client(toy) as other:
+            calls = [other.call(ECHO, framed(b"hi")) for _ in range(3)]
+            await until(lambda: toy.transport.unread.crowded)
+            assert not any(map(other.body, calls))
+            there[3].engine.update_settings({Setting.INITIAL_WINDOW_SIZE: 65_535})
+            there[3].send()
+            for call in calls:
+                assert await other.status(call) == (0, "")
+        assert not toy.counts.refusals
+
+
+async def test_who_leaves_a_client_no_room_for_long_is_sent_away() -> None:
+    limits = replace(SMALL_ROOM, connection_write_s=0.5)
+    async with serving(limits) as toy, a_client_without_room(toy) as there:
+        async with client(toy) as other:
+            assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+            assert not other.over
+        (sent_away,) = await ended(there)
+        assert sent_away.told_to_calm_down() == b"unread_bytes_max"
+        assert set(toy.counts.refusals) == {"unread_bytes_max"}
 
 
 async def test_a_stalled_stream_does_not_stop_others_of_its_connection() -> None:

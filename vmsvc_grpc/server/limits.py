@@ -125,7 +125,8 @@ class Limits:
     unread_bytes_max: int = 256 * 1024 * 1024
     """Bytes that wait for clients that do not read them, in all; for one address a quarter, for
     one connection 8 MiB. At that bound a connection's streams send no more, and after
-    `connection_write_s` it is closed."""
+    `connection_write_s` the connection that has taken nothing for longest is closed. A client for
+    which nothing waits is sent one message all the same."""
 
     header_list_bytes_max: int = 16 * 1024
     """Bytes of a call's header fields, with 32 more for each. gRPC's own bound. A call with more

@@ -122,36 +122,94 @@ class Entrance:
             del self._of_client[client]
 
 
+class Reading(Protocol):
+    """What `Unread` uses of a connection."""
+
+    client: str
+
+    def mark(self) -> None:
+        """Have it flushed soon."""
+
+    def refuse(self, limit: str) -> None:
+        """Send the client away for exceeding `limit`, a name in `Limits`."""
+
+
 class Unread:
-    """Counts the bytes that clients have yet to take: in all, and of each client."""
+    """Counts the bytes that clients have yet to take: in all, of each client and connection.
+
+    A connection without room waits for it. A client that has no bytes waiting is always let one
+    message, so that nobody else can silence it.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all clients; a client and a connection may each have a part of it."""
         self._bytes_max = bytes_max
         self.in_all = 0
         self._of_client: Counter[str] = Counter()
+        self._of_connection: dict[Reading, int] = {}  # Those that took something last come last.
+        self._waiting: dict[str, dict[Reading, None]] = {}  # For room, by client, in order.
         self.room_for_one = max(1, bytes_max // _CONNECTION_PART)
 
-    def add(self, client: str, size: int) -> None:
-        """So many bytes more wait for a client; less, if negative."""
-        self.in_all += size
-        self._of_client[client] += size
-        if not self._of_client[client]:
-            del self._of_client[client]
+    @property
+    def crowded(self) -> bool:
+        """Whether connections wait for room."""
+        return bool(self._waiting)
+
+    def count(self, connection: Reading, size: int) -> None:
+        """Note that `size` bytes wait for a connection; 0, too, once it is closed.
+
+        Marks connections for which there is room then.
+        """
+        before = self._of_connection.get(connection, 0)
+        if size < before:
+            del self._of_connection[connection]
+        if size:
+            self._of_connection[connection] = size
+        self.in_all += size - before
+        self._of_client[connection.client] += size - before
+        if not self._of_client[connection.client]:
+            del self._of_client[connection.client]
+        for client in list(self._waiting):  # Few, where there is room.
+            if self.room(client, 0):
+                first = next(iter(self._waiting[client]))
+                self.wait_no_more(first)
+                first.mark()
 
     def room(self, client: str, of_connection: int) -> int:
-        """How many bytes more may wait for a connection for which `of_connection` wait already.
-
-        If none do, `room_for_one`, whatever other connections have.
-        """
-        if not of_connection:
-            return self.room_for_one
+        """How many bytes more may wait for a connection for which `of_connection` wait already."""
+        if not self.in_all:
+            return max(self.room_for_one - of_connection, 0)
         room = min(
             self.room_for_one - of_connection,
-            self._bytes_max // CLIENT_PART - self._of_client[client],
+            self._part - self._of_client[client],
             self._bytes_max - self.in_all,
         )
-        return max(room, 0)
+        return max(room, 0) if self._of_client[client] else max(room, 1)
+
+    def wait(self, connection: Reading) -> None:
+        """Mark a connection for which nothing waits once there is room for it."""
+        self._waiting.setdefault(connection.client, {})[connection] = None
+
+    def wait_no_more(self, connection: Reading) -> None:
+        """The connection has had its turn, or is closed."""
+        waiting = self._waiting.get(connection.client, {})
+        waiting.pop(connection, None)
+        if not waiting:
+            self._waiting.pop(connection.client, None)
+
+    def slowest(self, connection: Reading) -> Reading:
+        """The one that has taken nothing for longest, of those that leave a connection no room."""
+        if self._of_connection.get(connection, 0) >= self.room_for_one:
+            return connection
+        of_client = self._of_client[connection.client] >= self._part
+        for other in self._of_connection:
+            if other.client == connection.client or not of_client:
+                return other
+        return connection
+
+    @property
+    def _part(self) -> int:
+        return self._bytes_max // CLIENT_PART
 
 
 class Living(Protocol):
@@ -162,6 +220,9 @@ class Living(Protocol):
 
     def refuse(self, limit: str) -> None:
         """Send the client away for exceeding `limit`, a name in `Limits`."""
+
+    def stay_full(self) -> None:
+        """It has had no room for `connection_write_s`."""
 
     def go_away(self) -> None:
         """Ask the client to begin no more calls, and close once those under way have ended."""
@@ -232,7 +293,7 @@ class Life:
             self._look_later()
 
     def full(self, *, full: bool) -> None:
-        """Whether the client has as many unread bytes as it may; it may not stay so for ever."""
+        """Whether no more bytes may wait for the client; it may not stay so for ever."""
         if full and "full" not in self._timers:
             self._later("full", self._limits.connection_write_s, self._stay_full)
         elif not full and (timer := self._timers.pop("full", None)) is not None:
@@ -289,7 +350,8 @@ class Life:
         self._later("age", self._limits.connection_age_grace_s, self._connection.abort)
 
     def _stay_full(self) -> None:
-        self._connection.refuse("unread_bytes_max")
+        del self._timers["full"]
+        self._connection.stay_full()
 
     def _look_later(self) -> None:
         self._taken = self._written - self._connection.unwritten()

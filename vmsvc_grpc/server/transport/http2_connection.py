@@ -286,7 +286,8 @@ class ClientConnection(Begun):
             self._window.close()
         del self.server.connections[self]
         self.server.entrance.leave(self.client)
-        self.server.unread.add(self.client, -self._waiting_bytes)
+        self.server.unread.wait_no_more(self)
+        self.server.unread.count(self, 0)
         self.server.sockets.disconnect(self._id)
         for call in list(self._calls.values()):
             call.lose()
@@ -353,6 +354,11 @@ class ClientConnection(Begun):
         elif self._speaks_h2:
             self.transport.write(farewell(limit))
         self._close()
+
+    def stay_full(self) -> None:
+        """It has had no room for long: send away who has left it none for longest."""
+        self.server.unread.slowest(self).refuse("unread_bytes_max")
+        self.mark()
 
     def go_away(self) -> None:
         """Ask the client to begin no more calls, and close once those under way have ended."""
@@ -431,12 +437,12 @@ class ClientConnection(Begun):
         """Have each call that wants it hand the engine its message; the calls, and how many bytes.
 
         A call is left for later after about `most` bytes, if it has to wait for room, or if the
-        time of this flush is over. In the last case the number returned is at least `most`.
+        time of this flush is over. In the last case the number returned is that of a whole flush.
         """
         if not self._wanting:
             return [], 0
         most = min(most, self._room())
-        if not most:
+        if not most and self._engine.queued_body_size():
             for call in self._wanting:
                 call.stall()
         wanting, self._wanting = self._wanting, {}
@@ -445,7 +451,7 @@ class ClientConnection(Begun):
         for call in wanting:
             costly = self._later or call.waits_for_room or call.due
             if (costly or len(asked) % _LOOK_CALLS == 0) and self._is_late():
-                handed = max(handed, most)
+                handed = max(handed, _CONNECTION_FLUSH_BYTES)
             if handed >= most or (call.waits_for_room and not self._has_room()):
                 self._wanting[call] = None
                 continue
@@ -461,19 +467,19 @@ class ClientConnection(Begun):
 
     def _room(self) -> int:
         """How many bytes more may wait for the client."""
-        if not (self._waiting_bytes or self._blocked):
-            return self.server.unread.room_for_one
         return self.server.unread.room(self.client, self._engine.queued_body_size())
 
     def _count_unread(self) -> None:
         """Count the bytes that wait for the client now."""
-        waiting = self._engine.queued_body_size()
-        if not waiting and not self._waiting_bytes:
+        waiting, unread = self._engine.queued_body_size(), self.server.unread
+        if not (waiting or self._waiting_bytes or self._wanting or unread.crowded):
             return
-        if waiting != self._waiting_bytes:
-            self.server.unread.add(self.client, waiting - self._waiting_bytes)
-            self._waiting_bytes = waiting
-        self._life.full(full=bool(self._wanting) and not self._room())
+        unread.count(self, waiting)
+        self._waiting_bytes = waiting
+        full = bool(self._wanting) and not self._room()
+        if full and not waiting:
+            unread.wait(self)  # For others: nothing of its own could mark it.
+        self._life.full(full=full)
 
     def _has_room(self) -> bool:
         """Whether the engine may be handed another answer, if its bytes are not shared."""

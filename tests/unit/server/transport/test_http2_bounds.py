@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Bucket, Floods, Unread
@@ -64,22 +64,73 @@ def test_a_large_message_may_be_taken_in_by_many_windows() -> None:
     assert "empty_frames_max" in [floods.empty(0.0) for _ in range(10)]
 
 
-def test_who_stalls_is_bounded_a_connection_a_client_and_in_all_and_stops_nobody_else() -> None:
+@dataclass(eq=False)
+class Somebody:
+    """A connection, and whether it is to be flushed."""
+
+    client: str = "a"
+    marked: bool = False
+
+    def mark(self) -> None:
+        self.marked = True
+
+    def refuse(self, limit: str) -> None:
+        raise AssertionError(limit)
+
+
+def test_who_stalls_is_bounded_a_connection_a_client_and_in_all() -> None:
     unread = Unread(3_200)
     assert unread.room("a", 30) == 70
     assert unread.room("a", 100) == unread.room("a", 130) == 0, "a connection"
-    for _ in range(8):
-        unread.add("a", 99)
+    stalled = [Somebody() for _ in range(8)]
+    for connection in stalled:
+        unread.count(connection, 99)
     assert unread.room("a", 1) == 8, "a client"
-    unread.add("a", 8)
-    assert unread.room("a", 1) == 0
-    assert unread.room("a", 0) == 100
+    unread.count(stalled[0], 107)
+    assert unread.room("a", 0) == unread.room("a", 1) == 0
     assert unread.room("b", 1) == 99
-    for client in "bcd":
-        unread.add(client, 800)
-    assert unread.room("e", 1) == 0, "in all"
-    assert unread.room("e", 0) == 100
-    for client in "abcd":
-        unread.add(client, -800)
+    others = [Somebody(client) for client in "bcd"]
+    for connection in others:
+        unread.count(connection, 800)
+    assert unread.room("e", 0) == unread.room("e", 1) == 1, "in all: one message, if none waits"
+    unread.count(late := Somebody("e"), 50)
+    assert unread.room("e", 0) == 0
+    for connection in (*stalled, *others, late):
+        unread.count(connection, 0)
     assert not unread.in_all
     assert not unread._of_client
+    assert not unread._of_connection
+
+
+def test_connections_without_room_have_it_in_turn_as_others_take_what_waits() -> None:
+    unread = Unread(3_200)
+    stalled, other = Somebody(), Somebody("b")
+    unread.count(stalled, 800)
+    first, second = Somebody(), Somebody()
+    for connection in (first, second):
+        unread.wait(connection)
+    unread.count(other, 50)
+    assert (first.marked, second.marked) == (False, False)
+    unread.count(stalled, 700)
+    assert (first.marked, second.marked) == (True, False)
+    unread.count(first, 0)
+    assert second.marked, "the first had nothing to say"
+    assert not unread.crowded
+    unread.wait(first)
+    unread.wait_no_more(first)
+    assert not unread.crowded
+
+
+def test_the_slowest_is_the_one_that_has_taken_nothing_for_longest() -> None:
+    unread = Unread(3_200)
+    slow, slower, full, own = Somebody(), Somebody(), Somebody("b"), Somebody()
+    for connection in (slow, slower):
+        unread.count(connection, 450)
+    unread.count(full, 100)
+    assert unread.slowest(own) is slow
+    unread.count(slow, 400)
+    assert unread.slowest(own) is slower
+    assert unread.slowest(full) is full, "it has no room whatever others do"
+    for client in "cde":
+        unread.count(Somebody(client), 800)
+    assert unread.slowest(Somebody("f")) is slower, "in all"
