@@ -74,6 +74,10 @@ class Watching:
     def half_close(self) -> None:
         self.half_closed = True
 
+    @property
+    def quiet(self) -> bool:
+        return self.newest is None
+
     def next_message(self) -> bytes | Later | None:
         self.asked += 1
         if self.later:

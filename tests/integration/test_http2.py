@@ -309,6 +309,22 @@ async def test_a_stalled_stream_holds_one_message_and_then_is_told_the_newest() 
         assert await there.status(stream) == (0, "")
 
 
+async def test_a_stream_that_has_no_more_to_send_is_asked_once_a_message() -> None:
+    async with serving() as toy, client(toy) as there:
+        stream = there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        (watching,) = toy.streams
+        asked = watching.asked
+        for number in range(1, 20):
+            watching.say(b"told")
+            await there.until(
+                lambda number=number: len(there.body(stream)) == 9 * number  # type: ignore[misc]
+            )
+        assert watching.asked == asked + 19
+        watching.say(b"end")
+        assert await there.status(stream) == (0, "")
+
+
 async def stalled(toy: Toy, there: Client) -> list[int]:
     """Streams of a client that has shut its windows, each with 1,000 bytes to say."""
     streams = [there.call(WATCH, framed(b"")) for _ in range(50)]

@@ -68,6 +68,8 @@ class Toy:
         self.wakes.append(wake)
         return self
 
+    quiet = False
+
     def receive(self, request: bytes) -> None:
         self.happened.append("receive")
         self.receives(request)

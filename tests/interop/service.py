@@ -60,6 +60,8 @@ def _payload(name: str, size: int) -> bytes:
 class Outputs(Stream):
     """Says what each request asks for, in order, each after its interval."""
 
+    quiet = False
+
     def __init__(self, _call: Call, wake: Wake) -> None:
         self._wake = wake
         self._waiting: deque[tuple[float, bytes]] = deque()
@@ -103,6 +105,8 @@ class Outputs(Stream):
 
 class Inputs(Stream):
     """Says how many bytes its requests had, once there are no more.
+
+    quiet = False
 
     Nothing to who has sent none: a client that cancels and ends its requests in one breath, as
     cancel_after_begin does, may still take an answer for one that came before it cancelled.

@@ -121,12 +121,21 @@ class Stream(Protocol):
         EndOfStream to end the stream.
         """
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it has nothing more to send until it is woken: then it is not asked.
+
+        False where that is not known without working it out.
+        """
+
     def close(self) -> None:
         """The call is over, however it ended: release everything."""
 
 
 class AnswerStream:
     """A stream that answers each request with one message, and ends with the client's last."""
+
+    quiet = False
 
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         """`answer` returns the message for a request, or raises RpcError to end the stream."""

@@ -226,7 +226,7 @@ class Session:
         """
         if self._ending is None:
             try:
-                said = self._next()
+                said = self._stream.next_message() if self._reading is None else self._read_on()
             except EndOfStream:
                 self._code = Code.OK
                 return OK
@@ -235,23 +235,29 @@ class Session:
             else:
                 if said is not LATER:
                     self.in_hand = False
-                    self._let_go()
+                    if self._kept_bytes:
+                        self._let_go()
                 return said
         self._code = self._ending.code
         return status_of(self._ending)
 
-    def _next(self) -> bytes | Later | None:
-        if self._reading is not None:
-            for _ in self._reading:
-                return LATER
-            self._reading = None
+    def _read_on(self) -> bytes | Later | None:
+        """Go on reading a large request; once that is done, the next message."""
+        assert self._reading is not None, "it is being read"
+        for _ in self._reading:
+            return LATER
+        self._reading = None
         return self._stream.next_message()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it has nothing to send after the last message, until it is woken."""
+        return self._ending is None and self._stream.quiet
+
     def _let_go(self) -> None:
-        """Stop counting the bytes of the request in hand, if it was a large one."""
-        if self._kept_bytes:
-            self._sessions.taking_in.let_go(self._client, self._kept_bytes)
-            self._kept_bytes = 0
+        """Stop counting the bytes of the request in hand, which was a large one."""
+        self._sessions.taking_in.let_go(self._client, self._kept_bytes)
+        self._kept_bytes = 0
 
     def end(self, error: RpcError) -> None:
         """End with `error`, which `next` returns from now on. The transport should ask soon."""
@@ -295,7 +301,8 @@ class Session:
         stream = self._stream
         del self._stream
         self._reading = None
-        self._let_go()
+        if self._kept_bytes:
+            self._let_go()
         try:
             stream.close()
         finally:

@@ -42,6 +42,7 @@ class Toy:
     says: Callable[[], bytes | Later | None] = lambda: None
     half_closes: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
+    quiet: bool = False
 
     def receive(self, request: bytes) -> None:
         self.happened.append(f"receive {request.decode()}")

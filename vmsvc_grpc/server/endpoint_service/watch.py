@@ -27,7 +27,6 @@ from vmsvc_grpc.server.limits import Limits
 # and at collections without news.
 _LOOKS_MAX = 1_000
 
-_NOTHING: Iterator[Key] = iter(())
 _NOTHING_HELD: Iterator[tuple[Key, str]] = iter(())
 
 
@@ -143,7 +142,7 @@ class WatchStream:
         # Services with news, in order; those being handled come before them. So no service waits
         # for ever, and a stream without news holds next to nothing.
         self._noted: dict[Key, None] = {}
-        self._taking: Iterator[Key] = _NOTHING
+        self._taking: Iterator[Key] | None = None
         self._followed: Sequence[_Followed] = ()
         self._unanswered: list[_Followed] = []
         self._roused: dict[_Followed, None] = {}  # In order, as above.
@@ -196,6 +195,11 @@ class WatchStream:
             return self._of_roused() or self._of_noted()
         return self._of_noted() or self._of_roused()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no service and no collection has news, and all have been answered."""
+        return self._synced_sent and not self._noted and not self._roused and not self._taking
+
     def close(self) -> None:
         """Release every topic, and the cache."""
         self._names.close()
@@ -203,7 +207,7 @@ class WatchStream:
         self._wake = _nobody_listens
         self._let_go(self._last_steps(self._cursors, self._followed))
         self._cursors = {}
-        self._noted, self._taking = {}, _NOTHING
+        self._noted, self._taking = {}, None
         self._roused, self._followed, self._unanswered = {}, (), []
         self._beginning = None
 
@@ -258,7 +262,7 @@ class WatchStream:
         self._unanswered = followed[::-1]
 
     def _first_answer(self) -> bytes | Later:
-        for key in self._taking:
+        for key in self._taking or ():
             if (message := self._of_service(key)) is not None:
                 return message
         for _ in range(min(_LOOKS_MAX, len(self._unanswered))):
@@ -276,16 +280,18 @@ class WatchStream:
 
     def _of_noted(self) -> bytes | None:
         """The next message about the services that are named."""
-        while True:
-            key = next(self._taking, None)
-            if key is not None:
-                if (message := self._of_service(key)) is not None:
-                    return message
-            elif self._noted:
-                self._taking, self._noted = iter(self._noted), {}
+        while self._taking or self._noted:
+            if self._taking is not None:
+                for key in self._taking:
+                    if (message := self._of_service(key)) is not None:
+                        return message
+                self._taking = None
+            elif len(self._noted) == 1:  # As most often; and then it is known that it was the last.
+                (key,), self._noted = self._noted, {}
+                return self._of_service(key)
             else:
-                self._taking = _NOTHING
-                return None
+                self._taking, self._noted = iter(self._noted), {}
+        return None
 
     def _of_roused(self) -> bytes | Later | None:
         """The next message about the collections, in turn."""

@@ -93,6 +93,8 @@ class Health:
 class _HealthWatch:
     """One Watch call: sends the status at once, and again after each change."""
 
+    quiet = False
+
     def __init__(
         self, health: Health, cache: Cache, watches: dict[_HealthWatch, None], wake: Wake
     ) -> None:

@@ -300,7 +300,17 @@ class UnaryCall(AskingCall):
 class StreamCall(AskingCall):
     """A call with a stream of responses. Moves one message at a time."""
 
-    __slots__ = ("_ended", "_headers_sent", "_method", "_session", "_waiting", "_wanted", "due")
+    __slots__ = (
+        "_ended",
+        "_headers_sent",
+        "_method",
+        "_more",
+        "_session",
+        "_stalled",
+        "_waiting",
+        "_wanted",
+        "due",
+    )
 
     _session: Session
 
@@ -313,6 +323,8 @@ class StreamCall(AskingCall):
         self._headers_sent = False
         self._wanted = False  # Whether the connection is going to ask it.
         self._waiting = False  # Whether its last message is still in the engine.
+        self._more = False  # Whether it is to be asked when that has left.
+        self._stalled = False  # Whether it waits for its client to take something.
         self._ended = False  # Whether the session knows that the client sends no more.
         self.due = False
 
@@ -327,7 +339,9 @@ class StreamCall(AskingCall):
 
     def wake(self) -> None:
         """There may be something to send: ask once the last message has left the engine."""
-        if not self._wanted and not self._waiting and not self.answered:
+        if self._waiting:
+            self._more = True
+        elif not self._wanted and not self.answered:
             self._wanted = True
             self.connection.want(self)
 
@@ -378,8 +392,8 @@ class StreamCall(AskingCall):
         if self.answered:
             return 0
         session = self._session
-        if session.writing:
-            session.write_ended()
+        if self._stalled:
+            self._go_on()
         message = session.next()
         if isinstance(message, Status):
             self.finish(message, headers_sent=self._headers_sent)
@@ -397,27 +411,34 @@ class StreamCall(AskingCall):
             engine.send_data(self.id, framed)
             self.connection.traffic.messages_sent += 1
             self._waiting = True
+            self._more = not session.quiet
             bytes_ = len(framed)
         if self.due:
             self.wake()
         return bytes_
 
     def taken(self) -> None:
-        """Ask again: there may be more to send."""
+        """Ask again if there may be more to send."""
         if self._waiting:
             self._waiting = False
-            if not self.answered:
-                if self._session.writing:
-                    self._session.write_ended()
+            if self._stalled:
+                self._go_on()
+            if self._more:
                 self.wake()
 
     def stall(self) -> None:
         """Give the client `write_s` to take something."""
-        if self.answered or self._session.writing:
+        if self.answered or self._stalled:
             return
+        self._stalled = True
         self._session.write_began(self.server.loop.time())
         if self._method.write_s is not None:
             self.later(self._method.write_s, self._look)
+
+    def _go_on(self) -> None:
+        """Its client has taken something."""
+        self._stalled = False
+        self._session.write_ended()
 
     def _look(self) -> None:
         """End a stream whose client has taken nothing for too long, or look again when it may."""

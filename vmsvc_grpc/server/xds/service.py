@@ -205,6 +205,7 @@ class _Aging:
         self.receive = stream.receive
         self.half_close = stream.half_close
         self.next_message = stream.next_message
+        self.quiet = stream.quiet  # It is constant.
 
     def close(self) -> None:
         self._timer.cancel()

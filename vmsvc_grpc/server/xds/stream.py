@@ -26,6 +26,8 @@ _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 class XdsStream:
     """The stream of one call: a `call.Stream`."""
 
+    quiet = False
+
     __slots__ = (
         "_expired",
         "_following",
