@@ -190,8 +190,10 @@ class UnaryMethod:
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    Its streams get only requests within the same limits. A stream is ended if its client reads
-    nothing for `write_s` while there is something to send; None: never.
+    Its streams get only requests within the same limits. A request that has too many fields ends
+    its stream, unless there is `on_dropped`: then it is dropped, and that is called with the client
+    and the name of the setting. A stream is ended if its client reads nothing for `write_s` while
+    there is something to send; None: never.
     """
 
     path: str
@@ -200,6 +202,7 @@ class StreamMethod:
     request: Shape
     client_streaming: bool
     write_s: float | None = None
+    on_dropped: Callable[[str, str], None] | None = None
 
 
 Method = UnaryMethod | StreamMethod

@@ -118,7 +118,7 @@ class Sessions:
         return refused
 
     def count_refusal(self, limit: str) -> None:
-        """Count a connection that is refused at a limit, by its name in `Limits`."""
+        """Count a connection or request that is refused at a limit, by its name in `Limits`."""
         self._counts.refusals[limit] += 1
 
     def check_length(self, method: Method, length: int) -> None:
@@ -203,9 +203,19 @@ class Session:
             self._ending = self._sessions.ending_of(self._method.path, error)
 
     def _read(self, request: bytes) -> Iterator[None]:
-        """Hand a large request to the stream, unless it has too many fields."""
-        yield from self._sessions.check_fields(self._method, request)
-        self._stream.receive(request)
+        """Hand a large request to the stream, unless it has too many fields.
+
+        Then it ends the stream, or is dropped, as the method says.
+        """
+        try:
+            yield from self._sessions.check_fields(self._method, request)
+        except RpcError as error:
+            if self._method.on_dropped is None:
+                raise
+            self._sessions.count_refusal(error.limit)
+            self._method.on_dropped(self._client, error.limit)
+        else:
+            self._stream.receive(request)
         if self._half_closed:
             self._stream.half_close()
 

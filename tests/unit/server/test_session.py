@@ -67,10 +67,8 @@ class World:
         self.admission = Admission(self.limits, self.counts)
         self.sessions = Sessions(self.admission, self.counts, self.limits)
 
-    def opened(self, toy: Toy, write_s: float | None = None, bound: RequestBound = MANY) -> Session:
-        method = StreamMethod(
-            PATH, lambda *_: toy, bound, {}, client_streaming=True, write_s=write_s
-        )
+    def opened(self, toy: Toy, bound: RequestBound = MANY, **fields: Any) -> Session:
+        method = StreamMethod(PATH, lambda *_: toy, bound, {}, client_streaming=True, **fields)
         session = self.sessions.open(method, CALL, lambda: None)
         assert isinstance(session, Session)
         return session
@@ -278,6 +276,25 @@ def test_a_request_with_too_many_fields_is_never_read(kind: str) -> None:
     )
     assert list(map(len, read)) == [100_000]
     assert world.counts.refusals == {"request_fields_max": 1}
+
+
+def test_a_request_with_too_many_fields_may_cost_itself_alone() -> None:
+    dropped: list[tuple[str, str]] = []
+    read: list[bytes] = []
+    world = World(MANY_FIELDS)
+    toy = Toy(receives=read.append, says=lambda: None)
+    session = world.opened(toy, on_dropped=lambda *what: dropped.append(what))
+    for request in (FIELD * 50_001, FIELD):
+        session.receive(request)
+        while (answer := session.next()) is LATER:
+            pass
+        assert answer is None
+        assert not session.in_hand
+    assert read == [FIELD]
+    assert dropped == [("ipv4:192.0.2.1", "request_fields_max")]
+    assert world.counts.refusals == {"request_fields_max": 1}
+    assert not world.sessions.taking_in._in_all
+    session.close()
 
 
 def test_a_large_request_is_taken_in_in_turns_and_its_end_told_after_it() -> None:

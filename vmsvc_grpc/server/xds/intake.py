@@ -213,24 +213,32 @@ class Intake:
             yield
 
     def _has_room(self, subscription: XdsSubscription, name: str) -> bool:
-        """Whether there is room for one more name; takes the room in `StreamNames`.
-
-        If its client comes back, it lists all of them in one request, which has to be taken.
-        """
+        """Whether there is room for one more name; takes the room in `StreamNames`."""
         if len(name) > _FOLLOWED_NAME_MAX:
             return False
-        limits, setting = self._shared.limits, ""
-        if len(subscription.names) >= limits.xds_resources_max:
-            setting = "xds_resources_max"
-        elif subscription.resuming_bytes + xds_requests.resuming_bytes(name) > (
-            limits.message_bytes_max * _OF_A_REQUEST
-        ):
-            setting = "message_bytes_max"
-        if setting:
+        if setting := self._bound(subscription, name):
             self._shared.counts.refusals[setting] += 1
             self._shared.on_excess(self._names.client, name, setting)
             return False
         return self._takes(self._names, name)
+
+    def _bound(self, subscription: XdsSubscription, name: str) -> str:
+        """The setting whose bound leaves a stream no room for one more name; "" if there is room.
+
+        A client that comes back says in one request all that it asks for of a type, and in deltas
+        all that it holds, by the wildcard too. That request has to be taken.
+        """
+        limits, names = self._shared.limits, len(subscription.names)
+        if names >= limits.xds_resources_max:
+            return "xds_resources_max"
+        size = subscription.resuming_bytes + xds_requests.resuming_bytes(name)
+        fields = (names + 1) * xds_requests.RESUMING_FIELDS
+        if self._form is Form.DELTA and subscription.listed is not None:
+            size += subscription.listed.listing.held_bytes
+            fields += len(subscription.listed.listing) * xds_requests.HELD_FIELDS
+        if size > limits.message_bytes_max * _OF_A_REQUEST:
+            return "message_bytes_max"
+        return "request_fields_max" if fields > limits.request_fields_max * _OF_A_REQUEST else ""
 
     def _takes(self, names: StreamNames, name: str) -> bool:
         """Whether there is room for a name in `names`, which is taken then."""

@@ -19,6 +19,7 @@ from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Wake
+from vmsvc_grpc.server.xds.requests import held_bytes
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
 
 DIGESTS = 1 << 128
@@ -58,6 +59,8 @@ class Listing:
     ) -> None:
         """Empty, and behind. Its log remembers at least so many changes."""
         self.digest = 0
+        self.held_bytes = 0
+        """What a delta client that comes back takes to say that it holds all of it."""
         self.users = 0
         self._type_url = type_url
         self._resources = resources
@@ -161,8 +164,10 @@ class Listing:
         listed = Listed(self._version, resource)
         if resource is None:
             del self._listed[name]
+            self.held_bytes -= held_bytes(name)
         else:
             self._listed[name] = listed
+            self.held_bytes += held_bytes(name) if before is None else 0
         if self._log is not None:
             self._log.record(name, listed, was_there=before is not None)
 

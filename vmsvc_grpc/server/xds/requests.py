@@ -29,8 +29,10 @@ _REPLACED = "\ufffd"  # What is decoded instead of bytes that are not UTF-8.
 
 # A request may have 4 MiB; so much of a text in it is kept, or logged.
 _TEXT_MAX = 1_000
-# Tags and lengths of a name that is asked for and held, and of its version, and that.
-_RESUMING_BYTES = 22
+# Of a name that is asked for: its tag and length. Of one that is held: the tags and lengths of an
+# entry, a name and a version, and that.
+_ASKED_BYTES = 3
+_HELD_BYTES = 19
 _VERSION_MAX = 12  # One more than ours have, so that another's, cut, cannot equal one of ours.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
 _METADATA_MAX = 1_000  # Of a mesh's Envoy: some tens.
@@ -257,12 +259,21 @@ def held_version(held: bytes) -> tuple[str, str] | None:
     return entry.key, entry.value[:_VERSION_MAX]
 
 
-def resuming_bytes(name: str) -> int:
-    """What a name takes at most in the request of a client that comes back.
+HELD_FIELDS = 3
+"""Fields of a request for a name that is held: an entry, the name, and its version."""
 
-    It is in there twice: the client asks for it, and says in which version it holds it.
-    """
-    return 2 * len(name.encode()) + _RESUMING_BYTES
+RESUMING_FIELDS = 1 + HELD_FIELDS
+"""The same for a name that is asked for and held."""
+
+
+def held_bytes(name: str) -> int:
+    """What a name takes at most in the request of a client that comes back and holds it."""
+    return len(name.encode()) + _HELD_BYTES
+
+
+def resuming_bytes(name: str) -> int:
+    """The same if the client also asks for it by name."""
+    return len(name.encode()) + _ASKED_BYTES + held_bytes(name)
 
 
 def _refusal(message: _Message) -> str | None:

@@ -140,6 +140,7 @@ class Xds:
                     _SHAPES[form],
                     client_streaming=True,
                     write_s=self._limits.xds_write_s,
+                    on_dropped=self._log_dropped,
                 )
         yield from ClientStatus(lambda: self._streams, self._limits).methods()
 
@@ -162,6 +163,15 @@ class Xds:
             logging.WARNING,
             f"xDS: node {quoted(refusal.node)} refuses {refusal.type_url.label} "
             f"{_some(refusal.names)}, version {refusal.version}: '{escaped(refusal.message)}'",
+        )
+
+    def _log_dropped(self, client: str, setting: str) -> None:
+        """Log that a request was dropped at a limit: nobody else would know of it."""
+        self.lines.log(
+            client,
+            logging.WARNING,
+            f"xDS: a request of {quoted(client)} exceeds a limit ({setting}) and is dropped: the "
+            "client is sent nothing of what it asks for there",
         )
 
     def _log_excess(self, client: str, name: str, setting: str) -> None:

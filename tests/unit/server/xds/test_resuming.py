@@ -11,10 +11,11 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
-from vmsvc_grpc.model.events import Delete
+from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.fields import counted, shape_of
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds.requests import RESUMING_FIELDS, resuming_bytes
 from vmsvc_grpc.server.xds.resources import TypeUrl, resource_version
 from vmsvc_grpc.server.xds.shared import Form
 
@@ -96,6 +97,79 @@ def test_names_are_followed_as_far_as_they_fit_when_their_client_comes_back(
     client.reconnect()
     assert max(client.requests) <= 40_000
     assert len(client.stream.subscriptions[EDS].names) == len(followed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "most"), [("message_bytes_max", 20_000), ("request_fields_max", 1_600)]
+)
+def test_names_beside_a_wildcard_are_followed_as_far_as_both_fit(setting: str, most: int) -> None:
+    """An Envoy that asks for clusters on demand says again what it holds by the wildcard, too."""
+    limits = Limits(**{setting: most})
+    served = synced_cache(*(service(Key("shop", f"service-{number:04}")) for number in range(300)))
+    client = Measured(served, Form.DELTA, limits=limits)
+    client.change(CDS)
+    client.read_all()
+    wanted = [f"on-demand-{number:04}.shop:80" for number in range(400)]
+    for name in wanted:
+        client.change(CDS, [name])
+        served.apply(Apply(service(Key("shop", name.partition(".")[0]))))
+        client.read_all()
+    followed = client.stream.subscriptions[CDS].names
+    assert 50 < len(followed) < 300
+    assert client.counts.refusals == {setting: len(wanted) - len(followed)}
+    assert client.excess[0][2] == setting
+    for name in wanted[len(followed) :]:
+        served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", name.partition(".")[0])))
+    client.read_all()
+    asked = client.asked(CDS)
+    asked.names = set(followed)
+    request = resuming(CDS, sorted(asked.versions), ["*", *followed])
+    *_, fields = counted(request, SHAPE)
+    said = len(request) - NODE.ByteSize() if setting == "message_bytes_max" else fields
+    assert said <= most
+    client.reconnect()
+    assert client.stream.subscriptions[CDS].names.keys() == followed.keys()
+    assert client.read_all() == []
+
+
+@pytest.mark.parametrize(
+    ("services", "settings", "fits"),
+    [
+        pytest.param(20_000, {}, True, id="20,000"),
+        pytest.param(45_000, {}, True, id="45,000"),
+        pytest.param(50_000, {}, False, id="50,000"),
+        pytest.param(
+            100_000,
+            {
+                "message_bytes_max": 16 * 1024 * 1024,
+                "request_fields_max": 1_000_000,
+                "xds_resources_max": 100_000,
+            },
+            True,
+            id="100,000 by the settings in the README",
+        ),
+    ],
+)
+def test_how_many_services_an_envoy_can_follow(
+    services: int, settings: dict[str, int], fits: bool
+) -> None:
+    """It has all clusters by the wildcard, and asks for the endpoints of each by name."""
+    limits = Limits(**settings)
+    held = names(services)
+    # The names that a stream follows are bounded as `Intake` does, an Envoy's node aside.
+    size = sum(map(resuming_bytes, held))
+    fields = RESUMING_FIELDS * services
+    assert fits is (
+        services <= limits.xds_resources_max
+        and size <= limits.message_bytes_max * 15 / 16
+        and fields <= limits.request_fields_max * 15 / 16
+    )
+    for type_url, asked in ((CDS, []), (EDS, held)):
+        request = resuming(type_url, held, asked)
+        *_, fields = counted(request, SHAPE)
+        if fits:
+            assert len(request) <= limits.message_bytes_max
+            assert fields <= limits.request_fields_max
 
 
 def test_a_name_that_is_let_go_makes_room_for_another() -> None:
