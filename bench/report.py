@@ -43,6 +43,7 @@ _STANDSTILL_COLUMNS = {
     "step_cpu_ms": "longest step, CPU ms",
     "turn_cpu_ms": "longest turn, CPU ms",
     "look_up_ms": "a look-up, at most, ms",
+    "look_up_p50_ms": "p50, ms",
     "look_up_p99_ms": "p99, ms",
     "took_s": "took, s",
     "cpu_s": "CPU, s",

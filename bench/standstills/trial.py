@@ -182,6 +182,7 @@ class _Measuring:
             "step_cpu_ms": seen["longest_step_s"] * 1000,
             "turn_cpu_ms": max(seen["spent_s"]) * 1000,
             "look_up_ms": took_ms[-1],
+            "look_up_p50_ms": _quantile(took_ms, 0.5),
             "look_up_p99_ms": _quantile(took_ms, 0.99),
             "took_s": took_s,
             "cpu_s": cpu_s,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from vmsvc_grpc.server.session import TURN_S
-from vmsvc_grpc.server.transport.turns import Turns
+from vmsvc_grpc.server.transport.turns import Line, Turns
 
 
 class Clock:
@@ -52,21 +52,23 @@ class World:
 async def test_a_burst_is_done_in_order_some_ms_a_turn() -> None:
     world = World()
     names = "abcdefghij"
-    done = await asyncio.gather(*(world.turns.run(world.work(name, 0.4)) for name in names))
+    done = await asyncio.gather(
+        *(world.turns.run(Line.NEWS, world.work(name, 0.4)) for name in names)
+    )
     assert "".join(done) == names
     assert world.by_turn() == ["abc", "def", "ghi", "j"]
 
 
 async def test_work_that_takes_longer_than_a_turn_has_its_own() -> None:
     world = World()
-    await asyncio.gather(*(world.turns.run(world.work(name, 3)) for name in "abc"))
+    await asyncio.gather(*(world.turns.run(Line.NEWS, world.work(name, 3)) for name in "abc"))
     assert world.by_turn() == ["a", "b", "c"]
 
 
 async def test_what_takes_no_time_never_waits() -> None:
     world = World()
     for name in "abc" * 10:
-        await world.turns.run(world.work(name))
+        await world.turns.run(Line.NEWS, world.work(name))
     assert world.log == list("abc" * 10)
 
 
@@ -75,7 +77,7 @@ async def test_slices_of_many_are_done_in_later_turns_one_after_the_other() -> N
 
     async def works(name: str) -> None:
         for _ in range(3):
-            await world.turns.run_later(world.work(name, 0.6))
+            await world.turns.run_later(Line.NEWS, world.work(name, 0.6))
             world.log.append("|")
 
     await asyncio.gather(*map(works, "abc"))
@@ -85,17 +87,67 @@ async def test_slices_of_many_are_done_in_later_turns_one_after_the_other() -> N
 
 async def test_who_comes_later_does_not_overtake() -> None:
     world = World()
-    first = [asyncio.ensure_future(world.turns.run(world.work(n, 1))) for n in "ab"]
+    first = [asyncio.ensure_future(world.turns.run(Line.NEWS, world.work(n, 1))) for n in "ab"]
     await asyncio.sleep(0)
-    await world.turns.run(world.work("c"))
+    await world.turns.run(Line.NEWS, world.work("c"))
     await asyncio.gather(*first)
     assert "".join(world.by_turn()) == "abc"
+
+
+async def test_an_answer_waits_for_no_more_than_what_is_left_of_a_turn() -> None:
+    """It waited behind a slice of each of 100 Envoys: 0.6 s."""
+    world = World()
+    slices = [
+        asyncio.ensure_future(world.turns.run_later(Line.SLICES, world.work("s", 0.3)))
+        for _ in range(100)
+    ]
+    while world.log.count("s") < 10:  # noqa: ASYNC110 - it is nobody's event
+        await asyncio.sleep(0)
+    for line in (Line.ANSWERS, Line.NEWS):
+        before = world.log.count("s")
+        await world.turns.run(line, world.work("a"))
+        # What is left of this turn, and the next one, in which the caller hears of it.
+        assert world.log.count("s") <= before + 8
+    await asyncio.gather(*slices)
+
+
+async def test_lines_in_which_work_waits_get_the_same_time() -> None:
+    """So a client that asks for many answers, however costly, holds up no stream."""
+    world = World()
+    parts = {Line.ANSWERS: 1.5, Line.NEWS: 0.1, Line.SLICES: 0.5}
+    waiting = [
+        asyncio.ensure_future(world.turns.run_later(line, world.work(line.name[0], part)))
+        for line, part in parts.items()
+        for _ in range(100)
+    ]
+    while world.log.count("S") < 10:  # noqa: ASYNC110 - it is nobody's event
+        await asyncio.sleep(0)
+    spent = {line: world.log.count(line.name[0]) * part for line, part in parts.items()}
+    # Each may be ahead by its last piece.
+    assert max(spent.values()) - min(spent.values()) <= 2 * max(parts.values())
+    await asyncio.gather(*waiting)
+
+
+async def test_a_line_saves_up_no_time_and_has_none_held_against_it() -> None:
+    world = World()
+    for _ in range(50):
+        await world.turns.run_later(Line.NEWS, world.work("n", 1))
+    world.log.clear()
+    both = [
+        asyncio.ensure_future(world.turns.run_later(line, world.work(line.name[0], 1)))
+        for _ in range(10)
+        for line in (Line.NEWS, Line.SLICES)
+    ]
+    await asyncio.gather(*both)
+    done = [name for name in world.log if name != "|"]
+    assert all(abs(done[:n].count("N") - done[:n].count("S")) <= 1 for n in range(len(done)))
 
 
 async def test_who_is_cancelled_has_nothing_done() -> None:
     world = World()
     first, second = (
-        asyncio.ensure_future(world.turns.run_later(world.work(name, 1))) for name in "ab"
+        asyncio.ensure_future(world.turns.run_later(Line.NEWS, world.work(name, 1)))
+        for name in "ab"
     )
     await asyncio.sleep(0)
     first.cancel()
@@ -112,5 +164,5 @@ async def test_what_work_raises_is_for_who_asked() -> None:
 
     for turn in (world.turns.run, world.turns.run_later):
         with pytest.raises(ZeroDivisionError):
-            await turn(fails)
-    assert await world.turns.run_later(world.work("a")) == "a"
+            await turn(Line.NEWS, fails)
+    assert await world.turns.run_later(Line.NEWS, world.work("a")) == "a"

@@ -40,7 +40,7 @@ from vmsvc_grpc.server.session import (
     request_too_late,
 )
 from vmsvc_grpc.server.transport.grpc_wake_ups import waking_once_for_many
-from vmsvc_grpc.server.transport.turns import Turns
+from vmsvc_grpc.server.transport.turns import Line, Turns
 
 # In quotes, as these are generic in the stubs only. Requests are bytes, or EOF.
 _CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, bytes]"
@@ -137,7 +137,7 @@ class GrpcAio:
     async def _unary(self, method: UnaryMethod, _requests: Any, context: _CallContext) -> bytes:
         request = await self._only_request(method, context)
         answer = await self._turns.run(
-            partial(self._sessions.unary, method, request, _call(context))
+            Line.ANSWERS, partial(self._sessions.unary, method, request, _call(context))
         )
         if isinstance(answer, Status):
             await _abort(context, answer)
@@ -235,6 +235,7 @@ class _Pump:
         "_answered",
         "_context",
         "_idle",
+        "_line",
         "_loop",
         "_said",
         "_session",
@@ -252,6 +253,7 @@ class _Pump:
         assert task is not None
         self._context = context
         self._turns = turns
+        self._line = Line.NEWS
         self.task = task
         self._loop = asyncio.get_running_loop()
         self._silent = True
@@ -290,7 +292,7 @@ class _Pump:
         del self._session, self.task
 
     async def _answer(self, request: bytes) -> Status:
-        await self._turns.run(partial(self._session.receive, request))
+        await self._turns.run(self._line, partial(self._session.receive, request))
         self._session.half_close()
         return await self._send_all()
 
@@ -306,7 +308,7 @@ class _Pump:
         while True:
             said, self._said = self._said, None
             if said is None or self._session.ending:
-                said = await turn(self._ask)
+                said = await turn(self._line, self._ask)
             if isinstance(said, Status):
                 return said
             if not (self._session.in_hand or self._answered is None or self._answered.done()):
@@ -328,12 +330,17 @@ class _Pump:
 
     def _ask(self) -> bytes | Status | Later | None:
         self._woken = False
-        return self._session.next()
+        said = self._session.next()
+        if said is LATER:
+            self._line = Line.SLICES
+        elif said is None:
+            self._line = Line.NEWS
+        return said
 
     async def _read_all(self) -> None:
         session = self._session
         while (request := await _read(self._context)) is not grpc.aio.EOF:
-            await self._turns.run(partial(self._take, request))
+            await self._turns.run(self._line, partial(self._take, request))
             if session.ending:
                 self._leave()
                 return

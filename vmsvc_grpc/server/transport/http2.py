@@ -65,6 +65,7 @@ class Http2:
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: deque[ClientConnection] = deque()
         self._marked: deque[ClientConnection] = deque()
+        self._answering: deque[ClientConnection] = deque()
         self._at_work = False
         self.flush_until = 0.0
         self._framed: dict[int, tuple[bytes, bytes]] = {}
@@ -153,6 +154,11 @@ class Http2:
         self._marked.append(connection)
         self._work()
 
+    def mark_first(self, connection: ClientConnection) -> None:
+        """Have a connection flushed before those that are only marked."""
+        self._answering.append(connection)
+        self._work()
+
     def _work(self) -> None:
         if not self._at_work:
             self._at_work = True
@@ -165,9 +171,8 @@ class Http2:
         """
         began = self.loop.time()
         self._take_in(began + TURN_S * _READ_PART)
-        self.flush_until = began + TURN_S
-        self._flush()
-        self._at_work = bool(self._came or self._marked)
+        self._flush(began + TURN_S)
+        self._at_work = bool(self._came or self._marked or self._answering)
         if self._at_work:
             self.loop.call_soon(self._turn)
 
@@ -182,12 +187,23 @@ class Http2:
             if self.loop.time() > until:
                 break
 
-    def _flush(self) -> None:
-        """Flush the marked connections, until the time is over."""
-        for _ in range(len(self._marked)):
-            connection = self._marked.popleft()
-            connection.marked = False
-            connection.flush()
-            if self.loop.time() > self.flush_until:
-                break
+    def _flush(self, until: float) -> None:
+        """Flush the marked connections until the time is over, those with a call to answer first.
+
+        So a look-up does not wait for all connections with streams that have much to work out. Nor
+        do these for all look-ups: where both wait, each have half of the time.
+        """
+        now = self.loop.time()
+        self._flush_some(self._answering, now + (until - now) / 2 if self._marked else until)
+        self._flush_some(self._marked, until)
         self._framed.clear()
+
+    def _flush_some(self, waiting: deque[ClientConnection], until: float) -> None:
+        self.flush_until = until
+        for _ in range(len(waiting)):
+            connection = waiting.popleft()
+            if connection.marked:  # Else it was flushed as one of the others.
+                connection.marked = False
+                connection.flush()
+                if self.loop.time() > until:
+                    break

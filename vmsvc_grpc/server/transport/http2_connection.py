@@ -114,11 +114,15 @@ class ConnectionServer(CallServer, Protocol):
     def mark(self, connection: ClientConnection) -> None:
         """Have a connection flushed soon."""
 
+    def mark_first(self, connection: ClientConnection) -> None:
+        """Have a connection flushed before those that are only marked."""
+
 
 class ClientConnection(Begun):
     """One client's connection, as the event loop, its server and its calls see it."""
 
     __slots__ = (
+        "_answers",
         "_blocked",
         "_calls",
         "_came",
@@ -162,6 +166,7 @@ class ClientConnection(Begun):
         self._waiting_bytes = 0
         self.traffic = Traffic()
         self.marked = False
+        self._answers = False  # It is marked to be flushed first.
         self.client = self.peer = ""
         self.gone: asyncio.Future[None] = server.loop.create_future()
         self.server = server
@@ -316,6 +321,9 @@ class ClientConnection(Begun):
     def want(self, call: HttpCall) -> None:
         """A call has something to send."""
         self._wanting[call] = None
+        if call.waits_for_room and not self._answers:
+            self._answers = self.marked = True
+            self.server.mark_first(self)
         self.mark()
 
     def want_later(self, call: HttpCall) -> None:
@@ -386,6 +394,7 @@ class ClientConnection(Begun):
 
     def flush(self) -> None:
         """Ask the marked streams for their messages and write them, some bytes at a time."""
+        self._answers = False
         if self.transport.is_closing():
             return
         if not self._writable:

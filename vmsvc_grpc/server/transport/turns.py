@@ -1,10 +1,11 @@
-"""Bounds how much of a server's work is done in one turn of the event loop."""
+"""Bounds how much of a server's work is done in one turn of the event loop, and divides it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -13,8 +14,32 @@ from vmsvc_grpc.server.session import TURN_S
 _Result = TypeVar("_Result")
 
 
+class Line(Enum):
+    """Where work waits for its turn. Lines in which work waits get the same time.
+
+    So whoever wants little does not wait for everybody who wants much.
+    """
+
+    ANSWERS = "answers"
+    """To calls with one request and one response."""
+    NEWS = "news"
+    """Of streams that may have something to send or to take in."""
+    SLICES = "slices"
+    """Of streams that had more work than one turn allows, until they have nothing left to send."""
+
+
+class _Waiting:
+    """The work that waits in one line, and how much time the line has had; see `Turns._had_s`."""
+
+    __slots__ = ("had_s", "work")
+
+    def __init__(self) -> None:
+        self.had_s = 0.0
+        self.work: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+
+
 class Turns:
-    """Does pieces of work in the order in which they come: some ms of work in each turn.
+    """Does pieces of work, some ms of work in each turn; those of a line in the order they came in.
 
     All other work goes on between two turns.
     """
@@ -23,33 +48,45 @@ class Turns:
         """Must be made on the event loop whose turns it counts. `clock` returns seconds."""
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        # In the order in which they have their turn where none has had more time than another.
+        self._lines = {line: _Waiting() for line in Line}
+        # How much time the line had had that was served last. A line in which nobody waited begins
+        # with no less: it cannot save up time.
+        self._had_s = 0.0
         self._left_s = TURN_S
         self._counting = False
 
-    async def run(self, work: Callable[[], _Result]) -> _Result:
-        """The result of `work`: done at once, if this turn has time left."""
-        if self._waiting or self._left_s <= 0:
-            return await self.run_later(work)
-        return self._timed(work)
+    async def run(self, line: Line, work: Callable[[], _Result]) -> _Result:
+        """The result of `work`: done at once if nobody waits in line and the turn has time left."""
+        waiting = self._lines[line]
+        if waiting.work or self._left_s <= 0:
+            return await self.run_later(line, work)
+        waiting.had_s = max(waiting.had_s, self._had_s)
+        return self._timed(waiting, work)
 
-    async def run_later(self, work: Callable[[], _Result]) -> _Result:
+    async def run_later(self, line: Line, work: Callable[[], _Result]) -> _Result:
         """The same in a later turn. Safe to cancel: the work is not done then."""
         done: asyncio.Future[_Result] = self._loop.create_future()
-        self._waiting.append((work, done))
+        waiting = self._lines[line]
+        if not waiting.work:
+            waiting.had_s = max(waiting.had_s, self._had_s)
+        waiting.work.append((work, done))
         self._count()
         return await done
 
-    def _timed(self, work: Callable[[], _Result]) -> _Result:
+    def _timed(self, waiting: _Waiting, work: Callable[[], _Result]) -> _Result:
         self._count()
+        self._had_s = waiting.had_s
         began = self._clock()
         try:
             return work()
         finally:
-            self._left_s -= self._clock() - began
+            spent_s = self._clock() - began
+            waiting.had_s += spent_s
+            self._left_s -= spent_s
 
     def _count(self) -> None:
-        """Have the next turn begin with a fresh allowance of time."""
+        """See to it that the next turn begins in time."""
         if not self._counting:
             self._counting = True
             self._loop.call_soon(self._begin)
@@ -58,13 +95,22 @@ class Turns:
         """Begin a turn: waiting work comes first."""
         self._counting = False
         self._left_s = TURN_S
-        while self._waiting and self._left_s > 0:
-            work, done = self._waiting.popleft()
+        while self._left_s > 0 and (waiting := self._next()) is not None:
+            work, done = waiting.work.popleft()
             if done.done():
                 continue  # The caller is gone.
             try:
-                done.set_result(self._timed(work))
-            except Exception as error:  # noqa: BLE001 - it belongs to the caller.
+                done.set_result(self._timed(waiting, work))
+            except Exception as error:  # noqa: BLE001 - it is for who asked.
                 done.set_exception(error)
-        if self._waiting:
+        if self._next() is not None:
             self._count()
+
+    def _next(self) -> _Waiting | None:
+        """Of the lines in which work waits, the one that has had the least time."""
+        waiting = [line for line in self._lines.values() if line.work]
+        return min(waiting, key=_had_s, default=None)
+
+
+def _had_s(waiting: _Waiting) -> float:
+    return waiting.had_s
