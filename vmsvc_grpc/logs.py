@@ -114,8 +114,8 @@ class LinesPerOrigin:
         self._clock = clock
         self._windows: dict[str, _Window] = {}
 
-    def log(self, origin: str, level: int, text: str) -> None:
-        """Log a line of an origin, unless it had too many lately."""
+    def log(self, origin: str, level: int, text: str) -> bool:
+        """Log a line of an origin, unless it had too many lately; whether it was logged."""
         now = self._clock()
         window = self._windows.get(origin)
         if window is None or now - window.began >= ORIGIN_WINDOW_S:
@@ -124,10 +124,11 @@ class LinesPerOrigin:
         if window.logged < self._lines_max:
             window.logged += 1
             self._logger.log(level, "%s", text)
-        else:
-            window.left_out += 1
-            window.left_out_at = now
-            self._on_left_out()
+            return True
+        window.left_out += 1
+        window.left_out_at = now
+        self._on_left_out()
+        return False
 
     def sum_up(self) -> None:
         """Log how many lines were left out, for origins that are quiet now. O(origins)."""

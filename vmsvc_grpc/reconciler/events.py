@@ -54,7 +54,7 @@ class EventRecorder:
         instance: str,
         may_write: Callable[[], bool] = lambda: True,
         bounds: EventBounds = EventBounds(),
-        on_lost: Callable[[Key, str], None] = lambda *_: None,
+        on_lost: Callable[[Key, str], object] = lambda *_: None,
     ) -> None:
         """`instance` names this replica. If too many wait, the oldest is dropped.
 

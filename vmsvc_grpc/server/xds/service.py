@@ -154,16 +154,17 @@ class Xds:
         content = (refusal.type_url, refusal.version, refusal.message)
         if content in self._refusals:
             return
-        self._refusals[content] = None
-        if len(self._refusals) > _REMEMBERED:
-            self._refusals.popitem(last=False)
         # The client's words come last, so that they cannot be mistaken for ours.
-        self.lines.log(
+        logged = self.lines.log(
             refusal.client,
             logging.WARNING,
             f"xDS: node {quoted(refusal.node)} refuses {refusal.type_url.label} "
             f"{_some(refusal.names)}, version {refusal.version}: '{escaped(refusal.message)}'",
         )
+        if logged:  # Else it may be another client's line.
+            self._refusals[content] = None
+            if len(self._refusals) > _REMEMBERED:
+                self._refusals.popitem(last=False)
 
     def _log_dropped(self, client: str, setting: str) -> None:
         """Log that a request was dropped at a limit: nobody else would know of it."""
