@@ -17,6 +17,7 @@ _OVER_EACH_TRANSPORT = (
     "test_client_watch",
     "test_server_calls",
     "test_server_drain",
+    "test_server_leavings",
     "test_server_streams",
     "test_client_pings",
     "test_server_transport",

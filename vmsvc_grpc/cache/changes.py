@@ -327,9 +327,10 @@ class Reader(Generic[_Name, _Cell]):
         return due
 
     def close(self) -> None:
-        """Release the log."""
+        """Release the log, and who is woken: who holds a reader, and is held by it, is a cycle."""
         self._log.leave(self)
         self._run = None
+        self.wake = _nobody_waits
 
     def _next_run(self) -> Iterator[Due[_Name, _Cell] | None]:
         position, self._position = self._position, self._log.end()
@@ -384,3 +385,7 @@ class Reader(Generic[_Name, _Cell]):
         self._version, self._run = self._upto, None
         if self._ahead:
             self._ahead = {n: ahead for n, ahead in self._ahead.items() if ahead[0] > self._version}
+
+
+def _nobody_waits() -> None:
+    """Wakes nobody, as the reader is closed."""

@@ -140,7 +140,9 @@ class Sessions:
             return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
         if error.limit:
             self._counts.refusals[error.limit] += 1
-        return error
+        # The call keeps it. Its traceback refers to frames, and these to the call: a cycle.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
 
     def closed(self, path: str, client: str, code: Code) -> None:
         """Note that a stream of `open` has ended with `code`."""

@@ -77,8 +77,9 @@ class Listing:
         return len(self._listed)
 
     def close(self) -> None:
-        """Release the cache."""
+        """Release the cache, and what refers back here: resources may be many, and not wait."""
         self._services.close()
+        self._taking = self._log = None
 
     @property
     def behind(self) -> bool:
