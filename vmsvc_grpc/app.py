@@ -20,7 +20,7 @@ import uvloop
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.collector import calm_collector, collect_young
+from vmsvc_grpc.collector import Looks, calm_collector
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
@@ -98,7 +98,7 @@ class App:
             remarks=self._remarks,
         )
         self._metrics = Metrics()
-        self._lag = LoopLag()
+        self._lag = LoopLag(Looks().look)
         self._lines = LinesPerOrigin(_log)
         self._http = HttpServer(
             self._not_ready,
@@ -136,7 +136,6 @@ class App:
                         self._settle(),
                         self._lines.run(),
                         self._server.client_lines.run(),
-                        collect_young(),
                         place.run(self._emit),
                     )
                 ]

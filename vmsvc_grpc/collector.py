@@ -1,26 +1,34 @@
 """When Python's garbage collector runs, and on which objects.
 
-Nobody is served while it runs: some 0.4 µs for each object that could be part of a cycle. A VM
-consists of about ten.
+Nobody is served while it runs: some 0.4 to 1 µs for each object that could be part of a cycle. A
+service consists of about thirty. So it never scans everything: objects that have outlived a scan of
+all that are not frozen are frozen in their turn (`Looks`, ADR 41).
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
-
-LOOK_S = 0.02
-"""How often the young objects are counted: those made in between take a few ms to scan.
-
-Counting 2,500 takes 20 µs.
-"""
+import time
 
 YOUNG_MAX = 2_500
 """More young objects than this are scanned for garbage, which takes 1 to 3 ms."""
 
+OLD_MAX = 10_000
+"""More old objects than this are scanned, too, which takes 5 to 10 ms."""
+
+WORK_S = 0.005
+"""How much CPU is used between two looks: too little to make many objects.
+
+A look counts objects, for 20 to 60 µs. So an idle process, which uses some ms a second, hardly
+looks.
+"""
+
+_NEVER = 2**31 - 1
+_YOUNG, _OLD = (0, 1), 2  # Python's generations: the second of the young ones has survived a look.
+
 
 def calm_collector() -> None:
-    """Freeze the current objects, and raise the collector's thresholds.
+    """Freeze the current objects, and have Python itself look at young ones only.
 
     Most objects are the cache's, which has no cycles. Scanning them takes 4 µs a VM, in one go,
     while nobody is served; and their replacements end up there again. With 50,000 VMs, an event
@@ -28,22 +36,45 @@ def calm_collector() -> None:
     CPU, and takes 1.8 s.
     """
     gc.freeze()
-    # The counts are of objects made less those freed. In the steady state, a change frees as many
-    # as it makes, so what remains to collect is garbage with cycles, some MB at most. A look at
-    # the second generation is then at some 5,000 objects, which takes 2 to 4 ms; at the 200,000
-    # that a large file makes, it took 70 to 110 ms. A look at the third scans all that was made
-    # since the freeze, 0.4 s after 100,000 objects of files, so it comes only once in 20 million
-    # young objects. It has to come: a connection that has ended leaves some 60 in cycles.
-    gc.set_threshold(YOUNG_MAX, 1, 4_000)
+    gc.set_threshold(YOUNG_MAX, 1, _NEVER)
 
 
-async def collect_young() -> None:
-    """Scan the young objects in time, until cancelled.
+class Looks:
+    """Looks for garbage a little at a time, however much there is.
 
-    Python does not while as many objects are freed as are made, as when a list or many files are
-    read again: the young ones became ever more, and scanning them then took 59 ms.
+    Python leaves young objects alone while as many are freed as are made, as when a list or many
+    files are read again: they became ever more, and to scan them took 59 ms. Those that live on are
+    old then; to scan all of these takes 200 ms once 20,000 VMs have been replaced.
+
+    So both are counted here. Old ones are scanned when they are OLD_MAX, and what is left is frozen
+    if it is more than half as much: it has been found to be no garbage, and is not scanned again.
+    Cycles of frozen objects would stay for ever, so whatever lives long and ends often (connections
+    and streams) leaves none behind.
     """
-    while True:
-        await asyncio.sleep(LOOK_S)
-        if sum(len(gc.get_objects(generation)) for generation in (0, 1)) > YOUNG_MAX:
-            gc.collect(1)
+
+    def __init__(self) -> None:
+        """The first look is due."""
+        self._worked_s = -WORK_S
+        self._scans_of_young = -1
+
+    def look(self) -> None:
+        """Scan what has become too much. At most some 15 ms, if called every 20 ms."""
+        worked_s = time.process_time()
+        if worked_s - self._worked_s < WORK_S:
+            return
+        self._worked_s = worked_s
+        if sum(map(_held, _YOUNG)) > YOUNG_MAX:
+            gc.collect(_OLD - 1)
+        # Only scans of all young objects, ours and Python's own, make objects old.
+        scans_of_young = gc.get_stats()[_OLD - 1]["collections"]
+        if scans_of_young == self._scans_of_young:
+            return
+        self._scans_of_young = scans_of_young
+        if _held(_OLD) > OLD_MAX:
+            gc.collect()
+            if _held(_OLD) > OLD_MAX // 2:
+                gc.freeze()
+
+
+def _held(generation: int) -> int:
+    return len(gc.get_objects(generation))

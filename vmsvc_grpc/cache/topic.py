@@ -33,8 +33,8 @@ class Absent:
     message: str
 
 
-class Publication(msgspec.Struct):
-    """One state of a topic. Immutable but for `encoded`.
+class Publication(msgspec.Struct, gc=False):
+    """One state of a topic. Immutable but for `encoded`, which must not refer back to it.
 
     `base` is the EndpointSet published just before, if there was one: a delta starts from it.
     `change` leads from it to this one, if that is known without a look at all endpoints. In

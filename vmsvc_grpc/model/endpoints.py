@@ -97,7 +97,7 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
             self.__dict__["digest"] = (base.digest + moved) % _DIGESTS
 
 
-class EndpointDiff(NamedTuple):
+class EndpointDiff(msgspec.Struct, frozen=True, gc=False):
     """The difference between two EndpointSets. Removals are applied first.
 
     `gone` are the old endpoints that the new set lacks or has changed, `upserted` those that it
