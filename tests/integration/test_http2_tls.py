@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_channelz.v1 import channelz_pb2 as pb
 from ngh2 import events
 
 from tests.integration.http2_toy import BOTH, ECHO, LARGE, LARGE_BYTES, WATCH, Toy, client, serving
@@ -51,6 +52,25 @@ async def test_calls_of_every_kind_go_through() -> None:
         await there.until(lambda: there.body(both) == framed(b"told"))
         toy.streams[0].say(b"end")
         assert await there.status(both) == (0, "")
+
+
+async def test_channelz_tells_what_was_agreed_and_who_is_there() -> None:
+    context = ours()
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(CERTIFICATE)
+    known = theirs("h2")
+    known.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+    shown = ssl.PEM_cert_to_DER_cert(CERTIFICATE.read_text())
+    for tls, certificate in ((theirs("h2"), b""), (known, shown)):
+        async with serving(tls=context) as toy, client(toy, tls=tls) as there:
+            assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+            (connection,) = toy.transport.connections
+            asked = pb.GetSocketRequest(socket_id=connection._id)
+            answer = toy.transport.channelz("GetSocket", asked)
+            assert isinstance(answer, pb.GetSocketResponse)
+            agreed = answer.socket.security.tls
+            assert agreed.standard_name.startswith("TLS_")
+            assert agreed.remote_certificate == certificate
 
 
 async def test_a_client_of_grpc_is_answered() -> None:

@@ -41,7 +41,15 @@ from vmsvc_grpc.server.transport.http2_calls import (
     StreamCall,
     UnaryCall,
 )
-from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic, ends_of, peer_of
+from vmsvc_grpc.server.transport.sockets import (
+    Address,
+    Sockets,
+    Tls,
+    Traffic,
+    ends_of,
+    peer_of,
+    tls_of,
+)
 from vmsvc_grpc.server.transport.windows import FIRST_BYTES, Window, Windows
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -305,6 +313,10 @@ class ClientConnection(Begun):
         self.gone.set_result(None)
 
     # What the transport, the streams and channelz call.
+
+    def tls(self) -> Tls | None:
+        """How it is protected; None if it is not."""
+        return tls_of(self.transport)
 
     def windows(self) -> tuple[int, int]:
         """How many bytes it may be sent now, and how many it may send."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz_pb2 as pb
@@ -46,12 +47,35 @@ class Traffic:
     keepalives_sent: int = 0
 
 
+class Tls(NamedTuple):
+    """What a connection and its client have agreed on.
+
+    `cipher` is the name of the cipher suite, by IANA or else by OpenSSL. `certificate` is the
+    client's, in DER; empty if it has shown none.
+    """
+
+    cipher: str
+    certificate: bytes
+
+
+def tls_of(transport: asyncio.BaseTransport) -> Tls | None:
+    """How a connection is protected; None if it is not."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return None
+    cipher = tls.cipher()
+    return Tls(cipher[0] if cipher else "", tls.getpeercert(binary_form=True) or b"")
+
+
 class Connected(Protocol):
     """One client's connection."""
 
     local: Address
     remote: Address
     traffic: Traffic
+
+    def tls(self) -> Tls | None:
+        """How it is protected; None if it is not."""
 
     def windows(self) -> tuple[int, int]:
         """How many bytes it may be sent now, and how many it may send."""
@@ -142,7 +166,20 @@ def _socket(id_: int, connection: Connected) -> pb.Socket:
         data=data,
         local=_address(connection.local),
         remote=_address(connection.remote),
+        security=_security(connection.tls()),
     )
+
+
+def _security(tls: Tls | None) -> pb.Security | None:
+    if tls is None:
+        return None
+    told = pb.Security.Tls(remote_certificate=tls.certificate)
+    # Those of TLS 1.3 have the same name everywhere; OpenSSL has names of its own for the others.
+    if tls.cipher.startswith("TLS_"):
+        told.standard_name = tls.cipher
+    else:
+        told.other_name = tls.cipher
+    return pb.Security(tls=told)
 
 
 def _ref(id_: int, address: Address) -> pb.SocketRef:

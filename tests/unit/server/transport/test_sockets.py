@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz_pb2 as pb
 
 from vmsvc_grpc.server.call import Code, RpcError
-from vmsvc_grpc.server.transport.sockets import Address, Sockets, Traffic
+from vmsvc_grpc.server.transport.sockets import Address, Sockets, Tls, Traffic
 
 
 @dataclass
@@ -17,6 +17,10 @@ class Somebody:
     remote: Address
     local: Address = ("127.0.0.1", 50051)
     traffic: Traffic = field(default_factory=Traffic)
+    agreed: Tls | None = None
+
+    def tls(self) -> Tls | None:
+        return self.agreed
 
     def windows(self) -> tuple[int, int]:
         return 65_535, 1_000
@@ -75,6 +79,26 @@ def test_a_socket_tells_who_is_there_and_its_windows() -> None:
     assert told.data.remote_flow_control_window.value == 1_000
     assert len(told.remote.tcpip_address.ip_address) == 16
     assert told.local.tcpip_address.port == 50_051
+
+
+@pytest.mark.parametrize(
+    ("agreed", "standard", "other"),
+    [
+        (None, "", ""),
+        (Tls("TLS_AES_256_GCM_SHA384", b"der"), "TLS_AES_256_GCM_SHA384", ""),
+        (Tls("ECDHE-RSA-AES128-GCM-SHA256", b""), "", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ],
+    ids=["plain", "TLS 1.3 and a certificate", "TLS 1.2 and none"],
+)
+def test_a_socket_tells_how_it_is_protected(agreed: Tls | None, standard: str, other: str) -> None:
+    sockets = Sockets()
+    id_ = sockets.connect(Somebody(("10.0.0.1", 1), agreed=agreed))
+    answer = sockets.answer("GetSocket", pb.GetSocketRequest(socket_id=id_))
+    assert isinstance(answer, pb.GetSocketResponse)
+    assert answer.socket.HasField("security") == (agreed is not None)
+    tls = answer.socket.security.tls
+    assert (tls.standard_name, tls.other_name) == (standard, other)
+    assert tls.remote_certificate == (agreed.certificate if agreed else b"")
 
 
 @pytest.mark.parametrize(
