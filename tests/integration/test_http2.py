@@ -686,6 +686,10 @@ FLOODS = {
     "DATA that is all padding": (frames(0, 8, b"\3\0\0\0", 1), "empty_frames_max"),
     "PRIORITY": (frames(2, 0, b"\0\0\0\0\x10", 1), "empty_frames_max"),
     "kinds that nobody knows": (frames(0xFE, 0), "empty_frames_max"),
+    "RST_STREAM of one stream": (frames(3, 0, b"\0\0\0\x08", 1), "resets_max"),
+    "PRIORITY_UPDATE": (frames(0x10, 0, b"\0\0\0\1u=1"), "empty_frames_max"),
+    "ALTSVC": (frames(0xA, 0, b"\0\1xh2"), "empty_frames_max"),
+    "ORIGIN": (frames(0xC, 0, b"\0\1x"), "empty_frames_max"),
     "CONTINUATION": (
         frames(1, 0, b"\x83", 3) + frames(9, 0, b"", 3) * 100,
         "continuations_max",
@@ -890,6 +894,26 @@ async def test_clients_that_all_send_at_once_are_taken_in_by_turns() -> None:
                 before = now
         assert max(in_a_turn) <= TURN_READ_BYTES // len(sent) + 1
         assert await clients[0].status(clients[0].call(ECHO, framed(b"hi"))) == (0, "")
+
+
+@pytest.mark.parametrize("broken", ["_engine", "_floods"])
+async def test_a_fault_of_ours_at_one_connection_costs_no_other(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stopped the turn that it was met in, and with that all turns to come."""
+    async with serving() as toy, client(toy) as there:
+        there.call(WATCH, framed(b""))
+        await until(lambda: toy.streams and toy.streams[0].asked)
+        (connection,) = toy.transport.connections
+        async with client(toy) as other:
+            assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+            setattr(connection, broken, None)
+            toy.streams[0].say(b"which meets the fault")
+            there.call(ECHO, framed(b"hi"))
+            await there.until(lambda: there.over)
+            assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+        assert toy.streams[0].closed
+    assert "a fault of ours ends the connection of ipv4:127.0.0.1:" in caplog.text
 
 
 async def test_connections_are_made_some_in_a_turn() -> None:

@@ -181,7 +181,10 @@ class Http2:
         left = TURN_READ_BYTES
         while self._came and left > 0:
             connection = self._came.popleft()
-            left -= connection.take_in()
+            try:
+                left -= connection.take_in()
+            except Exception:  # noqa: BLE001 - a fault at one client must not stop the others.
+                connection.fail()
             if connection.came:
                 self._came.append(connection)
             if self.loop.time() > until:
@@ -204,6 +207,9 @@ class Http2:
             connection = waiting.popleft()
             if connection.marked:  # Else it was flushed as one of the others.
                 connection.marked = False
-                connection.flush()
+                try:
+                    connection.flush()
+                except Exception:  # noqa: BLE001 - as above.
+                    connection.fail()
                 if self.loop.time() > until:
                     break

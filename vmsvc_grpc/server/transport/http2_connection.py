@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -51,6 +52,8 @@ from vmsvc_grpc.server.transport.sockets import (
     tls_of,
 )
 from vmsvc_grpc.server.transport.windows import FIRST_BYTES, Window, Windows
+
+_log = logging.getLogger(__name__)
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -341,6 +344,12 @@ class ClientConnection(Begun):
     def want_later(self, call: HttpCall) -> None:
         """A call has more to work out, in another turn of the event loop."""
         self._later[call] = None
+
+    def fail(self) -> None:
+        """End it, as a fault of ours has left it in an unknown state. Call it from an `except`."""
+        _log.exception("a fault of ours ends the connection of %s", self.peer)
+        self._came.clear()
+        self.cut()
 
     def _close(self) -> None:
         """Close it once all written bytes are sent, but wait only briefly for a slow client."""
