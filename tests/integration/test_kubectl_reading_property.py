@@ -142,14 +142,30 @@ LIBYAML_STRICTER = (
 )
 
 
+# What go-yaml refuses and libyaml takes; a list of one kind within a list; and what comes after
+# JSON on its line.
+WE_READ = (
+    "found unknown escape character",
+    "is not a list: no Items field",
+    "json: offset",
+)
+
+
+def reported(contents: Contents) -> bool:
+    """Whether anything in the file is refused."""
+    malformed = any(isinstance(entry.event, Malformed) for entry in contents.entries.values())
+    return malformed or bool(contents.flaws)
+
+
 MISSPELT = "there is no kind "
 
 
 def check(content: bytes, said: Reading) -> None:
-    """What kubectl reads we read; of what it does not, nothing need be the same."""
+    """What kubectl reads we read; where it refuses something, so do we, or we report something."""
     if not said.parsed:
         with suppress(ManifestError):
-            ours(content)
+            _, contents = ours(content)
+            assert reported(contents) or any(text in str(said.errors) for text in WE_READ), said
         return
     try:
         found, contents = ours(content)

@@ -71,13 +71,7 @@ def definitions(
         refused = _NO_LIST
     api_version, kind_text = text_of(value, "apiVersion"), text_of(value, "kind")
     if kind_text and _is_list(place, value):
-        if size > OBJECT_SIZE_MAX:
-            raise _cut(place.line, "put the items of a list within a list into the outer one")
-        yield Other.LIST
-        implied = implied_by(value)
-        for index, item in enumerate(value["items"] or ()):
-            whole = (item or {}) | implied if is_unnamed(item) else item
-            yield from definitions(place.item(index), whole, size, asked, refused)
+        yield from _listed(place, value, size, asked, refused)
     elif not (api_version and kind_text):
         yield Flaw(str(place), "is not an object; it needs apiVersion and kind, both text")
     elif (kind := kind_of(api_version, kind_text)) not in asked.kinds and refused is not None:
@@ -90,6 +84,21 @@ def definitions(
         whole = _in_namespace(value, asked.namespace)
         asked.look(place, kind, whole)
         yield _entry(place, kind, whole, size, refused)
+
+
+def _listed(
+    place: Position, value: dict[str, Any], size: int, asked: Asked, refused: Problem | None
+) -> Iterator[Found]:
+    """The objects of a list whose items did not come one by one."""
+    if size > OBJECT_SIZE_MAX:
+        raise _cut(place.line, "put the items of a list within a list into the outer one")
+    yield Other.LIST
+    if refused is not None and not value["items"]:
+        yield Flaw(str(place), f"{text_of(value, 'kind')}: {refused}")
+    implied = implied_by(value)
+    for index, item in enumerate(value["items"] or ()):
+        whole = (item or {}) | implied if is_unnamed(item) else item
+        yield from definitions(place.item(index), whole, size, asked, refused)
 
 
 def _is_list(place: Position, value: dict[str, Any]) -> bool:

@@ -156,7 +156,7 @@ class _DocumentReader:
             yield from self._take(place, document.value, document.size, document.flaw)
         elif not document.listed and document.value is not None:
             yield from self._take(place, document.value, document.size, document.flaw)
-        elif document.listed and document.flaw is not None:
+        elif document.flaw is not None:
             self._found(Flaw(str(place), str(document.flaw)), document.line)
         if document.unread_line is not None:
             unread = f"line {document.unread_line}"

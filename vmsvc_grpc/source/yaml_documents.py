@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import yaml
 from yaml.reader import ReaderError
 
-from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.model.integers import INT64_MAX
+from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.source.builder import DEPTH_MAX, Builder, Open
 from vmsvc_grpc.source.characters import WINDOW, Characters
 from vmsvc_grpc.source.documents import Document, ManifestError, Step
@@ -25,6 +26,7 @@ from vmsvc_grpc.source.yaml_scalars import (
     MERGE_TAG,
     Scalar,
     TagError,
+    is_unsigned,
     key_text,
     plain_scalar,
     tagged_scalar,
@@ -69,18 +71,24 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
     characters.begin_line()
     events = count(1)
     begun: int | None = None  # The line of the separator, once there was one.
+    flaw: str | None = None  # Of the next object, by what stands before it.
     while True:
         part = _Part(characters)
         yield from part.skip_head()
+        flaw = flaw or part.flaw
         line = characters.line if begun is None else begun
         if begun is not None and _END.match(characters.text, characters.at):
             # Nothing came before it, so the document is empty.
             read += 1
-            yield Document(read, line, None)
+            yield Document(read, line, None, flaw=Problem("(object)", flaw) if flaw else None)
+            flaw = None
             yield from part.skip_rest()
         elif not part.ended:
             read += 1
             builder = _YAMLBuilder(read, line, characters.line, events)
+            if flaw is not None:
+                builder.refuse(flaw)
+                flaw = None
             yield from _part_steps(part, characters, builder)
             yield from part.skip_rest()
         elif begun is not None:
@@ -89,11 +97,14 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
         if characters.at == len(characters.text):
             return
         begun = characters.line
+        value_line = characters.line
         yield from _skip_separator(characters)
+        if characters.text[characters.at - 1] != "\n":
+            flaw = f"begins on the line of '---', which kubectl refuses (line {value_line})"
 
 
 def _skip_separator(characters: Characters) -> Iterator[None]:
-    """Go to the line after a separator, or to a value on its line, which kubectl refuses.
+    """Go to the line after a separator, or to a value on its line.
 
     Raises ManifestError if a line only begins like a separator.
     """
@@ -124,6 +135,8 @@ class _Part:
     def __init__(self, characters: Characters) -> None:
         self.size_unanswered = 0
         """How much was read since the last event of libyaml."""
+        self.flaw: str | None = None
+        """Why kubectl refuses what comes after the head."""
         self._characters = characters
         self._last = ""
 
@@ -143,17 +156,25 @@ class _Part:
             lines = _HEAD_LINES.match(characters.text, characters.at)
             assert lines is not None, "no lines are some"
             if lines.end() > characters.at:
+                self._note_directive(lines.end())
                 characters.at, self._last = lines.end(), "\n"
             last = _HEAD_LINE.match(characters.text, characters.at)
             if last is None or self.ended:
                 return
             if last["comment"] or last["directive"] or characters.ended:
+                self._note_directive(last.end())
                 yield from _skip_line(characters)
             elif len(characters.text) - characters.at > WINDOW:
                 return  # libyaml will refuse so many blanks.
             else:
                 characters.more()
                 yield
+
+    def _note_directive(self, end: int) -> None:
+        """Note a directive among the next lines: kubectl splits it from its document."""
+        characters = self._characters
+        if characters.text.find("\n%", characters.at - 1, end) >= 0:
+            self.flaw = f"has a directive of YAML, which kubectl refuses (line {characters.line})"
 
     def skip_rest(self) -> Iterator[None]:
         """Skip the rest, in steps."""
@@ -347,6 +368,8 @@ class _YAMLBuilder(Builder):
     def _key_text(self, value: Scalar, text: str) -> str:
         if value is None:
             self._refuse(f"has the key {quoted(text)}, which is null; a key is text")
+        elif isinstance(value, float) and is_unsigned(text):
+            self._refuse(f"has the key {text}, which is more than {INT64_MAX}; put it in quotes")
         return key_text(value, text)
 
     def _tagged(self, event: yaml.ScalarEvent) -> Scalar:
@@ -407,6 +430,8 @@ class _YAMLBuilder(Builder):
 
     def _done(self, outer: Open | None, value: Any) -> None:
         if outer is not None and outer.merging:
+            if isinstance(value, list) and isinstance(self._event, yaml.AliasEvent):
+                self._refuse("is an alias of a list; '<<' merges mappings, or a list of them")
             self._merge(outer, value)
             outer.merging = False
         super()._done(outer, value)

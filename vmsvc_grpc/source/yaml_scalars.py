@@ -54,6 +54,11 @@ _BASES = {"two": 2, "eight": 8, "sixteen": 16, "octal": 8, "ten": 10}
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 _UINT64_MAX = 2**64 - 1
+_TIMESTAMP = re.compile(
+    r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+    r"(?:[Tt][0-9]{1,2}(?::[0-9]{1,2}){2}(?:\.[0-9]*)?(?:Z|[-+][0-9]{2}:[0-9]{2})"
+    r"| [0-9]{1,2}(?::[0-9]{1,2}){2}(?:\.[0-9]*)?)?"
+)
 
 
 class TagError(Exception):
@@ -92,6 +97,12 @@ def _number(text: str) -> int | float | str:
     return _float(digits, text)
 
 
+def is_unsigned(text: str) -> bool:
+    """Whether a scalar is a whole number that only takes 64 bits if none is the sign."""
+    number = _number(text) if text else text
+    return isinstance(number, int) and not is_int64(number)
+
+
 def _float(digits: str, text: str) -> float | str:
     if not _FLOAT.fullmatch(digits):
         return text
@@ -112,6 +123,8 @@ def tagged_scalar(tag: str, text: str) -> Scalar:
             if type(value) is not _TYPES[name]:
                 raise TagError
             return _in_json(value)
+        case "timestamp" if not _TIMESTAMP.fullmatch(text):
+            raise TagError
     return text
 
 

@@ -70,7 +70,6 @@ def values(text: str) -> list[Any]:
             id="each document has its number and line",
         ),
         pytest.param("\ufeffa: 1\n", [(1, 1, {"a": 1})], id="a byte order mark is no content"),
-        pytest.param("%YAML 1.2\n---\na: 1\n", [(1, 2, {"a": 1})], id="a directive is allowed"),
         pytest.param(
             '{"a": [1, true, null]}\n\n\t{"b": "\\ud83d\\ude00\\/"}',
             [(1, 1, {"a": [1, True, None]}), (2, 3, {"b": "😀/"})],
@@ -304,6 +303,43 @@ def test_what_is_yaml_but_no_object_costs_that_document(text: str, flaw: str) ->
     assert str(refused.flaw) == flaw.partition("(line ")[0] + f"(line {line})"
     assert (first.value, first.flaw) == ({"a": 1}, None)
     assert (last.value, last.flaw) == ({"b": 2}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "flaws"),
+    [
+        pytest.param(
+            "%YAML 1.2\n---\na: 1\n---\nb: 2\n",
+            ["(object): has a directive of YAML, which kubectl refuses (line 1)", "None"],
+            id="a directive",
+        ),
+        pytest.param(
+            "a: 1\n---\n# c\n%X y\nb: 2\n",
+            ["None", "(object): has a directive of YAML, which kubectl refuses (line 3)"],
+            id="a directive after a comment",
+        ),
+        pytest.param("a: |\n  x\n...\n%X y\n", ["None"], id="one that is not read"),
+        pytest.param("a: |\n x\n %y\nb: [\n  '%x'\n ]\n", ["None"], id="what is none"),
+        pytest.param(
+            "a: 1\n--- !!map\nb: 2\n---\nc: 3\n",
+            [
+                "None",
+                "(object): begins on the line of '---', which kubectl refuses (line 2)",
+                "None",
+            ],
+            id="a value on the separator's line",
+        ),
+        pytest.param(
+            "--- ...\n---\nc: 3\n",
+            ["(object): begins on the line of '---', which kubectl refuses (line 1)", "None"],
+            id="an end on the separator's line",
+        ),
+    ],
+)
+def test_what_kubectl_refuses_before_an_object_costs_that_object(
+    text: str, flaws: list[str]
+) -> None:
+    assert [str(one.flaw) for one in read_documents(text)] == flaws
 
 
 def test_what_is_yaml_but_no_object_costs_that_item() -> None:
