@@ -56,6 +56,14 @@ async def get(url: str) -> tuple[int, str]:
         return response.status, await response.text()
 
 
+async def test_all_addresses_are_those_of_both_families(counts: ServerCounts) -> None:
+    server = HttpServer(lambda: None, Metrics().page, LIMITS, counts)
+    port = await server.start("::", 0)
+    for host in ("127.0.0.1", "[::1]"):
+        assert await get(f"http://{host}:{port}/livez") == (200, "ok\n")
+    await server.stop()
+
+
 async def test_alive_whatever_the_cache_says(url: str) -> None:
     """linkerd2 #10036, #8245: liveness killed the process while it synced."""
     assert await get(f"{url}/livez") == (200, "ok\n")

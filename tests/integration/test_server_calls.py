@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.raw_http2 import RawClient, close_all
@@ -244,6 +244,19 @@ async def test_a_method_that_is_not_here_is_unimplemented(running: Serving) -> N
     assert (await failure(method(b""))).code() is grpc.StatusCode.UNIMPLEMENTED
     unknown = {("(unknown)", Code.UNIMPLEMENTED): 1}
     assert running.counts.calls == unknown, "a client cannot fill our counts with names"
+
+
+async def test_all_addresses_are_those_of_both_families() -> None:
+    server = Server(synced_cache(service()), "[::]:0", make_transport)
+    port = (await server.start()).rpartition(":")[2]
+    try:
+        for host in ("127.0.0.1", "[::1]"):
+            async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+                stub = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call] # none
+                answer = await stub.Check(health_pb2.HealthCheckRequest())
+                assert answer.status == SERVING
+    finally:
+        await server.stop()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from vmsvc_grpc.server import addresses
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.http.accept import prefers
 from vmsvc_grpc.server.http.connections import HttpConnections
@@ -51,7 +52,7 @@ class HttpServer:
         self._counts = counts
         self._runner: web.AppRunner | None = None
         self._connections: HttpConnections | None = None
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port, a free one for 0.
@@ -85,14 +86,15 @@ class HttpServer:
             refusals=self._counts.refusals,
         )
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(self._connections, host, port)
-        bound: int = self._listening.sockets[0].getsockname()[1]
-        return bound
+        for listening in addresses.bound(host, port):
+            port = int(listening.getsockname()[1])
+            self._listening.append(await loop.create_server(self._connections, sock=listening))
+        return port
 
     async def stop(self) -> None:
         """Stop listening, send what has been begun, and end all connections."""
-        if self._listening is not None:
-            self._listening.close()
+        for listening in self._listening:
+            listening.close()
         if self._connections is not None:
             self._connections.close()
         if self._runner is not None:

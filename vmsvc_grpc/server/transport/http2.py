@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 from google.protobuf.message import Message
 
+from vmsvc_grpc.server import addresses
 from vmsvc_grpc.server.call import Method, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
@@ -81,20 +82,11 @@ class Http2:
     def bind(self, address: str) -> int:
         """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
         host, _, port = address.rpartition(":")
-        found = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        bound = int(port)
-        for family, kind, protocol, _, where in dict.fromkeys(found):
-            listening = socket.socket(family, kind, protocol)
-            self._listening.append(listening)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind((where[0], bound, *where[2:]))
-            bound = int(listening.getsockname()[1])
-            self.sockets.listen((str(where[0]), bound))
-        return bound
+        self._listening = addresses.bound(host.strip("[]"), int(port))
+        ends = [listening.getsockname() for listening in self._listening]
+        for host, port, *_ in ends:
+            self.sockets.listen((host, port))
+        return int(ends[0][1])
 
     async def start(self) -> None:
         """Accept calls from now on."""
@@ -104,7 +96,7 @@ class Http2:
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, and end those that have not ended after `grace_s`."""
         await self.accepting.close()
-        for listening in self._listening:  # Also of a `bind` that failed.
+        for listening in self._listening:
             listening.close()
         for connection in list(self.connections):
             connection.go_away()
