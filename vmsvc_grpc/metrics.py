@@ -57,7 +57,7 @@ class Metric(Enum):
     STREAMS = ("vmsvc_grpc_streams_open", "Streams that are open.", ("method",))
     REFUSALS = (
         "vmsvc_grpc_refusals_total",
-        "Calls, connections, names refused at a bound, or uploads that wait there, by its setting.",
+        "Calls, connections, names refused or ended at a bound, and uploads that wait, by setting.",
         ("setting",),
     )
     TAKEN = (

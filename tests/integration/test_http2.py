@@ -578,6 +578,7 @@ async def test_a_client_that_answers_no_ping_is_gone() -> None:
     async with serving(limits) as toy, client(toy) as there:
         there.call(WATCH, framed(b""))
         await until(lambda: toy.streams and toy.streams[0].closed)
+        assert toy.counts.refusals == {"keepalive_timeout_s": 1}
 
 
 async def test_a_client_that_answers_pings_stays() -> None:
@@ -644,13 +645,14 @@ async def test_a_connection_without_calls_is_left_and_one_with_a_call_is_not() -
         assert await idle.status(idle.call(ECHO, framed(b"a"))) == (0, "")
         await idle.until(lambda: idle.over)
         assert [told.error_code for told in idle.of(events.GoAwayReceived)][-1] == 0
+        assert toy.counts.refusals == {"connection_idle_s": 1}
         toy.streams[0].say(b"still told")
         await busy.until(lambda: busy.body(stream))
         assert not busy.of(events.GoAwayReceived)
         toy.streams[0].say(b"end")
         assert await busy.status(stream) == (0, "")
         await busy.until(lambda: busy.over)
-        assert not toy.counts.refusals
+        assert toy.counts.refusals == {"connection_idle_s": 2}
 
 
 async def test_a_call_that_is_under_way_while_its_connection_is_left_is_answered() -> None:

@@ -230,6 +230,9 @@ class Living(Protocol):
     def abort(self) -> None:
         """End it now, with all calls on it."""
 
+    def count(self, limit: str) -> None:
+        """Count that the client is at a bound, by its name in `Limits`."""
+
     def cut(self) -> None:
         """Drop the connection without a goodbye."""
 
@@ -329,6 +332,7 @@ class Life:
         wait_s = self._limits.keepalive_s - silent_s
         if wait_s <= 0:
             if silent_s >= self._limits.keepalive_s + self._limits.keepalive_timeout_s:
+                self._connection.count("keepalive_timeout_s")
                 self._connection.cut()
                 return
             self._connection.ping()
@@ -343,6 +347,7 @@ class Life:
         if wait_s > 0:
             self._later("idle", wait_s, self._look_idle)
         else:
+            self._connection.count("connection_idle_s")
             self._leave()
 
     def _leave(self) -> None:

@@ -400,6 +400,10 @@ class ClientConnection(Begun):
                 self._engine.ping(_AGE_PING)
             self.mark()
 
+    def count(self, limit: str) -> None:
+        """Count that the client is at a bound, by its name in `Limits`."""
+        self.server.sessions.count_refusal(limit)
+
     def cut(self) -> None:
         """Drop the connection without a goodbye."""
         self.transport.abort()
