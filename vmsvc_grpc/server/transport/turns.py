@@ -108,9 +108,8 @@ class Turns:
 
     def _next(self) -> _Waiting | None:
         """Of the lines in which work waits, the one that has had the least time."""
-        waiting = [line for line in self._lines.values() if line.work]
-        return min(waiting, key=_had_s, default=None)
-
-
-def _had_s(waiting: _Waiting) -> float:
-    return waiting.had_s
+        found = None
+        for waiting in self._lines.values():
+            if waiting.work and (found is None or waiting.had_s < found.had_s):
+                found = waiting
+        return found

@@ -69,11 +69,31 @@ class Responses:
 
     def next(self, node: Node) -> bytes | Later | None:
         """The next response; None if there is none now. The cache must be synced."""
+        if not self._has_work():
+            self._own_turn = False
+            return None
         self._news.looks_left = self._shared.looks_max
         self._follow_listings(node)
         message = self._next_response(node)
         self._own_turn = message is LATER
         return message
+
+    def _has_work(self) -> bool:
+        """Whether anything is noted that may lead to a response.
+
+        There is nothing two times of three: after each response, and after its ACK.
+        """
+        if self._following.noted or self._marking is not None:
+            return True
+        for one in self._subscriptions.sending_order:
+            if one.pending or one.answer_due or one.leaving or one.took_away or one.denied:
+                return True
+            if (listed := one.listed) is not None:
+                if listed.reading or listed.behind:
+                    return True
+            elif one.wildcard:
+                return True
+        return False
 
     def _follow_listings(self, node: Node) -> None:
         """Follow the listings of all types with a wildcard, now that the cache is synced."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
+from tests.unit.counting import counted_calls
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
@@ -294,3 +295,13 @@ def test_a_wildcard_is_left_some_names_a_turn() -> None:
     client.change(CDS, [], ["*"])
     assert max(worked(client, lambda: len(subscription.claimed))) <= 4 * LOOKS_MAX
     assert not subscription.claimed
+
+
+@BOTH
+def test_to_be_asked_for_nothing_costs_few_calls(form: Form) -> None:
+    """A stream is asked after each response and after its ACK: 63 calls a time once."""
+    client = following(many(5), form)
+    client.read_all()
+    with counted_calls() as calls:
+        assert client.stream.next_message() is None
+    assert calls[0] <= 30
