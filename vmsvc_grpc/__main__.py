@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from vmsvc_grpc import __version__, flags
@@ -17,6 +18,7 @@ from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
+from vmsvc_grpc.model.problem import likely_meant
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.readers import path
 from vmsvc_grpc.reconciler.copying import Copying
@@ -57,7 +59,10 @@ exit status:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line, which we print, and without abbreviated flags."""
+    """argparse with errors of one line, which we print, and without abbreviated flags.
+
+    An error names the command that it is about, and, for an unknown flag, the likely one.
+    """
 
     def __init__(self, *, description: str = "", **settings: Any) -> None:
         super().__init__(
@@ -66,6 +71,19 @@ class _Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else list(args)
+        for text in takewhile(lambda text: text != "--" and text not in _COMMANDS, given):
+            flag = text.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                likely = likely_meant(flag, self._option_string_actions)
+                meant = f" (did you mean {likely}?)" if likely else ""
+                self.error(f"there is no flag {flag}{meant}")
+        found, unknown = super().parse_known_args(given, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
@@ -88,10 +106,13 @@ def parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve endpoints, and hold the objects that go with them",
-        description="Serve endpoints over gRPC and xDS, and hold the objects that go with them.",
+        usage="vmsvc-grpc serve [FLAG ...]",
+        description="Serve endpoints over gRPC and xDS, and hold the objects that go with them. "
+        "Needs no flag in a pod, nor beside a ~/.kube/config; --manifests DIR needs no cluster.",
         epilog=_environment("--drain-s") + _SERVE_EXITS,
     )
-    flags.add(serve, flags.SERVE)
+    for group in flags.SERVE_GROUPS:
+        flags.add(serve.add_argument_group(group.title), group.flags)
     render = commands.add_parser(
         "render",
         help="print the Service and Endpoints that would be held, and end",
@@ -155,7 +176,9 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     rest = {name: value for name, value in given.items() if name not in taken}
     manifests = "manifests" in given
     advice = "" if "kubeconfig" in given or "context" in given else _OR_FILES
-    found = None if manifests else _credentials(given, environment, advice)
+    # Without `manifests`, `output` is the mistake, and not that there is no API server.
+    no_server = manifests or "output" in given
+    found = None if no_server else _credentials(given, environment, advice)
     namespaces = given.get("namespace", ())
     in_pod = isinstance(found, credentials.InCluster)
     return Config(

@@ -108,10 +108,10 @@ class Config:
             )
 
     def _check_cluster(self) -> None:
-        if self.credentials is None:
-            raise ConfigError("name what to serve: --manifests DIR, or --kubeconfig FILE")
         if self.output is not None:
             raise ConfigError("--output goes with --manifests; on an API server use --reconcile=on")
+        if self.credentials is None:
+            raise ConfigError("name what to serve: --manifests DIR, or --kubeconfig FILE")
         if self.rules.allow_loopback and self.reconcile:
             raise ConfigError(
                 "--allow-loopback with --reconcile=on: an API server refuses Endpoints with "

@@ -55,6 +55,13 @@ class Flag(NamedTuple):
         return f"VMSVC_GRPC_{self.dest.upper()}"
 
 
+class FlagGroup(NamedTuple):
+    """Flags that a help shows together, under a title."""
+
+    title: str
+    flags: Sequence[Flag]
+
+
 _LIMITS = {
     "streams_max": "open streams, at most",
     "streams_per_client_max": "open streams of one client address, at most",
@@ -117,7 +124,7 @@ def _limit_flags() -> list[Flag]:
     ]
 
 
-RULES = [
+_ADDRESSES = [
     Flag(
         "--ip-families",
         ip_families,
@@ -130,6 +137,9 @@ RULES = [
         boolean,
         "take 127.0.0.0/8 and ::1 for addresses of VMs, for trials on one machine",
     ),
+]
+
+_HELD = [
     Flag(
         "--load-balancer-provider",
         str,
@@ -166,7 +176,8 @@ def _manifest_bytes_max(text: str) -> Flag:
 
 
 RENDER = [
-    *RULES,
+    *_ADDRESSES,
+    *_HELD,
     _namespace("the namespace of objects that name none (default: default)"),
     _manifest_bytes_max("bytes of a file, or of standard input, at most; a larger one is refused"),
 ]
@@ -226,7 +237,7 @@ RELEASE = [
     Flag("--yes", boolean, "do not ask"),
 ]
 
-SERVE = [
+_TO_SERVE = [
     Flag(
         "--manifests",
         path,
@@ -234,6 +245,12 @@ SERVE = [
         None,
         "DIR",
     ),
+    *_CONNECTION,
+    _namespace(f"{_THESE_ONLY}. With --manifests: the namespace of objects that name none"),
+    *_ADDRESSES,
+]
+
+_TO_HOLD = [
     Flag(
         "--output",
         path,
@@ -241,8 +258,6 @@ SERVE = [
         None,
         "DIR",
     ),
-    *_CONNECTION,
-    _namespace(f"{_THESE_ONLY}. With --manifests: the namespace of objects that name none"),
     Flag(
         "--reconcile",
         on_off,
@@ -259,6 +274,7 @@ SERVE = [
         "mirror",
         "mirror|direct",
     ),
+    *_HELD,
     *LEASE,
     Flag(
         "--lease-duration-s",
@@ -268,13 +284,18 @@ SERVE = [
         "SECONDS",
     ),
     Flag(
-        "--watch-silence-s",
-        seconds(1),
-        "seconds of silence after which a watch is opened anew; an API server sends something once "
-        "a minute",
-        "75",
-        "SECONDS",
+        "--writes-per-s",
+        decimal("number", 0.1, 1_000_000),
+        "writes of objects a second, at most",
+        "200",
+        "N",
     ),
+    Flag(
+        "--workers", count(most=1000), "services whose objects are written side by side", "4", "N"
+    ),
+]
+
+_PROCESS = [
     Flag("--listen", address, "where gRPC listens", "127.0.0.1:50051", "HOST:PORT"),
     Flag(
         "--http-listen",
@@ -297,6 +318,23 @@ SERVE = [
         "grpcio|http2",
     ),
     Flag(
+        "--log-level",
+        log_level,
+        "the least severe lines to log: debug, info, warning, error",
+        "info",
+        "LEVEL",
+    ),
+    Flag(
+        "--drain-s",
+        seconds(0),
+        "seconds over which streams are ended at SIGTERM",
+        "10",
+        "SECONDS",
+    ),
+]
+
+_XDS = [
+    Flag(
         "--xds-scope",
         one_of("all", "namespace"),
         "what an xDS client may see: all services; or, with namespace, those of the namespace that "
@@ -311,14 +349,9 @@ SERVE = [
         "cluster.local",
         "DOMAIN",
     ),
-    *RULES,
-    Flag(
-        "--drain-s",
-        seconds(0),
-        "seconds over which streams are ended at SIGTERM",
-        "10",
-        "SECONDS",
-    ),
+]
+
+_READING = [
     Flag(
         "--settle-s",
         seconds(0),
@@ -338,28 +371,30 @@ SERVE = [
         "SECONDS",
     ),
     Flag(
-        "--writes-per-s",
-        decimal("number", 0.1, 1_000_000),
-        "writes of objects a second, at most",
-        "200",
-        "N",
-    ),
-    Flag(
-        "--workers", count(most=1000), "services whose objects are written side by side", "4", "N"
-    ),
-    *_limit_flags(),
-    Flag(
-        "--log-level",
-        log_level,
-        "the least severe lines to log: debug, info, warning, error",
-        "info",
-        "LEVEL",
+        "--watch-silence-s",
+        seconds(1),
+        "seconds of silence after which a watch is opened anew; an API server sends something once "
+        "a minute",
+        "75",
+        "SECONDS",
     ),
 ]
 
+SERVE_GROUPS = (
+    FlagGroup("objects to serve", _TO_SERVE),
+    FlagGroup("objects to hold", _TO_HOLD),
+    FlagGroup("listening, logging and stopping", _PROCESS),
+    FlagGroup("xDS", _XDS),
+    FlagGroup("how objects are read", _READING),
+    FlagGroup("limits", _limit_flags()),
+)
+"""The flags of `serve`, as its help shows them."""
 
-def add(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
-    """Have a parser know these flags. It leaves them as texts, unset ones as None."""
+SERVE = [flag for group in SERVE_GROUPS for flag in group.flags]
+
+
+def add(parser: argparse.ArgumentParser | argparse._ArgumentGroup, flags: Sequence[Flag]) -> None:
+    """Have a parser, or a group of it, know these flags. They stay texts; unset ones are None."""
     for flag in flags:
         default = f" (default: {flag.default})" if flag.default else ""
         text = f"{flag.help}{default}"

@@ -12,6 +12,7 @@ from vmsvc_grpc.model.key_pattern import key_matching
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import (
+    LABEL_MAX,
     SUBDOMAIN_MAX,
     is_dns_1123_label,
     is_dns_1123_subdomain,
@@ -75,7 +76,10 @@ def ip_families(text: str) -> tuple[IPFamily, ...]:
 def namespace(text: str) -> str:
     """The namespace of that name. Raises ConfigError."""
     if not is_dns_1123_label(text):
-        raise ConfigError(f"{quoted(text)} cannot be a namespace")
+        raise ConfigError(
+            f"{quoted(text)} cannot be a namespace; use at most {LABEL_MAX} lower-case letters, "
+            "digits and hyphens"
+        )
     return text
 
 
@@ -87,7 +91,10 @@ def namespaces(text: str) -> tuple[str, ...]:
 def object_name(text: str) -> str:
     """The text, if it may name an object of Kubernetes. Raises ConfigError."""
     if not is_dns_1123_subdomain(text):
-        raise ConfigError(f"{quoted(text)} cannot be the name of a Kubernetes object")
+        raise ConfigError(
+            f"{quoted(text)} cannot be the name of a Kubernetes object; use lower-case letters, "
+            "digits, hyphens and dots"
+        )
     return text
 
 

@@ -283,7 +283,7 @@ async def test_an_address_in_use_is_one_clear_line(
         await second.start()
     assert str(error.value) == (
         f"cannot listen on {running.address}: Address already in use; choose another address "
-        "or port"
+        "or port with --listen"
     )
     await second.stop()
     assert capfd.readouterr() == ("", ""), "gRPC itself prints nothing"

@@ -173,9 +173,11 @@ def test_of_two_variables_the_one_without_grpc_is_the_clients() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["serve", "--drain", "3"], "--drain 3"),
-        (["render", "--deny-annotation=a", "x"], "--deny-annotation=a"),
-        (["release", "--dry"], "--dry"),
+        (["serve", "--drain", "3"], "no flag --drain (did you mean --drain-s?); see vmsvc-grpc se"),
+        (["render", "--deny-annotation=a", "x"], "(did you mean --deny-annotations?)"),
+        (["release", "--dry"], "(did you mean --dry-run?); see vmsvc-grpc release --help"),
+        (["--manifests", "x", "serve"], "no flag --manifests; see vmsvc-grpc --help"),
+        (["serve", "examples"], "unrecognized arguments: examples; see vmsvc-grpc serve --help"),
         (["release", "--ye\x1b[2J\n\ud800"], "--ye\\x1b[2J\\n\\ud800"),
         (["served\n"], "served\\n"),
         (["serve", "--insecure=\u202e"], "\\u202e"),
@@ -200,6 +202,7 @@ def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
     ("arguments", "environment", "message"),
     [
         ([], {"KUBECONFIG": "none"}, "no API server to read from: this is no pod"),
+        (["--output", "held"], {"KUBECONFIG": "none"}, "--output goes with --manifests"),
         (["--drain-s", "-1"], {}, "--drain-s: '-1' is not a number of seconds from 0 to 1000000"),
         (["--drain-s", "nan"], {}, "--drain-s: 'nan' is not a number of seconds"),
         (["--drain-s", "soon"], {}, "--drain-s: 'soon' is not a number"),
@@ -211,7 +214,7 @@ def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
             {},
             "--streams-max: '0' is not a whole number from 1 to 1000000000",
         ),
-        (["--namespace", "Shop"], {}, "--namespace: 'Shop' cannot be a namespace"),
+        (["--namespace", "Shop"], {}, "'Shop' cannot be a namespace; use at most 63 lower-case"),
         (
             ["--namespace", "shop,lab"],
             {},
@@ -259,7 +262,7 @@ def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
 def test_a_wrong_setting_is_one_line_that_names_it(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
 ) -> None:
-    manifests = [] if message.startswith("no API") else ["--manifests", str(tmp_path)]
+    manifests = [] if "KUBECONFIG" in environment else ["--manifests", str(tmp_path)]
     with pytest.raises(ConfigError) as caught:
         settings([*manifests, *arguments], environment)
     assert message in str(caught.value)

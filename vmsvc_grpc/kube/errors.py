@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -115,8 +116,9 @@ def translation(error: Exception) -> ApiServerError:
             return ApiServerError(0, "nothing came over the connection in time", silent=True)
         case _:
             return ApiServerError(0, str(error) or type(error).__name__)
-    # aiohttp's own text shows the address of an object in memory.
-    return ApiServerError(0, f"cannot connect to {error.host}:{error.port}: {cause}")
+    # aiohttp's own text shows the address of an object in memory, and asyncio's the address again.
+    reason = os.strerror(cause.errno) if isinstance(cause, OSError) and cause.errno else str(cause)
+    return ApiServerError(0, f"cannot connect to {error.host}:{error.port}: {reason}")
 
 
 async def answered_error(response: aiohttp.ClientResponse) -> ApiServerError:

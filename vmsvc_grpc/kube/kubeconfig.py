@@ -24,6 +24,9 @@ _ByName = TypeVar("_ByName", "NamedCluster", "NamedContext", "NamedUser")
 OPENID_PROVIDER = "oidc"
 """The only `auth-provider` that Kubernetes still has."""
 
+# How many names of a kubeconfig an error shows.
+_NAMES_SHOWN_MAX = 5
+
 _EXEC_API = "client.authentication.k8s.io/"
 _EXEC_VERSIONS = (f"{_EXEC_API}v1", f"{_EXEC_API}v1beta1")
 
@@ -285,7 +288,7 @@ def _parsed(path: Path, text: str) -> _Parsed:
 
 
 def _find(
-    files: Iterable[_Parsed],
+    files: Sequence[_Parsed],
     entries: Callable[[_KubeconfigFile], list[_ByName] | None],
     name: str,
     kind: str,
@@ -297,7 +300,16 @@ def _find(
             raise KubeconfigError(f"it has {len(found)} entries for {kind} {quoted(name)}")
         if found:
             return parsed, found[0]
-    raise KubeconfigError(f"it has no {kind} {quoted(name)}")
+    known = [entry.name for parsed in files for entry in entries(parsed.file) or ()]
+    raise KubeconfigError(f"it has no {kind} {quoted(name)}{_some(known)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """What there is instead, for an error: the first of some names."""
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN_MAX} more" if len(names) > _NAMES_SHOWN_MAX else ""
+    return f"; it has {', '.join(map(quoted, names[:_NAMES_SHOWN_MAX]))}{more}"
 
 
 def _checked_cluster(name: str, cluster: Cluster) -> Cluster:

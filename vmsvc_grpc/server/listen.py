@@ -119,7 +119,7 @@ class Server:
         except OSError as error:
             raise ListenError(
                 f"cannot listen on {self._address}: {system_reason(error)}; "
-                "choose another address or port"
+                "choose another address or port with --listen"
             ) from error
         await transport.start()
         return f"{host}:{bound}"

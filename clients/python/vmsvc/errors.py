@@ -17,6 +17,7 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 # gRPC's message for an address that it cannot connect to. The last clause is the reason.
 _CONNECT_FAILED = re.compile(r"failed to connect to all addresses; last error: .*?([^:]+)$")
 _NOT_RESOLVED = re.compile(r"errors resolving .*?([^:\]]+)\]?$")
+_HTTP1 = "(Trying to connect an http1.x server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,8 @@ _ABOUT_THE_REQUEST = frozenset(
 def _sentence(server: str, code: grpc.StatusCode, message: str) -> str:
     if code in _ABOUT_THE_REQUEST and message:
         return message
+    if _HTTP1 in message:
+        return f"server {server} speaks HTTP/1.1, not gRPC; is that its port for HTTP?"
     if unreachable := _CONNECT_FAILED.match(message) or _NOT_RESOLVED.match(message):
         return f"server {server} cannot be reached: {unreachable[1].strip()}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

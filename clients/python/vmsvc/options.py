@@ -10,6 +10,8 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from vmsvc.channel import DEFAULT_SERVER, target
@@ -18,6 +20,8 @@ from vmsvc.model import Readiness
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
+
+_COMMANDS = ("list", "resolve", "watch", "explain")
 
 _DESCRIPTION = "Ask a vmsvc-grpc server which VMs stand behind a VirtualMachineService."
 
@@ -71,6 +75,7 @@ examples:
 # Eleven days. gRPC cannot wait for ever, and nobody waits longer.
 _SECONDS_MAX = 1_000_000
 _NUMBER_CHARACTERS_MAX = 20
+_FLAG_CHARACTERS_MAX = 80
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
@@ -200,7 +205,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line, which we print, and without defaults."""
+    """argparse with errors of one line, which we print, and without defaults.
+
+    An error names the command that it is about, and, for an unknown flag, the likely one.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
@@ -209,6 +217,19 @@ class _Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else list(args)
+        for text in takewhile(lambda text: text != "--" and text not in _COMMANDS, given):
+            flag = text.partition("=")[0]
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                likely = get_close_matches(flag, self._option_string_actions, 1)
+                meant = f" (did you mean {likely[0]}?)" if likely else ""
+                self.error(f"there is no flag {flag[:_FLAG_CHARACTERS_MAX]!r}{meant}")
+        found, unknown = super().parse_known_args(given, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")

@@ -82,6 +82,14 @@ def test_class(code: Code, expected: type[VmsvcError]) -> None:
         ),
         pytest.param(
             Code.UNAVAILABLE,
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8080: Failed "
+            "parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80) "
+            "(Trying to connect an http1.x server (HTTP status 400))",
+            f"server {SERVER} speaks HTTP/1.1, not gRPC; is that its port for HTTP?",
+            id="the other port",
+        ),
+        pytest.param(
+            Code.UNAVAILABLE,
             "errors resolving nohost:1: [field:hostname lookup error:address lookup failed for "
             "nohost:1: Domain name not found]",
             f"server {SERVER} cannot be reached: Domain name not found",

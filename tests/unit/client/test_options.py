@@ -122,7 +122,25 @@ def test_output(line: str, terminal: bool, output: str) -> None:
         ),
         pytest.param("frob", {}, "invalid choice: 'frob'", id="no such command"),
         pytest.param(
-            "list --frob", {}, "unrecognized arguments: --frob; see vmsvc", id="no such flag"
+            "--srever x list",
+            {},
+            "there is no flag '--srever' (did you mean --server?); see vmsvc --help",
+            id="a flag before the command, misspelt",
+        ),
+        pytest.param(
+            "explain shop/web --all-namespaces",
+            {},
+            "there is no flag '--all-namespaces'",
+            id="a flag of other commands",
+        ),
+        pytest.param(
+            "resolve shop/web -x",
+            {},
+            "unrecognized arguments: -x; see vmsvc resolve --help",
+            id="a letter of no flag",
+        ),
+        pytest.param(
+            "list --frob", {}, "there is no flag '--frob'; see vmsvc list --help", id="no such flag"
         ),
         pytest.param("resolve", {}, "required: SERVICE; see vmsvc resolve --help", id="no service"),
         pytest.param(

@@ -584,7 +584,7 @@ async def test_a_context_without_user_asks_as_nobody_where_there_are_no_users(
 
 async def test_a_user_that_is_nowhere_is_not_anonymous(tmp_path: Path) -> None:
     credentials = of_user(tmp_path, {}, name="another")
-    with pytest.raises(NoApiServer, match="it has no user 'u'"):
+    with pytest.raises(NoApiServer, match="it has no user 'u'; it has 'another'"):
         await credentials.load()
 
 
