@@ -93,8 +93,8 @@ class ApiServer:
     async def __aenter__(self) -> Self:
         """Read the credentials; does not connect.
 
-        Raises NoApiServer, unless asking again may help: then requests fail with the reason until
-        it does.
+        Raises NoApiServer, unless asking again may help: then requests fail, with the reason, until
+        the credentials can be read.
         """
         try:
             await self._load()
@@ -253,7 +253,7 @@ class ApiServer:
         if access is None:
             await self._reloaded(None)
         elif access.fresh_s is not None and _now_s() - self._loaded >= access.fresh_s:
-            # The old ones may still do, and reading new ones may hang, as in a plugin.
+            # The old ones may still be valid, and reading new ones may hang, as in a plugin.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._bounds.renewal_s):
                     await self._reloaded(access)
@@ -267,7 +267,7 @@ class ApiServer:
             if self._loading is None and _now_s() - self._tried >= self._reload_s():
                 self._loading = asyncio.create_task(self._reload())
             if self._loading is not None:
-                # A caller that gives up waiting must not end it for the others.
+                # A caller that stops waiting must not cancel it for the others.
                 await asyncio.shield(self._loading)
         return self._access != refused
 
@@ -288,7 +288,7 @@ class ApiServer:
             if self._failure:
                 _log.info("there are new credentials again")
             self._failure = ""
-            # Unchanged credentials that were refused are as good as none.
+            # Credentials that were refused, and are unchanged, count as another failure.
             self._failures = self._failures + 1 if self._refused and self._access == before else 0
         finally:
             self._loading, self._refused = None, False

@@ -32,10 +32,10 @@ MAY_SEND: ContextVar[Callable[[], bool]] = ContextVar("may_send")
 class Connector(aiohttp.TCPConnector):
     """Makes connections for requests that are still to be sent, and tracks each until it is lost.
 
-    So none is left open at the end. Otherwise two kinds would be. One is a connection whose answer
-    was not read to its end: aiohttp closes it in the background, as TLS requires, and waits for the
-    other end, which may have vanished. The other is a connection whose handshake was just complete
-    when connecting was cancelled: uvloop keeps it.
+    So none is left open at the end. Otherwise two kinds would stay open. One is a connection whose
+    answer was not read to its end: aiohttp closes it in the background, as TLS requires, and waits
+    for the other end, which may have vanished. The other is a connection whose handshake was just
+    complete when connecting was cancelled: uvloop keeps it.
     """
 
     def __init__(self, **options: Any) -> None:

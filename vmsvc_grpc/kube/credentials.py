@@ -52,7 +52,7 @@ _PLUGIN_BOUNDS = plugin.PluginBounds()
 
 
 class NoApiServer(Exception):  # noqa: N818 - names a state, like StopIteration
-    """There is no way to ask an API server; one sentence says what was tried.
+    """There are no credentials for an API server; one sentence says what was tried.
 
     `may_pass`: asking again may help. A plugin that failed or hung may succeed the next time, and a
     file that somebody else writes may have its content then.
@@ -285,13 +285,13 @@ def _paths(text: str) -> Iterator[Path]:
 
 
 class _ClientCertificateError(KubeconfigError):
-    """A client certificate and its key are none, or do not belong together."""
+    """A client certificate or its key cannot be read, or they do not belong together."""
 
 
 def _access(found: Chosen, identity: _Identity) -> Access:
     """The access that a context and an identity give.
 
-    Raises PluginError if a plugin gave a certificate of no use, else OSError and ValueError.
+    Raises PluginError if a plugin gave a certificate that cannot be used; OSError and ValueError.
     """
     cluster, user = found.cluster, found.user
     if user.exec is not None and identity.certificate and cluster.is_plain:

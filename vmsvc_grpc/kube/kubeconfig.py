@@ -40,7 +40,7 @@ class _Kebab(msgspec.Struct, rename="kebab", frozen=True):
 
 
 class Cluster(_Kebab, frozen=True):
-    """Where the API server is, and how it is recognised."""
+    """Where the API server is, and how its identity is verified."""
 
     server: str = ""
     certificate_authority: str | None = None
@@ -51,12 +51,12 @@ class Cluster(_Kebab, frozen=True):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is asked without TLS, so that no client certificate can be shown to it."""
+        """Whether it is asked without TLS, so that a client certificate cannot be used."""
         return urlsplit(self.server).scheme == "http"
 
 
 class EnvironmentEntry(msgspec.Struct, frozen=True):
-    """A variable that a plugin is given."""
+    """An environment variable for a plugin."""
 
     name: str
     value: str = ""
@@ -106,7 +106,7 @@ class User(_Kebab, frozen=True):
 
     @property
     def names_credentials(self) -> bool:
-        """Whether anything stands here by which an API server could know who asks."""
+        """Whether it has anything by which an API server could know who asks."""
         given = self.exec is not None or self.auth_provider is not None
         return given or self.names_token or self.names_certificate
 
@@ -228,7 +228,7 @@ class _Parsed(NamedTuple):
 
 _FIELDS = {"user": User.__struct_encode_fields__, "context": Context.__struct_encode_fields__}
 
-# Fields that say nothing of who asks.
+# Fields that do not say who asks.
 _OTHERS = frozenset(
     {"extensions", "as", "as-uid", "as-groups", "as-user-extra", "cluster", "namespace"}
 )
@@ -273,8 +273,8 @@ def _parsed(path: Path, text: str) -> _Parsed:
     try:
         data = yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # PyYAML raises what it comes across: a tag's text may be none of that tag (`!!bool x`).
-        # A YAML error has several lines, and a text of the file among them, which is a secret.
+        # PyYAML lets any exception through, as for a text that does not fit its tag (`!!bool x`).
+        # A YAML error has several lines, one of which quotes the file, and that may be a secret.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise KubeconfigError(f"it is no YAML{where}") from error

@@ -117,7 +117,7 @@ class OpenIDTokens:
             )
         renewed = await _renewed(named, self._refresh_token, tls)
         self._refresh_token = renewed.refresh_token or self._refresh_token
-        # One of no use is not kept, so that the provider is asked for another one.
+        # A token that cannot be used is not kept, so that the provider is asked for another.
         left_s = _left_s(renewed.id_token, now)
         self._id_token = renewed.id_token
         # The API server has the last word on one that is said to have expired already.

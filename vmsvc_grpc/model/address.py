@@ -13,12 +13,12 @@ from functools import lru_cache
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CHARACTERS_MAX = 128
-"""The longest that an address can be in any form, short of leading zeros that nobody writes."""
+"""The longest form of an address, apart from leading zeros that nobody writes."""
 
 _LINK_LOCAL_MULTICAST = ipaddress.IPv4Network("224.0.0.0/24")
 _SCOPE, _LINK_LOCAL_SCOPE = 0x0F, 0x02
 
-# To read an address takes ten times as long, and nearly all are written like this.
+# Nearly all addresses are written like this; to parse one takes ten times as long.
 _NUMBER = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _PLAIN_IPV4 = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
 

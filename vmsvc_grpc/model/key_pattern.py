@@ -1,6 +1,6 @@
 """Whether a pattern can match the key of a label or annotation at all. Pure.
 
-Somebody who denies `[` or `a/b/c` denies nothing, and should hear of it.
+A pattern such as `[` or `a/b/c` denies nothing, which should be an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ALPHABET = _NAME_STARTS + "-_./"
 # As `fnmatch` reads them: a bracket that is never closed is one like any other character.
 _ELEMENTS = re.compile(r"\*+|\[!?+\]?+[^\]]*+\]|.", re.DOTALL)
 
-# So many characters has the longest key; each element but a star takes one.
+# The longest key has so many characters; each element except a star takes one.
 _ELEMENTS_MAX = SUBDOMAIN_MAX + 1 + LABEL_MAX
 
 
@@ -59,7 +59,7 @@ def key_matching(pattern: str, *, prefix_case_counts: bool) -> str | None:
 
 
 def _with_any_text(begun: _Begun, starts: str) -> _Begun:
-    """What may have been begun after a star: as before, or longer by anything."""
+    """The beginnings after a star: the same as before, or longer by any text."""
     while True:
         longer = _shortest(begun, _spelt(begun, _ALPHABET, starts))
         if longer == begun:
@@ -76,12 +76,12 @@ def _shortest(one: _Begun, other: _Begun) -> _Begun:
 
 
 def _part(text: str) -> str:
-    """What counts for a length: the name, or the prefix while it is spelt."""
+    """The part whose length is bounded: the name, or the prefix as far as it is spelt."""
     return text.rpartition("/")[2]
 
 
 def _spelt(begun: _Begun, characters: str, starts: str) -> _Begun:
-    """What has been begun, longer by one of these characters."""
+    """The beginnings, longer by one of these characters."""
     found: _Begun = {}
     for place, text in begun.items():
         for character in characters:

@@ -412,7 +412,7 @@ class StoredEndpointSlice:
 
 
 Written = VirtualMachineService | StoredService | StoredEndpoints | StoredEndpointSlice
-"""What is written, by whomever: all but VMs."""
+"""The kinds of object that somebody writes through us or beside us: all but VMs."""
 
 Object = VirtualMachine | Written
 

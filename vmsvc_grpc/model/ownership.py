@@ -33,7 +33,7 @@ from vmsvc_grpc.model.objects import (
 HELD_FOR = "vmsvc-grpc/held-for"
 """The annotation that names the VMService of an object in a directory, in place of a reference."""
 
-# Nobody owns its Service and Endpoints, and it selects nothing: both look like some to adopt.
+# Its Service and Endpoints have no owner and no selector, so both look like objects to adopt.
 _API_SERVER = Key("default", "kubernetes")
 
 
@@ -81,7 +81,7 @@ def is_left_behind(meta: ObjectMeta, uid: str) -> bool:
 
 
 def is_adoptable(service: StoredService) -> bool:
-    """Whether a VMService of the name may become its controller: nobody is, nothing is selected."""
+    """Whether a VMService of the name may become its controller: it has none, and no selector."""
     return service.meta.controller is None and not service.selector
 
 
@@ -94,11 +94,11 @@ _SOME_SELECTOR: Mapping[str, str] = {"": ""}
 def service_trace(service: StoredService) -> StoredService:
     """What is kept of a stored Service: all of ours, and of one that may be adopted.
 
-    Of another's: only what shows that it is in the way of a VMService of its name, which may
-    be created at any time, and the families, which decide what that VMService's streams hold.
-    Two states of such a Service with the same trace are one to us. It depends on the Service
-    alone, so the order of events does not count. Of one with usual labels and annotations the
-    trace takes 0.4 kB, the whole 3.8 kB.
+    Of another's, only what shows that it is in the way of a VMService of its name, which may be
+    created at any time, and the families, which decide what that VMService's streams hold. Two
+    states of such a Service with the same trace are equal to us. A trace depends on the Service
+    alone, so the order of events does not matter. With usual labels and annotations the trace takes
+    0.4 kB, the whole Service 3.8 kB.
     """
     if is_owned(service.meta) or is_adoptable(service):
         return service

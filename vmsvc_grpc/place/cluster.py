@@ -131,7 +131,7 @@ class ClusterPlace:
             nonlocal before
             _log_standing(lease, identity, before, now)
             if now.leads and not before.leads and self._reconciler is not None:
-                # Nobody has worked on what changed while there was no leader.
+                # Changes made while there was no leader are still to be worked on.
                 self._reconciler.enqueue_all()
             before = now
 
