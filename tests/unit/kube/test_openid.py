@@ -298,9 +298,10 @@ async def test_a_token_that_cannot_be_read_is_renewed_if_it_can_be(
     token: str, tmp_path: Path
 ) -> None:
     """It was an error for ever, although a refresh token stood beside it (issue 9, point 22)."""
-    with provider(renewed={"id_token": jwt("me")}) as at:
+    renewed = jwt("me")  # Made once, as it tells the time.
+    with provider(renewed={"id_token": renewed}) as at:
         access = await loaded(tmp_path, at, **{"id-token": token, "refresh-token": "r"})
-        assert access.authorization == f"Bearer {jwt('me')}"
+        assert access.authorization == f"Bearer {renewed}"
         assert at.refresh_tokens == ["r"]
 
 
