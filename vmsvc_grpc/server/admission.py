@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from vmsvc_grpc.server.call import Code, RequestBound, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.fields import Shape, counted
+from vmsvc_grpc.server.fields import FieldShape, counted
 from vmsvc_grpc.server.limits import Limits
 
 
@@ -82,7 +82,7 @@ class Admission:
         self.check_length(bound, len(request))
         self._counts.request_bytes += len(request)
 
-    def check_fields(self, shape: Shape, request: bytes) -> Iterator[None]:
+    def check_fields(self, shape: FieldShape, request: bytes) -> Iterator[None]:
         """Raise RpcError (RESOURCE_EXHAUSTED) if a request has too many fields to be read.
 
         Yields after each step of some ms, so that others have their turn.

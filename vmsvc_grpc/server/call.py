@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from vmsvc_grpc.server.fields import Shape
+from vmsvc_grpc.server.fields import FieldShape
 
 
 class Code(IntEnum):
@@ -183,7 +183,7 @@ class UnaryMethod:
     path: str
     handle: Callable[[bytes, Call], bytes]
     bound: RequestBound
-    request: Shape
+    request: FieldShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class StreamMethod:
     path: str
     open: Callable[[Call, Wake], Stream]
     bound: RequestBound
-    request: Shape
+    request: FieldShape
     client_streaming: bool
     write_s: float | None = None
     on_dropped: Callable[[str, str], None] | None = None

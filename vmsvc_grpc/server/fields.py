@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-Shape: TypeAlias = "Mapping[int, Shape]"
+FieldShape: TypeAlias = "Mapping[int, FieldShape]"
 """The fields of a message that are messages, by number, with their shapes; may be circular."""
 
 _STEP_FIELDS = 8_000  # Some 3 ms.
@@ -29,12 +29,12 @@ _VARINT_MORE = 1 << _VARINT_BITS
 _VARINT_BYTES_MAX = 10
 
 
-def shape_of(message: Any) -> Shape:
+def shape_of(message: Any) -> FieldShape:
     """The shape of a message, by its descriptor."""
     return _shape(message, {})
 
 
-def _shape(message: Any, known: dict[str, dict[int, Shape]]) -> Shape:
+def _shape(message: Any, known: dict[str, dict[int, FieldShape]]) -> FieldShape:
     shape = known.get(message.full_name)
     if shape is None:
         shape = known[message.full_name] = {}
@@ -45,7 +45,7 @@ def _shape(message: Any, known: dict[str, dict[int, Shape]]) -> Shape:
     return shape
 
 
-def counted(request: bytes, shape: Shape) -> Iterator[int]:
+def counted(request: bytes, shape: FieldShape) -> Iterator[int]:
     """The number of fields counted so far, after each step of some ms, and in the end.
 
     Fields of nested messages and groups count too, known or not: no fewer than protobuf reads. An
@@ -53,7 +53,7 @@ def counted(request: bytes, shape: Shape) -> Iterator[int]:
     Bytes in an unknown group, which protobuf skips, do not count as messages. O(fields).
     """
     count, at, end, groups = 0, 0, len(request), 0
-    around: list[tuple[int, Shape]] = []  # The messages that this one is in.
+    around: list[tuple[int, FieldShape]] = []  # The messages that this one is in.
     while at < end or around:
         if at >= end:
             at, groups = end, 0
