@@ -277,7 +277,7 @@ class ClientConnection(Begun):
         self._engine.set_local_window_size(self._window.size)
 
     def _resize(self) -> None:
-        """Tell the client how large its window is now, and those of its calls."""
+        """Announce to the client the sizes of its window and of its calls' windows."""
         with contextlib.suppress(NGH2Error):
             self._engine.set_local_window_size(self._window.size)
             self._engine.update_settings({Setting.INITIAL_WINDOW_SIZE: self._window.of_call})
@@ -318,7 +318,7 @@ class ClientConnection(Begun):
     # What the transport, the streams and channelz call.
 
     def tls(self) -> Tls | None:
-        """How it is protected; None if it is not."""
+        """The TLS that protects it; None if there is none."""
         return tls_of(self.transport)
 
     def windows(self) -> tuple[int, int]:
@@ -385,7 +385,7 @@ class ClientConnection(Begun):
         self._close()
 
     def stay_full(self) -> None:
-        """It has had no room for long: send away who has left it none for longest."""
+        """It has had no room for long: send away the client that has left it none for longest."""
         self.server.unread.slowest(self).refuse("unread_bytes_max")
         self.mark()
 

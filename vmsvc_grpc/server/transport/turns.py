@@ -15,17 +15,17 @@ _Result = TypeVar("_Result")
 
 
 class Line(Enum):
-    """Where work waits for its turn. Lines in which work waits get the same time.
+    """Where work waits for its turn. All lines with waiting work get the same time.
 
-    So whoever wants little does not wait for everybody who wants much.
+    So a call that needs little does not wait for all calls that need much.
     """
 
     ANSWERS = "answers"
-    """To calls with one request and one response."""
+    """Work for calls with one request and one response."""
     NEWS = "news"
-    """Of streams that may have something to send or to take in."""
+    """Work for streams that may have something to send or to take in."""
     SLICES = "slices"
-    """Of streams that had more work than one turn allows, until they have nothing left to send."""
+    """Work for streams that need more than one turn, until they have nothing left to send."""
 
 
 class _Waiting:
@@ -48,10 +48,10 @@ class Turns:
         """Must be made on the event loop whose turns it counts. `clock` returns seconds."""
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        # In the order in which they have their turn where none has had more time than another.
+        # In the order in which lines are served that have had the same time.
         self._lines = {line: _Waiting() for line in Line}
-        # How much time the line had had that was served last. A line in which nobody waited begins
-        # with no less: it cannot save up time.
+        # The time that the line served last had had by then. A line that was empty begins with no
+        # less than that: it cannot save up time.
         self._had_s = 0.0
         self._left_s = TURN_S
         self._counting = False
@@ -86,7 +86,7 @@ class Turns:
             self._left_s -= spent_s
 
     def _count(self) -> None:
-        """See to it that the next turn begins in time."""
+        """Have the next turn begin with a fresh allowance of time."""
         if not self._counting:
             self._counting = True
             self._loop.call_soon(self._begin)

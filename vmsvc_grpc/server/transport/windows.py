@@ -1,6 +1,6 @@
-"""How large windows of HTTP/2 are: what clients may send of requests before any is taken in.
+"""How large windows of HTTP/2 are: the bytes that clients may send before any is taken in.
 
-A window grows while its client makes use of it, out of what there is for all clients, and for each.
+A window grows while its client uses it up quickly, within bounds for each client and for all.
 Pure: time is an argument, and a connection does what its window says.
 """
 
@@ -13,19 +13,20 @@ from vmsvc_grpc.server.limits import CLIENT_PART
 FIRST_BYTES = 65_535
 """How large every window is at first (RFC 9113, 6.9.2), whatever a server would like."""
 
-# A call's part of the largest window. Of a smaller one it is half, or what it is at first.
+# A call's window is this part of the largest window. While the connection's window is smaller, it
+# is half of that, but not less than at first.
 _CALL_PART = 4
 
-# A window that is used up within this time keeps its client waiting if it is far away: with 40 ms
-# there and back, one that is large enough is used up in ten times as long or longer.
+# A distant client waits for a window that is used up within this time: with a round trip of 40 ms,
+# a window that is large enough lasts at least ten times as long.
 _QUICK_S = 0.4
 
-# One that lasts so long is larger than its client needs.
+# A window that lasts so long is larger than its client needs.
 _SLOW_S = 4.0
 
 
 class Windows:
-    """Counts what windows have grown by: in all, and of each client."""
+    """Counts the bytes by which windows have grown: in all, and of each client."""
 
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all; one client may have a quarter of it."""
@@ -34,7 +35,7 @@ class Windows:
         self._of_client: Counter[str] = Counter()
 
     def grow(self, client: str, size: int) -> bool:
-        """Whether a window of a client may be so many bytes larger; then that counts."""
+        """Count so many bytes more for a client's window, if there is room; whether there was."""
         of_client = self._of_client[client] + size
         if of_client > self._bytes_max // CLIENT_PART or self.in_all + size > self._bytes_max:
             return False
@@ -43,16 +44,11 @@ class Windows:
         return True
 
     def shrink(self, client: str, size: int) -> None:
-        """It is so many bytes smaller."""
+        """Count so many bytes less for a window of a client."""
         self.in_all -= size
         self._of_client[client] -= size
         if not self._of_client[client]:
             del self._of_client[client]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is counted, of nobody."""
-        return not (self.in_all or self._of_client.total())
 
 
 class Window:
@@ -73,16 +69,16 @@ class Window:
 
     @property
     def of_call(self) -> int:
-        """How much of it one call may have, so that those that stand still do not stop others."""
+        """How much of it one call may have, so that stalled calls do not stop others."""
         return min(max(FIRST_BYTES, self.size // 2), self._most // _CALL_PART)
 
     def give_back(self, size: int, now: float) -> bool:
-        """So many bytes have been taken in, and may be sent anew: whether its size has changed."""
+        """Note that so many bytes were taken in, and may be sent anew; whether its size changed."""
         self._used += size
         if self._used < self.size:
             return False
         lasted_s, self._since, self._used = now - self._since, now, 0
-        # A client that was promised more may use that first. By now it has.
+        # A client that was promised more could use that first. By now it has.
         self._count(max(0, self.size - FIRST_BYTES))
         if lasted_s <= _QUICK_S:
             return self._grow()
@@ -92,7 +88,7 @@ class Window:
         return False
 
     def stand(self, left: int) -> bool:
-        """So many bytes of it are left, as calls keep the others: whether its size has changed.
+        """Note that so many bytes are left, as calls keep the others; whether its size changed.
 
         So calls that wait, for their rest or for their client, leave something to the others.
         """

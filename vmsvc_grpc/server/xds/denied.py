@@ -1,4 +1,4 @@
-"""Names that do not exist, which a delta client is to be sent once."""
+"""Names that do not exist, of which a delta client is to be informed once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from itertools import islice
 
 from vmsvc_grpc.server.followed import StreamNames
 
-# Of a name in `removed_resources`, beside its text: a tag and a length.
+# What a name in `removed_resources` takes beside its text: a tag and a length.
 _NAME_BYTES = 8
 
 
 def removed_bytes(name: str) -> int:
-    """How much of a response a name in `removed_resources` takes."""
+    """The bytes that a name in `removed_resources` takes."""
     return len(name.encode()) + _NAME_BYTES
 
 
@@ -37,7 +37,7 @@ class Denied:
         return bool(self._names)
 
     def add(self, name: str, bytes_max: int) -> None:
-        """Have the client be sent that a name does not exist, as far as that fits in `bytes_max`.
+        """Have the client informed that a name does not exist, if `bytes_max` has room for that.
 
         Other names are not answered, as anybody may choose any number of names of any length.
         """
@@ -59,7 +59,7 @@ class Denied:
         return taken
 
     def close(self) -> None:
-        """Deny nothing any more. May be called twice."""
+        """Drop all names. May be called twice."""
         self._names.clear()
         self._bytes = 0
         self._room.close()

@@ -34,7 +34,7 @@ def test_a_client_that_uploads_has_its_window_grow_with_each_round_trip_or_two(
     assert (window.size, window.of_call) == (MOST, MOST // 4)
     assert windows.in_all == MOST - FIRST_BYTES
     window.close()
-    assert windows.empty
+    assert not windows.in_all
 
 
 def test_a_client_that_says_something_now_and_then_keeps_the_first_window() -> None:
@@ -43,7 +43,7 @@ def test_a_client_that_says_something_now_and_then_keeps_the_first_window() -> N
     for second in range(1, 1_000):
         assert not window.give_back(60_000, float(second))
     assert window.size == FIRST_BYTES
-    assert windows.empty
+    assert not windows.in_all
 
 
 def test_a_window_that_is_not_used_up_any_more_shrinks_and_counts_until_it_has() -> None:
@@ -58,7 +58,7 @@ def test_a_window_that_is_not_used_up_any_more_shrinks_and_counts_until_it_has()
     assert (window.size, windows.in_all) == (FIRST_BYTES, FIRST_BYTES)
     assert not window.give_back(FIRST_BYTES, 180.0)
     assert (window.size, windows.in_all) == (FIRST_BYTES, 0)
-    assert windows.empty
+    assert not windows.in_all
 
 
 def test_calls_that_keep_what_came_leave_something_to_the_others() -> None:
@@ -91,7 +91,7 @@ def test_what_windows_grow_by_is_bounded_of_a_client_and_in_all() -> None:
     assert of_a[-1].stand(0), "there is room again"
     for window in (*of_a, *of_others):
         window.close()
-    assert windows.empty
+    assert not windows.in_all
 
 
 def test_a_smaller_window_than_the_first_is_kept_to() -> None:
@@ -101,4 +101,4 @@ def test_a_smaller_window_than_the_first_is_kept_to() -> None:
     assert not window.give_back(4_000, 0.01)
     assert not window.stand(0)
     window.close()
-    assert windows.empty
+    assert not windows.in_all
