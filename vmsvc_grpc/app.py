@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from heapq import nsmallest
 from operator import itemgetter
 from typing import TextIO
 
@@ -259,16 +260,15 @@ def _kinds(config: Config) -> frozenset[Kind]:
 
 def _announcement(cache: Cache, grpc: str, place: Place) -> str:
     """What is served now, and how to ask for it."""
-    objects = {key: service.object for key, service in cache.services.items()}
-    refused = [key for key, object_ in objects.items() if object_.problems]
-    served = [key for key in sorted(objects) if cache.services[key].served is not None]
+    refused = [key for key, service in cache.services.items() if service.object.problems]
+    served = [key for key, service in cache.services.items() if service.served is not None]
     services, vms = len(served), len(cache.vms)
     lines = [f"serving {services} services and {vms} virtual machines from {place}"]
     if refused:
-        names = ", ".join(map(str, sorted(refused)[:_NAMES_MAX]))
+        names = ", ".join(map(str, nsmallest(_NAMES_MAX, refused)))
         more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
         lines.append(f"refused: {names}{more} (why: vmsvc explain NAME)")
-    if shown := next(iter(served), None):
+    if shown := min(served, default=None):
         server = "" if grpc.endswith(":50051") else f"--server {grpc} "
         request = f'\'{{"service":"{shown}"}}\''
         method = "vmsvc.v1.EndpointService/ResolveEndpoints"

@@ -91,8 +91,10 @@ class Cache:
         self._synced = self._objects.complete
         # Work that lists have left: objects to delete, and services to evaluate for the first time.
         # `OrderedDict`, as taking the first of a plain dict again and again is quadratic.
-        self._missing: OrderedDict[tuple[Kind, Key], None] = OrderedDict()
+        self._missing: dict[Kind, OrderedDict[Key, None]] = {}
         self._unevaluated: OrderedDict[Key, None] = OrderedDict()
+        # Services that may need work, as the cache has become synced, and that nobody knows of yet.
+        self._unreported: list[Key] = []
         # For readers; only the rooms that own these change them.
         self.vms = self._membership.vms
         self.services = self._membership.services
@@ -111,7 +113,10 @@ class Cache:
     @property
     def unsettled(self) -> bool:
         """Whether lists have left work for `settle`."""
-        return bool(self._missing or self._unevaluated)
+        if self._missing or self._unevaluated or self._unreported:
+            return True
+        # What was left may have been deleted meanwhile.
+        return self._objects.complete and not self._synced
 
     @property
     def unlisted(self) -> frozenset[Kind]:
@@ -199,8 +204,8 @@ class Cache:
         """Take in one event; the services whose endpoints changed or whose objects need work.
 
         When it returns, every topic that shows a change has published it. Only the end of a list
-        leaves its work to `settle`. Empty until the cache is synced; the event that completes it
-        returns every service.
+        leaves its work to `settle`. Empty until the cache is synced; from then on `settle` returns
+        every service.
         """
         self._events += 1
         changed = self._taken_in(event)
@@ -218,14 +223,20 @@ class Cache:
         before = self._membership.evaluations
         for _ in range(most):
             if self._missing:
-                (kind, key), _ = self._missing.popitem(last=False)
+                kind, missing = next(iter(self._missing.items()))
+                key = next(iter(missing))
+                self._is_not_missing(kind, key)
                 changed |= self._deleted(kind, key)
             elif self._unevaluated:
                 self._evaluate_first(self._unevaluated.popitem(last=False)[0])
+            elif self._objects.complete and not self._synced:
+                self._become_synced()
+            elif self._unreported:
+                changed.add(self._unreported.pop())
+            else:
+                break
             if self._membership.evaluations - before > _EVALUATIONS_MAX:
                 break
-        if not self.unsettled and self._objects.complete and not self._synced:
-            return self._become_synced()
         return frozenset(changed) if self._synced else frozenset()
 
     def _taken_in(self, event: Event) -> frozenset[Key]:
@@ -238,7 +249,7 @@ class Cache:
             case InitDone():
                 return self._listed(event)
             case Malformed(kind, key):
-                self._missing.pop((kind, key), None)
+                self._is_not_missing(kind, key)
                 self._objects.emitted_malformed(event)
             case Delete(kind, key, resource_version):
                 if self._objects.emitted_deleted(kind, key, resource_version):
@@ -266,7 +277,7 @@ class Cache:
 
     def _applied(self, object_: Object) -> frozenset[Key]:
         if self._missing:
-            self._missing.pop((object_.kind, object_.key), None)
+            self._is_not_missing(object_.kind, object_.key)
         match object_:
             case VirtualMachine() as vm:
                 judged = addresses(vm, self.rules)
@@ -313,17 +324,25 @@ class Cache:
 
     def _listed(self, done: InitDone) -> frozenset[Key]:
         was_complete = self._objects.complete
-        for key in self._objects.list_ends(
+        missing = self._objects.list_ends(
             done.kind, done.namespace, done.resource_version, self._names(done.kind)
-        ):
-            self._missing[done.kind, key] = None
+        )
+        if missing:
+            self._missing.setdefault(done.kind, OrderedDict()).update(dict.fromkeys(missing))
         if self._objects.complete and not was_complete:
             # Nothing was evaluated before: which VMs were ready is known from the stored Endpoints,
             # which may be the last to be listed.
             self._unevaluated.update(dict.fromkeys(self.services))
-            if not self.unsettled:
-                return self._become_synced()
+            if not self._missing and not self._unevaluated:
+                self._become_synced()
         return frozenset()
+
+    def _is_not_missing(self, kind: Kind, key: Key) -> None:
+        missing = self._missing.get(kind)
+        if missing is not None:
+            missing.pop(key, None)
+            if not missing:
+                del self._missing[kind]
 
     def _names(self, kind: Kind) -> Iterable[Key]:
         match kind:
@@ -338,12 +357,12 @@ class Cache:
         service.remember(self.stored_endpoints.get(key))
         self._evaluate(service)
 
-    def _become_synced(self) -> frozenset[Key]:
+    def _become_synced(self) -> None:
         self._synced = True
         awaiting, self._awaiting = self._awaiting, {}
         for wake in awaiting:
             wake()
-        return frozenset(self.keys_with_work())
+        self._unreported = list(self.keys_with_work())
 
     def _worked_out(self, service: Key) -> bool:
         """Whether the service's endpoints are kept up to date: only once all has been listed."""

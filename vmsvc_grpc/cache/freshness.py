@@ -80,10 +80,10 @@ class Freshness:
                 if last.version > at or (last.gone and key in listed)
             }
 
-    def overtaken(self, kind: Kind, key: Key) -> bool:
-        """Whether an object that the list just completed lacks was written after it."""
-        last = self._last(kind, key)
-        return last is not None and not last.gone
+    def written_since(self, kind: Kind, namespace: str | None) -> set[Key]:
+        """Names of the objects that were written after the list just completed. A new set."""
+        answered = self._answered.get((kind, namespace), {})
+        return {key for key, last in answered.items() if not last.gone}
 
     def emitted(self, kind: Kind, key: Key, resource_version: str, uid: str) -> bool:
         """Whether a state that the source emits is to be taken in: no answer is newer."""

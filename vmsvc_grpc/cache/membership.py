@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointDiff
 from vmsvc_grpc.model.objects import (
@@ -266,9 +266,9 @@ class VirtualMachineIndex:
         """The VM of that name, or None. O(1)."""
         return self._by_namespace.get(key.namespace, {}).get(key)
 
-    def keys(self) -> set[Key]:
-        """The names of all VMs, as a new set."""
-        return {key for vms in self._by_namespace.values() for key in vms}
+    def keys(self) -> Iterator[Key]:
+        """The names of all VMs. Take them before anything changes."""
+        return chain.from_iterable(self._by_namespace.values())
 
     def put(self, vm: VirtualMachine) -> VirtualMachine | None:
         """Add or replace a VM; the one that it replaces, if any. O(labels)."""

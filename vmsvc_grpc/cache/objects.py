@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, KeysView, Sequence
-from itertools import product
+from itertools import chain, product
 
 from vmsvc_grpc.cache.freshness import Freshness, ListScope
 from vmsvc_grpc.cache.slice_index import SliceIndex
@@ -84,16 +84,19 @@ class Objects:
     def list_ends(
         self, kind: Kind, namespace: str | None, resource_version: str, held: Iterable[Key]
     ) -> list[Key]:
-        """A complete list ends; the names of held and malformed objects that it lacked, sorted."""
+        """A complete list ends; the names of held and malformed objects that it lacked, each once.
+
+        O(all that are held), but little for each: it is done in one go.
+        """
         listed = self._listing.pop((kind, namespace), set())
         self._freshness.listed(kind, namespace, resource_version, listed)
         self._unlisted.discard((kind, namespace))
-        known = {key for noted, key in self.problems if noted is kind}.union(held)
-        return sorted(
-            key
-            for key in known - listed
-            if namespace in (None, key.namespace) and not self._freshness.overtaken(kind, key)
-        )
+        listed |= self._freshness.written_since(kind, namespace)
+        malformed = [key for noted, key in self.problems if noted is kind]
+        known = dict.fromkeys(chain(malformed, held))
+        if namespace is None:
+            return [key for key in known if key not in listed]
+        return [key for key in known if key.namespace == namespace and key not in listed]
 
     def emitted(self, object_: Object) -> bool:
         """Whether an object that the source emits is to be taken in."""

@@ -115,7 +115,7 @@ def test_no_slice_is_long_at_a_first_list_nor_at_one_that_lacks_all(vms_a_servic
     assert not cache.services
 
 
-def test_the_slice_that_ends_it_says_that_every_service_may_need_work() -> None:
+def test_slices_say_that_every_service_may_need_work() -> None:
     cache = Cache(AddressRules())
     watcher = watch(cache, all_services=True)
     for event in (Init(VMS), InitDone(VMS), Init(SERVICES), Apply(service()), InitDone(SERVICES)):
@@ -124,6 +124,35 @@ def test_the_slice_that_ends_it_says_that_every_service_may_need_work() -> None:
     assert cache.settle() == {WEB}
     assert watcher.wakes == 1
     assert watcher.read_all() == [("snapshot", "shop/web"), ("synced", "")]
+    assert not cache.unsettled
+
+
+def test_a_deletion_of_all_that_is_left_to_do_does_not_keep_it_from_being_synced() -> None:
+    cache = Cache(AddressRules())
+    for event in (Init(VMS), InitDone(VMS), Init(SERVICES), Apply(service()), InitDone(SERVICES)):
+        cache.take_in(event)
+    cache.take_in(Delete(SERVICES, WEB))
+    assert cache.unsettled
+    assert cache.settle() == frozenset()
+    assert cache.synced
+    assert not cache.unsettled
+
+
+def test_no_slice_says_it_of_more_than_it_may_do() -> None:
+    """10,000 services were enqueued in one go, and announced in the same: some 30 ms."""
+    cache = Cache(AddressRules())
+    names = {Key("shop", f"s{n}") for n in range(3 * SETTLED_MAX)}
+    for kind in (SERVICES, VMS):
+        cache.take_in(Init(kind))
+    for name in names:
+        cache.take_in(Apply(service(name)))
+    for kind in (SERVICES, VMS):
+        assert cache.take_in(InitDone(kind)) == frozenset()
+    said: list[frozenset[Key]] = []
+    while cache.unsettled:
+        said.append(cache.settle())
+    assert frozenset().union(*said) == names
+    assert max(map(len, said)) <= SETTLED_MAX
 
 
 @pytest.mark.parametrize(

@@ -395,7 +395,7 @@ class ApiServerMachine(RuleBasedStateMachine):
         }
         assert self.cache.synced
         held = {key for kind, key in self.told.objects if kind is Kind.VIRTUAL_MACHINE}
-        assert self.cache.vms.keys() == held
+        assert set(self.cache.vms.keys()) == held
         for (kind, key), one in readable.items():
             if kind is Kind.VIRTUAL_MACHINE:
                 assert self.cache.vms.get(key) == one
