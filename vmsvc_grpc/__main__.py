@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
-from vmsvc_grpc.model.problem import likely_meant
+from vmsvc_grpc.model.problem import likely_meant, system_reason
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.readers import path
 from vmsvc_grpc.reconciler.copying import Copying
@@ -235,7 +236,7 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
         path(arguments.path)  # Refuses an empty one, which would be the working directory.
     from vmsvc_grpc import render  # noqa: PLC0415
 
-    return render.render(
+    status = render.render(
         arguments.path,
         namespace=namespace,
         file_bytes_max=given["manifest_bytes_max"],
@@ -244,6 +245,8 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
         out=sys.stdout,
         err=sys.stderr,
     )
+    sys.stdout.flush()  # Or it would fail at exit, without a line of ours.
+    return status
 
 
 def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -258,9 +261,11 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
         dry_run=given.get("dry_run", False),
         yes=given.get("yes", False),
     )
-    return release.release(
+    status = release.release(
         found, request, release.Streams(out=sys.stdout, err=sys.stderr, answers=sys.stdin)
     )
+    sys.stdout.flush()
+    return status
 
 
 _COMMANDS = {
@@ -273,6 +278,7 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status. Usage errors end with 2 and one line."""
     name = "vmsvc-grpc"
+    _replace_closed_streams()
     try:
         arguments = parser().parse_args(argv)
         name = f"{name} {arguments.command}"
@@ -286,10 +292,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # While serving, SIGINT drains. Before that, and in the other commands, it ends the process.
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output is gone. Flushing the rest must not fail again at exit.
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # It is about our output, whose reader may just be gone.
+        if not isinstance(error, BrokenPipeError):
+            reason = system_reason(error)
+            print(f"{name}: standard output cannot be written: {reason}", file=sys.stderr)
+        # Flushing the rest must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _replace_closed_streams() -> None:
+    """Take the numbers of standard streams that are closed, so that no file or socket gets one.
+
+    libuv ends the process if it is to close one of these. What is written there still fails.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # It gets the lowest number that is free: this one.
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
+    if sys.stdout is None:
+        # Nothing is kept back, which would fail again at exit.
+        raw = io.FileIO(1, "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(raw, encoding="utf-8", write_through=True)
 
 
 if __name__ == "__main__":

@@ -262,6 +262,48 @@ def test_it_serves_on_where_nobody_reads_its_output(manifests: Path, tmp_path: P
         process.wait()
 
 
+def test_it_drains_where_its_output_is_closed(manifests: Path, tmp_path: Path) -> None:
+    """libuv ends a process that is to close descriptor 1, which a socket of ours had then."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = ["sh", "-c", 'exec "$0" "$@" <&- >&-', sys.executable, "-m", "vmsvc_grpc"]
+    command += ["serve", "--manifests", str(manifests), "--listen", "127.0.0.1:0"]
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen([*command, "--http-listen", address], stderr=errors)
+    try:
+        assert awaited(lambda: process.poll() is not None or _ready(address))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+        assert "standard output cannot be written: Bad file descriptor" in log.read_text()
+        assert "Exception" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        pytest.param("/dev/full", "No space left on device", id="a full disk"),
+        pytest.param("&-", "Bad file descriptor", id="closed"),
+    ],
+)
+def test_a_rendering_that_cannot_be_written_is_one_line(
+    output: str, reason: str, manifests: Path
+) -> None:
+    command = ["sh", "-c", f'exec "$0" "$@" >{output}', sys.executable, "-m", "vmsvc_grpc"]
+    ran = subprocess.run(
+        [*command, "render", manifests],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == f"vmsvc-grpc render: standard output cannot be written: {reason}\n"
+
+
 def _ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{address}/readyz", timeout=PATIENCE_S) as answer:
