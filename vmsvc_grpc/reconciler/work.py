@@ -130,9 +130,10 @@ class Work:
             self._take_in(key, Answer(conflict.found))
 
     async def _note_taken(self, key: Key, conflict: Conflict) -> None:
-        """Note that another's slice has the name. Raises the conflict if it is another one.
+        """Note that another's slice has the name that ours would have.
 
-        Raises ChangeError if that was so for many names: the VMService should say so meanwhile.
+        Raises the conflict if it is about something else, and ChangeError after each `retries_max`
+        names, so that the VMService says so meanwhile.
         """
         found = conflict.found
         if not isinstance(found, StoredEndpointSlice) or is_our_slice_of(found, key):
