@@ -376,6 +376,24 @@ CLIENT_CONNECTIONS = 8
 SMALL_ROOM = Limits(unread_bytes_max=4 * CLIENT_CONNECTIONS * 10_000)
 
 
+async def test_room_may_come_for_a_message_that_has_come_whole_with_more() -> None:
+    """The bytes after it were counted as its own, which ended the connection."""
+    whole = framed(b"x" * 900)
+    async with serving(Limits(upload_bytes_max=4 * 1_000)) as toy, client(toy) as there:
+        first_call, second_call = there.call(BOTH, end=False), there.call(BOTH, end=False)
+        for call in (first_call, second_call):
+            there.engine.send_data(call, whole[:500])
+        there.send()
+        await until(lambda: toy.counts.refusals == {"upload_bytes_max": 1})
+        there.engine.send_data(first_call, whole[500:])
+        there.engine.send_data(second_call, whole[500:] + whole)
+        there.send()
+        await until(lambda: [len(each.requests) for each in toy.streams] == [1, 2])
+        assert not there.over
+        for watching in toy.streams:
+            watching.say(b"end")
+
+
 async def test_calls_that_are_left_for_another_turn_have_it_where_room_is_small() -> None:
     """With less room than a flush may write, a flush that was late forgot the calls it had left."""
     async with serving(SMALL_ROOM) as toy, AsyncExitStack() as stack:

@@ -214,8 +214,10 @@ class AskingCall(HttpCall):
 
     def _send_rest(self) -> None:
         """There is room for the whole message: open the window by what has arrived."""
-        self._free(self._messages.held - self._freed)
-        self._freed = self._messages.held
+        # It may have come whole meanwhile, with more after it.
+        arrived = min(self._messages.held, self._messages.first_bytes)
+        self._free(arrived - self._freed)
+        self._freed = arrived
 
     def _free(self, size: int) -> None:
         if size:
