@@ -329,7 +329,33 @@ def manifests(draw: st.DrawFn) -> str:
 separators = st.sampled_from(
     ["---\n", "--- # c\n", "---\t\n", "...\n---\n", "---\n---\n", "---\n\ufeff", "---\r\n", "...\n"]
 )
-codecs_used = st.sampled_from(["utf-8", "utf-8-sig", "utf-16"])
+heads = st.sampled_from(
+    [
+        *(
+            "",
+            "",
+            "",
+            "---\n",
+            "# text\n",
+            "\n \n",
+            "...\n",
+            "--- # text\n",
+            "\ufeff",
+            "\t\n",
+            "null\n---\n",
+        ),
+        *(
+            "%YAML 1.1\n---\n",
+            "%TAG ! tag:x,2000:\n---\n",
+            "%X\n",
+            "--- !!map\n",
+            "--- &x\n",
+            "- 1\n---\n",
+        ),
+    ]
+)
+line_ends = st.sampled_from(["\n", "\n", "\n", "\r\n", "\r", "\u0085", "\u2028"])
+codecs_used = st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
 DAMAGE = [
     *(
         b"\n",
@@ -348,7 +374,8 @@ DAMAGE = [
         b",",
     ),
     *(b"&a ", b"*a", b"!x ", b"<<: ", b"|", b"\xef\xbb\xbf", b"\xff", b"\x00", b"\xc2\x85", b"%"),
-    *(b"{", b",", b"\\", b"null", b"\x7f", b"? ", b"\r"),
+    *(b"{", b",", b"\\", b"null", b"\x7f", b"? ", b"\r", b"\xe2\x80\xa8", b"%YAML 1.1\n", b"--- "),
+    *(b"~: ", b".inf", b"!!int ", b"!!set ", b"? [a]\n: ", b"1e308", b"items: ", b"kind: List\n"),
 ]
 
 
@@ -367,7 +394,8 @@ def damaged(draw: st.DrawFn, contents: st.SearchStrategy[bytes]) -> bytes:
 def files(draw: st.DrawFn) -> bytes:
     parts = draw(st.lists(manifests(), min_size=1, max_size=3))
     text = "".join(part + draw(separators) for part in parts[:-1]) + parts[-1]
-    return text.replace("\n", draw(st.sampled_from(["\n", "\n", "\r\n"]))).encode(draw(codecs_used))
+    text = draw(heads) + text
+    return text.replace("\n", draw(line_ends)).encode(draw(codecs_used))
 
 
 json_values = st.recursive(
@@ -396,8 +424,13 @@ def json_files(draw: st.DrawFn) -> bytes:
     ascii_only = draw(st.booleans())
     form = draw(st.sampled_from([None, 2, "\t"]))
     gap = draw(st.sampled_from(["", "\n", " ", "\n---\n"]))
+    tail = draw(
+        st.sampled_from(
+            ["", "", "", "\n", "x", "}", ",", "\0", "\n---\n", "[1]", "null", "\nkind: x"]
+        )
+    )
     texts = (json.dumps(head | one, ensure_ascii=ascii_only, indent=form) for one in bodies)
-    return gap.join(texts).encode(draw(codecs_used))
+    return (gap.join(texts) + tail).encode(draw(codecs_used))
 
 
 relaxed = settings(

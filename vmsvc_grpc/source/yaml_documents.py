@@ -56,9 +56,16 @@ _SEPARATOR = "\n---"
 _SEPARATOR_LINE = re.compile(r"---(?P<blank>[^\S\n]*+)(?:#|\r?$|(?P<value>.))", re.MULTILINE)
 _END = re.compile(r"\.\.\.(?:\s|\Z)")
 # Blank lines, comments and directives: before a document they mean nothing.
-_HEAD_LINES = re.compile(r"(?:[ \t]*+(?:#[^\n]*+)?+\r?+\n|%[^\n]*+\n)*+")
-# Such a line that does not end within the window.
-_HEAD_LINE = re.compile(r"(?:[ \t]*+(?P<comment>#[^\n]*+)?+|(?P<directive>%[^\n]*+))\Z")
+# To YAML more ends a line than a line feed; there libyaml goes on.
+_BREAKS = "\r\n\x85\u2028\u2029"
+_COMMENT, _DIRECTIVE = f"#[^{_BREAKS}]*+", f"%[^{_BREAKS}]*+"
+_HEAD_LINES = re.compile(rf"(?:(?: *+(?:{_COMMENT})?+|{_DIRECTIVE})\r?+\n)*+")
+# Such a line that does not end within the window; a carriage return may be half of its end.
+_HEAD_LINE = re.compile(
+    rf"(?: *+(?P<comment>{_COMMENT})?+|(?P<directive>{_DIRECTIVE}))(?P<half>\r?+)\Z"
+)
+_LINE_END = re.compile("\n")
+_COMMENT_END = re.compile(f"(?=[{_BREAKS}])")
 _FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -71,7 +78,7 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
     characters.begin_line()
     events = count(1)
     begun: int | None = None  # The line of the separator, once there was one.
-    flaw: str | None = None  # Of the next object, by what stands before it.
+    flaw = _flaw_of_first_line(characters)  # Of the next object, by what stands before it.
     while True:
         part = _Part(characters)
         yield from part.skip_head()
@@ -80,8 +87,7 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
         if begun is not None and _END.match(characters.text, characters.at):
             # Nothing came before it, so the document is empty.
             read += 1
-            yield Document(read, line, None, flaw=Problem("(object)", flaw) if flaw else None)
-            flaw = None
+            yield Document(read, line, None)
             yield from part.skip_rest()
         elif not part.ended:
             read += 1
@@ -95,12 +101,24 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
             read += 1
             yield Document(read, line, None)
         if characters.at == len(characters.text):
+            if flaw is not None:  # There was no object after it.
+                yield Document(read + 1, line, None, flaw=Problem("(object)", flaw))
             return
         begun = characters.line
         value_line = characters.line
         yield from _skip_separator(characters)
         if characters.text[characters.at - 1] != "\n":
-            flaw = f"begins on the line of '---', which kubectl refuses (line {value_line})"
+            flaw = _ON_SEPARATOR.format(line=value_line)
+
+
+_ON_SEPARATOR = "begins on the line of '---', which kubectl refuses (line {line})"
+
+
+def _flaw_of_first_line(characters: Characters) -> str | None:
+    first = _SEPARATOR_LINE.match(characters.text, characters.at)
+    if first is None or characters.offset or first["value"] is None:
+        return None
+    return _ON_SEPARATOR.format(line=1)
 
 
 def _skip_separator(characters: Characters) -> Iterator[None]:
@@ -113,7 +131,7 @@ def _skip_separator(characters: Characters) -> Iterator[None]:
     separator = _SEPARATOR_LINE.match(characters.text, characters.at)
     assert separator is not None, "a separator is there"
     if separator["value"] is None:
-        yield from _skip_line(characters)
+        yield from _skip_past(_LINE_END, characters)
     elif separator["blank"]:
         characters.at = separator.end("blank")
     else:
@@ -121,12 +139,12 @@ def _skip_separator(characters: Characters) -> Iterator[None]:
         raise ManifestError(message, characters.line, 1)
 
 
-def _skip_line(characters: Characters) -> Iterator[None]:
-    while (end := characters.text.find("\n", characters.at)) < 0 and not characters.ended:
+def _skip_past(end: re.Pattern[str], characters: Characters) -> Iterator[None]:
+    while (found := end.search(characters.text, characters.at)) is None and not characters.ended:
         characters.at = len(characters.text)
         characters.more()
         yield
-    characters.at = end + 1 if end >= 0 else len(characters.text)
+    characters.at = found.end() if found else len(characters.text)
 
 
 class _Part:
@@ -146,8 +164,11 @@ class _Part:
         characters = self._characters
         while not characters.ended and len(characters.text) - characters.at < len(_SEPARATOR):
             characters.more()
-        at_separator = characters.text.startswith(_SEPARATOR, characters.at - 1)
-        return at_separator or characters.at == len(characters.text)
+        # To kubectl, a line that begins a file separates nothing, so it is libyaml's to read.
+        at_separator = characters.offset and characters.text.startswith(
+            _SEPARATOR, characters.at - 1
+        )
+        return bool(at_separator) or characters.at == len(characters.text)
 
     def skip_head(self) -> Iterator[None]:
         """Skip blank lines, comments and directives, in steps."""
@@ -161,9 +182,12 @@ class _Part:
             last = _HEAD_LINE.match(characters.text, characters.at)
             if last is None or self.ended:
                 return
-            if last["comment"] or last["directive"] or characters.ended:
+            if last["half"] and not characters.ended:
+                characters.more()
+                yield
+            elif last["comment"] or last["directive"] or characters.ended:
                 self._note_directive(last.end())
-                yield from _skip_line(characters)
+                yield from _skip_past(_COMMENT_END, characters)
             elif len(characters.text) - characters.at > WINDOW:
                 return  # libyaml will refuse so many blanks.
             else:
@@ -201,7 +225,8 @@ class _Part:
     def _piece(self) -> str:
         characters = self._characters
         while True:
-            found = characters.text.find(_SEPARATOR, characters.at - 1)
+            line_end = characters.at - 1 if characters.offset else characters.at
+            found = characters.text.find(_SEPARATOR, line_end)
             if found >= 0:
                 end = found + 1
             elif characters.ended:

@@ -319,6 +319,11 @@ def test_what_is_yaml_but_no_object_costs_that_document(text: str, flaw: str) ->
             id="a directive after a comment",
         ),
         pytest.param("a: |\n  x\n...\n%X y\n", ["None"], id="one that is not read"),
+        pytest.param(
+            "%{}\n",
+            ["(object): has a directive of YAML, which kubectl refuses (line 1)"],
+            id="a directive, and no more",
+        ),
         pytest.param("a: |\n x\n %y\nb: [\n  '%x'\n ]\n", ["None"], id="what is none"),
         pytest.param(
             "a: 1\n--- !!map\nb: 2\n---\nc: 3\n",
@@ -330,8 +335,17 @@ def test_what_is_yaml_but_no_object_costs_that_document(text: str, flaw: str) ->
             id="a value on the separator's line",
         ),
         pytest.param(
-            "--- ...\n---\nc: 3\n",
+            "--- {a: 1}\n---\nb: 2\n",
             ["(object): begins on the line of '---', which kubectl refuses (line 1)", "None"],
+            id="a value on the line that begins a file",
+        ),
+        pytest.param(
+            "a: 1\n--- ...\n---\nc: 3\n",
+            [
+                "None",
+                "None",
+                "(object): begins on the line of '---', which kubectl refuses (line 2)",
+            ],
             id="an end on the separator's line",
         ),
     ],
@@ -556,12 +570,24 @@ def test_libyaml_is_not_given_endless_texts(text: str) -> None:
         values(text % ("x" * (TOKEN_SIZE_MAX + 3 * characters.WINDOW)))
 
 
-@pytest.mark.parametrize("comment", ["# x\n", "#" + "x" * 200_000, "\n", " \t\r\n", "%x\n"])
+@pytest.mark.parametrize(
+    "comment", ["# x\n", "#" + "x" * 200_000, "\n", "  \r\n", "%x\n", "# x\r\n"]
+)
 def test_there_is_no_end_of_comments_before_a_document(comment: str) -> None:
     count = TOKEN_SIZE_MAX // len(comment) + 1
     (document,) = read_documents(comment * count + "\na: 1\n")
     assert document.value == {"a": 1}
     assert document.line == comment.count("\n") * count + 2
+
+
+@pytest.mark.parametrize("end", ["\r", "\x85", "\u2028", "\u2029", "\r\n", "\r\r\n"])
+@pytest.mark.parametrize(
+    "size", [3, characters.WINDOW - 2, characters.WINDOW - 1, 3 * characters.WINDOW]
+)
+def test_whatever_ends_a_line_ends_a_comment(end: str, size: int) -> None:
+    """All of a file passed for its first comment, and nothing was reported."""
+    (document,) = read_documents(f"#{'x' * (size - 1)}{end}a: 1{end}b: 2{end}")
+    assert document.value == {"a": 1, "b": 2}
 
 
 def test_anchors_have_an_end() -> None:
