@@ -83,7 +83,10 @@ class DirectoryStore:
                 beneath.create_file(_TRIAL, root, b"")
                 os.unlink(_TRIAL, dir_fd=root)
         except OSError as error:
-            message = f"{directory} cannot be written to: {system_reason(error)}"
+            message = (
+                f"{directory} cannot be written to: {system_reason(error)}; choose another with "
+                "--output"
+            )
             raise ChangeError("DirectoryNotWritable", message) from error
 
     async def apply(self, change: Change) -> Child | None:
