@@ -241,18 +241,38 @@ class Following(RuleBasedStateMachine):
         else:
             self._ask_sotw(xds, type_url, wanted, response_nonce=nonce)
 
-    @rule(number=st.integers(0, 2))
-    def reconnect(self, number: int) -> None:
-        self.clients[number % len(self.clients)].xds.reconnect()
+    @rule(number=st.integers(0, 2), between=st.integers(0, 3))
+    def reconnect(self, number: int, between: int) -> None:
+        self.clients[number % len(self.clients)].xds.reconnect(between)
 
-    @rule(number=st.integers(0, 2), release=st.integers(0, 2))
-    def reconnect_to_another_release(self, number: int, release: int) -> None:
+    @rule(
+        number=st.integers(0, 2),
+        releases=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+        between=st.integers(0, 3),
+        cut_after=st.sampled_from([None, 0, 1, 2]),
+    )
+    def reconnect_to_other_releases(
+        self, number: int, releases: list[int], between: int, cut_after: int | None
+    ) -> None:
+        """One after the other; the last stream may break after some messages.
+
+        Only where its versions of load assignments tell of their clusters: else nobody could know
+        that the client still waits for one.
+        """
         client = self.clients[number % len(self.clients)]
-        for topic in self.cache._topics._topics.values():
-            topic.current.encoded.clear()  # Releases share no process.
-        client.release = release
-        client.xds.upgrade(Release(release))
-        client.xds.reconnect()
+        for release in releases:
+            client.xds.read_all()
+            for topic in self.cache._topics._topics.values():
+                topic.current.encoded.clear()  # Releases share no process.
+            client.release = release
+            client.xds.upgrade(Release(release))
+            client.xds.reconnect(between)
+        if releases[-1] % 2:
+            client.xds.read_all()
+        elif cut_after is not None:
+            for _ in range(cut_after):
+                client.xds.read()
+            client.xds.reconnect(between)
 
     @precondition(lambda self: self.cache.synced)
     @invariant()

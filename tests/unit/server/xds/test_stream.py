@@ -540,7 +540,7 @@ def test_a_cluster_that_changed_meanwhile_brings_its_assignment_whatever_is_clai
 def test_an_assignment_of_another_releases_cluster_is_another() -> None:
     """A stream may break between the two: the Envoy then holds the new cluster, which waits."""
     served = cache()
-    before = XdsClient(served, Form.DELTA, resources=Release(1)).change(EDS, [NAME])
+    before = XdsClient(served, Form.DELTA, resources=Release(2)).change(EDS, [NAME])
     before.read_all()
     for topic in served._topics._topics.values():
         topic.current.encoded.clear()  # Releases share no process.
