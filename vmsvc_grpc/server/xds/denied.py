@@ -56,6 +56,8 @@ class Denied:
             if self._names.pop(name):
                 self._room.give_back(name)
             self._bytes -= removed_bytes(name)
+        if not self._names:
+            self._names = {}  # One that was full is as large when it is empty.
         return taken
 
     def close(self) -> None:

@@ -82,13 +82,18 @@ class Following:
 
     def settle(self, needed: Callable[[Key], bool], most: int) -> bool:
         """Release topics that are not needed any more, after so many looks; whether all are."""
+        if not self._loose:
+            return True
         for _ in range(min(most, len(self._loose))):
             service, _ = self._loose.popitem()
             topic = self._topics.get(service)
             if topic is not None and not needed(service):
                 self._cache.unsubscribe(topic, self)
                 del self._topics[service]
-        return not self._loose
+        if self._loose:
+            return False
+        self._loose = {}  # One that was full is as large when it is empty.
+        return True
 
     def _visible(self, service: Key) -> bool:
         assert self._node is not None, "begin comes before all else"
