@@ -315,10 +315,11 @@ class Session:
         self._reading = None
         if self._kept_bytes:
             self._let_go()
+        self._sessions.closed(self._method.path, self._client, self._code)
         try:
             stream.close()
-        finally:
-            self._sessions.closed(self._method.path, self._client, self._code)
+        except Exception:  # noqa: BLE001 - whoever ends many streams, as a lost connection's, goes on.
+            _log.exception("a fault of ours as a stream of %s was closed", self._method.path)
 
 
 def not_one_request() -> RpcError:

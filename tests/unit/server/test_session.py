@@ -41,6 +41,7 @@ class Toy:
     receives: Callable[[bytes], None] = lambda _: None
     says: Callable[[], bytes | Later | None] = lambda: None
     half_closes: Callable[[], None] = lambda: None
+    closes: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
     quiet: bool = False
 
@@ -56,6 +57,7 @@ class Toy:
 
     def close(self) -> None:
         self.happened.append("close")
+        self.closes()
 
 
 @dataclass
@@ -129,6 +131,18 @@ class TestFaults:
         assert toy.happened[-1] == "close"
         assert world.counts.calls == {(PATH, code): 1}
         assert world.counts.streams_open[PATH] == 0
+
+
+def test_a_fault_as_a_stream_is_closed_stops_nobody_who_ends_many(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    session = world.opened(Toy(says=raising(EndOfStream()), closes=raising(KeyError("ours"))))
+    assert session.next() is OK
+    session.close()
+    assert world.counts.calls == {(PATH, Code.OK): 1}
+    assert world.counts.streams_open[PATH] == 0
+    assert f"a fault of ours as a stream of {PATH} was closed" in caplog.text
 
 
 def test_a_unary_call_is_answered_and_counted() -> None:
