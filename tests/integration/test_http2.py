@@ -31,6 +31,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import framed
 from vmsvc_grpc.server.transport.http2 import READ_BYTES, TURN_READ_BYTES
 from vmsvc_grpc.server.transport.http2_accept import ACCEPTS_A_TURN
+from vmsvc_grpc.server.transport.http2_calls import AskingCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 
 
@@ -225,6 +226,29 @@ async def test_windows_grow_for_who_uploads_as_far_as_there_is_room_in_all() -> 
             async with client(toy, address="127.0.0.2") as other:
                 await uploaded(other, lambda: windows.in_all > 200_000)
         await until(lambda: not windows.in_all)
+
+
+async def test_what_calls_kept_as_their_connection_was_lost_has_no_window_grow() -> None:
+    async with serving() as toy:
+        async with client(toy, window=0) as there:
+            standing = there.call(BOTH, end=False)
+            await until(lambda: toy.streams)
+            toy.streams[0].say(b"which the client does not take")
+            await until(lambda: toy.streams[0].newest is None)
+            for _ in range(3):
+                there.call(ECHO, framed(b"x" * 20_000))
+            await until(lambda: toy.counts.calls[ECHO, Code.OK] == 3)
+            there.engine.send_data(standing, framed(b"y" * 1_000) * 20)
+            there.send()
+            (connection,) = toy.transport.connections
+            call = connection._calls[standing]
+            assert isinstance(call, AskingCall)
+            reading = asyncio.create_task(there.until(lambda: False))  # For its window.
+            await until(lambda: call._messages.held > 15_000)
+            reading.cancel()
+            await asyncio.wait((reading,))
+        await until(lambda: not toy.transport.connections)
+        assert not toy.transport.windows.in_all
 
 
 async def test_calls_that_stand_still_leave_something_of_the_window_to_others() -> None:

@@ -298,8 +298,6 @@ class ClientConnection(Begun):
         if not self.begun:
             return  # It was gone at once.
         self._came.clear()
-        if self._greeting is None:
-            self._window.close()
         del self.server.connections[self]
         self.server.entrance.leave(self.client)
         self.server.unread.wait_no_more(self)
@@ -313,6 +311,8 @@ class ClientConnection(Begun):
             self._drop_ending(call)
         self._wanting.clear()
         self._later.clear()
+        if self._greeting is None:
+            self._window.close()  # Last, as calls give back what they have kept.
         self.gone.set_result(None)
 
     # What the transport, the streams and channelz call.
