@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from vmsvc_grpc.server.followed import StreamNames
+from vmsvc_grpc.server.followed import StreamNames, kept_bytes
 
 # What a name in `removed_resources` takes beside its text: a tag and a length.
 _NAME_BYTES = 8
@@ -44,7 +44,8 @@ class Denied:
         size = removed_bytes(name)
         if name in self._names or self._bytes + size > bytes_max:
             return
-        has_room = not self._room.take(name)
+        # That it has none is no refusal: where the name was refused, that has been counted.
+        has_room = not self._room.take_all(1, kept_bytes(name))
         if has_room or not self._names:
             self._names[name] = has_room
             self._bytes += size
