@@ -24,7 +24,7 @@ from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.kube import KubeStore
 from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
-from vmsvc_grpc.source.kube import KubeSource
+from vmsvc_grpc.source.kube import KubeSource, KubeSourceBounds
 
 DEADLINE_S = 60.0
 GROUP = "vmoperator.vmware.com"
@@ -202,6 +202,8 @@ def _is_ours(slice_: Object) -> bool:
 FAST = ReconcilerBounds(cooldown_s=0.05, backoff=Backoff(0.02, 0.2), lead_poll_s=0.05)
 
 
+SOURCE_BOUNDS = KubeSourceBounds()
+
 RULES = Rules(vmservices_held=True)
 DIRECT = replace(RULES, direct_slices=True)
 
@@ -218,6 +220,7 @@ class Replica:
         families: Sequence[IPFamily] = (IPFamily.IPV4,),
         may_write: Callable[[], bool] = lambda: True,
         rules: Rules = RULES,
+        source_bounds: KubeSourceBounds = SOURCE_BOUNDS,
         **options: Any,
     ) -> None:
         self.task: asyncio.Task[None]
@@ -229,7 +232,7 @@ class Replica:
         self.cache = Cache(
             AddressRules(cluster_families=tuple(families)), kinds=kinds, namespaces=namespaces
         )
-        self.source = KubeSource(api, kinds=kinds, namespaces=namespaces)
+        self.source = KubeSource(api, kinds=kinds, namespaces=namespaces, bounds=source_bounds)
         self.store = KubeStore(api, may_write=may_write)
         self.recorder = EventRecorder(api, instance="test", may_write=may_write)
         self.reconciler = Reconciler(
