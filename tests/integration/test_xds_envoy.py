@@ -239,7 +239,7 @@ def _earlier_cluster(name: str) -> bytes:
     return bytes(made.SerializeToString())
 
 
-@pytest.mark.parametrize("header", ["x" * 5_000, "\udcff\udcfe.shop:80", "%00", "a b"])
+@pytest.mark.parametrize("header", ["", "*", "x" * 5_000, "\udcff\udcfe.shop:80", "%00", "a b"])
 async def test_an_on_demand_cluster_of_any_name_costs_its_request_alone(
     header: str, tmp_path: Path
 ) -> None:
@@ -254,6 +254,33 @@ async def test_an_on_demand_cluster_of_any_name_costs_its_request_alone(
             calls = here.running.counts.calls
             assert not [path for path, code in calls if code is not Code.OK], "no stream has ended"
             await clean(proxy)
+
+
+async def test_an_envoy_comes_back_with_all_that_was_asked_for_on_demand(tmp_path: Path) -> None:
+    """It never lets go of a name, and lists them all when it connects again."""
+    async with world() as here:
+        first = Server(here.running.cache, "127.0.0.1:0", make_transport)
+        address = await first.start()
+        config = on_demand(bootstrap([address], "DELTA_GRPC"))
+        proxy = await here.stack.enter_async_context(envoy(config, tmp_path))
+        await proxy.answers("a", "b")
+        names = ["", "*", "none.shop:80", *(f"{'x' * 500}{number}" for number in range(40))]
+        for name in names:
+            assert await proxy.call_raw(name) == 503
+        await first.stop()
+        here.vm("c")
+        second = Server(here.running.cache, address, make_transport)
+        assert await second.start() == address
+        await proxy.answers("a", "b", "c")
+        ports = (ServicePort("http", "TCP", 80, here.machines.port),)
+        here.running.apply(Apply(service(Key("shop", "none"), spec(ports=ports))))
+        await proxy.answers("a", "b", "c", cluster="none.shop:80")
+        calls = second.counts.calls
+        assert not [path for path, code in calls if code is not Code.OK], "no stream has ended"
+        await clean(proxy)
+        await here.stack.aclose()
+        await until(lambda: not second.counts.streams_open.total())
+        await second.stop()
 
 
 @MODES

@@ -271,13 +271,22 @@ class Intake:
                 yield
 
     def _subscribe_to_all(self, subscription: XdsSubscription) -> Iterator[None]:
-        """Delta: everything is sent again, as with any name that is subscribed to once more."""
+        """Delta: everything is sent again, as with any name that is subscribed to once more.
+
+        If there is nothing, it is not answered, as it is not the first request of its type: an
+        empty response crashes an Envoy 1.40 that asks for clusters on demand, and then for `*`.
+        """
         if subscription.wildcard:
-            subscription.answer_due = True
             subscription.disbelieve()
-            if subscription.listed is not None:
-                subscription.listed.again()
-        yield from self._set_wildcard(subscription, True)
+            if (listed := subscription.listed) is not None:
+                subscription.answer_due = len(listed.listing) > 0
+                listed.again()
+        else:
+            yield from self._set_wildcard(subscription, True)
+            subscription.answer_due = False
+        for name in subscription.names:
+            subscription.note(name, forced=True)
+            yield
 
     def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
         if name not in subscription.names and not self._has_room(subscription, name):

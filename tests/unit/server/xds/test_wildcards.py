@@ -263,6 +263,24 @@ def test_streams_that_share_a_body_are_all_told_what_is_there(named: tuple[str, 
             assert sorted(client.held(CDS)) == [OTHER_NAME, "new.shop:80"], count
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["there", "not there"])
+def test_a_wildcard_among_names_is_never_answered_emptily(there: bool) -> None:
+    """Envoy 1.40 crashes at that, and anybody may make it ask by the header `x-cluster: *`."""
+    served = cache()
+    if not there:
+        remove(served)
+    client = XdsClient(served, Form.DELTA, who=ENVOY).change(CDS, [NAME])
+    client.read_all()
+    for _ in range(2):
+        client.change(CDS, ["*"])
+        assert client.read_all() == [("Cluster", NAME if there else f"-{NAME}")]
+    client.change(CDS, [], [NAME]).read_all()
+    client.change(CDS, ["*"])
+    assert client.read_all() == ([("Cluster", NAME)] if there else [])
+    served.apply(Apply(service(API, spec({"app": "api"}))))
+    assert client.read_all() == [("Cluster", OTHER_NAME)]
+
+
 def test_what_is_done_with_takes_no_room() -> None:
     """A dict that was emptied one by one is as large as it was when it was full."""
     served = synced_cache(*(service(Key("shop", f"s{number:04}")) for number in range(2_000)))
