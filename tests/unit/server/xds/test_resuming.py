@@ -10,7 +10,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
-from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
+from tests.unit.server.xds.client import CDS, EDS, Release, XdsClient, node
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.fields import counted, shape_of
@@ -215,6 +215,34 @@ def test_what_is_held_and_does_not_exist_is_removed(
     assert ("web.shop:80" in told) is (has_any and ("*" in asked or not asked))
     assert not client.stream.subscriptions[type_url].claimed
     assert client.read_all() == []
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "breaks"),
+    [
+        pytest.param(1, 3, False, id="versions that say nothing of clusters"),
+        pytest.param(0, 2, True, id="a stream that breaks before the endpoints come"),
+    ],
+)
+def test_a_cluster_of_another_release_brings_its_endpoints(
+    before: int, after: int, breaks: bool
+) -> None:
+    """The property machine seldom comes here: each has one way alone to be known."""
+    served = synced_cache(service(), vm("a", "10.0.0.1"))
+    client = XdsClient(served, Form.DELTA, who=node("envoy"), resources=Release(before))
+    client.change(CDS, ["web.shop:80"]).read_all()
+    client.change(EDS, ["web.shop:80"]).read_all()
+    for topic in served._topics._topics.values():
+        topic.current.encoded.clear()  # Releases share no process.
+    client.upgrade(Release(after))
+    if breaks:
+        client.reconnect()
+        client.read()
+        assert client.warming
+    client.reconnect(between=3)
+    client.read_all()
+    assert client.warming == set()
     client.close()
 
 
