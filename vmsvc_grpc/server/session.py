@@ -293,6 +293,11 @@ class Session:
         """Whether the transport waits for the client to read a message."""
         return self._writing_since is not None
 
+    @property
+    def write_limited(self) -> bool:
+        """Whether the client may take only so long for a message."""
+        return self._method.write_s is not None
+
     def write_left_s(self, now: float) -> float | None:
         """How long the client may still take for the message under way; None: no limit.
 

@@ -304,37 +304,46 @@ class _Pump:
         return ending
 
     async def _send_all(self) -> Status:
-        turn = self._turns.run
+        session, turns = self._session, self._turns
+        said: bytes | Status | Later | None = None
         while True:
+            at_once = said is not LATER and turns.free(self._line)
             said, self._said = self._said, None
-            if said is None or self._session.ending:
-                said = await turn(self._line, self._ask)
+            if said is None or session.ending:
+                # Most of the time at once, which needs no coroutine.
+                said = turns.do(self._line, self._ask) if at_once else await self._ask_later()
             if isinstance(said, Status):
                 return said
-            if not (self._session.in_hand or self._answered is None or self._answered.done()):
+            if not (session.in_hand or self._answered is None or self._answered.done()):
                 self._answered.set_result(None)
             if self._silent:
                 await self._greet()
                 if said is None:
                     continue  # There may be news meanwhile.
-            turn = self._turns.run_later if said is LATER else self._turns.run
             if said is None:
-                # Between the turn in which it was asked and now, it may have been woken, or handed
-                # a request.
-                if not self._woken and not self._session.in_hand:
-                    self._idle = self._loop.create_future()
-                    await self._idle
-            elif said is not LATER and not self._session.ending:
+                await self._rest()
+            elif said is not LATER and not session.ending:
                 # `end` would not break off a write that begins after it.
                 await self._write(said)
+                if session.quiet:
+                    await self._rest()
+
+    async def _ask_later(self) -> bytes | Status | Later | None:
+        return await self._turns.run_later(self._line, self._ask)
+
+    async def _rest(self) -> None:
+        """Wait until there is something to ask the session for."""
+        self._line = Line.NEWS
+        # Since it was asked, it may have been woken, or handed a request.
+        if not self._woken and not self._session.in_hand:
+            self._idle = self._loop.create_future()
+            await self._idle
 
     def _ask(self) -> bytes | Status | Later | None:
         self._woken = False
         said = self._session.next()
         if said is LATER:
             self._line = Line.SLICES
-        elif said is None:
-            self._line = Line.NEWS
         return said
 
     async def _read_all(self) -> None:
@@ -381,7 +390,7 @@ class _Pump:
     async def _write(self, message: bytes) -> None:
         session = self._session
         session.write_began(self._loop.time())
-        if self._timer is None:
+        if self._timer is None and session.write_limited:
             self._watch_write()
         try:
             await self._context.write(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
+from enum import IntEnum
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -14,17 +14,17 @@ from vmsvc_grpc.server.session import TURN_S
 _Result = TypeVar("_Result")
 
 
-class Line(Enum):
+class Line(IntEnum):
     """Where work waits for its turn. All lines with waiting work get the same time.
 
     So a call that needs little does not wait for all calls that need much.
     """
 
-    ANSWERS = "answers"
+    ANSWERS = 0
     """Work for calls with one request and one response."""
-    NEWS = "news"
+    NEWS = 1
     """Work for streams that may have something to send or to take in."""
-    SLICES = "slices"
+    SLICES = 2
     """Work for streams that need more than one turn, until they have nothing left to send."""
 
 
@@ -49,7 +49,7 @@ class Turns:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         # In the order in which lines are served that have had the same time.
-        self._lines = {line: _Waiting() for line in Line}
+        self._lines = [_Waiting() for _ in Line]
         # The time that the line served last had had by then. A line that was empty begins with no
         # less than that: it cannot save up time.
         self._had_s = 0.0
@@ -58,9 +58,15 @@ class Turns:
 
     async def run(self, line: Line, work: Callable[[], _Result]) -> _Result:
         """The result of `work`: done at once if nobody waits in line and the turn has time left."""
+        return self.do(line, work) if self.free(line) else await self.run_later(line, work)
+
+    def free(self, line: Line) -> bool:
+        """Whether work may be done at once, by `do`: most is, and a coroutine would cost more."""
+        return self._left_s > 0 and not self._lines[line].work
+
+    def do(self, line: Line, work: Callable[[], _Result]) -> _Result:
+        """The result of `work`, which is done at once, as the line is `free`."""
         waiting = self._lines[line]
-        if waiting.work or self._left_s <= 0:
-            return await self.run_later(line, work)
         waiting.had_s = max(waiting.had_s, self._had_s)
         return self._timed(waiting, work)
 
@@ -71,11 +77,13 @@ class Turns:
         if not waiting.work:
             waiting.had_s = max(waiting.had_s, self._had_s)
         waiting.work.append((work, done))
-        self._count()
+        if not self._counting:
+            self._count()
         return await done
 
     def _timed(self, waiting: _Waiting, work: Callable[[], _Result]) -> _Result:
-        self._count()
+        if not self._counting:
+            self._count()
         self._had_s = waiting.had_s
         began = self._clock()
         try:
@@ -87,9 +95,8 @@ class Turns:
 
     def _count(self) -> None:
         """Have the next turn begin with a fresh allowance of time."""
-        if not self._counting:
-            self._counting = True
-            self._loop.call_soon(self._begin)
+        self._counting = True
+        self._loop.call_soon(self._begin)
 
     def _begin(self) -> None:
         """Begin a turn: waiting work comes first."""
@@ -103,13 +110,13 @@ class Turns:
                 done.set_result(self._timed(waiting, work))
             except Exception as error:  # noqa: BLE001 - it is for who asked.
                 done.set_exception(error)
-        if self._next() is not None:
+        if self._next() is not None and not self._counting:
             self._count()
 
     def _next(self) -> _Waiting | None:
         """Of the lines in which work waits, the one that has had the least time."""
         found = None
-        for waiting in self._lines.values():
+        for waiting in self._lines:
             if waiting.work and (found is None or waiting.had_s < found.had_s):
                 found = waiting
         return found
