@@ -7,7 +7,10 @@ most once, so it is bounded by the number of services.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import NamedTuple
 
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.model.objects import Key
@@ -16,6 +19,46 @@ from vmsvc_grpc.model.objects import Key
 _OUTDATED_MAX = 64
 # What sums of floats may be off by, as a part of one token.
 _ROUNDING = 1e-3
+
+
+class _Entry(NamedTuple):
+    """Compared by their times, and then by their numbers, of which there are no two alike."""
+
+    due: float
+    number: int
+    key: Key
+
+
+class _Agenda:
+    """Keys, each with one time; the earliest first. Entries are numbered as they are added."""
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
+        self._due: dict[Key, float] = {}
+        # Of several entries of one key, the one with the time in `_due` counts.
+        self._heap: list[_Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, key: Key, due: float) -> None:
+        """Add the key; if it is there, with the earlier of both times."""
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            heapq.heappush(self._heap, _Entry(due, next(self._numbers), key))
+            if len(self._heap) > _OUTDATED_MAX + 2 * len(self._due):
+                self._heap = [e for e in self._heap if self._due.get(e.key) == e.due]
+                heapq.heapify(self._heap)
+
+    def first(self) -> _Entry | None:
+        """The earliest entry, which stays; None if there is none."""
+        while self._heap and self._due.get(self._heap[0].key) != self._heap[0].due:
+            heapq.heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def remove_first(self) -> None:
+        """Remove the entry that `first` has returned just now."""
+        del self._due[heapq.heappop(self._heap).key]
 
 
 class Queue:
@@ -40,22 +83,21 @@ class Queue:
         self._backoff = backoff
         self._retrying_max = retrying_max
         self._random = random
-        self._due: dict[Key, float] = {}
-        # Of several entries of one key, the one with the time in `_due` counts.
-        self._heap: list[tuple[float, int, Key]] = []
-        self._added = 0
+        numbers = count()
+        # A key has failed, or not, for as long as it waits: this changes only while it is in work.
+        self._new = _Agenda(numbers)
+        self._retries = _Agenda(numbers)
         self._working: set[Key] = set()
-        # Of these, those that failed last time; and such keys that are due, but have no place.
+        # Those of them that failed last time.
         self._retrying: set[Key] = set()
-        self._held_up: list[Key] = []
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         # When a key may be worked on again; the oldest first, as all wait equally long.
-        self._cooling: dict[Key, float] = {}
+        self._cooling: OrderedDict[Key, float] = OrderedDict()
 
     def __len__(self) -> int:
         """How many keys need work; one in work counts only if it was added again."""
-        return len(self._due) + len(self._again)
+        return len(self._new) + len(self._retries) + len(self._again)
 
     @property
     def working(self) -> int:
@@ -77,25 +119,22 @@ class Queue:
     def take(self, now: float) -> Key | None:
         """The next key that is due, in work from now on; None if there is none."""
         self._forget_cooled(now)
-        while self._heap and self._heap[0][0] <= now:
-            due, _, key = heapq.heappop(self._heap)
-            if self._due.get(key) != due:
-                continue
-            if key in self._failures:
-                if len(self._retrying) >= self._retrying_max:
-                    self._held_up.append(key)
-                    continue
-                self._retrying.add(key)
-            del self._due[key]
-            self._working.add(key)
-            return key
-        return None
+        agenda, entry = self._next()
+        if entry is None or entry.due > now:
+            return None
+        agenda.remove_first()
+        self._working.add(entry.key)
+        if agenda is self._retries:
+            self._retrying.add(entry.key)
+        return entry.key
 
     def next_due(self) -> float | None:
-        """When `take` will next return a key; None if no key waits."""
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        """When `take` will next return a key; None if no key waits for a time.
+
+        Keys that wait for the place of another are not counted.
+        """
+        _, entry = self._next()
+        return entry.due if entry is not None else None
 
     def succeeded(self, key: Key, now: float, *, wrote: bool) -> None:
         """Work on a taken key is done; its failures are forgotten."""
@@ -118,38 +157,34 @@ class Queue:
 
     def _finish(self, key: Key, now: float) -> None:
         self._working.remove(key)
-        if key in self._retrying:
-            self._retrying.remove(key)
-            for waiting in self._held_up:
-                self._push(waiting)
-            self._held_up.clear()
+        self._retrying.discard(key)
         if key in self._again:
             self._again.remove(key)
             self.add(key, now)
 
+    def _next(self) -> tuple[_Agenda, _Entry | None]:
+        """The first of the keys that have a place, and where it is."""
+        new = self._new.first()
+        # Looked at only if one may be taken: who waits for a place costs nothing.
+        retry = self._retries.first() if len(self._retrying) < self._retrying_max else None
+        if retry is None or (new is not None and new < retry):
+            return self._new, new
+        return self._retries, retry
+
     def _schedule(self, key: Key, due: float) -> None:
         """Make the key due at that time, unless it is due earlier."""
-        if due < self._due.get(key, float("inf")):
-            self._due[key] = due
-            self._push(key)
-            if len(self._heap) > _OUTDATED_MAX + 2 * len(self._due):
-                self._heap = [e for e in self._heap if self._due.get(e[2]) == e[0]]
-                heapq.heapify(self._heap)
-
-    def _push(self, key: Key) -> None:
-        self._added += 1
-        heapq.heappush(self._heap, (self._due[key], self._added, key))
+        (self._retries if key in self._failures else self._new).add(key, due)
 
     def _cool(self, key: Key, now: float) -> None:
         self._cooling.pop(key, None)
         self._cooling[key] = now + self._cooldown_s
 
     def _forget_cooled(self, now: float) -> None:
-        while self._cooling:
-            key = next(iter(self._cooling))
-            if self._cooling[key] > now:
+        """Forget two at most: more than a turn adds, and not all that a wave of failures left."""
+        for _ in range(2):
+            if not self._cooling or next(iter(self._cooling.values())) > now:
                 return
-            del self._cooling[key]
+            self._cooling.popitem(last=False)
 
 
 class TokenBucket:
