@@ -171,8 +171,9 @@ class App:
         assert self._place is not None, "a place that emits is there"
         # The topics have published when `take_in` returns; writing comes after that.
         self._changed(self._cache.take_in(event), self._place)
-        if self._cache.unsettled:
-            # At once, as most lists leave work for one slice only.
+        if self._cache.unsettled and not self._unsettled.is_set():
+            # The first slice at once, as most lists leave work for one only. The others have a
+            # turn each, however many events come in it.
             self._changed(self._cache.settle(), self._place)
             self._unsettled.set()
 

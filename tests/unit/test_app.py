@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import resource
@@ -14,7 +15,7 @@ import pytest
 from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
 from vmsvc_grpc.app import App, main, within_files
-from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.cache import SETTLED_MAX, Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.config import Config, ListenAddress
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -64,6 +65,32 @@ async def test_clients_are_told_before_a_write_is_queued(tmp_path: Path) -> None
     for event in (*events, Apply(vm("vm-1", "10.0.0.1"))):
         app._emit(event)
     assert witness.heard == [f"tell {WEB}", f"write {WEB}"] * 2
+
+
+async def test_events_that_come_while_lists_are_settled_do_none_of_that_work(
+    tmp_path: Path,
+) -> None:
+    """Many may come in one turn of the event loop: as many lines of a watch as one read brings."""
+    app = App(Config(manifests=tmp_path), io.StringIO())
+    cache, app._place = app._cache, Witness()
+    vms = [vm(f"vm-{number}", "10.0.0.1") for number in range(20 * SETTLED_MAX)]
+    for kind in (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE):
+        cache.apply(Init(kind))
+        for each in vms if kind is Kind.VIRTUAL_MACHINE else ():
+            cache.apply(Apply(each))
+        cache.apply(InitDone(kind))
+    app._emit(Init(Kind.VIRTUAL_MACHINE))
+    app._emit(InitDone(Kind.VIRTUAL_MACHINE))
+    left = len(cache.vms)
+    assert left == len(vms) - SETTLED_MAX, "the first slice is done at once"
+    for _ in range(10):
+        app._emit(Apply(vm("late", "10.0.0.2")))
+    assert len(cache.vms) == left + 1
+    settling = asyncio.create_task(app._settle())
+    while cache.unsettled:  # noqa: ASYNC110 - it is nobody's event
+        await asyncio.sleep(0)
+    settling.cancel()
+    assert len(cache.vms) == 1
 
 
 async def test_what_is_there_at_first_is_kept_out_of_collections(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class CacheCounts(NamedTuple):
 SETTLED_MAX = 100
 """How many services are evaluated, or objects deleted, in one go: some ms for services of 20."""
 
-_EVALUATIONS_MAX = 2000
+_EVALUATIONS_MAX = 500
 """How many VMs are matched against services in one go, where services are large."""
 
 _LISTED_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})

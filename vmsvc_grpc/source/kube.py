@@ -53,7 +53,7 @@ class KubeSourceBounds:
     `page_objects` is what client-go asks for, too. A watch lasts between `watch_s` and
     twice as long, so that many do not end at once. `silence_s` is how long a watch may be silent:
     an API server sends a bookmark every minute. `slice_s` is how long
-    taking in pages may hold up the event loop.
+    taking in pages may hold up the event loop, and watches together.
     """
 
     page_objects: int = 500
@@ -96,6 +96,7 @@ class KubeSource:
         self._random = random
         self._reported: dict[ListWatch, str] = {}
         self._taking_page = asyncio.Lock()
+        self._watched_s = 0.0  # How long lines of watches were taken in, in this turn.
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -176,11 +177,25 @@ class KubeSource:
             loop.opened(_now())
             self._report_trouble(loop)
             async for line in lines:
+                # Hundreds of lines may have come at once, and are handed over without a break.
+                while self._watched_s > self._bounds.slice_s:  # noqa: ASYNC110 - for other turns
+                    await asyncio.sleep(0)
+                began = time.perf_counter()
                 found = loop.line(line, _now())
                 if isinstance(found, RequestFailure):
                     return self._failed(loop, found)
                 _emit_all(found, emit)
+                self._count_watched(time.perf_counter() - began)
         return loop.ended(_now(), self._random())
+
+    def _count_watched(self, seconds: float) -> None:
+        """Count what a line took of the time that all watches have in a turn of the event loop."""
+        if not self._watched_s:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._watched_s += seconds
+
+    def _begin_turn(self) -> None:
+        self._watched_s = 0.0
 
     def _failed(self, loop: ListWatch, failure: RequestFailure) -> float:
         return loop.failed(failure, _now(), self._random())
