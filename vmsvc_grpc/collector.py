@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 
 YOUNG_MAX = 2_500
 """More young objects than this are scanned for garbage, which takes 1 to 3 ms."""
@@ -52,17 +53,20 @@ class Looks:
     and streams) leaves none behind.
     """
 
-    def __init__(self) -> None:
-        """The first look is due."""
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        """The first look is due. `clock` returns the seconds of CPU that the process has used."""
+        self._clock = clock
         self._worked_s = -WORK_S
         self._scans_of_young = -1
 
     def look(self) -> None:
         """Scan what has become too much. At most some 15 ms, if called every 20 ms."""
-        worked_s = time.process_time()
-        if worked_s - self._worked_s < WORK_S:
+        if self._clock() - self._worked_s < WORK_S:
             return
-        self._worked_s = worked_s
+        self._scan()
+        self._worked_s = self._clock()
+
+    def _scan(self) -> None:
         if sum(map(_held, _YOUNG)) > YOUNG_MAX:
             gc.collect(_OLD - 1)
         # Only scans of all young objects, ours and Python's own, make objects old.
