@@ -86,7 +86,9 @@ class Responses:
         if self._following.noted or self._marking is not None:
             return True
         for one in self._subscriptions.sending_order:
-            if one.pending or one.answer_due or one.leaving or one.took_away or one.denied:
+            if one.pending or one.draft or one.answer_due:
+                return True
+            if one.leaving or one.took_away or one.denied:
                 return True
             if (listed := one.listed) is not None:
                 if listed.reading or listed.behind:
@@ -115,7 +117,8 @@ class Responses:
             if self._may_mark() and not self._mark():
                 return LATER
             for one in self._subscriptions.sending_order:
-                due = (one.pending or one.answer_due or _reads(one)) and not self._waits(one)
+                due = one.pending or one.draft or one.answer_due or _reads(one)
+                due = due and not self._waits(one)
                 if due and (message := self._upserts(node, one)) is not None:
                     return message
             for taken in self._subscriptions.removal_order:

@@ -67,10 +67,11 @@ class XdsSubscription:
     compared, the versions that the client says it holds from before.
 
     `pending` are names to look at, in order, and `leaving` names to remove; the value is True for a
-    name that is sent even if nothing is new. `answer_due`: the client waits for a response, even an
-    empty one. `denied` are names that do not exist, of which the client is to be informed once.
-    `bodies` is for a client that is sent all resources each time; `took_away`: some of them are
-    gone, which it is still to be sent.
+    name that is sent even if nothing is new. `draft` has what the next response is to bring; it
+    counts as held already. `answer_due`: the client waits for a response, even an empty one.
+    `denied` are names that do not exist, of which the client is to be informed once. `bodies` is
+    for a client that is sent all resources each time; `took_away`: some of them are gone, which it
+    is still to be sent.
     """
 
     __slots__ = (
@@ -266,8 +267,8 @@ class XdsSubscription:
 
     @property
     def under_way(self) -> bool:
-        """Whether there are names left to look at."""
-        return bool(self.pending or self.gone)
+        """Whether there are names left to look at, or to send."""
+        return bool(self.pending or self.draft or self.gone)
 
     @property
     def gone(self) -> bool:

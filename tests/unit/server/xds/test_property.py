@@ -204,6 +204,45 @@ class Following(RuleBasedStateMachine):
         if xds.form is Form.DELTA and type_url in xds.types:
             xds.change(type_url, [], unwanted)
 
+    @precondition(lambda self: self.cache.synced)
+    @rule(
+        number=st.integers(0, 2),
+        type_url=st.sampled_from([EDS, EDS, CDS]),
+        wanted=st.lists(st.sampled_from(NAMES), unique=True, min_size=2),
+        agent=st.integers(0, 3),
+        turns=st.integers(1, 4),
+        kept=st.integers(1, 3),
+    )
+    def drop_between_slices(
+        self,
+        number: int,
+        type_url: TypeUrl,
+        wanted: list[str],
+        agent: int,
+        turns: int,
+        kept: int,
+    ) -> None:
+        """A request comes when some of the news has been found, and the rest has not."""
+        client = self.clients[number % len(self.clients)]
+        xds = client.xds
+        xds.read_all()
+        every = ["*"] if xds.asked(type_url).wildcard else []
+        if xds.form is Form.SOTW:
+            xds.ask(type_url, *wanted, *every)
+        else:
+            xds.change(type_url, wanted)
+        if type_url is EDS:
+            xds.read_all()
+            self.cache.apply(_moved(agent))
+        for _ in range(turns):
+            xds.turn()
+        if xds.form is Form.SOTW:
+            xds.ask(type_url, *wanted[:kept], *every)
+        else:
+            xds.change(type_url, [], sorted(xds.asked(type_url).names - set(wanted[:kept])))
+        xds.read_all()
+        client.holds(self.cache, type_url)
+
     @rule(number=st.integers(0, 2), count=st.integers(1, 3))
     def pump(self, number: int, count: int) -> None:
         """Responses leave the server, and are not read yet."""

@@ -13,8 +13,8 @@ from envoy.service.discovery.v3 import discovery_pb2 as pb
 from tests.unit.counting import counted_calls
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
-from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
-from tests.unit.server.xds.world import BOTH, C, E, ask
+from tests.unit.server.xds.client import CDS, EDS, LDS, XdsClient, node, truth
+from tests.unit.server.xds.world import BOTH, C, E, ask, ports
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
@@ -197,6 +197,32 @@ def test_large_load_assignments_have_turns_of_their_own(form: Form, by_name: boo
         made.append(client.counts.xds_encodings[E])
     assert made[-1] == 10
     assert max(after - before for before, after in pairwise(made)) <= 3, "of 50 KB each"
+
+
+@pytest.mark.parametrize("type_url", [CDS, EDS, LDS], ids=lambda type_url: type_url.label)
+@BOTH
+def test_a_request_between_two_slices_loses_no_news(form: Form, type_url: TypeUrl) -> None:
+    """What the first slice had found was never sent if the client dropped all that was left."""
+    served = synced_cache()
+    client = XdsClient(served, form, looks_max=3)
+    names = [f"web.shop:{number}" for number in range(80, 86)]
+    ask(client, type_url, *names).read_all()
+    served.apply(Apply(service(given=ports(*range(80, 86)))))
+    served.apply(Apply(vm("a", "10.0.0.1")))
+    subscription = client.stream.subscriptions[type_url]
+    while not subscription.draft:
+        assert client.stream.next_message() is LATER
+    dropped = list(subscription.pending)
+    kept = sorted(set(names) - set(dropped))
+    assert dropped
+    assert kept
+    if form is Form.SOTW:
+        client.ask(type_url, *kept)
+    else:
+        client.change(type_url, [], dropped)
+    client.read_all()
+    assert client.held(type_url) == {name: truth(served, type_url, name) for name in kept}
+    assert not subscription.draft
 
 
 # -- What one request, or one change, may make a stream do at once --
