@@ -32,7 +32,6 @@ _UNANSWERED_MAX = 32
 _UNANSWERED_BYTES = 8 * 1024
 
 _NAME_BYTES = 8  # What a name takes there beside its characters, which others mostly keep too.
-_LISTED_NAME_BYTES = 32  # What a name that a wildcard covers takes, about.
 
 
 class Sent(NamedTuple):
@@ -317,11 +316,13 @@ class XdsSubscription:
         """Forget names in unanswered responses if they are too many for what the client follows.
 
         Then only names that it follows are left, and, except for the newest response, no longer
-        which response had which. O(names kept), so O(1) for each name that was sent or dropped.
+        which response had which. That is O(names kept), but O(1) for each name that was sent or
+        dropped: all that may be left, each name in both responses, is less than `enough` by what
+        the names that are followed take, and so the next time is when half of them are dropped, or
+        as much has been sent.
         """
-        listed = len(self.listed.listing) if self.listed is not None else 0
-        followed = self.resuming_bytes + listed * _LISTED_NAME_BYTES
-        enough = _UNANSWERED_BYTES + 2 * followed
+        listed = self.listed.listing.held_bytes if self.listed is not None else 0
+        enough = _UNANSWERED_BYTES + 2 * (self.resuming_bytes + listed)
         if len(self._unanswered) <= _UNANSWERED_MAX and self._unanswered_bytes <= enough:
             return
         *before, newest = self._unanswered
@@ -333,11 +334,10 @@ class XdsSubscription:
 
     def _followed(self, responses: Iterable[Sent]) -> tuple[str, ...]:
         """The names in some responses that are followed, each once."""
-        names, held = self.names, self.digests
-        listed = self.listed.listing.all if self.listed is not None else {}
+        names, listed = self.names, self.listed.listing.all if self.listed is not None else {}
         # They may be some ten thousand, and this is done at once.
         sent = chain.from_iterable(response.names or () for response in responses)
-        return tuple(dict.fromkeys([n for n in sent if n in names or n in held or n in listed]))
+        return tuple(dict.fromkeys([n for n in sent if n in names or n in listed]))
 
     def _together(self, responses: Iterable[Sent]) -> tuple[str, ...]:
         named = (self.held if sent.names is None else sent.names for sent in responses)
