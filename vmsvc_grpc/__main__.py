@@ -19,12 +19,13 @@ from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
 from vmsvc_grpc.logs import LineFormatter
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
-from vmsvc_grpc.model.problem import likely_meant, system_reason
+from vmsvc_grpc.model.problem import escaped, likely_meant, system_reason
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.readers import path
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.standard_output import OutputError
 
 _CLUSTER_FLAGS = ("kubeconfig", "context", "namespace")
 _CLUSTER_ONLY_FLAGS = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
@@ -236,7 +237,7 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
         path(arguments.path)  # Refuses an empty one, which would be the working directory.
     from vmsvc_grpc import render  # noqa: PLC0415
 
-    status = render.render(
+    return render.render(
         arguments.path,
         namespace=namespace,
         file_bytes_max=given["manifest_bytes_max"],
@@ -245,8 +246,6 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
         out=sys.stdout,
         err=sys.stderr,
     )
-    sys.stdout.flush()  # Or it would fail at exit, without a line of ours.
-    return status
 
 
 def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -261,11 +260,9 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
         dry_run=given.get("dry_run", False),
         yes=given.get("yes", False),
     )
-    status = release.release(
+    return release.release(
         found, request, release.Streams(out=sys.stdout, err=sys.stderr, answers=sys.stdin)
     )
-    sys.stdout.flush()
-    return status
 
 
 _COMMANDS = {
@@ -292,15 +289,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # While serving, SIGINT drains. Before that, and in the other commands, it ends the process.
         return EXIT_INTERRUPTED
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # It is about our output, whose reader may just be gone.
-        if not isinstance(error, BrokenPipeError):
-            reason = system_reason(error)
-            print(f"{name}: standard output cannot be written: {reason}", file=sys.stderr)
+    except OutputError as error:
+        if not isinstance(error.__cause__, BrokenPipeError):  # Its reader may just be gone.
+            print(f"{name}: standard output cannot be written: {error}", file=sys.stderr)
         # Flushing the rest must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        about = f"{error.filename}: " if error.filename is not None else ""
+        print(escaped(f"{name}: {about}{system_reason(error)}"), file=sys.stderr)
         return EXIT_FAILED
 
 

@@ -11,10 +11,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from heapq import nsmallest
 from operator import itemgetter
+from pathlib import Path
 from typing import TextIO
 
 import uvloop
@@ -52,13 +54,19 @@ _TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
 
 _NAMES_MAX = 10  # How many services one line names.
 
+# What the event loops, two listeners and the reading of a source take, and some for clients.
+_FILES_MIN = 32
+
 
 def main(config: Config) -> int:
     """Serve until a signal; the exit status. Errors are one line on standard error."""
     status = 0
     try:
-        uvloop.run(App(config, sys.stdout).run())
-    except* (ListenError, SourceError, ChangeError, NoApiServer) as group:
+        app = App(config, sys.stdout)
+        # Not uvloop.run: where no event loop can be made, it leaves a coroutine behind.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(app.run())
+    except* (TooFewFilesError, ListenError, SourceError, ChangeError, NoApiServer) as group:
         status = EXIT_FAILED
         for text in dict.fromkeys(map(str, _each(group))):
             _log.error("%s", text)  # One line, and no traceback: it says what to do.
@@ -74,11 +82,15 @@ def _each(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+class TooFewFilesError(Exception):
+    """This process may not open as many files as it needs to begin. Its text is one line."""
+
+
 class App:
     """One serving process. `run` it once, on an event loop of its own."""
 
     def __init__(self, config: Config, out: TextIO) -> None:
-        """It writes a few lines to `out`: what it serves, and how to ask."""
+        """It writes to `out` what it serves, and how to ask. Raises TooFewFilesError."""
         self._config = config
         self._out = out
         self._cache = Cache(
@@ -89,6 +101,7 @@ class App:
         )
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
+        _check_files()
         self._server = Server(
             self._cache,
             str(config.listen),
@@ -285,6 +298,22 @@ def _raise_file_limit() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     _log.info("open files: at most %d (was %d)", hard, soft)
     return hard
+
+
+def _check_files() -> None:
+    """Raise TooFewFilesError unless as many can be opened as are needed to begin.
+
+    Without one, libraries of ours abort the process, or leave an event loop that cannot be closed.
+    """
+    try:
+        with ExitStack() as opened:
+            for _ in range(_FILES_MIN):
+                opened.enter_context(Path(os.devnull).open("rb"))
+    except OSError as error:
+        raise TooFewFilesError(
+            f"fewer than {_FILES_MIN} files can be opened: {_reason(error)}; "
+            "raise the limit (ulimit -n)"
+        ) from error
 
 
 def within_files(limits: Limits, files_max: int) -> Limits:

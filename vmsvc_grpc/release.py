@@ -15,6 +15,7 @@ from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
 from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.reconciler.release import Finalized, LeaseHolder, Release, longest_s
+from vmsvc_grpc.standard_output import writing_output
 
 REFUSALS_SHOWN_MAX = 10
 """For how many VMServices the failure is printed; further ones are counted."""
@@ -45,7 +46,10 @@ class Streams:
 
 
 def release(found: Credentials, request: ReleaseRequest, streams: Streams) -> int:
-    """Remove our finalizer from every VMService; the exit status. Prints what was done."""
+    """Remove our finalizer from every VMService; the exit status. Prints what was done.
+
+    Raises OutputError; what was done before it stays done.
+    """
     if not (request.yes or request.dry_run or streams.answers.isatty()):
         text = "it asks before it does anything, and nobody can be asked here; add --yes"
         _say(f"vmsvc-grpc release: {text}, or --dry-run", streams.err)
@@ -146,4 +150,5 @@ async def _let_all_go(work: Release, finalized: Sequence[Finalized], streams: St
 
 def _say(text: str, stream: TextIO, *, end: str = "\n") -> None:
     """Print a line, cut and escaped, as names and errors in it come from the API server."""
-    print(escaped(text), end=end, file=stream, flush=True)
+    with writing_output():
+        print(escaped(text), end=end, file=stream, flush=True)

@@ -35,6 +35,7 @@ from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.field_lines import FieldLines, Text
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.manifests import read_objects
+from vmsvc_grpc.standard_output import writing_output
 
 _STANDARD_INPUT = "standard input"
 
@@ -61,13 +62,15 @@ def render(
     `file_bytes_max`. Objects are sorted by namespace and name, the Service before its Endpoints;
     each problem is a line, with file and line. The status is 1
     if an object is refused, something cannot be read, or there is no object; else 0: an
-    address that cannot be used is a problem, and no more.
+    address that cannot be used is a problem, and no more. Raises OutputError.
     """
     reading = _Rendering(rules, err, namespace, file_bytes_max)
     reading.read(path)
     children = _held(reading.cache, held)
     documents = [ownerless_note(child) + yaml_document(manifest(child)) for child in children]
-    out.write("---\n".join(documents))
+    with writing_output():
+        out.write("---\n".join(documents))
+        out.flush()  # Or it would fail at exit, without a line of ours.
     return EXIT_FAILED if reading.refused else 0
 
 

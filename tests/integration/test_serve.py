@@ -304,6 +304,23 @@ def test_a_rendering_that_cannot_be_written_is_one_line(
     assert ran.stderr == f"vmsvc-grpc render: standard output cannot be written: {reason}\n"
 
 
+@pytest.mark.parametrize("files", [8, 10, 12, 14, 16, 18, 20, 22, 24])
+def test_too_few_files_are_one_line(files: int, manifests: Path) -> None:
+    """They were told as a fault of standard output, aborted, or left a traceback."""
+    command = ["sh", "-c", f'ulimit -n {files}; exec "$0" "$@"', sys.executable, "-m", "vmsvc_grpc"]
+    command += ["serve", "--manifests", str(manifests), "--log-level", "error"]
+    ran = subprocess.run(
+        [*command, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    [line] = ran.stderr.splitlines()
+    assert "files can be opened: Too many open files; raise the limit (ulimit -n)" in line
+
+
 def _ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{address}/readyz", timeout=PATIENCE_S) as answer:

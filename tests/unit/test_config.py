@@ -11,7 +11,7 @@ import pytest
 
 from vmsvc.options import parse as client_options
 from vmsvc_grpc import __main__ as command
-from vmsvc_grpc import flags
+from vmsvc_grpc import flags, render
 from vmsvc_grpc.config import Config, ConfigError, ListenAddress
 from vmsvc_grpc.kube.credentials import InCluster
 from vmsvc_grpc.model.objects import IPFamily
@@ -168,6 +168,28 @@ def test_a_variable_by_its_name_of_before_sets_nothing_and_is_named(
 def test_of_two_variables_the_one_without_grpc_is_the_clients() -> None:
     environment = {"VMSVC_OUTPUT": "json", "VMSVC_GRPC_OUTPUT": "out"}
     assert flags.misnamed(flags.SERVE, environment) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(OSError(24, "Too many open files"), "Too many open files", id="no file"),
+        pytest.param(
+            PermissionError(13, "Permission denied", "/a\n"),
+            "/a\\n: Permission denied",
+            id="a file",
+        ),
+    ],
+)
+def test_an_error_of_the_system_is_one_line_and_not_about_our_output(
+    error: OSError, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.setattr(render, "render", fail)
+    assert command.main(["render", "x"]) == 1
+    assert capsys.readouterr() == ("", f"vmsvc-grpc render: {told}\n")
 
 
 @pytest.mark.parametrize(
