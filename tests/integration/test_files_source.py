@@ -120,6 +120,20 @@ class TestList:
             (tmp_path / "last.yaml").unlink()
             await told.until_vms({"a": "10.0.0.1", "b": "10.0.0.1"})
 
+    async def test_a_file_that_is_written_anew_has_its_objects_however_late_it_settles(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.yaml").write_text(vm("a"))
+        bounds = FilesSourceBounds(rescan_s=3600.0, rewrite_s=0.1, rewrite_max_s=0.1)
+        async with told_by(tmp_path, settle_s=1.0, bounds=bounds) as told:
+            listed = len(told.events)
+            (tmp_path / "a.yaml").unlink()
+            replace(tmp_path / "b.yaml", vm("b"))
+            await told.until(lambda: "b" in told.vms)
+            (tmp_path / "a.yaml").write_text(vm("a", "10.0.0.2"))
+            await told.until_vms({"a": "10.0.0.2", "b": "10.0.0.1"})
+            assert told.kinds(listed) == ["Apply"] * 2
+
     async def test_loops_of_links_end(self, tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(vm("a"))
         (tmp_path / "below").mkdir()
@@ -319,6 +333,23 @@ class TestChanges:
             await told.until_vms({"a": "10.0.0.2", "b": "10.0.0.1", "c": "10.0.0.1"})
             path.write_text(vm("a", "10.0.0.3"))
             await told.until_vms({"a": "10.0.0.3", "c": "10.0.0.1"})
+
+    async def test_what_a_file_lacks_goes_in_the_end_even_if_the_file_never_rests(
+        self, tmp_path: Path
+    ) -> None:
+        """One to which a line was added ten times a second kept it for ever."""
+        path = tmp_path / "a.yaml"
+        path.write_text(vm("a") + vm("b"))
+        bounds = FilesSourceBounds(
+            rescan_s=3600.0, open_settle_s=3600.0, rewrite_s=3600.0, rewrite_max_s=1.0
+        )
+        async with told_by(tmp_path, settle_s=0.05, bounds=bounds) as told:
+            path.write_text(vm("a", "10.0.0.2"))
+            await told.until(lambda: told.vms["a"] == "10.0.0.2")
+            with path.open("a") as file:
+                file.write(vm("c"))
+                file.flush()
+                await told.until_vms({"a": "10.0.0.2"})
 
     @pytest.mark.parametrize("then", [None, "[", ""], ids=["nothing", "broken", "emptied"])
     async def test_what_a_file_lacks_goes_in_the_end_whatever_becomes_of_the_file(

@@ -23,7 +23,9 @@ class Departures:
     ) -> None:
         self._known = known
         self._settle_s = settle_s
-        self._bounds = bounds
+        self._rewrite_s = bounds.rewrite_s
+        # A file that was removed and written anew may take as long to be read.
+        self._longest_s = max(bounds.rewrite_max_s, 2 * settle_s)
         self._slices = slices
 
     @property
@@ -51,9 +53,6 @@ class Departures:
             if missing.path != seen:  # A file may have tens of thousands.
                 seen = missing.path
                 self._known.look(seen)
-            if self._known.settling.get(missing.path) is not None:
-                self._known.union.postpone(missing, clock())  # It may be back, unread as yet.
-                continue
             if (kept_until := self._kept_until(missing)) > looked_at:
                 self._known.union.postpone(missing, kept_until - self._settle_s)
                 continue
@@ -64,8 +63,11 @@ class Departures:
         """Until when the object stays, as its file, or directory, may not be all there."""
         rebuilt_at = self._known.rebuilding.kept_until(missing.path, missing.first)
         held = self._known.held.get(missing.path)
-        if held is None:
+        if self._known.settling.get(missing.path) is not None:
+            written_at = clock()  # It may be back, unread as yet.
+        elif held is None:
             return rebuilt_at
-        written_at = held.rewritten_at if held.counts else clock()
-        longest = missing.first + self._bounds.rewrite_max_s
-        return max(rebuilt_at, min(written_at + self._bounds.rewrite_s, longest))
+        else:
+            written_at = held.rewritten_at if held.counts else clock()
+        longest = missing.first + self._longest_s
+        return max(rebuilt_at, min(written_at + self._rewrite_s, longest))
