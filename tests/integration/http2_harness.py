@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import uvloop
+from ngh2 import events
 
 from tests.integration.http2_toy import BOTH, ECHO, GRPC, LARGE, WATCH, Toy, asking, made
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField
-from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+from vmsvc_grpc.server.transport.http2_calls import AskingCall
+from vmsvc_grpc.server.transport.http2_connection import ClientConnection, ConnectionServer
 
 # Small, so that each is met; and no time passes in these tests but the client's own.
 LIMITS = Limits(
@@ -37,7 +39,7 @@ PATHS = (ECHO, LARGE, WATCH, BOTH, "/toy.Toy/None")
 class Wire(asyncio.Transport):
     """What a connection writes to; it takes everything, or nothing while it is `full`."""
 
-    connection: ClientConnection
+    connection: Counting
     written: bytearray = field(default_factory=bytearray)
     closing: bool = False
     full: bool = False
@@ -69,6 +71,31 @@ class Wire(asyncio.Transport):
     abort = close
 
 
+class Counting(ClientConnection):
+    """A connection that counts the bytes of bodies that have come and were not given back."""
+
+    def __init__(self, server: ConnectionServer) -> None:
+        super().__init__(server)
+        self.lent = 0
+
+    def kept(self) -> int:
+        """How many of them its calls keep."""
+        calls = self._calls.values()
+        return sum(
+            each._messages.held - each._freed for each in calls if isinstance(each, AskingCall)
+        )
+
+    def _data(self, event: events.DataReceived) -> None:
+        self.lent += len(event.data)
+        super()._data(event)
+
+    def _free(self, stream_id: int, size: int) -> None:
+        self.lent -= size
+        super()._free(stream_id, size)
+
+    _HANDLERS: ClassVar[Any] = {**ClientConnection._HANDLERS, events.DataReceived: _data}
+
+
 @dataclass
 class Harness:
     """One connection of a toy, on an event loop that reports what nobody caught."""
@@ -80,7 +107,7 @@ class Harness:
     def __post_init__(self) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, told: self.faults.append(told))
         assert self.toy.transport.entrance.enter("ipv4:127.0.0.1") is None
-        connection = ClientConnection(self.toy.transport)
+        connection = Counting(self.toy.transport)
         self.wire = Wire(connection)
         connection.connection_made(self.wire)
 
@@ -99,8 +126,20 @@ class Harness:
             await self.turns()
         await self.turns()
 
+    async def look(self) -> None:
+        """What its calls do not keep, the client may send anew."""
+        play("room", self)
+        await self.turns()
+        connection = self.wire.connection
+        if self.wire.closing or connection._greeting is not None:
+            return
+        assert connection.lent == connection.kept()
+        # An engine says so once it is half of the window (nghttp2).
+        assert connection.windows()[1] + connection.lent >= connection._window.size // 2
+
     async def end(self) -> None:
         """The client goes away; nothing may be left of it."""
+        await self.look()
         self.wire.close()
         await self.turns()
         toy = self.toy
@@ -108,6 +147,7 @@ class Harness:
         assert not toy.transport.connections
         assert not toy.transport.entrance.in_all
         assert not toy.transport.unread.in_all
+        assert not toy.transport.windows.in_all
         assert not toy.transport.streams
         assert not (toy.transport.uploads.in_all)
         assert not (toy.transport.uploads._waiting)
@@ -115,6 +155,7 @@ class Harness:
         assert not toy.transport._marked
         assert all(stream.closed for stream in toy.streams)
         connection = self.wire.connection
+        assert not connection.lent
         assert not (connection._calls)
         assert not (connection._wanting)
         assert not (connection._later)

@@ -207,6 +207,7 @@ class Client:
         self.seen += self.engine.events()
         with suppress(ngh2.ConnectionStateError):
             self.send()
+        self.seen += self.engine.events()  # What is sent may be the end of a call that is answered.
 
     async def fields(self, stream: int) -> dict[bytes, bytes]:
         """All header fields of an answer, once it is whole."""

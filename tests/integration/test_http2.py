@@ -28,7 +28,7 @@ from tests.integration.http2_toy import (
 from tests.integration.serving import PATIENCE_S, until
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.transport.grpc_wire import framed
+from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
 from vmsvc_grpc.server.transport.http2 import READ_BYTES, TURN_READ_BYTES
 from vmsvc_grpc.server.transport.http2_accept import ACCEPTS_A_TURN
 from vmsvc_grpc.server.transport.http2_calls import AskingCall
@@ -298,6 +298,29 @@ async def test_any_number_of_requests_gives_back_the_whole_window() -> None:
         # What was sent to one who is refused may still be under way.
         await there.until(lambda: there.engine.remote_window_size > half)
         assert connection.windows()[1] > half
+
+
+REFUSED: dict[str, tuple[str, tuple[HeaderField, ...]]] = {
+    "an unknown method": ("/toy.Toy/None", ()),
+    "a deadline that cannot be read": (ECHO, ((b"grpc-timeout", b"soon"),)),
+    "too many header fields": (ECHO, tuple((b"x-%d" % number, b"") for number in range(500))),
+    "no call of gRPC": (ECHO, ((b"content-type", b"text/html"),)),
+    "more than one request": (ECHO, ()),
+    "a stream too many": (WATCH, ()),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+async def test_calls_that_are_refused_give_back_the_whole_window(why: str) -> None:
+    """Three calls of an unknown method, of 60,000 bytes each, silenced their connection."""
+    path, more = REFUSED[why]
+    async with serving(Limits(streams_max=0)) as toy, client(toy) as there:
+        for _ in range(10):
+            stream = there.call(path, *(framed(b"x" * 15_000),) * 4, more=more)
+            await there.until(lambda stream=stream: there.closed(stream))  # type: ignore[misc]
+        assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+        (connection,) = toy.transport.connections
+        assert connection.windows()[1] > connection._window.size // 2
 
 
 async def test_who_asks_and_does_not_read_has_no_answers_piled_up() -> None:

@@ -6,14 +6,15 @@ from collections import Counter
 from typing import Any
 
 import ngh2
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngh2 import events
 
 from tests.integration.http2_harness import PATHS, Harness, block, frame, head, play, run
-from tests.integration.http2_toy import ECHO, PREFACE
+from tests.integration.http2_toy import BOTH, ECHO, PREFACE, asking
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.transport.grpc_wire import framed
+from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
 
 ids = st.sampled_from((1, 3, 5, 7, 9, 11, 2, 0))
 small = st.binary(max_size=40)
@@ -220,3 +221,37 @@ def test_a_socket_with_room_again_before_its_client_has_said_anything() -> None:
         await harness.turns()
 
     run(room)
+
+
+_DATA = [frame(0, 0, 1, framed(b"x" * 1_000))] * 200
+
+# How a stream begins whose call keeps nothing of what comes, and what comes.
+UNKEPT: dict[str, tuple[list[HeaderField], bytes, list[bytes]]] = {
+    "refused": (head("/toy.Toy/None"), b"", _DATA),
+    "answered": (head(ECHO), frame(0, 0, 1, b"\7" * 5), _DATA),
+    "reset": (head(BOTH), frame(3, 0, 1, bytes(3) + b"\x08"), _DATA),
+    "no call of gRPC": (asking(ECHO), b"", _DATA),
+    "padding": (head(BOTH), b"", [frame(0, 8, 1, b"\xff" + framed(b"x") + bytes(255))] * 800),
+    "calls refused within a frame": (
+        head("/toy.Toy/None"),
+        b"",
+        [
+            frame(1, 4, stream, block(head("/toy.Toy/None"))) + frame(0, 0, stream, bytes(12_000))
+            for stream in range(3, 83, 2)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNKEPT)
+def test_what_no_call_keeps_leaves_the_window_as_it_was(what: str) -> None:
+    """A client that went on calling what is unknown could send nothing more, and was not told."""
+    fields, then, pieces = UNKEPT[what]
+
+    async def sent(harness: Harness) -> None:
+        await harness.take(PREFACE + frame(4, 0, 0) + frame(1, 4, 1, block(fields)) + then)
+        for piece in pieces:
+            await harness.take(piece)
+        assert not harness.wire.closing
+
+    run(sent, Limits(empty_frames_max=1_000))

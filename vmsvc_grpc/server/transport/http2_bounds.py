@@ -28,6 +28,10 @@ _CONNECTION_PART = 32
 _UPDATES_A_MESSAGE = 4
 _BYTES_AN_UPDATE = 256
 
+# RFC 9113, 4.1: the bytes of a frame before its payload, and those of them that say its length.
+_HEAD_BYTES = 9
+_LENGTH_BYTES = 3
+
 
 class Bucket:
     """An allowance: so many at once, and so many in `FRAMES_S`."""
@@ -94,6 +98,31 @@ class Floods:
         self._ping_at = -math.inf
         self._pings_in_excess = 0
         self._empty.give(messages * _UPDATES_A_MESSAGE + size / _BYTES_AN_UPDATE)
+
+
+class Frames:
+    """Whether the bytes that a client has sent so far end within a frame."""
+
+    __slots__ = ("_begun", "_left")
+
+    def __init__(self, first_bytes: int) -> None:
+        """So many bytes come before the first frame."""
+        self._left = first_bytes  # Bytes to come until the next frame.
+        self._begun = b""  # What has come of its length.
+
+    def take(self, data: bytes) -> None:
+        """More has come."""
+        data = self._begun + data
+        at, size = self._left, len(data)
+        while at + _LENGTH_BYTES <= size:
+            at += _HEAD_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
+        self._begun = data[at:]
+        self._left = max(0, at - size)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the rest of a frame has yet to come."""
+        return bool(self._left or self._begun)
 
 
 class Entrance:

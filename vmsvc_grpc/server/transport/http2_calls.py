@@ -95,7 +95,8 @@ class HttpCall:
         self.timers: list[asyncio.TimerHandle] = []
 
     def receive(self, data: bytes) -> None:
-        """Take in more of the request's body."""
+        """Take in more of the request's body. A call that keeps nothing gives it back at once."""
+        self.connection.free(self, len(data))
 
     def half_close(self) -> None:
         """The client sends no more. May be called twice."""
@@ -170,7 +171,7 @@ class AskingCall(HttpCall):
     def receive(self, data: bytes) -> None:
         """Keep the data, unless they begin a message that cannot be taken."""
         if self.answered:
-            self.connection.free(self, len(data))
+            super().receive(data)
             return
         self._messages.feed(data)
         # The first bytes show whether a message is too long, or compressed.

@@ -34,7 +34,14 @@ from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import HttpRefusal, RequestHead
 from vmsvc_grpc.server.transport.http2_accept import Begun, speaks_h2
-from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Entrance, Floods, Life, Unread
+from vmsvc_grpc.server.transport.http2_bounds import (
+    FRAMES_S,
+    Entrance,
+    Floods,
+    Frames,
+    Life,
+    Unread,
+)
 from vmsvc_grpc.server.transport.http2_calls import (
     CallServer,
     HttpCall,
@@ -140,6 +147,7 @@ class ClientConnection(Begun):
         "_ending",
         "_engine",
         "_floods",
+        "_frames",
         "_greeting",
         "_id",
         "_last_stream",
@@ -246,6 +254,7 @@ class ClientConnection(Begun):
             return 0
         piece = self._came.popleft()
         if data := self._greeted(piece):
+            self._frames.take(data)
             try:
                 self._engine.receive_data(data)
                 self._handle()
@@ -265,6 +274,7 @@ class ClientConnection(Begun):
         self._window = Window(
             self.server.windows, self.client, self._limits.connection_window_bytes, now
         )
+        self._frames = Frames(len(_PREFACE))
         self._engine = Connection(Role.SERVER, _configuration(self._limits))
         self._engine.initiate_connection(
             {
@@ -520,7 +530,11 @@ class ClientConnection(Begun):
         return self._engine.queued_body_size() < _CONNECTION_FLUSH_BYTES
 
     def _settle(self, asked: list[HttpCall]) -> None:
-        """Find the calls whose messages the engine has sent, and let them go on."""
+        """Find the calls whose messages the engine has sent, and let them go on.
+
+        No stream is reset within a frame that the client sends: the engine would forget what has
+        come of that frame, and the client's window would stay smaller by so much for ever.
+        """
         engine = self._engine
         waiting = engine.queued_body_size() > 0
         if not waiting and not self._blocked and not self._ending:
@@ -541,8 +555,11 @@ class ClientConnection(Begun):
                     later = self.server.loop.call_later(patience_s, self._cut, call)
                     self._ending[call] = later
                 continue
+            more = call.id in self._calls and not call.half_closed
+            if more and self._frames.cut:
+                continue
             self._drop_ending(call)
-            if call.id in self._calls and not call.half_closed:
+            if more:
                 # RFC 9113, 8.1: after a complete answer, no more of the request is wanted.
                 engine.reset_stream(call.id, ErrorCode.NO_ERROR)
 
@@ -553,9 +570,12 @@ class ClientConnection(Begun):
 
     def _cut(self, call: HttpCall) -> None:
         """Reset a call whose client takes neither its last messages nor its status."""
-        self._ending.pop(call, None)
-        with contextlib.suppress(NGH2Error):
-            self._engine.reset_stream(call.id, ErrorCode.CANCEL)
+        if self._frames.cut:
+            self._ending[call] = None  # It is given as long again.
+        else:
+            del self._ending[call]
+            with contextlib.suppress(NGH2Error):
+                self._engine.reset_stream(call.id, ErrorCode.CANCEL)
         self.mark()
 
     def free(self, call: HttpCall, size: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import pytest
+
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Bucket, Floods, Unread
+from vmsvc_grpc.server.transport.http2_bounds import FRAMES_S, Bucket, Floods, Frames, Unread
 
 LIMITS = Limits(resets_max=3, settings_max=2, empty_frames_max=5, client_ping_interval_min_s=5)
 
@@ -62,6 +64,22 @@ def test_a_large_message_may_be_taken_in_by_many_windows() -> None:
         floods.sent(0, 1_024)
         assert [floods.empty(0.0) for _ in range(4)] == [None] * 4
     assert "empty_frames_max" in [floods.empty(0.0) for _ in range(10)]
+
+
+@pytest.mark.parametrize("piece", range(1, 40))
+def test_where_frames_end_is_known_however_they_come(piece: int) -> None:
+    frames = (b"\0\0\0" + bytes(6), b"\0\0\5" + bytes(11), b"\0\1\1" + bytes(6 + 257))
+    data, ends = b"\xff" * 24, set()
+    for frame in frames * 2:
+        ends.add(len(data))
+        data += frame
+    ends.add(len(data))
+    seen, at = Frames(24), 0
+    assert seen.cut
+    while at < len(data):
+        seen.take(data[at : at + piece])
+        at = min(at + piece, len(data))
+        assert seen.cut == (at not in ends)
 
 
 @dataclass(eq=False)
