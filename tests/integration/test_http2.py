@@ -493,6 +493,26 @@ async def test_a_client_without_room_has_it_again_once_it_reads() -> None:
         assert not toy.counts.refusals
 
 
+async def test_nobody_is_sent_away_once_there_is_room() -> None:
+    """The time of a client without room ran on, and sent away whoever had anything to read."""
+    async with serving(SMALL_ROOM) as toy, a_client_without_room(toy) as there:
+        async with client(toy) as other:
+            call = other.call(ECHO, framed(b"hi"))
+            await until(lambda: toy.transport.unread.crowded)
+            full = [each for each in toy.transport.connections if "full" in each._life._timers]
+            assert full
+            for each in there:
+                each.engine.update_settings({Setting.INITIAL_WINDOW_SIZE: 65_535})
+                each.send()
+            assert await other.status(call) == (0, "")
+            await until(lambda: not toy.transport.unread.in_all)
+            assert not any("full" in each._life._timers for each in toy.transport.connections)
+            for each_full in full:
+                each_full.stay_full()  # As if its time were over in this moment.
+            assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
+        assert not toy.counts.refusals
+
+
 async def test_who_leaves_a_client_no_room_for_long_is_sent_away() -> None:
     limits = replace(SMALL_ROOM, connection_write_s=0.5)
     async with serving(limits) as toy, a_client_without_room(toy) as there:

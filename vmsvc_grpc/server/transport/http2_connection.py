@@ -396,7 +396,8 @@ class ClientConnection(Begun):
 
     def stay_full(self) -> None:
         """It has had no room for long: send away the client that has left it none for longest."""
-        self.server.unread.slowest(self).refuse("unread_bytes_max")
+        if self._is_full():
+            self.server.unread.slowest(self).refuse("unread_bytes_max")
         self.mark()
 
     def go_away(self) -> None:
@@ -517,13 +518,18 @@ class ClientConnection(Begun):
         """Count the bytes that wait for the client now."""
         waiting, unread = self._engine.queued_body_size(), self.server.unread
         if not (waiting or self._waiting_bytes or self._wanting or unread.crowded):
+            self._life.full(full=False)
             return
         unread.count(self, waiting)
         self._waiting_bytes = waiting
-        full = bool(self._wanting) and not self._room()
+        full = self._is_full()
         if full and not waiting:
             unread.wait(self)  # For others: nothing of its own could mark it.
         self._life.full(full=full)
+
+    def _is_full(self) -> bool:
+        """Whether calls have something to send that may not wait for the client any more."""
+        return bool(self._wanting) and not self._room()
 
     def _has_room(self) -> bool:
         """Whether the engine may be handed another answer, if its bytes are not shared."""
