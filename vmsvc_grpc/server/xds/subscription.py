@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
@@ -31,6 +32,11 @@ _UNANSWERED_MAX = 32
 # the bytes of the names that it follows.
 _UNANSWERED_BYTES = 8 * 1024
 
+# The words of so many refusals are kept: they are up to 4 KB each, and anybody may refuse each name
+# for another reason.
+_REFUSALS_MAX = 4
+_WORDS_FORGOTTEN = "(refused; others were refused since, and the reason is no longer kept)"
+
 _NAME_BYTES = 8  # What a name takes there beside its characters, which others mostly keep too.
 
 
@@ -45,6 +51,13 @@ class Sent(NamedTuple):
         """What its names take, about."""
         names = self.names or ()
         return sum(map(len, names)) + _NAME_BYTES * len(names)
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The client's words about some names."""
+
+    words: str
 
 
 class Refused(NamedTuple):
@@ -77,6 +90,7 @@ class XdsSubscription:
         "_all_refused",
         "_of_service",
         "_references",
+        "_refusals",
         "_sum",
         "_unanswered",
         "_unanswered_bytes",
@@ -121,7 +135,8 @@ class XdsSubscription:
         self.answer_due = False
         self.nonce = 0
         self.answered = 0
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, Refusal] = {}
+        self._refusals: list[Refusal] = []  # Those whose words are kept.
         # The client's words, if it has refused a response with all resources.
         self._all_refused = ""
         self._unanswered: deque[Sent] = deque()
@@ -357,7 +372,8 @@ class XdsSubscription:
 
     def refusal_of(self, name: str) -> str:
         """The client's words if it has refused the last resource of a name; else ""."""
-        return self.refused.get(name, self._all_refused)
+        refusal = self.refused.get(name)
+        return refusal.words if refusal is not None else self._all_refused
 
     def heard(self, text: str) -> Sequence[Sent] | None:
         """Note an ACK or NACK by its nonce; the responses that it answers, of which it is the last.
@@ -386,6 +402,7 @@ class XdsSubscription:
         """Note, name by name, that what was in these responses is not refused any more."""
         if any(sent.names is None for sent in heard):
             self.refused = {}
+            self._refusals.clear()
             self._all_refused = ""
             return
         later = self.unanswered()
@@ -395,23 +412,36 @@ class XdsSubscription:
                     self.refused.pop(name, None)
                 yield
 
-    def refuse(self, heard: Sequence[Sent], refusal: str) -> Generator[None, None, Refused]:
+    def refuse(self, heard: Sequence[Sent], words: str) -> Generator[None, None, Refused]:
         """Note, name by name, that the last of these responses is refused; what that is about."""
         yield from self.accept(heard)
         about: list[str] = []
         digest = 0
         if heard and heard[-1].nonce == self.answered:
             later, everything = self.unanswered(), heard[-1].names is None
+            refusal = None if everything else self._refusal(words)
             if everything:
-                self._all_refused = refusal
+                self._all_refused = words
             for name in self._together(heard[-1:]):
                 if name not in later:
                     about.append(name)
                     digest += self.holds(name) or ABSENT
-                    if not everything and self._follows(name):
+                    if refusal is not None and self._follows(name):
                         self.refused[name] = refusal
                 yield
         return Refused(about, digest % DIGESTS)
+
+    def _refusal(self, words: str) -> Refusal:
+        """The refusal with these words, as the newest one; the oldest one loses its words."""
+        refusal = next((kept for kept in self._refusals if kept.words == words), None)
+        if refusal is not None:
+            self._refusals.remove(refusal)
+        else:
+            refusal = Refusal(words)
+        self._refusals.append(refusal)
+        if len(self._refusals) > _REFUSALS_MAX:
+            self._refusals.pop(0).words = _WORDS_FORGOTTEN
+        return refusal
 
     def _follows(self, name: str) -> bool:
         """Whether a name is one of `held`; not if it was only denied, or dropped since."""

@@ -305,7 +305,38 @@ def test_little_is_kept_of_a_refusal() -> None:
     client = XdsClient(cache()).ask(EDS, NAME)
     client.read(refuse="no" * 1_000)
     assert [len(refusal.message) for refusal in client.refusals] == [1_000]
-    assert len(client.stream.subscriptions[EDS].refused[NAME]) == 1_000
+    assert client.stream.subscriptions[EDS].refusal_of(NAME) == "no" * 500
+
+
+def test_the_words_of_refusals_do_not_multiply_by_names() -> None:
+    """8 MB were kept of a stream that follows 2,000 names by one wildcard, which counts as none."""
+    keys = [Key("shop", f"s{number}") for number in range(50)]
+    client = XdsClient(cache(*map(service, keys)), Form.DELTA, who=ENVOY).change(EDS, ["*"])
+    client.read_all()
+    names = [f"{key.name}.shop:80" for key in keys]
+    for name in names:
+        client.change(EDS, [], [name])
+        assert client.read(refuse=f"{name}: " + "x" * 900) == (E, name)
+    subscription = client.stream.subscriptions[EDS]
+    kept = {id(words): words for words in map(subscription.refusal_of, names)}
+    assert all(kept.values()), "each is shown as refused"
+    assert sum(map(len, kept.values())) <= 4_200
+    assert subscription.refusal_of(names[-1]).startswith(names[-1])
+    assert subscription.refusal_of(names[-4]).startswith(names[-4])
+    client.change(EDS, ["*"])
+    client.read_all()
+    assert not subscription.refuses
+
+
+def test_a_reason_that_comes_again_and_again_is_not_forgotten_for_it() -> None:
+    keys = [Key("shop", f"s{number}") for number in range(10)]
+    client = XdsClient(cache(*map(service, keys)), Form.DELTA, who=ENVOY)
+    client.change(EDS, [NAME])
+    client.read(refuse="first")
+    for key in keys:
+        client.change(EDS, [f"{key.name}.shop:80"])
+        client.read(refuse="again")
+    assert client.stream.subscriptions[EDS].refusal_of(NAME) == "first"
 
 
 def test_a_refusal_of_names_that_are_denied_leaves_nothing() -> None:
@@ -316,7 +347,8 @@ def test_a_refusal_of_names_that_are_denied_leaves_nothing() -> None:
         pass
     told = {name for refusal in client.refusals for name in refusal.names}
     assert len(told) == 1 + len(denied), "the log has all of them"
-    assert client.stream.subscriptions[CDS].refused == {NAME: "no"}
+    assert list(client.stream.subscriptions[CDS].refused) == [NAME]
+    assert client.stream.subscriptions[CDS].refusal_of(NAME) == "no"
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00e4"])
@@ -355,7 +387,8 @@ def test_a_refusal_after_many_answers_unheard_is_of_what_is_followed() -> None:
     nonce = str(client.stream.subscriptions[EDS].nonce)
     client.change(EDS, response_nonce=nonce, error_detail={"message": "no"})
     assert [refusal.names for refusal in client.refusals] == [[NAME]]
-    assert client.stream.subscriptions[EDS].refused == {NAME: "no"}
+    assert list(client.stream.subscriptions[EDS].refused) == [NAME]
+    assert client.stream.subscriptions[EDS].refusal_of(NAME) == "no"
 
 
 def test_a_refusal_of_a_name_that_was_dropped_before_it_came_leaves_nothing() -> None:
