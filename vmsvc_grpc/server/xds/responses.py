@@ -246,15 +246,18 @@ class Responses:
                 return self._whole(subscription, subscription.bodies)
             return None
         if not removed:
-            return None
+            return LATER if subscription.leaving else None
         return self._response(subscription, removed, (), removed)
 
     def _take_away(self, node: Node, subscription: XdsSubscription) -> Sequence[str]:
-        """The names that are gone, as many as one response may hold; notes each as sent."""
+        """The names that are gone, as many as one response may hold; notes each as sent.
+
+        Looks at as many names as one turn allows, as any number of them may have come back.
+        """
         whole, size = subscription.bodies is not None, 0
         removed: list[str] = []
-        while subscription.leaving and size < self._shared.limits.response_bytes_max:
-            if len(removed) == self._shared.names_a_turn:
+        for _ in range(self._shared.names_a_turn):
+            if not subscription.leaving or size >= self._shared.limits.response_bytes_max:
                 break
             name, forced = subscription.leaving.popitem(last=False)
             if self._news.resource(node, subscription, name) is not None:

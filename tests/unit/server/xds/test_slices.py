@@ -23,6 +23,7 @@ from vmsvc_grpc.server.call import LATER, Call, RequestBound, StreamMethod
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Session, Sessions
+from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
 
@@ -306,6 +307,34 @@ def test_clusters_that_go_are_removed_some_a_turn_and_by_one_response() -> None:
     falls = [before - after for before, after in pairwise(left)]
     assert 1 < max(falls) <= 4 * LOOKS_MAX
     assert client.sizes == client.sizes[:1], "all have gone by one response"
+
+
+@pytest.mark.parametrize("type_url", [CDS, EDS], ids=lambda type_url: type_url.label)
+@BOTH
+def test_names_that_were_to_be_removed_and_come_back_are_looked_at_some_a_turn(
+    form: Form, type_url: TypeUrl
+) -> None:
+    """Only those that were removed counted, so all that had come back were one turn's work."""
+    keys = [Key("shop", f"s{number:04}") for number in range(4 * COUNT)]
+    served, resources = synced_cache(*map(service, keys)), Resources(ServerCounts())
+    listings = Listings(served, resources)
+    client, other = (
+        XdsClient(served, form, who=node("envoy"), resources=resources, listings=listings)
+        for _ in range(2)
+    )
+    for one in (client, other):
+        ask(one, type_url, "*").read_all()
+    for key in keys:
+        served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, key))
+    subscription = client.stream.subscriptions[type_url]
+    while len(subscription.leaving) < len(keys) - LOOKS_MAX:
+        assert client.stream.next_message() is LATER
+    for key in keys:
+        served.apply(Apply(service(key)))
+    other.read_all()  # So that what all follow has them again.
+    assert max(worked(client, lambda: len(subscription.leaving))) <= 4 * LOOKS_MAX
+    client.read_all()
+    assert len(client.held(type_url)) == len(keys)
 
 
 def test_a_wildcard_is_left_some_names_a_turn() -> None:
