@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
-from vmsvc_grpc.server.followed import StreamNames
+from vmsvc_grpc.server.followed import StreamNames, kept_bytes
 from vmsvc_grpc.server.xds import requests as xds_requests
 from vmsvc_grpc.server.xds.following import Following
 from vmsvc_grpc.server.xds.names import WILDCARD
@@ -139,10 +139,14 @@ class Intake:
 
     def _take_sotw(self, subscription: XdsSubscription, asked: SotwRequest) -> Iterator[None]:
         names: dict[str, None] = {}
+        digest = 0
         unread = iter(asked.names)
         while some := dict.fromkeys(islice(unread, _NAMES_A_STEP)):
             names |= some
+            digest += sum(map(hash, some))
             yield
+        again = digest == subscription.asked_last
+        subscription.asked_last = digest
         wildcard = WILDCARD in names or not (names or subscription.named)
         subscription.named = subscription.named or bool(names)
         names.pop(WILDCARD, None)
@@ -157,13 +161,14 @@ class Intake:
             yield
         new = [name for name in names if name not in subscription.names]
         listed = subscription.listed
-        if new and subscription.type_url in WHOLE and listed is not None and listed.begun:
-            # The client may hold any of these by the wildcard, even one that goes before it is
-            # sent by its name: only a response with everything says so.
-            subscription.answer_due = True
+        # The client may hold any of these by the wildcard, even one that goes before it is sent by
+        # its name: only a response with everything says so.
+        whole = subscription.type_url in WHOLE and listed is not None and listed.begun
         for name in new:
             # Sent even if the wildcard had it: the client may have dropped it.
-            self._subscribe(subscription, name, forced=True)
+            self._subscribe(subscription, name, forced=True, again=again)
+            if whole and (name in subscription.names or not again):
+                subscription.answer_due = True
             yield
         if not wildcard:
             # Last, so that resources now requested by name stay sent.
@@ -212,15 +217,19 @@ class Intake:
                 self._deny(subscription, name)
             yield
 
-    def _has_room(self, subscription: XdsSubscription, name: str) -> bool:
-        """Whether there is room for one more name; takes the room in `StreamNames`."""
+    def _has_room(self, subscription: XdsSubscription, name: str, *, again: bool) -> bool:
+        """Whether there is room for one more name; takes the room in `StreamNames`.
+
+        `again`: if there is none, that has been counted, and logged.
+        """
         if len(name) > _FOLLOWED_NAME_MAX:
             return False
-        if setting := self._bound(subscription, name):
+        setting = self._bound(subscription, name)
+        setting = setting or self._names.take_all(1, kept_bytes(name))
+        if setting and not again:
             self._shared.counts.refusals[setting] += 1
             self._shared.on_excess(self._names.client, name, setting)
-            return False
-        return self._takes(self._names, name)
+        return not setting
 
     def _bound(self, subscription: XdsSubscription, name: str) -> str:
         """The setting whose bound leaves a stream no room for one more name; "" if there is room.
@@ -288,8 +297,10 @@ class Intake:
             subscription.note(name, forced=True)
             yield
 
-    def _subscribe(self, subscription: XdsSubscription, name: str, *, forced: bool) -> None:
-        if name not in subscription.names and not self._has_room(subscription, name):
+    def _subscribe(
+        self, subscription: XdsSubscription, name: str, *, forced: bool, again: bool = False
+    ) -> None:
+        if name not in subscription.names and not self._has_room(subscription, name, again=again):
             self._deny(subscription, name)
             return
         asked = subscription.ask(name)

@@ -96,6 +96,7 @@ class XdsSubscription:
         "_unanswered_bytes",
         "answer_due",
         "answered",
+        "asked_last",
         "begun",
         "bodies",
         "claimed",
@@ -122,6 +123,8 @@ class XdsSubscription:
         self.begun = False
         self.named = False
         self.names: dict[str, None] = {}
+        self.asked_last: int | None = None
+        """State of the world: a digest of the names that the last request had, refused ones too."""
         self.resuming_bytes = 0
         """The bytes that the names take in the request of a client that comes back."""
         self.wildcard = False

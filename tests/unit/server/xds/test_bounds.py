@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,10 @@ from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER, EndOfStream
+from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.requests import Node
+from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
 
 
@@ -252,6 +255,47 @@ def test_names_that_a_stream_has_no_room_for_are_of_nothing_until_it_has() -> No
     assert NAME not in far.held(EDS)
     far.ask(EDS, *MANY[1:3], NAME)
     assert far.read_all() == [(E, NAME)]
+
+
+def test_names_without_room_are_counted_once_and_not_with_each_acknowledgement() -> None:
+    """The state of the world repeats all names in each ACK; refused ones were refused each time."""
+    limits = Limits(xds_resources_max=3)
+    client = XdsClient(served := cache(), limits=limits).ask(EDS, NAME, *MANY)
+    for number in range(5):
+        client.read_all()
+        move(served, f"10.0.1.{number}")
+    assert client.counts.refusals == {"xds_resources_max": 2}
+    assert len(client.excess) == 2
+    client.ask(EDS, NAME, *MANY, "other.shop:80")
+    client.read_all()
+    assert client.counts.refusals == {"xds_resources_max": 5}, "they are asked for once more"
+
+
+@pytest.mark.parametrize("type_url", [CDS, EDS], ids=lambda type_url: type_url.label)
+def test_names_without_room_beside_a_wildcard_are_not_answered_again_and_again(
+    type_url: TypeUrl,
+) -> None:
+    """Each ACK seemed to ask for something new, and was answered with all clusters at once."""
+    client = XdsClient(cache(), limits=Limits(xds_resources_max=3)).ask(type_url, "*")
+    client.read_all()
+    client.ask(type_url, "*", NAME, *MANY)
+    told = [client.read() for _ in range(4)]
+    assert told[-2:] == [None, None]
+
+
+def test_a_name_that_another_stream_leaves_room_for_is_taken_with_the_next_acknowledgement() -> (
+    None
+):
+    limits = Limits(names_per_client_max=3)
+    names = FollowedNames(limits, Counter())
+    other = XdsClient(served := cache(), limits=limits, names=names).ask(EDS, *MANY[:2])
+    other.read_all()
+    client = XdsClient(served, limits=limits, names=names).ask(EDS, MANY[3], NAME)
+    client.read_all()
+    assert NAME not in client.held(EDS)
+    other.close()
+    served.apply(Apply(service(Key("shop", "s3"))))
+    assert client.read_all() == [(E, MANY[3]), (E, NAME)]
 
 
 def test_a_name_without_room_that_the_wildcard_has_is_sent() -> None:
