@@ -235,16 +235,19 @@ class Intake:
         """The setting whose bound leaves a stream no room for one more name; "" if there is room.
 
         A client that comes back says in one request all that it asks for of a type, and in deltas
-        all that it holds, by the wildcard too. That request has to be taken.
+        all that it holds with its versions, by the wildcard too. That request has to be taken.
         """
         limits, names = self._shared.limits, len(subscription.names)
         if names >= limits.xds_resources_max:
             return "xds_resources_max"
-        size = subscription.resuming_bytes + xds_requests.resuming_bytes(name)
-        fields = (names + 1) * xds_requests.RESUMING_FIELDS
-        if self._form is Form.DELTA and subscription.listed is not None:
-            size += subscription.listed.listing.held_bytes
-            fields += len(subscription.listed.listing) * xds_requests.HELD_FIELDS
+        if self._form is Form.SOTW:
+            size, fields = subscription.asked_bytes + xds_requests.asked_bytes(name), names + 1
+        else:
+            size = subscription.resuming_bytes + xds_requests.resuming_bytes(name)
+            fields = (names + 1) * xds_requests.RESUMING_FIELDS
+            if subscription.listed is not None:
+                size += subscription.listed.listing.held_bytes
+                fields += len(subscription.listed.listing) * xds_requests.HELD_FIELDS
         if size > limits.message_bytes_max * _OF_A_REQUEST:
             return "message_bytes_max"
         return "request_fields_max" if fields > limits.request_fields_max * _OF_A_REQUEST else ""

@@ -266,6 +266,11 @@ RESUMING_FIELDS = 1 + HELD_FIELDS
 """The same for a name that is asked for and held."""
 
 
+def asked_bytes(name: str) -> int:
+    """What a name takes in a request that asks for it."""
+    return len(name.encode()) + _ASKED_BYTES
+
+
 def held_bytes(name: str) -> int:
     """What a name takes at most in the request of a client that comes back and holds it."""
     return len(name.encode()) + _HELD_BYTES
@@ -273,7 +278,7 @@ def held_bytes(name: str) -> int:
 
 def resuming_bytes(name: str) -> int:
     """The same if the client also asks for it by name."""
-    return len(name.encode()) + _ASKED_BYTES + held_bytes(name)
+    return asked_bytes(name) + held_bytes(name)
 
 
 def _refusal(message: _Message) -> str | None:

@@ -14,7 +14,7 @@ from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.denied import Denied
 from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import Reference, References
-from vmsvc_grpc.server.xds.requests import resuming_bytes
+from vmsvc_grpc.server.xds.requests import asked_bytes, resuming_bytes
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
 ABSENT = 0
@@ -96,6 +96,7 @@ class XdsSubscription:
         "_unanswered_bytes",
         "answer_due",
         "answered",
+        "asked_bytes",
         "asked_last",
         "begun",
         "bodies",
@@ -125,8 +126,10 @@ class XdsSubscription:
         self.names: dict[str, None] = {}
         self.asked_last: int | None = None
         """State of the world: a digest of the names that the last request had, refused ones too."""
+        self.asked_bytes = 0
+        """The bytes that the names take in a request that asks for all of them."""
         self.resuming_bytes = 0
-        """The bytes that the names take in the request of a client that comes back."""
+        """The same if it also says in which versions its client holds them, as deltas do."""
         self.wildcard = False
         self.listed: Wildcard | None = None
         self.digests: dict[str, int] = {}
@@ -169,6 +172,7 @@ class XdsSubscription:
             self._index(asked)
         if name not in self.names:
             self.names[name] = None
+            self.asked_bytes += asked_bytes(name)
             self.resuming_bytes += resuming_bytes(name)
         return asked
 
@@ -188,6 +192,7 @@ class XdsSubscription:
         """
         if name in self.names:
             del self.names[name]
+            self.asked_bytes -= asked_bytes(name)
             self.resuming_bytes -= resuming_bytes(name)
             self._bound_unanswered()
         if (asked := self._references.of(name)) is None:

@@ -15,7 +15,7 @@ from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.fields import counted, shape_of
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds.requests import RESUMING_FIELDS, resuming_bytes
+from vmsvc_grpc.server.xds.requests import RESUMING_FIELDS, asked_bytes, resuming_bytes
 from vmsvc_grpc.server.xds.resources import TypeUrl, resource_version
 from vmsvc_grpc.server.xds.shared import Form
 
@@ -77,7 +77,7 @@ def test_names_are_followed_as_far_as_they_fit_when_their_client_comes_back(
 ) -> None:
     """However long they are: a request that is too large would end its stream, again and again."""
     limits = Limits(message_bytes_max=40_000, names_per_client_max=1_000)
-    long = [f"{letter * 150}-{number}" for number in range(200)]
+    long = [f"{letter * 150}-{number:03}" for number in range(300)]
     client = Measured(synced_cache(service(), vm("a", "10.0.0.1")), form, limits=limits)
     for number in range(0, len(long), 20):
         if form is Form.SOTW:
@@ -86,7 +86,9 @@ def test_names_are_followed_as_far_as_they_fit_when_their_client_comes_back(
             client.change(EDS, long[number : number + 20])
         client.read_all()
     followed = client.stream.subscriptions[EDS].names
-    assert 40_000 / 700 < len(followed) < 40_000 / 300
+    # In the state of the world, each name is said once, and no version.
+    size = asked_bytes(long[0]) if form is Form.SOTW else resuming_bytes(long[0])
+    assert len(followed) == 40_000 * 15 // 16 // size
     assert client.counts.refusals["message_bytes_max"] >= len(long) - len(followed)
     assert client.excess[0][2] == "message_bytes_max"
     assert client.names.names == len(followed)
@@ -97,6 +99,19 @@ def test_names_are_followed_as_far_as_they_fit_when_their_client_comes_back(
     client.reconnect()
     assert max(client.requests) <= 40_000
     assert len(client.stream.subscriptions[EDS].names) == len(followed)
+
+
+@pytest.mark.parametrize(("form", "followed"), [(Form.SOTW, 375), (Form.DELTA, 93)])
+def test_a_name_takes_one_field_and_three_more_with_its_version(form: Form, followed: int) -> None:
+    wanted = [f"n{number}.shop:80" for number in range(400)]
+    client = XdsClient(synced_cache(), form, limits=Limits(request_fields_max=400))
+    if form is Form.SOTW:
+        client.ask(EDS, *wanted)
+    else:
+        client.change(EDS, wanted)
+    client.read_all()
+    assert len(client.stream.subscriptions[EDS].names) == followed
+    assert client.counts.refusals == {"request_fields_max": 400 - followed}
 
 
 @pytest.mark.parametrize(
