@@ -20,6 +20,14 @@ from vmsvc_grpc.reconciler.leader import Leader, Standing
 
 SETTINGS = LeaseSettings(duration_s=3.0, margin_s=1.0, renew_s=0.4)
 NAME = "vmsvc-grpc.shop"
+UNREACHABLE = """\
+apiVersion: v1
+kind: Config
+current-context: c
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:9"}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+users: [{name: u, user: {}}]
+"""
 MERGE = "application/merge-patch+json"
 
 
@@ -190,6 +198,29 @@ async def test_answers_that_cannot_be_read_end_nothing(
             await until(lambda: not one.api.spoilt)
             await until(lambda: one.leader.leads)
         assert any("cannot be read" in stood.trouble for stood in one.stood)
+
+
+async def test_what_could_not_be_held_is_not_in_order_as_it_ends(tmp_path: Path) -> None:
+    """At SIGTERM the log said "in order again" of a Lease that was never held."""
+    file = tmp_path / "kubeconfig"
+    file.write_text(UNREACHABLE)
+    stood: list[Standing] = []
+    async with ApiServer(Kubeconfig(str(file))) as api:
+        leader = Leader(
+            api,
+            namespace="shop",
+            name=NAME,
+            identity="me",
+            settings=SETTINGS,
+            on_change=stood.append,
+        )
+        running = asyncio.create_task(leader.run())
+        await until(lambda: stood)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await leader.release()
+    assert stood
+    assert all(one.trouble for one in stood)
 
 
 async def test_a_claim_whose_answer_was_lost_is_known_again(

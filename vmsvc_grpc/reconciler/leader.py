@@ -86,7 +86,8 @@ class Leader:
     async def release(self) -> None:
         """Give the Lease back, so that another replica need not wait for its end."""
         held = self._election.resigned(self._clock()) is not None
-        self._report()
+        # Ending mends nothing.
+        self._report(self._reported.trouble)
         if not (held or self._sent):
             return
         with contextlib.suppress(ApiServerError, TimeoutError, msgspec.DecodeError):
@@ -95,7 +96,7 @@ class Leader:
                 if (freed := self._election.resigned(self._clock())) is not None:
                     await self._lease.write(replace(freed, renew_time=micro_time()))
 
-    def _report(self, trouble: str = "") -> None:
+    def _report(self, trouble: str) -> None:
         standing = Standing(self.leads, self._election.holder, trouble)
         if standing != self._reported:
             self._reported = standing
