@@ -418,7 +418,9 @@ class Flaky:
         return self.access
 
 
-async def test_a_plugin_that_fails_at_first_is_asked_again_and_told_meanwhile() -> None:
+async def test_a_plugin_that_fails_at_first_is_asked_again_and_told_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with served(unless("two")) as server:
         credentials = Flaky(access(server, "two"), why="the plugin failed")
         async with ApiServer(credentials, QUICK) as kube:
@@ -427,6 +429,8 @@ async def test_a_plugin_that_fails_at_first_is_asked_again_and_told_meanwhile() 
             assert server.asked == []  # Never as nobody.
             credentials.why = ""
             assert await kube.request("GET", "/x") == b"ok"
+    # Whoever asked has the reason, and tells of it: once is enough.
+    assert "the plugin failed" not in caplog.text
 
 
 async def test_a_plugin_that_fails_once_its_token_is_refused_is_told(
@@ -443,7 +447,34 @@ async def test_a_plugin_that_fails_once_its_token_is_refused_is_told(
             credentials.why, credentials.access = "", access(server, "two")
             assert await kube.request("GET", "/x") == b"ok"
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warned == ["no new credentials, and asking again: the plugin failed"]
+    assert warned == ["cannot get new credentials, trying again: the plugin failed"]
+
+
+async def test_a_refusal_that_has_passed_does_not_count_when_credentials_are_renewed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, allowed = 0.0, "two"
+    monkeypatch.setattr("vmsvc_grpc.kube.client._now_s", lambda: now)
+
+    async def answer(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await unless(allowed)(asked, writer)
+
+    async with served(answer) as server:
+        credentials = Flaky(replace(access(server, "one"), fresh_s=100.0))
+        async with ApiServer(credentials, replace(QUICK, reload_s=10.0)) as kube:
+            with pytest.raises(ApiServerError):
+                await kube.request("GET", "/x")
+            allowed = "one"
+            assert await kube.request("GET", "/x") == b"ok"
+            assert credentials.loads == 1
+            now = 100.0
+            assert await kube.request("GET", "/x") == b"ok"
+            assert credentials.loads == 2
+            allowed, now = "two", 110.0
+            with pytest.raises(ApiServerError):
+                await kube.request("GET", "/x")
+            # After 10 s, and not after twice that.
+            assert credentials.loads == 3
 
 
 async def test_a_plugin_that_fails_is_asked_ever_more_seldom() -> None:

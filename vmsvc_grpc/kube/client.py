@@ -204,13 +204,17 @@ class ApiServer:
         """A successful answer, its head read and its body not."""
         access = await self._fresh_access()
         try:
-            return await self._try(request, access)
+            answer = await self._try(request, access)
         except aiohttp.ClientSSLError as error:
             refused: Exception = error
         except ApiServerError as error:
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
             refused = error
+        else:
+            if self._loading is None:
+                self._refused = False
+            return answer
         # A request that was refused, or had no connection, has changed nothing.
         self._refused = True
         if not await self._reloaded(access):
@@ -285,8 +289,8 @@ class ApiServer:
         except NoApiServer as error:
             self._failed(error)
         else:
-            if self._failure:
-                _log.info("there are new credentials again")
+            if self._failure and before is not None:
+                _log.info("new credentials can be had again")
             self._failure = ""
             # Credentials that were refused, and are unchanged, count as another failure.
             self._failures = self._failures + 1 if self._refused and self._access == before else 0
@@ -297,7 +301,9 @@ class ApiServer:
         self._failures += 1
         if str(error) != self._failure:
             self._failure = str(error)
-            _log.warning("no new credentials, and asking again: %s", error)
+            # Without any, each request fails for this reason, which its caller tells of.
+            if self._access is not None:
+                _log.warning("cannot get new credentials, trying again: %s", error)
 
     def _explained(self, refused: ApiServerError) -> ApiServerError:
         """The refusal, with the reason why there are no better credentials."""
