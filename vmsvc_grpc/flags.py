@@ -291,7 +291,12 @@ _TO_HOLD = [
         "N",
     ),
     Flag(
-        "--workers", count(most=1000), "services whose objects are written side by side", "4", "N"
+        "--workers",
+        count(most=1000),
+        "services whose objects are written side by side; of 2 or more, half at most are ones "
+        "that failed before",
+        "4",
+        "N",
     ),
 ]
 

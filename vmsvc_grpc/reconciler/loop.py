@@ -34,6 +34,16 @@ def _now() -> str:
     return time_text(datetime.now(UTC))
 
 
+def _new_queue(bounds: ReconcilerBounds, random: Callable[[], float]) -> Queue:
+    return Queue(
+        cooldown_s=bounds.cooldown_s,
+        backoff=bounds.backoff,
+        # The other half of the workers is for those whose work has not failed. One is for all.
+        retrying_max=max(1, bounds.workers // 2),
+        random=random,
+    )
+
+
 class Reconciler:
     """Keeps the objects of every VMService as they should be, for as long as `run` runs."""
 
@@ -101,13 +111,7 @@ class Reconciler:
             may_write=may_write,
             enqueue=self.enqueue,
         )
-        self._queue = Queue(
-            cooldown_s=bounds.cooldown_s,
-            backoff=bounds.backoff,
-            # Half of the workers are for those whose work has not failed.
-            retrying_max=max(1, bounds.workers // 2),
-            random=random,
-        )
+        self._queue = _new_queue(bounds, random)
         self._wake = asyncio.Event()
 
     @property
