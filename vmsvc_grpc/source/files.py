@@ -297,10 +297,18 @@ class FilesSource:
         if reading is None:
             return
         if self._settling.get(reading.path) is not reading.looked_at:
-            self._reading = None  # The task ends by itself, once it has let go of what it read.
+            self._reading = None  # The task ends by itself.
+            reading.task.add_done_callback(self._discard_read)
         elif reading.task.done():
             self._reading = None
             await self._conclude(reading.path, reading.looked_at, reading.task.result(), emit)
+
+    def _discard_read(self, task: asyncio.Task[Fetched | None]) -> None:
+        """Let go of what was read, in steps: it is outdated."""
+        failed = task.cancelled() or task.exception() is not None
+        fetched = None if failed else task.result()
+        if fetched is not None and fetched.contents is not None:
+            self._union.discard(fetched.contents)
 
     async def _conclude(
         self, path: str, looked_at: Unsettled, fetched: Fetched | None, emit: Emit

@@ -11,7 +11,7 @@ def clock() -> float:
 
 
 class Slices:
-    """Breaks of one task: its work calls `breathe` at each step."""
+    """Breaks of the tasks that share it: each calls `breathe` at each step of its work."""
 
     def __init__(self, slice_s: float) -> None:
         """A slice takes `slice_s`, and the rest of the step that is done then."""

@@ -462,7 +462,10 @@ class _YAMLBuilder(Builder):
         super()._done(outer, value)
 
     def _merge(self, outer: Open, value: Any) -> None:
-        """Merge keys of other mappings. The first one with a key counts; existing keys stay."""
+        """Merge keys of other mappings: of several with a key, the first counts.
+
+        A key takes the place of one that came before, as it does for kubectl.
+        """
         if not outer.holds or not self.has_room:
             return
         sources = value if isinstance(value, list) else [value]
