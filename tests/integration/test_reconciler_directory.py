@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,22 +38,31 @@ TOLD_KINDS = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
 SERVICE, ENDPOINTS = "shop/web.service.yaml", "shop/web.endpoints.yaml"
 
 
+_BACKOFF = Backoff(0.02, 0.1)
+
+
 class Program:
     """The parts, wired as the program wires them, and what they are told."""
 
-    def __init__(self, output: Path, cooldown_s: float) -> None:
+    def __init__(self, output: Path, cooldown_s: float, backoff: Backoff = _BACKOFF) -> None:
         self.output = output
         self.failures: list[tuple[Key, Failure | None]] = []
         self.cache = Cache(AddressRules(), kinds=(*TOLD_KINDS, *HELD_KINDS))
-        self._held = FilesSource(output, HELD_KINDS, settle_s=SETTLE_S, shared=True)
+        self._held = FilesSource(
+            output, HELD_KINDS, settle_s=SETTLE_S, shared=True, on_notices=self._retry
+        )
         self.store = DirectoryStore(output, on_write=self._held.written)
         self.reconciler = Reconciler(
             self.cache,
             self.store,
-            bounds=ReconcilerBounds(cooldown_s=cooldown_s, backoff=Backoff(0.02, 0.1)),
+            bounds=ReconcilerBounds(cooldown_s=cooldown_s, backoff=backoff),
             rules=Rules(),
             on_failure=lambda key, failure: self.failures.append((key, failure)),
+            random=lambda: 1.0,
         )
+
+    def _retry(self, paths: Collection[str]) -> None:
+        self.reconciler.retry(*self.store.concerned(paths))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -413,6 +422,33 @@ async def test_what_is_no_file_costs_itself_only(
         assert program.failures[1] == (WEB, None)
         await until(lambda: program.addresses() == ["10.0.0.1"])
     assert Program(tmp_path / "elsewhere", 0.0).files == elsewhere
+
+
+@pytest.mark.parametrize(
+    "sort", ["a FIFO", "a directory", "a link", "a foreign file", "a link, to the namespace"]
+)
+async def test_what_was_in_the_way_is_not_waited_for_once_it_is_moved_away(
+    sort: str, out: Path, tmp_path: Path
+) -> None:
+    """Nothing was written before the back-off was over, which may take a minute."""
+    (tmp_path / "elsewhere").mkdir()
+    path = out / ("shop" if sort.endswith("namespace") else SERVICE)
+    path.parent.mkdir(parents=True)
+    if sort == "a foreign file":
+        path.write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: web}}\n")
+    else:
+        put(sort, path, tmp_path / "elsewhere")
+    program = Program(out, cooldown_s=0.0, backoff=Backoff(3600.0, 3600.0))
+    running = asyncio.create_task(program.run())
+    program.tell(*(Init(kind) for kind in TOLD_KINDS))
+    program.apply(service(), vm("a", "10.0.0.1"))
+    program.tell(*(InitDone(kind) for kind in TOLD_KINDS))
+    await until(lambda: program.failures)
+    path.rename(tmp_path / "moved")
+    await until(lambda: program.addresses() == ["10.0.0.1"])
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 async def test_links_in_the_directory_are_not_read(out: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -109,6 +109,11 @@ class DirectoryPlace:
         for directory, files in self._sources.items():
             yield from (f"{directory}: {problem}" for problem in files.problems)
 
+    def _retry(self, paths: Collection[str]) -> None:
+        """What was in the way in `output` may have been moved away."""
+        assert self._reconciler is not None, "who reads `output` also writes there"
+        self._reconciler.retry(*self._store.concerned(paths))
+
     def _files(self, directory: Path, kinds: frozenset[Kind], *, shared: bool) -> FilesSource:
         def report(problem: FileProblem) -> None:
             level = logging.INFO if problem.resolved else logging.WARNING
@@ -122,6 +127,7 @@ class DirectoryPlace:
             namespace=self._namespace,
             bounds=self._bounds,
             report=report,
+            on_notices=self._retry if shared else lambda _: None,
         )
         self._sources[directory] = files
         name = str(directory)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -132,6 +132,19 @@ class DirectoryStore:
                     self._ours[place] = _cluster_ip(child)
                 return Apply(child)
         return event
+
+    @staticmethod
+    def concerned(paths: Iterable[str]) -> tuple[set[Key], set[str]]:
+        """Whose files would be at these paths, and in which namespaces any file may be."""
+        keys, namespaces = set[Key](), set[str]()
+        for path in paths:
+            namespace, slash, name = path.partition("/")
+            if not slash:
+                namespaces.add(namespace)
+            for suffix in _SUFFIXES.values():
+                if name.endswith(suffix):
+                    keys.add(Key(namespace, name.removesuffix(suffix)))
+        return keys, namespaces
 
     def _exists(self, place: _FilePlace) -> bool:
         try:

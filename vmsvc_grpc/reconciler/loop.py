@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 
 from vmsvc_grpc.cache.cache import Cache
@@ -133,6 +133,13 @@ class Reconciler:
         for key in keys:
             self._queue.add(key, now)
         self._wake.set()
+
+    def retry(self, keys: Iterable[Key], namespaces: Collection[str]) -> None:
+        """What these services failed at, or any in these namespaces, may succeed now."""
+        failing = self._queue.failing
+        self.enqueue([key for key in keys if key in failing])
+        if namespaces:
+            self.enqueue([key for key in failing if key.namespace in namespaces])
 
     def enqueue_all(self) -> None:
         """Enqueue every service, as when this process begins to lead."""

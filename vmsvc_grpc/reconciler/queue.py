@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, KeysView
 from itertools import count
 from typing import NamedTuple
 
@@ -103,6 +103,11 @@ class Queue:
     def working(self) -> int:
         """How many keys are in work."""
         return len(self._working)
+
+    @property
+    def failing(self) -> KeysView[Key]:
+        """The keys whose work failed last time: a view of them."""
+        return self._failures.keys()
 
     def add(self, key: Key, now: float) -> None:
         """The key needs work: once it has cooled down, even if it was backing off."""

@@ -44,7 +44,7 @@ from vmsvc_grpc.source.departures import Departures
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.file_reader import Fetched, FileReader
 from vmsvc_grpc.source.known_files import KnownFiles
-from vmsvc_grpc.source.looks import TreeLooks
+from vmsvc_grpc.source.looks import OnNotices, TreeLooks
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.rebuilding import Rebuilding
 from vmsvc_grpc.source.settling import Settling, Unsettled
@@ -83,6 +83,7 @@ class FilesSource:
         namespace: str = DEFAULT_NAMESPACE,
         bounds: FilesSourceBounds = _BOUNDS,
         report: OnFileProblem = lambda _: None,
+        on_notices: OnNotices = lambda _: None,
     ) -> None:
         """Objects of `kinds` are emitted, others ignored; in `namespace` if they name none.
 
@@ -118,6 +119,7 @@ class FilesSource:
             shared=shared,
             bounds=bounds,
             slices=self._slices,
+            on_notices=on_notices,
         )
         self._reader = FileReader(
             self._root,

@@ -6,7 +6,7 @@ is looked at from time to time: so a lost notice costs time and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -24,6 +24,10 @@ _SUBDIRECTORIES = "/subdirectories"
 _VACATED = "/vacated"
 
 
+OnNotices = Callable[[Collection[str]], None]
+"""Called with the paths at which something may have changed, files or not. Some may be missed."""
+
+
 class TreeLooks:
     """Looks at the files of a tree, where notices say so, and everywhere when that is due.
 
@@ -39,6 +43,7 @@ class TreeLooks:
         shared: bool,
         bounds: FilesSourceBounds,
         slices: Slices,
+        on_notices: OnNotices,
     ) -> None:
         """`shared`: our own store writes here, too, and puts right what is missing at once.
 
@@ -56,6 +61,7 @@ class TreeLooks:
         self._shared = shared
         self._bounds = bounds
         self._slices = slices
+        self._on_notices = on_notices
         self._vacated = Vacated()
         self._linked = False
         # Directories that were made or removed since the last look everywhere.
@@ -94,6 +100,8 @@ class TreeLooks:
                     self.wanted = True
                 case Where.AT_LINKS:
                     self.wanted = links_swapped = True
+        if notices.how:
+            self._on_notices(notices.how.keys())
         return links_swapped
 
     def _look_after(self, path: str, how: How) -> None:
