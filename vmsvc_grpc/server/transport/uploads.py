@@ -44,13 +44,13 @@ class Uploads:
 
     def let_go(self, room: Room) -> None:
         """Give room back, or stop waiting for it."""
-        if not room.granted:
-            self._leave(room)
-            return
-        self.in_all -= room.size
-        self._of_client[room.client] -= room.size
-        if not self._of_client[room.client]:
-            del self._of_client[room.client]
+        if room.granted:
+            self.in_all -= room.size
+            self._of_client[room.client] -= room.size
+            if not self._of_client[room.client]:
+                del self._of_client[room.client]
+        else:
+            self._leave(room)  # The next of its client may be smaller.
         self._grant_waiting()
 
     def _grant_waiting(self) -> None:

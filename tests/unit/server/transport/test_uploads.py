@@ -82,3 +82,14 @@ def test_who_goes_away_while_it_waits_leaves_its_place() -> None:
     assert asked.waited == ["a3"]
     asked.let_go("a3")
     assert asked.empty()
+
+
+def test_who_goes_away_while_it_waits_lets_in_a_smaller_one_behind_it() -> None:
+    asked = Asked(400)
+    assert asked.ask("a1", 90)
+    assert not asked.ask("a2", 50)
+    assert not asked.ask("a3", 10)
+    asked.let_go("a2")
+    assert asked.waited == ["a3"]
+    asked.let_go("a1", "a3")
+    assert asked.empty()
