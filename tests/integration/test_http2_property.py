@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import ngh2
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from ngh2 import events
 
 from tests.integration.http2_harness import PATHS, Harness, block, frame, head, play, run
-from tests.integration.http2_toy import BOTH, ECHO, PREFACE, asking
+from tests.integration.http2_toy import BOTH, ECHO, PREFACE, WATCH, asking
+from vmsvc_grpc.server.call import StreamMethod
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
 
@@ -255,3 +257,34 @@ def test_what_no_call_keeps_leaves_the_window_as_it_was(what: str) -> None:
         assert not harness.wire.closing
 
     run(sent, Limits(empty_frames_max=1_000))
+
+
+def test_a_stream_has_one_timer_however_often_its_client_stalls() -> None:
+    """Each stall that was over soon left one, which went on until the end of the stream."""
+
+    async def stalls(harness: Harness) -> None:
+        methods = harness.toy.transport.methods
+        watch = methods[WATCH]
+        assert isinstance(watch, StreamMethod)
+        methods[WATCH] = replace(watch, write_s=3_600.0)
+        timers = []
+        await harness.take(
+            PREFACE
+            + frame(4, 0, 0)
+            + frame(1, 4, 1, block(head(WATCH)))
+            + frame(0, 1, 1, framed(b""))
+        )
+        (call,) = harness.toy.transport.streams
+        for _ in range(20):
+            play("full", harness)
+            play("say", harness)
+            await harness.turns()
+            assert call._stalled
+            timers.append(call._looking)
+            play("room", harness)
+            await harness.turns()
+        assert timers[0] is not None
+        assert len(set(map(id, timers))) == 1
+        assert not call.timers
+
+    run(stalls, Limits())

@@ -306,6 +306,7 @@ class StreamCall(AskingCall):
     __slots__ = (
         "_ended",
         "_headers_sent",
+        "_looking",
         "_method",
         "_more",
         "_session",
@@ -328,6 +329,7 @@ class StreamCall(AskingCall):
         self._waiting = False  # Whether its last message is still in the engine.
         self._more = False  # Whether it is to be asked when that has left.
         self._stalled = False  # Whether it waits for its client to take something.
+        self._looking: asyncio.TimerHandle | None = None  # When its client is looked at next.
         self._ended = False  # Whether the session knows that the client sends no more.
         self.due = False
 
@@ -435,8 +437,8 @@ class StreamCall(AskingCall):
             return
         self._stalled = True
         self._session.write_began(self.server.loop.time())
-        if self._method.write_s is not None:
-            self.later(self._method.write_s, self._look)
+        if self._looking is None and self._method.write_s is not None:
+            self._looking = self.server.loop.call_later(self._method.write_s, self._look)
 
     def _go_on(self) -> None:
         """Its client has taken something."""
@@ -444,10 +446,14 @@ class StreamCall(AskingCall):
         self._session.write_ended()
 
     def _look(self) -> None:
-        """End a stream whose client has taken nothing for too long, or look again when it may."""
+        """End a stream whose client has taken nothing for too long, or look again when it may.
+
+        One timer does for all stalls of a stream: those that are short would leave one each.
+        """
+        self._looking = None
         left_s = self._session.write_left_s(self.server.loop.time())
         if left_s:
-            self.later(left_s, self._look)
+            self._looking = self.server.loop.call_later(left_s, self._look)
         elif left_s is not None:
             self._leave()
 
@@ -467,6 +473,9 @@ class StreamCall(AskingCall):
 
     def close(self) -> None:
         """End the session, too."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         if self.server.streams.pop(self, self) is None:
             self._session.close()
         super().close()
