@@ -288,3 +288,24 @@ def test_a_stream_has_one_timer_however_often_its_client_stalls() -> None:
         assert not call.timers
 
     run(stalls, Limits())
+
+
+def test_a_look_up_that_a_late_flush_leaves_keeps_its_place_before_streams() -> None:
+    async def late(harness: Harness) -> None:
+        transport, connection = harness.toy.transport, harness.wire.connection
+        await harness.take(PREFACE + frame(4, 0, 0))
+        connection._came.append(
+            frame(1, 4, 1, block(head(ECHO))) + frame(0, 1, 1, framed(b"which is answered later"))
+        )
+        connection.take_in()
+        connection.marked = False
+        transport._answering.clear()
+        transport._marked.clear()
+        transport.flush_until = 0.0
+        connection.flush()
+        assert list(transport._answering) == [connection]
+        assert b"which is answered later" not in harness.wire.written
+        await harness.turns()
+        assert b"which is answered later" in harness.wire.written
+
+    run(late)

@@ -346,10 +346,14 @@ class ClientConnection(Begun):
     def want(self, call: HttpCall) -> None:
         """A call has something to send."""
         self._wanting[call] = None
-        if call.waits_for_room and not self._answers:
+        if call.waits_for_room:
+            self._mark_first()
+        self.mark()
+
+    def _mark_first(self) -> None:
+        if not self._answers:
             self._answers = self.marked = True
             self.server.mark_first(self)
-        self.mark()
 
     def want_later(self, call: HttpCall) -> None:
         """A call has more to work out, in another turn of the event loop."""
@@ -467,6 +471,8 @@ class ClientConnection(Begun):
             if not self._wanting and not engine.want_write:
                 break
             if left <= 0:
+                if any(call.waits_for_room for call in self._wanting):
+                    self._mark_first()
                 self.mark()
                 return
             if not data and not asked:
