@@ -137,7 +137,7 @@ class Sessions:
         """The error with which a call of `path` ends that raised `error`. Counts a refusal."""
         if not isinstance(error, RpcError):
             _log.error("a fault of ours in %s", path, exc_info=error)
-            return RpcError(Code.INTERNAL, "a fault of the server; its log tells more")
+            return RpcError(Code.INTERNAL, "a fault of the server; its log says more")
         if error.limit:
             self._counts.refusals[error.limit] += 1
         # The call keeps it. Its traceback refers to frames, and these to the call: a cycle.
@@ -323,7 +323,7 @@ class Session:
         self._sessions.closed(self._method.path, self._client, self._code)
         try:
             stream.close()
-        except Exception:  # noqa: BLE001 - whoever ends many streams, as a lost connection's, goes on.
+        except Exception:  # noqa: BLE001 - the other streams of a lost connection are closed, too.
             _log.exception("a fault of ours as a stream of %s was closed", self._method.path)
 
 

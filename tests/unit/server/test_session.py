@@ -93,7 +93,7 @@ REFUSAL = RpcError(Code.NOT_FOUND, "there is none")
         pytest.param(
             ZeroDivisionError("secret"),
             Code.INTERNAL,
-            "a fault of the server; its log tells more",
+            "a fault of the server; its log says more",
             id="a fault of ours",
         ),
     ],

@@ -24,7 +24,7 @@ Every request for a page says how large it may be at most.
 
 
 # channelz.proto: if a request has no bound, the server chooses one. gRPC's core has none: it would
-# tell of 10,000 connections at once.
+# list 10,000 connections at once.
 _PAGE_MAX = 100
 _PAGE_SIZE = "max_results"
 

@@ -87,7 +87,7 @@ _AGE_PING = b"vmsvc-ag"
 # By these words gRPC's clients know that they ping too often.
 _WORDS = {"client_ping_interval_min_s": b"too_many_pings"}
 
-# RFC 9113, 10.5.1: a call with more header fields than the client was told is refused. With so many
+# RFC 9113, 10.5.1: a call with more header fields than our settings allow is refused. With so many
 # times as many, the engine fails, and the connection is lost.
 _HEADERS_PART = 4
 

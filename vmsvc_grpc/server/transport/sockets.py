@@ -173,13 +173,13 @@ def _socket(id_: int, connection: Connected) -> pb.Socket:
 def _security(tls: Tls | None) -> pb.Security | None:
     if tls is None:
         return None
-    told = pb.Security.Tls(remote_certificate=tls.certificate)
+    security = pb.Security.Tls(remote_certificate=tls.certificate)
     # Those of TLS 1.3 have the same name everywhere; OpenSSL has names of its own for the others.
     if tls.cipher.startswith("TLS_"):
-        told.standard_name = tls.cipher
+        security.standard_name = tls.cipher
     else:
-        told.other_name = tls.cipher
-    return pb.Security(tls=told)
+        security.other_name = tls.cipher
+    return pb.Security(tls=security)
 
 
 def _ref(id_: int, address: Address) -> pb.SocketRef:
