@@ -310,6 +310,15 @@ TOLD = """\
 """
 
 
+@pytest.mark.parametrize("field", ["clusterIp", "clusterIP"])
+def test_a_cluster_address_is_told_as_it_is_spelt(field: str, tmp_path: Path) -> None:
+    """The one that the documents have was told by the other's name, at the line of `spec`."""
+    spec = f"ports: [{{name: http, port: 80}}],\n  {field}: foo"
+    result = rendered(written(tmp_path / "web.yaml", vmservice("web", spec=spec)))
+    assert "line 6: VirtualMachineService shop/web: " in result.err
+    assert f" spec.{field}: 'foo' is not an IP address" in result.err
+
+
 def test_every_flaw_of_an_object_is_told_at_once_with_its_line(tmp_path: Path) -> None:
     path = written(tmp_path / "a.yaml", FLAWED)
     result = rendered(path)

@@ -291,7 +291,9 @@ def _service_spec(
     if type_problems := tuple(validate.type_problems(type_text)):
         # Rules of other fields depend on the type, so they would only confuse.
         return None, bounded(chain(named, type_problems))
-    cluster_ip = given.cluster_ip or given.cluster_ip_documented or ""
+    cluster_ip, cluster_ip_path = given.cluster_ip or "", "spec.clusterIp"
+    if not cluster_ip and given.cluster_ip_documented:
+        cluster_ip, cluster_ip_path = given.cluster_ip_documented, "spec.clusterIP"
     ports = tuple(_service_port(port) for port in given.ports or ())
     ranges = tuple(given.load_balancer_source_ranges or ())
     selector = given.selector or {}
@@ -303,7 +305,7 @@ def _service_spec(
         chain(
             named,
             validate.port_problems(ports, headless=cluster_ip == "None"),
-            validate.cluster_ip_problems(cluster_ip, type_text),
+            validate.cluster_ip_problems(cluster_ip_path, cluster_ip, type_text),
             validate.source_range_problems(ranges, type_text),
             validate.selector_problems(selector),
             validate.family_problems(family_texts, policy_text),

@@ -167,14 +167,14 @@ def _number_problems(path: str, number: int) -> Iterator[Problem]:
         yield Problem(path, f"{quoted(number)} is not a port; use 1 to {_PORT_MAX}")
 
 
-def cluster_ip_problems(text: str, type_text: str) -> Iterator[Problem]:
-    """What is wrong with `spec.clusterIp`."""
+def cluster_ip_problems(path: str, text: str, type_text: str) -> Iterator[Problem]:
+    """What is wrong with `spec.clusterIp`; `path` is how the object spells it."""
     if text == "None":
         if type_text == ServiceType.LOAD_BALANCER.value:
-            yield Problem("spec.clusterIp", "None (headless) cannot be combined with LoadBalancer")
+            yield Problem(path, "None (headless) cannot be combined with LoadBalancer")
     elif text and not _is_address(text):
         yield Problem(
-            "spec.clusterIp",
+            path,
             f"{quoted(text)} is not an IP address; use None, an address, or leave it out",
         )
 
