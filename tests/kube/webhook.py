@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
-
-from aiohttp import web
 
 Object = dict[str, Any]
 Decide = Callable[[Object], Object]
@@ -40,28 +42,46 @@ def mutated(path: str, value: object) -> Object:
     return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
 
 
+class _Policy(BaseHTTPRequestHandler):
+    """Answers one review a connection."""
+
+    decide: Decide
+
+    def do_POST(self) -> None:
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        response = {"uid": review["request"]["uid"], **type(self).decide(review["request"])}
+        kind = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+        body = json.dumps({**kind, "response": response}).encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name for it.
+        """Nothing is logged."""
+
+
 @asynccontextmanager
 async def listening(decide: Decide, certificate: Path, key: Path) -> AsyncIterator[str]:
-    """Decides on each request until the block ends; the URL that an API server is to call."""
+    """Decides on each request until the block ends; the URL that an API server is to call.
 
-    async def answer(request: web.Request) -> web.Response:
-        review = await request.json()
-        response = {"uid": review["request"]["uid"], **decide(review["request"])}
-        kind = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
-        return web.json_response({**kind, "response": response})
-
-    app = web.Application()
-    app.router.add_post("/", answer)
+    In threads, as uvloop cannot close a loop on which TLS is still being shut down.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        _, port = runner.addresses[0]
-        yield f"https://127.0.0.1:{port}/"
-    finally:
-        await runner.cleanup()
+    policy = type("Policy", (_Policy,), {"decide": staticmethod(decide)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), policy) as server:
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_port}/"
+        finally:
+            await asyncio.to_thread(server.shutdown)
+            await asyncio.to_thread(thread.join)
 
 
 def configuration(name: str, namespace: str, url: str, certificate: Path) -> Object:
