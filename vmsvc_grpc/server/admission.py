@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv6Address
@@ -13,6 +12,7 @@ from vmsvc_grpc.server.call import Code, RequestBound, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.fields import FieldShape, counted
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.tally import Tally
 
 
 def draining() -> RpcError:
@@ -64,8 +64,7 @@ class Admission:
         self._counts = counts
         self._while_draining = while_draining
         self._draining = False
-        self._open = 0
-        self._of_client: Counter[str] = Counter()
+        self._streams = Tally()
         self._request_bytes_max = {bound: getattr(limits, bound.value) for bound in RequestBound}
 
     def drain(self) -> None:
@@ -119,22 +118,18 @@ class Admission:
         self.check(path)
         client = client_of(peer)
         self._check_room(client)
-        self._open += 1
-        self._of_client[client] += 1
+        self._streams.add(client, 1)
         self._counts.streams_open[path] += 1
         return client
 
     def leave(self, path: str, client: str) -> None:
         """Count one open stream less."""
         self._counts.streams_open[path] -= 1
-        self._open -= 1
-        self._of_client[client] -= 1
-        if not self._of_client[client]:
-            del self._of_client[client]
+        self._streams.add(client, -1)
 
     def _check_room(self, client: str) -> None:
         most = self._limits.streams_max
-        if self._open >= most:
+        if self._streams.in_all >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
                 f"the server has {most} streams open, which is its limit (streams_max); "
@@ -142,7 +137,7 @@ class Admission:
                 limit="streams_max",
             )
         most = self._limits.streams_per_client_max
-        if self._of_client[client] >= most:
+        if self._streams.of(client) >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
                 f"this client's address has {most} streams open, which is the limit "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.tally import Tally
 
 
 class FollowedNames:
@@ -17,12 +18,20 @@ class FollowedNames:
 
     def __init__(self, limits: Limits, refusals: Counter[str]) -> None:
         """Counts refusals in `refusals`, by setting."""
-        self.names = 0
-        self.name_bytes = 0
         self._limits = limits
         self._refusals = refusals
-        self._names_of_client: Counter[str] = Counter()
-        self._bytes_of_client: Counter[str] = Counter()
+        self._names = Tally()
+        self._bytes = Tally()
+
+    @property
+    def names(self) -> int:
+        """How many names all streams follow."""
+        return self._names.in_all
+
+    @property
+    def name_bytes(self) -> int:
+        """The bytes of those names."""
+        return self._bytes.in_all
 
     def of(self, client: str) -> StreamNames:
         """The names of one new stream of `client`."""
@@ -32,15 +41,10 @@ class FollowedNames:
         """The setting whose bound leaves `client` no room for so much more; "" if there is room."""
         limits = self._limits
         for held, more, most, setting in (
-            (self._names_of_client[client], names, limits.names_per_client_max, _NAMES_OF_CLIENT),
-            (
-                self._bytes_of_client[client],
-                size,
-                limits.name_bytes_per_client_max,
-                _BYTES_OF_CLIENT,
-            ),
-            (self.names, names, limits.names_max, _NAMES),
-            (self.name_bytes, size, limits.name_bytes_max, _BYTES),
+            (self._names.of(client), names, limits.names_per_client_max, _NAMES_OF_CLIENT),
+            (self._bytes.of(client), size, limits.name_bytes_per_client_max, _BYTES_OF_CLIENT),
+            (self._names.in_all, names, limits.names_max, _NAMES),
+            (self._bytes.in_all, size, limits.name_bytes_max, _BYTES),
         ):
             if held + more > most:
                 return setting
@@ -48,13 +52,8 @@ class FollowedNames:
 
     def change(self, client: str, names: int, size: int) -> None:
         """Note that `client` follows so much more, or less."""
-        self.names += names
-        self.name_bytes += size
-        self._names_of_client[client] += names
-        self._bytes_of_client[client] += size
-        if not self._names_of_client[client]:
-            del self._names_of_client[client]
-            del self._bytes_of_client[client]
+        self._names.add(client, names)
+        self._bytes.add(client, size)
 
     def refuse(self, setting: str) -> None:
         """Count one refusal."""

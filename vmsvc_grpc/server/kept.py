@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import CLIENT_PART
+from vmsvc_grpc.server.tally import Tally
 
 
 class KeptBytes:
@@ -19,14 +18,13 @@ class KeptBytes:
         self._setting = setting
         self._bytes_max = bytes_max
         self._what = what
-        self._in_all = 0
-        self._of_client: Counter[str] = Counter()
+        self._kept = Tally()
 
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
         for held, most, whose in (
-            (self._of_client[client], self._bytes_max // CLIENT_PART, "of this client's address"),
-            (self._in_all, self._bytes_max, "of all clients"),
+            (self._kept.of(client), self._bytes_max // CLIENT_PART, "of this client's address"),
+            (self._kept.in_all, self._bytes_max, "of all clients"),
         ):
             if held + size > most:
                 raise RpcError(
@@ -35,12 +33,8 @@ class KeptBytes:
                     f"({self._setting}) is {most}; come again once those are dealt with",
                     limit=self._setting,
                 )
-        self._in_all += size
-        self._of_client[client] += size
+        self._kept.add(client, size)
 
     def let_go(self, client: str, size: int) -> None:
         """Count so many bytes of a client as kept no more."""
-        self._in_all -= size
-        self._of_client[client] -= size
-        if not self._of_client[client]:
-            del self._of_client[client]
+        self._kept.add(client, -size)

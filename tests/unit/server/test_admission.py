@@ -67,7 +67,7 @@ def test_open_streams_are_counted_by_path() -> None:
     assert counts.streams_open == {PATH: 1}
     gate.leave(PATH, client)
     assert counts.streams_open == {PATH: 0}
-    assert not gate._of_client
+    assert not gate._streams._of_client
 
 
 def test_while_it_drains_only_what_tells_of_that_is_let_in() -> None:

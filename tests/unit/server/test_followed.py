@@ -102,8 +102,8 @@ def test_what_is_counted_is_what_is_followed(steps: list[tuple[int, str]]) -> No
     for stream in streams:
         stream.close()
     assert (followed.names, followed.name_bytes) == (0, 0)
-    assert not followed._names_of_client
-    assert not followed._bytes_of_client
+    assert not followed._names._of_client
+    assert not followed._bytes._of_client
 
 
 def _watch(*names: str, **fields: object) -> pb.WatchEndpointsRequest:

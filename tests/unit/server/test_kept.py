@@ -23,5 +23,5 @@ def test_one_client_at_its_bound_leaves_the_others_theirs_and_gets_its_own_back(
     kept.keep("a", 100)
     for client in "abcd":
         kept.let_go(client, 100)
-    assert not kept._in_all
-    assert not kept._of_client
+    assert not kept._kept.in_all
+    assert not kept._kept._of_client

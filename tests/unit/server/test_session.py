@@ -307,7 +307,7 @@ def test_a_request_with_too_many_fields_may_cost_itself_alone() -> None:
     assert read == [FIELD]
     assert dropped == [("ipv4:192.0.2.1", "request_fields_max")]
     assert world.counts.refusals == {"request_fields_max": 1}
-    assert not world.sessions.taking_in._in_all
+    assert not world.sessions.taking_in._kept.in_all
     session.close()
 
 
@@ -346,8 +346,8 @@ def test_large_requests_of_a_client_are_bounded_while_they_are_taken_in() -> Non
     assert not isinstance(others[2].next(), Status), "there is room again"
     for session in (first, others[0], others[2]):
         session.close()
-    assert not world.sessions.taking_in._in_all
-    assert not world.sessions.taking_in._of_client
+    assert not world.sessions.taking_in._kept.in_all
+    assert not world.sessions.taking_in._kept._of_client
 
 
 def test_a_method_that_declares_no_bound_is_none() -> None:

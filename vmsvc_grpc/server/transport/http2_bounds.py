@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
 from vmsvc_grpc.server.limits import CLIENT_PART, Limits
+from vmsvc_grpc.server.tally import Tally
 
 FRAMES_S = 30.0
 """The bounds on frames hold for this time. A used-up allowance comes back evenly within it."""
@@ -130,25 +130,25 @@ class Entrance:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.in_all = 0
-        self._of_client: Counter[str] = Counter()
+        self._connections = Tally()
+
+    @property
+    def in_all(self) -> int:
+        """How many connections there are."""
+        return self._connections.in_all
 
     def enter(self, client: str) -> str | None:
         """Count one more connection of a client; or the bound that it would exceed."""
         if self.in_all >= self._limits.connections_max:
             return "connections_max"
-        if self._of_client[client] >= self._limits.connections_per_client_max:
+        if self._connections.of(client) >= self._limits.connections_per_client_max:
             return "connections_per_client_max"
-        self.in_all += 1
-        self._of_client[client] += 1
+        self._connections.add(client, 1)
         return None
 
     def leave(self, client: str) -> None:
         """A connection that was counted has ended."""
-        self.in_all -= 1
-        self._of_client[client] -= 1
-        if not self._of_client[client]:
-            del self._of_client[client]
+        self._connections.add(client, -1)
 
 
 class Reading(Protocol):
@@ -173,11 +173,15 @@ class Unread:
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all clients; a client and a connection may each have a part of it."""
         self._bytes_max = bytes_max
-        self.in_all = 0
-        self._of_client: Counter[str] = Counter()
+        self._unread = Tally()
         self._of_connection: dict[Reading, int] = {}  # Those that took something last come last.
         self._waiting: dict[str, dict[Reading, None]] = {}  # For room, by client, in order.
         self.room_for_one = max(1, bytes_max // _CONNECTION_PART)
+
+    @property
+    def in_all(self) -> int:
+        """How many bytes all clients have yet to take."""
+        return self._unread.in_all
 
     @property
     def crowded(self) -> bool:
@@ -194,10 +198,7 @@ class Unread:
             del self._of_connection[connection]
         if size:
             self._of_connection[connection] = size
-        self.in_all += size - before
-        self._of_client[connection.client] += size - before
-        if not self._of_client[connection.client]:
-            del self._of_client[connection.client]
+        self._unread.add(connection.client, size - before)
         for client in list(self._waiting):  # Few, where there is room.
             if self.room(client, 0):
                 first = next(iter(self._waiting[client]))
@@ -208,12 +209,13 @@ class Unread:
         """How many bytes more may wait for a connection for which `of_connection` wait already."""
         if not self.in_all:
             return max(self.room_for_one - of_connection, 0)
+        of_client = self._unread.of(client)
         room = min(
             self.room_for_one - of_connection,
-            self._part - self._of_client[client],
+            self._part - of_client,
             self._bytes_max - self.in_all,
         )
-        return max(room, 0) if self._of_client[client] else max(room, 1)
+        return max(room, 0 if of_client else 1)
 
     def wait(self, connection: Reading) -> None:
         """Mark a connection for which nothing waits once there is room for it."""
@@ -230,7 +232,7 @@ class Unread:
         """The one that has taken nothing for longest, of those that leave a connection no room."""
         if self._of_connection.get(connection, 0) >= self.room_for_one:
             return connection
-        of_client = self._of_client[connection.client] >= self._part
+        of_client = self._unread.of(connection.client) >= self._part
         for other in self._of_connection:
             if other.client == connection.client or not of_client:
                 return other

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from vmsvc_grpc.server.limits import CLIENT_PART
+from vmsvc_grpc.server.tally import Tally
 
 
 class Room:
@@ -31,9 +31,13 @@ class Uploads:
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all clients; one of them may hold a quarter of it."""
         self._bytes_max = bytes_max
-        self.in_all = 0
-        self._of_client: Counter[str] = Counter()
+        self._granted = Tally()
         self._waiting: dict[str, dict[Room, None]] = {}
+
+    @property
+    def in_all(self) -> int:
+        """The bytes of all messages that were granted room."""
+        return self._granted.in_all
 
     def ask(self, room: Room) -> None:
         """Ask for room: `granted` now, or by `on_grant` once others have let go of theirs."""
@@ -45,10 +49,7 @@ class Uploads:
     def let_go(self, room: Room) -> None:
         """Give room back, or stop waiting for it."""
         if room.granted:
-            self.in_all -= room.size
-            self._of_client[room.client] -= room.size
-            if not self._of_client[room.client]:
-                del self._of_client[room.client]
+            self._granted.add(room.client, -room.size)
         else:
             self._leave(room)  # The next of its client may be smaller.
         self._grant_waiting()
@@ -70,15 +71,14 @@ class Uploads:
                     granted = True
 
     def _fits(self, room: Room) -> bool:
-        held = self._of_client[room.client]
+        held = self._granted.of(room.client)
         return (not held or held + room.size <= self._bytes_max // CLIENT_PART) and (
             not self.in_all or self.in_all + room.size <= self._bytes_max
         )
 
     def _grant(self, room: Room) -> None:
         room.granted = True
-        self.in_all += room.size
-        self._of_client[room.client] += room.size
+        self._granted.add(room.client, room.size)
 
     def _leave(self, room: Room) -> None:
         waiting = self._waiting[room.client]

@@ -6,9 +6,8 @@ Pure: time is an argument, and a connection does what its window says.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from vmsvc_grpc.server.limits import CLIENT_PART
+from vmsvc_grpc.server.tally import Tally
 
 FIRST_BYTES = 65_535
 """How large every window is at first (RFC 9113, 6.9.2), whatever a server would like."""
@@ -30,25 +29,27 @@ class Windows:
 
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is for all; one client may have a quarter of it."""
-        self.in_all = 0
         self._bytes_max = bytes_max
-        self._of_client: Counter[str] = Counter()
+        self._grown = Tally()
+
+    @property
+    def in_all(self) -> int:
+        """The bytes by which all windows have grown."""
+        return self._grown.in_all
 
     def grow(self, client: str, size: int) -> bool:
         """Count so many bytes more for a client's window, if there is room; whether there was."""
-        of_client = self._of_client[client] + size
-        if of_client > self._bytes_max // CLIENT_PART or self.in_all + size > self._bytes_max:
+        grown = self._grown
+        if grown.of(client) + size > self._bytes_max // CLIENT_PART:
             return False
-        self.in_all += size
-        self._of_client[client] = of_client
+        if grown.in_all + size > self._bytes_max:
+            return False
+        grown.add(client, size)
         return True
 
     def shrink(self, client: str, size: int) -> None:
         """Count so many bytes less for a window of a client."""
-        self.in_all -= size
-        self._of_client[client] -= size
-        if not self._of_client[client]:
-            del self._of_client[client]
+        self._grown.add(client, -size)
 
 
 class Window:

@@ -116,7 +116,7 @@ def test_who_stalls_is_bounded_a_connection_a_client_and_in_all() -> None:
     for connection in (*stalled, *others, late):
         unread.count(connection, 0)
     assert not unread.in_all
-    assert not unread._of_client
+    assert not unread._unread._of_client
     assert not unread._of_connection
 
 

@@ -25,7 +25,7 @@ class Asked:
 
     def empty(self) -> bool:
         uploads = self.uploads
-        return not (uploads.in_all or uploads._of_client or uploads._waiting)
+        return not (uploads.in_all or uploads._granted._of_client or uploads._waiting)
 
 
 def test_one_client_at_its_bound_leaves_the_others_theirs_and_goes_on_by_turns() -> None:
