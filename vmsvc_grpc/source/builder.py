@@ -157,11 +157,13 @@ class Builder:
             return
         if not outer.holds:
             value = None
-        if (key := outer.key) is not None:
-            if not outer.merging:
-                outer.value[key] = value  # type: ignore[call-overload]
-        elif outer is not self._items:
-            outer.value.append(value)  # type: ignore[union-attr]
+        container = outer.value
+        if isinstance(container, list):
+            if outer is not self._items:
+                container.append(value)
+        elif not outer.merging:
+            assert outer.key is not None, "a mapping's value comes after its key"
+            container[outer.key] = value
 
     def _done(self, outer: Open | None, value: Any) -> None:
         """Note that a value is whole, which is in `outer`."""
