@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -136,28 +135,15 @@ async def test_a_server_that_was_set_back_to_a_backup(
     admin: Admin, cluster: Cluster, kubeconfig: Path, namespace: str
 ) -> None:
     """To it we come from the future, and it has nothing to say to us for a while."""
-    data = cluster.etcd.data
-    backup = data.with_name("backup")
     await admin.create_vm("old", namespace)
-
-    def set_back() -> None:
-        cluster.server.kill()
-        cluster.etcd.process.kill()
-        shutil.rmtree(data)
-        backup.rename(data)
-        cluster.etcd.start()
-        cluster.server.start()
-
-    cluster.etcd.process.pause()
-    await asyncio.to_thread(shutil.copytree, data, backup)
-    cluster.etcd.process.resume()
+    await asyncio.to_thread(cluster.etcd.back_up)
     bounds = replace(BOUNDS, silence_s=1.0)
     async with following(kubeconfig, [namespace], kinds=(VM,), bounds=bounds) as followed:
         await followed.watching()
         for number in range(20):
             await admin.create_vm(f"new-{number}", namespace)
         await followed.knows("new-19")
-        await asyncio.to_thread(set_back)
+        await asyncio.to_thread(cluster.set_back)
         await followed.until(lambda: followed.vms == {"old"}, "set back, too")
 
 

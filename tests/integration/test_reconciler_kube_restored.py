@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 
 from tests.integration.kube_replica import DIRECT, FAST, Desk, replica, until
@@ -19,16 +18,6 @@ async def test_what_was_written_since_the_backup_is_written_again(
     """All that we know comes from the future then: objects, answers, deletions (point 20)."""
     cluster: Cluster = await asyncio.to_thread(start_cluster)
     await asyncio.to_thread(cluster.install_crds, *FLAVOURS["single-stack"].crds)
-    data = cluster.etcd.data
-    backup = data.with_name("backup")
-
-    def set_back() -> None:
-        cluster.server.kill()
-        cluster.etcd.process.kill()
-        shutil.rmtree(data)
-        backup.rename(data)
-        cluster.etcd.start()
-        cluster.server.start()
 
     async def serves_all() -> bool:
         """An API server that has just started refuses lists of a custom kind for a while."""
@@ -46,9 +35,7 @@ async def test_what_was_written_since_the_backup_is_written_again(
         await desk.holds("10.20.0.1", name="moves")
         await desk.holds("10.20.0.2", name="goes")
         await one.settled()
-        cluster.etcd.process.pause()
-        await asyncio.to_thread(shutil.copytree, data, backup)
-        cluster.etcd.process.resume()
+        await asyncio.to_thread(cluster.etcd.back_up)
         for turn in range(2, 12):
             await one.move("a", f"10.20.1.{turn}")
             await desk.holds(f"10.20.1.{turn}", name="moves")
@@ -57,7 +44,7 @@ async def test_what_was_written_since_the_backup_is_written_again(
         await desk.vmservice("later", selector={"app": "later"})
         await desk.holds(name="later")
         await one.settled()
-        await asyncio.to_thread(set_back)
+        await asyncio.to_thread(cluster.set_back)
         await until(serves_all)
         # As in the backup: the VM, and the service that was deleted; what came later is not there.
         await one.settled()

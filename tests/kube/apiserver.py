@@ -74,6 +74,7 @@ class Etcd:
         self.url = f"http://127.0.0.1:{self._client_port.number}"
         peer_url = f"http://127.0.0.1:{self._peer_port.number}"
         self.data = folder / "etcd"
+        self._backup = folder / "backup"
         command = [
             str(executable),
             "--name=test",
@@ -103,6 +104,19 @@ class Etcd:
         shutil.rmtree(self.data, ignore_errors=True)
         self._client_port.close()
         self._peer_port.close()
+
+    def back_up(self) -> None:
+        """Copies its data, all at one revision, for `set_back`. Requests wait meanwhile."""
+        self.process.pause()
+        shutil.copytree(self.data, self._backup)
+        self.process.resume()
+
+    def set_back(self) -> None:
+        """Kills it, and starts it with the data that `back_up` copied."""
+        self.process.kill()
+        shutil.rmtree(self.data)
+        self._backup.rename(self.data)
+        self.start()
 
     def compact(self) -> int:
         """Forgets every revision before the newest, which it returns.
@@ -302,6 +316,12 @@ class Cluster:
         for server in self.servers:
             server.close()
         self.etcd.close()
+
+    def set_back(self) -> None:
+        """Sets etcd, and the first API server with it, back to what `etcd.back_up` copied."""
+        self.server.kill()
+        self.etcd.set_back()
+        self.server.start()
 
     def add_server(self) -> ApiServer:
         """One more API server on the same etcd, ready; it shares the CA, tokens and keys."""
