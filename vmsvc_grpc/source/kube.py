@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -53,7 +53,7 @@ class KubeSourceBounds:
     `page_objects` is what client-go asks for, too. A watch lasts between `watch_s` and
     twice as long, so that many do not end at once. `silence_s` is how long a watch may be silent:
     an API server sends a bookmark every minute. `slice_s` is how long
-    taking in pages may hold up the event loop, and watches together.
+    taking in pages and lines of watches may hold up the event loop.
     """
 
     page_objects: int = 500
@@ -95,8 +95,8 @@ class KubeSource:
         self._report = report
         self._random = random
         self._reported: dict[ListWatch, str] = {}
-        self._taking_page = asyncio.Lock()
-        self._watched_s = 0.0  # How long lines of watches were taken in, in this turn.
+        self._waiting = asyncio.Lock()
+        self._taken_in_s = 0.0  # In this turn of the event loop.
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -145,21 +145,14 @@ class KubeSource:
             query["continue"] = continue_token
         path = resource_path(loop.kind, version, loop.namespace)
         raw = await self._api.request("GET", path, query=query)
-        # One page at a time: however many kinds and namespaces are listed at once, a turn of the
-        # event loop has one slice.
-        async with self._taking_page:
-            await self._take(loop.page(raw, _now()), emit)
-
-    async def _take(self, events: Iterator[Event], emit: Emit) -> None:
-        """Emit the events of a page in slices."""
-        # The event loop's own clock stands still until it has its turn.
+        await self._turn()
         began = time.perf_counter()
         # An object is decoded and emitted in one go; only between two others have their turn.
-        for event in events:
+        for event in loop.page(raw, _now()):
             emit(event)
-            if time.perf_counter() - began > self._bounds.slice_s:
-                await asyncio.sleep(0)
-                began = time.perf_counter()
+            self._count(began)
+            await self._turn()
+            began = time.perf_counter()
 
     async def _watch(
         self, loop: ListWatch, version: str, resource_version: str, emit: Emit
@@ -178,24 +171,33 @@ class KubeSource:
             self._report_trouble(loop)
             async for line in lines:
                 # Hundreds of lines may have come at once, and are handed over without a break.
-                while self._watched_s > self._bounds.slice_s:  # noqa: ASYNC110 - for other turns
-                    await asyncio.sleep(0)
+                await self._turn()
                 began = time.perf_counter()
                 found = loop.line(line, _now())
                 if isinstance(found, RequestFailure):
                     return self._failed(loop, found)
                 _emit_all(found, emit)
-                self._count_watched(time.perf_counter() - began)
+                self._count(began)
         return loop.ended(_now(), self._random())
 
-    def _count_watched(self, seconds: float) -> None:
-        """Count what a line took of the time that all watches have in a turn of the event loop."""
-        if not self._watched_s:
+    async def _turn(self) -> None:
+        """Wait until this turn of the event loop has time left to take something in.
+
+        However many kinds and namespaces are read at once, a turn has one slice of all of them.
+        """
+        if self._taken_in_s > self._bounds.slice_s:
+            async with self._waiting:  # So that one looks, and not each that waits.
+                while self._taken_in_s > self._bounds.slice_s:  # noqa: ASYNC110 - turns, no event
+                    await asyncio.sleep(0)
+
+    def _count(self, began: float) -> None:
+        """Count the time since `began`, in which something was taken in, for this turn."""
+        if not self._taken_in_s:
             asyncio.get_running_loop().call_soon(self._begin_turn)
-        self._watched_s += seconds
+        self._taken_in_s += time.perf_counter() - began
 
     def _begin_turn(self) -> None:
-        self._watched_s = 0.0
+        self._taken_in_s = 0.0
 
     def _failed(self, loop: ListWatch, failure: RequestFailure) -> float:
         return loop.failed(failure, _now(), self._random())
