@@ -30,7 +30,7 @@ from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.characters import decoded
 from vmsvc_grpc.source.contents import Entry, ObjectId, repeated
-from vmsvc_grpc.source.definitions import Position
+from vmsvc_grpc.source.definitions import Looked, Position
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.field_lines import FieldLines, Text
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
@@ -183,20 +183,16 @@ class _Rendering:
         return tree.read_content(path, self._file_bytes_max).bytes
 
     def _take(self, name: str, content: bytes) -> None:
-        looked: dict[str, tuple[Position, Kind, dict[str, Any]]] = {}
-
-        def look(place: Position, kind: Kind, untyped: dict[str, Any]) -> None:
-            looked[str(place)] = place, kind, untyped
-
+        looked: Looked = {}
         try:
-            contents = read_objects(content, frozenset(_KINDS), look, namespace=self._namespace)
+            contents = read_objects(content, frozenset(_KINDS), looked, namespace=self._namespace)
         except ManifestError as error:
             self._refuse(f"{name}: {error}")
             return
         self._empty &= not looked
         lines = Text(decoded(content))
         written = {
-            place: _Manifest(name, *one, lines.document(one[0].line))
+            str(place): _Manifest(name, place, *one, lines.document(place.line))
             for place, one in looked.items()
         }
         refused = {place for place, one in written.items() if self._refuses(one)}

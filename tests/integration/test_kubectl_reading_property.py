@@ -22,6 +22,7 @@ from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.kinds import kind_of
 from vmsvc_grpc.model.objects import Kind, VirtualMachineService
 from vmsvc_grpc.source.contents import Contents, ObjectId
+from vmsvc_grpc.source.definitions import Looked
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.manifests import read_objects
 
@@ -34,6 +35,7 @@ SAMPLES = {
     "whole numbers": b"port: 80.0\nother: 8e1\n",
     "tags": b"a: !vault x\nb: !!binary aGk=\nc: !!str 5\nd: ! 5\ne: !mine [1]\nf: !!float 5\n",
     "merges": b"a: &a {x: 1, z: 1}\nb: {x: 0, <<: *a, <<: {z: 2}}\nc: {<<: [{x: 3}, *a], z: 4}\n",
+    "a merge of items": b"items: [%s]\n<<: {items: [null]}\nkind: EndpointsList\n" % ITEM,
     "equal keys": b"a: 1\na: 2\nb: {c: 1, c: 2}\n",
     "keys": b"1: a\n1.5: b\n1e6: c\n0x10: d\nyes: e\ny: f\n1e-7: g\n2001-01-01: h\n",
     "keys that are no numbers of JSON": b"1e308: a\n-.Inf: b\n.NAN: c\n",
@@ -91,9 +93,9 @@ def kubectl(
 
 def ours(content: bytes) -> tuple[list[Any], Contents]:
     """The objects of our kinds that we read, in their order, and what came of them."""
-    found: list[Any] = []
-    contents = read_objects(content, KINDS, lambda _, __, value: found.append(value))
-    return found, contents
+    looked: Looked = {}
+    contents = read_objects(content, KINDS, looked)
+    return [value for _, value in looked.values()], contents
 
 
 def is_ours(value: dict[str, Any]) -> bool:
@@ -326,6 +328,52 @@ def manifests(draw: st.DrawFn) -> str:
     return "\n".join(lines) + "\n"
 
 
+_ITEMS = [
+    f"{{apiVersion: {VERSION}, kind: VirtualMachine, metadata: {{name: a}}}}",
+    f"{{apiVersion: {VERSION}, kind: VirtualMachineService, metadata: {{name: b}}}}",
+    "{metadata: {name: c}}",
+    "{kind: Endpoints, metadata: {name: d}}",
+    "*object",
+    "{<<: *object, metadata: {name: e}}",
+    "null",
+    "5",
+]
+lists = st.lists(st.sampled_from(_ITEMS), max_size=2).map(lambda items: f"[{', '.join(items)}]")
+fields_of_lists = st.one_of(
+    st.builds("items: {}".format, lists),
+    st.builds("items: &own {}".format, lists),
+    st.sampled_from(["items: *list", "items: null", "items: {}", "x: 1"]),
+    st.sampled_from(["kind: List", "kind: ServiceList", "kind: null", "kind: VirtualMachineList"]),
+    st.sampled_from(["apiVersion: v1", f"apiVersion: {VERSION}"]),
+    st.sampled_from(["metadata: {name: z}", "metadata: {name: y, labels: {<<: *labels, a: b}}"]),
+)
+mappings = st.lists(fields_of_lists, min_size=1, max_size=3).map(
+    lambda fields: f"{{{', '.join(fields)}}}"
+)
+merged = st.sampled_from(["*one", "*other"]) | mappings
+merges = st.one_of(
+    merged,
+    st.lists(merged, max_size=2).map(lambda sources: f"[{', '.join(sources)}]"),
+    st.sampled_from(["*list", "5"]),
+)
+
+
+@st.composite
+def lists_with_merges(draw: st.DrawFn) -> str:
+    """A list whose fields come in any order, several times, and by merges and aliases."""
+    head = [
+        f"o: &object {draw(st.sampled_from(_ITEMS[:2]))}",
+        f"l: &list {draw(lists)}",
+        "b: &labels {q: w}",
+        f"m: &one {draw(mappings)}",
+        f"n: &other {draw(mappings)}",
+    ]
+    fields = st.builds("<<: {}".format, merges) | fields_of_lists
+    body = draw(st.lists(fields, min_size=1, max_size=5))
+    usual = [f"kind: {draw(st.sampled_from(['VirtualMachineList', 'List']))}", "apiVersion: v1"]
+    return "\n".join([*head, *draw(st.permutations([*body, *usual]))]) + "\n"
+
+
 separators = st.sampled_from(
     ["---\n", "--- # c\n", "---\t\n", "...\n---\n", "---\n---\n", "---\n\ufeff", "---\r\n", "...\n"]
 )
@@ -433,6 +481,11 @@ def json_files(draw: st.DrawFn) -> bytes:
     return (gap.join(texts) + tail).encode(draw(codecs_used))
 
 
+def several(documents: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
+    """Files of some documents."""
+    return st.lists(documents, min_size=1, max_size=2).map(lambda some: "---\n".join(some).encode())
+
+
 relaxed = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
@@ -443,6 +496,17 @@ relaxed = settings(
 @relaxed
 @given(content=files())
 def test_manifests(kubectl: KubectlReader, content: bytes) -> None:
+    check(content, kubectl.read(content))
+
+
+@relaxed
+@given(content=several(lists_with_merges()))
+@example(content=b"apiVersion: v1\nkind: List\nitems: [%s]\n<<: {items: []}\n" % ITEM)
+@example(
+    content=b"apiVersion: v1\nkind: ServiceList\nitems: [{metadata: {name: a}}]\n"
+    b"<<: {kind: EndpointsList}\n",
+)
+def test_lists_with_merges(kubectl: KubectlReader, content: bytes) -> None:
     check(content, kubectl.read(content))
 
 

@@ -104,7 +104,12 @@ class Builder:
         assert self.innermost is not None, "a key is one of a mapping"
         self._size += size
         self.innermost.key = text
-        if self._listed and self.depth == 1 and text == "items":
+        if self.depth == 1 and text == "items":
+            self.drop_items()
+
+    def drop_items(self) -> None:
+        """Drop the items that were handed out, if any: others take their place."""
+        if self._listed:
             self._listed = False
             self.ready.append(Restart())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -36,8 +36,8 @@ class Position(NamedTuple):
         return f"document {self.document} (line {self.line}){items}"
 
 
-Look = Callable[[Position, Kind, dict[str, Any]], None]
-"""Called with each object of the wanted kinds as it is in the text, untyped."""
+Looked = dict[Position, tuple[Kind, dict[str, Any]]]
+"""The objects of the wanted kinds as they are in the text, untyped, in its order."""
 
 
 class Other(Enum):
@@ -52,10 +52,10 @@ Found = Entry | Flaw | Other
 
 
 class Asked(NamedTuple):
-    """The wanted kinds, who is called with the objects, and the namespace of those without one."""
+    """The wanted kinds, where their objects are noted, and the namespace of those without one."""
 
     kinds: AbstractSet[Kind]
-    look: Look
+    looked: Looked | None
     namespace: str
 
 
@@ -82,7 +82,8 @@ def definitions(
         yield Other.UNASKED
     else:
         whole = _in_namespace(value, asked.namespace)
-        asked.look(place, kind, whole)
+        if asked.looked is not None:
+            asked.looked[place] = kind, whole
         yield _entry(place, kind, whole, size, refused)
 
 

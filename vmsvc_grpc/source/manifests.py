@@ -16,7 +16,7 @@ from vmsvc_grpc.source.contents import Contents, Entry, Flaw, ObjectId, repeated
 from vmsvc_grpc.source.definitions import (
     Asked,
     Found,
-    Look,
+    Looked,
     Other,
     Position,
     definitions,
@@ -37,7 +37,7 @@ class AbandonedError(Exception):
 def read_objects(
     content: bytes,
     kinds: AbstractSet[Kind],
-    look: Look = lambda *_: None,
+    looked: Looked | None = None,
     *,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Contents:
@@ -50,7 +50,7 @@ def read_objects(
     name can; the others are not affected. Of two objects with one name, the first counts.
     If one of our limits leaves something unread that may be an object, nothing of the text counts.
     """
-    steps = reading(content, kinds, look, namespace=namespace)
+    steps = reading(content, kinds, looked, namespace=namespace)
     while True:
         try:
             next(steps)
@@ -62,7 +62,7 @@ def read_objects(
 def reading(
     content: bytes,
     kinds: AbstractSet[Kind],
-    look: Look = lambda *_: None,
+    looked: Looked | None = None,
     *,
     namespace: str = DEFAULT_NAMESPACE,
 ) -> Generator[None, None, Contents]:
@@ -72,22 +72,17 @@ def reading(
     AbandonedError into it. It raises that, as it does ManifestError, only after it has freed the
     objects read so far, in steps.
     """
-    reader = _DocumentReader(content, Asked(kinds, look, namespace))
+    reader = _DocumentReader(content, Asked(kinds, looked, namespace))
     try:
-        for count, step in enumerate(document_steps(content)):
-            match step:
-                case Item():
-                    yield from reader.item(step)
-                case Restart():
-                    reader.restart()
-                case Document():
-                    yield from reader.document(step)
-            if step is None or count % _STEP_TRIFLES == 0:
-                yield
+        yield from reader.read()
     except (ManifestError, AbandonedError):
         yield from reader.contents.draining()
         raise
     return reader.contents
+
+
+class _ImpliedLaterError(Exception):
+    """A list said again, after its items, what it leaves out of them, and this counts."""
 
 
 # How many things that take a few microseconds each are done in a step.
@@ -107,7 +102,9 @@ class _DocumentReader:
         self._ignored = 0
         self._count = 0
         # As it was before the document that is being read.
-        self._before = (0, 0, 0, 0, 0)
+        self._before = (0, 0, 0, 0, 0, 0)
+        # What the list that is being read seems to imply, if that was used.
+        self._seeming: dict[str, str] | None = None
         # By document, the fields that a list leaves out of its items; filled when first needed.
         self._implied: Mapping[int, dict[str, str]] | None = None
 
@@ -116,8 +113,29 @@ class _DocumentReader:
         """All that was found."""
         return Contents(self._entries, tuple(self._flaws), self._more_flaws, self._ignored)
 
-    def item(self, item: Item) -> Iterator[None]:
-        """Take in the next item of a list, in steps. Raises ManifestError."""
+    def read(self) -> Iterator[None]:
+        """Take in all documents, in steps. Raises ManifestError."""
+        try:
+            yield from self._read()
+        except _ImpliedLaterError:
+            self._before = (0, 0, 0, 0, 0, 0)
+            yield from self._restart()
+            self._implied = yield from _implied_by_document(self._content)
+            yield from self._read()
+
+    def _read(self) -> Iterator[None]:
+        for count, step in enumerate(document_steps(self._content)):
+            match step:
+                case Item():
+                    yield from self._item(step)
+                case Restart():
+                    yield from self._restart()
+                case Document():
+                    yield from self._document(step)
+            if step is None or count % _STEP_TRIFLES == 0:
+                yield
+
+    def _item(self, item: Item) -> Iterator[None]:
         self._count_part(item.line)
         if not isinstance(item.value, dict) and len(self._flaws) >= PROBLEMS_MAX:
             self._more_flaws += 1  # There may be hundreds of thousands.
@@ -133,27 +151,35 @@ class _DocumentReader:
         Keys may come in any order, and items of an API server's list have no kind. With sorted
         keys, as `jq -S` writes them, the list's kind comes last.
         """
+        if self._implied is not None:
+            return self._implied.get(item.document)
         if text_of(item.head, "kind") and text_of(item.head, "apiVersion"):
-            return implied_by(item.head)
-        if self._implied is None:
-            self._implied = yield from _implied_by_document(self._content)
+            self._seeming = implied_by(item.head)
+            return self._seeming
+        self._implied = yield from _implied_by_document(self._content)
         return self._implied.get(item.document)
 
-    def restart(self) -> None:
-        """Forget the items since the last document."""
-        entries, flaws, self._more_flaws, self._ignored, self._count = self._before
+    def _restart(self) -> Iterator[None]:
+        """Forget the items since the last document, in steps."""
+        entries, flaws, self._more_flaws, self._ignored, self._count, looked = self._before
+        self._seeming = None
+        del self._flaws[flaws:]
+        while self._asked.looked is not None and len(self._asked.looked) > looked:
+            self._asked.looked.popitem()
         while len(self._entries) > entries:
             self._weight -= weight(self._entries.popitem()[1])
-        del self._flaws[flaws:]
+            if len(self._entries) % _STEP_TRIFLES == 0:
+                yield
 
-    def document(self, document: Document) -> Iterator[None]:
-        """Take in the next document, or what remains of a list, in steps. Raises ManifestError."""
+    def _document(self, document: Document) -> Iterator[None]:
         self._count_part(document.line)
         place = Position(document.index, document.line)
         refuse_cut(document.line, document.value, document.size)
         if document.listed and not text_of(document.value, "kind"):
-            self.restart()  # kubectl ignores it.
+            yield from self._restart()  # kubectl ignores it.
             yield from self._take(place, document.value, document.size, document.flaw)
+        elif document.listed and self._seeming not in (None, implied_by(document.value)):
+            raise _ImpliedLaterError
         elif not document.listed and document.value is not None:
             yield from self._take(place, document.value, document.size, document.flaw)
         elif document.flaw is not None:
@@ -162,8 +188,14 @@ class _DocumentReader:
             unread = f"line {document.unread_line}"
             flaw = Flaw(unread, "is not read; begin a document with a line '---'")
             self._found(flaw, document.line)
-        entries, flaws = len(self._entries), len(self._flaws)
-        self._before = (entries, flaws, self._more_flaws, self._ignored, self._count)
+        self._complete()
+
+    def _complete(self) -> None:
+        """Note that what was taken in so far stays."""
+        self._seeming = None
+        counts = self._more_flaws, self._ignored, self._count
+        looked = len(self._asked.looked or ())
+        self._before = (len(self._entries), len(self._flaws), *counts, looked)
 
     def _take(
         self, place: Position, value: Any, size: int, refused: Problem | None

@@ -21,7 +21,7 @@ from vmsvc_grpc.model.integers import INT64_MAX
 from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.source.builder import DEPTH_MAX, Builder, Open
 from vmsvc_grpc.source.characters import WINDOW, Characters
-from vmsvc_grpc.source.documents import Document, ManifestError, Step
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, ManifestError, Step
 from vmsvc_grpc.source.yaml_scalars import (
     MERGE_TAG,
     Scalar,
@@ -313,6 +313,13 @@ def _aliased_share_max(decoded: int) -> float:
     return 0.99 - 0.89 * min(1.0, max(0.0, beyond))
 
 
+_LOST_ITEMS = (
+    f"an alias or '<<' in an object of more than {OBJECT_SIZE_MAX} characters; "
+    "write out what it stands for"
+)
+"""Only the beginning of such an object is kept, and the rest may be the items of a list."""
+
+
 class _Mark(Protocol):
     """A place in a text, counted from 0."""
 
@@ -445,6 +452,8 @@ class _YAMLBuilder(Builder):
             raise self._error("aliases stand for too many values; write them out")
         if not self._expects_key:
             self.put(value, size + weight)
+            if self.depth == 1 and isinstance(value, list) and not self.has_room:
+                raise self._error(_LOST_ITEMS)
         elif isinstance(value, dict | list):
             self._refuse(f"has the alias *{name} as a key, which is not text")
             self.key("", size)
@@ -466,6 +475,8 @@ class _YAMLBuilder(Builder):
 
         A key takes the place of one that came before, as it does for kubectl.
         """
+        if self.depth == 1 and not self.has_room:
+            raise self._error(_LOST_ITEMS)
         if not outer.holds or not self.has_room:
             return
         sources = value if isinstance(value, list) else [value]
@@ -476,6 +487,8 @@ class _YAMLBuilder(Builder):
         assert isinstance(into, dict), "only a mapping has keys"
         for source in reversed(sources):
             into.update(source)
+            if self.depth == 1 and "items" in source:
+                self.drop_items()
 
     def _refuse(self, flaw: str) -> None:
         """Refuse the object that is being built, but nothing else of the file."""

@@ -15,6 +15,7 @@ from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine, VirtualMachineSe
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, Problem
 from vmsvc_grpc.source import manifest_size
 from vmsvc_grpc.source.contents import Contents, Entry
+from vmsvc_grpc.source.definitions import Looked
 from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, ManifestError
 from vmsvc_grpc.source.manifests import AbandonedError, read_objects, reading
 
@@ -236,9 +237,9 @@ def test_what_was_read_of_a_text_in_vain_is_freed_in_steps(abandoned: bool) -> N
     """Python freed 90,000 objects at once, in 50 ms, in which nobody was served."""
     many = 600
     text = "".join(f"---\n{VM % f'vm-{index}'}" for index in range(many)) + "---\n["
-    seen = list[Kind]()
+    seen: Looked = {}
     before = entries_alive()
-    steps = reading(text.encode(), KINDS, lambda _place, kind, _value: seen.append(kind))
+    steps = reading(text.encode(), KINDS, seen)
     while len(seen) < many:
         next(steps)
     alive = [entries_alive() - before]
@@ -319,6 +320,78 @@ def test_whatever_has_a_kind_and_items_is_a_list(text: str, read: list[str]) -> 
     contents = read_objects(text.encode(), KINDS)
     assert names(contents) == [f"VirtualMachine default/{name}" for name in read]
     assert (contents.ignored, contents.flaws) == (0, ())
+
+
+OTHERS = f"{{items: [{{apiVersion: {VMS}, kind: VirtualMachine, metadata: {{name: b}}}}]}}"
+UNNAMED = "items: [{metadata: {name: a}}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        pytest.param(f"items: [{ITEM}]\n<<: {OTHERS}\n", ["VirtualMachine default/b"], id="YAML"),
+        pytest.param(
+            f"items: [{ITEM}]\n<<: [{{items: []}}, {OTHERS}]\n", [], id="the first of several"
+        ),
+        pytest.param(
+            f"items: [{ITEM}]\no: &o {OTHERS}\nitems: []\n<<: *o\n",
+            ["VirtualMachine default/b"],
+            id="an alias",
+        ),
+        pytest.param(f"<<: {OTHERS}\nitems: []\n", [], id="items after the merge"),
+        pytest.param(
+            f"{UNNAMED}\n<<: {{kind: VirtualMachineServiceList}}\n",
+            ["VirtualMachineService default/a"],
+            id="a kind that is merged after the items",
+        ),
+        pytest.param(
+            f"{UNNAMED}\nkind: VirtualMachineServiceList\n<<: {{apiVersion: v1, kind: PodList}}\n",
+            [],
+            id="a kind, and another one merged",
+        ),
+        pytest.param(
+            f'{{"kind": "VirtualMachineList", "apiVersion": "{VMS}", '
+            '"items": [{"metadata": {"name": "a"}}], "kind": "VirtualMachineServiceList"}',
+            ["VirtualMachineService default/a"],
+            id="JSON",
+        ),
+    ],
+)
+def test_of_equal_keys_of_a_list_the_last_counts(text: str, read: list[str]) -> None:
+    """A merge of `items` after items were handed out was ignored, and so was a later kind."""
+    before = f"{VM % 'x'}---\n"
+    if not text.startswith("{"):
+        text = f"apiVersion: {VMS}\nkind: VirtualMachineList\n{text}"
+    looked: Looked = {}
+    contents = read_objects(f"{before}{text}".encode(), KINDS, looked)
+    assert names(contents) == ["VirtualMachine default/x", *read]
+    assert [str(place) for place in looked] == [one.place for one in contents.entries.values()]
+    assert contents.flaws == ()
+
+
+def test_items_that_do_not_count_are_freed_in_steps() -> None:
+    many = 600
+    items = ", ".join(ITEM.replace("name: a", f"name: vm-{index}") for index in range(many))
+    text = f"kind: List\nitems: [{items}]\n<<: {OTHERS}\n"
+    before = entries_alive()
+    alive = [entries_alive() - before for _ in reading(text.encode(), KINDS)]
+    assert max(alive) >= many - 10
+    assert max(then - now for then, now in pairwise(alive)) <= 100
+    assert alive[-1] <= 10
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param("l: &l [%s, %s]\nkind: List\nitems: *l\n", id="an alias"),
+        pytest.param("<<: {items: [%s, %s]}\nkind: List\n", id="a merge"),
+    ],
+)
+def test_items_of_which_only_the_first_are_kept_hide_their_file(rest: str) -> None:
+    """An object is kept only so far. These items went without a word."""
+    filler = "x" * (OBJECT_SIZE_MAX // 2)
+    with pytest.raises(ManifestError, match="an alias or '<<' in an object of more than"):
+        read_objects((rest % (filler, filler)).encode(), KINDS)
 
 
 def test_a_list_without_a_kind_is_nothing() -> None:
