@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from vmsvc_grpc.cache.cache import Cache
@@ -26,7 +27,7 @@ from vmsvc_grpc.reconciler.queue import Queue
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, NotWriting, Store, Witness
 from vmsvc_grpc.reconciler.telling import OnFailure, Telling
-from vmsvc_grpc.reconciler.work import Work
+from vmsvc_grpc.reconciler.work import Done, Work
 from vmsvc_grpc.reconciler.yielding import Yielding
 
 
@@ -38,8 +39,8 @@ def _new_queue(bounds: ReconcilerBounds, random: Callable[[], float]) -> Queue:
     return Queue(
         cooldown_s=bounds.cooldown_s,
         backoff=bounds.backoff,
-        # The other half of the workers is for those whose work has not failed. One is for all.
-        retrying_max=max(1, bounds.workers // 2),
+        # The other half of the workers is for services that do not hang. One is for all.
+        hanging_max=max(1, bounds.workers // 2),
         random=random,
     )
 
@@ -110,7 +111,10 @@ class Reconciler:
             hand_over=hand_over,
             may_write=may_write,
             enqueue=self.enqueue,
+            asked=self._asked,
         )
+        # Of each service in work, by which its turn is broken off.
+        self._turns: dict[Key, asyncio.Timeout] = {}
         self._queue = _new_queue(bounds, random)
         self._wake = asyncio.Event()
 
@@ -181,7 +185,7 @@ class Reconciler:
         clock = asyncio.get_running_loop().time
         self.counts.reconciles += 1
         try:
-            done = await self._work.reconcile(key)
+            done = await self._reconcile(key)
         except Conflict:
             self._queue.failed(key, clock())
         except ChangeError as error:
@@ -210,6 +214,33 @@ class Reconciler:
             self._look_again(key, clock())
         finally:
             self._wake.set()
+
+    async def _reconcile(self, key: Key) -> Done:
+        """Work on one key, unless it hangs too long. Raises as `Work.reconcile` does."""
+        try:
+            async with asyncio.timeout(None) as self._turns[key]:
+                return await self._work.reconcile(key)
+        except TimeoutError as error:
+            message = f"no answer within {self._bounds.hang_s:g} s; others have their turn first"
+            raise ChangeError("NoAnswer", message, passing=True) from error
+        finally:
+            del self._turns[key]
+
+    @contextmanager
+    def _asked(self, key: Key) -> Iterator[None]:
+        """While an answer is waited for. Once it is late, the service hangs."""
+        timer = asyncio.get_running_loop().call_later(self._bounds.hang_s, self._hangs, key)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _hangs(self, key: Key) -> None:
+        """Give the place of a service that hangs to others."""
+        now = asyncio.get_running_loop().time()
+        if not self._queue.hangs(key, now):
+            self._turns[key].reschedule(now)
+        self._wake.set()
 
     def _look_again(self, key: Key, now: float) -> None:
         """Schedule the next look at objects that are left alone for now."""

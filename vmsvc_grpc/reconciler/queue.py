@@ -7,7 +7,7 @@ most once, so it is bounded by the number of services.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, KeysView
 from itertools import count
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from vmsvc_grpc.model.objects import Key
 
 # How many outdated entries the heap may hold, beside as many as there are keys.
 _OUTDATED_MAX = 64
+# How many keys of namespaces without a place are set aside in one go: some 0.1 ms of work.
+_SET_ASIDE_MAX = 100
 # What sums of floats may be off by, as a part of one token.
 _ROUNDING = 1e-3
 
@@ -66,8 +68,12 @@ class Queue:
 
     A key that is added while it is in work is worked on again afterwards. After a failure a key
     backs off; after a write it waits for `cooldown_s`, so that a burst of changes becomes few
-    writes. Of the keys in work, only `retrying_max` may have failed last time: if their requests
-    are never answered, they must not keep the others waiting.
+    writes.
+
+    A key hangs if its work waits long for an answer, from then on until it succeeds, or fails
+    without such a wait. Of the keys in work, `hanging_max` may hang: the others must not wait for
+    their places. As what makes one key hang is likely to make its neighbours hang, a namespace in
+    which one does has one place at a time for those of which it is not known.
     """
 
     def __init__(
@@ -75,21 +81,29 @@ class Queue:
         *,
         cooldown_s: float,
         backoff: Backoff,
-        retrying_max: int,
+        hanging_max: int,
         random: Callable[[], float],
     ) -> None:
         """An empty queue. `random` gives numbers from 0 to 1."""
         self._cooldown_s = cooldown_s
         self._backoff = backoff
-        self._retrying_max = retrying_max
+        self._hanging_max = hanging_max
         self._random = random
         numbers = count()
-        # A key has failed, or not, for as long as it waits: this changes only while it is in work.
-        self._new = _Agenda(numbers)
-        self._retries = _Agenda(numbers)
+        # Whether a key hangs changes only while it is in work, so it waits in one of them.
+        self._quick = _Agenda(numbers)
+        self._hanging = _Agenda(numbers)
+        # Keys that were due while their namespace had its one place.
+        self._aside: dict[str, deque[Key]] = {}
+        self._set_aside: set[Key] = set()
         self._working: set[Key] = set()
-        # Those of them that failed last time.
-        self._retrying: set[Key] = set()
+        self._hung: set[Key] = set()
+        self._hung_in: Counter[str] = Counter()
+        # Of the keys in work, those that took a place of the hanging ones, how many others there
+        # are in a namespace, and those that hang in this turn.
+        self._hung_working: set[Key] = set()
+        self._quick_working_in: Counter[str] = Counter()
+        self._hanging_now: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         # When a key may be worked on again; the oldest first, as all wait equally long.
@@ -97,7 +111,7 @@ class Queue:
 
     def __len__(self) -> int:
         """How many keys need work; one in work counts only if it was added again."""
-        return len(self._new) + len(self._retries) + len(self._again)
+        return len(self._quick) + len(self._hanging) + len(self._set_aside) + len(self._again)
 
     @property
     def working(self) -> int:
@@ -122,16 +136,28 @@ class Queue:
         self._schedule(key, due)
 
     def take(self, now: float) -> Key | None:
-        """The next key that is due, in work from now on; None if there is none."""
+        """The next key that is due, in work from now on; None if there is none.
+
+        It may also be None if very many are due; `next_due` is then in the past.
+        """
         self._forget_cooled(now)
-        agenda, entry = self._next()
-        if entry is None or entry.due > now:
-            return None
-        agenda.remove_first()
-        self._working.add(entry.key)
-        if agenda is self._retries:
-            self._retrying.add(entry.key)
-        return entry.key
+        for _ in range(_SET_ASIDE_MAX):
+            agenda, entry = self._next()
+            if entry is None or entry.due > now:
+                return None
+            agenda.remove_first()
+            key = entry.key
+            if agenda is self._hanging:
+                self._hung_working.add(key)
+            elif self._hung_in[key.namespace] and self._quick_working_in[key.namespace]:
+                self._aside.setdefault(key.namespace, deque()).append(key)
+                self._set_aside.add(key)
+                continue
+            else:
+                self._quick_working_in[key.namespace] += 1
+            self._working.add(key)
+            return key
+        return None
 
     def next_due(self) -> float | None:
         """When `take` will next return a key; None if no key waits for a time.
@@ -141,9 +167,24 @@ class Queue:
         _, entry = self._next()
         return entry.due if entry is not None else None
 
+    def hangs(self, key: Key, now: float) -> bool:
+        """Note that a taken key hangs; whether it may. If not, break its work off."""
+        self._hanging_now.add(key)
+        if key not in self._hung:
+            self._hung.add(key)
+            self._hung_in[key.namespace] += 1
+        if key in self._hung_working:
+            return True
+        if len(self._hung_working) >= self._hanging_max:
+            return False
+        self._hung_working.add(key)
+        self._free_quick_place(key.namespace, now)
+        return True
+
     def succeeded(self, key: Key, now: float, *, wrote: bool) -> None:
         """Work on a taken key is done; its failures are forgotten."""
         self._failures.pop(key, None)
+        self._hanging_now.discard(key)
         if wrote:
             self._cool(key, now)
         self._finish(key, now)
@@ -162,23 +203,45 @@ class Queue:
 
     def _finish(self, key: Key, now: float) -> None:
         self._working.remove(key)
-        self._retrying.discard(key)
+        if key in self._hanging_now:
+            self._hanging_now.remove(key)
+        elif key in self._hung:
+            self._hung.remove(key)
+            _decrement(self._hung_in, key.namespace)
+        if key in self._hung_working:
+            self._hung_working.remove(key)
+        else:
+            self._free_quick_place(key.namespace, now)
         if key in self._again:
             self._again.remove(key)
             self.add(key, now)
 
+    def _free_quick_place(self, namespace: str, now: float) -> None:
+        _decrement(self._quick_working_in, namespace)
+        # One takes the place. Once none hangs there, twice as many do at each turn.
+        for _ in range(1 if self._hung_in[namespace] else 2):
+            if namespace not in self._aside:
+                return
+            key = self._aside[namespace].popleft()
+            if not self._aside[namespace]:
+                del self._aside[namespace]
+            self._set_aside.remove(key)
+            self._quick.add(key, now)
+
     def _next(self) -> tuple[_Agenda, _Entry | None]:
         """The first of the keys that have a place, and where it is."""
-        new = self._new.first()
+        quick = self._quick.first()
         # Looked at only if one may be taken: who waits for a place costs nothing.
-        retry = self._retries.first() if len(self._retrying) < self._retrying_max else None
-        if retry is None or (new is not None and new < retry):
-            return self._new, new
-        return self._retries, retry
+        full = len(self._hung_working) >= self._hanging_max
+        hanging = None if full else self._hanging.first()
+        if hanging is None or (quick is not None and quick < hanging):
+            return self._quick, quick
+        return self._hanging, hanging
 
     def _schedule(self, key: Key, due: float) -> None:
         """Make the key due at that time, unless it is due earlier."""
-        (self._retries if key in self._failures else self._new).add(key, due)
+        if key not in self._set_aside:
+            (self._hanging if key in self._hung else self._quick).add(key, due)
 
     def _cool(self, key: Key, now: float) -> None:
         self._cooling.pop(key, None)
@@ -190,6 +253,12 @@ class Queue:
             if not self._cooling or next(iter(self._cooling.values())) > now:
                 return
             self._cooling.popitem(last=False)
+
+
+def _decrement(counter: Counter[str], namespace: str) -> None:
+    counter[namespace] -= 1
+    if not counter[namespace]:
+        del counter[namespace]
 
 
 class TokenBucket:

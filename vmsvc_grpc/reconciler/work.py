@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
@@ -65,8 +66,12 @@ class Work:
         hand_over: HandOver,
         may_write: Callable[[], bool],
         enqueue: Callable[[Iterable[Key]], None],
+        asked: Callable[[Key], AbstractContextManager[None]],
     ) -> None:
-        """`enqueue` is called with the other services that an answer of the store concerns."""
+        """`enqueue` is called with the other services that an answer of the store concerns.
+
+        `asked` is entered while an answer is waited for.
+        """
         self._cache = cache
         self._store = store
         self._planning = planning
@@ -79,6 +84,7 @@ class Work:
         self._hand_over = hand_over
         self._may_write = may_write
         self._enqueue = enqueue
+        self._asked = asked
         # How many times in a row a transient failure ended the work on a service.
         self._retries: Counter[Key] = Counter()
         self._bucket = TokenBucket(per_s=bounds.writes_per_s, burst=bounds.writes_burst)
@@ -86,10 +92,13 @@ class Work:
     async def reconcile(self, key: Key) -> Done:
         """Bring everything of a key in line. Raises ChangeError, Conflict and NotWriting."""
         try:
-            await self._asking.look_at_taken(key)
+            with self._asked(key):
+                await self._asking.look_at_taken(key)
             done = await self._make_all(key)
             if not done.more and not done.failures and self._asking.leaves_slices(key):
-                if not await self._asking.handed_over(key):
+                with self._asked(key):
+                    handed_over = await self._asking.handed_over(key)
+                if not handed_over:
                     return done._replace(waits=True)
                 done = await self._make_all(key)
                 self._hand_over.forget(key)
@@ -141,7 +150,8 @@ class Work:
         self._counts.conflicts += 1
         self._taken.seen(key, found.key, asyncio.get_running_loop().time())
         if found.meta.uid == self._yielding.uid(key, target(Change(None, found))):
-            await self._asking.look_who_took(key, found.key)
+            with self._asked(key):
+                await self._asking.look_who_took(key, found.key)
         failures = self._taken.failures(key)
         if len(failures) % self._bounds.retries_max == 0:
             raise ChangeError(*failures[-1]) from conflict
@@ -157,9 +167,9 @@ class Work:
         written: set[tuple[Target, bool]] = set()
         while True:
             change, failures = self._planning.next_change(key, failed)
-            if await self._asking.found_writers(key) or (
-                change is not None and await self._waited_for_token()
-            ):
+            with self._asked(key):
+                found = await self._asking.found_writers(key)
+            if found or (change is not None and await self._waited_for_token()):
                 change, failures = self._planning.next_change(key, failed)
             if change is None:
                 return Done(wrote=bool(written), more=False, failures=failures)
@@ -196,7 +206,8 @@ class Work:
         if not self._may_write():
             raise NotWriting
         try:
-            held = await self._store.apply(change)
+            with self._asked(key):
+                held = await self._store.apply(change)
         except Gone:
             self._take_in(key, _answer_gone(change))
             return None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.counting import counted_calls
 from vmsvc_grpc.backoff import Backoff
@@ -18,11 +19,11 @@ A, B, C = Key("shop", "a"), Key("shop", "b"), Key("shop", "c")
 COOLDOWN_S, FIRST_S, LONGEST_S = 0.2, 1.0, 60.0
 
 
-def queue(random: Callable[[], float] = lambda: 1.0, *, retrying_max: int = 3) -> Queue:
+def queue(random: Callable[[], float] = lambda: 1.0, *, hanging_max: int = 3) -> Queue:
     return Queue(
         cooldown_s=COOLDOWN_S,
         backoff=Backoff(FIRST_S, LONGEST_S),
-        retrying_max=retrying_max,
+        hanging_max=hanging_max,
         random=random,
     )
 
@@ -118,12 +119,13 @@ def test_back_off_is_no_shorter_than_it_is_told_to_be() -> None:
     assert keys.next_due() == 30.0
 
 
-def test_keys_that_failed_leave_room_for_the_others() -> None:
+def test_keys_that_hung_leave_room_for_the_others() -> None:
     """Requests that were never answered took all workers, each for as long as it was waited for."""
-    keys = queue(retrying_max=1)
+    keys = queue(hanging_max=1)
     for key in (A, B):
         keys.add(key, 0)
         assert keys.take(0) == key
+        assert keys.hangs(key, 0)
         keys.failed(key, 0)
     keys.add(C, 2)
     assert taken(keys, 2) == [A, C]
@@ -133,10 +135,84 @@ def test_keys_that_failed_leave_room_for_the_others() -> None:
     assert taken(keys, 2) == []
     keys.succeeded(C, 3, wrote=False)
     assert taken(keys, 3) == []
+    assert keys.hangs(A, 3)
     keys.failed(A, 3)
     assert taken(keys, 3) == [B]
     keys.succeeded(B, 4, wrote=False)
     assert taken(keys, 5) == [A]
+
+
+def test_keys_that_only_failed_wait_for_no_place() -> None:
+    """A service in conflict waited for those that hang."""
+    keys = queue(hanging_max=1)
+    keys.add(A, 0)
+    assert taken(keys, 0) == [A]
+    assert keys.hangs(A, 0)
+    others = [Key("lab", "b"), Key("lab", "c")]
+    for key in others:
+        keys.add(key, 0)
+        assert keys.take(0) == key
+        keys.failed(key, 0)
+    assert taken(keys, FIRST_S) == others
+
+
+def test_keys_that_hang_for_the_first_time_keep_no_place_but_those_for_them() -> None:
+    keys = queue(hanging_max=1)
+    others = [Key(f"n{number}", "web") for number in range(5)]
+    for key in others:
+        keys.add(key, 0)
+    assert taken(keys, 0) == others
+    assert [keys.hangs(key, 1) for key in others] == [True, *[False] * 4]
+    for key in others[1:]:
+        keys.failed(key, 1)
+    assert taken(keys, LONGEST_S) == []  # Their work goes on where it may.
+    assert keys.hangs(others[0], 2), "as before"
+    keys.succeeded(others[0], LONGEST_S, wrote=False)
+    assert len(taken(keys, LONGEST_S)) == 1
+
+
+NEIGHBOURS = [Key("shop", f"s{number}") for number in range(1_000)]
+
+
+def test_neighbours_of_a_key_that_hangs_have_one_place_at_a_time() -> None:
+    keys = queue(hanging_max=1)
+    for key in NEIGHBOURS:
+        keys.add(key, 0)
+    first = [keys.take(0) for _ in range(4)]
+    assert first == NEIGHBOURS[:4]
+    assert [keys.hangs(key, 1) for key in NEIGHBOURS[:4]] == [True, False, False, False]
+    for key in NEIGHBOURS[1:4]:
+        keys.failed(key, 1)
+    elsewhere = Key("lab", "web")
+    keys.add(elsewhere, 1)
+    came = []
+    while (due := keys.next_due()) is not None and due <= 1:
+        came += taken(keys, 1)
+    assert came == [NEIGHBOURS[4], elsewhere]
+    assert len(keys) == 995 + 3
+    keys.add(NEIGHBOURS[500], 1)
+    assert (taken(keys, 1), len(keys)) == ([], 995 + 3)
+
+
+def test_neighbours_have_places_again_once_none_hangs() -> None:
+    keys = queue(hanging_max=1)
+    for key in NEIGHBOURS:
+        keys.add(key, 0)
+    assert keys.take(0) == NEIGHBOURS[0]
+    assert keys.hangs(NEIGHBOURS[0], 1)
+    came, working, most = [NEIGHBOURS[0]], deque[Key](), 0
+    while len(keys) or working:
+        while keys.next_due() is not None:
+            working += taken(keys, 2)
+        most = max(most, len(working))
+        if len(came) == 100:
+            keys.succeeded(NEIGHBOURS[0], 2, wrote=False)
+        came.append(working.popleft())
+        keys.succeeded(came[-1], 2, wrote=False)
+        assert len(came) > 100 or most == 1
+    assert sorted(came) == sorted(NEIGHBOURS)
+    assert most > 100
+    assert (keys.working, keys.next_due()) == (0, None)
 
 
 def test_success_forgets_the_failures() -> None:
@@ -191,15 +267,17 @@ def test_nothing_is_left_of_keys_that_are_done() -> None:
         keys.add(key, now)
         keys.add(key, now)
         assert keys.take(now) == key
+        assert keys.hangs(key, now)
         keys.failed(key, now)
         keys.add(key, now)
         assert keys.take(now + 1) == key
         keys.succeeded(key, now + 1, wrote=True)
         now += 2
     assert keys.take(now + LONGEST_S) is None
-    held = [keys._working, keys._again, keys._failures, keys._cooling, keys._retrying]
-    agendas = [keys._new._due, keys._new._heap, keys._retries._due, keys._retries._heap]
-    assert [len(each) for each in (*held, *agendas)] == [0] * 9
+    agendas = [keys._quick._due, keys._quick._heap, keys._hanging._due, keys._hanging._heap]
+    held = [each for each in vars(keys).values() if hasattr(each, "__len__")]
+    assert [len(each) for each in (*held, *agendas)] == [0] * (len(held) + 4)
+    assert len(held) >= 11
 
 
 def test_outdated_entries_do_not_pile_up() -> None:
@@ -210,19 +288,20 @@ def test_outdated_entries_do_not_pile_up() -> None:
         now += COOLDOWN_S
         assert keys.take(now) == A
         keys.failed(A, now)
-    assert len(keys._new._heap) + len(keys._retries._heap) < 100
+    assert len(keys._quick._heap) + len(keys._hanging._heap) < 100
 
 
-RETRYING = 4
+HANGING = 4
 
 
 @pytest.mark.parametrize("keys_failed", [100, 2_000])
 def test_a_turn_costs_no_more_however_many_wait_for_a_place(keys_failed: int) -> None:
     """Each retry that ended had all the others looked at once more: 11 ms of 10,000."""
-    keys = queue(retrying_max=RETRYING)
+    keys = queue(hanging_max=HANGING)
     for number in range(keys_failed):
         keys.add(Key("shop", f"s{number}"), 0)
     for failing in taken(keys, 0):
+        keys.hangs(failing, 0)
         keys.failed(failing, 0)
     working = deque[Key]()
     now, turns = LONGEST_S, 0
@@ -235,7 +314,7 @@ def test_a_turn_costs_no_more_however_many_wait_for_a_place(keys_failed: int) ->
         # Popping from a heap is one call, whose work grows as the logarithm of its size.
         assert calls[0] < 60
         if key is None:
-            assert len(working) == min(RETRYING, len(working) + len(keys))
+            assert len(working) == min(HANGING, len(working) + len(keys))
             with counted_calls() as calls:
                 keys.succeeded(working.popleft(), now, wrote=True)
             assert calls[0] < 60
@@ -244,91 +323,95 @@ def test_a_turn_costs_no_more_however_many_wait_for_a_place(keys_failed: int) ->
 
 # -- Any order of steps --
 
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["add", "take", "wrote", "read", "fail", "abandon"]),
-        st.sampled_from([A, B, C]),
-        st.sampled_from([0.0, 0.05, 1.0, 30.0]),
-    )
-)
+D = Key("lab", "d")
+KEYS = st.sampled_from([A, B, C, D])
 
 
-@given(STEPS)
-def test_who_failed_has_its_turn_however_few_may_retry(
-    steps: list[tuple[str, Key, float]],
-) -> None:
-    keys, now = queue(retrying_max=1), 0.0
-    working: set[Key] = set()
-    failed: set[Key] = set()  # Whether in work or not.
-    wanting: set[Key] = set()
-    for step, key, later in steps:
-        now += later
-        if step == "add":
-            keys.add(key, now)
-            wanting.add(key)
-        elif step == "take":
-            due = keys.next_due()
-            got = keys.take(now)
-            assert (got is not None) == (due is not None and due <= now)
-            if got is not None:
-                working.add(got)
-                wanting.remove(got)
-            assert len(working & failed) <= 1
-        elif key in working:
-            working.remove(key)
-            if step == "fail":
-                keys.failed(key, now)
-                failed.add(key)
-                wanting.add(key)
-            else:
-                keys.succeeded(key, now, wrote=step == "wrote")
-                failed.discard(key)
-        assert len(keys) == len(wanting)
-        waiting = wanting - working
-        may_come = waiting if not working & failed else waiting - failed
-        assert (keys.next_due() is not None) == bool(may_come)
-    now += LONGEST_S + COOLDOWN_S
-    for key in working:
-        keys.succeeded(key, now, wrote=False)
-    came = set()
-    while (got := keys.take(now)) is not None:
-        came.add(got)
-        keys.succeeded(got, now, wrote=False)
-    assert came == wanting
+class QueueMachine(RuleBasedStateMachine):
+    """No wish for work is lost, no key is in work twice, and who hangs has its own places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.keys = queue(hanging_max=1)
+        self.wanting: set[Key] = set()
+        self.working: set[Key] = set()
+        self.hung: set[Key] = set()
+        self.hanging_now: set[Key] = set()
+        self.placed: Key | None = None
+
+    @rule(later=st.sampled_from([0.05, 1.0, 30.0]))
+    def wait(self, later: float) -> None:
+        self.now += later
+
+    @rule(key=KEYS)
+    def add(self, key: Key) -> None:
+        self.keys.add(key, self.now)
+        self.wanting.add(key)
+
+    @rule()
+    def take(self) -> None:
+        got = self.keys.take(self.now)
+        if got is None:
+            due = self.keys.next_due()
+            assert due is None or due > self.now
+            return
+        assert got in self.wanting - self.working
+        if got in self.hung:
+            assert self.placed is None
+            self.placed = got
+        elif any(key.namespace == got.namespace for key in self.hung):
+            quick = self.working - {self.placed}
+            assert not any(key.namespace == got.namespace for key in quick)
+        self.working.add(got)
+        self.wanting.remove(got)
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data())
+    def hang(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.working)))
+        assert self.keys.hangs(key, self.now) == (self.placed in (None, key))
+        self.placed = self.placed or key
+        self.hung.add(key)
+        self.hanging_now.add(key)
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data(), end=st.sampled_from(["wrote", "read", "failed", "abandoned"]))
+    def finish(self, data: st.DataObject, end: str) -> None:
+        key = data.draw(st.sampled_from(sorted(self.working)))
+        self.end(key, end)
+
+    def end(self, key: Key, end: str) -> None:
+        if end in ("wrote", "read"):
+            self.keys.succeeded(key, self.now, wrote=end == "wrote")
+            self.hanging_now.discard(key)
+        else:
+            (self.keys.failed if end == "failed" else self.keys.abandoned)(key, self.now)
+            self.wanting.add(key)
+        if key not in self.hanging_now:
+            self.hung.discard(key)
+        self.hanging_now.discard(key)
+        self.working.remove(key)
+        self.placed = None if self.placed == key else self.placed
+
+    @invariant()
+    def counts(self) -> None:
+        assert len(self.keys) == len(self.wanting)
+        assert self.keys.working == len(self.working)
+
+    def teardown(self) -> None:
+        """Each that needs work has it, whatever happened before."""
+        self.now += LONGEST_S + COOLDOWN_S
+        for _ in range(5):
+            while (got := self.keys.take(self.now)) is not None:
+                self.working.add(got)
+                self.wanting.remove(got)
+            for key in sorted(self.working):
+                self.end(key, "read")
+        assert (self.wanting, len(self.keys), self.keys.next_due()) == (set(), 0, None)
 
 
-@given(STEPS, st.floats(0, 1))
-def test_no_wish_for_work_is_lost_and_no_key_is_in_work_twice(
-    steps: list[tuple[str, Key, float]], random: float
-) -> None:
-    keys, now = queue(lambda: random), 0.0
-    working: set[Key] = set()
-    wanting: set[Key] = set()
-    for step, key, later in steps:
-        now += later
-        if step == "add":
-            keys.add(key, now)
-            wanting.add(key)
-        elif step == "take":
-            if (got := keys.take(now)) is not None:
-                assert got not in working
-                assert got in wanting
-                working.add(got)
-                wanting.remove(got)
-        elif key in working:
-            working.remove(key)
-            if step == "fail":
-                keys.failed(key, now)
-                wanting.add(key)
-            elif step == "abandon":
-                keys.abandoned(key, now)
-                wanting.add(key)
-            else:
-                keys.succeeded(key, now, wrote=step == "wrote")
-        assert len(keys) == len(wanting)
-        assert keys.working == len(working)
-        assert (keys.next_due() is not None) == bool(wanting - working)
-    assert set(taken(keys, now + LONGEST_S + COOLDOWN_S)) == wanting - working
+TestQueue = QueueMachine.TestCase
 
 
 # -- The rate of writes --
