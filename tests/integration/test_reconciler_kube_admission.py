@@ -5,6 +5,7 @@ Each is one service's trouble: it is reported, nothing is written for ever, and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -132,6 +133,36 @@ async def test_what_a_policy_refuses_is_reported_and_done_once_it_is_admitted(
             await desk.holds("10.20.0.1")
         await one.settled()
         assert [failure for _, failure in one.failures][-1] is None
+
+
+async def test_many_services_whose_writes_hang_leave_the_others_their_turn(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """They took all workers at their first attempt, and again and again (points 3 and 18)."""
+    answered, asked = threading.Event(), set[str]()
+
+    def decide(request: dict[str, Any]) -> dict[str, Any]:
+        asked.add(request["name"])
+        answered.wait()
+        return ALLOWED
+
+    names = [f"web-{number}" for number in range(12)]
+    for name in names:
+        await desk.vmservice(name, selector={"app": "web"})
+    bounds = replace(FAST, hang_s=0.3)
+    async with policy(desk, decide), replica(desk, tmp_path, bounds=bounds) as one:
+        try:
+            await until(lambda: len(asked) >= 4)
+            await others_go_on(desk, one)
+            assert not [name for name in names if await desk.get("endpoints", name)]
+            told = {failure.message for _, failure in one.failures if failure}
+            assert "no answer within 0.3 s; others have their turn first" in told
+        finally:
+            answered.set()
+        await desk.vm("a", "10.20.0.1")
+        for name in names:
+            await desk.holds("10.20.0.1", name=name)
+        await one.settled()
 
 
 async def test_a_policy_that_takes_our_condition_off_is_yielded_to(
