@@ -260,6 +260,22 @@ async def test_an_on_demand_cluster_of_any_name_costs_its_request_alone(
             await clean(proxy)
 
 
+@pytest.mark.parametrize("names", [["*"], ["none.shop:80", "*"], ["*", "none.shop:80", "*"]])
+async def test_a_wildcard_on_demand_costs_its_request_alone_though_nothing_is_served(
+    names: list[str], tmp_path: Path
+) -> None:
+    """An empty response crashes an Envoy 1.40, whose first request hides that it is on demand."""
+    async with world() as here:
+        here.withdraw()
+        config = on_demand(bootstrap([here.running.address], "DELTA_GRPC"))
+        async with envoy(config, tmp_path) as proxy:
+            for name in names:
+                assert await proxy.call_raw(name) == 503
+            here.serve()
+            await proxy.answers("a", "b")
+            await clean(proxy)
+
+
 async def test_an_envoy_comes_back_with_all_that_was_asked_for_on_demand(tmp_path: Path) -> None:
     """It never lets go of a name, and lists them all when it connects again."""
     async with world() as here:

@@ -283,19 +283,14 @@ class Intake:
                 yield
 
     def _subscribe_to_all(self, subscription: XdsSubscription) -> Iterator[None]:
-        """Delta: everything is sent again, as with any name that is subscribed to once more.
-
-        If there is nothing, it is not answered, as it is not the first request of its type: an
-        empty response crashes an Envoy 1.40 that asks for clusters on demand, and then for `*`.
-        """
+        """Delta: everything is sent again, as with any name that is subscribed to once more."""
         if subscription.wildcard:
             subscription.disbelieve()
-            if (listed := subscription.listed) is not None:
-                subscription.answer_due = len(listed.listing) > 0
-                listed.again()
+            subscription.answer_due = True
+            if subscription.listed is not None:
+                subscription.listed.again()
         else:
             yield from self._set_wildcard(subscription, True)
-            subscription.answer_due = False
         for name in subscription.names:
             subscription.note(name, forced=True)
             yield

@@ -11,6 +11,7 @@ from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.denied import removed_bytes
 from vmsvc_grpc.server.xds.following import Following
 from vmsvc_grpc.server.xds.listing import DIGESTS
+from vmsvc_grpc.server.xds.names import WILDCARD
 from vmsvc_grpc.server.xds.news import News, has_any
 from vmsvc_grpc.server.xds.ordered import Subscriptions
 from vmsvc_grpc.server.xds.requests import Node
@@ -227,7 +228,10 @@ class Responses:
         if bodies:
             return self._whole(subscription, bodies)
         subscription.draft = {}
-        return self._response(subscription, parts, tuple(parts.values()))
+        # An Envoy 1.40 that asks for `*` on demand crashes at a response with nothing in it.
+        nothing = self._form is Form.DELTA and not parts
+        removed = (WILDCARD,) if nothing else ()
+        return self._response(subscription, parts, tuple(parts.values()), removed)
 
     def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
         """A response that removes resources of a type that are gone."""

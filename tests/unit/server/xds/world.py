@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
-from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, XdsClient, node
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Told, XdsClient, node
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, ServicePort
@@ -45,3 +45,8 @@ def remove(served: Cache, key: Key = WEB) -> None:
 
 def ports(*numbers: int) -> Any:
     return spec(ports=tuple(ServicePort(f"p{n}", "TCP", n, 9000 + n) for n in numbers))
+
+
+def nothing(form: Form, label: str) -> list[Told]:
+    """The answer to a wildcard that covers nothing: no Envoy takes an empty one in deltas."""
+    return [(label,)] if form is Form.SOTW else [(label, "-*")]
