@@ -26,10 +26,21 @@ class Open:
 
     `kept`: it is itself kept, and `holds`: its values are, too; `key`: of the value to come, None
     in a list and where a key is to come; `merging`: its next value is merged into it, by YAML's
-    `<<`; `weight` counts its values, and `anchor` is its name in YAML.
+    `<<`; `plain`: its next value goes into it, if there is room, and that is all. `anchor` is its
+    name in YAML, and `values_before` counts the document's values before it.
     """
 
-    __slots__ = ("anchor", "holds", "kept", "key", "mapping", "merging", "value", "weight")
+    __slots__ = (
+        "anchor",
+        "holds",
+        "kept",
+        "key",
+        "mapping",
+        "merging",
+        "plain",
+        "value",
+        "values_before",
+    )
 
     def __init__(self, value: dict[str, Any] | list[Any], *, kept: bool, holds: bool) -> None:
         self.value = value
@@ -38,8 +49,9 @@ class Open:
         self.holds = holds
         self.key: str | None = None
         self.merging = False
+        self.plain = holds
         self.anchor: str | None = None
-        self.weight = 1
+        self.values_before = 0
 
 
 class Builder:
@@ -122,6 +134,7 @@ class Builder:
         self.depth += 1
         opened = Open(value, kept=kept, holds=kept and self.depth < LEVELS_MAX)
         if items and not anchored:
+            opened.plain = False
             self._items, self._items_seen, self._listed = opened, 0, True
             self._size_of_root = self._size
             self._size_max = self._size + OBJECT_SIZE_MAX
@@ -144,6 +157,8 @@ class Builder:
             self._size_max = OBJECT_SIZE_MAX
             self._flaw = self._flaw_of_root
             outer.key = None
+        elif outer is not None and outer.plain:
+            outer.key = None
         else:
             self._done(outer, ended.value)
         return ended
@@ -153,6 +168,16 @@ class Builder:
         self._size += size
         outer = self.innermost
         if outer is not None:
+            # Most values by far; by the two other methods they would take twice the time.
+            if outer.plain and self._size <= self._size_max:
+                container = outer.value
+                if isinstance(container, list):
+                    container.append(value)
+                else:
+                    assert outer.key is not None, "a mapping's value comes after its key"
+                    container[outer.key] = value
+                    outer.key = None
+                return
             self._attach(outer, value)
         self._done(outer, value)
 

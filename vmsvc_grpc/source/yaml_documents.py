@@ -76,7 +76,7 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
     does for TOKEN_SIZE_MAX characters of one value or comment.
     """
     characters.begin_line()
-    events = count(1)
+    numbers = count(1)
     begun: int | None = None  # The line of the separator, once there was one.
     flaw = _flaw_of_first_line(characters)  # Of the next object, by what stands before it.
     while True:
@@ -91,11 +91,11 @@ def document_steps(characters: Characters, read: int) -> Iterator[Step]:
             yield from part.skip_rest()
         elif not part.ended:
             read += 1
-            builder = _YAMLBuilder(read, line, characters.line, events)
+            builder = _YAMLBuilder(read, line, characters.line)
             if flaw is not None:
                 builder.refuse(flaw)
                 flaw = None
-            yield from _part_steps(part, characters, builder)
+            yield from _part_steps(part, characters, builder, numbers)
             yield from part.skip_rest()
         elif begun is not None:
             read += 1
@@ -240,19 +240,21 @@ class _Part:
             characters.more()
 
 
-def _part_steps(part: _Part, characters: Characters, builder: _YAMLBuilder) -> Iterator[Step]:
-    """The document that a part begins with."""
+def _part_steps(
+    part: _Part, characters: Characters, builder: _YAMLBuilder, numbers: Iterator[int]
+) -> Iterator[Step]:
+    """The document that a part begins with. `numbers` has one for each event of the file."""
     offset, first_line = characters.offset, characters.line
     unread: int | None = None
     try:
         events = iter(yaml.CSafeLoader(part).get_event, None)
         work = 0
-        for event in events:
+        for event, number in zip(events, numbers, strict=False):
             part.size_unanswered = 0
-            if isinstance(event, yaml.DocumentEndEvent):
+            if event.__class__ is yaml.DocumentEndEvent:
                 unread = _unread(event, events)
                 break
-            builder.take(event)
+            builder.take(event, number)
             if builder.ready:
                 yield from builder.ready
                 builder.ready.clear()
@@ -330,26 +332,26 @@ class _Mark(Protocol):
 class _YAMLBuilder(Builder):
     """Builds one document from libyaml's events."""
 
-    def __init__(self, index: int, line: int, first_line: int, events: Iterator[int]) -> None:
-        """`first_line` is the line at which libyaml begins; `events` counts those of the file."""
+    def __init__(self, index: int, line: int, first_line: int) -> None:
+        """`first_line` is the line at which libyaml begins."""
         super().__init__(index, line)
-        self._events = events
         self._first_line = first_line
         self._anchored: dict[str, tuple[Any, int]] = {}
-        self._decoded = 0
+        self._values = 0
         self._aliased = 0
         self._passed = 0
         # How many mappings and lists are open within one that stands in the place of a key.
         self._key_depth = 0
         self._event: yaml.Event
 
-    def take(self, event: yaml.Event) -> None:
-        """Take in the next event. Raises ManifestError."""
-        assert event.end_mark is not None, "libyaml marks every event"
+    def take(self, event: yaml.Event, number: int) -> None:
+        """Take in the next event, the file's so many-th. Raises ManifestError."""
+        mark = event.end_mark
+        assert mark is not None, "libyaml marks every event"
         self._event = event
-        if next(self._events) > EVENTS_MAX:
+        if number > EVENTS_MAX:
             raise self._error(f"more than {EVENTS_MAX} values are in the file; split it")
-        passed = event.end_mark.index
+        passed = mark.index
         size, self._passed = passed - self._passed, passed
         # The most frequent first; a pattern takes twice the time.
         if self._key_depth:
@@ -358,14 +360,12 @@ class _YAMLBuilder(Builder):
             self._take_scalar(event, size)
         elif isinstance(event, yaml.MappingStartEvent):
             self._take_start(event, {})
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self._take_start(event, [])
         elif isinstance(event, yaml.CollectionEndEvent):
             ended = self.end()
-            if self.innermost is not None:
-                self.innermost.weight += ended.weight
             if ended.anchor is not None:
-                self._name(ended.anchor, ended.value, ended.weight)
+                self._name(ended.anchor, ended.value, self._values - ended.values_before)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            self._take_start(event, [])
         elif isinstance(event, yaml.AliasEvent):
             assert event.anchor is not None, "an alias is of an anchor"
             self._take_alias(event.anchor, size)
@@ -377,23 +377,21 @@ class _YAMLBuilder(Builder):
 
     def _take_scalar(self, event: yaml.ScalarEvent, size: int) -> None:
         text = event.value
-        value = self._tagged(event) if event.tag is not None else text
-        if event.tag is None and event.implicit[0]:
+        value: Scalar = text
+        if event.tag is not None:
+            value = self._tagged(event)
+        elif event.implicit[0]:
             value = plain_scalar(text)
-        self._decoded += 1
+        self._values += 1
         inner = self.innermost
-        if inner is None:
-            self.put(value, size)
+        if inner is not None and inner.mapping and inner.key is None:
+            self.key(text if value is text else self._key_text(value, text), size)
+            if text == "<<" and (event.implicit[0] or event.tag == MERGE_TAG):
+                inner.merging, inner.plain = True, False
         else:
-            inner.weight += 1
-            if inner.mapping and inner.key is None:
-                self.key(text if value is text else self._key_text(value, text), size)
-                if text == "<<":
-                    inner.merging = event.implicit[0] or event.tag == MERGE_TAG
-            else:
-                if isinstance(value, float) and not math.isfinite(value):
-                    self._refuse(f"{quoted(text)} is a number that JSON has not")
-                self.put(value, size)
+            if isinstance(value, float) and inner is not None and not math.isfinite(value):
+                self._refuse(f"{quoted(text)} is a number that JSON has not")
+            self.put(value, size)
         if event.anchor is not None:
             self._name(event.anchor, value, 1)
 
@@ -423,8 +421,9 @@ class _YAMLBuilder(Builder):
             return
         if self.depth >= DEPTH_MAX:
             raise self._error(f"more than {DEPTH_MAX} levels deep; no object is")
-        self._decoded += 1
-        self.begin(empty, anchored=event.anchor is not None).anchor = event.anchor
+        opened = self.begin(empty, anchored=event.anchor is not None)
+        opened.anchor, opened.values_before = event.anchor, self._values
+        self._values += 1
 
     def _pass_key(self, event: yaml.Event, size: int) -> None:
         """Take in an event of a mapping or list in the place of a key: nothing of it is kept."""
@@ -445,10 +444,10 @@ class _YAMLBuilder(Builder):
         if name not in self._anchored:
             self._refuse(f"the alias *{name} stands for nothing that ends before it")
         value, weight = self._anchored.get(name, (None, 1))
-        self._decoded += 1 + weight
+        self._values += 1 + weight
         self._aliased += weight
-        many = self._aliased > _ALIASES_MIN and self._decoded > _DECODED_MIN
-        if many and self._aliased > self._decoded * _aliased_share_max(self._decoded):
+        many = self._aliased > _ALIASES_MIN and self._values > _DECODED_MIN
+        if many and self._aliased > self._values * _aliased_share_max(self._values):
             raise self._error("aliases stand for too many values; write them out")
         if not self._expects_key:
             self.put(value, size + weight)
@@ -459,15 +458,13 @@ class _YAMLBuilder(Builder):
             self.key("", size)
         else:
             self.key(self._key_text(value, "null"), size)
-        if self.innermost is not None:
-            self.innermost.weight += 1 + weight
 
     def _done(self, outer: Open | None, value: Any) -> None:
         if outer is not None and outer.merging:
             if isinstance(value, list) and isinstance(self._event, yaml.AliasEvent):
                 self._refuse("is an alias of a list; '<<' merges mappings, or a list of them")
             self._merge(outer, value)
-            outer.merging = False
+            outer.merging, outer.plain = False, outer.holds
         super()._done(outer, value)
 
     def _merge(self, outer: Open, value: Any) -> None:

@@ -46,6 +46,7 @@ _NO_NUMBER_OF_JSON: Mapping[str, float] = {
 
 # No number needs more characters; so a long text costs little.
 _NUMBER_CHARACTERS_MAX = 400
+_NUMBER_STARTS = frozenset("+-.0123456789")
 _INT = re.compile(
     r"(?P<sign>[-+]?)(?:0[bB](?P<two>[01]+)|0[oO](?P<eight>[0-7]+)|0[xX](?P<sixteen>[0-9a-fA-F]+)"
     r"|0(?P<octal>[0-7]+)|(?P<ten>0|[1-9][0-9]*))"
@@ -69,7 +70,8 @@ def plain_scalar(text: str) -> Scalar:
     """The value of a scalar without quotes or tag."""
     if text in _WORDS:
         return _WORDS[text]
-    return _in_json(_number(text))
+    # Most are text.
+    return _in_json(_number(text)) if text[0] in _NUMBER_STARTS else text
 
 
 def _in_json(value: Scalar) -> Scalar:
@@ -80,7 +82,7 @@ def _in_json(value: Scalar) -> Scalar:
 def _number(text: str) -> int | float | str:
     """The number that a text is, up to an unsigned one of 64 bits, or the text."""
     first = text[0]
-    if first not in "+-.0123456789" or len(text) > _NUMBER_CHARACTERS_MAX:
+    if first not in _NUMBER_STARTS or len(text) > _NUMBER_CHARACTERS_MAX:
         return text
     if (odd := _NO_NUMBER_OF_JSON.get(text)) is not None:
         return odd
