@@ -50,7 +50,7 @@ from vmsvc_grpc.source.files import SourceError
 
 _log = logging.getLogger("vmsvc_grpc")
 
-_TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
+_TRANSPORTS: dict[str, MakeTransport] = {"http2": Http2, "grpcio": GrpcAio}
 
 _NAMES_MAX = 10  # How many services one line names.
 

@@ -79,7 +79,7 @@ class Config:
     rules: AddressRules = field(default_factory=AddressRules)
     copying: Copying = field(default_factory=Copying)
     load_balancer_provider: str = ""
-    transport: str = "grpcio"
+    transport: str = "http2"
     xds_scope: str = "all"
     cluster_domain: str = "cluster.local"
     drain_s: float = 10.0

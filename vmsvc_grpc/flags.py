@@ -316,11 +316,11 @@ _PROCESS = [
     ),
     Flag(
         "--transport",
-        one_of("grpcio", "http2"),
-        "what carries the calls: gRPC's own library for Python, which does not bound the bytes of "
-        "unfinished requests in all; or libnghttp2, which does (being tried)",
-        "grpcio",
-        "grpcio|http2",
+        one_of("http2", "grpcio"),
+        "what carries the calls: libnghttp2; or gRPC's own library for Python, which takes more "
+        "CPU and memory, and does not bound the bytes of unfinished requests in all",
+        "http2",
+        "http2|grpcio",
     ),
     Flag(
         "--log-level",

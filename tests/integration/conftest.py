@@ -15,6 +15,7 @@ _OVER_EACH_TRANSPORT = (
     "test_client_calls",
     "test_client_server",
     "test_client_watch",
+    "test_server_bounds",
     "test_server_calls",
     "test_server_drain",
     "test_server_leavings",
@@ -40,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
     """Which transport the servers of a test have."""
-    used: str = getattr(request, "param", "grpcio")
+    used: str = getattr(request, "param", "http2")
     serving.used[0] = used
     yield used
-    serving.used[0] = "grpcio"
+    serving.used[0] = "http2"

@@ -8,15 +8,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+import ngh2
+from ngh2 import events
+
 from tests.integration.serving import PATIENCE_S
+from vmsvc_grpc.server.call import Code
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 _INITIAL_WINDOW = 4  # Of SETTINGS.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_BYTES = 16_384
 
 Header = tuple[str | bytes, str | bytes]
+HeaderFields = dict[bytes, bytes]
+
+# What the engine that reads along takes each call for.
+_SOME_CALL = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"x")]
+
+# What a client of gRPC takes it for that a call is reset (PROTOCOL-HTTP2, "Errors").
+_RESETS = {7: Code.UNAVAILABLE, 8: Code.CANCELLED, 11: Code.RESOURCE_EXHAUSTED}
 
 
 class Frame(NamedTuple):
@@ -54,17 +65,31 @@ def _text(value: str | bytes) -> bytes:
 
 @dataclass
 class RawClient:
-    """One connection. What comes in is kept in `frames`, but for what keeps it going."""
+    """One connection. What comes in is kept in `frames`, but for what keeps it going.
+
+    An engine that writes nothing reads along, so as to know what header fields mean.
+    """
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     frames: list[Frame] = field(default_factory=list)
     ended: bool = False
     sent_bytes: int = 0
+    fields: dict[int, HeaderFields] = field(default_factory=dict)
+    """All header fields of the answers so far, by their calls."""
+    _along: ngh2.Connection = field(init=False)
     _windows: dict[int, int] = field(default_factory=lambda: {0: 65_535})
     _window: int = 65_535
     _next: int = 1
     _read: bytes = b""
+
+    def __post_init__(self) -> None:
+        many = ngh2.Configuration(peer_max_concurrent_streams=5_000)
+        self._along = ngh2.Connection(ngh2.Role.CLIENT, many)
+        # gRPC's core does not say that it uses no table (RFC 7541, 4.2), which only an engine that
+        # has asked for that would require.
+        self._along.initiate_connection({})
+        self._along.data_to_send()
 
     @classmethod
     async def connect(cls, address: str, *, preface: bool = True) -> Self:
@@ -73,13 +98,15 @@ class RawClient:
         client = cls(*await asyncio.open_connection(host, int(port)))
         if preface:
             # Without a table, so that headers come as they are.
-            client.writer.write(_PREFACE + frame(SETTINGS, 0, 0, b"\0\1\0\0\0\0"))
+            client.writer.write(PREFACE + frame(SETTINGS, 0, 0, b"\0\1\0\0\0\0"))
         return client
 
     def open(self, path: str | bytes, headers: Iterable[Header] = (), *, flags: int = 0) -> int:
         """Begin a call; the number of its stream."""
         stream, self._next = self._next, self._next + 2
         self._windows[stream] = self._window
+        self._along.send_request(_SOME_CALL)
+        self._along.data_to_send()
         block = b"".join(
             b"\0" + _text(name) + _text(value)
             for name, value in (
@@ -118,25 +145,23 @@ class RawClient:
         """Break a call off."""
         self.writer.write(frame(RST_STREAM, 0, stream, (8).to_bytes(4, "big")))
 
-    def answer(self, stream: int) -> bytes | None:
-        """The trailers of a call, as bytes; None if it has not ended."""
-        ends = [
-            f.payload
-            for f in self.frames
-            if f.stream == stream
-            and f.kind in (HEADERS, RST_STREAM)
-            and b"grpc-status" in f.payload
-        ]
-        return ends[-1] if ends else None
+    def answer(self, stream: int) -> HeaderFields | None:
+        """What a call has ended with, as header fields; None if it has not ended."""
+        fields = self.fields.get(stream, {})
+        if b"grpc-status" in fields:
+            return fields
+        for kind, _, number, payload in self.frames:
+            if (kind, number) == (RST_STREAM, stream):
+                code = _RESETS.get(int.from_bytes(payload, "big"), Code.INTERNAL)
+                return {**fields, b"grpc-status": b"%d" % code.value}
+        return None
 
     async def status(self, stream: int) -> int:
         """The code that a call ends with."""
         async with asyncio.timeout(PATIENCE_S):
-            while (trailers := self.answer(stream)) is None:
+            while (fields := self.answer(stream)) is None:
                 assert await self._take(wait_s=PATIENCE_S), f"the connection ended: {self.frames}"
-        # gRPC's core writes headers as they are: name, length, value.
-        _, _, rest = trailers.partition(b"grpc-status")
-        return int(rest[1 : 1 + rest[0]])
+        return int(fields[b"grpc-status"])
 
     async def heard(self, stream: int) -> None:
         """Wait for the header fields of an answer, whatever it is."""
@@ -168,6 +193,7 @@ class RawClient:
                 while (got := self._first()) is None and not self.ended:
                     part = await self.reader.read(65_536)
                     self._read += part
+                    self._read_along(part)
                     self.ended = not part
         except TimeoutError:
             return False
@@ -188,6 +214,14 @@ class RawClient:
         else:
             self.frames.append(got)
         return True
+
+    def _read_along(self, part: bytes) -> None:
+        """Note the header fields in what has come."""
+        with suppress(ngh2.NGH2Error):  # It reads nothing more after a GOAWAY.
+            self._along.receive_data(part)
+        for event in self._along.events():
+            if isinstance(event, events.ResponseReceived | events.TrailersReceived):
+                self.fields.setdefault(event.stream_id, {}).update(event.headers)
 
     def _first(self) -> Frame | None:
         """Take the first whole frame of what has been read, if there is one."""

@@ -36,10 +36,10 @@ WATCH = "/vmsvc.v1.EndpointService/WatchEndpoints"
 SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_535))
 
 
-TRANSPORTS: dict[str, MakeTransport] = {"grpcio": GrpcAio, "http2": Http2}
+TRANSPORTS: dict[str, MakeTransport] = {"http2": Http2, "grpcio": GrpcAio}
 """The transports by the names that `--transport` knows."""
 
-used = ["grpcio"]
+used = ["http2"]
 """The name of the one that servers are made with; the fixture `transport` sets it."""
 
 

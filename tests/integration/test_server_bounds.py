@@ -73,6 +73,12 @@ async def beside_another(limits: Limits | None = None) -> AsyncIterator[tuple[Se
             await asyncio.wait((looking,))
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What has been logged, but by grpc.aio's client of a test whose event loop is closed."""
+    lines = [record.getMessage() for record in caplog.records]
+    return [line for line in lines if "PollerCompletionQueue._handle_events" not in line]
+
+
 def lookup_bytes(running: Serving, other: Other) -> range:
     """How many bytes the other's look-ups were read as, as far as it can be told from here."""
     return range(len(LOOK_UP) * other.answered, len(LOOK_UP) * (other.answered + 1) + 1)
@@ -102,13 +108,13 @@ async def test_compressed_requests_are_refused_before_a_byte_of_them_is_read(
         stream = client.open(RESOLVE)
         await client.send(stream, message(LOOK_UP))
         assert await client.status(stream) == Code.OK, "the connection goes on"
-        accepted = [f.payload for f in client.frames if b"grpc-accept-encoding" in f.payload]
-        assert all(b"grpc-accept-encoding\x08identity" in headers for headers in accepted)
-        assert accepted
+        accepted = [fields.get(b"grpc-accept-encoding") for fields in client.fields.values()]
+        assert set(accepted) <= {b"identity", None}
+        assert b"identity" in accepted
         await other.more()
         assert running.counts.request_bytes in lookup_bytes(running, Other(other.answered + 1))
         await client.close()
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 @pytest.mark.parametrize("path", METHODS)
@@ -135,13 +141,14 @@ async def test_a_method_that_names_one_thing_reads_64_kib(path: str) -> None:
         stream = client.open(path)
         await client.send(stream, message(bytes(64 * 1024 + 1)))
         assert await client.status(stream) == Code.RESOURCE_EXHAUSTED
-        assert b"one_name_bytes_max" in (client.answer(stream) or b"")
+        assert b"one_name_bytes_max" in (client.answer(stream) or {})[b"grpc-message"]
         assert running.counts.refusals == {"one_name_bytes_max": 1}
         await client.close()
 
 
-ENDINGS = (Code.OK, Code.INVALID_ARGUMENT, Code.INTERNAL, Code.UNIMPLEMENTED)
-NOT_TEXT: dict[str, Sequence[Header]] = {
+REFUSALS = (Code.UNKNOWN, Code.INVALID_ARGUMENT, Code.INTERNAL, Code.UNIMPLEMENTED)
+ENDINGS = (Code.OK, *REFUSALS)
+STRANGE: dict[str, Sequence[Header]] = {
     "bytes in an ASCII header": [("x-note", b"\xff\xfe\x80")],
     "Latin-1": [("x-note", "caf\xe9".encode("latin-1"))],
     "a zero": [("x-note", b"a\0b")],
@@ -150,8 +157,6 @@ NOT_TEXT: dict[str, Sequence[Header]] = {
     "a content type": [("content-type", b"application/grpc\xff")],
     "the same key twice": [("x-note", b"\xff"), ("x-note", b"\xfe")],
     "a token": [("authorization", b"Bearer \xff")],
-}
-REFUSED_BY_CORE: dict[str, Sequence[Header]] = {
     "base64 that is none": [("x-note-bin", b"!!!!")],
     "half of a base64 group": [("x-note-bin", b"abcde")],
     "a key of bytes": [(b"x-\xff", b"a")],
@@ -160,21 +165,36 @@ REFUSED_BY_CORE: dict[str, Sequence[Header]] = {
     "an encoding that is none": [("grpc-encoding", b"\xff")],
     "a trace that is none": [("grpc-trace-bin", b"\xff\xff")],
 }
+_ALWAYS_REFUSED = {"a key of bytes", "a key in capitals", "a time limit that is none"}
+# By libnghttp2, what is malformed (RFC 9113, 8.2.1 and 8.3.1), and by us what is no type of gRPC's;
+# metadata that nobody reads is not decoded. gRPC's core decodes all, and takes the others.
+REFUSED = {
+    "http2": _ALWAYS_REFUSED | {"a zero", "an authority", "a content type"},
+    "grpcio": _ALWAYS_REFUSED
+    | {
+        "base64 that is none",
+        "half of a base64 group",
+        "an encoding that is none",
+        "a trace that is none",
+    },
+}
 
 
 @pytest.mark.parametrize("path", [*METHODS, "/no.Such/Method"])
 async def test_metadata_that_is_not_text_is_nobodys_error_but_its_calls(
-    path: str, caplog: pytest.LogCaptureFixture
+    path: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with beside_another() as (running, other):
         client = await RawClient.connect(running.address)
         await client.settle()
-        for what, headers in {**NOT_TEXT, **REFUSED_BY_CORE}.items():
+        for what, headers in STRANGE.items():
             stream = client.open(path, headers)
             await client.send(stream, message(LOOK_UP if path == RESOLVE else b""))
-            if path == RESOLVE and what in NOT_TEXT:
+            if what in REFUSED[transport]:
+                assert await client.status(stream) in REFUSALS, what
+            elif path == RESOLVE:
                 assert await client.status(stream) == Code.OK, what
-            elif path == HEALTH_WATCH and what in NOT_TEXT:
+            elif path == HEALTH_WATCH:
                 await client.settle()
                 assert client.answer(stream) is None, f"{what}: it goes on"
             else:
@@ -182,7 +202,7 @@ async def test_metadata_that_is_not_text_is_nobodys_error_but_its_calls(
             assert not client.ended
         await other.more()
         await client.close()
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 PATHS = [
@@ -212,7 +232,7 @@ async def test_a_path_that_is_not_text_ends_its_call_alone(
             await client.close()
         fresh = running.stub()
         await fresh.ResolveEndpoints(pb.ResolveEndpointsRequest(service="shop/web"))
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 async def test_calls_of_methods_that_there_are_not_are_counted_as_one() -> None:
@@ -243,7 +263,7 @@ async def test_calls_that_are_reset_at_once_leave_nothing(
         await client.send(last, message(b""))
         await client.heard(last)
         await client.close()
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 async def test_connections_beyond_their_bound_are_closed_and_others_go_on() -> None:
@@ -336,7 +356,10 @@ async def test_80_000_names_on_each_stream_of_one_client_end_none(
 ) -> None:
     caplog.set_level(logging.WARNING)
     limits = Limits(
-        xds_resources_max=80_000, names_per_client_max=100_000, client_lines_per_minute_max=5
+        xds_resources_max=80_000,
+        request_fields_max=400_000,  # So that one stream alone may follow as many.
+        names_per_client_max=100_000,
+        client_lines_per_minute_max=5,
     )
     async with beside_another(limits) as (running, other):
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
