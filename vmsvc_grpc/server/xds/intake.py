@@ -275,6 +275,12 @@ class Intake:
             # An Envoy waits for its first answer, even an empty one.
             whole = subscription.type_url in WHOLE or self._form is Form.DELTA
             subscription.answer_due |= whole and not subscription.claimed
+            if subscription.bodies is None:
+                # A response that has yet to arrive may have what is gone by now.
+                subscription.retake_listing()
+                for name in subscription.unanswered().difference(subscription.names):
+                    subscription.note(name, forced=True)
+                    yield
         else:
             subscription.leave_listing()
             for name in subscription.noted():

@@ -88,6 +88,7 @@ class XdsSubscription:
 
     __slots__ = (
         "_all_refused",
+        "_left",
         "_of_service",
         "_references",
         "_refusals",
@@ -132,6 +133,8 @@ class XdsSubscription:
         """The same if it also says in which versions its client holds them, as deltas do."""
         self.wildcard = False
         self.listed: Wildcard | None = None
+        # The wildcard that was dropped while the client had yet to answer what it had handed out.
+        self._left: Wildcard | None = None
         self.digests: dict[str, int] = {}
         self.claimed: dict[str, str] = {}
         # Taking the first of a plain dict again and again is quadratic.
@@ -207,14 +210,31 @@ class XdsSubscription:
     def close(self) -> None:
         """The stream is over."""
         self.leave_listing()
+        self._forget_left()
         self.denied.close()
 
     def leave_listing(self) -> None:
         """Drop the wildcard, and all that it has handed out."""
         if self.listed is not None:
-            self.listed.close()
-            self.listed = None
+            self._forget_left()
+            self._left, self.listed = self.listed, None
+            if self.bodies is not None or not (self._unanswered and self._left.begun):
+                self._forget_left()
             self._bound_unanswered()
+
+    def retake_listing(self) -> None:
+        """Hand out everything again by the wildcard dropped last, and what is gone by then.
+
+        Only if the client has yet to answer something: it wants that again by the time it arrives.
+        """
+        if self._left is not None:
+            self.listed, self._left = self._left, None
+            self.listed.again()
+
+    def _forget_left(self) -> None:
+        if self._left is not None:
+            self._left.close()
+            self._left = None
 
     # -- What the client holds --
 
@@ -399,6 +419,8 @@ class XdsSubscription:
         while self._unanswered and self._unanswered[0].nonce <= nonce:
             heard.append(self._unanswered.popleft())
             self._unanswered_bytes -= heard[-1].size
+        if not self._unanswered:
+            self._forget_left()
         return heard
 
     @property

@@ -308,3 +308,24 @@ def test_what_is_done_with_takes_no_room() -> None:
         assert max(map(sys.getsizeof, done)) < 1_000
     following = client.stream._following
     assert max(map(sys.getsizeof, (following._noted, following._loose))) < 1_000
+
+
+@pytest.mark.parametrize("services", [2, 600], ids=["few", "more than are remembered by name"])
+@pytest.mark.parametrize("by_name", [False, True], ids=["wildcard", "name"])
+@pytest.mark.parametrize("type_url", [CDS, EDS])
+def test_what_goes_while_its_response_flies_is_gone_though_everything_is_asked_for_anew(
+    type_url: TypeUrl, by_name: bool, services: int
+) -> None:
+    """The client wants it again by the time it arrives, and must not keep it."""
+    others = [service(Key("shop", f"s{number:04}")) for number in range(services)]
+    served = cache(*others)
+    client = XdsClient(served, Form.DELTA, who=ENVOY)
+    client.change(type_url, [NAME] if by_name else ["*"])
+    while client.pump():
+        pass
+    client.change(type_url, [], [NAME] if by_name else ["*"])
+    remove(served)
+    client.change(type_url, ["*"])
+    client.read_all()
+    assert NAME not in client.held(type_url)
+    assert len(client.held(type_url)) == services
