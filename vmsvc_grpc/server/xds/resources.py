@@ -75,6 +75,8 @@ class TypeUrl(StrEnum):
     def __init__(self, url: str) -> None:
         self.label = url.rpartition(".")[2]
         """Its short name, for counts and logs: `Cluster`."""
+        self.letter = self.name[0]
+        """What its nonces begin with: `C`. No other type has it."""
 
 
 class Resource(NamedTuple):
@@ -152,12 +154,13 @@ def response(
 ) -> bytes:
     """A response of either form, encoded; `removed` is for a DeltaDiscoveryResponse alone.
 
-    Only what differs between streams is written here: version and nonce, which are the
-    fields 1 and 5 in both forms. Version, type and parts are put in front of one another
-    as they are.
+    Its nonce is a number after the letter of the type, so that it is no other type's. Only what
+    differs between streams is written here: version and nonce, which are the fields 1 and 5 in
+    both forms. Version, type and parts are put in front of one another as they are.
     """
     # A field is its number and kind (1 << 3 | 2 for a text), its length, and its content.
-    head = b"\x0a\x20%032x\x2a%c%d" % (digest, len(str(nonce)), nonce)
+    size = 1 + len(str(nonce))
+    head = b"\x0a\x20%032x\x2a%c%c%d" % (digest, size, ord(type_url.letter), nonce)
     if removed:
         gone = discovery_pb2.DeltaDiscoveryResponse(removed_resources=removed).SerializeToString()
         parts = (*parts, gone)

@@ -406,12 +406,15 @@ class XdsSubscription:
     def heard(self, text: str) -> Sequence[Sent] | None:
         """Note an ACK or NACK by its nonce; the responses that it answers, of which it is the last.
 
-        None if it is not news: its nonce is of another stream, or already answered. An answer to a
-        response also answers those before it.
+        None if it is not news: its nonce is of another type or stream, or already answered. An
+        answer to a response also answers those before it.
         """
-        if not (len(text) <= _NONCE_DIGITS_MAX and text.isdecimal()):
+        letter, digits = text[:1], text[1:]
+        if letter != self.type_url.letter:
             return None
-        nonce = int(text)
+        if len(digits) > _NONCE_DIGITS_MAX or not digits.isdecimal():
+            return None
+        nonce = int(digits)
         if not self.answered < nonce <= self.nonce:
             return None
         self.answered = nonce

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from envoy.admin.v3 import config_dump_shared_pb2
+from envoy.service.discovery.v3 import discovery_pb2 as pb
 from envoy.service.status.v3 import csds_pb2
 
 from tests.unit.counting import counted_lines
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
-from tests.unit.server.xds.client import CDS, EDS, XdsClient, addresses, node
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, XdsClient, addresses, node
 from tests.unit.server.xds.world import (
     API,
     BOTH,
@@ -75,7 +76,7 @@ def test_a_nack_is_what_has_an_error_whatever_its_version() -> None:
     for fields, counted in (({}, (1, 0)), ({"error_detail": {"message": ""}}, (0, 1))):
         client = XdsClient(cache()).ask(EDS, NAME)
         client.pump()
-        client.ask(EDS, NAME, version_info="another", response_nonce="1", **fields)
+        client.ask(EDS, NAME, version_info="another", response_nonce="E1", **fields)
         assert (client.counts.xds_acks[E], client.counts.xds_nacks[E]) == counted
 
 
@@ -95,8 +96,9 @@ def test_a_nack_outlives_what_comes_and_goes_unseen_and_not_what_is_new(form: Fo
 def test_each_response_is_answered_once(form: Form) -> None:
     client = ask(XdsClient(cache(), form), EDS, NAME)
     client.read()
-    for nonce in ("1", "1", "2", "99999999999999999999", "9" * 5_000, "one", "-1", "\u0661"):
-        answer: dict[str, Any] = {"response_nonce": nonce, "error_detail": {"message": "late"}}
+    late = {"error_detail": {"message": "late"}}
+    for nonce in ("1", "1", "2", "99999999999999999999", "9" * 5_000, "one", "-1", "\u0661", ""):
+        answer: dict[str, Any] = {"response_nonce": f"E{nonce}", **late}
         if form is Form.SOTW:
             client.ask(EDS, NAME, **answer)
         else:
@@ -108,7 +110,7 @@ def test_each_response_is_answered_once(form: Form) -> None:
 
 def test_a_nonce_of_an_earlier_stream_says_nothing() -> None:
     served = cache()
-    client = XdsClient(served).ask(EDS, NAME, response_nonce="7", error_detail={"message": "old"})
+    client = XdsClient(served).ask(EDS, NAME, response_nonce="E7", error_detail={"message": "old"})
     assert (client.counts.xds_nacks[E], client.refusals) == (0, [])
     assert client.read_all() == [(E, NAME)]
 
@@ -129,12 +131,34 @@ def test_types_have_their_own_nonces_on_one_stream(form: Form) -> None:
     assert client.read_all() == [(E, NAME)]
 
 
+@BOTH
+def test_a_nonce_of_another_type_says_nothing(form: Form) -> None:
+    """Be its number between those of the type's own."""
+    served = cache()
+    client = XdsClient(served, form)
+    nonces = []
+    for type_url in (EDS, LDS, RDS):
+        ask(client, type_url, NAME).pump()
+        nonces.append(pb.DiscoveryResponse.FromString(client.flying[-1]).nonce)
+    move(served, "10.0.0.2")
+    client.pump()
+    for nonce in (*nonces[1:], "1"):
+        answer: dict[str, Any] = {"response_nonce": nonce, "error_detail": {"message": "no"}}
+        if form is Form.SOTW:
+            client.ask(EDS, NAME, **answer)
+        else:
+            client.change(EDS, **answer)
+    assert client.refusals == []
+    assert client.stream.subscriptions[EDS].unanswered() == {NAME}
+    assert [nonce[0] for nonce in nonces] == ["E", "L", "R"]
+
+
 def test_the_names_of_a_stale_request_are_taken_in() -> None:
     """They are the newest that the client has said; only what it acknowledges is old."""
     served = cache(service(API))
     client = XdsClient(served).ask(EDS, NAME)
     client.read()
-    client.ask(EDS, "api.shop:80", response_nonce="0", error_detail={"message": "late"})
+    client.ask(EDS, "api.shop:80", response_nonce="E0", error_detail={"message": "late"})
     assert client.read_all() == [(E, "api.shop:80")]
     assert client.refusals == []
     move(served, "10.0.0.2")
@@ -172,7 +196,7 @@ def test_a_client_that_never_acknowledges_is_not_waited_for() -> None:
 def test_a_stale_change_of_a_delta_subscription_counts() -> None:
     client = XdsClient(cache(service(API)), Form.DELTA).change(EDS, [NAME])
     client.read_all()
-    client.change(EDS, ["api.shop:80"], response_nonce="0")
+    client.change(EDS, ["api.shop:80"], response_nonce="E0")
     assert client.read_all() == [(E, "api.shop:80")]
 
 

@@ -187,7 +187,7 @@ def test_no_name_and_no_number_of_them_ends_a_stream(
     [
         pytest.param({"node": {"id": "n" * 100_000}}, id="a node's id"),
         pytest.param({"node": node(namespace="x" * 100_000, readiness="\0")}, id="metadata"),
-        pytest.param({"response_nonce": "9" * 100_000}, id="a nonce"),
+        pytest.param({"response_nonce": "E" + "9" * 100_000}, id="a nonce"),
         pytest.param({"error_detail": {"code": -1, "message": "e\n" * 100_000}}, id="an error"),
     ],
 )
@@ -417,7 +417,7 @@ def test_a_client_that_never_acknowledges_keeps_little_more_than_it_follows(
     assert sum(len(name.encode()) for name in kept) < 20_000 + 5 * followed
     assert len(subscription._unanswered) <= 65
     # What it acknowledges in the end counts.
-    client.change(EDS, response_nonce=str(subscription.nonce))
+    client.change(EDS, response_nonce=f"E{subscription.nonce}")
     assert not subscription.unanswered()
 
 
@@ -428,7 +428,7 @@ def test_a_refusal_after_many_answers_unheard_is_of_what_is_followed() -> None:
         move(served, f"10.0.1.{number}")
         client.pump()
         client.flying.pop()
-    nonce = str(client.stream.subscriptions[EDS].nonce)
+    nonce = f"E{client.stream.subscriptions[EDS].nonce}"
     client.change(EDS, response_nonce=nonce, error_detail={"message": "no"})
     assert [refusal.names for refusal in client.refusals] == [[NAME]]
     assert list(client.stream.subscriptions[EDS].refused) == [NAME]

@@ -268,7 +268,7 @@ class Following(RuleBasedStateMachine):
         number=st.integers(0, 2),
         type_url=types,
         wanted=names,
-        nonce=st.sampled_from(["0", "1", "7", "stale"]),
+        nonce=st.sampled_from(["C0", "C1", "C7", "E0", "E1", "E7", "stale"]),
     )
     def send_a_stale_nonce(
         self, number: int, type_url: TypeUrl, wanted: list[str], nonce: str

@@ -119,12 +119,12 @@ def test_the_parts_of_several_are_one_response(nonce: int) -> None:
     resources = Resources(ServerCounts())
     parts = [resources.static(CDS, name) for name in ("a.b:1", "c.d:2")]
     sotw = pb.DiscoveryResponse(
-        version_info="80000000000000000000000000000005", type_url=CDS.value, nonce=str(nonce)
+        version_info="80000000000000000000000000000005", type_url=CDS.value, nonce=f"C{nonce}"
     )
     delta = pb.DeltaDiscoveryResponse(
         system_version_info="0" * 32,
         type_url=CDS.value,
-        nonce=str(nonce),
+        nonce=f"C{nonce}",
         removed_resources=["e.f:3", "g.h:4"],
     )
     for part in parts:
