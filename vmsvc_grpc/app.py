@@ -98,7 +98,9 @@ class App:
             kinds=_kinds(config),
             namespaces=config.namespaces,
             on_problems=self._log_problems,
+            on_unsettled=self._on_unsettled,
         )
+        self._unsettled = asyncio.Event()
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
         _check_files()
@@ -124,7 +126,6 @@ class App:
         self._place: Place | None = None
         self._grpc = ""
         self._announced = False
-        self._unsettled = asyncio.Event()
         self._stop = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
 
@@ -182,16 +183,19 @@ class App:
 
     def _emit(self, event: Event) -> None:
         assert self._place is not None, "a place that emits is there"
+        was_settled = not self._unsettled.is_set()
         # The topics have published when `take_in` returns; writing comes after that.
         self._changed(self._cache.take_in(event), self._place)
-        if self._cache.unsettled and not self._unsettled.is_set():
+        if was_settled and self._unsettled.is_set():
             # The first slice at once, as most lists leave work for one only. The others have a
             # turn each, however many events come in it.
             self._changed(self._cache.settle(), self._place)
-            self._unsettled.set()
+
+    def _on_unsettled(self) -> None:
+        self._unsettled.set()
 
     async def _settle(self) -> None:
-        """Do the work that the ends of lists leave, a slice a turn of the event loop."""
+        """Do the work that events leave, a slice a turn of the event loop."""
         while True:
             await self._unsettled.wait()
             while self._cache.unsettled:

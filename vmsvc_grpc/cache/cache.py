@@ -58,6 +58,9 @@ SETTLED_MAX = 100
 _EVALUATIONS_MAX = 500
 """How many VMs are matched against services in one go, where services are large."""
 
+_CHANGES_MAX = 10
+"""How many VMs are removed one by one from a large service: each copies pointers to the others."""
+
 _LISTED_KINDS = frozenset({Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE})
 
 
@@ -74,18 +77,21 @@ class Cache:
         kinds: Iterable[Kind] = _LISTED_KINDS,
         namespaces: Sequence[str] = (),
         on_problems: OnProblems | None = None,
+        on_unsettled: Callable[[], None] = lambda: None,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
         """An empty cache, synced once each of `kinds` has been listed.
 
-        `namespaces` are those that are listed one by one; none: all at once. A followed collection
-        remembers at least `changes_kept` changes.
+        `namespaces` are those that are listed one by one; none: all at once. `on_unsettled` is
+        called when an event has left work for `settle`. A followed collection remembers at least
+        `changes_kept` changes.
         """
         self.rules = rules
         self.collection = Collection(changes_kept)
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
         self._topics = Topics(self._membership.services, self.collection.record)
+        self._on_unsettled = on_unsettled
         self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
         self._synced = self._objects.complete
@@ -93,6 +99,8 @@ class Cache:
         # `OrderedDict`, as taking the first of a plain dict again and again is quadratic.
         self._missing: dict[Kind, OrderedDict[Key, None]] = {}
         self._unevaluated: OrderedDict[Key, None] = OrderedDict()
+        # Large services that are evaluated in pieces, a piece of each in turn.
+        self._evaluating: OrderedDict[Key, None] = OrderedDict()
         # Services that may need work, as the cache has become synced, and that nobody knows of yet.
         self._unreported: list[Key] = []
         # For readers; only the rooms that own these change them.
@@ -112,8 +120,8 @@ class Cache:
 
     @property
     def unsettled(self) -> bool:
-        """Whether lists have left work for `settle`."""
-        if self._missing or self._unevaluated or self._unreported:
+        """Whether events have left work for `settle`."""
+        if self._missing or self._unevaluated or self._unreported or self._evaluating:
             return True
         # What was left may have been deleted meanwhile.
         return self._objects.complete and not self._synced
@@ -203,18 +211,22 @@ class Cache:
     def take_in(self, event: Event) -> frozenset[Key]:
         """Take in one event; the services whose endpoints changed or whose objects need work.
 
-        When it returns, every topic that shows a change has published it. Only the end of a list
-        leaves its work to `settle`. Empty until the cache is synced; from then on `settle` returns
-        every service.
+        When it returns, every topic that shows a change has published it. Left to `settle` are only
+        the end of a list, and a large service that must be evaluated anew: what is served of it
+        stays as it was until that is done. Empty until the cache is synced; from then on `settle`
+        returns every service.
         """
         self._events += 1
         changed = self._taken_in(event)
+        if self.unsettled:
+            self._on_unsettled()
         return changed if self.synced else frozenset()
 
     def settle(self, most: int = SETTLED_MAX) -> frozenset[Key]:
-        """Do a slice of the work that lists have left; returns services as `take_in` does.
+        """Do a slice of the work that events have left; returns services as `take_in` does.
 
-        A slice is of `most` objects, or fewer if they are large.
+        A slice is of `most` objects, or fewer if they are large, or of a piece of the evaluation
+        of a large service.
 
         Other events may come between two slices: an object that is emitted after the end of a list
         that lacked it stays.
@@ -225,19 +237,49 @@ class Cache:
             if self._missing:
                 kind, missing = next(iter(self._missing.items()))
                 key = next(iter(missing))
+                if kind is Kind.VIRTUAL_MACHINE and len(missing) > _CHANGES_MAX:
+                    self._begin_evaluations(key)
                 self._is_not_missing(kind, key)
                 changed |= self._deleted(kind, key)
             elif self._unevaluated:
                 self._evaluate_first(self._unevaluated.popitem(last=False)[0])
-            elif self._objects.complete and not self._synced:
+            elif self._objects.complete and not self._synced and self._evaluated_all():
                 self._become_synced()
             elif self._unreported:
                 changed.add(self._unreported.pop())
             else:
+                # Last, as there is always more to do of a service whose spec always changes.
+                changed |= self._proceed()
                 break
             if self._membership.evaluations - before > _EVALUATIONS_MAX:
                 break
         return frozenset(changed) if self._synced else frozenset()
+
+    def _begin_evaluations(self, vm: Key) -> None:
+        """Begin to evaluate the large services of a VM anew, as many of their VMs are to go.
+
+        They take them in together, and publish once.
+        """
+        for service in self._membership.large_services(vm):
+            self._evaluate(service)
+
+    def _evaluated_all(self) -> bool:
+        """Whether no service waits for the end of its first evaluation."""
+        return all(self.services[key].evaluated for key in self._evaluating)
+
+    def _proceed(self) -> frozenset[Key]:
+        """Do a piece of the evaluation of a large service; the service, if that was the last."""
+        if not self._evaluating:
+            return frozenset()
+        key = next(iter(self._evaluating))
+        service = self.services[key]
+        if not self._membership.proceed(service):
+            self._evaluating.move_to_end(key)
+            return frozenset()
+        del self._evaluating[key]
+        self._bring_up_to_date(service)  # It may have changed again meanwhile.
+        self._publish(service)
+        return frozenset((key,))
 
     def _taken_in(self, event: Event) -> frozenset[Key]:
         match event:
@@ -305,6 +347,7 @@ class Cache:
                 if not self._membership.remove_service(key):
                     return frozenset()
                 self._unevaluated.pop(key, None)
+                self._evaluating.pop(key, None)
                 self.collection.discard(key)
                 self._topics.publish_absent(not_found(key))
                 return frozenset((key,))
@@ -364,10 +407,6 @@ class Cache:
             wake()
         self._unreported = list(self.keys_with_work())
 
-    def _worked_out(self, service: Key) -> bool:
-        """Whether the service's endpoints are kept up to date: only once all has been listed."""
-        return self._objects.complete and service not in self._unevaluated
-
     def _vm_changed(
         self,
         old: VirtualMachine | None,
@@ -380,45 +419,50 @@ class Cache:
         for service, change in self._membership.vm_changed(old, new, judged):
             key = service.object.key
             changed.append(key)
-            if service.served is not None and self._worked_out(key):
+            if service.served is not None:
                 self._topics.publish_change(key, service.endpoints, change)
         return frozenset(changed)
 
     def _service_changed(self, object_: VirtualMachineService) -> frozenset[Key]:
         key = object_.key
-        put = self._membership.put_service(object_, self.stored_endpoints.get(key))
-        if put is None:
+        service = self._membership.put_service(object_, self.stored_endpoints.get(key))
+        if service is None:
             return frozenset()
-        service, spec_changed = put
-        self._collect(object_)
-        if self._worked_out(key):
-            if spec_changed:
-                self._evaluate(service)
-            else:
-                self._publish(service)
+        waits = not self._objects.complete or key in self._unevaluated
+        if not waits and not self._bring_up_to_date(service):
+            self._publish(service)
         return frozenset((key,))
-
-    def _collect(self, service: VirtualMachineService) -> None:
-        """Bring the collection in line with one service."""
-        if service.meta.deleting:
-            self.collection.discard(service.key)
-        else:
-            self.collection.add(service.key)
 
     def _families_changed(self, key: Key) -> None:
         service = self.services.get(key)
-        if service is None or service.spec is None or not self._worked_out(key):
-            return
-        if self._membership.families(service, self.stored_services.get(key)) != service.families:
-            self._evaluate(service)
+        if service is not None and service.evaluated:
+            self._bring_up_to_date(service)
+
+    def _bring_up_to_date(self, service: CachedService) -> bool:
+        """Evaluate a service anew if its VMs' contributions are outdated; whether they were."""
+        stored = self.stored_services.get(service.object.key)
+        if not self._membership.outdated(service, stored):
+            return False
+        self._evaluate(service)
+        return True
 
     def _evaluate(self, service: CachedService) -> None:
-        """Evaluate a service anew from its VMs, and publish the result."""
-        self._membership.evaluate(service, self.stored_services.get(service.object.key))
-        self._publish(service)
+        """Evaluate a service anew from its VMs, and publish the result; or begin to."""
+        key = service.object.key
+        if self._membership.evaluate(service, self.stored_services.get(key)):
+            self._evaluating.pop(key, None)
+            self._publish(service)
+        else:
+            self._evaluating[key] = None
 
     def _publish(self, service: CachedService) -> None:
         """Bring the service's topics to its state; those that show no change stay silent."""
+        if not service.evaluated:
+            return
+        if service.object.meta.deleting:
+            self.collection.discard(service.object.key)
+        else:
+            self.collection.add(service.object.key)
         spec = service.served
         if spec is None:
             self._topics.publish_absent(_absent(service.object))

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+from vmsvc_grpc.cache.evaluation import LOOKS_MAX, Evaluation
 from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointDiff
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -20,7 +21,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
     says_the_same,
 )
-from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, addresses, contribution, families
+from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, contribution, families
 from vmsvc_grpc.model.selector import matches
 
 _Label = tuple[str, str]  # namespace, label key
@@ -31,13 +32,22 @@ _Pair = tuple[str, str]  # label key, label value
 class CachedService:
     """What the cache knows of one VMService. Read it; only the cache changes it.
 
-    `spec` is the last valid specification, which is served even while the newest one is refused;
-    None if none was valid.
+    `spec` is the specification that is served, even while a later one is refused; None if none was
+    valid.
     """
 
     object: VirtualMachineService
     spec: ServiceSpec | None = None
     families: tuple[IPFamily, ...] = ()
+    newest_spec: ServiceSpec | None = None
+    """The last valid specification, which is served once the service has been evaluated by it."""
+
+    evaluated: bool = False
+    """Whether its endpoints have been worked out once. To clients it is not there before."""
+
+    evaluation: Evaluation | None = None
+    """How far it has been evaluated anew. What clients are shown stays as it was meanwhile."""
+
     contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
     """Each selected VM's endpoints; empty if it has no usable address, or there is no `spec`."""
 
@@ -98,14 +108,14 @@ class CachedService:
                 del self._ready_uids[uid]
         return change
 
-    def give_all(self, contributions: dict[Key, tuple[Endpoint, ...]]) -> None:
-        """Replace all contributions by these. O(endpoints)."""
-        self.contributions = contributions
-        self.members = sorted(contributions)
-        self.ready = self.not_ready = 0
-        for given in contributions.values():
-            self._count(given, 1)
-        self._assembly = Assembly(contributions.values())
+    def take(self, evaluation: Evaluation) -> None:
+        """Replace all that it shows by what the evaluation has worked out."""
+        self.evaluation = None
+        self.evaluated = True
+        self.spec, self.families = evaluation.spec, evaluation.families
+        self.contributions, self.members = evaluation.contributions, evaluation.members
+        self.ready, self.not_ready = evaluation.ready, evaluation.not_ready
+        self._assembly = evaluation.assembly
         self._ready_uids = None
         if self.spec is not None:
             self.remembered = frozenset()  # From here on, `endpoints` remembers.
@@ -120,12 +130,20 @@ class CachedService:
     @property
     def selector(self) -> Mapping[str, str]:
         """The selector of its VMs, even if it is refused and has never been valid."""
-        return self.object.declared_selector if self.spec is None else self.spec.selector
+        return self._selector_of(self.spec)
+
+    @property
+    def newest_selector(self) -> Mapping[str, str]:
+        """The selector of `newest_spec`; that of the object if none was valid."""
+        return self._selector_of(self.newest_spec)
+
+    def _selector_of(self, spec: ServiceSpec | None) -> Mapping[str, str]:
+        return self.object.declared_selector if spec is None else spec.selector
 
     @property
     def served(self) -> ServiceSpec | None:
         """The specification that is served now; None if the service is absent to clients."""
-        return None if self.object.meta.deleting else self.spec
+        return self.spec if self.evaluated and not self.object.meta.deleting else None
 
 
 class Membership:
@@ -162,13 +180,18 @@ class Membership:
             service = self.services[key]
             assert new is not None, "only what is there is selected"
             self.evaluations += 1
+            if service.evaluation is not None:
+                service.evaluation.vm_changed(old, new, judged)
+                continue
             given = contribution(new, judged, service.families, service.remembers)
             if (change := service.give(new.key, given)) is not None:
                 yield service, change
         for key in left:
             service = self.services[key]
             assert old is not None, "only what was there was selected"
-            if (change := service.give(old.key, None)) is not None:
+            if service.evaluation is not None:
+                service.evaluation.vm_left(old.key)
+            elif (change := service.give(old.key, None)) is not None:
                 yield service, change
 
     def _selecting(self, vm: VirtualMachine | None) -> list[Key]:
@@ -177,12 +200,22 @@ class Membership:
             return []
         return self._selectors.selecting(vm.key.namespace, vm.labels)
 
+    def large_services(self, vm: Key) -> list[CachedService]:
+        """The services that select a VM and are evaluated in pieces, but are not just now."""
+        selecting = map(self.services.__getitem__, self._selecting(self.vms.get(vm)))
+        return [
+            service
+            for service in selecting
+            if service.evaluation is None and len(service.members) > LOOKS_MAX
+        ]
+
     def put_service(
         self, object_: VirtualMachineService, stored: StoredEndpoints | None
-    ) -> tuple[CachedService, bool] | None:
-        """Add or replace a VMService; what is known of it, and whether its spec has changed.
+    ) -> CachedService | None:
+        """Add or replace a VMService; what is known of it, None if nothing changed.
 
-        None if nothing changed. `stored` are its Endpoints, for one that was not known before.
+        Its endpoints stay as they are: `outdated` says whether they are to be evaluated anew.
+        `stored` are its Endpoints, for one that was not known before.
         """
         key = object_.key
         service = self.services.get(key)
@@ -196,39 +229,78 @@ class Membership:
             before, service.object = service.object, object_
             if says_the_same(before, object_):
                 return None
-        spec = service.spec
-        service.spec = object_.spec or spec
-        if service.spec == spec and service.selector == self._selectors.of(key):
-            return service, False
-        self._selectors.put(key, service.selector)
-        return service, True
+        service.newest_spec = object_.spec or service.newest_spec
+        return service
 
     def remove_service(self, key: Key) -> bool:
         """Remove a VMService; whether there was one."""
         self._selectors.remove(key)
         return self.services.pop(key, None) is not None
 
-    def families(
-        self, service: CachedService, stored: StoredService | None
-    ) -> tuple[IPFamily, ...]:
-        """The address families of a service with a valid spec; `stored` is its Service."""
-        assert service.spec is not None, "a service without a spec asks for no addresses"
-        given: Sequence[str] = stored.ip_families if stored else ()
-        return families(service.spec, given, self._rules.cluster_families)
+    def outdated(self, service: CachedService, stored: StoredService | None) -> bool:
+        """Whether the service must be evaluated anew; `stored` is its Service.
 
-    def evaluate(self, service: CachedService, stored: StoredService | None) -> None:
-        """Evaluate the service anew from its VMs. O(VMs with the rarest pair of its selector)."""
-        contributions: dict[Key, tuple[Endpoint, ...]] = {}
-        if service.spec is not None:
-            service.families = self.families(service, stored)
-        for vm in self.vms.matching(service.object.key.namespace, service.selector):
-            if not vm.deleting:
-                self.evaluations += 1
-                judged = addresses(vm, self._rules)
-                contributions[vm.key] = contribution(
-                    vm, judged, service.families, service.remembers
-                )
-        service.give_all(contributions)
+        While it is being evaluated, that is only said at the end. If not, its newest spec is served
+        from now on: it changes no endpoints.
+        """
+        if service.evaluation is not None:
+            return False
+        spec = service.newest_spec
+        if (
+            not service.evaluated
+            or (spec is None) is not (service.spec is None)
+            or service.newest_selector != self._selectors.of(service.object.key)
+            or self._families(spec, stored) != service.families
+        ):
+            return True
+        service.spec = spec
+        return False
+
+    def _families(
+        self, spec: ServiceSpec | None, stored: StoredService | None
+    ) -> tuple[IPFamily, ...]:
+        """The address families of a service; none without a valid spec."""
+        if spec is None:
+            return ()
+        given: Sequence[str] = stored.ip_families if stored else ()
+        return families(spec, given, self._rules.cluster_families)
+
+    def evaluate(self, service: CachedService, stored: StoredService | None) -> bool:
+        """Evaluate the service anew from its VMs; whether that is done. `stored` is its Service.
+
+        O(VMs with the rarest pair of its selector). If these are many, it only begins, and
+        `proceed` does the rest.
+        """
+        key, spec, selector = service.object.key, service.newest_spec, service.newest_selector
+        if selector != self._selectors.of(key):
+            self._selectors.put(key, selector)
+        evaluation = Evaluation(
+            spec,
+            selector,
+            self._families(spec, stored),
+            self.vms,
+            self.vms.candidates(key.namespace, selector),
+            before=service.contributions,
+            remembers=service.remembers,
+            rules=self._rules,
+        )
+        service.evaluation = evaluation
+        if evaluation.large:
+            return False
+        while not self.proceed(service):
+            pass
+        return True
+
+    def proceed(self, service: CachedService) -> bool:
+        """Do a piece of the evaluation of a service; whether it is done."""
+        evaluation = service.evaluation
+        assert evaluation is not None, "it is being evaluated"
+        looks = evaluation.looks
+        done = evaluation.proceed()
+        self.evaluations += evaluation.looks - looks
+        if done:
+            service.take(evaluation)
+        return done
 
 
 def _same_services(old: VirtualMachine | None, new: VirtualMachine | None) -> bool:
@@ -309,15 +381,16 @@ class VirtualMachineIndex:
             if not counted:
                 del self._key_sets[vm.key.namespace]
 
-    def matching(self, namespace: str, selector: Mapping[str, str]) -> Iterator[VirtualMachine]:
-        """VMs of the namespace that a selector matches. O(VMs with its rarest pair)."""
+    def candidates(self, namespace: str, selector: Mapping[str, str]) -> list[Key]:
+        """Names of all VMs of the namespace that a selector may match: those with its rarest pair.
+
+        A new list, in time of its size, but little for each.
+        """
         buckets = [
             self._by_label.get((namespace, key), {}).get(value, {})
             for key, value in selector.items()
         ]
-        smallest: Mapping[Key, None] = min(buckets, key=len, default={})
-        vms = self._by_namespace.get(namespace, {})
-        return (vm for key in smallest if matches(selector, (vm := vms[key]).labels))
+        return list(min(buckets, key=len, default=()))
 
     def nearly_matching(
         self,

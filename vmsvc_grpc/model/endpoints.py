@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import cached_property
 from itertools import chain, islice, takewhile
@@ -181,14 +181,10 @@ class Assembly:
 
     __slots__ = ("_aside", "endpoints")
 
-    def __init__(self, contributions: Iterable[tuple[Endpoint, ...]] = ()) -> None:
-        """`contributions` are the endpoints of each VM, in any order. O(n log n)."""
-        given = sorted(chain.from_iterable(contributions))
+    def __init__(self, endpoints: Sequence[Endpoint] = (), *, repeats: bool = False) -> None:
+        """`endpoints` are sorted; `repeats` says whether an id repeats in them. O(endpoints)."""
         self._aside: dict[EndpointId, list[Endpoint]] = {}
-        ids = [endpoint.id for endpoint in given]
-        if any(map(eq, ids, islice(ids, 1, None))):
-            given = list(self._set_aside(given))
-        self.endpoints = tuple(given)
+        self.endpoints = tuple(self._set_aside(endpoints) if repeats else endpoints)
 
     def _set_aside(self, given: Iterable[Endpoint]) -> Iterator[Endpoint]:
         shown: Endpoint | None = None
@@ -268,6 +264,13 @@ def _net(endpoints: list[Endpoint], others: list[Endpoint]) -> list[Endpoint]:
     return [e for e in dict.fromkeys(endpoints) if endpoints.count(e) > others.count(e)]
 
 
+def repeats_id(endpoints: Iterable[Endpoint]) -> bool:
+    """Whether two of these, which are sorted, have the same address and uid. O(endpoints)."""
+    ids = [endpoint[:2] for endpoint in endpoints]
+    return any(map(eq, ids, islice(ids, 1, None)))
+
+
 def assembled(contributions: Iterable[tuple[Endpoint, ...]]) -> tuple[Endpoint, ...]:
     """The endpoints of several VMs as one sorted tuple, unique by address and uid."""
-    return Assembly(contributions).endpoints
+    endpoints = sorted(chain.from_iterable(contributions))
+    return Assembly(endpoints, repeats=repeats_id(endpoints)).endpoints

@@ -13,7 +13,7 @@ from vmsvc_grpc.reconciler.held import Failure, HeldObjects
 from vmsvc_grpc.reconciler.names import TakenNames
 from vmsvc_grpc.reconciler.plan import Change, Verb, plan
 from vmsvc_grpc.reconciler.rules import Rules
-from vmsvc_grpc.reconciler.store import ChangeError
+from vmsvc_grpc.reconciler.store import ChangeError, NotWriting
 from vmsvc_grpc.reconciler.yielding import Yielding
 
 
@@ -45,7 +45,13 @@ class Planning:
     def next_change(
         self, key: Key, failed: Failure | None
     ) -> tuple[Change | None, tuple[Failure, ...]]:
-        """The next change to make, and the failures that stand."""
+        """The next change to make, and the failures that stand.
+
+        Raises NotWriting while it is not known yet which endpoints the service has.
+        """
+        service = self._cache.services.get(key)
+        if service is not None and not service.evaluated:
+            raise NotWriting
         now = asyncio.get_running_loop().time()
         observed = self._observed(key)
         while True:

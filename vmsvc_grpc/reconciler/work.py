@@ -221,8 +221,8 @@ class Work:
         return held
 
     def _take_in(self, key: Key, event: Event) -> None:
-        # The key itself is planned again anyway.
-        self._enqueue(self._cache.apply(event) - {key})
+        # The key itself is planned again anyway. What the cache leaves to its owner is done later.
+        self._enqueue(self._cache.take_in(event) - {key})
 
 
 def _answer_gone(change: Change) -> AnswerGone:

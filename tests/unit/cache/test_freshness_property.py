@@ -328,7 +328,9 @@ class FreshnessMachine(RuleBasedStateMachine):
     @invariant()
     def equals_a_naive_rebuild(self) -> None:
         services = self.cache.services
-        there = sorted(key for key, one in services.items() if not one.object.meta.deleting)
+        there = sorted(
+            key for key, one in services.items() if one.evaluated and not one.object.meta.deleting
+        )
         assert self.cache.collection.page(None, None, 9) == there
         if not self.cache.synced:
             return

@@ -26,9 +26,11 @@ def test_vms_by_selector(
         assert index.put(one) == all_vms.get(one.key)
         all_vms[one.key] = one
     there = [v for v in all_vms.values() if v.key.namespace == namespace]
-    assert {v.key for v in index.matching(namespace, selector)} == {
-        v.key for v in there if matches(selector, v.labels)
-    }
+    candidates = index.candidates(namespace, selector)
+    assert len(candidates) == len(set(candidates))
+    assert {v.key for v in there if selector and matches(selector, v.labels)} <= {*candidates}
+    rarest = min((sum(v.labels.get(k) == x for v in there) for k, x in selector.items()), default=0)
+    assert len(candidates) == rarest
     having = {v.key for v in there if selector.keys() & v.labels.keys()}
     assert index.having_any(namespace, selector.keys(), 1000) == (len(having), True)
     members = {v.key for v in there if matches(selector, v.labels)}

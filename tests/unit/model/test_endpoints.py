@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.unit.objects import HTTP, WEB
-from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointSet, assembled, diff
+from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointSet, assembled, diff, repeats_id
 
 endpoint = st.builds(
     Endpoint,
@@ -79,7 +81,9 @@ def test_exchanging_what_one_vm_gives_equals_assembling_all_anew(
     changes: list[tuple[str, tuple[Endpoint, ...]]],
 ) -> None:
     contributions = dict(first)
-    assembly = Assembly(contributions.values())
+    endpoints = sorted(chain.from_iterable(contributions.values()))
+    assembly = Assembly(endpoints, repeats=repeats_id(endpoints))
+    assert assembly.endpoints == assembled(contributions.values())
     for vm, given_now in changes:
         before = EndpointSet(WEB, 1, (), assembly.endpoints)
         change = assembly.exchange(contributions.get(vm, ()), given_now)

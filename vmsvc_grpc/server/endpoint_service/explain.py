@@ -74,7 +74,7 @@ class Explainer:
         key = query.service
         service = self.cache.services.get(key)
         problems = tuple(self.cache.problems.get((Kind.VIRTUAL_MACHINE_SERVICE, key), ()))
-        if service is None:
+        if service is None or not service.evaluated:
             return _response(key, problems) if problems else None
         response = _response(key, problems)
         self._describe(response, service, refused=bool(problems))
@@ -170,8 +170,9 @@ class _Explaining:
         start = bisect_right(members, Key(namespace, after.name)) if after else 0
         for index in range(start, len(members)):
             vm = vms.get(members[index])
-            assert vm is not None, "a member is a VM that there is"
-            yield ExplainedPlace(ExplainedPart.MEMBERS, 0, vm.key.name, 0), self._explained(vm)
+            # A VM that has gone is a member until the service has been evaluated anew.
+            if vm is not None:
+                yield ExplainedPlace(ExplainedPart.MEMBERS, 0, vm.key.name, 0), self._explained(vm)
 
     def _near(
         self, after: ExplainedPlace | None
