@@ -16,7 +16,7 @@ from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics, Values
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
-from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
+from vmsvc_grpc.reconciler.bounds import HANG_S, ReconcilerBounds
 from vmsvc_grpc.reconciler.election import LeaseSettings, lease_name
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.kube import KubeStore
@@ -149,13 +149,17 @@ class ClusterPlace:
 
     def _writer(self, api: ApiServer, leader: Leader, recorder: EventRecorder) -> Reconciler:
         config = self._config
-        store = KubeStore(
-            api, may_write=lambda: leader.leads, write_s=config.lease_duration_s / 3 * 0.8
-        )
+        write_s = config.lease_duration_s / 3 * 0.8
+        store = KubeStore(api, may_write=lambda: leader.leads, write_s=write_s)
         return Reconciler(
             self._cache,
             store,
-            bounds=ReconcilerBounds(workers=config.workers, writes_per_s=config.writes_per_s),
+            bounds=ReconcilerBounds(
+                workers=config.workers,
+                writes_per_s=config.writes_per_s,
+                # What hangs must be known before it is given up.
+                hang_s=min(HANG_S, write_s / 4),
+            ),
             rules=Rules(
                 copying=config.copying,
                 load_balancer_provider=config.load_balancer_provider,
