@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 import yaml
 
-_MERGE = "<<"
+from vmsvc_grpc.source.yaml_scalars import MERGE_TAG, key_text, plain_scalar
+
+
+class _Key(NamedTuple):
+    """A key whose value comes next, its line, and whether YAML merges the value instead."""
+
+    name: str
+    line: int
+    merges: bool
 
 
 class Repeat(NamedTuple):
@@ -27,14 +35,21 @@ class Repeat(NamedTuple):
 class FieldLines:
     """The line of a value, and of all values within it."""
 
-    __slots__ = ("fields", "items", "line", "merged", "repeats")
+    __slots__ = ("fields", "items", "line", "repeats")
 
     def __init__(self, line: int) -> None:
         self.line = line
         self.fields: dict[str, tuple[int, FieldLines]] = {}
         self.items: list[FieldLines] = []
         self.repeats: list[tuple[str, int, int]] = []
-        self.merged: list[FieldLines] = []
+
+    def merge(self, value: FieldLines) -> None:
+        """Take over the fields of a mapping, or of a list of them, of which the first counts.
+
+        As to kubectl, they take the place of those that came before.
+        """
+        for source in reversed(value.items or [value]):
+            self.fields.update(source.fields)
 
     def line_of(self, path: Sequence[str | int]) -> int:
         """The line of a field, by keys and indexes; for one that is missing, that of its parent."""
@@ -122,27 +137,30 @@ class _Building:
     def __init__(self, first_line: int) -> None:
         self.root: FieldLines | None = None
         self._first_line = first_line
-        # The open mappings, with the key whose value comes next, and lists.
-        self._open: list[tuple[FieldLines, bool]] = []
-        self._keys: list[tuple[str, int] | None] = []
+        # The open mappings and lists; and of each mapping, the key whose value comes next, and the
+        # lines of its own keys.
+        self._open: list[FieldLines] = []
+        self._keys: list[_Key | None] = []
+        self._own: list[dict[str, int] | None] = []
         self._anchored: dict[str, FieldLines] = {}
 
     def take(self, event: yaml.Event) -> None:
         """Take in the next event. Raises ValueError for an alias of nothing, or an odd key."""
         if isinstance(event, yaml.CollectionEndEvent):
-            ended, _ = self._open.pop()
             self._keys.pop()
-            for merged in ended.merged:
-                for key, at in merged.fields.items():
-                    ended.fields.setdefault(key, at)
+            self._own.pop()
+            self._done(self._open.pop())
             return
         assert isinstance(event, yaml.NodeEvent), "nothing else begins"
         assert event.start_mark is not None, "libyaml marks every event"
         line = self._first_line + event.start_mark.line
-        if self._open and self._open[-1][1] and self._keys[-1] is None:
+        if self._open and self._own[-1] is not None and self._keys[-1] is None:
             if not isinstance(event, yaml.ScalarEvent):
                 raise ValueError("no text is a key")
-            self._keys[-1] = (event.value, line)
+            merges = event.value == "<<" and (event.implicit[0] or event.tag == MERGE_TAG)
+            plain = event.tag is None and event.implicit[0]
+            name = key_text(plain_scalar(event.value), event.value) if plain else event.value
+            self._keys[-1] = _Key(name, line, merges)
             return
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchored:
@@ -154,24 +172,34 @@ class _Building:
                 self._anchored[event.anchor] = lines
         self._put(lines)
         if isinstance(event, yaml.CollectionStartEvent):
-            self._open.append((lines, isinstance(event, yaml.MappingStartEvent)))
+            self._open.append(lines)
             self._keys.append(None)
+            self._own.append({} if isinstance(event, yaml.MappingStartEvent) else None)
+        else:
+            self._done(lines)
 
     def _put(self, lines: FieldLines) -> None:
+        """Note a value that begins."""
         if not self._open:
             self.root = lines
             return
-        inner, is_mapping = self._open[-1]
-        if not is_mapping:
+        inner, own = self._open[-1], self._own[-1]
+        if own is None:
             inner.items.append(lines)
             return
         key = self._keys[-1]
         assert key is not None, "a mapping's value comes after its key"
-        self._keys[-1] = None
-        name, line = key
-        if name == _MERGE:
-            inner.merged += lines.items or [lines]
+        if key.merges:
             return
-        if name in inner.fields:
-            inner.repeats.append((name, line, inner.fields[name][0]))
-        inner.fields[name] = (line, lines)
+        if key.name in own:
+            inner.repeats.append((key.name, key.line, own[key.name]))
+        own[key.name] = key.line
+        inner.fields[key.name] = (key.line, lines)
+
+    def _done(self, lines: FieldLines) -> None:
+        """Note that a value is whole."""
+        key = self._keys[-1] if self._keys else None
+        if key is not None:
+            self._keys[-1] = None
+            if key.merges:
+                self._open[-1].merge(lines)

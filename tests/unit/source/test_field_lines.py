@@ -52,6 +52,32 @@ def test_the_line_of_a_field(path: tuple[str | int, ...], line: int) -> None:
     assert lines.line_of(path) == line
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("p: 1\n<<:\n  p: 3\n", 3, id="a key that is merged over"),
+        pytest.param("<<:\n  p: 2\np: 3\n", 3, id="a key after a merge"),
+        pytest.param("<<: {p: 1}\n<<: {p: 2}\n", 2, id="two merges"),
+        pytest.param("<<:\n- q: 2\n- p: 3\n- p: 4\n", 3, id="the first of several"),
+        pytest.param("a: &a\n  p: 2\np: 3\n<<: *a\n", 2, id="an alias"),
+        pytest.param("a: &a {p: 1}\nb: &b\n  <<: *a\n  p: 4\n<<: [*b, *a]\n", 4, id="nested"),
+        pytest.param("p: 1\n'<<': {p: 2}\n", 1, id="a key that only looks like a merge"),
+    ],
+)
+def test_the_line_of_a_field_that_is_merged(text: str, line: int) -> None:
+    """The problem was said to be where the value was that did not count."""
+    lines = Text(text).document(1)
+    assert lines is not None
+    assert lines.line_of(["p"]) == line
+    assert not list(lines.all_repeats())
+
+
+def test_keys_are_named_as_kubectl_names_them() -> None:
+    lines = Text("a: 1\nyes: 2\n'no': 3\n0x10: 4\n").document(1)
+    assert lines is not None
+    assert [lines.line_of([key]) for key in ("true", "no", "16", "yes")] == [2, 3, 4, 1]
+
+
 def test_documents_in_any_order() -> None:
     text = Text("a: 1\n---\nb:\n  c: 1\n--- {d: 1}\n")
     for first, path, line in [(1, "a", 1), (3, "b", 3), (5, "d", 5), (2, "b", 3), (1, "a", 1)]:
