@@ -70,7 +70,7 @@ def markdown(results: Results, plots: Iterable[Path]) -> str:
         lines += ["", f"![{plot.stem}]({plot.name})"]
     for key, outcome in results.outcomes.items():
         lines += ["", f"## {key}: {outcome.title}", ""]
-        lines += _outcome_table(outcome)
+        lines += [*_outcome_table(outcome), "", f"Measured {_when(outcome)}."]
         lines += _wrong(outcome)
     return "\n".join(lines) + "\n"
 
@@ -85,7 +85,7 @@ stream held; *last stream* is when the last of them has it. RSS a stream is what
 over the streams. *Skipped* counts changes that a stream was not told one by one, as it got a newer
 state instead.
 
-Of q and q2, *lag* is how much later than due the server's event loop came round: what everybody
+Of q, *lag* is how much later than due the server's event loop came round: what everybody
 waits for. *But for waiting for a core* leaves out how long its thread was ready to run and other
 work had the cores. *Longest step* is the CPU of the thread in one callback, and *longest turn* from
 one look to the next, 5 ms apart at rest. *Its own histogram* is the bound of
@@ -104,6 +104,14 @@ def _verdict_row(target: Target, measured: float) -> tuple[str, ...]:
     met = {True: "met", False: "**missed**", None: ""}[target.met(measured)]
     what = f"{target.scenario}: {target.what}"
     return (what, target.bound, f"{number(measured)} {target.unit}", met)
+
+
+def _when(outcome: Outcome) -> str:
+    """When a scenario was measured: its contenders are, one by one, if not in one run."""
+    days = {name: date[: len("2026-11-28")] for name, date in outcome.dates.items()}
+    if len(set(days.values())) == 1:
+        return min(outcome.dates.values())
+    return "; ".join(f"{name}: {day}" for name, day in days.items())
 
 
 def _outcome_table(outcome: Outcome) -> list[str]:

@@ -30,10 +30,11 @@ class Spread:
 
 @dataclass(slots=True)
 class Outcome:
-    """One scenario: what was measured, by contender, a mapping each time."""
+    """One scenario: what was measured, by contender, a mapping each time; and when, of each."""
 
     title: str
     measured: dict[str, list[Measured]] = field(default_factory=dict)
+    dates: dict[str, str] = field(default_factory=dict)
 
     def spread(self, contender: str, metric: str) -> Spread | None:
         """A metric of a contender; None if it has none."""
@@ -67,6 +68,25 @@ def load(file: Path) -> Results:
     return Results(kept["machine"], outcomes)
 
 
+def merged(kept: Results, new: Results, scenarios: Iterable[Scenario]) -> Results:
+    """Both, in the order of the scenarios: what is new, and of what was kept that which is not.
+
+    What none of the scenarios measures (any more) is left out.
+    """
+    together = Results(new.machine)
+    for scenario in scenarios:
+        found = [r.outcomes[scenario.key] for r in (kept, new) if scenario.key in r.outcomes]
+        outcome = Outcome(scenario.title)
+        for contender in scenario.contenders:
+            for each in found:  # The new one last.
+                if contender.name in each.measured:
+                    outcome.measured[contender.name] = each.measured[contender.name]
+                    outcome.dates[contender.name] = each.dates.get(contender.name, "")
+        if outcome.measured:
+            together.outcomes[scenario.key] = outcome
+    return together
+
+
 def run(chosen: Iterable[Scenario], note: Callable[[str], None]) -> Results:
     """Measure each contender of each scenario, in turns, so that all have the same weather."""
     results = Results(machine())
@@ -78,9 +98,14 @@ def run(chosen: Iterable[Scenario], note: Callable[[str], None]) -> Results:
                 began = time.monotonic()
                 measured = contender.measure()
                 outcome.measured.setdefault(contender.name, []).append(measured)
+                outcome.dates[contender.name] = _now()
                 took_s = time.monotonic() - began
                 note(f"  {repeat + 1}/{scenario.repeats} {contender.name}: {took_s:.0f} s")
     return results
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def machine() -> dict[str, str]:
@@ -95,7 +120,7 @@ def machine() -> dict[str, str]:
     )
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": _now(),
         "cpu": f"{os.cpu_count()} cores, {cpu}",
         "memory": f"{memory_bytes / 2**30:.0f} GiB",
         "kernel": platform.release(),

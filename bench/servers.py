@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.certificate import certificate
 from bench.dataset import DataSet
-from bench.process import BenchError, Process, python, running
+from bench.process import PATIENCE_S, BenchError, Process, python, running
 
 _TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmsvc-grpc" / "bin"
 _DESCRIPTOR = Path(__file__).parents[1] / "clients/python/vmsvc/v1/descriptor_set.binpb"
@@ -27,15 +28,18 @@ class Server:
     name: str
     program: str
     api: str = "vmsvc"
+    tls: bool = False
 
 
 OURS = Server("vmsvc-grpc", "bench.subject")
-OURS_HTTP2 = Server("vmsvc-grpc on libnghttp2", "bench.subject_http2")
+OURS_GRPCIO = Server("vmsvc-grpc on grpcio", "bench.subject_grpcio")
+OURS_TLS = Server("vmsvc-grpc, TLS", "bench.subject", tls=True)
 BARE = Server("bare grpc.aio", "bench.bare")
 GRPC_GO = Server("grpc-go", "vmsvc-broadcast")
+GRPC_GO_TLS = Server("grpc-go, TLS", "vmsvc-broadcast", tls=True)
 OURS_DELTA = Server("vmsvc-grpc, xDS delta", "bench.subject", "xds-delta")
 OURS_SOTW = Server("vmsvc-grpc, xDS SotW", "bench.subject", "xds-sotw")
-OURS_HTTP2_DELTA = Server("vmsvc-grpc on libnghttp2, xDS delta", "bench.subject_http2", "xds-delta")
+OURS_GRPCIO_DELTA = Server("vmsvc-grpc on grpcio, xDS delta", "bench.subject_grpcio", "xds-delta")
 BARE_DELTA = Server("bare grpc.aio, xDS delta", "bench.bare_xds", "xds-delta")
 CONTROL_PLANE_DELTA = Server("go-control-plane, delta", "vmsvc-controlplane", "xds-delta")
 CONTROL_PLANE_SOTW = Server("go-control-plane, SotW", "vmsvc-controlplane", "xds-sotw")
@@ -43,11 +47,15 @@ CONTROL_PLANE_SOTW = Server("go-control-plane, SotW", "vmsvc-controlplane", "xds
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many streams on how many connections; the first `stalled` of them stop reading."""
+    """How many streams on how many connections; the first `stalled` of them stop reading.
+
+    If `lean`, they are not those of grpc-go, which would need 20 KB each.
+    """
 
     streams: int
     connections: int
     stalled: int = 0
+    lean: bool = False
 
 
 @contextmanager
@@ -55,6 +63,8 @@ def serving(server: Server, data: DataSet) -> Iterator[tuple[Process, str]]:
     """A server under test that serves `data`, and its address."""
     flags = [f"--services={data.services}", f"--endpoints={data.endpoints}"]
     flags.append("--listen=127.0.0.1:0")
+    if server.tls:
+        flags += [f"--certificate={certificate().file}", f"--key={certificate().key}"]
     started = (
         python(server.program, *flags)
         if server.program.startswith("bench.")
@@ -83,7 +93,11 @@ def loading(
         "descriptor": _DESCRIPTOR,
         "from": source,
     }
+    if server.tls:
+        flags["ca"] = certificate().file
     told = [f"--{name}={value}" for name, value in flags.items()]
+    if load.lean:
+        told += ["--lean", f"--open-timeout={PATIENCE_S - 10:g}s"]
     with running("vmsvc-load", [_tool("vmsvc-load"), *told]) as process:
         yield process
 

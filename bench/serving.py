@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import resource
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -25,10 +26,11 @@ Change = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Where to listen, as `host:port`, and what to serve."""
+    """Where to listen, as `host:port`, what to serve, and under which TLS, if any."""
 
     listen: str
     data: DataSet
+    tls: ssl.SSLContext | None
 
 
 def flags(description: str) -> Flags:
@@ -37,8 +39,14 @@ def flags(description: str) -> Flags:
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--services", type=int, required=True)
     parser.add_argument("--endpoints", type=int, required=True)
+    parser.add_argument("--certificate", help="file of the certificate for TLS")
+    parser.add_argument("--key", help="file of its key")
     given = parser.parse_args()
-    return Flags(given.listen, DataSet(given.services, given.endpoints))
+    tls = None
+    if given.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(given.certificate, given.key)
+    return Flags(given.listen, DataSet(given.services, given.endpoints), tls)
 
 
 def allow_connections() -> None:

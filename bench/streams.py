@@ -1,6 +1,6 @@
-"""Scenarios a to j: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
+"""Scenarios a to o: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
 
-And q, and q2 on libnghttp2: what everybody waits for while somebody asks for much.
+And q: what everybody waits for while somebody asks for much. (k to m are `bench.cluster`'s.)
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from bench.standstills import causes
 from bench.standstills.trial import Size, provoked
 from bench.trial import Changes, Measured, reconnected, streamed
 
-_OWN = (servers.OURS, servers.OURS_HTTP2, servers.BARE, servers.GRPC_GO)
+_OWN = (servers.OURS, servers.OURS_GRPCIO, servers.BARE, servers.GRPC_GO)
+_FEW = (servers.OURS, servers.OURS_GRPCIO, servers.GRPC_GO)
 _XDS = (
     servers.OURS,
     servers.OURS_DELTA,
     servers.OURS_SOTW,
-    servers.OURS_HTTP2_DELTA,
+    servers.OURS_GRPCIO_DELTA,
     servers.BARE_DELTA,
     servers.CONTROL_PLANE_DELTA,
     servers.CONTROL_PLANE_SOTW,
@@ -54,13 +55,13 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """All of them, in the order of their letters. 50 minutes on 2 cores."""
+    """All of them, in the order of their letters. 60 minutes on 2 cores."""
     return [*_all(seconds=6.0), *_standstills(causes.FULL)]
 
 
 def quick() -> list[Scenario]:
     """The smaller ones, once and for a shorter time. 6 minutes on 2 cores."""
-    wanted = ("a", "b", "c", "d", "g", "h", "i-c", "j")
+    wanted = ("a", "b", "c", "d", "g", "h", "i-c", "n", "j")
     smaller = [replace(s, repeats=1) for s in _all(seconds=3.0) if s.key in wanted]
     return [*smaller, *_standstills(causes.QUICK)]
 
@@ -86,15 +87,12 @@ def _contenders(scenario: Scenario, keys: Sequence[str]) -> tuple[Contender, ...
 
 
 def _standstills(size: Size) -> Iterator[Scenario]:
-    """On either transport; what does not depend on it once more, too, as readers do."""
     services, vms = size.data.services, size.data.first_seq
     title = f"standstills, beside 200 streams, with {services:,} services and {vms:,} VMs"
-    for key, transport, where in (("q", "grpcio", ""), ("q2", "http2", ", on libnghttp2")):
-        contenders = tuple(
-            Contender(cause.title, partial(provoked, cause, size, transport), cause.key)
-            for cause in causes.CAUSES
-        )
-        yield Scenario(key, title + where, contenders, repeats=1)
+    contenders = tuple(
+        Contender(cause.title, partial(provoked, cause, size), cause.key) for cause in causes.CAUSES
+    )
+    yield Scenario("q", title, contenders, repeats=1)
 
 
 def _all(seconds: float) -> Iterator[Scenario]:
@@ -114,10 +112,15 @@ def _all(seconds: float) -> Iterator[Scenario]:
     yield Scenario("g", "c, and 10 streams that never read", _stalled(c))
     flat_out = replace(c, changes=Changes(round(200 * seconds), 200.0))
     title = "c with more changes than can be delivered: 200/s"
-    yield Scenario("h", title, flat_out.by((servers.OURS, servers.OURS_HTTP2, servers.GRPC_GO)))
+    yield Scenario("h", title, flat_out.by(_FEW))
     yield Scenario("i-b", "b by xDS", b.by(_XDS), repeats=2)
     yield Scenario("i-c", "c by xDS", c.by(_XDS), repeats=2)
     yield Scenario("i-e", "e by xDS", e.by(_XDS), repeats=2)
+    tls = c.by((servers.OURS_TLS, servers.GRPC_GO_TLS))
+    yield Scenario("n", "c with TLS", tls)
+    o = replace(e, load=Load(100_000, 1_000, lean=True))
+    title = f"100,000 streams on 1,000 connections, {many}, 1 change/s; a lean client"
+    yield Scenario("o", title, o.by((servers.OURS,)))
     yield Scenario("j", "one VM's event, from bytes to published", tuple(_events()))
 
 
@@ -136,10 +139,7 @@ class _Shape:
 
 def _reconnects() -> tuple[Contender, ...]:
     data, load = DataSet(1, 100), Load(5_000, 5_000)
-    return tuple(
-        Contender(s.name, partial(reconnected, s, data, load))
-        for s in (servers.OURS, servers.OURS_HTTP2, servers.GRPC_GO)
-    )
+    return tuple(Contender(s.name, partial(reconnected, s, data, load)) for s in _FEW)
 
 
 def _stalled(shape: _Shape) -> tuple[Contender, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import uvloop
 
 from bench import dataset
-from bench.serving import allow_connections, flags, obey
+from bench.serving import Flags, allow_connections, flags, obey
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.collector import calm_collector
 from vmsvc_grpc.model.events import Apply, Init, InitDone
@@ -15,10 +17,12 @@ from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.transport import MakeTransport
-from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
+from vmsvc_grpc.server.transport.http2 import Http2
 
 # All clients here come from one address, and each says so that it is many.
-_LIMITS = Limits(streams_per_client_max=20_000, connections_per_client_max=20_000)
+_LIMITS = Limits(
+    streams_max=200_000, streams_per_client_max=200_000, connections_per_client_max=20_000
+)
 
 
 def filled(data: dataset.DataSet) -> Cache:
@@ -38,8 +42,7 @@ def filled(data: dataset.DataSet) -> Cache:
     return cache
 
 
-async def _serve(make_transport: MakeTransport) -> None:
-    given = flags(__doc__ or "")
+async def _serve(given: Flags, make_transport: MakeTransport) -> None:
     cache = filled(given.data)
 
     def change(seq: int) -> None:
@@ -53,11 +56,12 @@ async def _serve(make_transport: MakeTransport) -> None:
         await server.stop()
 
 
-def run(make_transport: MakeTransport) -> None:
+def run(given: Flags, make_transport: MakeTransport) -> None:
     """Be the server under test, on this transport, until told to quit."""
     allow_connections()
-    uvloop.run(_serve(make_transport))
+    uvloop.run(_serve(given, make_transport))
 
 
 if __name__ == "__main__":
-    run(GrpcAio)
+    ours = flags(__doc__ or "")
+    run(ours, partial(Http2, tls=ours.tls))

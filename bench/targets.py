@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 from bench import servers
 from bench.results import Outcome, Results
 from bench.standstills.causes import CAUSES
 
-_OURS, _BARE, _GO = servers.OURS.name, servers.BARE.name, servers.GRPC_GO.name
+_OURS, _GO = servers.OURS.name, servers.GRPC_GO.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,44 +84,62 @@ _CPU = "cpu_us_a_message"
 
 
 def _targets() -> Iterator[Target]:
+    yield Target("a", "p50 beside grpc-go", ratio("delivery_p50_ms", _OURS, _GO), most=2)
+    for key, most in (("b", 1.0), ("c", 0.6), ("d", 1.0), ("e", 0.5)):
+        yield Target(key, "CPU a message beside grpc-go", ratio(_CPU, _OURS, _GO), most=most)
     for key in ("c", "e"):
-        what = "CPU a message beside bare grpc.aio"
-        yield Target(key, what, ratio(_CPU, _OURS, _BARE), most=1.15)
-        yield Target(key, "CPU a message beside grpc-go", ratio(_CPU, _OURS, _GO))
-        what = "CPU a message on libnghttp2 beside grpc-go"
-        yield Target(key, what, ratio(_CPU, servers.OURS_HTTP2.name, _GO))
-    yield Target("e", "RSS a stream", median("rss_kib_a_stream"), most=28, unit="KiB")
-    yield Target("f", "failures, anew", worst("anew_failures"), most=0, unit="")
-    yield Target("f", "failures, resumed", worst("resumed_failures"), most=0, unit="")
+        what = "change to last stream, p50, beside grpc-go"
+        yield Target(key, what, ratio("last_stream_p50_ms", _OURS, _GO), most=0.8)
+    rss = "rss_kib_a_stream"
+    yield Target("e", "RSS a stream", median(rss), most=6, unit="KiB")
+    yield Target("e", "RSS a stream beside grpc-go", ratio(rss, _OURS, _GO), most=0.4)
+    for what in ("anew", "resumed"):
+        yield Target("f", f"failures, {what}", worst(f"{what}_failures"), most=0, unit="")
+        time = f"time until all are back, {what}, beside grpc-go"
+        yield Target("f", time, ratio(f"{what}_s", _OURS, _GO), most=1.2)
     yield Target("f", "fewer bytes with a true revision", _fewer_bytes, least=5)
     stalled, free = "10 stalled", "none stalled"
     what = "p99 beside that without stalled ones"
-    yield Target("g", what, ratio("delivery_p99_ms", stalled, free), most=1.2)
+    yield Target("g", what, ratio("delivery_p99_ms", stalled, free), most=1.1)
     what = "changes that the others were not told"
     yield Target("g", what, worst("skipped", stalled), most=0, unit="")
-    yield Target("h", "p99 lag", median("lag_p99_ms"), most=1_000, unit="ms")
+    yield Target("h", "p99 lag beside grpc-go", ratio("lag_p99_ms", _OURS, _GO), most=0.5)
     what = "streams that do not end on the newest state"
     yield Target("h", what, worst("behind"), most=0, unit="")
-    for key in ("i-b", "i-c", "i-e"):
-        for name in (servers.OURS_DELTA.name, servers.OURS_SOTW.name):
-            what = f"CPU a message by {name.partition(', ')[2]} beside the own API"
-            yield Target(key, what, ratio(_CPU, name, _OURS), most=1.15)
-        what = "CPU a message by xDS delta beside bare grpc.aio that reads ACKs"
-        yield Target(key, what, ratio(_CPU, servers.OURS_DELTA.name, servers.BARE_DELTA.name))
+    yield from _xds()
+    what = "CPU a message beside grpc-go with TLS"
+    yield Target("n", what, ratio(_CPU, servers.OURS_TLS.name, servers.GRPC_GO_TLS.name), most=0.8)
+    yield Target("o", "p99", worst("delivery_p99_ms"), most=1_000, unit="ms")
+    yield Target("o", "RSS", worst("rss_mib"), most=700, unit="MiB")
+    for name in ("connect_failures", "behind", "ended"):
+        yield Target("o", name.replace("_", " "), worst(name), most=0, unit="")
     few, many = "10 services", "10,000 services"
     yield Target("j", f"an event with {many} beside {few}", ratio("us", many, few), most=1.3)
     yield Target("j", "CPU an event", median("us", many), most=100, unit="µs")
     yield from _standstills()
 
 
+def _xds() -> Iterator[Target]:
+    pairs = (
+        (servers.OURS_DELTA.name, servers.CONTROL_PLANE_DELTA.name),
+        (servers.OURS_SOTW.name, servers.CONTROL_PLANE_SOTW.name),
+    )
+    for key in ("i-b", "i-c", "i-e"):
+        for ours, theirs in pairs:
+            what = f"CPU a message by {ours.partition(', ')[2]} beside go-control-plane"
+            yield Target(key, what, ratio(_CPU, ours, theirs), most=0.8)
+        what = "CPU a message by xDS delta beside the own API"
+        yield Target(key, what, ratio(_CPU, servers.OURS_DELTA.name, _OURS))
+
+
 def _standstills() -> Iterator[Target]:
-    for key, cause in product(("q", "q2"), CAUSES):
+    for cause in CAUSES:
         name = cause.title
-        yield Target(key, f"lag while {name}", worst("lag_ms", name), most=50, unit="ms")
+        yield Target("q", f"lag while {name}", worst("lag_ms", name), most=50, unit="ms")
         what = f"but for waiting for a core, while {name}"
-        yield Target(key, what, worst("stood_ms", name), most=50, unit="ms")
-        yield Target(key, f"memory after {name}", worst("kept", name), most=1.2)
-        yield Target(key, f"ended while {name}", worst("ended", name), most=0, unit="")
+        yield Target("q", what, worst("stood_ms", name), most=50, unit="ms")
+        yield Target("q", f"memory after {name}", worst("kept", name), most=1.2)
+        yield Target("q", f"ended while {name}", worst("ended", name), most=0, unit="")
 
 
 STREAMS = tuple(_targets())

@@ -111,7 +111,7 @@ class Cause:
     flags: tuple[str, ...] = ()
 
 
-def provoked(cause: Cause, size: Size, transport: str = "grpcio") -> Measured:
+def provoked(cause: Cause, size: Size, transport: str = "http2") -> Measured:
     """Have it happen, beside streams that are sent changes and a client that looks one up.
 
     `transport` is that of the program, as its flag names it.

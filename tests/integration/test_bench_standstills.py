@@ -40,12 +40,12 @@ def _tools() -> None:
 
 
 # Those that depend on the transport.
-_ON_HTTP2 = [cause for cause in CAUSES if cause.key in ("envoys", "absent", "reconnect")]
+_ON_GRPCIO = [cause for cause in CAUSES if cause.key in ("envoys", "absent", "reconnect")]
 
 
 @pytest.mark.parametrize(
     ("cause", "transport"),
-    [(cause, "grpcio") for cause in CAUSES] + [(cause, "http2") for cause in _ON_HTTP2],
+    [(cause, "http2") for cause in CAUSES] + [(cause, "grpcio") for cause in _ON_GRPCIO],
     ids=lambda value: getattr(value, "key", value),
 )
 def test_it_happens_and_costs_nobody_else_a_stream(cause: Cause, transport: str) -> None:

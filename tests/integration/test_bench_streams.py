@@ -6,6 +6,7 @@ Nothing is asserted of time, and nothing of what is measured by it.
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,16 @@ def _tools() -> None:
 
 @pytest.mark.parametrize(
     "server",
-    [servers.OURS, servers.BARE, servers.OURS_DELTA, servers.OURS_SOTW, servers.BARE_DELTA],
+    [
+        servers.OURS,
+        servers.OURS_GRPCIO,
+        servers.OURS_TLS,
+        servers.GRPC_GO_TLS,
+        servers.BARE,
+        servers.OURS_DELTA,
+        servers.OURS_SOTW,
+        servers.BARE_DELTA,
+    ],
     ids=lambda server: server.name,
 )
 def test_each_change_is_told_or_skipped_and_nothing_is_wrong(server: Server) -> None:
@@ -49,6 +59,13 @@ def test_each_change_is_told_or_skipped_and_nothing_is_wrong(server: Server) -> 
     assert got["deliveries"] + got["skipped"] == _PAIRS
     wrong = {name: got[name] for name in report.WRONG}
     assert wrong == dict.fromkeys(report.WRONG, 0)
+
+
+@pytest.mark.parametrize("server", [servers.OURS, servers.GRPC_GO], ids=lambda s: s.name)
+def test_a_lean_client_is_told_the_same(server: Server) -> None:
+    got = streamed(server, _DATA, replace(_LOAD, lean=True), _CHANGES)
+    assert got["deliveries"] + got["skipped"] == _PAIRS
+    assert {name: got[name] for name in report.WRONG} == dict.fromkeys(report.WRONG, 0)
 
 
 def test_a_true_revision_spares_most_bytes() -> None:
@@ -67,6 +84,26 @@ def test_every_scenario_has_a_name_of_its_own_and_the_targets_know_it() -> None:
     assert len(set(keys)) == len(keys)
     assert {target.scenario for target in targets.STREAMS} <= set(keys)
     assert {scenario.key for scenario in streams.quick()} <= set(keys)
+
+
+def test_a_part_that_is_measured_anew_leaves_the_rest_of_a_report() -> None:
+    def measured(value: float, *names: str) -> Outcome:
+        return Outcome(
+            "t", {name: [{"us": value}] for name in names}, dict.fromkeys(names, f"{value}")
+        )
+
+    def nothing() -> dict[str, float]:
+        return {}
+
+    of = [Contender("a", nothing), Contender("b", nothing)]
+    both = [Scenario("x", "t", tuple(of)), Scenario("y", "t", (of[0],))]
+    kept = Results({"cpu": "old"}, {"x": measured(1, "gone", "b", "a"), "y": measured(1, "a")})
+    new = Results({"cpu": "new"}, {"x": measured(2, "b")})
+    got = results.merged(kept, new, both)
+    assert got.machine == {"cpu": "new"}
+    assert got.outcomes["x"].measured == {"a": [{"us": 1}], "b": [{"us": 2}]}
+    assert got.outcomes["x"].dates == {"a": "1", "b": "2"}
+    assert got.outcomes["y"] == kept.outcomes["y"]
 
 
 def test_contenders_take_turns() -> None:

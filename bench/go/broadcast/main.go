@@ -28,7 +28,7 @@ func main() {
 		topics[service] = newTopic(flags.Set, service)
 		byName[dataset.ServiceName(service)] = topics[service]
 	}
-	server := grpc.NewServer(grpc.ForceServerCodecV2(rawcodec.Codec{}))
+	server := grpc.NewServer(append(flags.Options(), grpc.ForceServerCodecV2(rawcodec.Codec{}))...)
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: api.Service,
 		HandlerType: (*any)(nil),

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	"vmsvc-grpc/bench/go/internal/dataset"
@@ -28,6 +28,8 @@ type client struct {
 	protocol    protocol
 	connections int
 	openTimeout time.Duration
+	lean        bool                             // Streams are not those of grpc-go: see `lean`.
+	transport   credentials.TransportCredentials // How connections are protected.
 	streams     []*stream
 	resuming    bool          // Streams send the revision that they hold.
 	resumed     chan struct{} // Closed when stalled streams are to read again.
@@ -54,33 +56,20 @@ func (c *client) open() (opened, error) {
 	if c.close != nil {
 		return opened{}, errors.New("everything is open")
 	}
-	connections, err := c.dialled()
+	for _, s := range c.streams {
+		s.opening, s.measured = opening{}, measured{}
+	}
+	var due sync.WaitGroup
+	due.Add(len(c.streams))
+	begin := c.called
+	if c.lean {
+		begin = c.followed
+	}
+	giveUp, err := begin(due.Done)
 	if err != nil {
 		return opened{}, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running, due sync.WaitGroup
-	due.Add(len(c.streams))
-	release := make(chan struct{})
-	stops := make([]context.CancelFunc, len(c.streams))
-	for n, s := range c.streams {
-		s.opening, s.measured = opening{}, measured{}
-		ctx, stop := context.WithCancel(ctx)
-		stops[n] = stop
-		running.Go(func() {
-			<-release
-			s.run(ctx, c, connections[n%len(connections)], due.Done)
-		})
-	}
-	c.close = func() {
-		cancel()
-		for _, connection := range connections {
-			connection.Close()
-		}
-		running.Wait()
-	}
 	start := time.Now()
-	close(release)
 	c.wait(&due)
 	answer := opened{Event: "open", Seconds: time.Since(start).Seconds(), Errors: map[string]int{}}
 	var took []int64
@@ -95,7 +84,7 @@ func (c *client) open() (opened, error) {
 		if s.opening.ready.IsZero() {
 			answer.Failures++
 			s.opening.ended = "not open in time"
-			stops[n]()
+			giveUp(n)
 		} else {
 			took = append(took, s.opening.ready.Sub(start).Nanoseconds())
 		}
@@ -106,10 +95,58 @@ func (c *client) open() (opened, error) {
 	return answer, nil
 }
 
+// called has each stream open as a call of grpc-go, and calls `opened` once for each: when it
+// is open, or is given up. It sets `close`.
+func (c *client) called(opened func()) (giveUp func(stream int), err error) {
+	connections, err := c.dialled()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	release := make(chan struct{})
+	stops := make([]context.CancelFunc, len(c.streams))
+	for n, s := range c.streams {
+		ctx, stop := context.WithCancel(ctx)
+		stops[n] = stop
+		running.Go(func() {
+			<-release
+			s.run(ctx, c, connections[n%len(connections)], opened)
+		})
+	}
+	c.close = func() {
+		cancel()
+		for _, connection := range connections {
+			connection.Close()
+		}
+		running.Wait()
+	}
+	close(release)
+	return func(stream int) { stops[stream]() }, nil
+}
+
+// followed is the same by lean connections. A stream that is given up goes on in silence.
+func (c *client) followed(opened func()) (giveUp func(stream int), err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for first := range c.connections {
+		var streams []*stream
+		for n := first; n < len(c.streams); n += c.connections {
+			streams = append(streams, c.streams[n])
+		}
+		running.Go(func() { c.leanly(ctx, streams, opened) })
+	}
+	c.close = func() {
+		cancel()
+		running.Wait()
+	}
+	return func(int) {}, nil
+}
+
 // dialled is the connections, which connect once they are used.
 func (c *client) dialled() ([]*grpc.ClientConn, error) {
 	connections := make([]*grpc.ClientConn, c.connections)
-	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(c.transport)}
 	if c.from != "" {
 		options = append(options, grpc.WithContextDialer(c.dial))
 	}
@@ -126,7 +163,10 @@ func (c *client) dialled() ([]*grpc.ClientConn, error) {
 // dial connects from the address that is asked for, so that a server tells these clients from
 // others of the same machine.
 func (c *client) dial(ctx context.Context, target string) (net.Conn, error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}}
+	var dialer net.Dialer
+	if c.from != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.from)}
+	}
 	return dialer.DialContext(ctx, "tcp", target)
 }
 

@@ -34,6 +34,9 @@ import (
 	"os"
 	"time"
 
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"vmsvc-grpc/bench/go/internal/api"
 	"vmsvc-grpc/bench/go/internal/commands"
 	"vmsvc-grpc/bench/go/internal/dataset"
@@ -61,6 +64,9 @@ func fromFlags() (*client, error) {
 	flag.IntVar(&c.set.Services, "services", 1, "how many services there are")
 	flag.IntVar(&c.set.Endpoints, "endpoints", 100, "how many endpoints each service has")
 	flag.DurationVar(&c.openTimeout, "open-timeout", time.Minute, "how long streams may take to open")
+	flag.BoolVar(&c.lean, "lean", false, "follow all streams of a connection with one goroutine; "+
+		"by our own API, without TLS, stalled streams or a second try")
+	authority := flag.String("ca", "", "`FILE` with the certificate of a server that has TLS")
 	name := flag.String("api", "vmsvc", "what is spoken: vmsvc, xds-delta or xds-sotw")
 	descriptor := flag.String("descriptor", "",
 		"`FILE` that describes our API (descriptor_set.binpb); what differs from it is an error")
@@ -73,12 +79,26 @@ func fromFlags() (*client, error) {
 			return nil, err
 		}
 	}
+	if c.lean && (*name != "vmsvc" || stalled > 0 || *authority != "") {
+		return nil, errors.New("--lean is for our own API, without TLS or stalled streams")
+	}
+	var err error
+	if c.transport, err = transportOf(*authority); err != nil {
+		return nil, err
+	}
 	for n := range streams {
 		c.streams = append(c.streams, &stream{service: n % c.set.Services, stalls: n < stalled})
 	}
-	var err error
 	c.protocol, err = protocolOf(*name, c.set)
 	return c, err
+}
+
+// transportOf is TLS with a server that has this certificate, or plain without one.
+func transportOf(certificate string) (credentials.TransportCredentials, error) {
+	if certificate == "" {
+		return insecure.NewCredentials(), nil
+	}
+	return credentials.NewClientTLSFromFile(certificate, "")
 }
 
 func check(descriptor string) error {

@@ -156,14 +156,19 @@ func (s *stream) receive(p protocol, call grpc.ClientStream) (*update, []byte, e
 	}
 	at := time.Now()
 	defer message.Free()
-	told, answer, err := p.read(s.service, message.ReadOnlyData())
+	return s.take(p, message.ReadOnlyData(), at)
+}
+
+// take takes in what a message says that came at a time. The message is not kept.
+func (s *stream) take(p protocol, message []byte, at time.Time) (*update, []byte, error) {
+	told, answer, err := p.read(s.service, message)
 	if err != nil {
 		return nil, nil, fmt.Errorf("not of the data set: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.measured.messages++
-	s.measured.bytes += message.Len()
+	s.measured.bytes += len(message)
 	if told == nil {
 		return nil, answer, nil
 	}

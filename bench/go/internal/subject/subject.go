@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"vmsvc-grpc/bench/go/internal/commands"
 	"vmsvc-grpc/bench/go/internal/dataset"
@@ -26,6 +27,20 @@ import (
 type Flags struct {
 	Listen string
 	Set    dataset.Set
+	// The files of a certificate and its key; empty without TLS.
+	Certificate, Key string
+}
+
+// Options are those of a server for its transport.
+func (f Flags) Options() []grpc.ServerOption {
+	if f.Certificate == "" {
+		return nil
+	}
+	transport, err := credentials.NewServerTLSFromFile(f.Certificate, f.Key)
+	if err != nil {
+		commands.Fail(err)
+	}
+	return []grpc.ServerOption{grpc.Creds(transport)}
 }
 
 // ParseFlags reads the command line; the program ends with a message if it is not right.
@@ -34,6 +49,8 @@ func ParseFlags() Flags {
 	flag.StringVar(&f.Listen, "listen", "127.0.0.1:0", "`HOST:PORT` to listen on")
 	flag.IntVar(&f.Set.Services, "services", 1, "how many services there are")
 	flag.IntVar(&f.Set.Endpoints, "endpoints", 100, "how many endpoints each service has")
+	flag.StringVar(&f.Certificate, "certificate", "", "`FILE` with the certificate for TLS")
+	flag.StringVar(&f.Key, "key", "", "`FILE` with its key")
 	flag.Parse()
 	if flag.NArg() > 0 || f.Set.Services < 1 || f.Set.Endpoints < 1 {
 		commands.Fail(errors.New("needs flags only, and at least one service of one endpoint"))
