@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +30,9 @@ from vmsvc_grpc.reconciler.store import ChangeError, Conflict, NotWriting, Store
 from vmsvc_grpc.reconciler.telling import OnFailure, Telling
 from vmsvc_grpc.reconciler.work import Done, Work
 from vmsvc_grpc.reconciler.yielding import Yielding
+
+QUEUED_MAX = 500
+"""How many keys are queued before others have their turn: some 1 ms."""
 
 
 def _now() -> str:
@@ -116,12 +120,17 @@ class Reconciler:
         # Of each service in work, by which its turn is broken off.
         self._turns: dict[Key, asyncio.Timeout] = {}
         self._queue = _new_queue(bounds, random)
+        # Keys that `run` has yet to put into the queue. Others, who may bring all, only leave them.
+        self._arrived: OrderedDict[Key, None] = OrderedDict()
         self._wake = asyncio.Event()
 
     @property
     def queue_depth(self) -> int:
-        """How many services wait for work. If 0, and `working` is 0, all is as it should be."""
-        return len(self._queue)
+        """How many services wait for work. If 0, and `working` is 0, all is as it should be.
+
+        For a moment, one that waits already and is enqueued again may be counted twice.
+        """
+        return len(self._queue) + len(self._arrived)
 
     @property
     def working(self) -> int:
@@ -131,11 +140,10 @@ class Reconciler:
     def enqueue(self, keys: Iterable[Key]) -> None:
         """These services need work. Does not wait; one that is queued already costs nothing.
 
-        They stay queued while no write may be begun.
+        They stay queued while no write may be begun. All services may be given at once: here they
+        are only noted.
         """
-        now = asyncio.get_running_loop().time()
-        for key in keys:
-            self._queue.add(key, now)
+        self._arrived.update(dict.fromkeys(keys))
         self._wake.set()
 
     def retry(self, keys: Iterable[Key], namespaces: Collection[str]) -> None:
@@ -160,9 +168,19 @@ class Reconciler:
             while True:
                 self._wake.clear()
                 now = asyncio.get_running_loop().time()
+                self._queue_arrived(now)
                 while self._may_take() and (key := self._queue.take(now)) is not None:
                     turns.create_task(self._turn(key))
-                await self._wait(now)
+                if self._arrived:
+                    await asyncio.sleep(0)
+                else:
+                    await self._wait(now)
+
+    def _queue_arrived(self, now: float) -> None:
+        """Queue some of the keys that have arrived."""
+        for _ in range(min(QUEUED_MAX, len(self._arrived))):
+            key, _ = self._arrived.popitem(last=False)
+            self._queue.add(key, now)
 
     def _may_take(self) -> bool:
         may_begin = self._cache.synced and self._may_write()
