@@ -34,23 +34,17 @@ from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.place import Place
-from vmsvc_grpc.place.cluster import SERVED_KINDS, ClusterPlace, cluster_kinds
-from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS, DirectoryPlace
 from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.server.transport import MakeTransport
-from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
-from vmsvc_grpc.server.transport.http2 import Http2
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import TypeUrl
-from vmsvc_grpc.source.files import SourceError
+from vmsvc_grpc.source import SourceError
 
 _log = logging.getLogger("vmsvc_grpc")
-
-_TRANSPORTS: dict[str, MakeTransport] = {"http2": Http2, "grpcio": GrpcAio}
 
 _NAMES_MAX = 10  # How many services one line names.
 
@@ -107,7 +101,7 @@ class App:
         self._server = Server(
             self._cache,
             str(config.listen),
-            _TRANSPORTS[config.transport],
+            _transport(config.transport),
             limits,
             xds_scope=scope,
             xds_references=References(config.cluster_domain),
@@ -165,8 +159,13 @@ class App:
 
     def _chosen_place(self) -> Place:
         config = self._config
+        # Only the part of the program that is used is loaded: each takes a tenth of a start's CPU.
         if config.manifests is not None:
+            from vmsvc_grpc.place.directory import DirectoryPlace  # noqa: PLC0415
+
             return DirectoryPlace(config, config.manifests, self._cache, self._metrics, self._lines)
+        from vmsvc_grpc.place.cluster import ClusterPlace  # noqa: PLC0415
+
         assert config.credentials is not None, "a Config names one of the two"
         return ClusterPlace(config, config.credentials, self._cache, self._metrics, self._lines)
 
@@ -268,10 +267,25 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
+def _transport(name: str) -> MakeTransport:
+    """The transport of this name. The library of the other one is not loaded."""
+    if name == "http2":
+        from vmsvc_grpc.server.transport.http2 import Http2  # noqa: PLC0415
+
+        return Http2
+    from vmsvc_grpc.server.transport.grpc_aio import GrpcAio  # noqa: PLC0415
+
+    return GrpcAio
+
+
 def _kinds(config: Config) -> frozenset[Kind]:
     """The kinds without which nothing can be answered."""
     if config.manifests is not None:
+        from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS  # noqa: PLC0415
+
         return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
+    from vmsvc_grpc.place.cluster import SERVED_KINDS, cluster_kinds  # noqa: PLC0415
+
     # Slices that are only to be deleted must not delay answers.
     return SERVED_KINDS if config.endpoint_slices == "mirror" else cluster_kinds(config)
 

@@ -19,8 +19,9 @@ from tests.integration.told_by_files import INPUT, OUTPUT, SETTLE_S, Told, repla
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind, StoredEndpoints
 from vmsvc_grpc.model.parse import parse
+from vmsvc_grpc.source import SourceError
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
-from vmsvc_grpc.source.files import FilesSource, SourceError
+from vmsvc_grpc.source.files import FilesSource
 
 
 def service(name: str, port: int = 80) -> str:

@@ -15,3 +15,7 @@ from vmsvc_grpc.model.events import Event
 
 Emit = Callable[[Event], None]
 """Takes in the next event. Does not wait."""
+
+
+class SourceError(Exception):
+    """Nothing can be read, and trying again would not help; the message says why."""

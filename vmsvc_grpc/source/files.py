@@ -38,7 +38,7 @@ from vmsvc_grpc.model.events import Apply, Init, InitDone, Malformed
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped, system_reason
-from vmsvc_grpc.source import Emit, tree
+from vmsvc_grpc.source import Emit, SourceError, tree
 from vmsvc_grpc.source.contents import ObjectId
 from vmsvc_grpc.source.departures import Departures
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
@@ -55,10 +55,6 @@ from vmsvc_grpc.source.tree import Signature
 _DIRECTORY = "/directory"
 
 _BOUNDS = FilesSourceBounds()
-
-
-class SourceError(Exception):
-    """The directory cannot be a source; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any, Protocol
 
 import yaml
-from yaml.reader import ReaderError
+from yaml.reader import Reader, ReaderError
 
 from vmsvc_grpc.model.integers import INT64_MAX
 from vmsvc_grpc.model.problem import Problem, quoted
@@ -66,7 +66,6 @@ _HEAD_LINE = re.compile(
 )
 _LINE_END = re.compile("\n")
 _COMMENT_END = re.compile(f"(?=[{_BREAKS}])")
-_FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def document_steps(characters: Characters, read: int) -> Iterator[Step]:
@@ -292,7 +291,7 @@ def _refuse_characters(content: bytes, offset: int, reason: str) -> Iterator[Non
     """Raises ManifestError for the first character from `offset` on that YAML does not allow."""
     characters = Characters(content)
     yield from characters.skip(offset)
-    while not (found := _FORBIDDEN.search(characters.text, characters.at)):
+    while not (found := Reader.NON_PRINTABLE.search(characters.text, characters.at)):
         assert not characters.ended, "libyaml found one"
         characters.at = len(characters.text)
         characters.more()
