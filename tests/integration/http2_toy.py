@@ -67,6 +67,7 @@ class Watching:
     closed: bool = False
     later: int = 0
     later_s: float = 0.0
+    shared: None = None
 
     def receive(self, request: bytes) -> None:
         self.requests.append(request)

@@ -69,6 +69,7 @@ class Toy:
         return self
 
     quiet = False
+    shared = None
 
     def receive(self, request: bytes) -> None:
         self.happened.append("receive")

@@ -61,6 +61,7 @@ class Outputs(Stream):
     """Says what each request asks for, in order, each after its interval."""
 
     quiet = False
+    shared = None
 
     def __init__(self, _call: Call, wake: Wake) -> None:
         self._wake = wake
@@ -107,6 +108,7 @@ class Inputs(Stream):
     """Says how many bytes its requests had, once there are no more.
 
     quiet = False
+    shared = None
 
     Nothing to who has sent none: a client that cancels and ends its requests in one breath, as
     cancel_after_begin does, may still take an answer for one that came before it cancelled.

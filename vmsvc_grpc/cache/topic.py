@@ -235,8 +235,14 @@ class Topics:
             self._publish_on(topic, version, new)
 
     def _drop_if_idle(self, topic: Topic) -> None:
-        if not topic.subscriptions and topic.service not in self._services:
-            self._topics.pop((topic.service, topic.filter_class), None)
+        name = topic.service, topic.filter_class
+        # One that is dropped already may have a successor.
+        if (
+            not topic.subscriptions
+            and topic.service not in self._services
+            and self._topics.get(name) is topic
+        ):
+            del self._topics[name]
 
     def _next_version(self) -> int:
         self.version += 1

@@ -6,7 +6,7 @@ transport feeds and asks. Neither waits; both raise RpcError to fail a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol, TypeVar
@@ -99,6 +99,31 @@ Wake = Callable[[], None]
 """Has the transport ask a stream again. Cheap; may be called at any time."""
 
 
+class Shared(Protocol):
+    """A stream that is sent from now on what all streams with the same `common` are sent.
+
+    A transport may ask one of them for all: the others `rest`, until they have to be asked for
+    themselves.
+    """
+
+    @property
+    def common(self) -> Hashable:
+        """What it follows."""
+
+    @property
+    def place(self) -> object:
+        """What the client was sent last: equal for all with the same `common` and no news."""
+
+    def count(self, others: int) -> None:
+        """Count its last message so many times more: it was sent to others, too."""
+
+    def rest(self) -> None:
+        """Listen to nothing, as another is asked for this one. Then it wakes nobody."""
+
+    def resume(self, place: object) -> None:
+        """Listen again, the client having been sent what one at `place` was. Wakes for news."""
+
+
 class Stream(Protocol):
     """The state of one stream. The transport makes one call at a time, and none after `close`."""
 
@@ -128,6 +153,10 @@ class Stream(Protocol):
         False where that is not known without working it out.
         """
 
+    @property
+    def shared(self) -> Shared | None:
+        """What it shares with other streams, as it is now; None: nothing, or it has news."""
+
     def close(self) -> None:
         """The call is over, however it ended: release everything."""
 
@@ -136,6 +165,7 @@ class AnswerStream:
     """A stream that answers each request with one message, and ends with the client's last."""
 
     quiet = False
+    shared = None
 
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         """`answer` returns the message for a request, or raises RpcError to end the stream."""

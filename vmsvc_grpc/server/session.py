@@ -24,6 +24,7 @@ from vmsvc_grpc.server.call import (
     Later,
     Method,
     RpcError,
+    Shared,
     Stream,
     StreamMethod,
     UnaryMethod,
@@ -265,6 +266,11 @@ class Session:
     def quiet(self) -> bool:
         """Whether it has nothing to send after the last message, until it is woken."""
         return self._ending is None and self._stream.quiet
+
+    @property
+    def shared(self) -> Shared | None:
+        """What it shares with other streams now, so that one of them can be asked for all."""
+        return self._stream.shared if self._ending is None else None
 
     def _let_go(self) -> None:
         """Stop counting the bytes of the request in hand, which was a large one."""

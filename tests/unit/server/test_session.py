@@ -44,6 +44,7 @@ class Toy:
     closes: Callable[[], None] = lambda: None
     happened: list[str] = field(default_factory=list)
     quiet: bool = False
+    shared: None = None
 
     def receive(self, request: bytes) -> None:
         self.happened.append(f"receive {request.decode()}")

@@ -15,7 +15,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Topic
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.server.call import LATER, Code, Later, RpcError, Wake
+from vmsvc_grpc.server.call import LATER, Code, Later, RpcError, Shared, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
@@ -37,6 +37,12 @@ class _Cursor:
     topic: Topic
     version: int = 0
     absent: Absent | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether the topic has published since. An absence may turn out to be the same one."""
+        newest = self.topic.current
+        return newest.state is not self.absent and newest.version != self.version
 
 
 class _Followed:
@@ -84,7 +90,8 @@ class _Followed:
 class WatchStream:
     """The stream of one WatchEndpoints call: a `call.Stream`.
 
-    For the cache it is a Subscription: `wake` only takes note.
+    For the cache it is a Subscription: `wake` only takes note. For a transport it is `Shared` while
+    it follows one service that it names.
     """
 
     # There are many streams.
@@ -98,6 +105,7 @@ class WatchStream:
         "_followed",
         "_followed_first",
         "_held",
+        "_last",
         "_let_go",
         "_limits",
         "_names",
@@ -147,6 +155,7 @@ class WatchStream:
         self._unanswered: list[_Followed] = []
         self._roused: dict[_Followed, None] = {}  # In order, as above.
         self._followed_first = False
+        self._last = "synced"  # The kind of its last message.
 
     # -- What the transport calls --
 
@@ -199,6 +208,43 @@ class WatchStream:
     def quiet(self) -> bool:
         """Whether no service and no collection has news, and all have been answered."""
         return self._synced_sent and not self._noted and not self._roused and not self._taking
+
+    @property
+    def shared(self) -> Shared | None:
+        """Itself, if it follows one service and has no news of it."""
+        return self if len(self._cursors) == 1 and not self._followed and self.quiet else None
+
+    @property
+    def common(self) -> Topic:
+        """The topic of the service."""
+        return self._only.topic
+
+    @property
+    def place(self) -> tuple[int, Absent | None]:
+        """The version that the client was sent last, or the absence."""
+        return self._only.version, self._only.absent
+
+    def count(self, others: int) -> None:
+        """Count its last message, by its kind."""
+        self._counts.messages[self._last] += others
+
+    def rest(self) -> None:
+        """Subscribe to nothing."""
+        self._cache.unsubscribe(self._only.topic, self)
+
+    def resume(self, place: object) -> None:
+        """Go on from a `place`."""
+        cursor = self._only
+        assert isinstance(place, tuple), "it is that of another WatchStream"
+        cursor.version, cursor.absent = place
+        self._cache.subscribe(cursor.topic.service, cursor.topic.filter_class, self)
+        if cursor.behind:
+            self.wake(cursor.topic)
+
+    @property
+    def _only(self) -> _Cursor:
+        (cursor,) = self._cursors.values()
+        return cursor
 
     def close(self) -> None:
         """Release every topic, and the cache."""
@@ -335,17 +381,18 @@ class WatchStream:
             return self._absent(cursor, publication.state)
         if publication.version == cursor.version:
             return None
-        before, cursor.version, cursor.absent = cursor.version, publication.version, None
-        return self._present(publication, before, held)
+        message = self._present(publication, cursor.version, held)
+        cursor.version, cursor.absent = publication.version, None
+        return message
 
     def _absent(self, cursor: _Cursor, state: Absent) -> bytes | None:
-        before, cursor.absent = cursor.absent, state
-        cursor.version = 0
+        before = cursor.absent
         # "Is being deleted" and "is gone" are one event.
         gone = state.absence is Absence.NOT_FOUND
-        if before is not None and before.absence is state.absence and (gone or before == state):
-            return None
-        return self._sent("absent", self._encoder.absent(cursor.topic.current))
+        same = before is not None and before.absence is state.absence and (gone or before == state)
+        message = None if same else self._sent("absent", self._encoder.absent(cursor.topic.current))
+        cursor.version, cursor.absent = 0, state
+        return message
 
     def _present(self, publication: Publication, before: int, held: str | None) -> bytes:
         """The message that brings a client up to date that was last sent version `before`."""
@@ -358,6 +405,7 @@ class WatchStream:
 
     def _sent(self, kind: str, message: bytes) -> bytes:
         self._counts.messages[kind] += 1
+        self._last = kind
         return message
 
 

@@ -94,6 +94,7 @@ class _HealthWatch:
     """One Watch call: sends the status at once, and again after each change."""
 
     quiet = False
+    shared = None
 
     def __init__(
         self, health: Health, cache: Cache, watches: dict[_HealthWatch, None], wake: Wake

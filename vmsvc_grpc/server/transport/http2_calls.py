@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
-from vmsvc_grpc.server.call import LATER, Call, Code, Method, RpcError, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.call import (
+    LATER,
+    Call,
+    Code,
+    Method,
+    RpcError,
+    Shared,
+    StreamMethod,
+    UnaryMethod,
+)
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status, request_too_late
 from vmsvc_grpc.server.transport import grpc_wire
@@ -21,6 +30,7 @@ from vmsvc_grpc.server.transport.grpc_wire import (
     Messages,
     RequestHead,
 )
+from vmsvc_grpc.server.transport.http2_groups import Group
 from vmsvc_grpc.server.transport.sockets import Traffic
 from vmsvc_grpc.server.transport.uploads import Room, Uploads
 
@@ -71,6 +81,12 @@ class CallConnection(Protocol):
     def end_call(self, call: HttpCall, status: Status, *, headers_sent: bool) -> None:
         """Send the status of a call; `headers_sent`: the answer has begun."""
 
+    def join(self, call: StreamCall) -> None:
+        """Have a call share its messages with others of the connection, if it can now."""
+
+    def send_to_followers(self, group: Group, framed: bytes) -> None:
+        """Hand the engine the same message for each follower."""
+
 
 class HttpCall:
     """One HTTP/2 stream that carries a call.
@@ -102,8 +118,11 @@ class HttpCall:
         """The client sends no more. May be called twice."""
         self.half_closed = True
 
-    def ask(self, engine: Engine) -> int:
-        """Hand the engine what is to be sent now; how many bytes."""
+    def ask(self, engine: Engine, most: int) -> int:
+        """Hand the engine what is to be sent now; how many bytes.
+
+        `most` bounds what is sent to several at once; a single message may be longer.
+        """
         raise NotImplementedError
 
     def stall(self) -> None:
@@ -272,7 +291,7 @@ class UnaryCall(AskingCall):
             self.connection.want(self)
         super().half_close()
 
-    def ask(self, engine: Engine) -> int:
+    def ask(self, engine: Engine, most: int) -> int:  # noqa: ARG002 - it has one answer
         """Answer."""
         if self.answered:
             return 0
@@ -314,6 +333,7 @@ class StreamCall(AskingCall):
         "_waiting",
         "_wanted",
         "due",
+        "group",
     )
 
     _session: Session
@@ -332,6 +352,7 @@ class StreamCall(AskingCall):
         self._looking: asyncio.TimerHandle | None = None  # When its client is looked at next.
         self._ended = False  # Whether the session knows that the client sends no more.
         self.due = False
+        self.group: Group | None = None
 
     def begin(self, session: Session) -> None:
         """Its session is open: begin to receive and send."""
@@ -353,6 +374,7 @@ class StreamCall(AskingCall):
     def receive(self, data: bytes) -> None:
         """Take in more of the body; complete requests are handed in, in turn, if it is a stream."""
         super().receive(data)
+        self._part()
         if not self.answered and self._method.client_streaming:
             self.due = True
             self.wake()
@@ -360,6 +382,7 @@ class StreamCall(AskingCall):
     def half_close(self) -> None:
         """The client sends no more: hand in the only request, or the end of them, in turn."""
         super().half_close()
+        self._part()
         if not self.answered:
             self.due = True
             self.wake()
@@ -386,20 +409,22 @@ class StreamCall(AskingCall):
             self._ended, self.due = True, False
             session.half_close()
 
-    def ask(self, engine: Engine) -> int:
-        """Hand in a request that is due, and send what is newest.
+    def ask(self, engine: Engine, most: int) -> int:
+        """Hand in a request that is due, and send what is newest; to its followers, too.
 
         Not asked while the last message waits in the engine.
         """
         self._wanted = False
         if self.due and not self.answered:
             self._take()
-        if self.answered:
-            return 0
-        session = self._session
+        return 0 if self.answered else self._send_next(engine, most)
+
+    def _send_next(self, engine: Engine, most: int) -> int:
         if self._stalled:
             self._go_on()
-        message = session.next()
+        group = self.group
+        place = group.place if group is not None and group.followers else None
+        message = self._session.next()
         if isinstance(message, Status):
             self.finish(message, headers_sent=self._headers_sent)
             return 0
@@ -413,28 +438,56 @@ class StreamCall(AskingCall):
             self.connection.want_later(self)
         elif message is not None:
             framed = self.server.framed(message)
+            bytes_ = len(framed)
+            if group is not None and group.followers:
+                in_all = bytes_ * (1 + len(group.followers))
+                if in_all <= most:
+                    self.connection.send_to_followers(group, framed)
+                    bytes_ = in_all
+                else:
+                    group.scatter(place)  # Each is asked in its turn.
             engine.send_data(self.id, framed)
             self.connection.traffic.messages_sent += 1
             self._waiting = True
-            self._more = not session.quiet
-            bytes_ = len(framed)
+            self._more = not self._session.quiet
         if self.due:
             self.wake()
         return bytes_
 
     def taken(self) -> None:
-        """Ask again if there may be more to send."""
+        """Ask again if there may be more to send; else share what is to come with others."""
         if self._waiting:
             self._waiting = False
             if self._stalled:
                 self._go_on()
             if self._more:
+                self._more = False
                 self.wake()
+                return
+        if self.group is None:
+            self.connection.join(self)
+
+    @property
+    def shared(self) -> Shared | None:
+        """What it shares with others now; None if it has news, or nothing to share."""
+        busy = self._waiting or self._wanted or self.answered
+        return None if busy else self._session.shared
+
+    def _part(self) -> None:
+        """Follow nobody, as it has something of its own."""
+        if self.group is not None and self.group.leader is not self:
+            self.group.leave(self, over=False)
 
     def stall(self) -> None:
-        """Give the client `write_s` to take something."""
+        """Give the client `write_s` to take something. It leaves its group."""
         if self.answered or self._stalled:
             return
+        if (group := self.group) is not None:
+            if self._wanted:
+                group.scatter(group.place)  # What it is yet to be asked for, they wait for, too.
+            else:
+                self._waiting = True
+            group.leave(self, over=False)
         self._stalled = True
         self._session.write_began(self.server.loop.time())
         if self._looking is None and self._method.write_s is not None:
@@ -473,6 +526,8 @@ class StreamCall(AskingCall):
 
     def close(self) -> None:
         """End the session, too."""
+        if self.group is not None:
+            self.group.leave(self, over=True)
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Protocol, cast
 
@@ -49,6 +49,7 @@ from vmsvc_grpc.server.transport.http2_calls import (
     StreamCall,
     UnaryCall,
 )
+from vmsvc_grpc.server.transport.http2_groups import Group, join
 from vmsvc_grpc.server.transport.sockets import (
     Address,
     Sockets,
@@ -149,6 +150,7 @@ class ClientConnection(Begun):
         "_floods",
         "_frames",
         "_greeting",
+        "_groups",
         "_id",
         "_last_stream",
         "_later",
@@ -157,6 +159,7 @@ class ClientConnection(Begun):
         "_life",
         "_limits",
         "_paused",
+        "_sent_to",
         "_speaks_h2",
         "_waiting_bytes",
         "_wanting",
@@ -196,6 +199,8 @@ class ClientConnection(Begun):
         self._later: dict[HttpCall, None] = {}
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
+        self._groups: dict[Hashable, Group] = {}  # Those that streams may join.
+        self._sent_to: list[Group] = []  # Those whose message may wait in the engine.
         self._came: deque[bytes] = deque()  # Received, and not handed to the engine yet.
         self._paused = False
         self._writable = True
@@ -438,8 +443,7 @@ class ClientConnection(Begun):
         if self.transport.is_closing():
             return
         if not self._writable:
-            for call in self._wanting:
-                call.stall()
+            self._stall_wanting()
             return
         try:
             self._write_rounds()
@@ -458,6 +462,7 @@ class ClientConnection(Begun):
         engine = self._engine
         left = _CONNECTION_FLUSH_BYTES
         while self._writable:
+            sent = self.traffic.messages_sent
             asked, handed = self._ask_each(left)
             left -= handed
             queued = 0 if asked else engine.queued_body_size()
@@ -465,7 +470,9 @@ class ClientConnection(Begun):
                 self._write(data)
                 left -= len(data)
             if asked or engine.queued_body_size() < queued:
-                self._floods.sent(len(asked), len(data))
+                self._floods.sent(self.traffic.messages_sent - sent, len(data))
+            if self._sent_to:
+                self._part_waiting()
             self._handle()
             self._settle(asked)
             if not self._wanting and not engine.want_write:
@@ -494,8 +501,7 @@ class ClientConnection(Begun):
             return [], 0
         most = min(most, self._room())
         if not most and self._engine.queued_body_size():
-            for call in self._wanting:
-                call.stall()
+            self._stall_wanting()
         wanting, self._wanting = self._wanting, {}
         asked: list[HttpCall] = []
         handed = 0
@@ -507,11 +513,52 @@ class ClientConnection(Begun):
                 self._wanting[call] = None
                 continue
             try:
-                handed += call.ask(self._engine)
+                handed += call.ask(self._engine, most - handed)
             except StreamProtocolError:  # Its stream is gone; the other calls go on.
                 call.lose()
             asked.append(call)
         return asked, handed
+
+    def _stall_wanting(self) -> None:
+        """Nothing is taken from the calls that want to send something, and wait for room."""
+        for call in list(self._wanting):
+            call.stall()
+        for call in self._wanting:  # Those that were in a group wait for themselves now.
+            call.stall()
+
+    def join(self, call: StreamCall) -> None:
+        """Have a call share its messages with others, if it can now."""
+        if len(self._calls) > 1:
+            join(self._groups, call)
+
+    def send_to_followers(self, group: Group, framed: bytes) -> None:
+        """Hand the engine the same message for each follower."""
+        send = self._engine.send_data
+        gone = []
+        for stream_id in group.followers:
+            try:
+                send(stream_id, framed)
+            except StreamProtocolError:
+                gone.append(stream_id)
+        sent = len(group.followers) - len(gone)
+        self.traffic.messages_sent += sent
+        group.count(sent)
+        for stream_id in gone:
+            self._calls[stream_id].lose()
+        self._sent_to.append(group)
+
+    def _part_waiting(self) -> None:
+        """Have those leave their groups whose message waits for the client."""
+        sent_to, self._sent_to = self._sent_to, []
+        engine = self._engine
+        if not engine.queued_body_size():
+            return
+        for group in sent_to:
+            for stream_id in group.stream_ids():
+                if engine.queued_body_size(stream_id):
+                    call = self._calls[stream_id]
+                    self._blocked[call] = None
+                    call.stall()
 
     def _is_late(self) -> bool:
         return self.server.loop.time() > self.server.flush_until

@@ -216,7 +216,7 @@ class _Aging:
         self.receive = stream.receive
         self.half_close = stream.half_close
         self.next_message = stream.next_message
-        self.quiet = stream.quiet  # It is constant.
+        self.quiet, self.shared = stream.quiet, stream.shared  # They are constant.
 
     def close(self) -> None:
         self._timer.cancel()

@@ -27,6 +27,7 @@ class XdsStream:
     """The stream of one call: a `call.Stream`."""
 
     quiet = False
+    shared = None
 
     __slots__ = (
         "_expired",

@@ -1,0 +1,145 @@
+"""Streams of one connection that follow the same are woken and asked once, and all are sent it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.http2_watches import Client, Played
+from tests.unit.objects import service, spec, vm
+from tests.unit.server.endpoint_service.watching import request, synced_cache
+from vmsvc_grpc.model.endpoints import FilterClass
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.transport.http2_groups import GROUP_STREAMS_MAX
+
+WEB = Key("n1", "web")
+LARGE_WINDOW = 1_000_000
+
+
+@pytest.fixture
+def played() -> Iterator[Played]:
+    playing = Played(synced_cache(service(WEB, spec({"app": "x"}))), Limits())
+    yield playing
+    playing.close()
+
+
+def move(played: Played, number: int) -> None:
+    """The service's only endpoint is at another address from now on."""
+    moved = Apply(vm("a", f"10.0.0.{number}", namespace="n1", labels={"app": "x"}))
+    played.run(lambda: played.cache.apply(moved))
+
+
+def watch(played: Played, client: Client, count: int) -> list[int]:
+    """So many streams that have had their first answers, and a change."""
+    streams: list[int] = []
+    played.run(lambda: streams.extend(client.watch(request(str(WEB))) for _ in range(count)))
+    move(played, 100 + len(played.clients))
+    played.read_all()
+    return streams
+
+
+def listening(played: Played) -> int:
+    """How many streams the next change wakes."""
+    publication = played.cache.subscribe(WEB, FilterClass.READY_ONLY, None)  # type: ignore[arg-type]
+    played.cache.unsubscribe(publication, None)  # type: ignore[arg-type]
+    return len(publication.subscriptions)
+
+
+def newest(played: Played) -> int:
+    """The version of the newest state."""
+    return played.cache.state(WEB, FilterClass.READY_ONLY).version
+
+
+def test_a_change_wakes_a_connection_once_and_is_encoded_once(played: Played) -> None:
+    for _ in range(3):
+        watch(played, played.connect(LARGE_WINDOW), 10)
+    assert listening(played) == 3
+    counts = played.server.counts
+    encoded, sent = counts.encodings.total(), counts.messages["delta"]
+    move(played, 1)
+    assert counts.encodings.total() == encoded + 1
+    assert counts.messages["delta"] == sent + 30
+    for client in played.clients:
+        for one in client.watches.values():
+            assert one.reader.versions[str(WEB)] == newest(played)
+
+
+def test_a_group_is_bounded(played: Played) -> None:
+    """All of it is sent to in one go."""
+    watch(played, played.connect(LARGE_WINDOW), 2 * GROUP_STREAMS_MAX + 1)
+    assert listening(played) == 3
+
+
+@pytest.mark.parametrize("stalled", [0, 3], ids=["the one that is asked", "another"])
+def test_one_whose_window_is_shut_holds_up_none_of_the_others(played: Played, stalled: int) -> None:
+    client = played.connect()
+    streams = watch(played, client, 5)
+    slow = client.watches[streams[stalled]]
+    for number in range(20):
+        move(played, number)
+        for stream in streams:
+            if client.watches[stream] is not slow and client.watches[stream].unread:
+                played.run(lambda stream=stream: client.read(stream))  # type: ignore[misc]
+                assert client.watches[stream].reader.versions[str(WEB)] == newest(played)
+    behind = slow.reader.versions[str(WEB)]
+    assert behind < newest(played)
+    taken = slow.reader.taken
+    played.read_all()
+    assert slow.reader.taken <= taken + 2, "one was in flight; then comes the newest"
+    assert slow.reader.versions[str(WEB)] == newest(played)
+    assert listening(played) == 1, "it follows the others again"
+
+
+@pytest.mark.parametrize("gone", [0, 3], ids=["the one that is asked", "another"])
+def test_one_that_goes_leaves_the_others_theirs(played: Played, gone: int) -> None:
+    client = played.connect(LARGE_WINDOW)
+    streams = watch(played, client, 5)
+    left = [stream for stream in streams if stream != streams[gone]]
+
+    def steps() -> None:
+        client.engine.reset_stream(streams[gone])
+        client.send()
+
+    played.run(steps)
+    move(played, 1)
+    assert {client.watches[stream].reader.versions[str(WEB)] for stream in left} == {newest(played)}
+    assert listening(played) == 1
+
+
+def test_what_is_too_large_for_all_at_once_is_sent_to_each_in_its_turn(played: Played) -> None:
+    client = played.connect(10_000_000)
+    client.engine.set_local_window_size(100_000_000)
+    streams = watch(played, client, 20)
+    vms = [
+        vm(f"v{n}", f"10.1.{n // 250}.{n % 250}", namespace="n1", labels={"app": "x"})
+        for n in range(1_000)
+    ]
+
+    def steps() -> None:
+        for one in vms:
+            played.cache.apply(Apply(one))
+
+    played.run(steps)
+    played.read_all()
+    readers = [client.watches[stream].reader for stream in streams]
+    assert {reader.versions[str(WEB)] for reader in readers} == {newest(played)}
+    sent = played.server.counts.messages.total()
+    assert sent == sum(reader.taken for reader in readers), "each is counted once"
+
+
+def test_a_full_socket_stalls_each_of_them(played: Played) -> None:
+    client = played.connect(LARGE_WINDOW)
+    watch(played, client, 5)
+    client.wire.full = True
+    played.run(client.connection.pause_writing)
+    move(played, 1)
+    assert all(call._stalled for call in played.transport.streams)
+    move(played, 2)
+    client.wire.full = False
+    played.run(client.connection.resume_writing)
+    assert not any(call._stalled for call in played.transport.streams)
+    for one in client.watches.values():
+        assert one.reader.versions[str(WEB)] == newest(played)
