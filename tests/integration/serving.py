@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
+from tests.unit.leavings import leavings
 from tests.unit.server.endpoint_service.watching import Reader, Told, emptied, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2_grpc as api
@@ -165,7 +166,7 @@ async def serving(
         emptied(cache)
         assert (server.names.names, server.names.name_bytes) == (0, 0)
         # Another server over this cache, that a test has just stopped, lets go a moment later.
-        await until(cache.idle)
+        await until(lambda: not leavings(cache))
     finally:
         await running.close()
         await server.stop()

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.raw_http2 import RawClient, close_all
 from tests.integration.serving import PATIENCE_S, Serving, detail, make_transport, serving, until
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -127,7 +128,7 @@ async def test_health_is_watched_from_the_start_to_the_drain() -> None:
         assert (await call.read()).status == NOT_SERVING
         listed(running.cache)
         assert (await call.read()).status == SERVING
-        await until(running.cache.idle)
+        await until(lambda: not leavings(running.cache))
         draining = asyncio.create_task(running.server.drain(0.2))
         assert (await call.read()).status == NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as ending:

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from tests.integration.serving import SMALL_WINDOW, Serving, Watch, serving, until
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import key, request, truth
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -136,5 +137,5 @@ async def test_cycles_of_create_subscribe_and_delete_leave_nothing() -> None:
             assert await watch.read() == ("snapshot", name)
             watch.call.cancel()
             running.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, key(name)))
-        await until(running.cache.idle)
+        await until(lambda: not leavings(running.cache))
         await until(lambda: len(asyncio.all_tasks()) <= tasks)

@@ -191,11 +191,6 @@ class Cache:
         """Do not call `wake` any more. It need not have been waiting."""
         self._awaiting.pop(wake, None)
 
-    def idle(self) -> bool:
-        """Whether nothing is held for anybody: no object, index entry, topic or reader."""
-        waited_for = self._topics or self._awaiting or not self.collection.empty()
-        return not waited_for and self._objects.empty() and self._membership.empty()
-
     # -- Changing --
 
     def apply(self, event: Event) -> frozenset[Key]:

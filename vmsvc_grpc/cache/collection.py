@@ -41,10 +41,6 @@ class Collection:
         """How many there are."""
         return len(self._names)
 
-    def empty(self) -> bool:
-        """Whether there are no services and no readers."""
-        return not self._names and not self._logs
-
     def follow(
         self,
         namespace: str | None,

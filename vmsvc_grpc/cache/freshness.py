@@ -50,10 +50,6 @@ class Freshness:
         # is older, the server has started over, as after a restored backup, and the list counts.
         self._before: dict[ListScope, dict[Key, _Answered]] = {}
 
-    def idle(self) -> bool:
-        """Whether the source has emitted everything that was answered."""
-        return not any(self._answered.values()) and not any(self._before.values())
-
     # -- What the source emits --
 
     def listing(self, kind: Kind, namespace: str | None) -> None:

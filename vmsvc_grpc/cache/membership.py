@@ -160,10 +160,6 @@ class Membership:
         self._rules = rules
         self._selectors = SelectorIndex()
 
-    def empty(self) -> bool:
-        """Whether nothing at all is held, entries without content included."""
-        return not self.services and self.vms.empty() and self._selectors.empty()
-
     def vm_changed(
         self,
         old: VirtualMachine | None,
@@ -464,10 +460,6 @@ class VirtualMachineIndex:
                 if matches(selector, vms[name].labels):
                     yield vms[name]
 
-    def empty(self) -> bool:
-        """Whether nothing at all is held, entries without content included."""
-        return not (self._by_namespace or self._by_label or self._key_sets)
-
 
 def _in_turn(names: Iterable[Iterator[Key]]) -> Iterator[Key]:
     """The first of each, then the second of each, and so on until all are exhausted."""
@@ -544,7 +536,3 @@ class SelectorIndex:
             for service, selector in services.items()
             if matches(selector, labels)
         ]
-
-    def empty(self) -> bool:
-        """Whether nothing at all is held, entries without content included."""
-        return not (self._selectors or self._filed_under or self._by_pair)

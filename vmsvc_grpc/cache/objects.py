@@ -58,12 +58,6 @@ class Objects:
         self._freshness = Freshness(namespaces)
         self._on_problems = on_problems
 
-    def empty(self) -> bool:
-        """Whether nothing is held."""
-        stored = self.services or self.endpoints or not self.slices.empty()
-        problems = self.problems or self._unreadable
-        return not (stored or problems) and self._freshness.idle()
-
     @property
     def complete(self) -> bool:
         """Whether every kind has been listed once."""

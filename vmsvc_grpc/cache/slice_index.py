@@ -44,7 +44,3 @@ class SliceIndex:
             if not held:
                 del self._by_service[service]
         return old
-
-    def empty(self) -> bool:
-        """Whether nothing is held."""
-        return not self._by_key

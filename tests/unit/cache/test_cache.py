@@ -13,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from tests.unit.counting import counted_calls
+from tests.unit.leavings import leavings
 from tests.unit.objects import APP_WEB, HTTP, WEB, service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Topic
@@ -357,7 +358,7 @@ def test_foreign_objects_without_a_vmservice_are_never_work() -> None:
     assert cache.keys_with_work() == set()
     for kind in (Kind.SERVICE, Kind.ENDPOINTS):
         assert not cache.apply(Delete(kind, OTHER))
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def test_a_relist_of_foreign_objects_is_no_work() -> None:
@@ -445,7 +446,7 @@ def test_a_foreign_slice_is_no_work_and_nothing_of_it_is_kept(made: Callable[[in
     cache = synced(service(), made(0), kinds=ALL_KINDS)
     for version in range(1, 20):
         assert cache.apply(Apply(made(version))) == frozenset()
-    assert cache.stored_slices.empty()
+    assert leavings(cache.stored_slices) == []
     assert cache.stored_slices.of(WEB) == ()
 
 
@@ -454,7 +455,7 @@ def test_a_slice_that_is_taken_from_us_is_work() -> None:
     assert len(cache.stored_slices.of(WEB)) == 1
     taken: Any = a_slice(1)
     assert cache.apply(Apply(taken)) == {WEB}
-    assert cache.stored_slices.empty()
+    assert leavings(cache.stored_slices) == []
 
 
 def test_what_a_vmservice_left_is_work_until_it_is_gone() -> None:
@@ -617,7 +618,7 @@ def test_a_topic_is_kept_for_a_service_or_for_a_subscriber_and_no_longer() -> No
         cache.apply(Apply(service()))
         cache.apply(Delete(SERVICES, WEB))
         cache.unsubscribe(topic, listener)
-    assert cache.idle()
+    assert leavings(cache) == []
     assert len(listener.woken) == 20_000
 
 
@@ -628,7 +629,7 @@ def test_deletion_in_either_order_leaves_nothing(first: str) -> None:
     gone = [Delete(VMS, Key("shop", "a")), Delete(VMS, Key("shop", "b")), Delete(SERVICES, WEB)]
     for event in gone if first == "vm" else gone[::-1]:
         cache.apply(event)
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def test_deleting_one_of_two_leaves_the_other() -> None:

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec import structs
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absent
@@ -144,7 +145,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, key))
         for key in self.vms:
             self.cache.apply(Delete(Kind.VIRTUAL_MACHINE, key))
-        assert self.cache.idle()
+        assert leavings(self.cache) == []
 
 
 TestCacheMachine = CacheMachine.TestCase

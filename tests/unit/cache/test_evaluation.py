@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 from msgspec import structs
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import HTTP, WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import KINDS, synced_cache, watch
 from vmsvc_grpc.cache import evaluation, membership
@@ -393,7 +394,7 @@ class EvaluationMachine(RuleBasedStateMachine):
             cache.apply(Delete(SERVICES, WEB))
             for key in list(cache.vms.keys()):
                 cache.apply(Delete(VMS, key))
-            assert cache.idle()
+            assert leavings(cache) == []
 
 
 TestEvaluationMachine = EvaluationMachine.TestCase

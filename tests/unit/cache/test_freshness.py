@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import WEB, service
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.freshness import number
@@ -239,4 +240,4 @@ def test_an_older_telling_of_a_vmservice_is_not_taken_in() -> None:
     assert cache.services[WEB].object == at(5)
     assert cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB, "6")) == {WEB}
     assert cache.apply(Answer(at(5))) == frozenset()
-    assert cache.idle()
+    assert leavings(cache) == []

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -323,7 +324,7 @@ class FreshnessMachine(RuleBasedStateMachine):
                 assert self.held(kind, key) == there
             else:
                 assert self.cache.vms.get(key) == self.server.held[kind, key]
-        assert self.cache._objects._freshness.idle()
+        assert leavings(self.cache._objects._freshness) == []
 
     @invariant()
     def equals_a_naive_rebuild(self) -> None:
@@ -354,7 +355,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         for kind, key in list(self.server.held):
             self.server.delete(kind, key)
         self.drain(answers_first=True)
-        assert self.cache.idle()
+        assert leavings(self.cache) == []
 
 
 TestFreshnessMachine = FreshnessMachine.TestCase

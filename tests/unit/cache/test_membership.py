@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import vm
 from vmsvc_grpc.cache.membership import SelectorIndex, VirtualMachineIndex
 from vmsvc_grpc.model.objects import Key, VirtualMachine
@@ -43,7 +44,7 @@ def test_vms_by_selector(
     for key, one in all_vms.items():
         assert index.remove(key) == one
         assert index.remove(key) is None
-    assert index.empty()
+    assert leavings(index) == []
 
 
 @given(puts, namespaces, pairs)
@@ -61,7 +62,7 @@ def test_services_by_labels(
     }
     for key in selectors:
         index.remove(key)
-    assert index.empty()
+    assert leavings(index) == []
 
 
 def test_vms_of_other_namespaces_are_looked_at_up_to_a_bound() -> None:

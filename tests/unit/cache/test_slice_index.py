@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.leavings import leavings
 from vmsvc_grpc.cache.slice_index import SliceIndex
 from vmsvc_grpc.model.objects import Key, ObjectMeta, StoredEndpointSlice
 from vmsvc_grpc.model.ownership import service_of_slice
@@ -29,5 +30,5 @@ def test_slices_by_service(made: list[tuple[str, str, str]]) -> None:
     for key, slice_ in held.items():
         assert index.remove(key) == slice_
         assert index.remove(key) is None
-    assert index.empty()
+    assert leavings(index) == []
     assert not index._by_service

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
 from tests.unit.counting import counted_calls, counted_lines
+from tests.unit.leavings import leavings
 from tests.unit.objects import APP_WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import emptied, key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -210,7 +211,7 @@ def test_a_refused_service_counts_the_vms_that_it_selects() -> None:
     (summary,) = summaries(cache)
     assert (summary.matching, summary.ready, summary.not_ready) == (2, 1, 1)
     emptied(cache)
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def stored(uid: str, **fields: object) -> StoredService:

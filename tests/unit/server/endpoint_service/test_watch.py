@@ -8,6 +8,7 @@ from itertools import chain
 
 import pytest
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import APP_WEB, HTTP, service, spec, vm
 from tests.unit.server.endpoint_service.watching import (
     Told,
@@ -403,7 +404,7 @@ def test_a_closed_stream_leaves_nothing(
     cache.apply(Apply(service()))
     watcher.close()
     emptied(cache)
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def test_cycles_of_create_subscribe_and_delete_leave_nothing() -> None:
@@ -416,7 +417,7 @@ def test_cycles_of_create_subscribe_and_delete_leave_nothing() -> None:
         assert watcher.read_all() == [("snapshot", name), SYNCED]
         cache.apply(gone(key(name)))
         watcher.close()
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 @pytest.mark.parametrize("fields", [{"all_services": True}, {"namespaces": ["shop"]}])
@@ -437,7 +438,7 @@ def test_a_stream_of_all_services_holds_nothing_for_those_that_are_gone(
         assert watcher.read_all() == ([] if number % 2 else [("absent", name)])
         assert cache.topic_count == 0
     watcher.close()
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def test_a_stalled_stream_of_all_services_hears_of_what_is_left() -> None:

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import (
     KINDS,
@@ -209,7 +210,7 @@ class Watching(RuleBasedStateMachine):
         for kind in KINDS:  # What is malformed or half listed goes too.
             self.cache.apply(Init(kind))
             self.cache.apply(InitDone(kind))
-        assert self.cache.idle()
+        assert leavings(self.cache) == []
 
 
 TestWatching = Watching.TestCase

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import (
     Watcher,
@@ -100,7 +101,7 @@ def test_a_stream_that_is_closed_before_it_has_begun_leaves_nothing(
     watcher.close()
     assert names.names == names.name_bytes == 0
     emptied(cache)
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def test_what_was_named_or_followed_is_let_go_of_step_by_step_and_heard_of_no_more() -> None:

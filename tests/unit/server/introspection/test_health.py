@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import service
 from tests.unit.server.endpoint_service.watching import emptied, key, listed, synced_cache
 from vmsvc_grpc.cache.cache import Cache
@@ -91,7 +92,7 @@ def test_nothing_is_kept_of_a_name_that_is_none_of_ours() -> None:
     for watched in watches:
         watched.stream.close()
     emptied(cache)
-    assert cache.idle()
+    assert leavings(cache) == []
 
 
 def test_all_are_listed() -> None:
@@ -108,14 +109,14 @@ def test_a_watch_holds_on_to_the_cache_only_until_it_is_synced() -> None:
     cache = Cache(AddressRules())
     health = Health(cache, [OURS])
     closed, open_ = Watched(health, ""), Watched(health, "")
-    assert not cache.idle()
+    assert leavings(cache)
     closed.stream.close()
     listed(cache)
     assert open_.read() == "SERVING"
     cache.apply(Apply(service(key("shop/late"))))
     assert open_.read() is None
     emptied(cache)
-    assert cache.idle()
+    assert leavings(cache) == []
     open_.stream.close()
     health.drain()
     assert (closed.wakes, open_.wakes) == (0, 1)

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.test_watch_property import events
 from tests.unit.server.endpoint_service.watching import KINDS, emptied, listed
@@ -343,7 +344,7 @@ class Following(RuleBasedStateMachine):
         for kind in KINDS:
             self.cache.apply(Init(kind))
             self.cache.apply(InitDone(kind))
-        assert self.cache.idle()
+        assert leavings(self.cache) == []
 
 
 def _moved(number: int) -> Event:
