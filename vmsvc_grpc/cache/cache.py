@@ -217,18 +217,18 @@ class Cache:
             self._on_unsettled()
         return changed if self.synced else frozenset()
 
-    def settle(self, most: int = SETTLED_MAX) -> frozenset[Key]:
+    def settle(self) -> frozenset[Key]:
         """Do a slice of the work that events have left; returns services as `take_in` does.
 
-        A slice is of `most` objects, or fewer if they are large, or of a piece of the evaluation
-        of a large service.
+        A slice is of SETTLED_MAX objects, fewer if they are large, or a piece of the evaluation of
+        a large service.
 
         Other events may come between two slices: an object that is emitted after the end of a list
         that lacked it stays.
         """
         changed: set[Key] = set()
         before = self._membership.evaluations
-        for _ in range(most):
+        for _ in range(SETTLED_MAX):
             if self._missing:
                 kind, missing = next(iter(self._missing.items()))
                 key = next(iter(missing))

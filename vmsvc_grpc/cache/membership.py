@@ -440,11 +440,11 @@ class VirtualMachineIndex:
         return count, True
 
     def matching_elsewhere(
-        self, namespace: str, selector: Mapping[str, str], looks_max: int = 2000
+        self, namespace: str, selector: Mapping[str, str], looks_max: int
     ) -> Iterator[VirtualMachine]:
         """VMs of other namespaces that a selector matches, as many as are soon found.
 
-        At most `looks_max` namespaces, and VMs, are looked at: some milliseconds of work.
+        At most `looks_max` namespaces, and VMs, are looked at: 2,000 take some milliseconds.
         """
         pairs = list(selector.items())
         looks = 0

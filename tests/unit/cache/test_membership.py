@@ -11,6 +11,8 @@ from vmsvc_grpc.cache.membership import SelectorIndex, VirtualMachineIndex
 from vmsvc_grpc.model.objects import Key, VirtualMachine
 from vmsvc_grpc.model.selector import matches
 
+BACK = {"app": "web", "tier": "back"}
+
 namespaces = st.sampled_from(["shop", "other"])
 pairs = st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=3)
 puts = st.lists(st.tuples(namespaces, st.sampled_from("123"), pairs), max_size=20)
@@ -73,9 +75,9 @@ def test_vms_of_other_namespaces_are_looked_at_up_to_a_bound() -> None:
             index.put(vm(f"vm-{number}", namespace=namespace, labels=labels))
             index.put(vm(f"other-{number}", namespace=namespace, labels={"app": "web"}))
     index.put(vm("alone", namespace="far", labels={"app": "web"}))
-    found = [vm.key for vm in index.matching_elsewhere("shop", labels)]
+    found = [vm.key for vm in index.matching_elsewhere("shop", labels, looks_max=100)]
     assert found == [Key(ns, f"vm-{number}") for ns in ("lab", "data") for number in range(4)]
     assert len(list(index.matching_elsewhere("shop", labels, looks_max=6))) == 6
     assert len(list(index.matching_elsewhere("shop", labels, looks_max=2))) == 2
-    assert list(index.matching_elsewhere("shop", {})) == []
-    assert list(index.matching_elsewhere("shop", {"app": "web", "tier": "back"})) == []
+    assert list(index.matching_elsewhere("shop", {}, looks_max=100)) == []
+    assert list(index.matching_elsewhere("shop", BACK, looks_max=100)) == []

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import KINDS, synced_cache, watch
+from vmsvc_grpc.cache import cache as cache_module
 from vmsvc_grpc.cache.cache import SETTLED_MAX, Cache
 from vmsvc_grpc.cache.topic import Absent
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -61,6 +62,14 @@ def shown(cache: Cache) -> list[object]:
     ]
 
 
+def settle_some(cache: Cache, slices: int) -> None:
+    """Do so many slices, each as small as can be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_module, "SETTLED_MAX", 1)
+        for _ in range(slices):
+            cache.settle()
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(singles, lists), max_size=12),
@@ -72,11 +81,10 @@ def test_it_ends_as_if_it_were_done_at_once(batches: list[list[Event]], slices: 
     for event in (event for batch in batches for event in batch):
         at_once.apply(event)
         sliced.take_in(event)
-        for _ in range(next(counts, 0)):
-            sliced.settle(1)
+        settle_some(sliced, next(counts, 0))
         everything.read_all()
     while sliced.unsettled:
-        sliced.settle(1)
+        settle_some(sliced, 1)
     assert shown(sliced) == shown(at_once)
     everything.read_all()
     there = sliced.collection.page(None, None, 9) if sliced.synced else []

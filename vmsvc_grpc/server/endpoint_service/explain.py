@@ -35,6 +35,8 @@ _Verdict = pb.VirtualMachineExplanation
 
 # How many VMs of other namespaces are named: enough to see the mistake.
 _ELSEWHERE_MAX = 5
+# How many namespaces, and VMs in them, are looked at to find these: some ms.
+_ELSEWHERE_LOOKS_MAX = 2_000
 
 # The contract in the proto names these three.
 _NEAR_MAX = 100
@@ -278,7 +280,7 @@ def _unheld(service: CachedService) -> Iterator[Problem]:
 
 def _matching_elsewhere(cache: Cache, key: Key, selector: Mapping[str, str]) -> Iterator[Problem]:
     """A problem for a service without VMs whose selector matches VMs of other namespaces."""
-    vms = cache.vms.matching_elsewhere(key.namespace, selector)
+    vms = cache.vms.matching_elsewhere(key.namespace, selector, _ELSEWHERE_LOOKS_MAX)
     found = [str(vm.key) for vm in islice(vms, _ELSEWHERE_MAX + 1)]
     if not found:
         return
