@@ -67,6 +67,7 @@ class Watching:
     closed: bool = False
     later: int = 0
     later_s: float = 0.0
+    close_s: float = 0.0
     shared: None = None
 
     def receive(self, request: bytes) -> None:
@@ -92,6 +93,7 @@ class Watching:
 
     def close(self) -> None:
         assert not self.closed
+        time.sleep(self.close_s)
         self.closed = True
 
     def say(self, message: bytes) -> None:

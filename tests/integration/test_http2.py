@@ -31,7 +31,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
 from vmsvc_grpc.server.transport.http2 import READ_BYTES, TURN_READ_BYTES
 from vmsvc_grpc.server.transport.http2_accept import ACCEPTS_A_TURN
-from vmsvc_grpc.server.transport.http2_calls import AskingCall
+from vmsvc_grpc.server.transport.http2_calls import AskingCall, StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 
 
@@ -943,6 +943,46 @@ async def test_a_client_that_does_not_read_is_left_all_the_same(by: str) -> None
             await toy.transport.stop(0)
             assert not toy.transport.connections
         await until(lambda: not toy.transport.connections)
+
+
+async def test_the_calls_of_a_lost_connection_are_let_go_of_some_in_a_turn() -> None:
+    """4,000 in one turn of the event loop took 25 to 44 ms."""
+    async with serving() as toy:
+        async with client(toy) as there:
+            for _ in range(40):
+                there.call(WATCH, framed(b"hi"))
+            await until(lambda: len(toy.streams) == 40)
+            for stream in toy.streams:
+                stream.close_s = 0.001
+            there.close()
+        closed = [0]
+        async with asyncio.timeout(PATIENCE_S):
+            while closed[-1] < 40:
+                await asyncio.sleep(0)
+                closed.append(sum(stream.closed for stream in toy.streams))
+    assert max(after - before for before, after in pairwise(closed)) <= 3, "2 ms of 1 ms each"
+
+
+async def test_a_fault_at_one_call_of_a_lost_connection_keeps_no_other(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as toy:
+        async with client(toy) as there:
+            for _ in range(3):
+                there.call(WATCH, framed(b"hi"))
+            await until(lambda: len(toy.streams) == 3)
+            lose = StreamCall.lose
+            faults = [ValueError("a fault of ours")]
+
+            def faulty(call: StreamCall) -> None:
+                lose(call)
+                if faults:
+                    raise faults.pop()
+
+            monkeypatch.setattr(StreamCall, "lose", faulty)
+            there.close()
+        await until(lambda: all(stream.closed for stream in toy.streams))
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 async def test_a_flood_of_frames_is_taken_in_some_pieces_a_turn() -> None:

@@ -39,6 +39,9 @@ TURN_READ_BYTES = 256 * 1024
 # And that much of its time, so that there is time left to send something.
 _READ_PART = 0.5
 
+# And that much more to lose the calls of connections that are closed: thousands of one client.
+_LOSE_PART = 0.2
+
 
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
@@ -65,6 +68,7 @@ class Http2:
         self._listening: list[socket.socket] = []
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: deque[ClientConnection] = deque()
+        self._lost: deque[ClientConnection] = deque()
         self._marked: deque[ClientConnection] = deque()
         self._answering: deque[ClientConnection] = deque()
         self._at_work = False
@@ -105,8 +109,8 @@ class Http2:
             await asyncio.wait(gone, timeout=grace_s)
         for connection in list(self.connections):
             connection.abort()
-        if self.connections:
-            await asyncio.wait([connection.gone for connection in self.connections])
+        if gone := [connection.gone for connection in (*self.connections, *self._lost)]:
+            await asyncio.wait(gone)
 
     def taken(self) -> dict[str, int]:
         """How much is taken of the bounds on what clients have in all, by their settings."""
@@ -141,6 +145,11 @@ class Http2:
         self._came.append(connection)
         self._work()
 
+    def lost(self, connection: ClientConnection) -> None:
+        """Have a connection that is closed lose its calls, some in each turn."""
+        self._lost.append(connection)
+        self._work()
+
     def mark(self, connection: ClientConnection) -> None:
         """Have a connection flushed soon."""
         self._marked.append(connection)
@@ -164,7 +173,8 @@ class Http2:
         began = self.loop.time()
         self._take_in(began + TURN_S * _READ_PART)
         self._flush(began + TURN_S)
-        self._at_work = bool(self._came or self._marked or self._answering)
+        self._lose_calls(self.loop.time() + TURN_S * _LOSE_PART)
+        self._at_work = bool(self._came or self._marked or self._answering or self._lost)
         if self._at_work:
             self.loop.call_soon(self._turn)
 
@@ -181,6 +191,18 @@ class Http2:
                 self._came.append(connection)
             if self.loop.time() > until:
                 break
+
+    def _lose_calls(self, until: float) -> None:
+        """Have closed connections lose their calls, one after the other, until the time is over."""
+        while self._lost and self.loop.time() <= until:
+            connection, left = self._lost[0], True
+            try:
+                left = connection.lose_calls(until)
+            except Exception:  # noqa: BLE001 - a fault at one call must not keep the others.
+                connection.fail()
+            if not left:
+                self._lost.popleft()
+                connection.finish()
 
     def _flush(self, until: float) -> None:
         """Flush the marked connections until the time is over, those with a call to answer first.

@@ -130,6 +130,9 @@ class ConnectionServer(CallServer, Protocol):
     def received(self, connection: ClientConnection) -> None:
         """Have a connection take in what has come, in its turn."""
 
+    def lost(self, connection: ClientConnection) -> None:
+        """Have a connection that is closed lose its calls, some in each turn."""
+
     def mark(self, connection: ClientConnection) -> None:
         """Have a connection flushed soon."""
 
@@ -308,7 +311,7 @@ class ClientConnection(Begun):
             self.mark()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio says it
-        """It is closed: lose every call that is on it."""
+        """It is closed: it loses every call that is on it, in its turns."""
         self._life.end()
         if not self.begun:
             return  # It was gone at once.
@@ -318,9 +321,19 @@ class ClientConnection(Begun):
         self.server.unread.wait_no_more(self)
         self.server.unread.count(self, 0)
         self.server.sockets.disconnect(self._id)
-        for call in list(self._calls.values()):
+        self.server.lost(self)
+
+    def lose_calls(self, until: float) -> bool:
+        """Lose calls of a connection that is closed until the time is over; whether any is left."""
+        while self._calls:
+            _, call = self._calls.popitem()
             call.lose()
-        self._calls.clear()
+            if self.server.loop.time() > until:
+                break
+        return bool(self._calls)
+
+    def finish(self) -> None:
+        """It is closed, and has lost all its calls."""
         self._blocked.clear()
         for call in list(self._ending):
             self._drop_ending(call)
