@@ -34,7 +34,12 @@ _POLL_S = 0.05
 _START_S = 120.0
 
 # All who cause something come from one address, and stand for many clients.
-_FLAGS = ("--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "--streams-per-client-max=20000")
+_FLAGS = (
+    "--listen=127.0.0.1:0",
+    "--http-listen=127.0.0.1:0",
+    "--streams-per-client-max=20000",
+    "--connections-per-client-max=20000",
+)
 
 _HISTOGRAM = "vmsvc_grpc_loop_lag_seconds_bucket"
 

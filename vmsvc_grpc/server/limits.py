@@ -103,7 +103,7 @@ class Limits:
     5,000 clients that reconnect at once."""
 
     connections_max: int = 10_000
-    """gRPC connections open at once, of all clients: 300 MB while they are idle. Fewer if the
+    """gRPC connections open at once, of all clients: 170 MB while they are idle. Fewer if the
     process may not open that many files."""
 
     connections_per_client_max: int = 2_500
