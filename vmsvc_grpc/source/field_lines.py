@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
-from vmsvc_grpc.source.yaml_scalars import MERGE_TAG, key_text, plain_scalar
+from vmsvc_grpc.model.yaml_scalars import MERGE_TAG, key_text, plain_scalar
 
 
 class _Key(NamedTuple):

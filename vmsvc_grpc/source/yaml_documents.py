@@ -19,10 +19,7 @@ from yaml.reader import Reader, ReaderError
 
 from vmsvc_grpc.model.integers import INT64_MAX
 from vmsvc_grpc.model.problem import Problem, quoted
-from vmsvc_grpc.source.builder import DEPTH_MAX, Builder, Open
-from vmsvc_grpc.source.characters import WINDOW, Characters
-from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, ManifestError, Step
-from vmsvc_grpc.source.yaml_scalars import (
+from vmsvc_grpc.model.yaml_scalars import (
     MERGE_TAG,
     Scalar,
     TagError,
@@ -31,6 +28,9 @@ from vmsvc_grpc.source.yaml_scalars import (
     plain_scalar,
     tagged_scalar,
 )
+from vmsvc_grpc.source.builder import DEPTH_MAX, Builder, Open
+from vmsvc_grpc.source.characters import WINDOW, Characters
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, ManifestError, Step
 
 TOKEN_SIZE_MAX = 4 * 1024 * 1024
 """How many characters libyaml may read for one event, during which all else waits.

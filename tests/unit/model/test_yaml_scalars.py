@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from vmsvc_grpc.source.yaml_scalars import key_text, plain_scalar
+from vmsvc_grpc.model.yaml_scalars import key_text, plain_scalar
 
 
 @pytest.mark.parametrize(
