@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from vmsvc_grpc.kube.kubeconfig_yaml import first_document
 from vmsvc_grpc.model.decoding import ShapeError, converted
 from vmsvc_grpc.model.problem import likely_meant, quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label
@@ -271,7 +272,7 @@ def _unknown(field: str, known: tuple[str, ...]) -> str:
 
 def _parsed(path: Path, text: str) -> _Parsed:
     try:
-        data = yaml.load(text, yaml.CSafeLoader)
+        data = first_document(text)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         # PyYAML lets any exception through, as for a text that does not fit its tag (`!!bool x`).
         # A YAML error has several lines, one of which quotes the file, and that may be a secret.
