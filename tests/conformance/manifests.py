@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,7 +60,8 @@ class Manifests:
             self._paths[id_] = path
         # Not a name that the program reads, and on the same file system.
         staged = self.directory.with_name(f"{self.directory.name}.staged")
-        staged.write_text(yaml.safe_dump(dict(manifest), sort_keys=False))
+        # JSON: PyYAML leaves the text "y" without quotes, which is true to kubectl, and to us.
+        staged.write_text(json.dumps(dict(manifest), default=lambda day: day.isoformat()))
         staged.rename(path)
         self.objects[id_] = manifest
 
