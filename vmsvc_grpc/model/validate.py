@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 
 from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, ServicePort, ServiceType
 from vmsvc_grpc.model.problem import Problem, quoted
@@ -29,6 +30,7 @@ LABEL_MAX = 63
 """How long a label of DNS may be (RFC 1035), and a label's value and its key after the slash."""
 SUBDOMAIN_MAX = 253
 """How long the name of an object may be."""
+_KEY_MAX = SUBDOMAIN_MAX + len("/") + LABEL_MAX  # Of a label or annotation.
 _PORT_MAX = 65535
 PORTS_MAX = 1000
 """How many ports a VMService may have: every stream and object that shows it carries them all."""
@@ -237,12 +239,20 @@ def _is_qualified_name(text: str) -> bool:
 
 def _key_flaw(key: str) -> str | None:
     """Why a text cannot be the key of a label; None if it can."""
+    return _known_key_flaw(key) if len(key) <= _KEY_MAX else _new_key_flaw(key)
+
+
+def _new_key_flaw(key: str) -> str | None:
     prefix, slash, name = key.rpartition("/")
     if slash and not is_dns_1123_subdomain(prefix):
         return "has no DNS name before its '/'"
     if not _is_qualified_name(name):
         return f"is not a key; use {_NAME}, after a DNS name and '/' if need be"
     return None
+
+
+# Thousands of objects have the same few keys.
+_known_key_flaw = lru_cache(maxsize=1_000)(_new_key_flaw)
 
 
 def family_problems(texts: Sequence[str], policy: str) -> Iterator[Problem]:

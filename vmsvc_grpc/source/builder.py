@@ -87,6 +87,11 @@ class Builder:
         return self.innermost is not None and self.innermost.mapping
 
     @property
+    def between_items(self) -> bool:
+        """Whether the next value is one of the items that are handed out one by one."""
+        return self._items is not None and self.innermost is self._items
+
+    @property
     def has_room(self) -> bool:
         """Whether the object is not too large to keep more of it."""
         return self._size <= self._size_max

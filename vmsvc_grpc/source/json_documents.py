@@ -85,8 +85,12 @@ def value_steps(characters: Characters, index: int) -> Iterator[Step]:
     yield builder.document()
 
 
-def small_value(characters: Characters) -> tuple[bool, Any, int]:
-    """Whether a value ends within the window, the value, and its size; moves past it."""
+def small_value(characters: Characters, *, alone: bool) -> tuple[bool, Any, int]:
+    """Whether a value ends within the window, the value, and its size; moves past it.
+
+    `alone`: it is a whole object. Then its mappings and lists are not counted in its size, which
+    would take a tenth of the time: two windows full of them are still no too large object.
+    """
     text, at = characters.text, characters.at
     try:
         value, end = _DECODER.raw_decode(text, at)
@@ -97,8 +101,10 @@ def small_value(characters: Characters) -> tuple[bool, Any, int]:
     if len(text) - end <= _NUMBER_CUT_MAX and not characters.ended:
         return False, None, 0  # It may be half of a number.
     characters.at = end
-    containers = text.count("{", at, end) + text.count("[", at, end)
-    return True, value, end - at + containers * CONTAINER_SIZE
+    size = end - at
+    if not alone:
+        size += (text.count("{", at, end) + text.count("[", at, end)) * CONTAINER_SIZE
+    return True, value, size
 
 
 class _TokenReader:
@@ -142,10 +148,11 @@ class _TokenReader:
         self._builder.end()
 
     def _value(self, char: str) -> Iterator[None]:
-        found, value, size = small_value(self._characters)
+        alone = self._builder.between_items
+        found, value, size = small_value(self._characters, alone=alone)
         if not found and self._fill():
             yield
-            found, value, size = small_value(self._characters)
+            found, value, size = small_value(self._characters, alone=alone)
         if found:
             self._builder.put(value, size)
             if not self._builder.in_mapping:
@@ -164,24 +171,25 @@ class _TokenReader:
 
     def _further_values(self) -> None:
         """The next values of a list, as long as they are small and within the window."""
-        characters = self._characters
+        characters, alone = self._characters, self._builder.between_items
         end = characters.at + _STEP_SIZE
         for _ in range(_STEP_SIZE // _TOKEN_SIZE):
             comma = _COMMA.match(characters.text, characters.at)
             if comma is None or comma.end() > end:
                 return
             before, characters.at = characters.at, comma.end()
-            found, value, size = small_value(characters)
+            found, value, size = small_value(characters, alone=alone)
             if not found:
                 characters.at = before
                 return
             self._builder.put(value, size)
 
     def _key(self) -> Iterator[None]:
-        found, key, size = small_value(self._characters)
+        # Text has no mappings or lists, though it may have brackets.
+        found, key, size = small_value(self._characters, alone=True)
         if not found and self._fill():
             yield
-            found, key, size = small_value(self._characters)
+            found, key, size = small_value(self._characters, alone=True)
         if not found:
             key, size = yield from self._long_string()
         self._builder.key(key, size)

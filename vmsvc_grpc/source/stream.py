@@ -38,7 +38,7 @@ def document_steps(content: bytes) -> Iterator[Step]:
                     return
                 read += 1
                 line = characters.line
-                found, value, size = json_documents.small_value(characters)
+                found, value, size = json_documents.small_value(characters, alone=True)
                 if found:
                     yield Document(read, line, value, size)
                 else:
