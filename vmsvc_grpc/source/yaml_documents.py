@@ -15,6 +15,16 @@ from itertools import count
 from typing import Any, Protocol
 
 import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
 from yaml.reader import Reader, ReaderError
 
 from vmsvc_grpc.model.integers import INT64_MAX
@@ -247,20 +257,19 @@ def _part_steps(
     unread: int | None = None
     try:
         events = iter(yaml.CSafeLoader(part).get_event, None)
-        work = 0
+        pause_at = 0
         for event, number in zip(events, numbers, strict=False):
             part.size_unanswered = 0
-            if event.__class__ is yaml.DocumentEndEvent:
+            if event.__class__ is DocumentEndEvent:
                 unread = _unread(event, events)
                 break
             builder.take(event, number)
             if builder.ready:
                 yield from builder.ready
                 builder.ready.clear()
-            # libyaml looks at each level that is open.
-            work += 1 + builder.depth // _EVENT_LEVELS
-            if work >= _STEP_EVENTS:
-                work = 0
+            if number >= pause_at:
+                # libyaml looks at each level that is open.
+                pause_at = number + _STEP_EVENTS // (1 + builder.depth // _EVENT_LEVELS)
                 yield None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -272,12 +281,12 @@ def _part_steps(
     yield builder.document(None if unread is None else first_line + unread)
 
 
-def _unread(end: yaml.DocumentEndEvent, events: Iterator[yaml.Event]) -> int | None:
+def _unread(end: DocumentEndEvent, events: Iterator[yaml.Event]) -> int | None:
     """The line of a text after the document's end; None if there is none."""
     mark: _Mark | None = end.end_mark
     try:
         following = next(events, None)
-        if following is None or isinstance(following, yaml.StreamEndEvent):
+        if following is None or isinstance(following, StreamEndEvent):
             return None
         mark = following.start_mark
     except yaml.MarkedYAMLError as error:
@@ -355,17 +364,17 @@ class _YAMLBuilder(Builder):
         # The most frequent first; a pattern takes twice the time.
         if self._key_depth:
             self._pass_key(event, size)
-        elif isinstance(event, yaml.ScalarEvent):
+        elif isinstance(event, ScalarEvent):
             self._take_scalar(event, size)
-        elif isinstance(event, yaml.MappingStartEvent):
+        elif isinstance(event, MappingStartEvent):
             self._take_start(event, {})
-        elif isinstance(event, yaml.CollectionEndEvent):
+        elif isinstance(event, CollectionEndEvent):
             ended = self.end()
             if ended.anchor is not None:
                 self._name(ended.anchor, ended.value, self._values - ended.values_before)
-        elif isinstance(event, yaml.SequenceStartEvent):
+        elif isinstance(event, SequenceStartEvent):
             self._take_start(event, [])
-        elif isinstance(event, yaml.AliasEvent):
+        elif isinstance(event, AliasEvent):
             assert event.anchor is not None, "an alias is of an anchor"
             self._take_alias(event.anchor, size)
 
@@ -374,7 +383,7 @@ class _YAMLBuilder(Builder):
         inner = self.innermost
         return inner is not None and inner.mapping and inner.key is None
 
-    def _take_scalar(self, event: yaml.ScalarEvent, size: int) -> None:
+    def _take_scalar(self, event: ScalarEvent, size: int) -> None:
         text = event.value
         value: Scalar = text
         if event.tag is not None:
@@ -401,7 +410,7 @@ class _YAMLBuilder(Builder):
             self._refuse(f"has the key {text}, which is more than {INT64_MAX}; put it in quotes")
         return key_text(value, text)
 
-    def _tagged(self, event: yaml.ScalarEvent) -> Scalar:
+    def _tagged(self, event: ScalarEvent) -> Scalar:
         assert event.tag is not None, "it has a tag"
         try:
             return tagged_scalar(event.tag, event.value)
@@ -411,7 +420,7 @@ class _YAMLBuilder(Builder):
 
     def _take_start(
         self,
-        event: yaml.MappingStartEvent | yaml.SequenceStartEvent,
+        event: MappingStartEvent | SequenceStartEvent,
         empty: dict[str, Any] | list[Any],
     ) -> None:
         if self._expects_key:
@@ -426,9 +435,9 @@ class _YAMLBuilder(Builder):
 
     def _pass_key(self, event: yaml.Event, size: int) -> None:
         """Take in an event of a mapping or list in the place of a key: nothing of it is kept."""
-        if isinstance(event, yaml.CollectionStartEvent):
+        if isinstance(event, CollectionStartEvent):
             self._key_depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
+        elif isinstance(event, CollectionEndEvent):
             self._key_depth -= 1
         if self._key_depth == 0:
             self.key("", size)
@@ -460,7 +469,7 @@ class _YAMLBuilder(Builder):
 
     def _done(self, outer: Open | None, value: Any) -> None:
         if outer is not None and outer.merging:
-            if isinstance(value, list) and isinstance(self._event, yaml.AliasEvent):
+            if isinstance(value, list) and isinstance(self._event, AliasEvent):
                 self._refuse("is an alias of a list; '<<' merges mappings, or a list of them")
             self._merge(outer, value)
             outer.merging, outer.plain = False, outer.holds
