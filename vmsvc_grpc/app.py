@@ -92,9 +92,9 @@ class App:
             kinds=_kinds(config),
             namespaces=config.namespaces,
             on_problems=self._log_problems,
-            on_unsettled=self._on_unsettled,
+            on_unfinished=self._on_unfinished,
         )
-        self._unsettled = asyncio.Event()
+        self._unfinished = asyncio.Event()
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
         _check_files()
@@ -142,7 +142,7 @@ class App:
                     tasks.create_task(part)
                     for part in (
                         self._lag.run(),
-                        self._settle(),
+                        self._proceed(),
                         self._lines.run(),
                         self._server.client_lines.run(),
                         place.run(self._emit),
@@ -182,26 +182,26 @@ class App:
 
     def _emit(self, event: Event) -> None:
         assert self._place is not None, "a place that emits is there"
-        was_settled = not self._unsettled.is_set()
+        was_finished = not self._unfinished.is_set()
         # The topics have published when `take_in` returns; writing comes after that.
         self._changed(self._cache.take_in(event), self._place)
-        if was_settled and self._unsettled.is_set():
+        if was_finished and self._unfinished.is_set():
             # The first slice at once, as most lists leave work for one only. The others have a
             # turn each, however many events come in it.
-            self._changed(self._cache.settle(), self._place)
+            self._changed(self._cache.proceed(), self._place)
 
-    def _on_unsettled(self) -> None:
-        self._unsettled.set()
+    def _on_unfinished(self) -> None:
+        self._unfinished.set()
 
-    async def _settle(self) -> None:
+    async def _proceed(self) -> None:
         """Do the work that events leave, a slice a turn of the event loop."""
         while True:
-            await self._unsettled.wait()
-            while self._cache.unsettled:
+            await self._unfinished.wait()
+            while self._cache.unfinished:
                 assert self._place is not None, "a place that emits is there"
-                self._changed(self._cache.settle(), self._place)
+                self._changed(self._cache.proceed(), self._place)
                 await asyncio.sleep(0)
-            self._unsettled.clear()
+            self._unfinished.clear()
 
     def _changed(self, services: Iterable[Key], place: Place) -> None:
         place.changed(services)

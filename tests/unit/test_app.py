@@ -17,7 +17,7 @@ import pytest
 from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
 from vmsvc_grpc.app import App, main, within_files
-from vmsvc_grpc.cache.cache import SETTLED_MAX, Cache
+from vmsvc_grpc.cache.cache import AT_ONCE_MAX, Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.config import Config, ListenAddress
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -75,7 +75,7 @@ async def test_events_that_come_while_lists_are_settled_do_none_of_that_work(
     """Many may come in one turn of the event loop: as many lines of a watch as one read brings."""
     app = App(Config(manifests=tmp_path), io.StringIO())
     cache, app._place = app._cache, Witness()
-    vms = [vm(f"vm-{number}", "10.0.0.1") for number in range(20 * SETTLED_MAX)]
+    vms = [vm(f"vm-{number}", "10.0.0.1") for number in range(20 * AT_ONCE_MAX)]
     for kind in (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE):
         cache.apply(Init(kind))
         for each in vms if kind is Kind.VIRTUAL_MACHINE else ():
@@ -84,12 +84,12 @@ async def test_events_that_come_while_lists_are_settled_do_none_of_that_work(
     app._emit(Init(Kind.VIRTUAL_MACHINE))
     app._emit(InitDone(Kind.VIRTUAL_MACHINE))
     left = len(cache.vms)
-    assert left == len(vms) - SETTLED_MAX, "the first slice is done at once"
+    assert left == len(vms) - AT_ONCE_MAX, "the first slice is done at once"
     for _ in range(10):
         app._emit(Apply(vm("late", "10.0.0.2")))
     assert len(cache.vms) == left + 1
-    settling = asyncio.create_task(app._settle())
-    while cache.unsettled:  # noqa: ASYNC110 - it is nobody's event
+    settling = asyncio.create_task(app._proceed())
+    while cache.unfinished:  # noqa: ASYNC110 - it is nobody's event
         await asyncio.sleep(0)
     settling.cancel()
     assert len(cache.vms) == 1

@@ -52,7 +52,7 @@ class CacheCounts(NamedTuple):
     publications: int
 
 
-SETTLED_MAX = 100
+AT_ONCE_MAX = 100
 """How many services are evaluated, or objects deleted, in one go: some ms for services of 20."""
 
 _EVALUATIONS_MAX = 500
@@ -77,13 +77,13 @@ class Cache:
         kinds: Iterable[Kind] = _LISTED_KINDS,
         namespaces: Sequence[str] = (),
         on_problems: OnProblems | None = None,
-        on_unsettled: Callable[[], None] = lambda: None,
+        on_unfinished: Callable[[], None] = lambda: None,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
         """An empty cache, synced once each of `kinds` has been listed.
 
-        `namespaces` are those that are listed one by one; none: all at once. `on_unsettled` is
-        called when an event has left work for `settle`. A followed collection remembers at least
+        `namespaces` are those that are listed one by one; none: all at once. `on_unfinished` is
+        called when an event has left work for `proceed`. A followed collection remembers at least
         `changes_kept` changes.
         """
         self.rules = rules
@@ -91,7 +91,7 @@ class Cache:
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
         self._topics = Topics(self._membership.services, self.collection.record)
-        self._on_unsettled = on_unsettled
+        self._on_unfinished = on_unfinished
         self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
         self._synced = self._objects.complete
@@ -119,8 +119,8 @@ class Cache:
         return self._synced
 
     @property
-    def unsettled(self) -> bool:
-        """Whether events have left work for `settle`."""
+    def unfinished(self) -> bool:
+        """Whether events have left work for `proceed`."""
         if self._missing or self._unevaluated or self._unreported or self._evaluating:
             return True
         # What was left may have been deleted meanwhile.
@@ -194,33 +194,33 @@ class Cache:
     # -- Changing --
 
     def apply(self, event: Event) -> frozenset[Key]:
-        """Take in one event and do all the work that it leaves: `take_in`, then `settle`.
+        """Take in one event and do all the work that it leaves: `take_in`, then `proceed`.
 
         At the end of a long list, the caller waits until all of it is done.
         """
         changed = self.take_in(event)
-        while self.unsettled:
-            changed |= self.settle()
+        while self.unfinished:
+            changed |= self.proceed()
         return changed
 
     def take_in(self, event: Event) -> frozenset[Key]:
         """Take in one event; the services whose endpoints changed or whose objects need work.
 
-        When it returns, every topic that shows a change has published it. Left to `settle` are only
-        the end of a list, and a large service that must be evaluated anew: what is served of it
-        stays as it was until that is done. Empty until the cache is synced; from then on `settle`
-        returns every service.
+        When it returns, every topic that shows a change has published it. Only the end of a list,
+        and a large service that must be evaluated anew, leave work to `proceed`: what is served of
+        that service stays as it was until that is done. Empty until the cache is synced; from then
+        on `proceed` returns every service.
         """
         self._events += 1
         changed = self._taken_in(event)
-        if self.unsettled:
-            self._on_unsettled()
+        if self.unfinished:
+            self._on_unfinished()
         return changed if self.synced else frozenset()
 
-    def settle(self) -> frozenset[Key]:
+    def proceed(self) -> frozenset[Key]:
         """Do a slice of the work that events have left; returns services as `take_in` does.
 
-        A slice is of SETTLED_MAX objects, fewer if they are large, or a piece of the evaluation of
+        A slice is of AT_ONCE_MAX objects, fewer if they are large, or a piece of the evaluation of
         a large service.
 
         Other events may come between two slices: an object that is emitted after the end of a list
@@ -228,7 +228,7 @@ class Cache:
         """
         changed: set[Key] = set()
         before = self._membership.evaluations
-        for _ in range(SETTLED_MAX):
+        for _ in range(AT_ONCE_MAX):
             if self._missing:
                 kind, missing = next(iter(self._missing.items()))
                 key = next(iter(missing))
@@ -244,7 +244,7 @@ class Cache:
                 changed.add(self._unreported.pop())
             else:
                 # Last, as there is always more to do of a service whose spec always changes.
-                changed |= self._proceed()
+                changed |= self._proceed_evaluating()
                 break
             if self._membership.evaluations - before > _EVALUATIONS_MAX:
                 break
@@ -262,7 +262,7 @@ class Cache:
         """Whether no service waits for the end of its first evaluation."""
         return all(self.services[key].evaluated for key in self._evaluating)
 
-    def _proceed(self) -> frozenset[Key]:
+    def _proceed_evaluating(self) -> frozenset[Key]:
         """Do a piece of the evaluation of a large service; the service, if that was the last."""
         if not self._evaluating:
             return frozenset()

@@ -67,20 +67,20 @@ def names(cache: Cache) -> set[str]:
     return {e.vm_name for e in state.endpoints} if not isinstance(state, Absent) else set()
 
 
-def settled(cache: Cache) -> int:
+def finished(cache: Cache) -> int:
     """Do all that is left; in how many slices."""
     slices = 0
-    while cache.unsettled:
-        cache.settle()
+    while cache.unfinished:
+        cache.proceed()
         slices += 1
     return slices
 
 
 def in_pieces(cache: Cache) -> Iterator[int]:
     """The VMs looked at in each slice."""
-    while cache.unsettled:
+    while cache.unfinished:
         before = cache.counts.evaluations
-        cache.settle()
+        cache.proceed()
         yield cache.counts.evaluations - before
 
 
@@ -109,7 +109,7 @@ def test_it_is_in_pieces_and_published_once(cache: Cache, cause: Event, vms: int
     pieces = []
     for looks in in_pieces(cache):
         pieces.append(looks)
-        if cache.unsettled:
+        if cache.unfinished:
             assert cache.state(WEB, FilterClass.ALL) is before
     assert max(pieces) <= LOOKS_MAX
     assert sum(pieces) in (vms, len(MACHINES))
@@ -123,12 +123,12 @@ def test_a_new_service_is_absent_until_it_is_whole(cache: Cache) -> None:
     watcher = watch(cache, all_services=True)
     watcher.read_all()
     cache.take_in(Apply(service(key)))
-    while cache.unsettled:
+    while cache.unfinished:
         state = cache.state(key, FilterClass.ALL).state
         assert isinstance(state, Absent)
         assert state.absence is Absence.NOT_FOUND
         assert cache.collection.page(None, None, 9) == [WEB]
-        cache.settle()
+        cache.proceed()
     assert cache.collection.page(None, None, 9) == [key, WEB]
     assert watcher.read_all() == [("snapshot", str(key))]
     assert len(cache.services[key].members) == COUNT
@@ -137,7 +137,7 @@ def test_a_new_service_is_absent_until_it_is_whole(cache: Cache) -> None:
 def test_only_other_ports_need_no_evaluation(cache: Cache) -> None:
     evaluations = cache.counts.evaluations
     cache.take_in(Apply(service(WEB, spec(ports=(HTTP, OTHER_PORT)))))
-    assert not cache.unsettled
+    assert not cache.unfinished
     assert cache.counts.evaluations == evaluations
     state = cache.state(WEB, FilterClass.ALL).state
     assert not isinstance(state, Absent)
@@ -152,16 +152,16 @@ def test_all_is_evaluated_before_the_cache_is_synced() -> None:
     said: list[frozenset[Key]] = []
     while not cache.synced:
         assert not any(said)
-        said.append(cache.settle())
+        said.append(cache.proceed())
     assert len(said) > COUNT / LOOKS_MAX
     assert len(names(cache)) == COUNT
-    settled(cache)
+    finished(cache)
 
 
 def test_ports_that_change_meanwhile_are_published_with_the_result(cache: Cache) -> None:
     cache.take_in(Apply(service(WEB, spec(RED))))
     cache.take_in(Apply(service(WEB, spec(RED, ports=(OTHER_PORT,)))))
-    settled(cache)
+    finished(cache)
     state = cache.state(WEB, FilterClass.ALL).state
     assert not isinstance(state, Absent)
     assert (state.ports, len(state.endpoints)) == ((OTHER_PORT,), COUNT // 2)
@@ -197,9 +197,9 @@ def test_a_vm_that_changes_meanwhile_is_right_in_the_result(
 ) -> None:
     cache.take_in(Apply(service(WEB, spec(RED))))
     for _ in range(piece):
-        cache.settle()
+        cache.proceed()
     change(cache)
-    settled(cache)
+    finished(cache)
     vms = [one for key in cache.vms.keys() if (one := cache.vms.get(key))]  # noqa: SIM118
     naive = synced_cache(*vms, service(WEB, spec(RED)))
     shown, expected = (c.services[WEB] for c in (cache, naive))
@@ -216,26 +216,26 @@ def test_a_service_that_always_changes_is_published_and_delays_nobody(cache: Cac
     for turn in range(200):
         cache.take_in(Apply(service(WEB, spec((RED, BLUE)[turn % 2]))))
         cache.take_in(Apply(machine(turn % COUNT, address=f"10.1.0.{turn}")))
-        cache.settle()
+        cache.proceed()
         heard += len(watcher.read_all())
         if turn == 100:
             small = Key("shop", "small")
             cache.take_in(Apply(service(small, spec({"half": "none"}))))
             assert not isinstance(cache.state(small, FilterClass.ALL).state, Absent)
     assert heard > 3
-    settled(cache)
+    finished(cache)
     assert cache.services[WEB].spec == spec(BLUE)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["for good", "and made again"])
 def test_a_service_that_is_deleted_meanwhile(cache: Cache, again: bool) -> None:
     cache.take_in(Apply(service(WEB, spec(RED))))
-    cache.settle()
+    cache.proceed()
     cache.take_in(Delete(SERVICES, WEB))
     assert isinstance(cache.state(WEB, FilterClass.ALL).state, Absent)
     if again:
         cache.take_in(Apply(service(WEB, spec(BLUE), uid="another")))
-    settled(cache)
+    finished(cache)
     assert len(names(cache)) == (COUNT // 2 if again else 0)
 
 
@@ -243,7 +243,7 @@ def test_a_service_that_is_being_deleted_meanwhile_is_absent_at_once(cache: Cach
     cache.take_in(Apply(service(WEB, spec(RED))))
     cache.take_in(Apply(service(WEB, spec(RED), deleting=True)))
     assert isinstance(cache.state(WEB, FilterClass.ALL).state, Absent)
-    settled(cache)
+    finished(cache)
     assert isinstance(cache.state(WEB, FilterClass.ALL).state, Absent)
 
 
@@ -251,7 +251,7 @@ def test_the_last_valid_spec_counts_though_a_refused_one_came_meanwhile(cache: C
     cache.take_in(Apply(service(WEB, spec(RED))))
     cache.take_in(Apply(service(WEB, spec(BLUE))))
     cache.take_in(Apply(service(WEB, None, problems=(Problem("spec.type", "no"),))))
-    settled(cache)
+    finished(cache)
     assert cache.services[WEB].spec == spec(BLUE)
 
 
@@ -262,7 +262,7 @@ def test_many_vms_that_a_list_lacks_are_one_publication(cache: Cache) -> None:
     for one in MACHINES[::2]:
         cache.take_in(Apply(one))
     cache.take_in(InitDone(VMS))
-    settled(cache)
+    finished(cache)
     assert cache.counts.publications == publications + 2
     assert names(cache) == {one.key.name for one in MACHINES[::2]}
 
@@ -351,13 +351,13 @@ class EvaluationMachine(RuleBasedStateMachine):
         self.owed = None
         self.note()
 
-    @precondition(lambda self: self.cache.unsettled)
+    @precondition(lambda self: self.cache.unfinished)
     @rule(slices=st.integers(1, 4))
-    def settle(self, slices: int) -> None:
+    def proceed(self, slices: int) -> None:
         for _ in range(slices):
             under_way = self.evaluating and self.cache.services[WEB].evaluation
             with self.smallest_pieces():
-                self.cache.settle()
+                self.cache.proceed()
             if under_way and self.cache.services[WEB].evaluation is not under_way:
                 if self.owed is not None:
                     self.at_once.apply(Apply(self.owed))
@@ -387,8 +387,8 @@ class EvaluationMachine(RuleBasedStateMachine):
             assert (here.ready, here.not_ready) == (there.ready, there.not_ready)
 
     def teardown(self) -> None:
-        while self.cache.unsettled:
-            self.settle(1)
+        while self.cache.unfinished:
+            self.proceed(1)
         self.is_as_if_done_at_once()
         for cache in (self.cache, self.at_once):
             cache.apply(Delete(SERVICES, WEB))

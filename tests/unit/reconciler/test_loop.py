@@ -308,8 +308,8 @@ async def test_nothing_is_written_while_a_large_service_is_evaluated_for_the_fir
         for _ in range(2):
             await looked_at(world)
             assert world.store.writes == []
-        while world.cache.unsettled:
-            world.reconciler.enqueue(world.cache.settle())
+        while world.cache.unfinished:
+            world.reconciler.enqueue(world.cache.proceed())
         await until(lambda: len(world.store.writes) == 2)
         assert world.right
         assert world.cache.stored_endpoints[WEB].ready_uids() == {one.uid for one in vms}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import KINDS, synced_cache, watch
 from vmsvc_grpc.cache import cache as cache_module
-from vmsvc_grpc.cache.cache import SETTLED_MAX, Cache
+from vmsvc_grpc.cache.cache import AT_ONCE_MAX, Cache
 from vmsvc_grpc.cache.topic import Absent
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
@@ -62,12 +62,12 @@ def shown(cache: Cache) -> list[object]:
     ]
 
 
-def settle_some(cache: Cache, slices: int) -> None:
+def proceed_some(cache: Cache, slices: int) -> None:
     """Do so many slices, each as small as can be."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_module, "SETTLED_MAX", 1)
+        patch.setattr(cache_module, "AT_ONCE_MAX", 1)
         for _ in range(slices):
-            cache.settle()
+            cache.proceed()
 
 
 @settings(max_examples=300, deadline=None)
@@ -81,10 +81,10 @@ def test_it_ends_as_if_it_were_done_at_once(batches: list[list[Event]], slices: 
     for event in (event for batch in batches for event in batch):
         at_once.apply(event)
         sliced.take_in(event)
-        settle_some(sliced, next(counts, 0))
+        proceed_some(sliced, next(counts, 0))
         everything.read_all()
-    while sliced.unsettled:
-        settle_some(sliced, 1)
+    while sliced.unfinished:
+        proceed_some(sliced, 1)
     assert shown(sliced) == shown(at_once)
     everything.read_all()
     there = sliced.collection.page(None, None, 9) if sliced.synced else []
@@ -93,9 +93,9 @@ def test_it_ends_as_if_it_were_done_at_once(batches: list[list[Event]], slices: 
 
 def _slices(cache: Cache) -> Iterator[int]:
     """The work of each slice: VMs held against services, and publications."""
-    while cache.unsettled:
+    while cache.unfinished:
         before = cache.counts
-        cache.settle()
+        cache.proceed()
         after = cache.counts
         yield after.evaluations - before.evaluations + after.publications - before.publications
 
@@ -111,15 +111,15 @@ def test_no_slice_is_long_at_a_first_list_nor_at_one_that_lacks_all(vms_a_servic
         cache.take_in(Apply(one))
     for kind in KINDS:
         assert cache.take_in(InitDone(kind)) == frozenset()
-    assert cache.unsettled
+    assert cache.unfinished
     work = list(_slices(cache))
     assert cache.synced
-    assert len(work) >= count // SETTLED_MAX
-    assert max(work) < 2 * SETTLED_MAX + 2000 + vms_a_service
+    assert len(work) >= count // AT_ONCE_MAX
+    assert max(work) < 2 * AT_ONCE_MAX + 2000 + vms_a_service
     cache.take_in(Init(SERVICES))
     assert cache.take_in(InitDone(SERVICES)) == frozenset()
     assert len(cache.services) == count
-    assert max(_slices(cache)) <= 2 * SETTLED_MAX
+    assert max(_slices(cache)) <= 2 * AT_ONCE_MAX
     assert not cache.services
 
 
@@ -129,10 +129,10 @@ def test_slices_say_that_every_service_may_need_work() -> None:
     for event in (Init(VMS), InitDone(VMS), Init(SERVICES), Apply(service()), InitDone(SERVICES)):
         assert cache.take_in(event) == frozenset()
     assert (watcher.wakes, watcher.read()) == (0, None)
-    assert cache.settle() == {WEB}
+    assert cache.proceed() == {WEB}
     assert watcher.wakes == 1
     assert watcher.read_all() == [("snapshot", "shop/web"), ("synced", "")]
-    assert not cache.unsettled
+    assert not cache.unfinished
 
 
 def test_a_deletion_of_all_that_is_left_to_do_does_not_keep_it_from_being_synced() -> None:
@@ -140,16 +140,16 @@ def test_a_deletion_of_all_that_is_left_to_do_does_not_keep_it_from_being_synced
     for event in (Init(VMS), InitDone(VMS), Init(SERVICES), Apply(service()), InitDone(SERVICES)):
         cache.take_in(event)
     cache.take_in(Delete(SERVICES, WEB))
-    assert cache.unsettled
-    assert cache.settle() == frozenset()
+    assert cache.unfinished
+    assert cache.proceed() == frozenset()
     assert cache.synced
-    assert not cache.unsettled
+    assert not cache.unfinished
 
 
 def test_no_slice_says_it_of_more_than_it_may_do() -> None:
     """10,000 services were enqueued in one go, and announced in the same: some 30 ms."""
     cache = Cache(AddressRules())
-    names = {Key("shop", f"s{n}") for n in range(3 * SETTLED_MAX)}
+    names = {Key("shop", f"s{n}") for n in range(3 * AT_ONCE_MAX)}
     for kind in (SERVICES, VMS):
         cache.take_in(Init(kind))
     for name in names:
@@ -157,10 +157,10 @@ def test_no_slice_says_it_of_more_than_it_may_do() -> None:
     for kind in (SERVICES, VMS):
         assert cache.take_in(InitDone(kind)) == frozenset()
     said: list[frozenset[Key]] = []
-    while cache.unsettled:
-        said.append(cache.settle())
+    while cache.unfinished:
+        said.append(cache.proceed())
     assert frozenset().union(*said) == names
-    assert max(map(len, said)) <= SETTLED_MAX
+    assert max(map(len, said)) <= AT_ONCE_MAX
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,6 @@ def test_what_is_told_after_the_list_counts(told: Event, stays: bool) -> None:
     cache = synced_cache(service())
     for event in (Init(SERVICES), InitDone(SERVICES), told):
         cache.take_in(event)
-    while cache.unsettled:
-        cache.settle()
+    while cache.unfinished:
+        cache.proceed()
     assert (WEB in cache.services) is stays
