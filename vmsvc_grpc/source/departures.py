@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 from vmsvc_grpc.source import Emit
+from vmsvc_grpc.source.breaks import Breaks, clock
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.known_files import KnownFiles
-from vmsvc_grpc.source.slices import Slices, clock
 from vmsvc_grpc.source.union import Missing
 
 
@@ -19,14 +19,14 @@ class Departures:
     """Emits what becomes of objects that no file holds."""
 
     def __init__(
-        self, known: KnownFiles, *, settle_s: float, bounds: FilesSourceBounds, slices: Slices
+        self, known: KnownFiles, *, settle_s: float, bounds: FilesSourceBounds, breaks: Breaks
     ) -> None:
         self._known = known
         self._settle_s = settle_s
         self._rewrite_s = bounds.rewrite_s
         # A file that was removed and written anew may take as long to be read.
         self._longest_s = max(bounds.rewrite_max_s, 2 * settle_s)
-        self._slices = slices
+        self._breaks = breaks
 
     @property
     def next_at(self) -> float:
@@ -42,11 +42,11 @@ class Departures:
         Every file that was there at `looked_at` has been looked at.
         """
         for _ in self._known.union.letting_go(clock()):
-            await self._slices.breathe()
+            await self._breaks.breathe()
         settled = min(looked_at, self._known.settling.unread_since()) - self._settle_s
         seen: str | None = None
         while missing := self._known.union.missing:
-            if await self._slices.breathe():
+            if await self._breaks.breathe():
                 seen = None
             if settled < missing.since:
                 return

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.source import tree
+from vmsvc_grpc.source.breaks import Breaks
 from vmsvc_grpc.source.contents import Contents
 from vmsvc_grpc.source.documents import ManifestError
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
@@ -22,7 +23,6 @@ from vmsvc_grpc.source.known_files import HeldFile, KnownFiles
 from vmsvc_grpc.source.manifests import AbandonedError, reading
 from vmsvc_grpc.source.problems import FileProblem
 from vmsvc_grpc.source.settling import Unsettled
-from vmsvc_grpc.source.slices import Slices
 from vmsvc_grpc.source.tree import Content, Oddity
 
 
@@ -44,7 +44,7 @@ class FileReader:
         *,
         namespace: str,
         bounds: FilesSourceBounds,
-        slices: Slices,
+        breaks: Breaks,
     ) -> None:
         self.files_read = 0
         self._root = root
@@ -52,7 +52,7 @@ class FileReader:
         self._kinds = kinds
         self._namespace = namespace
         self._bounds = bounds
-        self._slices = slices
+        self._breaks = breaks
 
     async def fetched(self, path: str, looked_at: Unsettled, *, large: bool) -> Fetched | None:
         """The content of an unsettled file; None if it has changed since the last look."""
@@ -126,7 +126,7 @@ class FileReader:
         go_on = partial(_gone_on, steps, self._bounds.slice_s)
         abandoned = False
         while (contents := await asyncio.to_thread(go_on) if large else go_on()) is None:
-            await self._slices.breathe()
+            await self._breaks.breathe()
             if self._known.settling.get(path) is not looked_at and not abandoned:
                 abandoned = True
                 steps.throw(AbandonedError)

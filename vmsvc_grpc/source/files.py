@@ -39,6 +39,7 @@ from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.objects import Key, Kind, Object
 from vmsvc_grpc.model.problem import PROBLEMS_MAX, escaped, system_reason
 from vmsvc_grpc.source import Emit, SourceError, tree
+from vmsvc_grpc.source.breaks import Breaks, clock
 from vmsvc_grpc.source.contents import ObjectId
 from vmsvc_grpc.source.departures import Departures
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
@@ -48,7 +49,6 @@ from vmsvc_grpc.source.looks import OnNotices, TreeLooks
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
 from vmsvc_grpc.source.rebuilding import Rebuilding
 from vmsvc_grpc.source.settling import Settling, Unsettled
-from vmsvc_grpc.source.slices import Slices, clock
 from vmsvc_grpc.source.tree import Signature
 
 # The topic of the directory itself among the problems: no path of a file begins with a slash.
@@ -92,7 +92,7 @@ class FilesSource:
         self._shared = shared
         self._bounds = bounds
         self._problems = Problems(report)
-        self._slices = Slices(bounds.slice_s)
+        self._breaks = Breaks(bounds.slice_s)
         self._settling = Settling(
             settle_s=settle_s,
             open_settle_s=bounds.open_settle_s,
@@ -114,7 +114,7 @@ class FilesSource:
             self._problems,
             shared=shared,
             bounds=bounds,
-            slices=self._slices,
+            breaks=self._breaks,
             on_notices=on_notices,
         )
         self._reader = FileReader(
@@ -123,10 +123,10 @@ class FilesSource:
             kinds,
             namespace=namespace,
             bounds=bounds,
-            slices=self._slices,
+            breaks=self._breaks,
         )
         self._departures = Departures(
-            self._known, settle_s=settle_s, bounds=bounds, slices=self._slices
+            self._known, settle_s=settle_s, bounds=bounds, breaks=self._breaks
         )
         # One at a time: a large file may take seconds, which others must not wait for.
         self._reading: _Reading | None = None
@@ -226,9 +226,9 @@ class FilesSource:
             await self._list(emit)
         await self._end_reading(emit)
         for _ in self._settling.ripen(clock()):
-            await self._slices.breathe()
+            await self._breaks.breathe()
         for path in self._settling.due():
-            await self._slices.breathe()
+            await self._breaks.breathe()
             if self._settling.is_large(path):
                 self._begin_reading(path, readers)
             else:
@@ -264,7 +264,7 @@ class FilesSource:
         for kind in kinds:
             emit(Init(kind))
         for path in sorted(self._settling.paths()):
-            await self._slices.breathe()
+            await self._breaks.breathe()
             self._known.look(path)
             await self._take(path, emit)
         self._listed = True
@@ -330,13 +330,13 @@ class FilesSource:
         for event in events:
             if event is not None:
                 emit(event)
-            await self._slices.breathe()
+            await self._breaks.breathe()
 
     async def _report(self) -> None:
         """Report problems of the files that were read, or whose objects moved."""
         self._known.touched |= self._union.reshuffled()
         for path in sorted(self._known.touched):
-            await self._slices.breathe()
+            await self._breaks.breathe()
             self._known.touched.discard(path)
             held = self._known.held.get(path)
             more = 0

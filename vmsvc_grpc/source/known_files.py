@@ -13,11 +13,11 @@ from pathlib import Path
 from vmsvc_grpc.model.events import Apply, Malformed
 from vmsvc_grpc.model.objects import Kind, Object
 from vmsvc_grpc.source import tree
+from vmsvc_grpc.source.breaks import clock
 from vmsvc_grpc.source.contents import Contents, Entry
 from vmsvc_grpc.source.problems import FileProblem
 from vmsvc_grpc.source.rebuilding import Rebuilding
 from vmsvc_grpc.source.settling import Settling, Unsettled
-from vmsvc_grpc.source.slices import clock
 from vmsvc_grpc.source.tree import Oddity, Signature
 from vmsvc_grpc.source.union import Union
 

@@ -11,11 +11,11 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from vmsvc_grpc.source import tree
+from vmsvc_grpc.source.breaks import Breaks, clock
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
 from vmsvc_grpc.source.inotify import DirectoryWatch, How, PathNotices, Where, where
 from vmsvc_grpc.source.known_files import KnownFiles
 from vmsvc_grpc.source.problems import FileProblem, Problems
-from vmsvc_grpc.source.slices import Slices, clock
 from vmsvc_grpc.source.vacated import Vacated
 
 # Topics of problems that are not paths of files: no path begins with a slash.
@@ -42,7 +42,7 @@ class TreeLooks:
         *,
         shared: bool,
         bounds: FilesSourceBounds,
-        slices: Slices,
+        breaks: Breaks,
         on_notices: OnNotices,
     ) -> None:
         """`shared`: our own store writes here, too, and puts right what is missing at once.
@@ -60,7 +60,7 @@ class TreeLooks:
         self._problems = problems
         self._shared = shared
         self._bounds = bounds
-        self._slices = slices
+        self._breaks = breaks
         self._on_notices = on_notices
         self._vacated = Vacated()
         self._linked = False
@@ -81,7 +81,7 @@ class TreeLooks:
             self.wanted = True
             self._known.settling.all_closed()
         for path, how in notices.how.items():
-            await self._slices.breathe()
+            await self._breaks.breathe()
             made = path in notices.directories and how in (How.ANOTHER, How.PLACED)
             if made and not self._shared:
                 self._remade.add(path)
@@ -124,7 +124,7 @@ class TreeLooks:
         unlisted: list[tree.Unlisted] = []
         self._linked = False
         for step in tree.walk(self._root, links=not self._shared):
-            await self._slices.breathe()
+            await self._breaks.breathe()
             match step:
                 case tree.Directory(path, linked, identity):
                     self.watch.directory(path)
@@ -148,7 +148,7 @@ class TreeLooks:
             await self._note_directories(identities, found, unlisted_paths)
         unknown = self._vacated.paths | unlisted_paths
         for path in (self._known.held.keys() | self._known.settling.paths()) - found:
-            await self._slices.breathe()
+            await self._breaks.breathe()
             self._look_for_unfound(path, unknown)
         self._problems.put(_SUBDIRECTORIES, list(map(_unlisted_problem, unlisted)))
         self._plan_rescan(began)
@@ -163,7 +163,7 @@ class TreeLooks:
         remade, self._remade = self._remade, set()
         held = list(self._known.held)
         for _ in self._vacated.noting(identities, held, found, unlisted, remade):
-            await self._slices.breathe()
+            await self._breaks.breathe()
         now = clock()
         self._known.rebuilding.forget(now)
         self._known.rebuilding.replaced(self._vacated.replaced, now)

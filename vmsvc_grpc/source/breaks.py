@@ -10,7 +10,7 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Slices:
+class Breaks:
     """Breaks of the tasks that share it: each calls `breathe` at each step of its work."""
 
     def __init__(self, slice_s: float) -> None:
