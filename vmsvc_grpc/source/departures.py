@@ -56,7 +56,7 @@ class Departures:
             if (kept_until := self._kept_until(missing)) > looked_at:
                 self._known.union.postpone(missing, kept_until - self._settle_s)
                 continue
-            for event in self._known.union.settle(missing):
+            for event in self._known.union.pass_on(missing):
                 emit(event)
 
     def _kept_until(self, missing: Missing) -> float:

@@ -44,7 +44,7 @@ class Union:
     """Contents by file, and the objects that follow from them.
 
     An object that its file defines no more is missing: it has no holder. It stays as it was last
-    emitted until its file defines it again, or until `settle` gives it to another file or deletes
+    emitted until its file defines it again, or until `pass_on` gives it to another file or deletes
     it.
     """
 
@@ -144,7 +144,7 @@ class Union:
         while self._outdated:
             yield from self._outdated.pop().draining()
 
-    def settle(self, missing: Missing) -> Iterator[Apply | Malformed | Delete]:
+    def pass_on(self, missing: Missing) -> Iterator[Apply | Malformed | Delete]:
         """The holder no longer defines the object; what to emit for it.
 
         The next holder is a file that defines it as it was last emitted, as after a rename; else

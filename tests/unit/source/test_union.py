@@ -78,7 +78,7 @@ def test_the_file_that_had_an_object_goes_on_having_it() -> None:
     union.drop("b")
     assert union.put("c", contents({"x": "c2"}), 0.0) == [], "it may be back yet"
     (let_go,) = missing(union, 1.0)
-    assert told(list(union.settle(let_go))) == ["x=a"]
+    assert told(list(union.pass_on(let_go))) == ["x=a"]
     assert union.put("b", contents({"x": "b"}), 0.0) == []
     assert missing(union, 2.0) == []
 
@@ -104,7 +104,7 @@ def test_one_that_says_the_same_is_the_next() -> None:
     union.drop("b")
     union.put("c", contents({"x": "1"}), 0.0)
     (let_go,) = missing(union, 1.0)
-    assert list(union.settle(let_go)) == []
+    assert list(union.pass_on(let_go)) == []
     assert told(union.put("c", contents({"x": "3"}), 0.0)) == ["x=3"]
 
 
@@ -150,7 +150,7 @@ def test_repeats_are_told_of_every_file_but_the_one_that_has_it() -> None:
     assert union.reshuffled() >= {"a", "b", "c"}
     assert list(union.losers(id_of("x"))) == [], "nobody has it for now"
     for let_go in let_gone:
-        assert len(list(union.settle(let_go))) == 1
+        assert len(list(union.pass_on(let_go))) == 1
     assert union.reshuffled() >= {"a", "c"}
     assert not union.repeats("a")
     assert list(union.repeats("c")) == [id_of("x")]
@@ -164,7 +164,7 @@ def test_what_no_file_defines_is_missing_until_it_is_deleted_or_back() -> None:
     assert missing(union, 1.0) == [x, y]
     union.postpone(x, 2.0)
     assert missing(union) == [y, x._replace(since=2.0)]
-    assert list(union.settle(y)) == [Delete(*id_of("y"))]
+    assert list(union.pass_on(y)) == [Delete(*id_of("y"))]
     assert told(union.put("b", contents({"y": "1"}), 0.0)) == ["y=1"]
     assert union.put("a", contents({"x": "1"}), 0.0) == []
     assert missing(union) == []
@@ -182,7 +182,7 @@ def test_what_was_postponed_for_a_file_is_recalled() -> None:
     assert [(one.path, one.since) for one in found[:299]] == [("a", 2.0)] * 299
     assert {(one.path, one.since) for one in found[299:]} == {("b", 50.0)}
     for one in found[:299]:
-        assert list(union.settle(one)) == [Delete(*one.id)]
+        assert list(union.pass_on(one)) == [Delete(*one.id)]
     union.drop("b")
     assert {one.since for one in missing(union, 3.0)} == {3.0}, "its file is gone"
 
@@ -274,7 +274,7 @@ class Model:
 
     def settle(self) -> None:
         for let_go in missing(self.union):
-            self._note(list(self.union.settle(let_go)))
+            self._note(list(self.union.pass_on(let_go)))
 
     def check(self) -> None:
         """Whatever is under way, each loser can be told of."""

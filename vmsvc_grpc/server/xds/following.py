@@ -77,10 +77,10 @@ class Following:
         return self._topics.get(service)
 
     def loosen(self, service: Key) -> None:
-        """Note that a service may not be needed any more; `settle` finds out."""
+        """Note that a service may not be needed any more; `release` finds out."""
         self._loose[service] = None
 
-    def settle(self, needed: Callable[[Key], bool], most: int) -> bool:
+    def release(self, needed: Callable[[Key], bool], most: int) -> bool:
         """Release topics that are not needed any more, after so many looks; whether all are."""
         if not self._loose:
             return True

@@ -108,7 +108,7 @@ class XdsStream:
         if self._intake.under_way and not self._intake.go_on():
             return LATER
         if self._node is not None:
-            if not self._following.settle(self._subscriptions.concern, self._shared.names_a_turn):
+            if not self._following.release(self._subscriptions.concern, self._shared.names_a_turn):
                 return LATER
             # A partial answer to a wildcard would delete what it lacks: send nothing until all is
             # there.
