@@ -19,7 +19,7 @@ from vmsvc_grpc.model.resolve import (
 )
 from vmsvc_grpc.model.selector import matches
 
-LOOKS_MAX = 500
+MATCHED_MAX = 500
 """How many VMs are matched against a service in one piece: some 3 ms."""
 
 _SORTED_MAX = 2_000  # How many keys or endpoints are sorted in one piece: some 2 ms.
@@ -67,7 +67,7 @@ class Evaluation:
         self.members: list[Key] = []
         self.assembly = Assembly()
         self.ready = self.not_ready = 0
-        self.looks = 0
+        self.matched = 0
         """How many VMs have been matched so far, apart from those that changed."""
         self._selector = selector
         self._vms = vms
@@ -84,7 +84,7 @@ class Evaluation:
     @property
     def large(self) -> bool:
         """Whether it takes more than one piece, or nearly so."""
-        return len(self._names) > LOOKS_MAX
+        return len(self._names) > MATCHED_MAX
 
     def proceed(self) -> bool:
         """Do a piece of the work, some milliseconds; whether all is done.
@@ -113,7 +113,7 @@ class Evaluation:
     def _work(self) -> Iterator[None]:
         """Does a piece at each step."""
         names = iter(self._names)
-        while piece := list(islice(names, LOOKS_MAX)):
+        while piece := list(islice(names, MATCHED_MAX)):
             for name in piece:
                 self._look_at(name)
             yield
@@ -140,7 +140,7 @@ class Evaluation:
         return not vm.deleting and matches(self._selector, vm.labels)
 
     def _given(self, vm: VirtualMachine) -> tuple[Endpoint, ...]:
-        self.looks += 1
+        self.matched += 1
         judged = addresses(vm, self._rules)
         given = contribution(vm, judged, self.families, self._remembers)
         # Endpoints that stay the same objects are compared, and told apart, in a tenth of the time.

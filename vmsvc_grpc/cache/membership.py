@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from vmsvc_grpc.cache.evaluation import LOOKS_MAX, Evaluation
+from vmsvc_grpc.cache.evaluation import MATCHED_MAX, Evaluation
 from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointDiff
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -202,7 +202,7 @@ class Membership:
         return [
             service
             for service in selecting
-            if service.evaluation is None and len(service.members) > LOOKS_MAX
+            if service.evaluation is None and len(service.members) > MATCHED_MAX
         ]
 
     def put_service(
@@ -291,9 +291,9 @@ class Membership:
         """Do a piece of the evaluation of a service; whether it is done."""
         evaluation = service.evaluation
         assert evaluation is not None, "it is being evaluated"
-        looks = evaluation.looks
+        matched = evaluation.matched
         done = evaluation.proceed()
-        self.evaluations += evaluation.looks - looks
+        self.evaluations += evaluation.matched - matched
         if done:
             service.take(evaluation)
         return done

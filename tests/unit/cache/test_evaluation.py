@@ -22,7 +22,7 @@ from tests.unit.objects import HTTP, WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import KINDS, synced_cache, watch
 from vmsvc_grpc.cache import evaluation, membership
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.evaluation import LOOKS_MAX
+from vmsvc_grpc.cache.evaluation import MATCHED_MAX
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
@@ -42,7 +42,7 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 
 VMS, SERVICES = KINDS
-COUNT = 3 * LOOKS_MAX
+COUNT = 3 * MATCHED_MAX
 RED, BLUE = {"app": "web", "half": "red"}, {"app": "web", "half": "blue"}
 OTHER_PORT = ServicePort("other", "TCP", 81, 9377)
 
@@ -111,7 +111,7 @@ def test_it_is_in_pieces_and_published_once(cache: Cache, cause: Event, vms: int
         pieces.append(looks)
         if cache.unfinished:
             assert cache.state(WEB, FilterClass.ALL) is before
-    assert max(pieces) <= LOOKS_MAX
+    assert max(pieces) <= MATCHED_MAX
     assert sum(pieces) in (vms, len(MACHINES))
     assert len(names(cache)) == vms
     changed = cache.state(WEB, FilterClass.ALL) is not before
@@ -153,7 +153,7 @@ def test_all_is_evaluated_before_the_cache_is_synced() -> None:
     while not cache.synced:
         assert not any(said)
         said.append(cache.proceed())
-    assert len(said) > COUNT / LOOKS_MAX
+    assert len(said) > COUNT / MATCHED_MAX
     assert len(names(cache)) == COUNT
     finished(cache)
 
@@ -303,9 +303,9 @@ class EvaluationMachine(RuleBasedStateMachine):
     @contextmanager
     def smallest_pieces(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("LOOKS_MAX", "_SORTED_MAX", "_COMPARED_MAX", "_LATE_MAX"):
+            for name in ("MATCHED_MAX", "_SORTED_MAX", "_COMPARED_MAX", "_LATE_MAX"):
                 patch.setattr(evaluation, name, 1)
-            patch.setattr(membership, "LOOKS_MAX", 1)
+            patch.setattr(membership, "MATCHED_MAX", 1)
             yield
 
     def take_in(self, event: Event) -> None:

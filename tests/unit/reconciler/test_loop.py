@@ -15,7 +15,7 @@ import pytest
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.evaluation import LOOKS_MAX
+from vmsvc_grpc.cache.evaluation import MATCHED_MAX
 from vmsvc_grpc.cache.membership import CachedService
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
@@ -302,7 +302,7 @@ async def test_a_service_is_created_with_its_endpoints_the_service_first() -> No
 
 async def test_nothing_is_written_while_a_large_service_is_evaluated_for_the_first_time() -> None:
     """Its endpoints are not known yet: they would be written as if there were none."""
-    vms = [vm(f"vm-{n}", f"10.0.{n >> 8}.{n & 255}") for n in range(LOOKS_MAX + 1)]
+    vms = [vm(f"vm-{n}", f"10.0.{n >> 8}.{n & 255}") for n in range(MATCHED_MAX + 1)]
     async with reconciled(*vms) as world:
         world.reconciler.enqueue(world.cache.take_in(Apply(service())))
         for _ in range(2):
