@@ -87,14 +87,14 @@ class App:
         """It writes to `out` what it serves, and how to ask. Raises TooFewFilesError."""
         self._config = config
         self._out = out
+        self._unfinished = asyncio.Event()
         self._cache = Cache(
             config.rules,
             kinds=_kinds(config),
             namespaces=config.namespaces,
             on_problems=self._log_problems,
-            on_unfinished=self._on_unfinished,
+            on_unfinished=self._unfinished.set,
         )
-        self._unfinished = asyncio.Event()
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
         _check_files()
@@ -189,9 +189,6 @@ class App:
             # The first slice at once, as most lists leave work for one only. The others have a
             # turn each, however many events come in it.
             self._changed(self._cache.proceed(), self._place)
-
-    def _on_unfinished(self) -> None:
-        self._unfinished.set()
 
     async def _proceed(self) -> None:
         """Do the work that events leave, a slice a turn of the event loop."""

@@ -26,6 +26,8 @@ _SORTED_MAX = 2_000  # How many keys or endpoints are sorted in one piece: some 
 _COMPARED_MAX = 10_000  # How many endpoints are compared in one piece: some 2 ms.
 _LATE_MAX = 10  # How many late changes are made in one piece: 0.3 ms each, of 40,000 endpoints.
 
+_EMPTY = Assembly()
+
 _Value = TypeVar("_Value", bound=Any)
 
 
@@ -65,7 +67,7 @@ class Evaluation:
         self.families = families
         self.contributions: dict[Key, tuple[Endpoint, ...]] = {}
         self.members: list[Key] = []
-        self.assembly = Assembly()
+        self.assembly = _EMPTY
         self.ready = self.not_ready = 0
         self.matched = 0
         """How many VMs have been matched so far, apart from those that changed."""
@@ -79,11 +81,11 @@ class Evaluation:
         # None while VMs are looked at, as then neither is made yet.
         self._late: dict[Key, tuple[Endpoint, ...] | None] | None = None
         self._assembled = False
-        self._pieces = self._work()
+        self._pieces: Iterator[None] | None = None
 
     @property
     def large(self) -> bool:
-        """Whether it takes more than one piece, or nearly so."""
+        """Whether it takes more than one piece."""
         return len(self._names) > MATCHED_MAX
 
     def proceed(self) -> bool:
@@ -92,6 +94,11 @@ class Evaluation:
         However many VMs change meanwhile, it is done after a number of pieces that is
         proportional to the VMs.
         """
+        if not self.large:
+            self._work_at_once()
+            return True
+        if self._pieces is None:
+            self._pieces = self._work()
         return next(self._pieces, self) is self
 
     def vm_changed(
@@ -109,6 +116,14 @@ class Evaluation:
     def vm_left(self, vm: Key) -> None:
         """A VM that the selector matched has gone, or it is matched no more."""
         self._replace(vm, None)
+
+    def _work_at_once(self) -> None:
+        """The same as `_work`, in one piece: most services are small."""
+        for name in self._names:
+            self._look_at(name)
+        self.members = sorted(self.contributions)
+        endpoints = sorted(chain.from_iterable(self.contributions.values()))
+        self.assembly = Assembly(endpoints, repeats=repeats_id(endpoints))
 
     def _work(self) -> Iterator[None]:
         """Does a piece at each step."""
