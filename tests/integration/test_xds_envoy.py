@@ -126,6 +126,22 @@ async def test_a_service_is_deleted_and_created(mode: str, tmp_path: Path) -> No
 
 
 @BOTH_FORMS
+async def test_clusters_come_go_and_come_back_though_there_were_none_at_first(
+    mode: str, tmp_path: Path
+) -> None:
+    async with world() as here:
+        here.withdraw()
+        async with envoy(bootstrap([here.running.address], mode), tmp_path) as proxy:
+            assert await proxy.call() == "503"
+            for _ in range(2):
+                here.serve()
+                await proxy.answers("a", "b")
+                here.withdraw()
+                await proxy.answers("503")
+            await clean(proxy)
+
+
+@BOTH_FORMS
 async def test_a_port_is_changed_and_no_cluster_waits(mode: str, tmp_path: Path) -> None:
     async with world() as here, envoy(bootstrap([here.running.address], mode), tmp_path) as proxy:
         await proxy.answers("a", "b")

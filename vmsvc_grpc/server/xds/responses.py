@@ -228,9 +228,11 @@ class Responses:
         if bodies:
             return self._whole(subscription, bodies)
         subscription.draft = {}
-        # An Envoy 1.40 that asks for `*` on demand crashes at a response with nothing in it.
-        nothing = self._form is Form.DELTA and not parts
-        removed = (WILDCARD,) if nothing else ()
+        removed: Sequence[str] = ()
+        if not parts and self._form is Form.DELTA and subscription.type_url is TypeUrl.CLUSTER:
+            # An Envoy 1.40 that asks for `*` on demand crashes at a response with nothing in it.
+            # Its first request is that of any Envoy. It asks so for clusters alone.
+            removed = (WILDCARD,)
         return self._response(subscription, parts, tuple(parts.values()), removed)
 
     def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:

@@ -48,5 +48,5 @@ def ports(*numbers: int) -> Any:
 
 
 def nothing(form: Form, label: str) -> list[Told]:
-    """The answer to a wildcard that covers nothing: no Envoy takes an empty one in deltas."""
-    return [(label,)] if form is Form.SOTW else [(label, "-*")]
+    """The answer to a wildcard that covers nothing: not each Envoy takes an empty one of it."""
+    return [(label, "-*")] if (form, label) == (Form.DELTA, C) else [(label,)]
