@@ -228,12 +228,17 @@ class Responses:
         if bodies:
             return self._whole(subscription, bodies)
         subscription.draft = {}
-        removed: Sequence[str] = ()
-        if not parts and self._form is Form.DELTA and subscription.type_url is TypeUrl.CLUSTER:
-            # An Envoy 1.40 that asks for `*` on demand crashes at a response with nothing in it.
-            # Its first request is that of any Envoy. It asks so for clusters alone.
-            removed = (WILDCARD,)
+        removed = () if parts else self._removed_of_nothing(subscription)
         return self._response(subscription, parts, tuple(parts.values()), removed)
+
+    def _removed_of_nothing(self, subscription: XdsSubscription) -> Sequence[str]:
+        """What a response says is removed that has nothing else in it.
+
+        An Envoy 1.40 that asks for `*` on demand crashes at one with nothing at all, and its first
+        request is that of any Envoy. It asks so for clusters alone.
+        """
+        clusters = subscription.type_url is TypeUrl.CLUSTER
+        return (WILDCARD,) if clusters and self._form is Form.DELTA else ()
 
     def _removals(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
         """A response that removes resources of a type that are gone."""
