@@ -13,6 +13,7 @@ from contextlib import suppress
 import grpc
 import uvloop
 
+from tests.integration import serving
 from tests.integration.test_server_transport import Toy, running
 from vmsvc_grpc.server.call import Call, Wake
 
@@ -64,4 +65,5 @@ async def turns_taken() -> int:
 
 
 if __name__ == "__main__":
+    serving.used[0] = "grpcio"
     print(uvloop.run(turns_taken()))
