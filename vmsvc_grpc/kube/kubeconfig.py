@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from vmsvc_grpc.kube.kubeconfig_yaml import first_document
+from vmsvc_grpc.kube.kubeconfig_yaml import TooDeepError, first_document
 from vmsvc_grpc.model.decoding import ShapeError, converted
 from vmsvc_grpc.model.problem import likely_meant, quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label
@@ -27,6 +27,8 @@ OPENID_PROVIDER = "oidc"
 
 # How many names of a kubeconfig an error shows.
 _NAMES_SHOWN_MAX = 5
+
+_TOO_DEEP = "it is nested too deep; remove what is no field of a kubeconfig"
 
 _EXEC_API = "client.authentication.k8s.io/"
 _EXEC_VERSIONS = (f"{_EXEC_API}v1", f"{_EXEC_API}v1beta1")
@@ -273,8 +275,9 @@ def _unknown(field: str, known: tuple[str, ...]) -> str:
 def _parsed(path: Path, text: str) -> _Parsed:
     try:
         data = first_document(text)
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        # PyYAML lets any exception through, as for a text that does not fit its tag (`!!bool x`).
+    except TooDeepError as error:
+        raise KubeconfigError(_TOO_DEEP) from error
+    except (yaml.YAMLError, ValueError) as error:
         # A YAML error has several lines, one of which quotes the file, and that may be a secret.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
@@ -285,7 +288,7 @@ def _parsed(path: Path, text: str) -> _Parsed:
     except ShapeError as error:
         raise KubeconfigError(f"it is not a kubeconfig: {error}") from error
     except RecursionError as error:
-        raise KubeconfigError("it is not a kubeconfig: it is nested too deep") from error
+        raise KubeconfigError(_TOO_DEEP) from error
 
 
 def _find(

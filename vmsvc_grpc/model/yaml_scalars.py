@@ -18,7 +18,7 @@ from vmsvc_grpc.model.integers import is_int64
 Scalar = bool | int | float | str | None
 
 _TAG = "tag:yaml.org,2002:"
-MERGE_TAG = _TAG + "merge"
+_MERGE_TAG = _TAG + "merge"
 
 _WORDS: Mapping[str, bool | None] = {
     form: value
@@ -64,6 +64,14 @@ _TIMESTAMP = re.compile(
 
 class TagError(Exception):
     """A scalar does not fit its tag."""
+
+
+def is_merge_key(text: str, tag: str | None, *, plain: bool) -> bool:
+    """Whether a scalar in the place of a key merges its value's keys instead.
+
+    `plain` is what libyaml says of it: that it has neither quotes nor a tag, or only the tag `!`.
+    """
+    return text == "<<" and (plain or tag == _MERGE_TAG)
 
 
 def plain_scalar(text: str) -> Scalar:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
-from vmsvc_grpc.model.yaml_scalars import MERGE_TAG, key_text, plain_scalar
+from vmsvc_grpc.model.yaml_scalars import is_merge_key, key_text, plain_scalar
 
 
 class _Key(NamedTuple):
@@ -157,7 +157,7 @@ class _Building:
         if self._open and self._own[-1] is not None and self._keys[-1] is None:
             if not isinstance(event, yaml.ScalarEvent):
                 raise ValueError("no text is a key")
-            merges = event.value == "<<" and (event.implicit[0] or event.tag == MERGE_TAG)
+            merges = is_merge_key(event.value, event.tag, plain=event.implicit[0])
             plain = event.tag is None and event.implicit[0]
             name = key_text(plain_scalar(event.value), event.value) if plain else event.value
             self._keys[-1] = _Key(name, line, merges)

@@ -30,9 +30,9 @@ from yaml.reader import Reader, ReaderError
 from vmsvc_grpc.model.integers import INT64_MAX
 from vmsvc_grpc.model.problem import Problem, quoted
 from vmsvc_grpc.model.yaml_scalars import (
-    MERGE_TAG,
     Scalar,
     TagError,
+    is_merge_key,
     is_unsigned,
     key_text,
     plain_scalar,
@@ -394,7 +394,7 @@ class _YAMLBuilder(Builder):
         inner = self.innermost
         if inner is not None and inner.mapping and inner.key is None:
             self.key(text if value is text else self._key_text(value, text), size)
-            if text == "<<" and (event.implicit[0] or event.tag == MERGE_TAG):
+            if is_merge_key(text, event.tag, plain=event.implicit[0]):
                 inner.merging, inner.plain = True, False
         else:
             if isinstance(value, float) and inner is not None and not math.isfinite(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from vmsvc_grpc.kube.credential_files import text_of
-from vmsvc_grpc.kube.kubeconfig import chosen
+from vmsvc_grpc.kube.kubeconfig import KubeconfigError, chosen
 from vmsvc_grpc.kube.kubeconfig_yaml import first_document
 
 
@@ -29,6 +30,17 @@ from vmsvc_grpc.kube.kubeconfig_yaml import first_document
             "x: &x {a: 1}\nz: {a: 2, <<: *x}\n", {"x": {"a": 1}, "z": {"a": 1}}, id="merge"
         ),
         pytest.param("<<: [{a: 1}, {a: 2, b: 3}]\n", {"a": 1, "b": 3}, id="a merge of several"),
+        pytest.param("<<: []\na: &x 1\n*x : 2\n", {"a": 1, "1": 2}, id="a merge of none"),
+        pytest.param("!!merge x: {a: 1}\n", {"x": {"a": 1}}, id="a tag that merges nothing"),
+        pytest.param('"<<": {a: 1}\n', {"<<": {"a": 1}}, id="quotes that merge nothing"),
+        pytest.param(
+            "&x <<: {a: 1}\n*x : {b: 2}\n", {"a": 1, "<<": {"b": 2}}, id="no merge by alias"
+        ),
+        pytest.param(
+            '!!merge <<: {a: 1}\n! "<<": {b: 2}\n', {"a": 1, "b": 2}, id="tags that merge"
+        ),
+        pytest.param("a: ! 5\nb: ! ~\n", {"a": "5", "b": "~"}, id="a tag that says text"),
+        pytest.param("a: &x 1\nb: &x 2\nc: *x\n", {"a": 1, "b": 2, "c": 2}, id="an anchor twice"),
         pytest.param("a: 1\n---\nb: [\n", {"a": 1}, id="the first document"),
         pytest.param('{"a":\t1}\n{}', {"a": 1}, id="JSON"),
         pytest.param("\ufeffa: 1\r\n", {"a": 1}, id="a mark, and other line ends"),
@@ -48,6 +60,11 @@ def test_the_first_document(text: str, value: Any) -> None:
         "a: !!int x",
         "<<: 1",
         "<<: [1]",
+        "<<: ~",
+        "a: &a [{b: 1}]\n<<: *a",
+        "a: &a [{b: 1}]\n<<: [*a]",
+        "a: &a ~\n*a : 1",
+        "a: &a [1]\n*a : 1",
         "a: &a [*a]",
         "a: *b",
     ],
@@ -55,6 +72,28 @@ def test_the_first_document(text: str, value: Any) -> None:
 def test_what_kubectl_refuses(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         first_document(text)
+
+
+@pytest.mark.parametrize("levels", [300, 3000])
+def test_what_is_nested_deep_is_passed_over(levels: int) -> None:
+    deep = "extensions: " + "[" * levels + "]" * levels + "\n"
+    nested = "preferences: " + "{a: " * levels + "1" + "}" * levels + "\n"
+    found = chosen([(Path("config"), KUBECONFIG + deep + nested)], None)
+    assert found.user.token == "12:34:56"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("[" * 3000 + "]" * 3000, "users[0]: must be a mapping", id="a misfit"),
+        pytest.param("{a: " * 3000 + "1" + "}" * 3000, "users: must be a list", id="a mapping"),
+        # That is too deep for kubectl too; PyYAML's loaders end the process at some 50,000 levels.
+        pytest.param("[" * 100_000, "it is nested too deep; remove what is no", id="too deep"),
+    ],
+)
+def test_deep_users_are_refused_in_words(text: str, message: str) -> None:
+    with pytest.raises(KubeconfigError, match=re.escape(message)):
+        chosen([(Path("config"), f"users: {text}\n")], None)
 
 
 KUBECONFIG = """\
