@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
@@ -81,7 +81,7 @@ class Evaluation:
         # None while VMs are looked at, as then neither is made yet.
         self._late: dict[Key, tuple[Endpoint, ...] | None] | None = None
         self._assembled = False
-        self._pieces: Iterator[None] | None = None
+        self._pieces: Generator[None] | None = None
 
     @property
     def large(self) -> bool:
@@ -100,6 +100,11 @@ class Evaluation:
         if self._pieces is None:
             self._pieces = self._work()
         return next(self._pieces, self) is self
+
+    def abandon(self) -> None:
+        """Stop midway: nobody wants the result any more. Leaves no reference cycle."""
+        if self._pieces is not None:
+            self._pieces.close()
 
     def vm_changed(
         self, old: VirtualMachine | None, new: VirtualMachine, judged: Sequence[JudgedAddress]
@@ -125,7 +130,7 @@ class Evaluation:
         endpoints = sorted(chain.from_iterable(self.contributions.values()))
         self.assembly = Assembly(endpoints, repeats=repeats_id(endpoints))
 
-    def _work(self) -> Iterator[None]:
+    def _work(self) -> Generator[None]:
         """Does a piece at each step."""
         names = iter(self._names)
         while piece := list(islice(names, MATCHED_MAX)):

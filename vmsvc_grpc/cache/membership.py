@@ -120,6 +120,12 @@ class CachedService:
         if self.spec is not None:
             self.remembered = frozenset()  # From here on, `endpoints` remembers.
 
+    def abandon(self) -> None:
+        """Stop evaluating it, as it is gone. Leaves no reference cycle."""
+        if self.evaluation is not None:
+            self.evaluation.abandon()
+            self.evaluation = None
+
     def _count(self, given: tuple[Endpoint, ...], times: int) -> None:
         if given:
             if given[0].ready:
@@ -217,10 +223,10 @@ class Membership:
         service = self.services.get(key)
         if service is None or service.object.meta.uid != object_.meta.uid:
             # A new object keeps nothing of an earlier one of its name.
+            self.remove_service(key)
             service = CachedService(object_)
             service.remember(stored)
             self.services[key] = service
-            self._selectors.remove(key)
         else:
             before, service.object = service.object, object_
             if says_the_same(before, object_):
@@ -231,7 +237,10 @@ class Membership:
     def remove_service(self, key: Key) -> bool:
         """Remove a VMService; whether there was one."""
         self._selectors.remove(key)
-        return self.services.pop(key, None) is not None
+        service = self.services.pop(key, None)
+        if service is not None:
+            service.abandon()
+        return service is not None
 
     def outdated(self, service: CachedService, stored: StoredService | None) -> bool:
         """Whether the service must be evaluated anew; `stored` is its Service.

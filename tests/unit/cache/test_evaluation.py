@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -237,6 +239,23 @@ def test_a_service_that_is_deleted_meanwhile(cache: Cache, again: bool) -> None:
         cache.take_in(Apply(service(WEB, spec(BLUE), uid="another")))
     finished(cache)
     assert len(names(cache)) == (COUNT // 2 if again else 0)
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_what_is_abandoned_midway_leaves_nothing_for_the_collector(cache: Cache, how: str) -> None:
+    """What a collector has frozen it never takes, so a cycle here would stay for ever."""
+    gc.collect()
+    gc.disable()
+    try:
+        cache.take_in(Apply(service(WEB, spec(RED))))
+        cache.proceed()
+        abandoned = weakref.ref(cache.services[WEB].evaluation)
+        gone = Delete(SERVICES, WEB) if how == "deleted" else Apply(service(uid="another"))
+        cache.take_in(gone)
+        assert abandoned() is None
+    finally:
+        gc.enable()
+    finished(cache)
 
 
 def test_a_service_that_is_being_deleted_meanwhile_is_absent_at_once(cache: Cache) -> None:
