@@ -985,6 +985,42 @@ async def test_a_fault_at_one_call_of_a_lost_connection_keeps_no_other(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
+async def test_a_fault_as_a_lost_connection_ends_stops_nobody(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = ClientConnection.finish
+
+    def faulty(connection: ClientConnection) -> None:
+        finish(connection)
+        raise ValueError("a fault of ours")
+
+    async with serving() as toy, client(toy) as other:
+        monkeypatch.setattr(ClientConnection, "finish", faulty)
+        async with client(toy) as there:
+            there.call(WATCH, framed(b"hi"))
+            await until(lambda: len(toy.streams) == 1)
+            there.close()
+        await until(lambda: toy.streams[0].closed)
+        assert await other.status(other.call(ECHO, framed(b"a"))) == (0, "")
+        monkeypatch.undo()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_a_client_that_connects_again_gets_back_all_that_it_had() -> None:
+    """A lost connection's calls count until it has lost them, which may take some turns."""
+    async with serving(Limits(streams_per_client_max=40)) as toy:
+        for _ in range(3):
+            toy.streams.clear()
+            async with client(toy) as there:
+                for _ in range(40):
+                    there.call(WATCH, framed(b"hi"))
+                await until(lambda: len(toy.streams) == 40)
+                for stream in toy.streams:
+                    stream.close_s = 0.001
+                there.close()
+    assert set(toy.counts.calls) == {(WATCH, Code.CANCELLED)}, "none was refused"
+
+
 async def test_a_flood_of_frames_is_taken_in_some_pieces_a_turn() -> None:
     """20,000 of the smallest in one segment kept everybody waiting for a quarter of a second."""
     limits = Limits(empty_frames_max=1_000_000)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
+from itertools import chain
 
 from google.protobuf.message import Message
 
@@ -43,6 +44,16 @@ _READ_PART = 0.5
 _LOSE_PART = 0.2
 
 
+class _Losing:
+    """Closed connections of one client that have yet to lose their calls; others, which wait."""
+
+    __slots__ = ("lost", "waiting")
+
+    def __init__(self) -> None:
+        self.lost: deque[ClientConnection] = deque()
+        self.waiting: list[ClientConnection] = []
+
+
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
 
@@ -68,7 +79,7 @@ class Http2:
         self._listening: list[socket.socket] = []
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: deque[ClientConnection] = deque()
-        self._lost: deque[ClientConnection] = deque()
+        self._losing: OrderedDict[str, _Losing] = OrderedDict()
         self._marked: deque[ClientConnection] = deque()
         self._answering: deque[ClientConnection] = deque()
         self._at_work = False
@@ -109,7 +120,8 @@ class Http2:
             await asyncio.wait(gone, timeout=grace_s)
         for connection in list(self.connections):
             connection.abort()
-        if gone := [connection.gone for connection in (*self.connections, *self._lost)]:
+        lost = chain.from_iterable(losing.lost for losing in self._losing.values())
+        if gone := [connection.gone for connection in (*self.connections, *lost)]:
             await asyncio.wait(gone)
 
     def taken(self) -> dict[str, int]:
@@ -146,8 +158,12 @@ class Http2:
         self._work()
 
     def lost(self, connection: ClientConnection) -> None:
-        """Have a connection that is closed lose its calls, some in each turn."""
-        self._lost.append(connection)
+        """Have a connection that is closed lose its calls, some in each turn.
+
+        Until then they count as the client's. So no more is taken in of its other connections: a
+        client at a bound that connects again would be refused for what it has let go of.
+        """
+        self._losing.setdefault(connection.client, _Losing()).lost.append(connection)
         self._work()
 
     def mark(self, connection: ClientConnection) -> None:
@@ -170,19 +186,24 @@ class Http2:
 
         So clients that all send at once, as after a restart, hold up nobody else.
         """
-        began = self.loop.time()
-        self._take_in(began + TURN_S * _READ_PART)
-        self._flush(began + TURN_S)
-        self._lose_calls(self.loop.time() + TURN_S * _LOSE_PART)
-        self._at_work = bool(self._came or self._marked or self._answering or self._lost)
-        if self._at_work:
-            self.loop.call_soon(self._turn)
+        try:
+            began = self.loop.time()
+            self._take_in(began + TURN_S * _READ_PART)
+            self._flush(began + TURN_S)
+            self._lose_calls(self.loop.time() + TURN_S * _LOSE_PART)
+        finally:  # Whatever happens, the others have their turns.
+            self._at_work = bool(self._came or self._marked or self._answering or self._losing)
+            if self._at_work:
+                self.loop.call_soon(self._turn)
 
     def _take_in(self, until: float) -> None:
         """Have connections take in what has come, a piece each, as long as anything is left."""
         left = TURN_READ_BYTES
         while self._came and left > 0:
             connection = self._came.popleft()
+            if (losing := self._losing.get(connection.client)) is not None:
+                losing.waiting.append(connection)
+                continue
             try:
                 left -= connection.take_in()
             except Exception:  # noqa: BLE001 - a fault at one client must not stop the others.
@@ -193,16 +214,19 @@ class Http2:
                 break
 
     def _lose_calls(self, until: float) -> None:
-        """Have closed connections lose their calls, one after the other, until the time is over."""
-        while self._lost and self.loop.time() <= until:
-            connection, left = self._lost[0], True
+        """Have closed connections lose their calls, client after client, until the time is over."""
+        while self._losing and self.loop.time() <= until:
+            client, losing = next(iter(self._losing.items()))
+            connection = losing.lost[0]
             try:
-                left = connection.lose_calls(until)
+                if not connection.lose_calls(until):
+                    losing.lost.popleft()
+                    connection.finish()
             except Exception:  # noqa: BLE001 - a fault at one call must not keep the others.
                 connection.fail()
-            if not left:
-                self._lost.popleft()
-                connection.finish()
+            if not losing.lost:
+                del self._losing[client]
+                self._came.extend(losing.waiting)
 
     def _flush(self, until: float) -> None:
         """Flush the marked connections until the time is over, those with a call to answer first.
