@@ -61,6 +61,7 @@ have more. So this bounds the time for a file, however large its bound in bytes 
 
 _STEP_EVENTS = 500  # About a millisecond of work.
 _EVENT_LEVELS = 200  # How many open levels cost libyaml as much as an event.
+_EVENT_MERGED = 40  # How many keys that '<<' copies cost as much as an event.
 
 _SEPARATOR = "\n---"
 _SEPARATOR_LINE = re.compile(r"---(?P<blank>[^\S\n]*+)(?:#|\r?$|(?P<value>.))", re.MULTILINE)
@@ -257,7 +258,7 @@ def _part_steps(
     unread: int | None = None
     try:
         events = iter(yaml.CSafeLoader(part).get_event, None)
-        pause_at = 0
+        pause_at = merged = 0
         for event, number in zip(events, numbers, strict=False):
             part.size_unanswered = 0
             if event.__class__ is DocumentEndEvent:
@@ -267,7 +268,8 @@ def _part_steps(
             if builder.ready:
                 yield from builder.ready
                 builder.ready.clear()
-            if number >= pause_at:
+            if number + (builder.merged - merged) // _EVENT_MERGED >= pause_at:
+                merged = builder.merged
                 # libyaml looks at each level that is open.
                 pause_at = number + _STEP_EVENTS // (1 + builder.depth // _EVENT_LEVELS)
                 yield None
@@ -343,6 +345,8 @@ class _YAMLBuilder(Builder):
     def __init__(self, index: int, line: int, first_line: int) -> None:
         """`first_line` is the line at which libyaml begins."""
         super().__init__(index, line)
+        self.merged = 0
+        """How many keys `<<` has copied."""
         self._first_line = first_line
         self._anchored: dict[str, tuple[Any, int]] = {}
         self._values = 0
@@ -492,6 +496,7 @@ class _YAMLBuilder(Builder):
         assert isinstance(into, dict), "only a mapping has keys"
         for source in reversed(sources):
             into.update(source)
+            self.merged += len(source)
             if self.depth == 1 and "items" in source:
                 self.drop_items()
 

@@ -228,6 +228,17 @@ def test_reading_takes_a_break_at_each_object() -> None:
     assert sum(1 for _ in reading(text.encode(), KINDS)) >= 100
 
 
+def test_reading_takes_a_break_at_each_large_merge() -> None:
+    """Each merge copies all keys, in some milliseconds, for two events of libyaml."""
+    keys = ", ".join(f"k{index}: 1" for index in range(20_000))
+    text = f"kind: List\na: &a {{{keys}}}\nb:\n"
+    without, ten = (
+        sum(1 for _ in reading((text + "  <<: *a\n" * merges).encode(), KINDS))
+        for merges in (0, 10)
+    )
+    assert ten >= without + 9
+
+
 def entries_alive() -> int:
     return sum(type(known) is Entry for known in gc.get_objects())
 
