@@ -158,6 +158,43 @@ async def test_a_connection_has_one_answer(url: str) -> None:
     await closed(writer)
 
 
+@pytest.mark.parametrize("path", ["/livez", "/none"])
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        pytest.param(b"GET %b HTTP/1.1\r\nExpect: x\r\n", 417, id="expects what we do not know"),
+        pytest.param(
+            b"POST %b HTTP/1.1\r\nExpect: x\r\nContent-Length: 9\r\n", 417, id="with a body"
+        ),
+        pytest.param(
+            b"GET %b HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n",
+            0,
+            id="a body at last",
+        ),
+        pytest.param(b"GET %b HTTP/1.1\r\nContent-Length: 9\r\n", 0, id="a body"),
+        pytest.param(b"POST %b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 0, id="chunks"),
+        pytest.param(b"GET %b HTTP/1.0\r\nConnection: keep-alive\r\n", 0, id="keeps alive"),
+    ],
+)
+async def test_an_answer_ends_its_connection_although_the_body_does_not_come(
+    fields: bytes, status: int, path: str, counts: ServerCounts
+) -> None:
+    server = HttpServer(lambda: None, Metrics().page, Limits(http_request_s=3_600), counts)
+    port = await server.start("127.0.0.1", 0)
+    reader, writer = await opened(f"http://127.0.0.1:{port}")
+    try:
+        writer.write(fields % path.encode() + b"Host: x\r\n\r\n")
+        async with asyncio.timeout(PATIENCE_S):
+            answer = await reader.read()
+    finally:
+        await closed(writer)
+        await server.stop()
+    if status:
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.count(b"\r\nConnection: close\r\n") == 1
+    assert not counts.refusals
+
+
 @pytest.mark.parametrize(
     "said",
     [

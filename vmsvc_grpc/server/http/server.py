@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -22,6 +22,9 @@ _TYPES = {
     _TEXT: f"{_TEXT}; version=0.0.4; charset=utf-8",
     _OPEN_METRICS: f"{_OPEN_METRICS}; version=1.0.0; charset=utf-8",
 }
+
+# Nobody reads a body, but a client that is cut off while it sends one may lose the answer.
+_BODY_S = 1.0
 
 MetricsPage = Callable[[bool], bytes]
 """The page of metrics: as OpenMetrics if the argument is true, else in Prometheus' text format."""
@@ -59,7 +62,8 @@ class HttpServer:
 
         Raises OSError if the address cannot be bound.
         """
-        application = web.Application(middlewares=[_once])
+        application = web.Application()
+        application.on_response_prepare.append(_once)
         application.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -74,6 +78,7 @@ class HttpServer:
             access_log=None,
             handle_signals=False,
             logger=logger,
+            lingering_time=_BODY_S,
             auto_decompress=False,  # Nobody reads a body, and a small one can expand to gigabytes.
             shutdown_timeout=self._limits.stop_grace_s,
         )
@@ -119,18 +124,14 @@ class HttpServer:
         return web.Response(body=page, headers={"Content-Type": _TYPES[chosen]})
 
 
-@web.middleware
-async def _once(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Have a connection end with its answer: its one time limit is for one request."""
-    try:
-        response = await handler(request)
-    except web.HTTPException as error:
-        error.force_close()
-        raise
+async def _once(_request: web.Request, response: web.StreamResponse) -> None:
+    """Have a connection end with its answer: its one time limit is for one request.
+
+    A middleware would not see the answers to what a client expects, such as 417.
+    """
     response.force_close()
-    return response
+    # By now the HTTP library has chosen this field, for an answer that keeps its connection.
+    response.headers["Connection"] = "close"
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
