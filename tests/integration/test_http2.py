@@ -132,6 +132,18 @@ async def test_a_deadline_is_kept_by_the_server(path: str) -> None:
         assert (code, message) == (4, "the deadline has passed")
 
 
+@pytest.mark.parametrize("time_limit", [b"0n", b"0H", b"00000000m", b"1n", b"1u"])
+@pytest.mark.parametrize("path", [ECHO, WATCH, BOTH])
+async def test_a_method_is_not_asked_after_the_deadline(path: str, time_limit: bytes) -> None:
+    """As grpc-go does. An answer that was ready was sent all the same."""
+    async with serving() as toy, client(toy) as there:
+        stream = there.call(path, framed(b"a"), more=((b"grpc-timeout", time_limit),))
+        assert await there.status(stream) == (4, "the deadline has passed")
+        assert toy.streams == []
+        assert toy.counts.calls == {(path, Code.DEADLINE_EXCEEDED): 1}
+        assert await there.status(there.call(ECHO, framed(b"hi"))) == (0, "")
+
+
 @pytest.mark.parametrize("path", [ECHO, WATCH])
 async def test_a_request_that_does_not_come_whole_is_not_waited_for(path: str) -> None:
     async with serving(Limits(request_s=0.05)) as toy, client(toy) as there:

@@ -154,6 +154,11 @@ class HttpCall:
         self.timers.clear()
 
 
+def deadline_passed() -> RpcError:
+    """The error of a call that is not answered by its deadline."""
+    return RpcError(Code.DEADLINE_EXCEEDED, "the deadline has passed")
+
+
 class RefusedCall(HttpCall):
     """A call that is refused before its method is asked."""
 
@@ -252,7 +257,7 @@ class AskingCall(HttpCall):
             self.server.uploads.let_go(room)
 
     def _expire(self) -> None:
-        self._fail(RpcError(Code.DEADLINE_EXCEEDED, "the deadline has passed"))
+        self._fail(deadline_passed())
 
     def _tarry(self) -> None:
         """Fail, if the request has not come within its time."""

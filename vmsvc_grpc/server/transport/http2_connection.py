@@ -48,6 +48,7 @@ from vmsvc_grpc.server.transport.http2_calls import (
     RefusedCall,
     StreamCall,
     UnaryCall,
+    deadline_passed,
 )
 from vmsvc_grpc.server.transport.http2_groups import Group, join
 from vmsvc_grpc.server.transport.sockets import (
@@ -94,6 +95,9 @@ _HEADERS_PART = 4
 
 # RFC 9113, 6.5.2: a header field counts so many bytes more than it has.
 _FIELD_BYTES = 32
+
+# A call that has no more time has none left when its header fields have been read.
+_PASSED_S = 1e-6
 
 # RFC 9113, 3.4: a server's first frame is SETTINGS.
 _NO_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
@@ -775,6 +779,8 @@ class ClientConnection(Begun):
                 limit="header_list_bytes_max",
             )
             return RefusedCall(self, id_, self.server.sessions.refuse(head.path, error))
+        if head.timeout_s is not None and head.timeout_s <= _PASSED_S:
+            return RefusedCall(self, id_, self.server.sessions.refuse(head.path, deadline_passed()))
         if isinstance(method, UnaryMethod):
             return UnaryCall(self, id_, head, method)
         stream = StreamCall(self, id_, head, method)
