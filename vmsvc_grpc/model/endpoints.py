@@ -186,6 +186,12 @@ class Assembly:
         self._aside: dict[EndpointId, list[Endpoint]] = {}
         self.endpoints = tuple(self._set_aside(endpoints) if repeats else endpoints)
 
+    @classmethod
+    def of(cls, contributions: Iterable[tuple[Endpoint, ...]]) -> Assembly:
+        """The endpoints of each VM, in any order, together. O(n log n)."""
+        endpoints = sorted(chain.from_iterable(contributions))
+        return cls(endpoints, repeats=repeats_id(endpoints))
+
     def _set_aside(self, given: Iterable[Endpoint]) -> Iterator[Endpoint]:
         shown: Endpoint | None = None
         for endpoint in given:
@@ -272,5 +278,4 @@ def repeats_id(endpoints: Iterable[Endpoint]) -> bool:
 
 def assembled(contributions: Iterable[tuple[Endpoint, ...]]) -> tuple[Endpoint, ...]:
     """The endpoints of several VMs as one sorted tuple, unique by address and uid."""
-    endpoints = sorted(chain.from_iterable(contributions))
-    return Assembly(endpoints, repeats=repeats_id(endpoints)).endpoints
+    return Assembly.of(contributions).endpoints
