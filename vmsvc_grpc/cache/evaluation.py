@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
+from vmsvc_grpc.cache.contributions import Contributions
 from vmsvc_grpc.model.endpoints import Assembly, Endpoint, repeats_id
 from vmsvc_grpc.model.objects import IPFamily, Key, ServiceSpec, VirtualMachine
 from vmsvc_grpc.model.resolve import (
@@ -26,8 +26,6 @@ _SORTED_MAX = 2_000  # How many keys or endpoints are sorted in one piece: some 
 _COMPARED_MAX = 10_000  # How many endpoints are compared in one piece: some 2 ms.
 _LATE_MAX = 10  # How many late changes are made in one piece: 0.3 ms each, of 40,000 endpoints.
 
-_EMPTY = Assembly()
-
 _Value = TypeVar("_Value", bound=Any)
 
 
@@ -38,12 +36,11 @@ class _VirtualMachines(Protocol):
         """The VM of that name, or None."""
 
 
-class Evaluation:
-    """What the VMs contribute to a service by a spec: `contributions`, `members`, `assembly`.
+class Evaluation(Contributions):
+    """What the VMs contribute to a service by a spec.
 
-    `ready` and `not_ready` are how many VMs have endpoints that are, and that are not. The service
-    itself stays as it was until it is given these. They are what they would be had
-    all been worked out when the evaluation began, and had VMs changed only afterwards.
+    The service itself stays as it was until it takes this over. It is what it would be had all
+    been worked out when the evaluation began, and had VMs changed only afterwards.
     """
 
     def __init__(
@@ -63,12 +60,9 @@ class Evaluation:
         `before` are the contributions that these replace, and `remembers` goes by them. Both must
         stay as they are until the end.
         """
+        super().__init__()
         self.spec = spec
         self.families = families
-        self.contributions: dict[Key, tuple[Endpoint, ...]] = {}
-        self.members: list[Key] = []
-        self.assembly = _EMPTY
-        self.ready = self.not_ready = 0
         self.matched = 0
         """How many VMs have been matched so far, apart from those that changed."""
         self._selector = selector
@@ -77,7 +71,7 @@ class Evaluation:
         self._before = before
         self._remembers = remembers
         self._rules = rules
-        # What `members` and `assembly` do not show yet: VMs, each with its contribution before.
+        # What the members and the assembly do not show yet: VMs, each with its contribution before.
         # None while VMs are looked at, as then neither is made yet.
         self._late: dict[Key, tuple[Endpoint, ...] | None] | None = None
         self._assembled = False
@@ -127,8 +121,7 @@ class Evaluation:
         for name in self._names:
             self._look_at(name)
         self.members = sorted(self.contributions)
-        endpoints = sorted(chain.from_iterable(self.contributions.values()))
-        self.assembly = Assembly(endpoints, repeats=repeats_id(endpoints))
+        self._assembly = Assembly.of(self.contributions.values())
 
     def _work(self) -> Generator[None]:
         """Does a piece at each step."""
@@ -142,19 +135,19 @@ class Evaluation:
         self.members = yield from _sorted(vms)
         endpoints = yield from _sorted(endpoints)
         repeats = yield from _repeats_id(endpoints)
-        self.assembly = Assembly(endpoints, repeats=repeats)
+        self._assembly = Assembly(endpoints, repeats=repeats)
         self._assembled = True
         while self._late:
             for _ in range(min(_LATE_MAX, len(self._late))):
-                self._exchange(*self._late.popitem())
+                late, before = self._late.popitem()
+                self._show(late, before, self.contributions.get(late))
             yield
 
     def _look_at(self, name: Key) -> None:
         vm = self._vms.get(name)
         # One that has changed meanwhile has been taken in already.
         if vm is not None and name not in self.contributions and self._selects(vm):
-            self.contributions[name] = given = self._given(vm)
-            self._count(given, 1)
+            self._put(name, None, self._given(vm))
 
     def _selects(self, vm: VirtualMachine) -> bool:
         return not vm.deleting and matches(self._selector, vm.labels)
@@ -169,35 +162,13 @@ class Evaluation:
 
     def _replace(self, vm: Key, after: tuple[Endpoint, ...] | None) -> None:
         before = self.contributions.get(vm)
-        if after is None:
-            self.contributions.pop(vm, None)
-        else:
-            self.contributions[vm] = after
-        self._count(before or (), -1)
-        self._count(after or (), 1)
+        self._put(vm, before, after)
         if before == after or self._late is None:
             return
         if self._assembled and vm not in self._late:
-            self._exchange(vm, before)
+            self._show(vm, before, after)
         else:
             self._late.setdefault(vm, before)
-
-    def _count(self, given: tuple[Endpoint, ...], times: int) -> None:
-        if given:
-            if given[0].ready:
-                self.ready += times
-            else:
-                self.not_ready += times
-
-    def _exchange(self, vm: Key, before: tuple[Endpoint, ...] | None) -> None:
-        """Bring `members` and `assembly`, which show what a VM contributed before, up to date."""
-        after = self.contributions.get(vm)
-        if before is None and after is not None:
-            insort(self.members, vm)
-        elif before is not None and after is None:
-            del self.members[bisect_left(self.members, vm)]
-        if (before or ()) != (after or ()):
-            self.assembly.exchange(before or (), after or ())
 
 
 def _sorted(values: list[_Value]) -> Generator[None, None, list[_Value]]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 
+from vmsvc_grpc.cache.contributions import Contributions
 from vmsvc_grpc.cache.evaluation import MATCHED_MAX, Evaluation
-from vmsvc_grpc.model.endpoints import Assembly, Endpoint, EndpointDiff
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointDiff
 from vmsvc_grpc.model.objects import (
     IPFamily,
     Key,
@@ -29,7 +29,7 @@ _Pair = tuple[str, str]  # label key, label value
 
 
 @dataclass(slots=True)
-class CachedService:
+class CachedService(Contributions):
     """What the cache knows of one VMService. Read it; only the cache changes it.
 
     `spec` is the specification that is served, even while a later one is refused; None if none was
@@ -48,29 +48,11 @@ class CachedService:
     evaluation: Evaluation | None = None
     """How far it has been evaluated anew. What clients are shown stays as it was meanwhile."""
 
-    contributions: dict[Key, tuple[Endpoint, ...]] = field(default_factory=dict)
-    """Each selected VM's endpoints; empty if it has no usable address, or there is no `spec`."""
-
-    members: list[Key] = field(default_factory=list)
-    """The selected VMs, sorted by name."""
-
-    ready: int = 0
-    """How many of them have endpoints that are ready."""
-
-    not_ready: int = 0
-    """How many of them have endpoints that are not ready: a VM's are all ready or all not."""
-
     remembered: frozenset[str] = frozenset()
     """Uids that were ready in the stored Endpoints, until the service has been evaluated."""
 
-    _assembly: Assembly = field(default_factory=Assembly)
     _ready_uids: Counter[str] | None = None
     """How many ready endpoints each VM has; kept from the first call of `remembers` on."""
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """All endpoints, ready or not, sorted."""
-        return self._assembly.endpoints
 
     def remembers(self, uid: str) -> bool:
         """Whether the VM of this uid is among the ready endpoints now."""
@@ -90,17 +72,8 @@ class CachedService:
         before = self.contributions.get(vm)
         if endpoints == before:
             return None
-        if endpoints is None:
-            del self.contributions[vm]
-            del self.members[bisect_left(self.members, vm)]
-        else:
-            self.contributions[vm] = endpoints
-            if before is None:
-                insort(self.members, vm)
-        before, endpoints = before or (), endpoints or ()
-        self._count(before, -1)
-        self._count(endpoints, 1)
-        change = self._assembly.exchange(before, endpoints) if endpoints != before else None
+        self._put(vm, before, endpoints)
+        change = self._show(vm, before, endpoints)
         if change is not None and self._ready_uids is not None:
             self._ready_uids.subtract(e.vm_uid for e in change.gone if e.ready)
             self._ready_uids.update(e.vm_uid for e in change.upserted if e.ready)
@@ -113,9 +86,7 @@ class CachedService:
         self.evaluation = None
         self.evaluated = True
         self.spec, self.families = evaluation.spec, evaluation.families
-        self.contributions, self.members = evaluation.contributions, evaluation.members
-        self.ready, self.not_ready = evaluation.ready, evaluation.not_ready
-        self._assembly = evaluation.assembly
+        self._take_over(evaluation)
         self._ready_uids = None
         if self.spec is not None:
             self.remembered = frozenset()  # From here on, `endpoints` remembers.
@@ -125,13 +96,6 @@ class CachedService:
         if self.evaluation is not None:
             self.evaluation.abandon()
             self.evaluation = None
-
-    def _count(self, given: tuple[Endpoint, ...], times: int) -> None:
-        if given:
-            if given[0].ready:
-                self.ready += times
-            else:
-                self.not_ready += times
 
     @property
     def selector(self) -> Mapping[str, str]:
@@ -290,11 +254,7 @@ class Membership:
             rules=self._rules,
         )
         service.evaluation = evaluation
-        if evaluation.large:
-            return False
-        while not self.proceed(service):
-            pass
-        return True
+        return not evaluation.large and self.proceed(service)
 
     def proceed(self, service: CachedService) -> bool:
         """Do a piece of the evaluation of a service; whether it is done."""
