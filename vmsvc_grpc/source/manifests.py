@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.objects import Kind
@@ -89,6 +89,17 @@ class _ImpliedLaterError(Exception):
 _STEP_TRIFLES = 50
 
 
+class _TakenIn(NamedTuple):
+    """How much of each sort was taken in by the end of a document."""
+
+    entries: int = 0
+    flaws: int = 0
+    more_flaws: int = 0
+    ignored: int = 0
+    parts: int = 0
+    looked: int = 0
+
+
 class _DocumentReader:
     """Takes in documents, and the items of lists before their document."""
 
@@ -102,7 +113,7 @@ class _DocumentReader:
         self._ignored = 0
         self._count = 0
         # As it was before the document that is being read.
-        self._before = (0, 0, 0, 0, 0, 0)
+        self._before = _TakenIn()
         # What the list that is being read seems to imply, if that was used.
         self._seeming: dict[str, str] | None = None
         # By document, the fields that a list leaves out of its items; filled when first needed.
@@ -118,7 +129,7 @@ class _DocumentReader:
         try:
             yield from self._read()
         except _ImpliedLaterError:
-            self._before = (0, 0, 0, 0, 0, 0)
+            self._before = _TakenIn()
             yield from self._restart()
             self._implied = yield from _implied_by_document(self._content)
             yield from self._read()
@@ -161,12 +172,13 @@ class _DocumentReader:
 
     def _restart(self) -> Iterator[None]:
         """Forget the items since the last document, in steps."""
-        entries, flaws, self._more_flaws, self._ignored, self._count, looked = self._before
-        self._seeming = None
-        del self._flaws[flaws:]
-        while self._asked.looked is not None and len(self._asked.looked) > looked:
+        before, self._seeming = self._before, None
+        self._more_flaws, self._ignored = before.more_flaws, before.ignored
+        self._count = before.parts
+        del self._flaws[before.flaws :]
+        while self._asked.looked is not None and len(self._asked.looked) > before.looked:
             self._asked.looked.popitem()
-        while len(self._entries) > entries:
+        while len(self._entries) > before.entries:
             self._weight -= weight(self._entries.popitem()[1])
             if len(self._entries) % _STEP_TRIFLES == 0:
                 yield
@@ -193,9 +205,14 @@ class _DocumentReader:
     def _complete(self) -> None:
         """Note that what was taken in so far stays."""
         self._seeming = None
-        counts = self._more_flaws, self._ignored, self._count
-        looked = len(self._asked.looked or ())
-        self._before = (len(self._entries), len(self._flaws), *counts, looked)
+        self._before = _TakenIn(
+            entries=len(self._entries),
+            flaws=len(self._flaws),
+            more_flaws=self._more_flaws,
+            ignored=self._ignored,
+            parts=self._count,
+            looked=len(self._asked.looked or ()),
+        )
 
     def _take(
         self, place: Position, value: Any, size: int, refused: Problem | None
