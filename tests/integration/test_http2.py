@@ -957,16 +957,21 @@ async def test_a_client_that_does_not_read_is_left_all_the_same(by: str) -> None
         await until(lambda: not toy.transport.connections)
 
 
+async def comes_and_goes(toy: Toy, watches: int, *, close_s: float = 0.0) -> None:
+    """Have a client open so many streams, which take `close_s` each to close, and leave."""
+    toy.streams.clear()
+    async with client(toy) as there:
+        for _ in range(watches):
+            there.call(WATCH, framed(b"hi"))
+        await until(lambda: len(toy.streams) == watches)
+        for stream in toy.streams:
+            stream.close_s = close_s
+
+
 async def test_the_calls_of_a_lost_connection_are_let_go_of_some_in_a_turn() -> None:
     """4,000 in one turn of the event loop took 25 to 44 ms."""
     async with serving() as toy:
-        async with client(toy) as there:
-            for _ in range(40):
-                there.call(WATCH, framed(b"hi"))
-            await until(lambda: len(toy.streams) == 40)
-            for stream in toy.streams:
-                stream.close_s = 0.001
-            there.close()
+        await comes_and_goes(toy, 40, close_s=0.001)
         closed = [0]
         async with asyncio.timeout(PATIENCE_S):
             while closed[-1] < 40:
@@ -978,21 +983,17 @@ async def test_the_calls_of_a_lost_connection_are_let_go_of_some_in_a_turn() -> 
 async def test_a_fault_at_one_call_of_a_lost_connection_keeps_no_other(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lose = StreamCall.lose
+    faults = [ValueError("a fault of ours")]
+
+    def faulty(call: StreamCall) -> None:
+        lose(call)
+        if faults:
+            raise faults.pop()
+
     async with serving() as toy:
-        async with client(toy) as there:
-            for _ in range(3):
-                there.call(WATCH, framed(b"hi"))
-            await until(lambda: len(toy.streams) == 3)
-            lose = StreamCall.lose
-            faults = [ValueError("a fault of ours")]
-
-            def faulty(call: StreamCall) -> None:
-                lose(call)
-                if faults:
-                    raise faults.pop()
-
-            monkeypatch.setattr(StreamCall, "lose", faulty)
-            there.close()
+        monkeypatch.setattr(StreamCall, "lose", faulty)
+        await comes_and_goes(toy, 3)
         await until(lambda: all(stream.closed for stream in toy.streams))
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
@@ -1008,10 +1009,7 @@ async def test_a_fault_as_a_lost_connection_ends_stops_nobody(
 
     async with serving() as toy, client(toy) as other:
         monkeypatch.setattr(ClientConnection, "finish", faulty)
-        async with client(toy) as there:
-            there.call(WATCH, framed(b"hi"))
-            await until(lambda: len(toy.streams) == 1)
-            there.close()
+        await comes_and_goes(toy, 1)
         await until(lambda: toy.streams[0].closed)
         assert await other.status(other.call(ECHO, framed(b"a"))) == (0, "")
         monkeypatch.undo()
@@ -1022,14 +1020,7 @@ async def test_a_client_that_connects_again_gets_back_all_that_it_had() -> None:
     """A lost connection's calls count until it has lost them, which may take some turns."""
     async with serving(Limits(streams_per_client_max=40)) as toy:
         for _ in range(3):
-            toy.streams.clear()
-            async with client(toy) as there:
-                for _ in range(40):
-                    there.call(WATCH, framed(b"hi"))
-                await until(lambda: len(toy.streams) == 40)
-                for stream in toy.streams:
-                    stream.close_s = 0.001
-                there.close()
+            await comes_and_goes(toy, 40, close_s=0.001)
     assert set(toy.counts.calls) == {(WATCH, Code.CANCELLED)}, "none was refused"
 
 
