@@ -90,7 +90,7 @@ such work all streams do in one turn.
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The caller. `peer` is the client's address, in the transport's form."""
+    """What a method knows of its caller. `peer` is the client's address, in gRPC's form."""
 
     peer: str
 

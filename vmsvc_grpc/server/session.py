@@ -15,6 +15,7 @@ from typing import NamedTuple
 from google.rpc import status_pb2
 
 from vmsvc_grpc.model.problem import escaped
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
     LATER,
@@ -80,26 +81,26 @@ class Sessions:
         self._admission = admission
         self._counts = counts
 
-    def unary(self, method: UnaryMethod, request: bytes, call: Call) -> bytes | Status:
+    def unary(self, method: UnaryMethod, request: bytes, caller: Caller) -> bytes | Status:
         """The response, or the status of a failure. Never raises, and never waits."""
         try:
             self._admission.check(method.path)
             self._admission.check_request(method.bound, request)
             for _ in self._admission.check_fields(method.request, request):
                 pass
-            answer = method.handle(request, call)
+            answer = method.handle(request, Call(caller.peer))
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             return self.refuse(method.path, error)
         self._counts.calls[method.path, Code.OK] += 1
         return answer
 
-    def open(self, method: StreamMethod, call: Call, wake: Wake) -> Session | Status:
+    def open(self, method: StreamMethod, caller: Caller, wake: Wake) -> Session | Status:
         """A stream, which the transport must close; or the status if it may not begin."""
         path = method.path
         try:
-            client = self._admission.enter(path, call.peer)
+            client = self._admission.enter(path, caller.peer)
             try:
-                stream = method.open(call, wake)
+                stream = method.open(Call(caller.peer), wake)
             except BaseException:
                 self._admission.leave(path, client)
                 raise

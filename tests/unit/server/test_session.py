@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
     LATER,
@@ -29,7 +30,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import OK, Session, Sessions, Status, status_of
 
-CALL = Call("ipv4:192.0.2.1:50000")
+CALLER = Caller("ipv4:192.0.2.1:50000")
 PATH = "/t.T/M"
 ONE, MANY = RequestBound.ONE_NAME, RequestBound.MANY_NAMES
 
@@ -72,7 +73,7 @@ class World:
 
     def opened(self, toy: Toy, bound: RequestBound = MANY, **fields: Any) -> Session:
         method = StreamMethod(PATH, lambda *_: toy, bound, {}, client_streaming=True, **fields)
-        session = self.sessions.open(method, CALL, lambda: None)
+        session = self.sessions.open(method, CALLER, lambda: None)
         assert isinstance(session, Session)
         return session
 
@@ -102,14 +103,14 @@ REFUSAL = RpcError(Code.NOT_FOUND, "there is none")
 class TestFaults:
     def test_of_a_unary_call(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        answer = world.sessions.unary(UnaryMethod(PATH, raising(error), ONE, {}), b"", CALL)
+        answer = world.sessions.unary(UnaryMethod(PATH, raising(error), ONE, {}), b"", CALLER)
         assert answer == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
 
     def test_at_the_beginning(self, error: Exception, code: Code, message: str) -> None:
         world = World()
         method = StreamMethod(PATH, raising(error), MANY, {}, client_streaming=True)
-        assert world.sessions.open(method, CALL, lambda: None) == Status(code, message)
+        assert world.sessions.open(method, CALLER, lambda: None) == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
         assert world.counts.streams_open[PATH] == 0
 
@@ -149,7 +150,7 @@ def test_a_fault_as_a_stream_is_closed_stops_nobody_who_ends_many(
 def test_a_unary_call_is_answered_and_counted() -> None:
     world = World()
     method = UnaryMethod(PATH, lambda request, _: request * 2, ONE, {})
-    assert world.sessions.unary(method, b"ab", CALL) == b"abab"
+    assert world.sessions.unary(method, b"ab", CALLER) == b"abab"
     assert world.counts.calls == {(PATH, Code.OK): 1}
 
 
@@ -241,7 +242,7 @@ def test_a_request_that_is_too_large_is_never_read(
 
     def answer(request: bytes) -> bytes | Status | Later | None:
         if kind == "unary":
-            return world.sessions.unary(UnaryMethod(PATH, unary, bound, {}), request, CALL)
+            return world.sessions.unary(UnaryMethod(PATH, unary, bound, {}), request, CALLER)
         session = world.opened(Toy(receives=read.append, says=lambda: b""), bound=bound)
         session.receive(request)
         answer = session.next()
@@ -274,7 +275,7 @@ def test_a_request_with_too_many_fields_is_never_read(kind: str) -> None:
     def answer(request: bytes) -> bytes | Status | Later | None:
         if kind == "unary":
             method = UnaryMethod(PATH, unary, MANY, {})
-            return world.sessions.unary(method, request, CALL)
+            return world.sessions.unary(method, request, CALLER)
         session = world.opened(Toy(receives=read.append, says=lambda: b""))
         session.receive(request)
         while (answer := session.next()) is LATER:
@@ -367,18 +368,20 @@ def test_a_stream_refused_at_a_bound_is_counted_by_the_setting() -> None:
     world.opened(Toy())
     method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, client_streaming=True)
     for _ in range(2):
-        assert isinstance(world.sessions.open(method, CALL, lambda: None), Status)
+        assert isinstance(world.sessions.open(method, CALLER, lambda: None), Status)
     assert world.counts.refusals == {"streams_per_client_max": 2}
 
 
 def test_while_the_server_drains_nobody_gets_in() -> None:
     world = World()
     world.admission.drain()
-    answer = world.sessions.unary(UnaryMethod(PATH, lambda request, _: request, ONE, {}), b"", CALL)
+    answer = world.sessions.unary(
+        UnaryMethod(PATH, lambda request, _: request, ONE, {}), b"", CALLER
+    )
     assert isinstance(answer, Status)
     assert answer.code is Code.UNAVAILABLE
     method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, client_streaming=True)
-    refused = world.sessions.open(method, CALL, lambda: None)
+    refused = world.sessions.open(method, CALLER, lambda: None)
     assert isinstance(refused, Status)
     assert refused.code is Code.UNAVAILABLE
 

@@ -20,9 +20,9 @@ from google.protobuf.message import Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no types
 from grpc_channelz.v1 import channelz
 
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.call import (
     LATER,
-    Call,
     Code,
     Later,
     Method,
@@ -137,7 +137,7 @@ class GrpcAio:
     async def _unary(self, method: UnaryMethod, _requests: Any, context: _CallContext) -> bytes:
         request = await self._only_request(method, context)
         answer = await self._turns.run(
-            Line.ANSWERS, partial(self._sessions.unary, method, request, _call(context))
+            Line.ANSWERS, partial(self._sessions.unary, method, request, _caller(context))
         )
         if isinstance(answer, Status):
             await _abort(context, answer)
@@ -169,7 +169,7 @@ class GrpcAio:
     ) -> None:
         """Run one stream to its end. `request` is the only one, or None: the client streams."""
         pump = _Pump(context, self._turns)
-        opened = self._sessions.open(method, _call(context), pump.wake)
+        opened = self._sessions.open(method, _caller(context), pump.wake)
         if isinstance(opened, Status):
             await _abort(context, opened)
         self._pumps[pump] = None
@@ -446,8 +446,8 @@ def _forgetful(run: _Behavior[_Request, _Response]) -> _Behavior[_Request, _Resp
     return handle
 
 
-def _call(context: _CallContext) -> Call:
-    return Call(context.peer())
+def _caller(context: _CallContext) -> Caller:
+    return Caller(context.peer())
 
 
 async def _read(context: _CallContext) -> Any:

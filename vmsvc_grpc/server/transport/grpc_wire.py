@@ -27,6 +27,11 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 # "Status-Message": printable ASCII except the percent sign is not encoded.
 _ENCODED = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 
+_AUTHORIZATION = b"authorization"
+
+# RFC 7235, 2.1: the scheme in any case. More than a b64token is taken: the API server judges it.
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]+)")
+
 _TEXT = b"text/plain; charset=utf-8"
 
 
@@ -75,6 +80,16 @@ def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status
     path = pseudo.get(b":path", b"").decode("latin-1")
     encoding = given.get(b"grpc-encoding", b"identity").decode("latin-1")
     return RequestHead(path, timeout_s, encoding)
+
+
+def bearer_token(fields: Iterable[HeaderField]) -> str:
+    """The bearer token of a call (RFC 6750, 2.1), or "".
+
+    Of several, none: nobody knows which one counts.
+    """
+    values = [value for name, value in fields if name == _AUTHORIZATION]
+    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+    return match[1].decode() if match is not None else ""
 
 
 def _refusal(status: bytes, text: bytes) -> HttpRefusal:

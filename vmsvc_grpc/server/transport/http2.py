@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 
 from google.protobuf.message import Message
@@ -58,11 +59,17 @@ class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
 
     def __init__(
-        self, sessions: Sessions, limits: Limits, tls: ssl.SSLContext | None = None
+        self,
+        sessions: Sessions,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        *,
+        guarded: bool = False,
     ) -> None:
         """Must be made on the event loop that will run it.
 
         With `tls`, which is set to offer HTTP/2, all connections use TLS; without it, none does.
+        `guarded`: each call is asked who calls, and whether it may.
         """
         self.sessions = sessions
         self.limits = limits
@@ -72,7 +79,8 @@ class Http2:
         self.entrance = Entrance(limits)
         self.unread = Unread(limits.unread_bytes_max)
         self.loop = asyncio.get_running_loop()
-        self.accepting = Accepting(self, lambda: ClientConnection(self), farewell, tls)
+        make = partial(ClientConnection, self, guarded=guarded)
+        self.accepting = Accepting(self, make, farewell, tls)
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
         self.windows = Windows(limits.window_bytes_max)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.call import (
     LATER,
-    Call,
     Code,
     Method,
     RpcError,
@@ -62,7 +62,6 @@ class CallConnection(Protocol):
     """What a call uses of its connection."""
 
     client: str
-    peer: str
     traffic: Traffic
 
     @property
@@ -281,13 +280,19 @@ class UnaryCall(AskingCall):
 
     waits_for_room = True
 
-    __slots__ = ("_method",)
+    __slots__ = ("_caller", "_method")
 
     def __init__(
-        self, connection: CallConnection, id_: int, head: RequestHead, method: UnaryMethod
+        self,
+        connection: CallConnection,
+        id_: int,
+        head: RequestHead,
+        method: UnaryMethod,
+        caller: Caller,
     ) -> None:
         super().__init__(connection, id_, head, method)
         self._method = method
+        self._caller = caller
         self.expect_request()
 
     def half_close(self) -> None:
@@ -307,8 +312,7 @@ class UnaryCall(AskingCall):
             return 0
         assert request is not None, "there is exactly one"
         self.connection.traffic.messages_received += 1
-        call = Call(self.connection.peer)
-        answer = self.server.sessions.unary(self._method, request, call)
+        answer = self.server.sessions.unary(self._method, request, self._caller)
         if isinstance(answer, Status):
             self.finish(answer, headers_sent=False)
             return 0

@@ -13,6 +13,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Protocol, cast
 
@@ -27,8 +28,9 @@ from ngh2 import (
     events,
 )
 
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.admission import client_of
-from vmsvc_grpc.server.call import Call, Code, Method, RpcError, UnaryMethod
+from vmsvc_grpc.server.call import Code, Method, RpcError, UnaryMethod
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Status
 from vmsvc_grpc.server.transport import grpc_wire
@@ -150,6 +152,7 @@ class ClientConnection(Begun):
     __slots__ = (
         "_answers",
         "_blocked",
+        "_caller",
         "_calls",
         "_came",
         "_ending",
@@ -158,6 +161,7 @@ class ClientConnection(Begun):
         "_frames",
         "_greeting",
         "_groups",
+        "_guarded",
         "_id",
         "_last_stream",
         "_later",
@@ -189,8 +193,9 @@ class ClientConnection(Begun):
     transport: asyncio.Transport
     _engine: Connection
 
-    def __init__(self, server: ConnectionServer) -> None:
-        """The entrance has counted it already."""
+    def __init__(self, server: ConnectionServer, *, guarded: bool = False) -> None:
+        """The entrance has counted it already. `guarded`: not everything is allowed to anybody."""
+        self._guarded = guarded
         self.begun = False
         self._waiting_bytes = 0
         self.traffic = Traffic()
@@ -229,10 +234,18 @@ class ClientConnection(Begun):
         self.local, self.remote = ends
         self.peer = peer_of(self.remote)
         self.client = client_of(self.peer)
+        self._caller = self._caller_of(transport)
         self._speaks_h2 = speaks_h2(transport)
         self.begun = True
         self._id = self.server.sockets.connect(self)
         self.server.connections[self] = None
+
+    def _caller_of(self, transport: asyncio.BaseTransport) -> Caller:
+        """The caller of its calls, as far as their header fields say nothing."""
+        if not self._guarded:
+            return Caller(self.peer)
+        tls = tls_of(transport)
+        return Caller(self.peer, guarded=True, certificate=tls.certificate if tls else b"")
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio says it
         """The buffer that the event loop reads into."""
@@ -781,10 +794,13 @@ class ClientConnection(Begun):
             return RefusedCall(self, id_, self.server.sessions.refuse(head.path, error))
         if head.timeout_s is not None and head.timeout_s <= _PASSED_S:
             return RefusedCall(self, id_, self.server.sessions.refuse(head.path, deadline_passed()))
+        caller = self._caller
+        if caller.guarded:
+            caller = replace(caller, token=grpc_wire.bearer_token(event.headers))
         if isinstance(method, UnaryMethod):
-            return UnaryCall(self, id_, head, method)
+            return UnaryCall(self, id_, head, method, caller)
         stream = StreamCall(self, id_, head, method)
-        opened = self.server.sessions.open(method, Call(self.peer), stream.wake)
+        opened = self.server.sessions.open(method, caller, stream.wake)
         if isinstance(opened, Status):
             stream.finish(opened, headers_sent=False)
         else:

@@ -18,8 +18,9 @@ from tests.unit.server.xds.world import BOTH, C, E, ask, ports
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.admission import Admission
-from vmsvc_grpc.server.call import LATER, Call, RequestBound, StreamMethod
+from vmsvc_grpc.server.call import LATER, RequestBound, StreamMethod
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Session, Sessions
@@ -143,7 +144,7 @@ def test_the_requests_behind_a_large_one_wait_until_that_is_taken_in(form: Form)
     client = XdsClient(many(), form, who=node("envoy"))
     sessions = Sessions(Admission(Limits(), client.counts), client.counts, Limits())
     method = StreamMethod("/t.T/M", lambda *_: client.stream, RequestBound.MANY_NAMES, {}, True)
-    session = sessions.open(method, Call("ipv4:192.0.2.1:50000"), lambda: None)
+    session = sessions.open(method, Caller("ipv4:192.0.2.1:50000"), lambda: None)
     assert isinstance(session, Session)
     kind: Any = pb.DiscoveryRequest if form is Form.SOTW else pb.DeltaDiscoveryRequest
     field = "resource_names" if form is Form.SOTW else "resource_names_subscribe"

@@ -1,0 +1,1 @@
+"""Who calls, what a call needs, and whether it is granted. Knows no transport and no cache."""

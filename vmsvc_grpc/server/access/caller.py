@@ -1,0 +1,21 @@
+"""What a transport knows of a caller: where it is, and what it shows to say who it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The client of one call, as its transport sees it.
+
+    `peer` is its address, in gRPC's form. If it is not `guarded`, it came over a listener on which
+    everything is allowed. `token` is the bearer token of the call, "" if there is none;
+    `certificate` is the client's, in DER and verified, b"" if there is none. Whoever holds a Caller
+    holds a secret: drop it as soon as the gate has it. Its text has neither.
+    """
+
+    peer: str
+    guarded: bool = False
+    token: str = field(default="", repr=False)
+    certificate: bytes = field(default=b"", repr=False)

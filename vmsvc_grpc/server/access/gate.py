@@ -1,0 +1,70 @@
+"""The gate that callers go through, and the pass that each call has from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.needs import Need
+
+
+class Verdict(Enum):
+    """Whether a need is granted."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    PENDING = "pending"
+    """Not known yet: the pass wakes its call as soon as it is."""
+
+
+class Pass(Protocol):
+    """What one call may do, as far as that is known. One call owns it, on one event loop."""
+
+    def check(self, need: Need) -> Verdict:
+        """Whether the caller has what a call needs, as it is known now. Never waits.
+
+        Raises RpcError: UNAUTHENTICATED if the caller does not say who it is, or not any more;
+        UNAVAILABLE, with RetryInfo, if it cannot be found out. OPEN is always allowed.
+        """
+
+    @property
+    def username(self) -> str:
+        """The caller's name; "" until it is known, and on a listener that asks nobody."""
+
+    def close(self) -> None:
+        """The call is over: wake it no more. May be called twice."""
+
+
+class Gate(Protocol):
+    """Gives a pass to each call."""
+
+    def enter(self, caller: Caller, wake: Callable[[], None]) -> Pass:
+        """The pass of a call, which must close it. Never raises: `check` does.
+
+        `wake` is called when a PENDING becomes known, when a verdict changes that the pass was
+        asked for, and when the caller's token expires: then check again. It is not called within
+        `enter` or `check`, nor after `close`.
+        """
+
+
+class _OpenPass:
+    username = ""
+
+    def check(self, need: Need) -> Verdict:  # noqa: ARG002 - the Protocol says it
+        return Verdict.ALLOWED
+
+    def close(self) -> None:
+        pass
+
+
+_OPEN_PASS = _OpenPass()
+
+
+class OpenGate:
+    """Allows everything, and asks nobody who they are."""
+
+    def enter(self, caller: Caller, wake: Callable[[], None]) -> Pass:  # noqa: ARG002 - as above
+        """The same pass for all."""
+        return _OPEN_PASS
