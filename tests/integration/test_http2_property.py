@@ -309,3 +309,46 @@ def test_a_look_up_that_a_late_flush_leaves_keeps_its_place_before_streams() -> 
         assert b"which is answered later" in harness.wire.written
 
     run(late)
+
+
+_PING, _PONG = frame(6, 0, 0, b"measured"), frame(6, 1, 0, b"measured")
+_HELLO = PREFACE + frame(4, 0, 0)
+_BLOCK = block(head(BOTH))
+
+# What comes before a ping, in pieces; whether it is a ping then, and whether the client may stay.
+_PINGED: dict[str, tuple[list[bytes], bool, bool]] = {
+    "by itself": ([_HELLO], True, True),
+    "with the preface": ([_HELLO], True, True),
+    "before SETTINGS": ([PREFACE], False, False),
+    "as the body of a request": (
+        [_HELLO, frame(1, 4, 1, _BLOCK), frame(0, 0, 1, framed(b"x" * 12))[:9]],
+        False,
+        True,
+    ),
+    "within a header block": ([_HELLO, frame(1, 0, 1, _BLOCK)], False, False),
+    "after a header block": ([_HELLO, frame(1, 0, 1, _BLOCK), frame(9, 4, 1)], True, True),
+}
+
+
+@pytest.mark.parametrize("when", _PINGED)
+def test_a_ping_is_one_only_where_a_frame_may_begin(when: str) -> None:
+    """One that comes alone is answered without the engine."""
+    before, answered, stays = _PINGED[when]
+
+    async def pinged(harness: Harness) -> None:
+        for piece in before[:-1] if when == "with the preface" else before:
+            await harness.take(piece)
+        if when == "with the preface":
+            # Both pieces wait for the connection's turn: its own SETTINGS come first even so.
+            connection = harness.wire.connection
+            connection._came.extend((before[-1], _PING))
+            harness.toy.transport.received(connection)
+            await harness.turns()
+        else:
+            await harness.take(_PING)
+        written = bytes(harness.wire.written)
+        assert written.count(_PONG) == answered
+        assert written[3] == 4, "SETTINGS come first"
+        assert harness.wire.closing is not stays
+
+    run(pinged)

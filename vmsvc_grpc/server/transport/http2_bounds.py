@@ -28,9 +28,13 @@ _CONNECTION_PART = 32
 _UPDATES_A_MESSAGE = 4
 _BYTES_AN_UPDATE = 256
 
-# RFC 9113, 4.1: the bytes of a frame before its payload, and those of them that say its length.
+# RFC 9113, 4.1: the bytes of a frame before its payload; the first say its length, kind and flags.
 _HEAD_BYTES = 9
 _LENGTH_BYTES = 3
+_FLAGS_BYTES = 5
+
+# RFC 9113, 6.2 and 6.10: a header block goes on, with nothing in between, until this flag.
+_HEADERS, _CONTINUATION, _END_HEADERS = 1, 9, 4
 
 
 class Bucket:
@@ -101,20 +105,23 @@ class Floods:
 
 
 class Frames:
-    """Whether the bytes that a client has sent so far end within a frame."""
+    """Where the bytes that a client has sent so far end: within a frame, or after one."""
 
-    __slots__ = ("_begun", "_left")
+    __slots__ = ("_begun", "_left", "_more")
 
     def __init__(self, first_bytes: int) -> None:
         """So many bytes come before the first frame."""
         self._left = first_bytes  # Bytes to come until the next frame.
-        self._begun = b""  # What has come of its length.
+        self._begun = b""  # What has come of its length, kind and flags.
+        self._more = True  # Whether it is the only one that may come: SETTINGS, or CONTINUATION.
 
     def take(self, data: bytes) -> None:
         """More has come."""
         data = self._begun + data
         at, size = self._left, len(data)
-        while at + _LENGTH_BYTES <= size:
+        while at + _FLAGS_BYTES <= size:
+            kind, flags = data[at + _LENGTH_BYTES], data[at + _FLAGS_BYTES - 1]
+            self._more = kind in (_HEADERS, _CONTINUATION) and not flags & _END_HEADERS
             at += _HEAD_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
         self._begun = data[at:]
         self._left = max(0, at - size)
@@ -123,6 +130,11 @@ class Frames:
     def cut(self) -> bool:
         """Whether the rest of a frame has yet to come."""
         return bool(self._left or self._begun)
+
+    @property
+    def any_next(self) -> bool:
+        """Whether a frame of any kind may come next."""
+        return not (self._left or self._begun or self._more)
 
 
 class Entrance:

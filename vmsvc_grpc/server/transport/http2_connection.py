@@ -91,6 +91,11 @@ _AGE_PING = b"vmsvc-ag"
 # By these words gRPC's clients know that they ping too often.
 _WORDS = {"client_ping_interval_min_s": b"too_many_pings"}
 
+# A PING frame (RFC 9113, 6.7) that is no answer, and one that is, but for their eight bytes.
+_PING_HEAD = b"\0\0\x08\x06\0\0\0\0\0"
+_PONG_HEAD = b"\0\0\x08\x06\x01\0\0\0\0"
+_PING_BYTES = len(_PING_HEAD) + 8
+
 # RFC 9113, 10.5.1: a call with more header fields than our settings allow is refused. With so many
 # times as many, the engine fails, and the connection is lost.
 _HEADERS_PART = 4
@@ -278,7 +283,9 @@ class ClientConnection(Begun):
         if not self._came:
             return 0
         piece = self._came.popleft()
-        if data := self._greeted(piece):
+        if len(piece) == _PING_BYTES and self._is_ping(piece):
+            self._answer_ping(piece)
+        elif data := self._greeted(piece):
             self._frames.take(data)
             try:
                 self._engine.receive_data(data)
@@ -291,6 +298,25 @@ class ClientConnection(Begun):
             self._paused = False
             self.transport.resume_reading()
         return len(piece)
+
+    def _is_ping(self, piece: bytes) -> bool:
+        """Whether it is one ping, and may be answered at once.
+
+        Not before what waits to be written: our SETTINGS, perhaps, which come first.
+        """
+        if self.marked or not piece.startswith(_PING_HEAD) or self._greeting is not None:
+            return False
+        return self._writable and self._frames.any_next
+
+    def _answer_ping(self, ping: bytes) -> None:
+        """Answer without the engine, for which there is nothing else to do.
+
+        The clients of grpc-go and of gRPC's core ping once for each message or two: a third of
+        what those cost was the engine's way, and a flush.
+        """
+        self._bound(self._floods.pinged)
+        if not self.transport.is_closing():
+            self._write(_PONG_HEAD + ping[len(_PING_HEAD) :])
 
     def _greet(self) -> None:
         """The client speaks HTTP/2: send it our settings."""

@@ -82,6 +82,22 @@ def test_where_frames_end_is_known_however_they_come(piece: int) -> None:
         assert seen.cut == (at not in ends)
 
 
+@pytest.mark.parametrize("piece", range(1, 40))
+def test_it_is_known_when_only_one_kind_of_frame_may_come_next(piece: int) -> None:
+    kinds = ((4, 0), (6, 0), (1, 0), (9, 1), (9, 4), (0, 1), (1, 5), (8, 0))
+    frames = [b"\0\0\3" + bytes((kind, flags)) + bytes(4 + 3) for kind, flags in kinds]
+    data, any_next = b"\xff" * 24, dict[int, bool]()
+    for each, (kind, flags) in zip(frames, kinds, strict=True):
+        data += each
+        any_next[len(data)] = (kind, flags) not in ((1, 0), (9, 1))
+    seen, at = Frames(24), 0
+    while at < len(data):
+        assert seen.any_next == any_next.get(at, False)
+        seen.take(data[at : at + piece])
+        at = min(at + piece, len(data))
+    assert seen.any_next
+
+
 @dataclass(eq=False)
 class Somebody:
     """A connection, and whether it is to be flushed."""
