@@ -29,7 +29,7 @@ from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
-from vmsvc_grpc.server.transport import grpc_wire
+from vmsvc_grpc.server.transport import Listener, grpc_wire
 from vmsvc_grpc.server.transport.http2 import Http2
 
 _HEADERS = [
@@ -171,8 +171,9 @@ async def _main() -> None:
     given = parser.parse_args()
     data = DataSet(given.services, given.endpoints)
     cache = filled(data)
-    server = Server(cache, "127.0.0.1:0", Http2, _LIMITS)
-    clients = await _opened(await server.start(), given)
+    server = Server(cache, [Listener("127.0.0.1:0")], Http2, _LIMITS)
+    (address,) = await server.start()
+    clients = await _opened(address, given)
     print(json.dumps((await _measured(cache, data, clients, given)).medians()))
     for client in clients:
         client.close()

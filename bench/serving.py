@@ -46,6 +46,7 @@ def flags(description: str) -> Flags:
     if given.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(given.certificate, given.key)
+        tls.set_alpn_protocols(["h2"])
     return Flags(given.listen, DataSet(given.services, given.endpoints), tls)
 
 

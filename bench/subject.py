@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import uvloop
 
 from bench import dataset
@@ -16,7 +14,7 @@ from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
-from vmsvc_grpc.server.transport import MakeTransport
+from vmsvc_grpc.server.transport import Listener, MakeTransport
 from vmsvc_grpc.server.transport.http2 import Http2
 
 # All clients here come from one address, and each says so that it is many.
@@ -49,9 +47,10 @@ async def _serve(given: Flags, make_transport: MakeTransport) -> None:
         raw = dataset.vm_json(*given.data.place(seq), seq)
         cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
 
-    server = Server(cache, given.listen, make_transport, _LIMITS)
+    server = Server(cache, [Listener(given.listen, given.tls)], make_transport, _LIMITS)
     try:
-        await obey(await server.start(), given.data, change)
+        (address,) = await server.start()
+        await obey(address, given.data, change)
     finally:
         await server.stop()
 
@@ -63,5 +62,4 @@ def run(given: Flags, make_transport: MakeTransport) -> None:
 
 
 if __name__ == "__main__":
-    ours = flags(__doc__ or "")
-    run(ours, partial(Http2, tls=ours.tls))
+    run(flags(__doc__ or ""), Http2)

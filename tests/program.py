@@ -95,7 +95,8 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     # Settings of the caller's own shell would change what a test sees.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VMSVC_")}
-    command = [*within, sys.executable, "-m", "vmsvc_grpc", "serve", "--listen", "127.0.0.1:0"]
+    command = [*within, sys.executable, "-m", "vmsvc_grpc", "serve"]
+    command += [] if "--listen" in arguments else ["--listen", "127.0.0.1:0"]
     with log.open("wb") as output:
         return subprocess.Popen(
             [*command, "--http-listen", "127.0.0.1:0", *arguments],

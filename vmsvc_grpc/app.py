@@ -38,7 +38,7 @@ from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
-from vmsvc_grpc.server.transport import MakeTransport
+from vmsvc_grpc.server.transport import Listener, MakeTransport
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import TypeUrl
@@ -100,7 +100,7 @@ class App:
         _check_files()
         self._server = Server(
             self._cache,
-            str(config.listen),
+            [Listener(str(address)) for address in config.listen],
             _transport(config.transport),
             limits,
             xds_scope=scope,
@@ -118,7 +118,7 @@ class App:
             troubles=self._troubles,
         )
         self._place: Place | None = None
-        self._grpc = ""
+        self._grpc = tuple(map(str, config.listen))
         self._announced = False
         self._stop = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
@@ -135,7 +135,8 @@ class App:
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
-            self._say(f"vmsvc-grpc {__version__}\n  gRPC  on {self._grpc}\n  HTTP  on {http}")
+            grpc = "".join(f"  gRPC  on {address}\n" for address in self._grpc)
+            self._say(f"vmsvc-grpc {__version__}\n{grpc}  HTTP  on {http}")
             _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
                 until_drained = [
@@ -204,7 +205,7 @@ class App:
         place.changed(services)
         if self._cache.synced and not self._announced:
             self._announced = True
-            self._say(_announcement(self._cache, self._grpc, place))
+            self._say(_announcement(self._cache, self._grpc[0], place))
             calm_collector()
 
     async def _drain(self) -> None:

@@ -48,7 +48,7 @@ class ListenAddress(NamedTuple):
         return ipaddress.ip_address(self.host).is_loopback
 
 
-_GRPC = ListenAddress("127.0.0.1", 50051)
+_GRPC = (ListenAddress("127.0.0.1", 50051),)
 _HTTP = ListenAddress("127.0.0.1", 8080)
 
 
@@ -73,7 +73,8 @@ class Config:
     """None: a name that follows from the namespaces."""
     lease_duration_s: float = 15.0
     watch_silence_s: float = 75.0
-    listen: ListenAddress = _GRPC
+    listen: tuple[ListenAddress, ...] = _GRPC
+    """Where gRPC listens: at least one, none twice."""
     http_listen: ListenAddress = _HTTP
     insecure: bool = False
     rules: AddressRules = field(default_factory=AddressRules)
@@ -95,17 +96,21 @@ class Config:
             self._check_cluster()
         else:
             self._check_manifests(self.manifests)
-        if not self.listen.loopback and not self.insecure:
-            raise ConfigError(
-                f"--listen {self.listen} can be reached from other machines, and what is served "
-                "there is neither encrypted nor authenticated; add --insecure if that is meant"
-            )
+        self._check_listen()
         provider = self.load_balancer_provider
         if provider and provider not in LOAD_BALANCER_PROVIDERS:
             known = ", ".join(LOAD_BALANCER_PROVIDERS)
             raise ConfigError(
                 f"--load-balancer-provider: {quoted(provider)} is not known; use {known}"
             )
+
+    def _check_listen(self) -> None:
+        for address in self.listen:
+            if not address.loopback and not self.insecure:
+                raise ConfigError(
+                    f"--listen {address} can be reached from other machines, and what is served "
+                    "there is neither encrypted nor authenticated; add --insecure if that is meant"
+                )
 
     def _check_cluster(self) -> None:
         if self.output is not None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vmsvc_grpc.config import ConfigError
 from vmsvc_grpc.readers import (
     address,
+    addresses,
     annotation_patterns,
     boolean,
     count,
@@ -301,7 +302,14 @@ _TO_HOLD = [
 ]
 
 _PROCESS = [
-    Flag("--listen", address, "where gRPC listens", "127.0.0.1:50051", "HOST:PORT"),
+    Flag(
+        "--listen",
+        addresses,
+        "where gRPC listens; may be repeated",
+        "127.0.0.1:50051",
+        "HOST:PORT",
+        repeated=True,
+    ),
     Flag(
         "--http-listen",
         address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def address(text: str) -> ListenAddress:
     if host != "localhost" and not _is_ip_address(host):
         raise ConfigError(f"{quoted(host)} in {quoted(text)} is not an IP address to listen on")
     return ListenAddress(host, int(port))
+
+
+def addresses(text: str) -> tuple[ListenAddress, ...]:
+    """The addresses that a list such as `127.0.0.1:50051,[::1]:50051` names. Raises ConfigError.
+
+    One that is there twice is refused, unless its port is any free one.
+    """
+    named = tuple(address(each.strip()) for each in text.split(","))
+    for each, times in Counter(named).items():
+        if each.port and times > 1:
+            raise ConfigError(f"{each} is there {times} times; name each address once")
+    return named
 
 
 def _is_ip_address(text: str) -> bool:

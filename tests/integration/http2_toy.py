@@ -30,6 +30,7 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField
 from vmsvc_grpc.server.transport.http2 import Http2
 
@@ -256,13 +257,11 @@ class Client:
         self._writer.close()
 
 
-def made(
-    limits: Limits, tls: ssl.SSLContext | None = None, methods: Iterable[Method] | None = None
-) -> Toy:
+def made(limits: Limits, methods: Iterable[Method] | None = None) -> Toy:
     """The toy, on the event loop that runs; it listens nowhere yet."""
     toy = Toy(limits)
     sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
-    toy.transport = Http2(sessions, toy.limits, tls)
+    toy.transport = Http2(sessions, toy.limits)
     toy.transport.serve(toy.methods() if methods is None else methods)
     return toy
 
@@ -278,9 +277,9 @@ async def serving(
     In the end nothing may be left of any call.
     """
     tasks = asyncio.all_tasks()
-    toy = made(limits or Limits(), tls, methods)
+    toy = made(limits or Limits(), methods)
     transport = toy.transport
-    toy.port = transport.bind("127.0.0.1:0")
+    toy.port = transport.bind(Listener("127.0.0.1:0", tls))
     await transport.start()
     try:
         yield toy

@@ -19,6 +19,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.grpc_wire import Messages, framed
 from vmsvc_grpc.server.transport.http2 import Http2
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
@@ -99,7 +100,7 @@ class Played:
         self.loop.set_exception_handler(lambda _, told: self.faults.append(told))
 
         async def started() -> None:
-            self.server = Server(cache, "127.0.0.1:0", self._made, limits)
+            self.server = Server(cache, [Listener("127.0.0.1:0")], self._made, limits)
             await self.server.start()
 
         self.loop.run_until_complete(started())

@@ -24,7 +24,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.session import Sessions
-from vmsvc_grpc.server.transport import MakeTransport, Transport
+from vmsvc_grpc.server.transport import Listener, MakeTransport, Transport
 from vmsvc_grpc.server.transport.grpc_aio import GrpcAio
 from vmsvc_grpc.server.transport.http2 import Http2
 
@@ -157,8 +157,9 @@ async def serving(
     """
     tasks = asyncio.all_tasks()
     cache = synced_cache(*objects) if cache is None else cache
-    server = Server(cache, "127.0.0.1:0", make_transport, limits)
-    running = Serving(cache, server, await server.start())
+    server = Server(cache, [Listener("127.0.0.1:0")], make_transport, limits)
+    (address,) = await server.start()
+    running = Serving(cache, server, address)
     try:
         yield running
         await running.close()

@@ -28,6 +28,7 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport import Listener
 
 LIMITS = Limits(message_bytes_max=5_000, one_name_bytes_max=2_000)
 
@@ -110,7 +111,7 @@ async def answers(script: list[Asked], name: str) -> list[Answered]:
     counts = ServerCounts()
     transport = TRANSPORTS[name](Sessions(Admission(LIMITS, counts), counts, LIMITS), LIMITS)
     transport.serve(methods())
-    port = transport.bind("127.0.0.1:0")
+    port = transport.bind(Listener("127.0.0.1:0"))
     await transport.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

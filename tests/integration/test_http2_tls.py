@@ -26,6 +26,7 @@ CERTIFICATE = Path(__file__).parent / "tls" / "certificate.pem"
 def ours() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+    context.set_alpn_protocols(["h2"])
     return context
 
 

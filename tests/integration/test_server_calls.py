@@ -23,6 +23,7 @@ from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import ListenError, Server
+from vmsvc_grpc.server.transport import Listener
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -248,8 +249,9 @@ async def test_a_method_that_is_not_here_is_unimplemented(running: Serving) -> N
 
 
 async def test_all_addresses_are_those_of_both_families() -> None:
-    server = Server(synced_cache(service()), "[::]:0", make_transport)
-    port = (await server.start()).rpartition(":")[2]
+    server = Server(synced_cache(service()), [Listener("[::]:0")], make_transport)
+    (address,) = await server.start()
+    port = address.rpartition(":")[2]
     try:
         for host in ("127.0.0.1", "[::1]"):
             async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
@@ -260,10 +262,42 @@ async def test_all_addresses_are_those_of_both_families() -> None:
         await server.stop()
 
 
+async def test_every_listener_is_served_and_named() -> None:
+    listeners = [Listener("127.0.0.1:0"), Listener("[::1]:0"), Listener("127.0.0.1:0")]
+    server = Server(synced_cache(service()), listeners, make_transport)
+    bound = await server.start()
+    try:
+        hosts = [address.rpartition(":")[0] for address in bound]
+        assert hosts == ["127.0.0.1", "[::1]", "127.0.0.1"]
+        assert len(set(bound)) == 3
+        for address in bound:
+            async with grpc.aio.insecure_channel(address) as channel:
+                stub = channelz_pb2_grpc.ChannelzStub(channel)  # type: ignore[no-untyped-call] # none
+                asked = channelz_pb2.GetServersRequest()
+                sockets = [
+                    socket
+                    for each in (await stub.GetServers(asked)).server
+                    for socket in each.listen_socket
+                ]
+                assert len({socket.socket_id for socket in sockets}) >= len(bound)
+    finally:
+        await server.stop()
+
+
+async def test_of_several_listeners_one_that_cannot_be_bound_leaves_none_bound(
+    running: Serving,
+) -> None:
+    listeners = [Listener("127.0.0.1:0"), Listener(running.address)]
+    server = Server(synced_cache(), listeners, make_transport)
+    with pytest.raises(ListenError, match=f"cannot listen on {running.address}"):
+        await server.start()
+    await server.stop()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
-    server = Server(synced_cache(service()), f"{host}:0", make_transport)
-    address = await server.start()
+    server = Server(synced_cache(service()), [Listener(f"{host}:0")], make_transport)
+    (address,) = await server.start()
     try:
         assert address.startswith(f"{host}:")
         assert not address.endswith(":0")
@@ -279,7 +313,7 @@ async def test_the_server_tells_the_port_that_it_took(host: str) -> None:
 async def test_an_address_in_use_is_one_clear_line(
     running: Serving, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    second = Server(synced_cache(), running.address, make_transport)
+    second = Server(synced_cache(), [Listener(running.address)], make_transport)
     with pytest.raises(ListenError) as error:
         await second.start()
     assert str(error.value) == (
@@ -305,7 +339,7 @@ async def test_an_address_in_use_is_one_clear_line(
 async def test_an_address_that_cannot_be_listened_on_is_one_clear_line(
     address: str, says: str
 ) -> None:
-    server = Server(synced_cache(), address, make_transport)
+    server = Server(synced_cache(), [Listener(address)], make_transport)
     with pytest.raises(ListenError, match=says) as error:
         await server.start()
     assert address in str(error.value)

@@ -35,7 +35,7 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
-from vmsvc_grpc.server.transport import Transport
+from vmsvc_grpc.server.transport import Listener, Transport
 
 CALLS, KEPT_BY_GRPC = 40, 10
 """How many calls are made; and how many gRPC keeps: of each method the next one and the last."""
@@ -128,7 +128,7 @@ async def running(toy: Toy, limits: Limits | None = None) -> AsyncIterator[Runni
     counts, limits = ServerCounts(), limits or Limits()
     transport = make_transport(Sessions(Admission(limits, counts), counts, limits), limits)
     transport.serve(toy.methods())
-    address = f"127.0.0.1:{transport.bind('127.0.0.1:0')}"
+    address = f"127.0.0.1:{transport.bind(Listener('127.0.0.1:0'))}"
     await transport.start()
     try:
         async with grpc.aio.insecure_channel(address, options=SMALL_WINDOW) as channel:

@@ -27,6 +27,7 @@ from vmsvc_grpc.model.objects import Key, Kind, Probe, Readiness, ServicePort
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.resources import TypeUrl
@@ -205,16 +206,16 @@ async def test_envoy_takes_what_changed_while_the_server_was_away(
     mode: str, tmp_path: Path
 ) -> None:
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0", make_transport)
-        address = await first.start()
+        first = Server(here.running.cache, [Listener("127.0.0.1:0")], make_transport)
+        (address,) = await first.start()
         async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
             await first.stop()
             here.vm("c")
             here.gone("a")
             await proxy.answers("a", "b")
-            second = Server(here.running.cache, address, make_transport)
-            assert await second.start() == address
+            second = Server(here.running.cache, [Listener(address)], make_transport)
+            assert await second.start() == (address,)
             await proxy.answers("b", "c")
             await clean(proxy)
         await until(lambda: not second.counts.streams_open.total())
@@ -230,8 +231,8 @@ async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
     async with world() as here:
         with monkeypatch.context() as earlier:
             earlier.setitem(xds_resources._CONTENTS, TypeUrl.CLUSTER, _earlier_cluster)
-            first = Server(here.running.cache, "127.0.0.1:0", make_transport)
-            address = await first.start()
+            first = Server(here.running.cache, [Listener("127.0.0.1:0")], make_transport)
+            (address,) = await first.start()
             proxy = await here.stack.enter_async_context(
                 envoy(bootstrap([address], mode), tmp_path)
             )
@@ -240,8 +241,8 @@ async def test_a_release_whose_clusters_differ_leaves_none_of_them_waiting(
             await first.stop()
         if endpoints == "others":
             here.vm("c")
-        second = Server(here.running.cache, address, make_transport)
-        assert await second.start() == address
+        second = Server(here.running.cache, [Listener(address)], make_transport)
+        assert await second.start() == (address,)
         # Well below the 15 s after which Envoy takes a cluster without its endpoints.
         async with asyncio.timeout(10):
             while await proxy.alternative_name():  # noqa: ASYNC110 - in Envoy
@@ -295,8 +296,8 @@ async def test_a_wildcard_on_demand_costs_its_request_alone_though_nothing_is_se
 async def test_an_envoy_comes_back_with_all_that_was_asked_for_on_demand(tmp_path: Path) -> None:
     """It never lets go of a name, and lists them all when it connects again."""
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0", make_transport)
-        address = await first.start()
+        first = Server(here.running.cache, [Listener("127.0.0.1:0")], make_transport)
+        (address,) = await first.start()
         config = on_demand(bootstrap([address], "DELTA_GRPC"))
         proxy = await here.stack.enter_async_context(envoy(config, tmp_path))
         await proxy.answers("a", "b")
@@ -305,8 +306,8 @@ async def test_an_envoy_comes_back_with_all_that_was_asked_for_on_demand(tmp_pat
             assert await proxy.call_raw(name) == 503
         await first.stop()
         here.vm("c")
-        second = Server(here.running.cache, address, make_transport)
-        assert await second.start() == address
+        second = Server(here.running.cache, [Listener(address)], make_transport)
+        assert await second.start() == (address,)
         await proxy.answers("a", "b", "c")
         ports = (ServicePort("http", "TCP", 80, here.machines.port),)
         here.running.apply(Apply(service(Key("shop", "none"), spec(ports=ports))))
@@ -325,14 +326,14 @@ async def test_what_is_deleted_while_the_server_is_away_goes_once_it_knows_all(
 ) -> None:
     """A server that starts says nothing before it knows all, and Envoy keeps what it has."""
     async with world() as here:
-        first = Server(here.running.cache, "127.0.0.1:0", make_transport)
-        address = await first.start()
+        first = Server(here.running.cache, [Listener("127.0.0.1:0")], make_transport)
+        (address,) = await first.start()
         async with envoy(bootstrap([address], mode), tmp_path) as proxy:
             await proxy.answers("a", "b")
             await first.stop()
             anew = Cache(AddressRules(allow_loopback=True))
-            second = Server(anew, address, make_transport)
-            assert await second.start() == address
+            second = Server(anew, [Listener(address)], make_transport)
+            assert await second.start() == (address,)
             await until(second.counts.streams_open.total)
             await proxy.answers("a", "b")
             listed(anew)
@@ -411,8 +412,8 @@ async def test_a_scope_shows_the_namespace_of_the_node_alone(mode: str, tmp_path
     async with world() as here:
         here.running.apply(Apply(service(Key("lab", "web"))))
         cache, scope = here.running.cache, XdsScope.NAMESPACE
-        server = Server(cache, "127.0.0.1:0", make_transport, xds_scope=scope)
-        config = bootstrap([await server.start()], mode, namespace="shop")
+        server = Server(cache, [Listener("127.0.0.1:0")], make_transport, xds_scope=scope)
+        config = bootstrap(list(await server.start()), mode, namespace="shop")
         async with envoy(config, tmp_path) as proxy:
             await proxy.answers("a", "b")
             here.running.apply(

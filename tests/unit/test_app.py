@@ -134,7 +134,7 @@ def test_an_error_deep_in_groups_is_one_line(
     manifests.mkdir()
     config = Config(
         manifests=manifests,
-        listen=ListenAddress("127.0.0.1", 0),
+        listen=(ListenAddress("127.0.0.1", 0),),
         http_listen=ListenAddress("127.0.0.1", 0),
     )
     manifests.rmdir()

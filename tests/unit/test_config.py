@@ -16,7 +16,7 @@ from vmsvc_grpc.config import Config, ConfigError, ListenAddress
 from vmsvc_grpc.kube.credentials import InCluster
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import MESSAGE_CHARACTERS_MAX
-from vmsvc_grpc.readers import address, domain, ip_families
+from vmsvc_grpc.readers import address, addresses, domain, ip_families
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
 
@@ -80,11 +80,37 @@ def test_families() -> None:
             ip_families(text)
 
 
+def test_addresses_may_be_named_in_a_list_each_once() -> None:
+    assert addresses("127.0.0.1:1, [::1]:1,127.0.0.1:0,127.0.0.1:0") == (
+        ListenAddress("127.0.0.1", 1),
+        ListenAddress("::1", 1),
+        ListenAddress("127.0.0.1", 0),
+        ListenAddress("127.0.0.1", 0),
+    )
+    for text, says in (("127.0.0.1:1,127.0.0.1:1", "is there 2 times"), (",", "HOST:PORT")):
+        with pytest.raises(ConfigError, match=says):
+            addresses(text)
+
+
+def test_listen_may_be_repeated(tmp_path: Path) -> None:
+    both = (ListenAddress("127.0.0.1", 1), ListenAddress("::1", 2))
+    given = ["--manifests", str(tmp_path)]
+    assert settings([*given, "--listen", "127.0.0.1:1", "--listen=[::1]:2"]).listen == both
+    environment = {"VMSVC_GRPC_LISTEN": "127.0.0.1:1,[::1]:2"}
+    assert settings(given, environment).listen == both
+
+
+def test_each_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) -> None:
+    both = (ListenAddress("127.0.0.1", 50051), ListenAddress("0.0.0.0", 50052))
+    with pytest.raises(ConfigError, match=r"--listen 0\.0\.0\.0:50052 .* add --insecure"):
+        Config(manifests=tmp_path, listen=both)
+
+
 def test_an_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) -> None:
     everywhere = ListenAddress("0.0.0.0", 50051)
     with pytest.raises(ConfigError, match="add --insecure if that is meant"):
-        Config(manifests=tmp_path, listen=everywhere)
-    assert Config(manifests=tmp_path, listen=everywhere, insecure=True).listen == everywhere
+        Config(manifests=tmp_path, listen=(everywhere,))
+    assert Config(manifests=tmp_path, listen=(everywhere,), insecure=True).listen == (everywhere,)
 
 
 @pytest.mark.parametrize("output", [".", "out", ".."])

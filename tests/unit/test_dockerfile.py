@@ -157,4 +157,4 @@ def test_it_exposes_the_ports_that_the_program_listens_on() -> None:
     *_, image = stages()
     config = Config(manifests=ROOT / "examples")
     exposed = {int(port) for expose in instructions(image, "EXPOSE") for port in expose.arguments()}
-    assert exposed == {config.listen.port, config.http_listen.port}
+    assert exposed == {*(address.port for address in config.listen), config.http_listen.port}

@@ -1,10 +1,10 @@
-"""The server as a whole: its address, its services, and how it stops."""
+"""The server as a whole: its listeners, its services, and how it stops."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -31,7 +31,7 @@ from vmsvc_grpc.server.introspection.reflection import Reflection
 from vmsvc_grpc.server.leaving import Leaving
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
-from vmsvc_grpc.server.transport import MakeTransport, Transport
+from vmsvc_grpc.server.transport import Listener, MakeTransport, Transport
 from vmsvc_grpc.server.xds import service as xds
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, References
@@ -56,7 +56,7 @@ class ListenError(Exception):
 
 
 class Server:
-    """Answers from a cache on one address: vmsvc.v1, xDS, health, reflection and channelz.
+    """Answers from a cache on some addresses: vmsvc.v1, xDS, health, reflection and channelz.
 
     Life: `start`, then `drain` or `stop`. One event loop owns it and the cache.
     `counts` counts what it does.
@@ -65,7 +65,7 @@ class Server:
     def __init__(
         self,
         cache: Cache,
-        address: str,
+        listeners: Sequence[Listener],
         make_transport: MakeTransport,
         limits: Limits | None = None,
         *,
@@ -73,10 +73,10 @@ class Server:
         xds_references: References = CLUSTER_LOCAL,
         remarks: Remarks = no_remarks,
     ) -> None:
-        """`address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one."""
+        """It will listen at each of `listeners`, of which there is at least one."""
         self.counts = ServerCounts()
         self._cache = cache
-        self._address = address
+        self._listeners = tuple(listeners)
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
         self._remarks = remarks
@@ -104,25 +104,14 @@ class Server:
         self._make_transport = make_transport
         self._transport: Transport | None = None
 
-    async def start(self) -> str:
-        """Listen; `host:port` as bound. Raises ListenError."""
-        host, _, port = self._address.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > _PORT_MAX:
-            raise ListenError(
-                f"cannot listen on {self._address!r}: write it as host:port, as in 127.0.0.1:50051"
-            )
+    async def start(self) -> tuple[str, ...]:
+        """Listen; `host:port` of each listener as bound, in their order. Raises ListenError."""
         sessions = Sessions(self._admission, self.counts, self._limits)
         transport = self._transport = self._make_transport(sessions, self._limits)
         transport.serve((*self._methods(), *channelz.methods(transport.channelz)))
-        try:
-            bound = transport.bind(self._address)
-        except OSError as error:
-            raise ListenError(
-                f"cannot listen on {self._address}: {system_reason(error)}; "
-                "choose another address or port with --listen"
-            ) from error
+        bound = tuple(_bound(transport, listener) for listener in self._listeners)
         await transport.start()
-        return f"{host}:{bound}"
+        return bound
 
     async def drain(self, drain_s: float) -> None:
         """Stop gently, within `drain_s` and `stop_grace_s`.
@@ -188,6 +177,23 @@ class Server:
             names=names,
             let_go=self._leaving.let_go,
         )
+
+
+def _bound(transport: Transport, listener: Listener) -> str:
+    """Bind a listener; its `host:port` then. Raises ListenError."""
+    address = listener.address
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > _PORT_MAX:
+        raise ListenError(
+            f"cannot listen on {address!r}: write it as host:port, as in 127.0.0.1:50051"
+        )
+    try:
+        return f"{host}:{transport.bind(listener)}"
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {address}: {system_reason(error)}; "
+            "choose another address or port with --listen"
+        ) from error
 
 
 def _described() -> Iterator[FileDescriptorProto]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
@@ -12,8 +13,23 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 
 
+class Listener(NamedTuple):
+    """Where clients connect, and how.
+
+    `address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one. With `tls`, a
+    server's context that offers what is spoken there by ALPN, every connection has to use TLS;
+    without, none does. `guarded`: each call is asked who calls, and whether it may.
+    """
+
+    address: str
+    tls: ssl.SSLContext | None = None
+    guarded: bool = False
+
+
 class Transport(Protocol):
     """Carries the calls of one server. Life: `serve`, `bind`, `start`, then `stop`.
+
+    `bind` may be called for several listeners, whose connections count together.
 
     Must be made on the event loop that will run it. `stop` may be called twice.
     """
@@ -24,8 +40,8 @@ class Transport(Protocol):
     def serve(self, methods: Iterable[Method]) -> None:
         """Set the methods. Once, before `start`."""
 
-    def bind(self, address: str) -> int:
-        """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
+    def bind(self, listener: Listener) -> int:
+        """Bind a listener's address; returns the port, a free one for 0. Raises OSError."""
 
     async def start(self) -> None:
         """Accept calls from now on."""

@@ -39,6 +39,7 @@ from vmsvc_grpc.server.session import (
     not_one_request,
     request_too_late,
 )
+from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.grpc_wake_ups import waking_once_for_many
 from vmsvc_grpc.server.transport.turns import Line, Turns
 
@@ -91,10 +92,12 @@ class GrpcAio:
             {method.path: self._handler(method) for method in methods}
         )
 
-    def bind(self, address: str) -> int:
-        """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
-        _try_bind(address)
-        port: int = self._server.add_insecure_port(address.encode())
+    def bind(self, listener: Listener) -> int:
+        """Bind a listener's address; returns the port, a free one for 0. Raises OSError."""
+        assert listener.tls is None, "Config allows no TLS with it"
+        assert not listener.guarded, "nor anything but loopback"
+        _try_bind(listener.address)
+        port: int = self._server.add_insecure_port(listener.address.encode())
         if not port:
             raise OSError("gRPC does not say why")
         return port

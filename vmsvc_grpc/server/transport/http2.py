@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from functools import partial
 from itertools import chain
 
 from google.protobuf.message import Message
@@ -23,7 +21,7 @@ from vmsvc_grpc.server import addresses
 from vmsvc_grpc.server.call import Method, RpcError
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
-from vmsvc_grpc.server.transport import grpc_wire
+from vmsvc_grpc.server.transport import Listener, grpc_wire
 from vmsvc_grpc.server.transport.http2_accept import Accepting
 from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
@@ -58,19 +56,8 @@ class _Losing:
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        limits: Limits,
-        tls: ssl.SSLContext | None = None,
-        *,
-        guarded: bool = False,
-    ) -> None:
-        """Must be made on the event loop that will run it.
-
-        With `tls`, which is set to offer HTTP/2, all connections use TLS; without it, none does.
-        `guarded`: each call is asked who calls, and whether it may.
-        """
+    def __init__(self, sessions: Sessions, limits: Limits) -> None:
+        """Must be made on the event loop that will run it."""
         self.sessions = sessions
         self.limits = limits
         self.methods: dict[str, Method] = {}
@@ -79,12 +66,11 @@ class Http2:
         self.entrance = Entrance(limits)
         self.unread = Unread(limits.unread_bytes_max)
         self.loop = asyncio.get_running_loop()
-        make = partial(ClientConnection, self, guarded=guarded)
-        self.accepting = Accepting(self, make, farewell, tls)
+        self.accepting = Accepting(self, self._connection, farewell)
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
         self.windows = Windows(limits.window_bytes_max)
-        self._listening: list[socket.socket] = []
+        self._listening: list[tuple[socket.socket, Listener]] = []
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: deque[ClientConnection] = deque()
         self._losing: OrderedDict[str, _Losing] = OrderedDict()
@@ -102,24 +88,25 @@ class Http2:
         """Set the methods. Once, before `start`."""
         self.methods = {method.path: method for method in methods}
 
-    def bind(self, address: str) -> int:
-        """Bind `address` (`host:port`); returns the port, a free one for 0. Raises OSError."""
-        host, _, port = address.rpartition(":")
-        self._listening = addresses.bound(host.strip("[]"), int(port))
-        ends = [listening.getsockname() for listening in self._listening]
+    def bind(self, listener: Listener) -> int:
+        """Bind a listener's address; returns the port, a free one for 0. Raises OSError."""
+        host, _, port = listener.address.rpartition(":")
+        bound = addresses.bound(host.strip("[]"), int(port))
+        self._listening += [(listening, listener) for listening in bound]
+        ends = [listening.getsockname() for listening in bound]
         for host, port, *_ in ends:
             self.sockets.listen((host, port))
         return int(ends[0][1])
 
     async def start(self) -> None:
         """Accept calls from now on."""
-        for listening in self._listening:
-            self.accepting.listen(listening)
+        for listening, listener in self._listening:
+            self.accepting.listen(listening, listener)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, and end those that have not ended after `grace_s`."""
         await self.accepting.close()
-        for listening in self._listening:
+        for listening, _ in self._listening:
             listening.close()
         for connection in list(self.connections):
             connection.go_away()
@@ -183,6 +170,9 @@ class Http2:
         """Have a connection flushed before those that are only marked."""
         self._answering.append(connection)
         self._work()
+
+    def _connection(self, listener: Listener) -> ClientConnection:
+        return ClientConnection(self, guarded=listener.guarded)
 
     def _work(self) -> None:
         if not self._at_work:

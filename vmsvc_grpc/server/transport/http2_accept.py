@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Protocol
 
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.http2_bounds import Entrance
 from vmsvc_grpc.server.transport.sockets import peer_of
 
@@ -69,29 +69,24 @@ class Accepting:
     def __init__(
         self,
         server: AcceptingServer,
-        make: Callable[[], Begun],
+        make: Callable[[Listener], Begun],
         farewell: Callable[[str], bytes],
-        tls: ssl.SSLContext | None,
     ) -> None:
-        """`make` makes the protocol of an accepted connection, for after its handshake.
+        """`make` makes the protocol of a connection at a listener, for after its handshake.
 
         `farewell` makes the bytes sent to a client that is refused at a limit, unless it uses TLS.
-        `tls` is set to offer HTTP/2, and nothing else (RFC 9113, 3.2).
         """
         self._server = server
         self._make = make
         self._farewell = farewell
-        self._tls = tls
-        if tls is not None:
-            tls.set_alpn_protocols([_ALPN])
         self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._beginning: set[asyncio.Task[None]] = set()
 
-    def listen(self, listening: socket.socket) -> None:
-        """Accept connections on a socket, until `close` closes it."""
+    def listen(self, listening: socket.socket, listener: Listener) -> None:
+        """Accept connections on the socket of a listener, until `close` closes it."""
         listening.setblocking(False)
         listening.listen(_BACKLOG)
-        self._look(listening)
+        self._look(listening, listener)
 
     async def close(self) -> None:
         """Accept no more connections, and break off those that have not begun."""
@@ -106,11 +101,11 @@ class Accepting:
                 task.cancel()
             await asyncio.wait(self._beginning)
 
-    def _look(self, listening: socket.socket) -> None:
+    def _look(self, listening: socket.socket, listener: Listener) -> None:
         self._listening[listening] = None
-        self._server.loop.add_reader(listening, self._accept, listening)
+        self._server.loop.add_reader(listening, self._accept, listening, listener)
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket, listener: Listener) -> None:
         """Accept some of the connections that wait; the others have another turn."""
         for _ in range(ACCEPTS_A_TURN):
             try:
@@ -121,33 +116,32 @@ class Accepting:
                 _log.warning("cannot accept a connection: %s", error)
                 loop = self._server.loop
                 loop.remove_reader(listening)
-                self._listening[listening] = loop.call_later(_NO_ROOM_S, self._look, listening)
+                pause = loop.call_later(_NO_ROOM_S, self._look, listening, listener)
+                self._listening[listening] = pause
                 return
             accepted.setblocking(False)
-            self._enter(accepted, client_of(peer_of(address[:2])))
+            self._enter(accepted, client_of(peer_of(address[:2])), listener)
 
-    def _enter(self, accepted: socket.socket, client: str) -> None:
+    def _enter(self, accepted: socket.socket, client: str, listener: Listener) -> None:
         if (limit := self._server.entrance.enter(client)) is not None:
             self._server.sessions.count_refusal(limit)
-            self._send_away(accepted, limit)
+            with accepted, contextlib.suppress(OSError):
+                if listener.tls is None:
+                    accepted.send(self._farewell(limit))
+                    # Closing a socket with unread bytes resets it: the client may lose our answer.
+                    accepted.recv(_READ_BYTES)
             return
-        task = self._server.loop.create_task(self._begin(accepted, client))
+        task = self._server.loop.create_task(self._begin(accepted, client, listener))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
 
-    def _send_away(self, accepted: socket.socket, limit: str) -> None:
-        with accepted, contextlib.suppress(OSError):
-            if self._tls is None:
-                accepted.send(self._farewell(limit))
-                # Closing a socket with unread bytes resets it: the client may lose our answer.
-                accepted.recv(_READ_BYTES)
-
-    async def _begin(self, accepted: socket.socket, client: str) -> None:
-        made = self._make()
-        handshake_s = None if self._tls is None else self._server.limits.handshake_s
+    async def _begin(self, accepted: socket.socket, client: str, listener: Listener) -> None:
+        made = self._make(listener)
+        tls = listener.tls
+        handshake_s = None if tls is None else self._server.limits.handshake_s
         try:
             await self._server.loop.connect_accepted_socket(
-                lambda: made, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                lambda: made, accepted, ssl=tls, ssl_handshake_timeout=handshake_s
             )
         except ConnectionAbortedError:  # asyncio raises it when the time is over.
             self._server.sessions.count_refusal("handshake_s")
