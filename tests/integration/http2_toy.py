@@ -279,7 +279,7 @@ async def serving(
     tasks = asyncio.all_tasks()
     toy = made(limits or Limits(), methods)
     transport = toy.transport
-    toy.port = transport.bind(Listener("127.0.0.1:0", tls))
+    toy.port = transport.bind(Listener("127.0.0.1:0", tls, guarded=tls is not None))
     await transport.start()
     try:
         yield toy

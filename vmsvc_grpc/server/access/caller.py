@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vmsvc_grpc.server.access.certificate import ClientCertificate
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -11,11 +13,11 @@ class Caller:
 
     `peer` is its address, in gRPC's form. If it is not `guarded`, it came over a listener on which
     everything is allowed. `token` is the bearer token of the call, "" if there is none;
-    `certificate` is the client's, in DER and verified, b"" if there is none. Whoever holds a Caller
-    holds a secret: drop it as soon as the gate has it. Its text has neither.
+    `certificate` is the client's, verified; None if there is none. Whoever holds a Caller holds a
+    secret: drop it as soon as the gate has it. Its text has neither.
     """
 
     peer: str
     guarded: bool = False
     token: str = field(default="", repr=False)
-    certificate: bytes = field(default=b"", repr=False)
+    certificate: ClientCertificate | None = field(default=None, repr=False)

@@ -58,6 +58,7 @@ from vmsvc_grpc.server.transport.sockets import (
     Sockets,
     Tls,
     Traffic,
+    certificate_of,
     ends_of,
     peer_of,
     tls_of,
@@ -249,8 +250,7 @@ class ClientConnection(Begun):
         """The caller of its calls, as far as their header fields say nothing."""
         if not self._guarded:
             return Caller(self.peer)
-        tls = tls_of(transport)
-        return Caller(self.peer, guarded=True, certificate=tls.certificate if tls else b"")
+        return Caller(self.peer, guarded=True, certificate=certificate_of(transport))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio says it
         """The buffer that the event loop reads into."""

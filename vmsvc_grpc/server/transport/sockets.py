@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz_pb2 as pb
 
 from vmsvc_grpc.model.address import at_port
+from vmsvc_grpc.server.access.certificate import ClientCertificate, client_certificate
 from vmsvc_grpc.server.call import Code, RpcError
 
 Address = tuple[str, int]
@@ -65,6 +66,21 @@ def tls_of(transport: asyncio.BaseTransport) -> Tls | None:
         return None
     cipher = tls.cipher()
     return Tls(cipher[0] if cipher else "", tls.getpeercert(binary_form=True) or b"")
+
+
+def certificate_of(transport: asyncio.BaseTransport) -> ClientCertificate | None:
+    """What the client's certificate says; None if there is none that was verified.
+
+    One whose names are not text counts as none.
+    """
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return None
+    try:
+        peer, der = tls.getpeercert(), tls.getpeercert(binary_form=True)
+        return client_certificate(peer, der) if peer and der else None
+    except (ValueError, ssl.SSLError):
+        return None
 
 
 class Connected(Protocol):

@@ -1,0 +1,171 @@
+"""Who a certificate is of."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmsvc_grpc.server.access.certificate import ClientCertificate
+from vmsvc_grpc.server.access.principal import (
+    CertificateRules,
+    Principal,
+    UnknownCallerError,
+    authenticated,
+)
+
+CREDENTIAL = (("authentication.kubernetes.io/credential-id", ("X509SHA256=ab",)),)
+
+
+def shown(
+    *common_names: str,
+    o: tuple[str, ...] = (),
+    uids: tuple[str, ...] = (),
+    uris: tuple[str, ...] = (),
+) -> ClientCertificate:
+    return ClientCertificate(common_names, o, uids, uris, expires_at=100.0, digest="ab")
+
+
+def principal(username: str, *groups: str, uid: str = "", authenticated: bool = True) -> Principal:
+    always = ("system:authenticated",) if authenticated else ()
+    return Principal(username=username, uid=uid, groups=(*groups, *always), extra=CREDENTIAL)
+
+
+PLAIN = CertificateRules()
+CLUSTER = CertificateRules(of_cluster=True)
+SPIFFE = CertificateRules(trust_domain="cluster.local")
+WEB = "spiffe://cluster.local/ns/shop/sa/web"
+
+
+@pytest.mark.parametrize(
+    ("rules", "certificate", "who"),
+    [
+        pytest.param(
+            PLAIN,
+            shown("ann", o=("shop", "data")),
+            principal("ann", "shop", "data"),
+            id="CN is the name, each O a group",
+        ),
+        pytest.param(
+            PLAIN, shown("first", "last"), principal("last"), id="of several CNs the last counts"
+        ),
+        pytest.param(
+            PLAIN, shown("ann", o=("", "shop")), principal("ann", "shop"), id="an empty O is none"
+        ),
+        pytest.param(PLAIN, shown("ann", uids=("7",)), principal("ann", uid="7"), id="a uid"),
+        pytest.param(
+            PLAIN, shown("ann", uris=(WEB,)), principal("ann"), id="without a domain, no URI counts"
+        ),
+        pytest.param(
+            SPIFFE,
+            shown("ann", uris=("https://example.com/",)),
+            principal("ann"),
+            id="other URIs mean nothing",
+        ),
+        pytest.param(
+            CLUSTER,
+            shown("system:node:n1", o=("system:nodes",)),
+            principal("system:node:n1", "system:nodes"),
+            id="the cluster's CA may name its parts",
+        ),
+        pytest.param(
+            CLUSTER,
+            shown("system:anonymous", o=("system:unauthenticated",)),
+            principal("system:anonymous", "system:unauthenticated", authenticated=False),
+            id="nobody is not somebody",
+        ),
+        pytest.param(
+            SPIFFE,
+            shown("ann", o=("system:masters",), uris=(WEB,)),
+            principal(
+                "system:serviceaccount:shop:web",
+                "system:serviceaccounts",
+                "system:serviceaccounts:shop",
+            ),
+            id="a SPIFFE ID is a ServiceAccount, whatever the subject says",
+        ),
+    ],
+)
+def test_a_certificate_is_somebodys(
+    rules: CertificateRules, certificate: ClientCertificate, who: Principal
+) -> None:
+    found = rules.principal(certificate)
+    assert found == who
+    assert found.expires_at == 100.0
+
+
+@pytest.mark.parametrize(
+    ("rules", "certificate", "words"),
+    [
+        pytest.param(PLAIN, shown(), "no common name", id="no CN"),
+        pytest.param(PLAIN, shown("ann", ""), "no common name", id="an empty last CN"),
+        pytest.param(PLAIN, shown("system:admin"), "reserved", id="a CN of Kubernetes' own"),
+        pytest.param(
+            PLAIN, shown("ann", o=("shop", "system:masters")), "reserved", id="an O of its own"
+        ),
+        pytest.param(PLAIN, shown("ann", uids=("1", "2")), "uid", id="two uids"),
+        pytest.param(CLUSTER, shown("ann", uids=("",)), "uid", id="an empty uid"),
+        pytest.param(
+            SPIFFE, shown("system:admin"), "reserved", id="a trust domain is not the cluster's CA"
+        ),
+        pytest.param(
+            SPIFFE,
+            shown("ann", uris=("spiffe://other/ns/shop/sa/web",)),
+            "trust domain",
+            id="another domain",
+        ),
+        pytest.param(
+            SPIFFE,
+            shown("ann", uris=("spiffe://cluster.local.evil/ns/shop/sa/web",)),
+            "trust domain",
+            id="a domain that only begins like ours",
+        ),
+        pytest.param(
+            SPIFFE,
+            shown("ann", uris=("SPIFFE://cluster.local/ns/shop/sa/web",)),
+            "trust domain",
+            id="a scheme in capitals",
+        ),
+        pytest.param(SPIFFE, shown("ann", uris=(WEB, WEB + "2")), "2 URIs", id="two SPIFFE IDs"),
+        pytest.param(
+            SPIFFE,
+            shown("ann", uris=(WEB, "https://example.com/")),
+            "2 URIs",
+            id="another URI beside one",
+        ),
+        *(
+            pytest.param(
+                SPIFFE, shown("ann", uris=(f"spiffe://cluster.local{path}",)), words, id=path
+            )
+            for path, words in (
+                ("", "no ServiceAccount"),
+                ("/ns/shop", "no ServiceAccount"),
+                ("/ns/shop/sa/web/more", "no ServiceAccount"),
+                ("/ns/shop/sa/", "no ServiceAccount"),
+                ("/ns//sa/web", "no ServiceAccount"),
+                ("/ns/Shop/sa/web", "no ServiceAccount"),
+                ("/ns/shop/sa/web:kube-system", "no ServiceAccount"),
+                ("/ns/shop/sa/we%62", "no ServiceAccount"),
+                ("/ns/shop/sa/web?x", "no ServiceAccount"),
+                ("/ns/shop/sa/web\n", "no ServiceAccount"),
+                ("@evil/ns/shop/sa/web", "trust domain"),
+                (":1/ns/shop/sa/web", "trust domain"),
+            )
+        ),
+    ],
+)
+def test_a_certificate_is_refused(
+    rules: CertificateRules, certificate: ClientCertificate, words: str
+) -> None:
+    with pytest.raises(UnknownCallerError, match=words) as refused:
+        rules.principal(certificate)
+    assert str(refused.value).isprintable()
+
+
+def test_when_a_credential_expires_makes_nobody_another() -> None:
+    early = Principal(username="ann", expires_at=1.0)
+    assert early == Principal(username="ann", expires_at=2.0)
+    assert hash(early) == hash(Principal(username="ann"))
+
+
+def test_who_is_in_the_group_of_all_already_stays_the_same() -> None:
+    ann = Principal(username="ann", groups=("system:authenticated", "shop"))
+    assert authenticated(ann) is ann
