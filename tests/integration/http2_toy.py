@@ -14,6 +14,7 @@ import ngh2
 from ngh2 import ErrorCode, Setting, events
 
 from tests.integration.serving import PATIENCE_S, until
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
     LATER,
@@ -33,6 +34,8 @@ from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField
 from vmsvc_grpc.server.transport.http2 import Http2
+
+OPEN_TO_ALL = Needs(OPEN)
 
 Kind = TypeVar("Kind", bound=events.Event)
 
@@ -126,11 +129,18 @@ class Toy:
         return sum(sum(map(len, each._came)) for each in self.transport.connections)
 
     def methods(self) -> Iterator[Method]:
-        yield UnaryMethod(ECHO, lambda request, _: request, RequestBound.MANY_NAMES, {})
-        yield UnaryMethod(LARGE, self._large, RequestBound.ONE_NAME, {})
+        yield UnaryMethod(
+            ECHO, lambda request, _: request, RequestBound.MANY_NAMES, {}, OPEN_TO_ALL
+        )
+        yield UnaryMethod(LARGE, self._large, RequestBound.ONE_NAME, {}, OPEN_TO_ALL)
         for path in (WATCH, BOTH):
             yield StreamMethod(
-                path, self._open, RequestBound.MANY_NAMES, {}, client_streaming=path == BOTH
+                path,
+                self._open,
+                RequestBound.MANY_NAMES,
+                {},
+                OPEN_TO_ALL,
+                client_streaming=path == BOTH,
             )
 
     def _large(self, _request: bytes, _call: Call) -> bytes:

@@ -20,6 +20,7 @@ from vmsvc.v1 import endpoint_service_pb2_grpc as api
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Object
+from vmsvc_grpc.server.access.gate import Gate
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
@@ -149,15 +150,21 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    *objects: Object, cache: Cache | None = None, limits: Limits | None = None
+    *objects: Object,
+    cache: Cache | None = None,
+    limits: Limits | None = None,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Serving]:
     """A server on a free port, over a cache that has listed these objects, or `cache`.
+
+    With `gate`, its listener is guarded.
 
     When the block ends, nothing may be left of any call: no stream, no topic, no task.
     """
     tasks = asyncio.all_tasks()
     cache = synced_cache(*objects) if cache is None else cache
-    server = Server(cache, [Listener("127.0.0.1:0")], make_transport, limits)
+    listener = Listener("127.0.0.1:0", guarded=gate is not None)
+    server = Server(cache, [listener], make_transport, limits, gate=gate)
     (address,) = await server.start()
     running = Serving(cache, server, address)
     try:

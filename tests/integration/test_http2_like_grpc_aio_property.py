@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.serving import TRANSPORTS
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
     AnswerStream,
@@ -29,6 +30,8 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import Listener
+
+OPEN_TO_ALL = Needs(OPEN)
 
 LIMITS = Limits(message_bytes_max=5_000, one_name_bytes_max=2_000)
 
@@ -70,13 +73,14 @@ def answer(request: bytes, _call: Call | None = None) -> bytes:
 
 
 def methods() -> Iterator[Method]:
-    yield UnaryMethod(ONE, answer, RequestBound.ONE_NAME, {})
-    yield UnaryMethod(FEW, answer, RequestBound.MANY_NAMES, {})
+    yield UnaryMethod(ONE, answer, RequestBound.ONE_NAME, {}, OPEN_TO_ALL)
+    yield UnaryMethod(FEW, answer, RequestBound.MANY_NAMES, {}, OPEN_TO_ALL)
     yield StreamMethod(
         MANY,
         lambda _call, _wake: AnswerStream(answer),
         RequestBound.MANY_NAMES,
         {},
+        OPEN_TO_ALL,
         client_streaming=True,
     )
 

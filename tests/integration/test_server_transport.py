@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2
 
 from tests.integration.raw_http2 import END_STREAM, RawClient, message
 from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, make_transport, until
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import (
     LATER,
@@ -36,6 +37,8 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import Listener, Transport
+
+OPEN_TO_ALL = Needs(OPEN)
 
 CALLS, KEPT_BY_GRPC = 40, 10
 """How many calls are made; and how many gRPC keeps: of each method the next one and the last."""
@@ -87,9 +90,18 @@ class Toy:
 
     def methods(self) -> list[Method]:
         return [
-            UnaryMethod(UNARY, self._unary, RequestBound.MANY_NAMES, {}),
-            StreamMethod(SERVER, self.opened, RequestBound.MANY_NAMES, {}, client_streaming=False),
-            StreamMethod(BOTH, self.opened, RequestBound.MANY_NAMES, {}, client_streaming=True),
+            UnaryMethod(UNARY, self._unary, RequestBound.MANY_NAMES, {}, OPEN_TO_ALL),
+            StreamMethod(
+                SERVER,
+                self.opened,
+                RequestBound.MANY_NAMES,
+                {},
+                OPEN_TO_ALL,
+                client_streaming=False,
+            ),
+            StreamMethod(
+                BOTH, self.opened, RequestBound.MANY_NAMES, {}, OPEN_TO_ALL, client_streaming=True
+            ),
         ]
 
     def _unary(self, request: bytes, call: Call) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.interop.messages import kind
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.call import (
     Call,
     Code,
@@ -24,20 +25,24 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 
+OPEN_TO_ALL = Needs(OPEN)
+
 _SERVICE = "/grpc.testing.TestService"
 
 
 def methods() -> Iterator[Method]:
     """All methods but UnimplementedCall."""
     many = RequestBound.MANY_NAMES
-    yield UnaryMethod(f"{_SERVICE}/EmptyCall", lambda _request, _call: b"", many, {})
-    yield UnaryMethod(f"{_SERVICE}/UnaryCall", _unary, many, {})
+    yield UnaryMethod(f"{_SERVICE}/EmptyCall", lambda _request, _call: b"", many, {}, OPEN_TO_ALL)
+    yield UnaryMethod(f"{_SERVICE}/UnaryCall", _unary, many, {}, OPEN_TO_ALL)
     for name, stream, streams in (
         ("StreamingOutputCall", Outputs, False),
         ("FullDuplexCall", Outputs, True),
         ("StreamingInputCall", Inputs, True),
     ):
-        yield StreamMethod(f"{_SERVICE}/{name}", stream, many, {}, client_streaming=streams)
+        yield StreamMethod(
+            f"{_SERVICE}/{name}", stream, many, {}, OPEN_TO_ALL, client_streaming=streams
+        )
 
 
 def _unary(request: bytes, _call: Call) -> bytes:

@@ -25,12 +25,16 @@ def draining() -> RpcError:
 _IPV6_HOST_BITS = 64
 
 
-def client_of(peer: str) -> str:
-    """The client for which a call counts: its address without the port; of IPv6, the /64.
+def client_of(peer: str, username: str = "") -> str:
+    """The client for which a call counts: who calls, if that is known, else its address.
+
+    That is without the port; of IPv6, the /64.
 
     `peer` is in gRPC's form (`ipv4:192.0.2.1:50000`, an IPv6 address in brackets, percent-encoded
     or not). All calls of a client share one text.
     """
+    if username:
+        return sys.intern(f"user:{username}")
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0]
     if kind != "ipv6":
@@ -122,6 +126,13 @@ class Admission:
         self._counts.streams_open[path] += 1
         return client
 
+    def move(self, client: str, to: str) -> None:
+        """Count an open stream of `client` for another one. Raises RpcError, moving nothing."""
+        if client != to:
+            self._check_client(to)
+            self._streams.add(client, -1)
+            self._streams.add(to, 1)
+
     def leave(self, path: str, client: str) -> None:
         """Count one open stream less."""
         self._counts.streams_open[path] -= 1
@@ -136,11 +147,14 @@ class Admission:
                 "connect to another replica",
                 limit="streams_max",
             )
+        self._check_client(client)
+
+    def _check_client(self, client: str) -> None:
         most = self._limits.streams_per_client_max
         if self._streams.of(client) >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"this client's address has {most} streams open, which is the limit "
+                f"this client has {most} streams open, which is the limit "
                 "(streams_per_client_max); watch several services on one stream",
                 limit="streams_per_client_max",
             )

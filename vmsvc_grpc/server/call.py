@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from vmsvc_grpc.server.access.gate import EVERYTHING, Access
+from vmsvc_grpc.server.access.needs import Needs
 from vmsvc_grpc.server.fields import FieldShape
 
 
@@ -88,11 +90,30 @@ such work all streams do in one turn.
 """
 
 
+class Held(Enum):
+    """The type of `HELD`."""
+
+    HELD = "held"
+
+
+HELD = Held.HELD
+"""Returned by a stream that may not go on yet, not even with the request in hand.
+
+It is asked again once it is woken, and is handed no other request before.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a method knows of its caller. `peer` is the client's address, in gRPC's form."""
+    """What a method knows of its caller.
+
+    `peer` is the client's address, in gRPC's form; `username` is its name, "" on a listener that
+    asks nobody.
+    """
 
     peer: str
+    username: str = ""
+    access: Access = EVERYTHING
 
 
 Wake = Callable[[], None]
@@ -138,7 +159,7 @@ class Stream(Protocol):
     def half_close(self) -> None:
         """The client will send no more. A server stream goes on."""
 
-    def next_message(self) -> bytes | Later | None:
+    def next_message(self) -> bytes | Later | Held | None:
         """The message to send now, made of the newest state; None until `wake` is called.
 
         Called only once the transport has taken the message before, so that no messages pile up for
@@ -206,23 +227,24 @@ class RequestBound(Enum):
 class UnaryMethod:
     """A method with one request and one response. `path` is `/package.Service/Method`.
 
-    `handle` gets only requests within `bound` and within the limit of fields; `request` is the
-    shape by which fields are counted.
+    `handle` gets only requests within `bound` and within the limit of fields, of callers who have
+    what it `needs`; `request` is the shape by which fields are counted.
     """
 
     path: str
     handle: Callable[[bytes, Call], bytes]
     bound: RequestBound
     request: FieldShape
+    needs: Needs
 
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    Its streams get only requests within the same limits. A request that has too many fields ends
-    its stream, unless there is `on_dropped`: then it is dropped, and that is called with the client
-    and the name of the setting. A stream is ended if its client reads nothing for `write_s` while
+    Its streams get only such requests. A request that has too many fields ends its stream, unless
+    there is `on_dropped`: then it is dropped, and that is called with the client and the name of
+    the setting. A stream is ended if its client reads nothing for `write_s` while
     there is something to send; None: never.
     """
 
@@ -230,6 +252,7 @@ class StreamMethod:
     open: Callable[[Call, Wake], Stream]
     bound: RequestBound
     request: FieldShape
+    needs: Needs
     client_streaming: bool
     write_s: float | None = None
     on_dropped: Callable[[str, str], None] | None = None

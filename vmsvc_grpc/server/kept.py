@@ -23,7 +23,7 @@ class KeptBytes:
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
         for held, most, whose in (
-            (self._kept.of(client), self._bytes_max // CLIENT_PART, "of this client's address"),
+            (self._kept.of(client), self._bytes_max // CLIENT_PART, "of this client"),
             (self._kept.in_all, self._bytes_max, "of all clients"),
         ):
             if held + size > most:
@@ -34,6 +34,16 @@ class KeptBytes:
                     limit=self._setting,
                 )
         self._kept.add(client, size)
+
+    def move(self, client: str, to: str, size: int) -> None:
+        """Count so many bytes that are kept for another client. Raises RpcError, moving none."""
+        if size and client != to:
+            self.let_go(client, size)
+            try:
+                self.keep(to, size)
+            except RpcError:
+                self._kept.add(client, size)
+                raise
 
     def let_go(self, client: str, size: int) -> None:
         """Count so many bytes of a client as kept no more."""

@@ -16,10 +16,12 @@ from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.model.problem import system_reason
+from vmsvc_grpc.server.access.gate import Gate
+from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.admission import Admission, client_of, draining
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.endpoint_service import lookup
+from vmsvc_grpc.server.endpoint_service import lookup, needs
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.explain import Remarks, no_remarks
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
@@ -72,14 +74,19 @@ class Server:
         xds_scope: XdsScope = XdsScope.ALL,
         xds_references: References = CLUSTER_LOCAL,
         remarks: Remarks = no_remarks,
+        gate: Gate | None = None,
     ) -> None:
-        """It will listen at each of `listeners`, of which there is at least one."""
+        """It will listen at each of `listeners`, of which there is at least one.
+
+        `gate` is for callers of guarded listeners; None: everything is allowed to them, too.
+        """
         self.counts = ServerCounts()
         self._cache = cache
         self._listeners = tuple(listeners)
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
         self._remarks = remarks
+        self._gate = gate
         self._names = FollowedNames(self._limits, self.counts.refusals)
         self._leaving = Leaving()
         self._xds = xds.Xds(
@@ -106,7 +113,7 @@ class Server:
 
     async def start(self) -> tuple[str, ...]:
         """Listen; `host:port` of each listener as bound, in their order. Raises ListenError."""
-        sessions = Sessions(self._admission, self.counts, self._limits)
+        sessions = Sessions(self._admission, self.counts, self._limits, self._gate)
         transport = self._transport = self._make_transport(sessions, self._limits)
         transport.serve((*self._methods(), *channelz.methods(transport.channelz)))
         bound = tuple(_bound(transport, listener) for listener in self._listeners)
@@ -149,6 +156,7 @@ class Server:
                 self._watch,
                 RequestBound.MANY_NAMES,
                 shape_of(endpoint_service_pb2.WatchEndpointsRequest.DESCRIPTOR),
+                Needs(AUTHENTICATED, needs.of_watch),
                 client_streaming=False,
             ),
             *self._xds.methods(),
@@ -167,7 +175,7 @@ class Server:
         return self._names
 
     def _watch(self, call: Call, wake: Wake) -> Stream:
-        names = self._names.of(client_of(call.peer))
+        names = self._names.of(client_of(call.peer, call.username))
         return WatchStream(
             self._cache,
             self._encoder,

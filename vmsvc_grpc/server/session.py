@@ -16,12 +16,15 @@ from google.rpc import status_pb2
 
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.access.caller import Caller
-from vmsvc_grpc.server.admission import Admission
+from vmsvc_grpc.server.access.gate import Gate, OpenGate
+from vmsvc_grpc.server.admission import Admission, client_of
 from vmsvc_grpc.server.call import (
+    HELD,
     LATER,
     Call,
     Code,
     EndOfStream,
+    Held,
     Later,
     Method,
     RpcError,
@@ -32,6 +35,7 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.guarded import Clearance, GuardedStream
 from vmsvc_grpc.server.kept import KeptBytes
 from vmsvc_grpc.server.limits import Limits
 
@@ -73,22 +77,53 @@ _UNKNOWN_PATH = "(unknown)"  # One for all, as clients could make up any number 
 class Sessions:
     """Begins the calls of one server, by whatever transport they come."""
 
-    def __init__(self, admission: Admission, counts: ServerCounts, limits: Limits) -> None:
-        """`counts` counts ended calls; `admission` decides which calls may begin."""
+    def __init__(
+        self,
+        admission: Admission,
+        counts: ServerCounts,
+        limits: Limits,
+        gate: Gate | None = None,
+    ) -> None:
+        """`counts` counts ended calls; `admission` decides which calls may begin.
+
+        `gate` is for callers of guarded listeners; None: everything is allowed to them, too.
+        """
+        self.gate: Gate = gate or OpenGate()
         self.taking_in = KeptBytes(
             "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
         )
         self._admission = admission
         self._counts = counts
 
-    def unary(self, method: UnaryMethod, request: bytes, caller: Caller) -> bytes | Status:
-        """The response, or the status of a failure. Never raises, and never waits."""
+    def unary(
+        self, method: UnaryMethod, request: bytes, caller: Caller, wake: Wake
+    ) -> bytes | Status | WaitingCall:
+        """The response, or the status of a failure. Never raises, and never waits.
+
+        If it is not known yet what the caller may do: the call, which the transport asks again once
+        it is woken, and must close.
+        """
+        if caller.guarded:
+            waiting = WaitingCall(self, method, request, caller, wake)
+            answer = waiting.answer()
+            return waiting if answer is None else answer
         try:
-            self._admission.check(method.path)
-            self._admission.check_request(method.bound, request)
-            for _ in self._admission.check_fields(method.request, request):
-                pass
-            answer = method.handle(request, Call(caller.peer))
+            self.check_unary(method, request)
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            return self.refuse(method.path, error)
+        return self.answer(method, request, Call(caller.peer))
+
+    def check_unary(self, method: UnaryMethod, request: bytes) -> None:
+        """Raise RpcError if the request of a call may not be read."""
+        self._admission.check(method.path)
+        self._admission.check_request(method.bound, request)
+        for _ in self._admission.check_fields(method.request, request):
+            pass
+
+    def answer(self, method: UnaryMethod, request: bytes, call: Call) -> bytes | Status:
+        """The response of a method to a request that it may read, or the status."""
+        try:
+            answer = method.handle(request, call)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             return self.refuse(method.path, error)
         self._counts.calls[method.path, Code.OK] += 1
@@ -100,6 +135,8 @@ class Sessions:
         try:
             client = self._admission.enter(path, caller.peer)
             try:
+                if caller.guarded:
+                    return self._open_guarded(method, client, caller, wake)
                 stream = method.open(Call(caller.peer), wake)
             except BaseException:
                 self._admission.leave(path, client)
@@ -107,6 +144,40 @@ class Sessions:
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             return self.refuse(path, error)
         return Session(self, method, client, stream)
+
+    def _open_guarded(
+        self, method: StreamMethod, client: str, caller: Caller, wake: Wake
+    ) -> Session:
+        stream = GuardedStream(method, caller, self.gate, wake)
+        session = Session(self, method, client, stream)
+        stream.begin(session.count_for)
+        return session
+
+    def wait(self, path: str, peer: str, size: int) -> str:
+        """Count a call that waits with a request of so many bytes; the client, for `go_on`."""
+        client = self._admission.enter(path, peer)
+        try:
+            self.taking_in.keep(client, size)
+        except RpcError:
+            self._admission.leave(path, client)
+            raise
+        return client
+
+    def go_on(self, path: str, client: str, size: int) -> None:
+        """Note that a call waits no more."""
+        self.taking_in.let_go(client, size)
+        self._admission.leave(path, client)
+
+    def move(self, client: str, username: str, kept_bytes: int) -> str:
+        """Count a stream and its bytes for its caller; who that is. Raises RpcError at a bound."""
+        to = client_of("", username)
+        self._admission.move(client, to)
+        try:
+            self.taking_in.move(client, to, kept_bytes)
+        except RpcError:
+            self._admission.move(to, client)
+            raise
+        return to
 
     def unknown(self) -> Status:
         """The status of a call of an unknown method. Does not look at its path."""
@@ -150,6 +221,71 @@ class Sessions:
         """Note that a stream of `open` has ended with `code`."""
         self._admission.leave(path, client)
         self._counts.calls[path, code] += 1
+
+
+class WaitingCall:
+    """A call with one request and one response, of a caller who is asked who it is."""
+
+    __slots__ = (
+        "_clearance",
+        "_entered",
+        "_method",
+        "_peer",
+        "_request",
+        "_sessions",
+        "_waits_as",
+    )
+
+    def __init__(
+        self, sessions: Sessions, method: UnaryMethod, request: bytes, caller: Caller, wake: Wake
+    ) -> None:
+        """`wake` is called when `answer` may have one. Close it unless it has answered."""
+        self._sessions = sessions
+        self._method = method
+        self._request: bytes | None = request
+        self._peer = caller.peer
+        self._clearance = Clearance(sessions.gate, caller, wake)
+        self._clearance.ask(method.needs.entry)
+        self._entered = False
+        self._waits_as = ""  # The client for which it counts while it waits.
+
+    def answer(self) -> bytes | Status | None:
+        """The response, or the status of a failure; None if it is not known yet. Never raises."""
+        assert self._request is not None, "it is asked until it has answered"
+        try:
+            if not self._may_call(self._request):
+                self._wait(self._request)
+                return None
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            self.close()
+            return self._sessions.refuse(self._method.path, error)
+        call = Call(self._peer, self._clearance.username, self._clearance)
+        answer = self._sessions.answer(self._method, self._request, call)
+        self.close()
+        return answer
+
+    def _may_call(self, request: bytes) -> bool:
+        """Whether the caller has all that the call needs; False: it is not known yet."""
+        clearance = self._clearance
+        if not clearance.granted():
+            return False
+        if not self._entered:
+            self._entered = True
+            self._sessions.check_unary(self._method, request)
+            for need in self._method.needs.beyond_entry(request):
+                clearance.ask(need)
+        return clearance.granted()
+
+    def _wait(self, request: bytes) -> None:
+        if not self._waits_as:
+            self._waits_as = self._sessions.wait(self._method.path, self._peer, len(request))
+
+    def close(self) -> None:
+        """The call is over. May be called twice."""
+        self._clearance.close()
+        if self._waits_as and self._request is not None:
+            self._sessions.go_on(self._method.path, self._waits_as, len(self._request))
+        self._request = None
 
 
 class Session:
@@ -233,8 +369,10 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self._ending = self._sessions.ending_of(self._method.path, error)
 
-    def next(self) -> bytes | Status | Later | None:
+    def next(self) -> bytes | Status | Later | Held | None:
         """What to send now: a message, the status to end with, LATER, or None until woken.
+
+        HELD is None for a session that may not even go on with the request in hand.
 
         Call it only once the transport has taken the message before.
         """
@@ -248,20 +386,25 @@ class Session:
                 self._ending = self._sessions.ending_of(self._method.path, error)
             else:
                 if said is not LATER:
-                    self.in_hand = False
-                    if self._kept_bytes:
+                    self.in_hand = said is HELD
+                    if self._kept_bytes and said is not HELD:
                         self._let_go()
                 return said
         self._code = self._ending.code
         return status_of(self._ending)
 
-    def _read_on(self) -> bytes | Later | None:
+    def _read_on(self) -> bytes | Later | Held | None:
         """Go on reading a large request; once that is done, the next message."""
         assert self._reading is not None, "it is being read"
         for _ in self._reading:
             return LATER
         self._reading = None
         return self._stream.next_message()
+
+    def count_for(self, username: str) -> None:
+        """Count it for its caller, whose name is known now. Raises RpcError at a bound."""
+        if username:
+            self._client = self._sessions.move(self._client, username, self._kept_bytes)
 
     @property
     def quiet(self) -> bool:

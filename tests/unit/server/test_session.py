@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
     LATER,
     Call,
     Code,
     EndOfStream,
+    Held,
     Later,
     RequestBound,
     RpcError,
@@ -28,7 +30,9 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import OK, Session, Sessions, Status, status_of
+from vmsvc_grpc.server.session import OK, Session, Sessions, Status, WaitingCall, status_of
+
+OPEN_TO_ALL = Needs(OPEN)
 
 CALLER = Caller("ipv4:192.0.2.1:50000")
 PATH = "/t.T/M"
@@ -71,8 +75,15 @@ class World:
         self.admission = Admission(self.limits, self.counts)
         self.sessions = Sessions(self.admission, self.counts, self.limits)
 
+    def unary(self, method: UnaryMethod, request: bytes) -> bytes | Status:
+        answer = self.sessions.unary(method, request, CALLER, lambda: None)
+        assert not isinstance(answer, WaitingCall), "everything is allowed"
+        return answer
+
     def opened(self, toy: Toy, bound: RequestBound = MANY, **fields: Any) -> Session:
-        method = StreamMethod(PATH, lambda *_: toy, bound, {}, client_streaming=True, **fields)
+        method = StreamMethod(
+            PATH, lambda *_: toy, bound, {}, OPEN_TO_ALL, client_streaming=True, **fields
+        )
         session = self.sessions.open(method, CALLER, lambda: None)
         assert isinstance(session, Session)
         return session
@@ -103,13 +114,13 @@ REFUSAL = RpcError(Code.NOT_FOUND, "there is none")
 class TestFaults:
     def test_of_a_unary_call(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        answer = world.sessions.unary(UnaryMethod(PATH, raising(error), ONE, {}), b"", CALLER)
+        answer = world.unary(UnaryMethod(PATH, raising(error), ONE, {}, OPEN_TO_ALL), b"")
         assert answer == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
 
     def test_at_the_beginning(self, error: Exception, code: Code, message: str) -> None:
         world = World()
-        method = StreamMethod(PATH, raising(error), MANY, {}, client_streaming=True)
+        method = StreamMethod(PATH, raising(error), MANY, {}, OPEN_TO_ALL, client_streaming=True)
         assert world.sessions.open(method, CALLER, lambda: None) == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
         assert world.counts.streams_open[PATH] == 0
@@ -149,8 +160,8 @@ def test_a_fault_as_a_stream_is_closed_stops_nobody_who_ends_many(
 
 def test_a_unary_call_is_answered_and_counted() -> None:
     world = World()
-    method = UnaryMethod(PATH, lambda request, _: request * 2, ONE, {})
-    assert world.sessions.unary(method, b"ab", CALLER) == b"abab"
+    method = UnaryMethod(PATH, lambda request, _: request * 2, ONE, {}, OPEN_TO_ALL)
+    assert world.unary(method, b"ab") == b"abab"
     assert world.counts.calls == {(PATH, Code.OK): 1}
 
 
@@ -240,9 +251,9 @@ def test_a_request_that_is_too_large_is_never_read(
         read.append(request)
         return b""
 
-    def answer(request: bytes) -> bytes | Status | Later | None:
+    def answer(request: bytes) -> bytes | Status | Later | Held | None:
         if kind == "unary":
-            return world.sessions.unary(UnaryMethod(PATH, unary, bound, {}), request, CALLER)
+            return world.unary(UnaryMethod(PATH, unary, bound, {}, OPEN_TO_ALL), request)
         session = world.opened(Toy(receives=read.append, says=lambda: b""), bound=bound)
         session.receive(request)
         answer = session.next()
@@ -272,10 +283,10 @@ def test_a_request_with_too_many_fields_is_never_read(kind: str) -> None:
         read.append(request)
         return b""
 
-    def answer(request: bytes) -> bytes | Status | Later | None:
+    def answer(request: bytes) -> bytes | Status | Later | Held | None:
         if kind == "unary":
-            method = UnaryMethod(PATH, unary, MANY, {})
-            return world.sessions.unary(method, request, CALLER)
+            method = UnaryMethod(PATH, unary, MANY, {}, OPEN_TO_ALL)
+            return world.unary(method, request)
         session = world.opened(Toy(receives=read.append, says=lambda: b""))
         session.receive(request)
         while (answer := session.next()) is LATER:
@@ -366,7 +377,7 @@ def test_each_bound_of_a_request_is_a_setting() -> None:
 def test_a_stream_refused_at_a_bound_is_counted_by_the_setting() -> None:
     world = World(Limits(streams_per_client_max=1))
     world.opened(Toy())
-    method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, client_streaming=True)
+    method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, OPEN_TO_ALL, client_streaming=True)
     for _ in range(2):
         assert isinstance(world.sessions.open(method, CALLER, lambda: None), Status)
     assert world.counts.refusals == {"streams_per_client_max": 2}
@@ -375,12 +386,10 @@ def test_a_stream_refused_at_a_bound_is_counted_by_the_setting() -> None:
 def test_while_the_server_drains_nobody_gets_in() -> None:
     world = World()
     world.admission.drain()
-    answer = world.sessions.unary(
-        UnaryMethod(PATH, lambda request, _: request, ONE, {}), b"", CALLER
-    )
+    answer = world.unary(UnaryMethod(PATH, lambda request, _: request, ONE, {}, OPEN_TO_ALL), b"")
     assert isinstance(answer, Status)
     assert answer.code is Code.UNAVAILABLE
-    method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, client_streaming=True)
+    method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, OPEN_TO_ALL, client_streaming=True)
     refused = world.sessions.open(method, CALLER, lambda: None)
     assert isinstance(refused, Status)
     assert refused.code is Code.UNAVAILABLE

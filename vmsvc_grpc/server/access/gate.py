@@ -34,7 +34,17 @@ class Pass(Protocol):
         """The caller's name; "" until it is known, and on a listener that asks nobody."""
 
     def close(self) -> None:
-        """The call is over: wake it no more. May be called twice."""
+        """The call is over: wake it no more, and keep nothing of it. May be called twice."""
+
+
+class Access(Protocol):
+    """The part of a pass that a method may use, for what follows from more than a request."""
+
+    changes: int
+    """Rises when a verdict may have changed. Its stream is woken then."""
+
+    def check(self, need: Need) -> Verdict:
+        """As `Pass.check` does."""
 
 
 class Gate(Protocol):
@@ -51,6 +61,7 @@ class Gate(Protocol):
 
 class _OpenPass:
     username = ""
+    changes = 0
 
     def check(self, need: Need) -> Verdict:  # noqa: ARG002 - the Protocol says it
         return Verdict.ALLOWED
@@ -60,6 +71,9 @@ class _OpenPass:
 
 
 _OPEN_PASS = _OpenPass()
+
+EVERYTHING: Access = _OPEN_PASS
+"""The access of a caller to whom everything is allowed."""
 
 
 class OpenGate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -41,3 +43,31 @@ AUTHENTICATED = Entry.AUTHENTICATED
 
 Need: TypeAlias = ResourceNeed | UrlNeed | Entry
 """Hashable. Equal needs are the same need."""
+
+
+def endpoints_in(verb: str, namespace: str) -> ResourceNeed:
+    """The right to `verb` endpoints in one namespace: it is the right to hear of them here."""
+    assert namespace, "no name of a namespace is empty, and '' would be all of them"
+    return ResourceNeed(verb, "", "endpoints", namespace)
+
+
+def endpoints_everywhere(verb: str) -> ResourceNeed:
+    """The same in all namespaces."""
+    return ResourceNeed(verb, "", "endpoints", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the calls of a method need.
+
+    `entry` is needed by each, before any of its requests is read. `of_request` yields what a
+    request needs beyond that, maybe the same more than once; it raises RpcError for one that is not
+    valid. A stream whose requests name ever more may ask for that itself, by `Call.access`.
+    """
+
+    entry: Need
+    of_request: Callable[[bytes], Iterable[Need]] | None = None
+
+    def beyond_entry(self, request: bytes) -> Iterable[Need]:
+        """What a request needs beyond `entry`. Raises RpcError while it is iterated."""
+        return () if self.of_request is None else self.of_request(request)

@@ -17,8 +17,9 @@ from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
 from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.model.validate import SUBDOMAIN_MAX
+from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
-from vmsvc_grpc.server.endpoint_service import requests
+from vmsvc_grpc.server.endpoint_service import needs, requests
 from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
 from vmsvc_grpc.server.endpoint_service.explain import Explainer, Remarks, no_remarks
 from vmsvc_grpc.server.fields import shape_of
@@ -59,11 +60,27 @@ class Lookup:
         """The three methods."""
         one = RequestBound.ONE_NAME
         return tuple(
-            UnaryMethod(f"/{SERVICE}/{method}", handle, one, shape_of(request.DESCRIPTOR))
-            for method, handle, request in (
-                ("ResolveEndpoints", self.resolve_endpoints, pb.ResolveEndpointsRequest),
-                ("ListServices", self.list_services, pb.ListServicesRequest),
-                ("ExplainEndpoints", self.explain_endpoints, pb.ExplainEndpointsRequest),
+            UnaryMethod(
+                f"/{SERVICE}/{method}",
+                handle,
+                one,
+                shape_of(request.DESCRIPTOR),
+                Needs(AUTHENTICATED, of_request),
+            )
+            for method, handle, request, of_request in (
+                (
+                    "ResolveEndpoints",
+                    self.resolve_endpoints,
+                    pb.ResolveEndpointsRequest,
+                    needs.of_resolve,
+                ),
+                ("ListServices", self.list_services, pb.ListServicesRequest, needs.of_list),
+                (
+                    "ExplainEndpoints",
+                    self.explain_endpoints,
+                    pb.ExplainEndpointsRequest,
+                    needs.of_explain,
+                ),
             )
         )
 

@@ -10,11 +10,15 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz_pb2
 
+from vmsvc_grpc.server.access.needs import Needs, UrlNeed
 from vmsvc_grpc.server.call import Call, Method, RequestBound, UnaryMethod, parsed
 from vmsvc_grpc.server.fields import shape_of
 
 FILE = channelz_pb2.DESCRIPTOR
 """The file that describes the service, for reflection."""
+
+URL = "/vmsvc-grpc/channelz"
+"""The non-resource URL that callers need the right to get: answers show others' addresses."""
 
 ChannelzAnswer = Callable[[str, Message], Message]
 """Answers a method of channelz, by its name. Raises RpcError.
@@ -39,6 +43,7 @@ def methods(source: ChannelzAnswer) -> Iterator[Method]:
             partial(_answer, source, method),
             RequestBound.ONE_NAME,
             shape_of(method.input_type),
+            Needs(UrlNeed("get", URL)),
         )
 
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2 as pb
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.call import (
     Call,
     Code,
@@ -30,6 +31,10 @@ SERVICE: str = pb.DESCRIPTOR.services_by_name["Health"].full_name
 CHECK_PATH = f"/{SERVICE}/Check"
 LIST_PATH = f"/{SERVICE}/List"
 _WATCH_PATH = f"/{SERVICE}/Watch"
+
+# A probe and a load balancer have no credentials. The names are those of gRPC's services, which are
+# the same on every server of this kind.
+_OPEN = Needs(OPEN)
 
 _SERVING = pb.HealthCheckResponse.SERVING
 _NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
@@ -59,9 +64,11 @@ class Health:
         one = RequestBound.ONE_NAME
         asked = shape_of(pb.HealthCheckRequest.DESCRIPTOR)
         return (
-            UnaryMethod(CHECK_PATH, self._check, one, asked),
-            UnaryMethod(LIST_PATH, self._list, one, shape_of(pb.HealthListRequest.DESCRIPTOR)),
-            StreamMethod(_WATCH_PATH, self._open, one, asked, client_streaming=False),
+            UnaryMethod(CHECK_PATH, self._check, one, asked, _OPEN),
+            UnaryMethod(
+                LIST_PATH, self._list, one, shape_of(pb.HealthListRequest.DESCRIPTOR), _OPEN
+            ),
+            StreamMethod(_WATCH_PATH, self._open, one, asked, _OPEN, client_streaming=False),
         )
 
     def status(self, service: str) -> pb.HealthCheckResponse:

@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import (
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.call import (
     AnswerStream,
     Call,
@@ -83,7 +84,14 @@ class Reflection:
         """ServerReflectionInfo of both versions."""
         asked = shape_of(pb.ServerReflectionRequest.DESCRIPTOR)
         return tuple(
-            StreamMethod(path, self._open, RequestBound.ONE_NAME, asked, client_streaming=True)
+            StreamMethod(
+                path,
+                self._open,
+                RequestBound.ONE_NAME,
+                asked,
+                Needs(AUTHENTICATED),
+                client_streaming=True,
+            )
             for path in PATHS
         )
 

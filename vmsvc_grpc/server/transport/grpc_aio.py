@@ -22,8 +22,10 @@ from grpc_channelz.v1 import channelz
 
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.call import (
+    HELD,
     LATER,
     Code,
+    Held,
     Later,
     Method,
     RpcError,
@@ -36,6 +38,7 @@ from vmsvc_grpc.server.session import (
     Session,
     Sessions,
     Status,
+    WaitingCall,
     not_one_request,
     request_too_late,
 )
@@ -140,8 +143,10 @@ class GrpcAio:
     async def _unary(self, method: UnaryMethod, _requests: Any, context: _CallContext) -> bytes:
         request = await self._only_request(method, context)
         answer = await self._turns.run(
-            Line.ANSWERS, partial(self._sessions.unary, method, request, _caller(context))
+            Line.ANSWERS,
+            partial(self._sessions.unary, method, request, _caller(context), _nothing_changes),
         )
+        assert not isinstance(answer, WaitingCall), "everything is allowed to its callers"
         if isinstance(answer, Status):
             await _abort(context, answer)
         return answer
@@ -263,7 +268,7 @@ class _Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._answered: asyncio.Future[None] | None = None
-        self._said: bytes | Status | Later | None = None
+        self._said: bytes | Status | Later | Held | None = None
         self._woken = False
 
     def wake(self) -> None:
@@ -308,7 +313,7 @@ class _Pump:
 
     async def _send_all(self) -> Status:
         session, turns = self._session, self._turns
-        said: bytes | Status | Later | None = None
+        said: bytes | Status | Later | Held | None = None
         while True:
             at_once = said is not LATER and turns.free(self._line)
             said, self._said = self._said, None
@@ -317,6 +322,7 @@ class _Pump:
                 said = turns.do(self._line, self._ask) if at_once else await self._ask_later()
             if isinstance(said, Status):
                 return said
+            assert said is not HELD, "everything is allowed to its callers"
             if not (session.in_hand or self._answered is None or self._answered.done()):
                 self._answered.set_result(None)
             if self._silent:
@@ -331,7 +337,7 @@ class _Pump:
                 if session.quiet:
                     await self._rest()
 
-    async def _ask_later(self) -> bytes | Status | Later | None:
+    async def _ask_later(self) -> bytes | Status | Later | Held | None:
         return await self._turns.run_later(self._line, self._ask)
 
     async def _rest(self) -> None:
@@ -342,7 +348,7 @@ class _Pump:
             self._idle = self._loop.create_future()
             await self._idle
 
-    def _ask(self) -> bytes | Status | Later | None:
+    def _ask(self) -> bytes | Status | Later | Held | None:
         self._woken = False
         said = self._session.next()
         if said is LATER:
@@ -451,6 +457,10 @@ def _forgetful(run: _Behavior[_Request, _Response]) -> _Behavior[_Request, _Resp
 
 def _caller(context: _CallContext) -> Caller:
     return Caller(context.peer())
+
+
+def _nothing_changes() -> None:
+    """Wakes nobody: verdicts are known at once where everything is allowed."""
 
 
 async def _read(context: _CallContext) -> Any:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.call import (
+    HELD,
     LATER,
     Code,
     Method,
@@ -22,7 +23,7 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
 )
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import OK, Session, Sessions, Status, request_too_late
+from vmsvc_grpc.server.session import OK, Session, Sessions, Status, WaitingCall, request_too_late
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import (
     PREFIX_BYTES,
@@ -280,7 +281,7 @@ class UnaryCall(AskingCall):
 
     waits_for_room = True
 
-    __slots__ = ("_caller", "_method")
+    __slots__ = ("_caller", "_method", "_waiting")
 
     def __init__(
         self,
@@ -292,7 +293,8 @@ class UnaryCall(AskingCall):
     ) -> None:
         super().__init__(connection, id_, head, method)
         self._method = method
-        self._caller = caller
+        self._caller: Caller | None = caller
+        self._waiting: WaitingCall | None = None
         self.expect_request()
 
     def half_close(self) -> None:
@@ -305,14 +307,12 @@ class UnaryCall(AskingCall):
         """Answer."""
         if self.answered:
             return 0
-        try:
-            request = self.taken_in(self._messages.only)
-        except RpcError as error:
-            self._fail(error)
+        answer = self._answer() if self._waiting is None else self._waiting.answer()
+        if isinstance(answer, WaitingCall):
+            self._waiting = answer
             return 0
-        assert request is not None, "there is exactly one"
-        self.connection.traffic.messages_received += 1
-        answer = self.server.sessions.unary(self._method, request, self._caller)
+        if answer is None:
+            return 0
         if isinstance(answer, Status):
             self.finish(answer, headers_sent=False)
             return 0
@@ -321,6 +321,28 @@ class UnaryCall(AskingCall):
         self.connection.traffic.messages_sent += 1
         self.finish(OK, headers_sent=True)
         return len(answer)
+
+    def _answer(self) -> bytes | Status | WaitingCall | None:
+        try:
+            request = self.taken_in(self._messages.only)
+        except RpcError as error:
+            self._fail(error)
+            return None
+        assert request is not None, "there is exactly one"
+        self.connection.traffic.messages_received += 1
+        caller, self._caller = self._caller, None
+        assert caller is not None, "it is asked for once"
+        return self.server.sessions.unary(self._method, request, caller, self._wake)
+
+    def _wake(self) -> None:
+        """It is known what the caller may do, or known better."""
+        self.connection.want(self)
+
+    def close(self) -> None:
+        """Wait for no verdict, too."""
+        if self._waiting is not None:
+            self._waiting.close()
+        super().close()
 
     def _fail(self, error: RpcError) -> None:
         if not self.answered:
@@ -437,6 +459,8 @@ class StreamCall(AskingCall):
         if isinstance(message, Status):
             self.finish(message, headers_sent=self._headers_sent)
             return 0
+        if message is HELD:
+            return 0  # Not even a request that is due may be handed in.
         if not self._headers_sent:
             # So the client learns that its call was accepted, even if no message comes for long.
             self._headers_sent = True

@@ -21,6 +21,7 @@ from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.model.problem import escaped, quoted
+from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
 from vmsvc_grpc.server.counts import ServerCounts
@@ -138,6 +139,7 @@ class Xds:
                     partial(self._open, form, type_url),
                     RequestBound.MANY_NAMES,
                     _SHAPES[form],
+                    Needs(AUTHENTICATED),  # Each stream asks for what its requests name.
                     client_streaming=True,
                     write_s=self._limits.xds_write_s,
                     on_dropped=self._log_dropped,
@@ -145,7 +147,7 @@ class Xds:
         yield from ClientStatus(lambda: self._streams, self._limits).methods()
 
     def _open(self, form: Form, implied: TypeUrl | None, call: Call, wake: Wake) -> Stream:
-        names = self._names.of(client_of(call.peer))
+        names = self._names.of(client_of(call.peer, call.username))
         stream = XdsStream(form, implied, self._shared, names, wake)
         return _Aging(stream, self._streams, stream_age_s(self._limits))
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from envoy.admin.v3 import config_dump_shared_pb2 as admin
 from envoy.service.status.v3 import csds_pb2 as pb
 
+from vmsvc_grpc.server.access.needs import Needs, UrlNeed
 from vmsvc_grpc.server.call import (
     AnswerStream,
     Call,
@@ -37,6 +38,9 @@ _Message: TypeAlias = Any
 """A message of Envoy's API, which come without types."""
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["ClientStatusDiscoveryService"].full_name
+
+URL = "/vmsvc-grpc/csds"
+"""The non-resource URL that callers need the right to get: answers show what others ask for."""
 
 _MATCHES: dict[str, Callable[[str, str], bool]] = {
     "exact": str.__eq__,
@@ -78,10 +82,11 @@ class ClientStatus:
         """Both methods."""
         few = RequestBound.ONE_NAME  # A matcher names one thing, and there are few of them.
         asked = shape_of(pb.ClientStatusRequest.DESCRIPTOR)
+        needs = Needs(UrlNeed("get", URL))
         stream = f"/{SERVICE}/StreamClientStatus"
         return (
-            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch, few, asked),
-            StreamMethod(stream, self._open, few, asked, client_streaming=True),
+            UnaryMethod(f"/{SERVICE}/FetchClientStatus", self.fetch, few, asked, needs),
+            StreamMethod(stream, self._open, few, asked, needs, client_streaming=True),
         )
 
     def fetch(self, request: bytes, _call: Call) -> bytes:

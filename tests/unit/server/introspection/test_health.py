@@ -11,7 +11,7 @@ from tests.unit.server.endpoint_service.watching import emptied, key, listed, sy
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.server.call import LATER, Call, Code, RpcError, Stream, StreamMethod, UnaryMethod
+from vmsvc_grpc.server.call import Call, Code, RpcError, Stream, StreamMethod, UnaryMethod
 from vmsvc_grpc.server.introspection.health import Health
 
 CALL = Call("ipv4:192.0.2.1:1")
@@ -47,7 +47,7 @@ class Watched:
 
     def read(self) -> str | None:
         raw = self.stream.next_message()
-        assert raw is not LATER
+        assert raw is None or isinstance(raw, bytes)
         return None if raw is None else _name(raw)
 
 

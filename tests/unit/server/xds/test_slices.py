@@ -19,6 +19,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import LATER, RequestBound, StreamMethod
 from vmsvc_grpc.server.counts import ServerCounts
@@ -27,6 +28,8 @@ from vmsvc_grpc.server.session import Session, Sessions
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
+
+OPEN_TO_ALL = Needs(OPEN)
 
 COUNT = 5 * LOOKS_MAX
 ALL_CLUSTERS = f"all {C}"
@@ -143,7 +146,9 @@ def test_the_requests_behind_a_large_one_wait_until_that_is_taken_in(form: Form)
     """They were taken in at once with it, in one turn, where they were more than a few."""
     client = XdsClient(many(), form, who=node("envoy"))
     sessions = Sessions(Admission(Limits(), client.counts), client.counts, Limits())
-    method = StreamMethod("/t.T/M", lambda *_: client.stream, RequestBound.MANY_NAMES, {}, True)
+    method = StreamMethod(
+        "/t.T/M", lambda *_: client.stream, RequestBound.MANY_NAMES, {}, OPEN_TO_ALL, True
+    )
     session = sessions.open(method, Caller("ipv4:192.0.2.1:50000"), lambda: None)
     assert isinstance(session, Session)
     kind: Any = pb.DiscoveryRequest if form is Form.SOTW else pb.DeltaDiscoveryRequest

@@ -1,0 +1,293 @@
+"""What callers of a guarded listener may do, over the wire, at a gate whose rights a test sets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_channelz.v1 import channelz_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from tests.gate import RightsGate
+from tests.integration.http2_toy import Client
+from tests.integration.serving import Serving, serving, until
+from tests.unit.objects import service, vm
+from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, node
+from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.server.access.needs import Need, UrlNeed, endpoints_everywhere, endpoints_in
+from vmsvc_grpc.server.call import Code
+from vmsvc_grpc.server.endpoint_service.needs import vms_in
+from vmsvc_grpc.server.transport.grpc_wire import framed
+
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+API = "/vmsvc.v1.EndpointService/"
+RESOLVE, LIST, WATCH, EXPLAIN = (
+    f"{API}{name}"
+    for name in ("ResolveEndpoints", "ListServices", "WatchEndpoints", "ExplainEndpoints")
+)
+
+ALL_RIGHTS: tuple[Need, ...] = (
+    *(endpoints_everywhere(verb) for verb in ("get", "list", "watch")),
+    vms_in(""),
+    UrlNeed("get", "/vmsvc-grpc/csds"),
+    UrlNeed("get", "/vmsvc-grpc/channelz"),
+)
+
+CALLERS: Mapping[str, str | None] = {
+    "no credentials": None,
+    "another scheme": "Basic YWRtaW46YWRtaW4=",
+    "bad token": "Bearer stolen",
+    "denied": "Bearer nobody",
+    "allowed": "Bearer admin",
+}
+
+OK, DENIED = "OK", "PERMISSION_DENIED"
+
+
+def of(denied: str, allowed: str = OK, unknown: str = "UNAUTHENTICATED") -> dict[str, str]:
+    """The statuses of all callers."""
+    return dict(zip(CALLERS, [unknown] * 3 + [denied, allowed], strict=True))
+
+
+OPEN_TO_ALL, TO_KNOWN, BY_RIGHT = of(OK, OK, OK), of(OK), of(DENIED)
+
+
+def xds(type_url: Any) -> tuple[bytes, bytes]:
+    """The first request of a client for everything of a type: in both forms."""
+    fields = {"type_url": type_url.value, "node": node()}
+    return (
+        discovery_pb2.DiscoveryRequest(**fields).SerializeToString(),
+        discovery_pb2.DeltaDiscoveryRequest(**fields).SerializeToString(),
+    )
+
+
+def rows() -> Iterator[tuple[str, bytes, dict[str, str]]]:
+    """What each method is sent, and the statuses it ends with, or OK for an answer."""
+    yield RESOLVE, pb.ResolveEndpointsRequest(service="shop/web").SerializeToString(), BY_RIGHT
+    yield LIST, b"", BY_RIGHT
+    yield WATCH, pb.WatchEndpointsRequest(all_services=True).SerializeToString(), BY_RIGHT
+    yield EXPLAIN, pb.ExplainEndpointsRequest(service="shop/web").SerializeToString(), BY_RIGHT
+    for method in ("Check", "List", "Watch"):
+        yield f"/grpc.health.v1.Health/{method}", b"", OPEN_TO_ALL
+    asked = reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString()
+    for version in ("v1", "v1alpha"):
+        yield f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", asked, TO_KNOWN
+    discovery = "envoy.service.{}.v3.{}DiscoveryService"
+    for package, name, noun, type_url in (
+        ("discovery", "Aggregated", "AggregatedResources", CDS),
+        ("cluster", "Cluster", "Clusters", CDS),
+        ("endpoint", "Endpoint", "Endpoints", EDS),
+        ("listener", "Listener", "Listeners", LDS),
+        ("route", "Route", "Routes", RDS),
+    ):
+        path = discovery.format(package, name)
+        for verb, request in zip(("Stream", "Delta"), xds(type_url), strict=True):
+            yield f"/{path}/{verb}{noun}", request, TO_KNOWN
+    for method in ("StreamClientStatus", "FetchClientStatus"):
+        yield f"/envoy.service.status.v3.ClientStatusDiscoveryService/{method}", b"", BY_RIGHT
+    server = channelz_pb2.GetServerRequest(server_id=1).SerializeToString()
+    for method, request, allowed in (
+        ("GetTopChannels", b"", OK),
+        ("GetServers", b"", OK),
+        ("GetServer", server, OK),
+        ("GetServerSockets", server, OK),
+        ("GetChannel", b"", "NOT_FOUND"),
+        ("GetSubchannel", b"", "NOT_FOUND"),
+        ("GetSocket", b"", "NOT_FOUND"),
+    ):
+        yield f"/grpc.channelz.v1.Channelz/{method}", request, of(DENIED, allowed)
+
+
+ROWS = {path: (request, statuses) for path, request, statuses in rows()}
+
+
+def world() -> tuple[RightsGate, tuple[Any, ...]]:
+    gate = RightsGate()
+    gate.admit("admin", *ALL_RIGHTS)
+    gate.admit("nobody")
+    return gate, (service(), vm("a", "10.0.0.1"))
+
+
+@pytest.fixture
+async def gate() -> RightsGate:
+    gate, _ = world()
+    return gate
+
+
+@pytest.fixture
+async def running(gate: RightsGate) -> AsyncIterator[Serving]:
+    async with serving(*world()[1], gate=gate) as server:
+        yield server
+        await until(lambda: not server.streams_open)
+        assert not gate.passes, "every pass is given back"
+
+
+@asynccontextmanager
+async def connected(server: Serving) -> AsyncIterator[Client]:
+    """A connection whose client sends its request whatever comes back.
+
+    gRPC's own may report a fault of itself if its call has ended before it has sent anything.
+    """
+    host, _, port = server.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield Client(reader, writer, 65_535, auto=True)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def call(client: Client, path: str, shown: str | None, request: bytes) -> int:
+    """Begin a call of any kind; its stream's number."""
+    more = () if shown is None else ((b"authorization", shown.encode()),)
+    return client.call(path, framed(request), more=more)
+
+
+async def outcome(client: Client, stream: int) -> tuple[str, str]:
+    """How a call is answered: OK if there is a message, or else the status; and its words."""
+    await client.until(lambda: client.body(stream) or client.closed(stream))
+    if client.body(stream):
+        return OK, ""
+    code, words = await client.status(stream)
+    return Code(code).name, words
+
+
+async def methods(channel: grpc.aio.Channel) -> set[str]:
+    """The path of every method that reflection lists."""
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REFLECTION)
+    asking = method(metadata=[("authorization", "Bearer admin")])
+
+    async def ask(**asked: Any) -> reflection_pb2.ServerReflectionResponse:
+        request = reflection_pb2.ServerReflectionRequest(**asked)
+        await asking.write(request.SerializeToString())
+        said = await asking.read()
+        assert isinstance(said, bytes)
+        return reflection_pb2.ServerReflectionResponse.FromString(said)
+
+    found = set()
+    listed = (await ask(list_services="*")).list_services_response.service
+    for name in (each.name for each in listed):
+        described = (await ask(file_containing_symbol=name)).file_descriptor_response
+        file = FileDescriptorProto.FromString(described.file_descriptor_proto[0])
+        for one in file.service:
+            if f"{file.package}.{one.name}" == name:
+                found |= {f"/{name}/{method.name}" for method in one.method}
+    await asking.done_writing()
+    assert await asking.read() is grpc.aio.EOF
+    return found
+
+
+async def test_every_method_has_its_status_for_every_caller(running: Serving) -> None:
+    """A method without a row fails. Those of single types that xDS calls Fetch are not served."""
+    found = {}
+    async with connected(running) as client:
+        for path in await methods(running.channel()):
+            if path not in ROWS and "Service/Fetch" in path:
+                request, shown = b"", CALLERS["allowed"]
+                unserved = await outcome(client, call(client, path, shown, request))
+                assert unserved[0] == "UNIMPLEMENTED"
+                continue
+            assert path in ROWS, "say who may call it"
+            request, _ = ROWS[path]
+            found[path] = {
+                who: (await outcome(client, call(client, path, shown, request)))[0]
+                for who, shown in CALLERS.items()
+            }
+    assert found == {path: statuses for path, (_, statuses) in ROWS.items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "present", "absent"),
+    [
+        pytest.param(
+            path,
+            kind(service="shop/web").SerializeToString(),
+            kind(service="shop/none").SerializeToString(),
+            id=path,
+        )
+        for path, kind in (
+            (RESOLVE, pb.ResolveEndpointsRequest),
+            (EXPLAIN, pb.ExplainEndpointsRequest),
+        )
+    ],
+)
+async def test_who_is_denied_learns_nothing_of_what_exists(
+    running: Serving, path: str, present: bytes, absent: bytes
+) -> None:
+    """By status and words: they differ only for callers who may know."""
+    async with connected(running) as client:
+        for who, same in (("denied", True), ("no credentials", True), ("allowed", False)):
+            asked = [call(client, path, CALLERS[who], request) for request in (present, absent)]
+            told = [await outcome(client, stream) for stream in asked]
+            assert (told[0] == told[1]) is same, told
+
+
+async def test_calls_wait_for_verdicts_and_hold_up_nobody(
+    running: Serving, gate: RightsGate
+) -> None:
+    asked = {path: row for path, row in ROWS.items() if "/grpc.health" not in path}
+    gate.open = False
+    async with connected(running) as client:
+        waiting = [
+            call(client, path, "Bearer admin", request) for path, (request, _) in asked.items()
+        ]
+        await until(lambda: len(gate.passes) == len(waiting))
+        check = call(client, "/grpc.health.v1.Health/Check", None, b"")
+        assert await outcome(client, check) == (OK, "")
+        assert not any(client.body(stream) or client.closed(stream) for stream in waiting)
+        gate.answer()
+        statuses = [(await outcome(client, stream))[0] for stream in waiting]
+        assert statuses == [statuses["allowed"] for _, statuses in asked.values()]
+
+
+async def test_a_client_that_goes_while_it_waits_leaves_nothing(
+    running: Serving, gate: RightsGate
+) -> None:
+    gate.open = False
+    async with connected(running) as client:
+        for path in (RESOLVE, WATCH, REFLECTION):
+            call(client, path, "Bearer admin", ROWS[path][0])
+        await until(lambda: len(gate.passes) == 3)
+    await until(lambda: not gate.passes)
+    gate.answer()
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired"])
+async def test_a_watch_ends_when_its_right_does(
+    running: Serving, gate: RightsGate, ends: str
+) -> None:
+    user = gate.admit("t", endpoints_in("watch", "shop"))
+    asked = pb.WatchEndpointsRequest(services=[pb.WatchedService(service="shop/web")])
+    request = asked.SerializeToString()
+    channel = running.channel()
+    method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(WATCH)
+    # Some of one connection, which are sent the same as one.
+    watches, others = (
+        [method(request, metadata=[("authorization", f"Bearer {token}")]) for _ in range(3)]
+        for token in ("t", "admin")
+    )
+    for opened in (*watches, *others):
+        await opened.read()
+        await opened.read()
+    if ends == "revoked":
+        gate.revoke(user, endpoints_in("watch", "shop"))
+    else:
+        gate.expire("t")
+    for opened in watches:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await opened.read()
+        code = "PERMISSION_DENIED" if ends == "revoked" else "UNAUTHENTICATED"
+        assert (await opened.code()).name == code
+    running.apply(Apply(vm("b", "10.0.0.2")))
+    for opened in others:
+        said = await opened.read()
+        assert isinstance(said, bytes)
+        assert pb.WatchEndpointsResponse.FromString(said).WhichOneof("event") == "delta"
+        opened.cancel()

@@ -1,0 +1,371 @@
+"""Calls of callers who are asked who they are, and their sessions."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.gate import RightsGate
+from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.needs import (
+    AUTHENTICATED,
+    OPEN,
+    Need,
+    Needs,
+    UrlNeed,
+    endpoints_everywhere,
+    endpoints_in,
+)
+from vmsvc_grpc.server.admission import Admission
+from vmsvc_grpc.server.call import (
+    HELD,
+    Call,
+    Code,
+    Held,
+    Later,
+    RequestBound,
+    RpcError,
+    StreamMethod,
+    UnaryMethod,
+)
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.session import Session, Sessions, Status, WaitingCall
+
+PATH = "/p.S/M"
+MANY = RequestBound.MANY_NAMES
+SHOP, BANK = endpoints_in("get", "shop"), endpoints_in("get", "bank")
+
+
+def of_request(request: bytes) -> Iterable[Need]:
+    """A request that names namespaces, with spaces between them."""
+    if request == b"?":
+        raise RpcError(Code.INVALID_ARGUMENT, "not a request")
+    return (endpoints_in("get", name) for name in request.decode().split())
+
+
+class Echo:
+    """A stream that sends its requests back."""
+
+    shared = None
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self.happened: list[str] = []
+
+    @property
+    def quiet(self) -> bool:
+        return not self.requests
+
+    def receive(self, request: bytes) -> None:
+        self.happened.append(f"receive {request.decode()}")
+        self.requests.append(request)
+
+    def half_close(self) -> None:
+        self.happened.append("half_close")
+
+    def next_message(self) -> bytes | None:
+        return self.requests.pop(0) if self.requests else None
+
+    def close(self) -> None:
+        self.happened.append("close")
+
+
+@dataclass
+class World:
+    limits: Limits = field(default_factory=Limits)
+    gate: RightsGate = field(default_factory=RightsGate)
+    counts: ServerCounts = field(default_factory=ServerCounts)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.limits, self.counts)
+        self.sessions = Sessions(self.admission, self.counts, self.limits, self.gate)
+        self.handled: list[Call] = []
+        self.streams: list[Echo] = []
+        self.wakes = 0
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def _handle(self, request: bytes, call: Call) -> bytes:
+        self.handled.append(call)
+        return request
+
+    def _open(self, call: Call, _wake: Callable[[], None]) -> Echo:
+        self.handled.append(call)
+        self.streams.append(Echo())
+        return self.streams[-1]
+
+    def call(
+        self, token: str, request: bytes = b"shop", needs: Needs | None = None
+    ) -> bytes | Status | WaitingCall:
+        needs = needs or Needs(AUTHENTICATED, of_request)
+        method = UnaryMethod(PATH, self._handle, MANY, {}, needs)
+        return self.sessions.unary(method, request, caller(token), self.wake)
+
+    def open(self, token: str, needs: Needs | None = None) -> Session:
+        needs = needs or Needs(AUTHENTICATED, of_request)
+        method = StreamMethod(PATH, self._open, MANY, {}, needs, client_streaming=True)
+        session = self.sessions.open(method, caller(token), self.wake)
+        assert isinstance(session, Session)
+        return session
+
+
+def caller(token: str) -> Caller:
+    return Caller("ipv4:192.0.2.1:50000", guarded=True, token=token)
+
+
+def code_of(answer: bytes | Status | WaitingCall | Later | Held | None) -> Code:
+    assert isinstance(answer, Status), answer
+    return answer.code
+
+
+@pytest.mark.parametrize(
+    ("token", "request_", "code"),
+    [
+        pytest.param("", b"shop", Code.UNAUTHENTICATED, id="nothing that says who calls"),
+        pytest.param("", b"?", Code.UNAUTHENTICATED, id="nothing, and no request either"),
+        pytest.param("stolen", b"shop", Code.UNAUTHENTICATED, id="a token of nobody"),
+        pytest.param("t", b"bank", Code.PERMISSION_DENIED, id="a right of others"),
+        pytest.param("t", b"shop bank", Code.PERMISSION_DENIED, id="one right of two"),
+        pytest.param("t", b"?", Code.INVALID_ARGUMENT, id="what is no request"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_a_call_that_is_not_granted_never_reaches_its_method(
+    kind: str, token: str, request_: bytes, code: Code
+) -> None:
+    world = World()
+    world.gate.admit("t", SHOP)
+    if kind == "unary":
+        assert code_of(world.call(token, request_)) is code
+        assert not world.handled
+    else:
+        session = world.open(token)
+        session.receive(request_)
+        assert code_of(session.next()) is code
+        session.close()
+        assert [each.happened for each in world.streams] in ([], [["close"]])
+    assert world.counts.calls == {(PATH, code): 1}
+    assert not world.gate.passes, "every pass is given back"
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        (SHOP, 'get resource "endpoints" in API group "" in the namespace \'shop\''),
+        (endpoints_everywhere("list"), 'list resource "endpoints" in API group "" everywhere'),
+        (UrlNeed("get", "/metrics"), 'get path "/metrics"'),
+    ],
+)
+def test_a_refusal_says_what_is_needed_and_nothing_of_what_exists(need: Need, words: str) -> None:
+    world = World()
+    world.gate.admit("t")
+    answer = world.call("t", b"", Needs(AUTHENTICATED, lambda _: [need]))
+    assert answer == Status(Code.PERMISSION_DENIED, f"user 'user-of-t' cannot {words}")
+
+
+def test_an_open_method_asks_nobody() -> None:
+    world = World()
+    assert world.call("", b"x", Needs(OPEN)) == b"x"
+    session = world.open("", Needs(OPEN))
+    session.receive(b"x")
+    assert session.next() == b"x"
+    assert not world.gate.asked
+    session.close()
+
+
+def test_a_call_waits_for_a_verdict_and_is_woken_by_it() -> None:
+    world = World()
+    world.gate.admit("t", SHOP)
+    world.gate.open = False
+    waiting = world.call("t")
+    assert isinstance(waiting, WaitingCall)
+    assert waiting.answer() is None
+    assert world.admission._streams.of("ipv4:192.0.2.1") == 1, "it counts while it waits"
+    world.gate.answer()
+    assert world.wakes == 1
+    assert waiting.answer() == b"shop"
+    assert [call.username for call in world.handled] == ["user-of-t"]
+    assert world.counts.request_bytes == len(b"shop"), "it is read once"
+    assert not world.gate.passes
+    assert not world.admission._streams.in_all
+
+
+def test_calls_that_wait_have_a_bound() -> None:
+    world = World(Limits(streams_per_client_max=1))
+    world.gate.open = False
+    waiting = world.call("t")
+    assert isinstance(waiting, WaitingCall)
+    assert code_of(world.call("t")) is Code.RESOURCE_EXHAUSTED
+    waiting.close()
+    assert isinstance(world.call("t"), WaitingCall)
+
+
+def test_bytes_of_calls_that_wait_have_a_bound() -> None:
+    world = World(Limits(taking_in_bytes_max=4 * 10))
+    world.gate.open = False
+    assert isinstance(world.call("t", b"x" * 8), WaitingCall)
+    assert code_of(world.call("t", b"x" * 8)) is Code.RESOURCE_EXHAUSTED
+    assert world.admission._streams.in_all == 1
+
+
+def test_a_call_that_is_closed_while_it_waits_is_woken_no_more() -> None:
+    world = World()
+    world.gate.admit("t", SHOP)
+    world.gate.open = False
+    waiting = world.call("t")
+    assert isinstance(waiting, WaitingCall)
+    waiting.close()
+    world.gate.answer()
+    assert world.wakes == 0
+    assert not world.handled
+
+
+def test_a_stream_holds_its_request_until_the_verdict_is_known() -> None:
+    world = World()
+    world.gate.admit("t", SHOP)
+    world.gate.open = False
+    session = world.open("t")
+    assert world.wakes == 1, "it is asked soon, to find out who calls"
+    session.close()
+    session = world.open("t")
+    session.receive(b"shop")
+    assert session.next() is HELD
+    assert session.in_hand, "no other request is handed in meanwhile"
+    session.half_close()
+    assert not world.streams
+    world.gate.answer()
+    assert session.next() == b"shop"
+    assert world.streams[0].happened == ["receive shop", "half_close"]
+    assert [call.username for call in world.handled] == ["user-of-t"]
+    session.close()
+
+
+def test_a_stream_goes_on_as_long_as_all_that_it_was_granted_is() -> None:
+    world = World()
+    user = world.gate.admit("t", SHOP, BANK)
+    session = world.open("t")
+    session.receive(b"shop bank")
+    assert session.next() == b"shop bank"
+    assert session.quiet
+    world.gate.grant(user, UrlNeed("get", "/metrics"))
+    assert session.next() is None
+    world.gate.revoke(user, BANK)
+    ending = session.next()
+    assert code_of(ending) is Code.PERMISSION_DENIED
+    session.close()
+    assert not world.gate.passes
+
+
+def test_a_stream_ends_when_its_token_does() -> None:
+    world = World()
+    world.gate.admit("t", SHOP)
+    session = world.open("t")
+    session.receive(b"shop")
+    assert session.next() == b"shop"
+    world.gate.expire("t")
+    assert code_of(session.next()) is Code.UNAUTHENTICATED
+    session.close()
+
+
+def test_a_verdict_that_changes_while_others_are_awaited_counts() -> None:
+    world = World()
+    user = world.gate.admit("t", SHOP, BANK)
+    session = world.open("t")
+    session.receive(b"shop")
+    assert session.next() == b"shop"
+    world.gate.open = False
+    session.receive(b"bank")
+    assert session.next() is HELD
+    world.gate.revoke(user, SHOP)
+    world.gate.answer()
+    assert code_of(session.next()) is Code.PERMISSION_DENIED
+    session.close()
+
+
+def test_nobody_can_say_what_a_caller_may_do() -> None:
+    world = World()
+    world.gate.admit("t", SHOP)
+    world.gate.away = True
+    answer = world.call("t")
+    assert code_of(answer) is Code.UNAVAILABLE
+    assert isinstance(answer, Status)
+    assert answer.details, "it says when to try again"
+    session = world.open("t")
+    assert code_of(session.next()) is Code.UNAVAILABLE
+    session.close()
+
+
+def test_many_needs_are_asked_for_in_slices() -> None:
+    names = [f"ns-{number}" for number in range(2_500)]
+    world = World()
+    world.gate.admit("t", *(endpoints_in("get", name) for name in names))
+    session = world.open("t")
+    session.receive(" ".join(names).encode())
+    turns = 0
+    while not isinstance(said := session.next(), bytes):
+        assert isinstance(said, Later)
+        turns += 1
+    assert turns >= 1
+    assert max(world.gate.asked.values()) <= 2
+    session.close()
+
+
+def test_a_stream_counts_for_who_calls_and_not_for_its_address() -> None:
+    world = World(Limits(streams_per_client_max=2))
+    for token in "ab":
+        world.gate.admit(token, SHOP)
+    sessions = []
+    for token in "aabb":
+        session = world.open(token)
+        session.receive(b"shop")
+        assert session.next() == b"shop"
+        sessions.append(session)
+    one_more = world.open("a")
+    assert code_of(one_more.next()) is Code.RESOURCE_EXHAUSTED
+    one_more.close()
+    for session in sessions:
+        session.close()
+    assert not world.admission._streams._of_client
+    assert world.counts.streams_open == {PATH: 0}
+
+
+def test_bytes_of_a_request_count_for_who_calls() -> None:
+    size = 100_000
+    world = World(Limits(taking_in_bytes_max=4 * size))
+    world.gate.admit("t")
+    session = world.open("t", Needs(AUTHENTICATED))
+    session.receive(b"x" * size)
+    assert world.sessions.taking_in._kept.of("ipv4:192.0.2.1") == size
+    while isinstance(said := session.next(), Later):
+        pass
+    assert said == b"x" * size
+    assert not world.sessions.taking_in._kept._of_client
+    session.close()
+
+
+@pytest.mark.parametrize("ends", ["held", "open", "denied"])
+def test_a_stream_that_is_over_is_in_no_cycle(ends: str) -> None:
+    """The collector looks so seldom that the memory of all clients that go would pile up."""
+
+    def come_and_go() -> None:
+        session = world.open("t")
+        session.receive(b"shop")
+        session.next()
+        session.close()
+
+    world = World()
+    world.gate.admit("t", *([] if ends == "denied" else [SHOP]))
+    world.gate.open = ends != "held"
+    come_and_go()
+    gc.collect()
+    gc.disable()
+    try:
+        come_and_go()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -1,0 +1,233 @@
+"""Calls of callers who are asked who they are: nothing reaches a method before that is allowed.
+
+Knows no transport and no task: a verdict that is not known yet wakes its call, as news does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from vmsvc_grpc.model.problem import quoted
+from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.gate import Gate, Pass, Verdict
+from vmsvc_grpc.server.access.needs import AUTHENTICATED, OPEN, Need, ResourceNeed, UrlNeed
+from vmsvc_grpc.server.call import (
+    HELD,
+    LATER,
+    Call,
+    Code,
+    Held,
+    Later,
+    RpcError,
+    Shared,
+    Stream,
+    StreamMethod,
+    Wake,
+)
+
+# So many needs are asked for before others have their turn: some ms, as with names.
+_NEEDS_A_TURN = 1_000
+
+
+class Clearance:
+    """What one call has asked for, and whether all of that is granted, and still is.
+
+    `changes` rises with each wake: it is the call's `Access`, too.
+    """
+
+    __slots__ = ("_asked", "_looked", "_pass", "_pending", "_wake", "changes")
+
+    def __init__(self, gate: Gate, caller: Caller, wake: Wake) -> None:
+        """`wake` is called when `granted` may have another result."""
+        self.changes = 0
+        self._wake = wake
+        self._asked: dict[Need, None] = {}
+        self._pending: list[Need] = []
+        self._looked = 0  # `changes` when all that was asked for was granted last.
+        self._pass: Pass = gate.enter(caller, self._woken)
+
+    @property
+    def username(self) -> str:
+        """The caller's name; "" as long as it is not known."""
+        return self._pass.username
+
+    def check(self, need: Need) -> Verdict:
+        """Whether a need is granted, as it is known now; `granted` does not depend on it."""
+        return self._pass.check(need)
+
+    def ask(self, need: Need) -> None:
+        """Have `granted` depend on a need."""
+        if need is not OPEN and need not in self._asked:
+            self._asked[need] = None
+            self._pending.append(need)
+
+    def granted(self) -> bool:
+        """Whether all that was asked for is granted; False: it is not known yet.
+
+        Raises RpcError: PERMISSION_DENIED if anything is denied, and as `Pass.check` does. Looks
+        at what was not granted before, and at everything once any verdict has changed.
+        """
+        self._pending = [need for need in self._pending if not self._allows(need)]
+        if not self._pending and self._looked != self.changes:
+            self._looked = self.changes
+            self._pending = [need for need in self._asked if not self._allows(need)]
+        return not self._pending
+
+    def close(self) -> None:
+        """The call is over. May be called twice."""
+        self._pass.close()
+        self._wake = _nobody_waits
+
+    def _allows(self, need: Need) -> bool:
+        verdict = self._pass.check(need)
+        if verdict is Verdict.DENIED:
+            raise RpcError(Code.PERMISSION_DENIED, _denial(self._pass.username, need))
+        return verdict is Verdict.ALLOWED
+
+    def _woken(self) -> None:
+        self.changes += 1
+        self._wake()
+
+
+class GuardedStream:
+    """The stream of a method, opened once it is known that the caller may call it.
+
+    It is asked for messages as long as all that was granted still is.
+    """
+
+    __slots__ = (
+        "_clearance",
+        "_count_for",
+        "_half_closed",
+        "_inner",
+        "_method",
+        "_needing",
+        "_peer",
+        "_request",
+        "_settled",
+        "_wake",
+    )
+
+    _count_for: Callable[[str], None]
+
+    def __init__(self, method: StreamMethod, caller: Caller, gate: Gate, wake: Wake) -> None:
+        """`begin` comes next."""
+        self._method = method
+        self._peer = caller.peer
+        self._wake = wake
+        self._inner: Stream | None = None
+        self._request: bytes | None = None  # One that its method may not see yet.
+        self._needing: Iterator[Need] | None = None  # What that needs, as far as it was not asked.
+        self._half_closed = False
+        self._settled = False  # Whether nothing is left to be looked at.
+        self._clearance = Clearance(gate, caller, self._doubt)
+        self._clearance.ask(method.needs.entry)
+
+    def begin(self, count_for: Callable[[str], None]) -> None:
+        """Ask who calls. `count_for` is called once with the caller's name; may raise RpcError."""
+        self._count_for = count_for
+        self._wake()
+
+    def receive(self, request: bytes) -> None:
+        """Take in a request: for its method only once what it needs is granted."""
+        self._request = request
+        self._settled = False
+        self._settle()
+
+    def half_close(self) -> None:
+        """The client sends no more. Its method learns that after the last request."""
+        self._half_closed = True
+        self._settled = False
+
+    def next_message(self) -> bytes | Later | Held | None:
+        """The next message; HELD while it is not known whether the caller may have it."""
+        if not self._settled and (wait := self._settle()) is not None:
+            return wait
+        assert self._inner is not None, "it is settled"
+        return self._inner.next_message()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether its stream is, and nothing is left to be looked at."""
+        return self._settled and self._inner is not None and self._inner.quiet
+
+    @property
+    def shared(self) -> Shared | None:
+        """What its stream shares with others, if nothing is left to be looked at."""
+        return self._inner.shared if self._settled and self._inner is not None else None
+
+    def close(self) -> None:
+        """Release everything."""
+        self._clearance.close()
+        if self._inner is not None:
+            self._inner.close()
+        self._inner = self._request = self._needing = None
+        self._wake = _nobody_waits
+        self._count_for = _count_no_more
+
+    def _doubt(self) -> None:
+        """A verdict is known, or has changed."""
+        self._settled = False
+        self._wake()
+
+    def _settle(self) -> Later | Held | None:
+        """Hand on what may be handed on. What to wait for; None if nothing is left."""
+        self._settled = True  # Unless a verdict comes meanwhile.
+        waits = self._enter() or self._take()
+        if waits is not None:
+            self._settled = False
+        elif self._half_closed:
+            self._half_closed = False
+            assert self._inner is not None, "it has entered"
+            self._inner.half_close()
+        return waits
+
+    def _enter(self) -> Held | None:
+        """Open the stream once its caller may enter, and as long as nothing is taken away."""
+        if not self._clearance.granted():
+            return HELD
+        if self._inner is None:
+            self._count_for(self._clearance.username)
+            call = Call(self._peer, self._clearance.username, self._clearance)
+            self._inner = self._method.open(call, self._wake)
+        return None
+
+    def _take(self) -> Later | Held | None:
+        """Hand in a request once what it needs is granted."""
+        if self._request is None:
+            return None
+        if self._needing is None:
+            self._needing = iter(self._method.needs.beyond_entry(self._request))
+        asked = 0
+        for need in islice(self._needing, _NEEDS_A_TURN):
+            self._clearance.ask(need)
+            asked += 1
+        if asked == _NEEDS_A_TURN:
+            return LATER
+        if not self._clearance.granted():
+            return HELD
+        request, self._request, self._needing = self._request, None, None
+        assert self._inner is not None, "it has entered"
+        self._inner.receive(request)
+        return None
+
+
+def _denial(username: str, need: Need) -> str:
+    """Why a call is refused, as Kubernetes says it. Says nothing of whether anything exists."""
+    who = f"user {quoted(username)} cannot"
+    if isinstance(need, ResourceNeed):
+        where = f"in the namespace {quoted(need.namespace)}" if need.namespace else "everywhere"
+        return f'{who} {need.verb} resource "{need.resource}" in API group "{need.group}" {where}'
+    if need is AUTHENTICATED:
+        return f"{who} call this server"
+    assert isinstance(need, UrlNeed), "nobody is denied what is open"
+    return f'{who} {need.verb} path "{need.path}"'
+
+
+def _nobody_waits() -> None:
+    """Wakes nobody: the call is over."""
+
+
+def _count_no_more(_username: str) -> None:
+    """Counts for nobody: the call is over."""
