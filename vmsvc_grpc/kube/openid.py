@@ -11,14 +11,16 @@ import base64
 import re
 import ssl
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote_plus, urlsplit
 
-import aiohttp
 import msgspec
 
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.problem import quoted
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _DISCOVERY = "/.well-known/openid-configuration"
 
@@ -138,6 +140,9 @@ def _left_s(id_token: str, now: float) -> float | None:
 
 async def _renewed(named: Provider, refresh_token: str, tls: ssl.SSLContext) -> _Renewed:
     """The new tokens that the provider gives for a refresh token. Raises OpenIDError."""
+    # It takes longer to load than all else that `render` and --help need.
+    import aiohttp  # noqa: PLC0415
+
     connector = aiohttp.TCPConnector(ssl=tls)
     try:
         async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
