@@ -29,7 +29,8 @@ class Limits:
     names_per_client_max: int = 200_000
     """Names that all streams of one address follow: 20 Envoys that ask for the endpoints of
     10,000 services each. A name without a service that no other stream follows takes 1.4 to 3 KB:
-    600 MB at most. A stream that follows a namespace or everything follows no names."""
+    600 MB at most. A stream that follows a namespace or everything follows no names; but what its
+    client refuses of it is kept name by name, and counts here."""
 
     name_bytes_per_client_max: int = 16 * 1024 * 1024
     """Bytes of those names, as they are kept: 80 for each, where usual ones have 30 to 60."""

@@ -64,7 +64,7 @@ class Intake:
         if heard is not None and asked.refusal is None:
             self._shared.counts.xds_acks[type_url.label] += 1
         # Nearly all requests are ACKs that ask for nothing new.
-        judges = heard is not None and (asked.refusal is not None or subscription.refuses)
+        judges = heard is not None and (asked.refusal is not None or subscription.refusals)
         takes = not (subscription.begun and _changes_nothing(asked))
         if judges or takes:
             judged = self._judge(node, subscription, heard or (), asked.refusal)

@@ -181,7 +181,7 @@ def _entry(subscription: XdsSubscription, name: str, unanswered: Container[str])
         standing = _NOT_SENT
     elif name in unanswered:
         standing = _UNANSWERED
-    elif refusal := subscription.refusal_of(name):
+    elif refusal := subscription.refusals.words_of(name):
         standing = _REFUSED
     else:
         standing = _GONE if digest == ABSENT else _TAKEN

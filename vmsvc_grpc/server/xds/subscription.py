@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.denied import Denied
 from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import Reference, References
+from vmsvc_grpc.server.xds.refusals import Refusals
 from vmsvc_grpc.server.xds.requests import asked_bytes, resuming_bytes
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 
@@ -32,11 +32,6 @@ _UNANSWERED_MAX = 32
 # the bytes of the names that it follows.
 _UNANSWERED_BYTES = 8 * 1024
 
-# The words of so many refusals are kept: they are up to 4 KB each, and anybody may refuse each name
-# for another reason.
-_REFUSALS_MAX = 4
-_WORDS_FORGOTTEN = "(refused; others were refused since, and the reason is no longer kept)"
-
 _NAME_BYTES = 8  # What a name takes there beside its characters, which others mostly keep too.
 
 
@@ -51,13 +46,6 @@ class Sent(NamedTuple):
         """What its names take, about."""
         names = self.names or ()
         return sum(map(len, names)) + _NAME_BYTES * len(names)
-
-
-@dataclass(slots=True)
-class Refusal:
-    """The client's words about some names."""
-
-    words: str
 
 
 class Refused(NamedTuple):
@@ -83,15 +71,14 @@ class XdsSubscription:
     counts as held already. `answer_due`: the client waits for a response, even an empty one.
     `denied` are names that do not exist, of which the client is to be informed once. `bodies` is
     for a client that is sent all resources each time; `took_away`: some of them are gone, which it
-    is still to be sent.
+    is still to be sent. `refusals` are those that the client has not taken back by an answer to a
+    newer response.
     """
 
     __slots__ = (
-        "_all_refused",
         "_left",
         "_of_service",
         "_references",
-        "_refusals",
         "_sum",
         "_unanswered",
         "_unanswered_bytes",
@@ -111,7 +98,7 @@ class XdsSubscription:
         "names",
         "nonce",
         "pending",
-        "refused",
+        "refusals",
         "resuming_bytes",
         "took_away",
         "type_url",
@@ -119,7 +106,7 @@ class XdsSubscription:
     )
 
     def __init__(self, type_url: TypeUrl, references: References, room: StreamNames) -> None:
-        """Nothing is requested, and nothing sent. Names to be denied count in `room`."""
+        """Nothing is requested, and nothing sent. Names denied or refused count in `room`."""
         self._references = references
         self.type_url = type_url
         self.begun = False
@@ -141,13 +128,10 @@ class XdsSubscription:
         self.pending: OrderedDict[str, bool] = OrderedDict()
         self.leaving: OrderedDict[str, bool] = OrderedDict()
         self.denied = Denied(room)
+        self.refusals = Refusals(room.another())
         self.answer_due = False
         self.nonce = 0
         self.answered = 0
-        self.refused: dict[str, Refusal] = {}
-        self._refusals: list[Refusal] = []  # Those whose words are kept.
-        # The client's words, if it has refused a response with all resources.
-        self._all_refused = ""
         self._unanswered: deque[Sent] = deque()
         self._unanswered_bytes = 0
         self.draft: dict[str, bytes] = {}
@@ -175,6 +159,7 @@ class XdsSubscription:
             self._index(asked)
         if name not in self.names:
             self.names[name] = None
+            self.refusals.name(name)
             self.asked_bytes += asked_bytes(name)
             self.resuming_bytes += resuming_bytes(name)
         return asked
@@ -195,6 +180,7 @@ class XdsSubscription:
         """
         if name in self.names:
             del self.names[name]
+            self.refusals.unname(name)
             self.asked_bytes -= asked_bytes(name)
             self.resuming_bytes -= resuming_bytes(name)
             self._bound_unanswered()
@@ -212,12 +198,14 @@ class XdsSubscription:
         self.leave_listing()
         self._forget_left()
         self.denied.close()
+        self.refusals.clear()
 
     def leave_listing(self) -> None:
         """Drop the wildcard, and all that it has handed out."""
         if self.listed is not None:
             self._forget_left()
             self._left, self.listed = self.listed, None
+            self.refusals.leave_listing()
             if self.bodies is not None or not (self._unanswered and self._left.begun):
                 self._forget_left()
             self._bound_unanswered()
@@ -297,8 +285,9 @@ class XdsSubscription:
     def forget(self, name: str) -> None:
         """The client holds nothing of a name, and does not request it any more."""
         self.pass_on(name)
-        for noted in (self.claimed, self.pending, self.leaving, self.draft, self.refused):
+        for noted in (self.claimed, self.pending, self.leaving, self.draft):
             noted.pop(name, None)
+        self.refusals.discard(name)
 
     # -- News --
 
@@ -398,11 +387,6 @@ class XdsSubscription:
         """The names in responses that the client has yet to answer. O(these)."""
         return frozenset(self._together(self._unanswered))
 
-    def refusal_of(self, name: str) -> str:
-        """The client's words if it has refused the last resource of a name; else ""."""
-        refusal = self.refused.get(name)
-        return refusal.words if refusal is not None else self._all_refused
-
     def heard(self, text: str) -> Sequence[Sent] | None:
         """Note an ACK or NACK by its nonce; the responses that it answers, of which it is the last.
 
@@ -426,23 +410,16 @@ class XdsSubscription:
             self._forget_left()
         return heard
 
-    @property
-    def refuses(self) -> bool:
-        """Whether the client has refused anything that it has not been sent anew."""
-        return bool(self.refused or self._all_refused)
-
     def accept(self, heard: Sequence[Sent]) -> Iterator[None]:
         """Note, name by name, that what was in these responses is not refused any more."""
         if any(sent.names is None for sent in heard):
-            self.refused = {}
-            self._refusals.clear()
-            self._all_refused = ""
+            self.refusals.clear()
             return
         later = self.unanswered()
         for sent in heard:
             for name in sent.names or ():
                 if name not in later:
-                    self.refused.pop(name, None)
+                    self.refusals.discard(name)
                 yield
 
     def refuse(self, heard: Sequence[Sent], words: str) -> Generator[None, None, Refused]:
@@ -452,29 +429,17 @@ class XdsSubscription:
         digest = 0
         if heard and heard[-1].nonce == self.answered:
             later, everything = self.unanswered(), heard[-1].names is None
-            refusal = None if everything else self._refusal(words)
+            refusal = None if everything else self.refusals.begin(words)
             if everything:
-                self._all_refused = words
+                self.refusals.add_all(words)
             for name in self._together(heard[-1:]):
                 if name not in later:
                     about.append(name)
                     digest += self.holds(name) or ABSENT
                     if refusal is not None and self._follows(name):
-                        self.refused[name] = refusal
+                        self.refusals.add(name, refusal, named=name in self.names)
                 yield
         return Refused(about, digest % DIGESTS)
-
-    def _refusal(self, words: str) -> Refusal:
-        """The refusal with these words, as the newest one; the oldest one loses its words."""
-        refusal = next((kept for kept in self._refusals if kept.words == words), None)
-        if refusal is not None:
-            self._refusals.remove(refusal)
-        else:
-            refusal = Refusal(words)
-        self._refusals.append(refusal)
-        if len(self._refusals) > _REFUSALS_MAX:
-            self._refusals.pop(0).words = _WORDS_FORGOTTEN
-        return refusal
 
     def _follows(self, name: str) -> bool:
         """Whether a name is one of `held`; not if it was only denied, or dropped since."""

@@ -118,8 +118,8 @@ def test_a_response_with_everything_is_noted_without_an_entry_for_each(refuse: s
     client.read(refuse=refuse)
     assert client.read() is None
     assert not subscription.unanswered()
-    assert subscription.refusal_of("s0000.shop:80") == refuse
-    assert not subscription.refused
+    assert subscription.refusals.words_of("s0000.shop:80") == refuse
+    assert len(subscription.refusals) == 0
     assert [len(refusal.names) for refusal in client.refusals] == ([COUNT] if refuse else [])
 
 
@@ -292,7 +292,7 @@ def test_a_refusal_is_noted_some_names_a_turn(form: Form, type_url: TypeUrl) -> 
         turns += 1
     (refusal,) = client.refusals
     assert turns >= len(refusal.names) // (4 * LOOKS_MAX) > 1
-    assert client.stream.subscriptions[type_url].refusal_of(refusal.names[-1]) == "no"
+    assert client.stream.subscriptions[type_url].refusals.words_of(refusal.names[-1]) == "no"
 
 
 def test_clusters_that_go_are_removed_some_a_turn_and_by_one_response() -> None:
