@@ -1,4 +1,4 @@
-"""IP addresses as kube-apiserver reads them in Endpoints. Pure.
+"""IP addresses as kube-apiserver reads them in Services and Endpoints. Pure.
 
 It takes more than one form of the same address (`ParseIPSloppy` in k8s.io/utils): leading
 zeros are skipped, and an IPv4 address may be written as IPv6.

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 
 import msgspec
 
-from vmsvc_grpc.model.address import CHARACTERS_MAX, is_link_local_multicast, read
+from vmsvc_grpc.model.address import CHARACTERS_MAX, canonical, is_link_local_multicast, read
 from vmsvc_grpc.model.endpoints import Endpoint, assembled
 from vmsvc_grpc.model.objects import (
     IPFamily,
@@ -72,7 +72,8 @@ def families(
 def _family_of_cluster_ip(spec: ServiceSpec) -> tuple[IPFamily, ...]:
     if not spec.cluster_ip or spec.headless:
         return ()
-    return (IPFamily.IPV6 if ":" in spec.cluster_ip else IPFamily.IPV4,)
+    # To an API server, an IPv4 address that is written as IPv6 is an IPv4 one.
+    return (IPFamily.IPV6 if ":" in canonical(spec.cluster_ip) else IPFamily.IPV4,)
 
 
 class JudgedAddress(msgspec.Struct, frozen=True, gc=False):

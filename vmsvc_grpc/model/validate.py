@@ -7,12 +7,13 @@ ones who apply them.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from ipaddress import IPV4LENGTH, IPV6LENGTH
 
+from vmsvc_grpc.model.address import read
 from vmsvc_grpc.model.objects import IPFamily, IPFamilyPolicy, ServicePort, ServiceType
 from vmsvc_grpc.model.problem import Problem, quoted
 
@@ -174,7 +175,7 @@ def cluster_ip_problems(path: str, text: str, type_text: str) -> Iterator[Proble
     if text == "None":
         if type_text == ServiceType.LOAD_BALANCER.value:
             yield Problem(path, "None (headless) cannot be combined with LoadBalancer")
-    elif text and not _is_address(text):
+    elif text and read(text) is None:
         yield Problem(
             path,
             f"{quoted(text)} is not an IP address; use None, an address, or leave it out",
@@ -273,20 +274,18 @@ def family_problems(texts: Sequence[str], policy: str) -> Iterator[Problem]:
         )
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
+# Leading zeros of the length do not count, as those of the address do not.
+_RANGE_LENGTH = re.compile(r"0*([0-9]{1,3})", re.ASCII)
 
 
 def _is_cidr(text: str) -> bool:
-    # A range without its length is none, though Python would take it for one address.
-    if "/" not in text or not text.rpartition("/")[2].isdigit():
+    """Whether an API server takes `text` for a range (`ParseCIDRSloppy` in k8s.io/utils).
+
+    Bits after the length may be set, and the length is required.
+    """
+    address, _, given = text.partition("/")
+    length = _RANGE_LENGTH.fullmatch(given)
+    if read(address) is None or length is None:
         return False
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return "%" not in text
+    bits = IPV6LENGTH if ":" in address else IPV4LENGTH
+    return int(length[1]) <= bits

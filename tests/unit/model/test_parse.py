@@ -312,6 +312,31 @@ LB = {"type": "LoadBalancer", "ports": [GOOD_PORT]}
             id="ranges that are none",
         ),
         pytest.param(
+            {
+                **LB,
+                "loadBalancerSourceRanges": ["10.0.0.0/-1", "10.0.0.0/ 8", "/8", "10.0.0.0/1/8"],
+            },
+            [f"spec.loadBalancerSourceRanges[{i}]" for i in range(4)],
+            id="ranges whose length or address is none",
+        ),
+        pytest.param(
+            {
+                **LB,
+                "loadBalancerSourceRanges": [
+                    *("010.00.0.0/8", "10.0.0.1/008", "192.0.2.0/32"),
+                    *("2001:DB8:0::/128", "::ffff:10.0.0.0/104"),
+                ],
+            },
+            [],
+            id="ranges that an API server takes, though nobody should write them",
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT], "clusterIp": "010.96.0.9"}, [], id="as an API server reads it"
+        ),
+        pytest.param(
+            {"ports": [GOOD_PORT], "clusterIp": "fd00::1%1"}, ["spec.clusterIp"], id="a zone index"
+        ),
+        pytest.param(
             {"ports": [GOOD_PORT], "selector": {"a b": "c", "-/x": "y", "ok": "not ok"}},
             ["spec.selector"] * 3,
             id="selector pairs that no label can be",

@@ -251,6 +251,13 @@ SINGLE, PREFER, REQUIRE = IPFamilyPolicy
             {"cluster_ip": "None", "ip_families": (V6,)}, (), (V4,), (V6, V4), id="headless, asked"
         ),
         pytest.param({"cluster_ip": "2001:db8::1"}, (), (V4, V6), (V6,), id="by its cluster IP"),
+        pytest.param(
+            {"cluster_ip": "::ffff:10.96.0.9"},
+            (),
+            (V6, V4),
+            (V4,),
+            id="by its cluster IP, which is IPv4 to an API server",
+        ),
     ],
 )
 def test_families(
