@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import uvloop
 
 from bench import dataset
@@ -47,7 +49,12 @@ async def _serve(given: Flags, make_transport: MakeTransport) -> None:
         raw = dataset.vm_json(*given.data.place(seq), seq)
         cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
 
-    server = Server(cache, [Listener(given.listen, given.tls)], make_transport, _LIMITS)
+    def tls() -> ssl.SSLContext:
+        assert given.tls is not None, "it is asked for where there is TLS"
+        return given.tls
+
+    listener = Listener(given.listen, tls if given.tls else None)
+    server = Server(cache, [listener], make_transport, _LIMITS)
     try:
         (address,) = await server.start()
         await obey(address, given.data, change)

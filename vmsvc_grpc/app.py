@@ -8,6 +8,7 @@ import math
 import os
 import resource
 import signal
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,11 +39,14 @@ from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
+from vmsvc_grpc.server.tls.files import TlsFilesError
+from vmsvc_grpc.server.tls.rotation import TlsRotation
 from vmsvc_grpc.server.transport import Listener, MakeTransport
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source import SourceError
+from vmsvc_grpc.source.inotify import DirectoryWatch
 
 _log = logging.getLogger("vmsvc_grpc")
 
@@ -60,7 +64,14 @@ def main(config: Config) -> int:
         # Not uvloop.run: where no event loop can be made, it leaves a coroutine behind.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(app.run())
-    except* (TooFewFilesError, ListenError, SourceError, ChangeError, NoApiServer) as group:
+    except* (
+        TooFewFilesError,
+        TlsFilesError,
+        ListenError,
+        SourceError,
+        ChangeError,
+        NoApiServer,
+    ) as group:
         status = EXIT_FAILED
         for text in dict.fromkeys(map(str, _each(group))):
             _log.error("%s", text)  # One line, and no traceback: it says what to do.
@@ -100,7 +111,10 @@ class App:
         _check_files()
         self._server = Server(
             self._cache,
-            [Listener(str(address)) for address in config.listen],
+            [
+                Listener(str(each), self._h2_context if config.uses_tls(each) else None)
+                for each in config.listen
+            ],
             _transport(config.transport),
             limits,
             xds_scope=scope,
@@ -118,6 +132,7 @@ class App:
             troubles=self._troubles,
         )
         self._place: Place | None = None
+        self._tls: TlsRotation | None = None
         self._grpc = tuple(map(str, config.listen))
         self._announced = False
         self._stop = asyncio.Event()
@@ -132,10 +147,14 @@ class App:
         _bind(self._metrics, self._cache, self._server)
         self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
         place = self._place = self._chosen_place()
+        tls = self._tls = self._loaded_tls()
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
-            grpc = "".join(f"  gRPC  on {address}\n" for address in self._grpc)
+            grpc = "".join(
+                f"  gRPC  on {bound}{' (TLS)' if self._config.uses_tls(address) else ''}\n"
+                for bound, address in zip(self._grpc, self._config.listen, strict=True)
+            )
             self._say(f"vmsvc-grpc {__version__}\n{grpc}  HTTP  on {http}")
             _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
@@ -147,6 +166,7 @@ class App:
                         self._lines.run(),
                         self._server.client_lines.run(),
                         place.run(self._emit),
+                        *([tls.run()] if tls is not None else ()),
                     )
                 ]
                 await self._stop.wait()
@@ -157,6 +177,28 @@ class App:
         finally:
             await self._http.stop()
             await self._server.stop()
+
+    def _loaded_tls(self) -> TlsRotation | None:
+        """The TLS of listeners, if files are named for it. Raises TlsFilesError."""
+        files = self._config.tls
+        if files is None:
+            return None
+        if not any(map(self._config.uses_tls, self._config.listen)):
+            _log.warning(
+                "--tls-cert: no --listen uses TLS, as loopback is plain; for TLS there, write for "
+                "instance --listen=tls://%s",
+                self._config.listen[0],
+            )
+        tls = TlsRotation(files, DirectoryWatch(Path("/")))
+        tls.load()
+        self._metrics.bind(Metric.TLS_EXPIRY, lambda: {(n,): s for n, s in tls.left_s().items()})
+        self._metrics.bind(Metric.TLS_LOADS, lambda: {(n,): c for n, c in tls.loads.items()})
+        self._metrics.bind(Metric.TLS_REFUSED, lambda: {(n,): r for n, r in tls.refused().items()})
+        return tls
+
+    def _h2_context(self) -> ssl.SSLContext:
+        assert self._tls is not None, "it is loaded before anything listens"
+        return self._tls.context("h2")
 
     def _chosen_place(self) -> Place:
         config = self._config
@@ -171,7 +213,7 @@ class App:
         return ClusterPlace(config, config.credentials, self._cache, self._metrics, self._lines)
 
     async def _start_http(self) -> str:
-        host, port = self._config.http_listen
+        host, port, _ = self._config.http_listen
         try:
             bound = await self._http.start(host, port)
         except OSError as error:
@@ -180,6 +222,11 @@ class App:
                 "choose another with --http-listen"
             ) from error
         return str(self._config.http_listen._replace(port=bound))
+
+    def _plain(self) -> str:
+        """The first address that needs no certificate; "" if there is none."""
+        listening = zip(self._grpc, self._config.listen, strict=True)
+        return next((at for at, named in listening if not self._config.uses_tls(named)), "")
 
     def _emit(self, event: Event) -> None:
         assert self._place is not None, "a place that emits is there"
@@ -205,7 +252,7 @@ class App:
         place.changed(services)
         if self._cache.synced and not self._announced:
             self._announced = True
-            self._say(_announcement(self._cache, self._grpc[0], place))
+            self._say(_announcement(self._cache, self._plain(), place))
             calm_collector()
 
     async def _drain(self) -> None:
@@ -229,8 +276,9 @@ class App:
             return f"not synced: {kinds} not listed yet" if kinds else "not synced: nearly there"
         return None
 
-    def _troubles(self) -> Iterable[str]:
-        return self._place.troubles if self._place else ()
+    def _troubles(self) -> Iterator[str]:
+        yield from self._place.troubles if self._place else ()
+        yield from self._tls.troubles if self._tls else ()
 
     def _remarks(self, kind: Kind, key: Key) -> Iterable[str]:
         return self._place.remarks(kind, key) if self._place else ()
@@ -298,7 +346,8 @@ def _announcement(cache: Cache, grpc: str, place: Place) -> str:
         names = ", ".join(map(str, nsmallest(_NAMES_MAX, refused)))
         more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
         lines.append(f"refused: {names}{more} (why: vmsvc explain NAME)")
-    if shown := min(served, default=None):
+    shown = min(served, default=None)
+    if shown and grpc:
         server = "" if grpc.endswith(":50051") else f"--server {grpc} "
         request = f'\'{{"service":"{shown}"}}\''
         method = "vmsvc.v1.EndpointService/ResolveEndpoints"

@@ -15,6 +15,7 @@ from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.election import LEASE_BASE_NAME
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.tls.files import TlsFiles
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -32,10 +33,14 @@ class ConfigError(Exception):
 
 
 class ListenAddress(NamedTuple):
-    """Where to listen. `host` is an IP address or `localhost`; port 0 is any free one."""
+    """Where to listen. `host` is an IP address or `localhost`; port 0 is any free one.
+
+    `tls`: TLS is used there although only this machine can reach it.
+    """
 
     host: str
     port: int
+    tls: bool = False
 
     def __str__(self) -> str:
         return at_port(self.host, self.port)
@@ -76,6 +81,9 @@ class Config:
     listen: tuple[ListenAddress, ...] = _GRPC
     """Where gRPC listens: at least one, none twice."""
     http_listen: ListenAddress = _HTTP
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
     insecure: bool = False
     rules: AddressRules = field(default_factory=AddressRules)
     copying: Copying = field(default_factory=Copying)
@@ -96,6 +104,7 @@ class Config:
             self._check_cluster()
         else:
             self._check_manifests(self.manifests)
+        self._check_tls()
         self._check_listen()
         provider = self.load_balancer_provider
         if provider and provider not in LOAD_BALANCER_PROVIDERS:
@@ -104,12 +113,42 @@ class Config:
                 f"--load-balancer-provider: {quoted(provider)} is not known; use {known}"
             )
 
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files for TLS; None if they are not named."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_cert, self.tls_key, self.client_ca)
+
+    def uses_tls(self, address: ListenAddress) -> bool:
+        """Whether connections there use TLS: on loopback only where that is asked for."""
+        return self.tls is not None and (address.tls or not address.loopback)
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("--tls-cert", "--tls-key")[:: 1 if self.tls_cert else -1]
+            raise ConfigError(f"{given} goes with {missing}; name both files")
+        if self.tls is None and self.client_ca is not None:
+            raise ConfigError("--client-ca goes with --tls-cert and --tls-key; name all three")
+        if self.http_listen.tls:
+            raise ConfigError(f"--http-listen has no TLS; write it as {self.http_listen}")
+        for address in self.listen:
+            if address.tls and self.tls is None:
+                raise ConfigError(f"tls://{address} needs --tls-cert and --tls-key")
+
     def _check_listen(self) -> None:
         for address in self.listen:
-            if not address.loopback and not self.insecure:
+            tls = self.uses_tls(address)
+            if self.transport == "grpcio" and (tls or not address.loopback):
+                raise ConfigError(
+                    f"--listen {address}: --transport=grpcio has no TLS, and listens on loopback "
+                    "only; leave it out, and the default transport is used"
+                )
+            if not (address.loopback or tls or self.insecure):
                 raise ConfigError(
                     f"--listen {address} can be reached from other machines, and what is served "
-                    "there is neither encrypted nor authenticated; add --insecure if that is meant"
+                    "there is neither encrypted nor authenticated; give it TLS (--tls-cert, "
+                    "--tls-key), or add --insecure if that is meant"
                 )
 
     def _check_cluster(self) -> None:

@@ -305,7 +305,8 @@ _PROCESS = [
     Flag(
         "--listen",
         addresses,
-        "where gRPC listens; may be repeated",
+        "where gRPC listens; may be repeated. With --tls-cert it uses TLS where other machines can "
+        "reach it, and on loopback as tls://HOST:PORT",
         "127.0.0.1:50051",
         "HOST:PORT",
         repeated=True,
@@ -316,6 +317,21 @@ _PROCESS = [
         "where /livez, /readyz and /metrics listen",
         "127.0.0.1:8080",
         "HOST:PORT",
+    ),
+    Flag(
+        "--tls-cert",
+        path,
+        "certificate of --listen and the chain after it, in PEM; followed, as are the next two",
+        None,
+        "FILE",
+    ),
+    Flag("--tls-key", path, "its key, in PEM, not encrypted", None, "FILE"),
+    Flag(
+        "--client-ca",
+        path,
+        "CAs of clients, in PEM: a client may show a certificate of one of them",
+        None,
+        "FILE",
     ),
     Flag(
         "--insecure",

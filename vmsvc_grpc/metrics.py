@@ -106,6 +106,17 @@ class Metric(Enum):
     FAILURES = ("vmsvc_reconcile_failures_total", "Reconciles that failed.", ())
     WORKING = ("vmsvc_reconciles_under_way", "Services that the reconciler works on now.", ())
     QUEUE = ("vmsvc_reconcile_queue", "Services that wait for the reconciler.", ())
+    TLS_EXPIRY = (
+        "vmsvc_tls_expiry_seconds",
+        "Seconds until the certificate in use expires (of CAs, the last one); negative after that.",
+        ("file",),
+    )
+    TLS_LOADS = ("vmsvc_tls_loads_total", "Times that files were taken into use.", ("file",))
+    TLS_REFUSED = (
+        "vmsvc_tls_files_refused",
+        "1 while files cannot be used and what was read before stays in use, else 0.",
+        ("file",),
+    )
     LOOP_LAG = (
         "vmsvc_grpc_loop_lag_seconds",
         "How late the event loop called back, which is how long everybody waited.",

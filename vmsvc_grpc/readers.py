@@ -19,18 +19,24 @@ from vmsvc_grpc.model.validate import (
     is_dns_1123_subdomain,
 )
 
+_TLS = "tls://"
+
 _PORT = re.compile("[0-9]{1,5}")
 
 
 def address(text: str) -> ListenAddress:
-    """The address that `HOST:PORT` or `[IPV6]:PORT` means. Raises ConfigError."""
-    host, colon, port = text.rpartition(":")
+    """The address that `HOST:PORT` or `[IPV6]:PORT` means, or either after `tls://`.
+
+    Raises ConfigError.
+    """
+    named = text.removeprefix(_TLS)
+    host, colon, port = named.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:  # noqa: PLR2004 - 16 bits
         raise ConfigError(f"{quoted(text)} is not HOST:PORT; write for instance 127.0.0.1:50051")
     if host != "localhost" and not _is_ip_address(host):
         raise ConfigError(f"{quoted(host)} in {quoted(text)} is not an IP address to listen on")
-    return ListenAddress(host, int(port))
+    return ListenAddress(host, int(port), tls=named != text)
 
 
 def addresses(text: str) -> tuple[ListenAddress, ...]:
@@ -39,7 +45,7 @@ def addresses(text: str) -> tuple[ListenAddress, ...]:
     One that is there twice is refused, unless its port is any free one.
     """
     named = tuple(address(each.strip()) for each in text.split(","))
-    for each, times in Counter(named).items():
+    for each, times in Counter(each._replace(tls=False) for each in named).items():
         if each.port and times > 1:
             raise ConfigError(f"{each} is there {times} times; name each address once")
     return named

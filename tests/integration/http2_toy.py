@@ -289,7 +289,14 @@ async def serving(
     tasks = asyncio.all_tasks()
     toy = made(limits or Limits(), methods)
     transport = toy.transport
-    toy.port = transport.bind(Listener("127.0.0.1:0", tls, guarded=tls is not None))
+
+    def context() -> ssl.SSLContext:
+        assert tls is not None
+        return tls
+
+    toy.port = transport.bind(
+        Listener("127.0.0.1:0", context if tls else None, guarded=tls is not None)
+    )
     await transport.start()
     try:
         yield toy

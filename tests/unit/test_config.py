@@ -6,6 +6,7 @@ import re
 from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -530,3 +531,48 @@ def test_of_manifests_a_namespace_is_where_objects_are_that_name_none(tmp_path: 
     assert (config.manifests_namespace, config.namespaces) == ("shop", ())
     config = settings(["--manifests", str(tmp_path)])
     assert config.manifests_namespace == "default"
+
+
+FILES: dict[str, Any] = {"tls_cert": Path("tls.crt"), "tls_key": Path("tls.key")}
+
+
+@pytest.mark.parametrize(
+    ("text", "tls"),
+    [
+        ("127.0.0.1:1", False),
+        ("[::1]:1", False),
+        ("tls://127.0.0.1:1", True),
+        ("tls://[::1]:1", True),
+        ("0.0.0.0:1", True),
+        ("tls://0.0.0.0:1", True),
+        ("[::]:1", True),
+    ],
+)
+def test_which_listeners_use_tls(tmp_path: Path, text: str, tls: bool) -> None:
+    listen = (address(text),)
+    assert Config(manifests=tmp_path, listen=listen, **FILES).uses_tls(listen[0]) is tls
+    assert str(listen[0]) == text.removeprefix("tls://")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"tls_cert": Path("a")}, "--tls-cert goes with --tls-key"),
+        ({"tls_key": Path("a")}, "--tls-key goes with --tls-cert"),
+        ({"client_ca": Path("a")}, "--client-ca goes with --tls-cert and --tls-key"),
+        ({"listen": (address("tls://127.0.0.1:1"),)}, "tls://127.0.0.1:1 needs --tls-cert"),
+        ({"http_listen": address("tls://127.0.0.1:1")}, "--http-listen has no TLS"),
+        ({"listen": (address("0.0.0.0:1"),)}, "give it TLS"),
+        ({**FILES, "listen": (address("0.0.0.0:1"),), "transport": "grpcio"}, "no TLS, and"),
+        (
+            {"insecure": True, "listen": (address("0.0.0.0:1"),), "transport": "grpcio"},
+            "on loopback only",
+        ),
+    ],
+)
+def test_settings_of_tls_that_do_not_fit_are_refused(
+    tmp_path: Path, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says) as error:
+        Config(manifests=tmp_path, **given)
+    assert "\n" not in str(error.value)

@@ -16,13 +16,14 @@ from vmsvc_grpc.server.session import Sessions
 class Listener(NamedTuple):
     """Where clients connect, and how.
 
-    `address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one. With `tls`, a
-    server's context that offers what is spoken there by ALPN, every connection has to use TLS;
-    without, none does. `guarded`: each call is asked who calls, and whether it may.
+    `address` is `host:port`, an IPv6 host in brackets; port 0 takes a free one. With `tls`, every
+    connection has to use TLS; without, none does. It gives the context for a handshake that begins
+    now, a server's that offers HTTP/2, and nothing else, by ALPN (RFC 9113, 3.2).
+    `guarded`: each call is asked who calls, and whether it may.
     """
 
     address: str
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
     guarded: bool = False
 
 

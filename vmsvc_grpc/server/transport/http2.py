@@ -25,7 +25,7 @@ from vmsvc_grpc.server.transport import Listener, grpc_wire
 from vmsvc_grpc.server.transport.http2_accept import Accepting
 from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
-from vmsvc_grpc.server.transport.http2_connection import ClientConnection, farewell
+from vmsvc_grpc.server.transport.http2_connection import ClientConnection
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
 from vmsvc_grpc.server.transport.windows import Windows
@@ -66,7 +66,7 @@ class Http2:
         self.entrance = Entrance(limits)
         self.unread = Unread(limits.unread_bytes_max)
         self.loop = asyncio.get_running_loop()
-        self.accepting = Accepting(self, self._connection, farewell)
+        self.accepting = Accepting(self, self._connection)
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
         self.windows = Windows(limits.window_bytes_max)

@@ -17,6 +17,12 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.http2_bounds import Entrance
+from vmsvc_grpc.server.transport.http2_farewell import (
+    PREFACE,
+    begins_tls,
+    farewell,
+    plain_answer,
+)
 from vmsvc_grpc.server.transport.sockets import peer_of
 
 ACCEPTS_A_TURN = 32
@@ -70,15 +76,10 @@ class Accepting:
         self,
         server: AcceptingServer,
         make: Callable[[Listener], Begun],
-        farewell: Callable[[str], bytes],
     ) -> None:
-        """`make` makes the protocol of a connection at a listener, for after its handshake.
-
-        `farewell` makes the bytes sent to a client that is refused at a limit, unless it uses TLS.
-        """
+        """`make` makes the protocol of a connection at a listener, for after its handshake."""
         self._server = server
         self._make = make
-        self._farewell = farewell
         self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._beginning: set[asyncio.Task[None]] = set()
 
@@ -125,11 +126,9 @@ class Accepting:
     def _enter(self, accepted: socket.socket, client: str, listener: Listener) -> None:
         if (limit := self._server.entrance.enter(client)) is not None:
             self._server.sessions.count_refusal(limit)
-            with accepted, contextlib.suppress(OSError):
+            with accepted:
                 if listener.tls is None:
-                    accepted.send(self._farewell(limit))
-                    # Closing a socket with unread bytes resets it: the client may lose our answer.
-                    accepted.recv(_READ_BYTES)
+                    _send_away(accepted, farewell(limit))
             return
         task = self._server.loop.create_task(self._begin(accepted, client, listener))
         self._beginning.add(task)
@@ -137,13 +136,21 @@ class Accepting:
 
     async def _begin(self, accepted: socket.socket, client: str, listener: Listener) -> None:
         made = self._make(listener)
-        tls = listener.tls
-        handshake_s = None if tls is None else self._server.limits.handshake_s
+        loop = self._server.loop
         try:
-            await self._server.loop.connect_accepted_socket(
-                lambda: made, accepted, ssl=tls, ssl_handshake_timeout=handshake_s
-            )
-        except ConnectionAbortedError:  # asyncio raises it when the time is over.
+            if listener.tls is None:
+                await loop.connect_accepted_socket(lambda: made, accepted)
+                return
+            began = loop.time()
+            handshake_s = self._server.limits.handshake_s
+            first = await asyncio.wait_for(self._first_bytes(accepted), handshake_s)
+            if first and not begins_tls(first):
+                _send_away(accepted, plain_answer(first))
+            elif left_s := max(0.0, began + handshake_s - loop.time()):
+                await loop.connect_accepted_socket(
+                    lambda: made, accepted, ssl=listener.tls(), ssl_handshake_timeout=left_s
+                )
+        except (TimeoutError, ConnectionAbortedError):  # asyncio raises the second for TLS.
             self._server.sessions.count_refusal("handshake_s")
         except OSError:  # The client went away, or does not speak TLS as we do.
             pass
@@ -152,3 +159,27 @@ class Accepting:
                 self._server.entrance.leave(client)
                 with contextlib.suppress(OSError):
                     accepted.close()
+
+    async def _first_bytes(self, accepted: socket.socket) -> bytes:
+        """What a client has sent first, which stays to be read; nothing if it is gone."""
+        loop = self._server.loop
+        readable = loop.create_future()
+        loop.add_reader(accepted, _set, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(accepted)
+        return accepted.recv(len(PREFACE), socket.MSG_PEEK)
+
+
+def _set(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+def _send_away(accepted: socket.socket, answer: bytes) -> None:
+    """Answer a client whose connection is to be closed now."""
+    with contextlib.suppress(OSError):
+        accepted.send(answer)
+        # Closing a socket with unread bytes resets it: the client may lose our answer.
+        accepted.recv(_READ_BYTES)

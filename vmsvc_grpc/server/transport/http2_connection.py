@@ -52,6 +52,13 @@ from vmsvc_grpc.server.transport.http2_calls import (
     UnaryCall,
     deadline_passed,
 )
+from vmsvc_grpc.server.transport.http2_farewell import (
+    PREFACE,
+    calm,
+    farewell,
+    may_be_http1,
+    stranger_answer,
+)
 from vmsvc_grpc.server.transport.http2_groups import Group, join
 from vmsvc_grpc.server.transport.sockets import (
     Address,
@@ -66,16 +73,6 @@ from vmsvc_grpc.server.transport.sockets import (
 from vmsvc_grpc.server.transport.windows import FIRST_BYTES, Window, Windows
 
 _log = logging.getLogger(__name__)
-
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-_HTTP1_TEXT = b"this port speaks gRPC over HTTP/2, and not HTTP/1.1: try grpcurl\n"
-_HTTP1_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_HTTP1_TEXT), _HTTP1_TEXT)
-)
-
-_HTTP1_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ")
 
 # How long the last bytes of a closed connection may take to reach the client.
 _CLOSING_S = 1.0
@@ -106,13 +103,6 @@ _FIELD_BYTES = 32
 
 # A call that has no more time has none left when its header fields have been read.
 _PASSED_S = 1e-6
-
-# RFC 9113, 3.4: a server's first frame is SETTINGS.
-_NO_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
-
-# A GOAWAY frame: its type, flags and stream; its code for a client that has sent too much.
-_GOAWAY_HEAD = b"\x07\0\0\0\0\0"
-_CALM_CODE = int(ErrorCode.ENHANCE_YOUR_CALM).to_bytes(4, "big")
 
 # The engine's own bounds are so many times ours, so that ours, which have names, are met first.
 _BEHIND = 2
@@ -325,7 +315,7 @@ class ClientConnection(Begun):
         self._window = Window(
             self.server.windows, self.client, self._limits.connection_window_bytes, now
         )
-        self._frames = Frames(len(_PREFACE))
+        self._frames = Frames(len(PREFACE))
         self._engine = Connection(Role.SERVER, _configuration(self._limits))
         self._engine.initiate_connection(
             {
@@ -454,7 +444,7 @@ class ClientConnection(Begun):
         if self._greeting is None:
             self._write_what_is_left()
             # Made by hand, as an engine that has failed makes no more frames.
-            self.transport.write(_calm(self._last_stream, _WORDS.get(limit, limit.encode())))
+            self.transport.write(calm(self._last_stream, _WORDS.get(limit, limit.encode())))
         elif self._speaks_h2:
             self.transport.write(farewell(limit))
         self._close()
@@ -763,18 +753,18 @@ class ClientConnection(Begun):
         if self._greeting is None:
             return data
         begun = self._greeting + data
-        if self._speaks_h2 and _PREFACE.startswith(begun[: len(_PREFACE)]):
-            if len(begun) < len(_PREFACE):
+        if self._speaks_h2 and PREFACE.startswith(begun[: len(PREFACE)]):
+            if len(begun) < len(PREFACE):
                 self._greeting = begun
                 return b""
             self._greet()
             return begun
-        if begun.startswith(_HTTP1_METHODS):
-            self.transport.write(_HTTP1_ANSWER)
-        elif any(method.startswith(begun) for method in _HTTP1_METHODS):
+        under_tls = tls_of(self.transport) is not None
+        if may_be_http1(begun):
             self._greeting = begun
             return b""
-        self._close()  # A client of another protocol could not read an answer.
+        self.transport.write(stranger_answer(begun, under_tls=under_tls))
+        self._close()
         return b""
 
     def _handle(self) -> None:
@@ -909,14 +899,3 @@ def _configuration(limits: Limits) -> Configuration:
 
 def _behind(most: int) -> tuple[int, int]:
     return most * _BEHIND, math.ceil(most * _BEHIND / FRAMES_S)
-
-
-def farewell(limit: str) -> bytes:
-    """The bytes for a client that is refused at a limit before it has sent anything."""
-    return _NO_SETTINGS + _calm(0, limit.encode())
-
-
-def _calm(last_stream: int, why: bytes) -> bytes:
-    """The GOAWAY frame that sends a client away (RFC 9113, 6.8)."""
-    payload = last_stream.to_bytes(4, "big") + _CALM_CODE + why
-    return len(payload).to_bytes(3, "big") + _GOAWAY_HEAD + payload
