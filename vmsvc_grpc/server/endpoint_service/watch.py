@@ -188,12 +188,6 @@ class WatchStream:
         """The next message."""
         if self._beginning is not None and not self._go_on():
             return LATER
-        if self._request is None or not self._cache.synced:
-            return None
-        if not self._begun:
-            self._begun = True
-            self._beginning = self._begin(self._request)
-            return self.next_message()
         if not self._synced_sent:
             return self._first_answer()
         if not self._followed:
@@ -222,7 +216,8 @@ class WatchStream:
     @property
     def place(self) -> tuple[int, Absent | None]:
         """The version that the client was sent last, or the absence."""
-        return self._only.version, self._only.absent
+        only = self._only
+        return only.version, only.absent
 
     def count(self, others: int) -> None:
         """Count its last message, by its kind."""
@@ -307,7 +302,13 @@ class WatchStream:
             yield
         self._unanswered = followed[::-1]
 
-    def _first_answer(self) -> bytes | Later:
+    def _first_answer(self) -> bytes | Later | None:
+        if self._request is None or not self._cache.synced:
+            return None
+        if not self._begun:
+            self._begun = True
+            self._beginning = self._begin(self._request)
+            return self.next_message()
         for key in self._taking or ():
             if (message := self._of_service(key)) is not None:
                 return message

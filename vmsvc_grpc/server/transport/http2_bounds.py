@@ -64,13 +64,22 @@ class Bucket:
 class Floods:
     """Counts a connection's frames that carry nothing. Each method returns an exceeded bound."""
 
-    __slots__ = ("_empty", "_limits", "_ping_at", "_pings_in_excess", "_resets", "_settings")
+    __slots__ = (
+        "_earned",
+        "_empty",
+        "_limits",
+        "_ping_at",
+        "_pings_in_excess",
+        "_resets",
+        "_settings",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._resets = Bucket(limits.resets_max)
         self._settings = Bucket(limits.settings_max)
         self._empty = Bucket(limits.empty_frames_max)
+        self._earned = 0.0  # Empty frames that it may send more, by what it was sent.
         self._ping_at = -math.inf
         self._pings_in_excess = 0
 
@@ -84,6 +93,9 @@ class Floods:
 
     def empty(self, now: float) -> str | None:
         """The client has sent a frame without any effect."""
+        if self._earned:
+            self._empty.give(self._earned)
+            self._earned = 0.0
         return None if self._empty.take(now) else "empty_frames_max"
 
     def pinged(self, now: float) -> str | None:
@@ -101,7 +113,7 @@ class Floods:
         """
         self._ping_at = -math.inf
         self._pings_in_excess = 0
-        self._empty.give(messages * _UPDATES_A_MESSAGE + size / _BYTES_AN_UPDATE)
+        self._earned += messages * _UPDATES_A_MESSAGE + size / _BYTES_AN_UPDATE
 
 
 class Frames:
@@ -188,17 +200,14 @@ class Unread:
         self._unread = Tally()
         self._of_connection: dict[Reading, int] = {}  # Those that took something last come last.
         self._waiting: dict[str, dict[Reading, None]] = {}  # For room, by client, in order.
+        self.crowded = False
+        """Whether connections wait for room. Only `Unread` sets it."""
         self.room_for_one = max(1, bytes_max // _CONNECTION_PART)
 
     @property
     def in_all(self) -> int:
         """How many bytes all clients have yet to take."""
         return self._unread.in_all
-
-    @property
-    def crowded(self) -> bool:
-        """Whether connections wait for room."""
-        return bool(self._waiting)
 
     def count(self, connection: Reading, size: int) -> None:
         """Note that `size` bytes wait for a connection; 0, too, once it is closed.
@@ -232,6 +241,7 @@ class Unread:
     def wait(self, connection: Reading) -> None:
         """Mark a connection for which nothing waits once there is room for it."""
         self._waiting.setdefault(connection.client, {})[connection] = None
+        self.crowded = True
 
     def wait_no_more(self, connection: Reading) -> None:
         """The connection has had its turn, or is closed."""
@@ -239,6 +249,7 @@ class Unread:
         waiting.pop(connection, None)
         if not waiting:
             self._waiting.pop(connection.client, None)
+            self.crowded = bool(self._waiting)
 
     def slowest(self, connection: Reading) -> Reading:
         """The one that has taken nothing for longest, of those that leave a connection no room."""

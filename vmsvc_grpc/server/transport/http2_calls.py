@@ -454,7 +454,7 @@ class StreamCall(AskingCall):
         if self._stalled:
             self._go_on()
         group = self.group
-        place = group.place if group is not None and group.followers else None
+        place = group.shared.place if group is not None and group.followers else None
         message = self._session.next()
         if isinstance(message, Status):
             self.finish(message, headers_sent=self._headers_sent)
@@ -517,7 +517,9 @@ class StreamCall(AskingCall):
             return
         if (group := self.group) is not None:
             if self._wanted:
-                group.scatter(group.place)  # What it is yet to be asked for, they wait for, too.
+                group.scatter(
+                    group.shared.place
+                )  # What it is yet to be asked for, they wait for, too.
             else:
                 self._waiting = True
             group.leave(self, over=False)

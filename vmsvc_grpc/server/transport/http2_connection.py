@@ -80,8 +80,8 @@ _CLOSING_S = 1.0
 # A flush writes about so many bytes to one connection; the rest waits for the next flush.
 _CONNECTION_FLUSH_BYTES = 256 * 1024
 
-# How many calls that only have a message to send are asked between two looks at the clock.
-_LOOK_CALLS = 32
+# So many calls asked, and messages handed over, lie between two looks at the clock: some 50 µs.
+_STEPS_A_LOOK = 64
 
 _PING = b"vmsvc-ka"
 _AGE_PING = b"vmsvc-ag"
@@ -155,6 +155,7 @@ class ClientConnection(Begun):
         "_engine",
         "_floods",
         "_frames",
+        "_full",
         "_greeting",
         "_groups",
         "_guarded",
@@ -194,6 +195,7 @@ class ClientConnection(Begun):
         self._guarded = guarded
         self.begun = False
         self._waiting_bytes = 0
+        self._full = False  # As `Life` was told last.
         self.traffic = Traffic()
         self.marked = False
         self._answers = False  # It is marked to be flushed first.
@@ -399,7 +401,9 @@ class ClientConnection(Begun):
         self._wanting[call] = None
         if call.waits_for_room:
             self._mark_first()
-        self.mark()
+        if not self.marked:  # As `mark` does: a change wakes thousands.
+            self.marked = True
+            self.server.mark(self)
 
     def _mark_first(self) -> None:
         if not self._answers:
@@ -492,8 +496,11 @@ class ClientConnection(Begun):
             self._stall_wanting()
             return
         try:
-            self._write_rounds()
-            self._count_unread()
+            waiting = self._write_rounds()
+            # Nearly always all of these are false.
+            full = self._wanting or self._full or self.server.unread.crowded
+            if waiting or self._waiting_bytes or full:
+                self._count_unread(waiting)
         except NGH2Error:
             self._close()
         if self._later:
@@ -503,67 +510,76 @@ class ClientConnection(Begun):
 
     # Sending.
 
-    def _write_rounds(self) -> None:
-        """Ask and write until no call has anything to send that the client would take now."""
-        engine = self._engine
-        left = _CONNECTION_FLUSH_BYTES
+    def _write_rounds(self) -> int:
+        """Ask and write until no call has anything to send that the client would take now.
+
+        Returns how many bytes of messages wait for the client then.
+        """
+        engine, traffic = self._engine, self.traffic
+        left, waiting = _CONNECTION_FLUSH_BYTES, self._waiting_bytes
         while self._writable:
-            sent = self.traffic.messages_sent
-            asked, handed = self._ask_each(left)
-            left -= handed
+            sent = traffic.messages_sent
+            asked: list[HttpCall] = []
+            if self._wanting:
+                left -= self._ask_each(asked, left, waiting)
             queued = 0 if asked else engine.queued_body_size()
             if data := engine.data_to_send():
                 self._write(data)
                 left -= len(data)
-            if asked or engine.queued_body_size() < queued:
-                self._floods.sent(self.traffic.messages_sent - sent, len(data))
-            if self._sent_to:
-                self._part_waiting()
+            waiting = engine.queued_body_size()
+            if asked or waiting < queued:
+                self._floods.sent(traffic.messages_sent - sent, len(data))
             self._handle()
-            self._settle(asked)
+            self._settle(asked, waiting)
             if not self._wanting and not engine.want_write:
                 break
             if left <= 0:
                 if any(call.waits_for_room for call in self._wanting):
                     self._mark_first()
                 self.mark()
-                return
+                return waiting
             if not data and not asked:
                 break
         if self._left and not self._calls and not self.transport.is_closing():
             self._close()
+        return waiting
 
     def _write(self, data: bytes) -> None:
         self.transport.write(data)
         self._life.wrote(len(data))
 
-    def _ask_each(self, most: int) -> tuple[list[HttpCall], int]:
-        """Have each call that wants it hand the engine its message; the calls, and how many bytes.
+    def _ask_each(self, asked: list[HttpCall], most: int, waiting: int) -> int:
+        """Have each call that wants it hand the engine its message; how many bytes they have.
 
-        A call is left for later after about `most` bytes, if it has to wait for room, or if the
-        time of this flush is over. In the last case the number returned is that of a whole flush.
+        Those that were asked come into `asked`; `waiting` bytes wait for the client. A call is left
+        for later after about `most` bytes, if it has to wait for room, or if the time of this flush
+        is over. In the last case the number returned is that of a whole flush.
         """
-        if not self._wanting:
-            return [], 0
-        most = min(most, self._room())
-        if not most and self._engine.queued_body_size():
-            self._stall_wanting()
+        engine, traffic, unread = self._engine, self.traffic, self.server.unread
+        if waiting or unread.in_all:
+            most = min(most, self._room())
+            if not most and waiting:
+                self._stall_wanting()
+        else:
+            most = min(most, unread.room_for_one)
         wanting, self._wanting = self._wanting, {}
-        asked: list[HttpCall] = []
         handed = 0
+        look_at = traffic.messages_sent + _STEPS_A_LOOK
         for call in wanting:
-            costly = self._later or call.waits_for_room or call.due
-            if (costly or len(asked) % _LOOK_CALLS == 0) and self._is_late():
-                handed = max(handed, _CONNECTION_FLUSH_BYTES)
+            steps = len(asked) + traffic.messages_sent
+            if self._later or call.waits_for_room or call.due or steps >= look_at:
+                look_at = steps + _STEPS_A_LOOK
+                if self._is_late():
+                    handed = max(handed, _CONNECTION_FLUSH_BYTES)
             if handed >= most or (call.waits_for_room and not self._has_room()):
                 self._wanting[call] = None
                 continue
             try:
-                handed += call.ask(self._engine, most - handed)
+                handed += call.ask(engine, most - handed)
             except StreamProtocolError:  # Its stream is gone; the other calls go on.
                 call.lose()
             asked.append(call)
-        return asked, handed
+        return handed
 
     def _stall_wanting(self) -> None:
         """Nothing is taken from the calls that want to send something, and wait for room."""
@@ -588,23 +604,10 @@ class ClientConnection(Begun):
                 gone.append(stream_id)
         sent = len(group.followers) - len(gone)
         self.traffic.messages_sent += sent
-        group.count(sent)
+        group.shared.count(sent)
         for stream_id in gone:
             self._calls[stream_id].lose()
         self._sent_to.append(group)
-
-    def _part_waiting(self) -> None:
-        """Have those leave their groups whose message waits for the client."""
-        sent_to, self._sent_to = self._sent_to, []
-        engine = self._engine
-        if not engine.queued_body_size():
-            return
-        for group in sent_to:
-            for stream_id in group.stream_ids():
-                if engine.queued_body_size(stream_id):
-                    call = self._calls[stream_id]
-                    self._blocked[call] = None
-                    call.stall()
 
     def _is_late(self) -> bool:
         return self.server.loop.time() > self.server.flush_until
@@ -613,18 +616,15 @@ class ClientConnection(Begun):
         """How many bytes more may wait for the client."""
         return self.server.unread.room(self.client, self._engine.queued_body_size())
 
-    def _count_unread(self) -> None:
+    def _count_unread(self, waiting: int) -> None:
         """Count the bytes that wait for the client now."""
-        waiting, unread = self._engine.queued_body_size(), self.server.unread
-        if not (waiting or self._waiting_bytes or self._wanting or unread.crowded):
-            self._life.full(full=False)
-            return
+        unread = self.server.unread
         unread.count(self, waiting)
         self._waiting_bytes = waiting
-        full = self._is_full()
-        if full and not waiting:
+        self._full = self._is_full()
+        if self._full and not waiting:
             unread.wait(self)  # For others: nothing of its own could mark it.
-        self._life.full(full=full)
+        self._life.full(full=self._full)
 
     def _is_full(self) -> bool:
         """Whether calls have something to send that may not wait for the client any more."""
@@ -634,19 +634,23 @@ class ClientConnection(Begun):
         """Whether the engine may be handed another answer, if its bytes are not shared."""
         return self._engine.queued_body_size() < _CONNECTION_FLUSH_BYTES
 
-    def _settle(self, asked: list[HttpCall]) -> None:
+    def _settle(self, asked: list[HttpCall], waiting: int) -> None:
         """Find the calls whose messages the engine has sent, and let them go on.
 
-        No stream is reset within a frame that the client sends: the engine would forget what has
-        come of that frame, and the client's window would stay smaller by so much for ever.
+        `waiting` is how many bytes of messages it has not. No stream is reset within a frame that
+        the client sends: the engine would forget what has come of that frame, and the client's
+        window would stay smaller by so much for ever.
         """
-        engine = self._engine
-        waiting = engine.queued_body_size() > 0
+        sent_to, self._sent_to = self._sent_to, []
         if not waiting and not self._blocked and not self._ending:
             for call in asked:
                 call.taken()
             return
-        for call in (*self._blocked, *asked):
+        engine = self._engine
+        # The message of one in a group may be sent, and that of another not.
+        members = (id_ for group in sent_to for id_ in group.stream_ids() if id_ in self._calls)
+        grouped = (self._calls[id_] for id_ in members)
+        for call in dict.fromkeys((*self._blocked, *asked, *grouped)):
             if waiting and engine.queued_body_size(call.id):
                 self._blocked[call] = None
                 call.stall()

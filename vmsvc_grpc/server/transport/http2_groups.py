@@ -27,15 +27,18 @@ class Member(Protocol):
 
 
 class Group:
-    """Streams that are sent the same. Only the `leader` listens, and is asked."""
+    """Streams that are sent the same. Only the `leader` listens, and is asked.
 
-    __slots__ = ("_groups", "_shared", "followers", "leader")
+    `shared` is the leader's: its `place` is what all members were sent last.
+    """
+
+    __slots__ = ("_groups", "followers", "leader", "shared")
 
     def __init__(self, groups: dict[Hashable, Group], leader: Member, shared: Shared) -> None:
-        """`shared` is the leader's. The group is one of `groups`, by what it has in common."""
+        """The group is one of `groups`, by what it has in common."""
         self._groups = groups
         self.followers: dict[int, tuple[Member, Shared]] = {}  # By the numbers of their streams.
-        self.leader, self._shared = leader, shared
+        self.leader, self.shared = leader, shared
         groups[shared.common] = self
 
     @property
@@ -43,22 +46,13 @@ class Group:
         """Whether it takes no more streams."""
         return len(self.followers) >= GROUP_STREAMS_MAX - 1
 
-    @property
-    def place(self) -> object:
-        """What its members were sent last: where those go on that leave."""
-        return self._shared.place
-
-    def count(self, followers: int) -> None:
-        """Count the leader's last message for so many followers, too."""
-        self._shared.count(followers)
-
     def stream_ids(self) -> Sequence[int]:
         """The numbers of its streams: the leader's, then the followers'."""
         return [self.leader.id, *self.followers]
 
     def take(self, call: Member, shared: Shared) -> None:
         """Have a call follow, which was sent the same as the leader so far."""
-        assert shared.place == self.place, "both are up to date"
+        assert shared.place == self.shared.place, "both are up to date"
         call.group = self
         self.followers[call.id] = call, shared
         shared.rest()
@@ -71,7 +65,7 @@ class Group:
             return
         _, shared = self.followers.pop(call.id)
         if not over:
-            shared.resume(self.place)
+            shared.resume(self.shared.place)
 
     def scatter(self, place: object) -> None:
         """Have all followers go on by themselves, from `place`."""
@@ -82,11 +76,11 @@ class Group:
 
     def _succeed(self) -> None:
         """The leader has left: the first follower is asked from now on."""
-        left = self._shared
+        left = self.shared
         if self.followers:
-            self.leader, self._shared = self.followers.pop(next(iter(self.followers)))
+            self.leader, self.shared = self.followers.pop(next(iter(self.followers)))
             # Before the one that has left stops listening, as what nobody follows is forgotten.
-            self._shared.resume(left.place)
+            self.shared.resume(left.place)
         elif self._groups.get(left.common) is self:
             del self._groups[left.common]
 
