@@ -24,7 +24,7 @@ import uvloop
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.collector import Looks, calm_collector
+from vmsvc_grpc.collector import GarbageScans, calm_collector
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
@@ -122,7 +122,7 @@ class App:
             remarks=self._remarks,
         )
         self._metrics = Metrics()
-        self._lag = LoopLag(Looks().look)
+        self._lag = LoopLag(GarbageScans().scan_if_due)
         self._lines = LinesPerOrigin(_log)
         self._http = HttpServer(
             self._not_ready,

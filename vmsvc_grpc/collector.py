@@ -2,7 +2,7 @@
 
 Nobody is served while it runs: some 0.4 to 1 µs for each object that could be part of a cycle. A
 service consists of about thirty. So it never scans everything: objects that have outlived a scan of
-all that are not frozen are frozen in their turn (`Looks`, ADR 41).
+all that are not frozen are frozen in their turn (`GarbageScans`, ADR 41).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ OLD_MAX = 10_000
 """More old objects than this are scanned, too, which takes 5 to 10 ms."""
 
 WORK_S = 0.005
-"""How much CPU is used between two looks: too little to make many objects.
+"""How much CPU is used between two scans: too little to make many objects.
 
-A look counts objects, for 20 to 60 µs. So an idle process, which uses some ms a second, hardly
-looks.
+To count objects takes 20 to 60 µs. So an idle process, which uses some ms a second, hardly ever
+does so.
 """
 
 _NEVER = 2**31 - 1
@@ -40,7 +40,7 @@ def calm_collector() -> None:
     gc.set_threshold(YOUNG_MAX, 1, _NEVER)
 
 
-class Looks:
+class GarbageScans:
     """Looks for garbage a little at a time, however much there is.
 
     Python leaves young objects alone while as many are freed as are made, as when a list or many
@@ -54,12 +54,12 @@ class Looks:
     """
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
-        """The first look is due. `clock` returns the seconds of CPU that the process has used."""
+        """The first scan is due. `clock` returns the seconds of CPU that the process has used."""
         self._clock = clock
         self._worked_s = -WORK_S
         self._scans_of_young = -1
 
-    def look(self) -> None:
+    def scan_if_due(self) -> None:
         """Scan what has become too much. At most some 15 ms, if called every 20 ms."""
         if self._clock() - self._worked_s < WORK_S:
             return

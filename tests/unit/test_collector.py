@@ -11,13 +11,13 @@ from contextlib import contextmanager
 import pytest
 
 from tests.unit.collector import unchanged_collector
-from vmsvc_grpc.collector import OLD_MAX, WORK_S, YOUNG_MAX, Looks, calm_collector
+from vmsvc_grpc.collector import OLD_MAX, WORK_S, YOUNG_MAX, GarbageScans, calm_collector
 
 __all__ = ["unchanged_collector"]
 
 pytestmark = pytest.mark.usefixtures("unchanged_collector")
 
-STEP = 2_000  # Objects made between two looks.
+STEP = 2_000  # Objects made between two scans.
 
 
 @contextmanager
@@ -38,15 +38,15 @@ def scanned() -> Iterator[list[int]]:
 
 
 def work() -> None:
-    """Use as much CPU as a process uses between two looks."""
+    """Use as much CPU as a process uses between two scans."""
     until = time.process_time() + WORK_S
     while time.process_time() < until:
         pass
 
 
-def worked(looks: Looks) -> None:
+def worked(garbage: GarbageScans) -> None:
     work()
-    looks.look()
+    garbage.scan_if_due()
 
 
 class Node:
@@ -57,36 +57,36 @@ class Node:
 
 
 @pytest.fixture
-def looks() -> Looks:
+def garbage() -> GarbageScans:
     calm_collector()
-    return Looks()
+    return GarbageScans()
 
 
-def test_what_is_made_and_kept_is_never_scanned_all_at_once(looks: Looks) -> None:
+def test_what_is_made_and_kept_is_never_scanned_all_at_once(garbage: GarbageScans) -> None:
     """200,000 objects, as 20,000 VMs once had: one scan of all took 54 to 200 ms."""
     held: list[list[object]] = []
     with scanned() as scans:
         for _ in range(100):
             held += [[] for _ in range(STEP)]
-            worked(looks)
+            worked(garbage)
     assert len(held) == 100 * STEP
     assert max(scans) <= OLD_MAX + YOUNG_MAX + 2 * STEP
     # Each object is scanned a few times, however many there are.
     assert sum(scans) < 6 * len(held)
 
 
-def test_what_is_replaced_again_and_again_does_not_pile_up(looks: Looks) -> None:
+def test_what_is_replaced_again_and_again_does_not_pile_up(garbage: GarbageScans) -> None:
     """As many objects are freed as are made: Python did not look, and then at all of them."""
     held: list[list[object]] = [[] for _ in range(50 * STEP)]
     calm_collector()
     with scanned() as scans:
         for first in range(0, len(held), STEP):
             held[first : first + STEP] = [[] for _ in range(STEP)]
-            worked(looks)
+            worked(garbage)
     assert max(scans) <= OLD_MAX + YOUNG_MAX + 2 * STEP
 
 
-def test_only_what_lives_at_a_freeze_outlives_its_end(looks: Looks) -> None:
+def test_only_what_lives_at_a_freeze_outlives_its_end(garbage: GarbageScans) -> None:
     """Cycles come and go while ever more is made and kept: all but those few are found."""
     kept: list[list[object]] = []
     nodes: list[Node] = []
@@ -96,14 +96,14 @@ def test_only_what_lives_at_a_freeze_outlives_its_end(looks: Looks) -> None:
         nodes = [Node() for _ in range(part)]
         ends += map(weakref.ref, nodes)
         kept += [[] for _ in range(STEP)]
-        worked(looks)
+        worked(garbage)
     nodes.clear()
     gc.collect()
     freezes = len(kept) // (OLD_MAX // 2)
     assert sum(end() is not None for end in ends) <= freezes * part < len(ends) // 2
 
 
-def test_old_garbage_is_found_while_little_is_kept(looks: Looks) -> None:
+def test_old_garbage_is_found_while_little_is_kept(garbage: GarbageScans) -> None:
     """Connections come and go in a process that does nothing else: none of them is frozen."""
     ends: list[weakref.ref[Node]] = []
     for _ in range(60):
@@ -111,24 +111,24 @@ def test_old_garbage_is_found_while_little_is_kept(looks: Looks) -> None:
         gc.collect(1)  # They are old now,
         ends += map(weakref.ref, nodes)
         nodes.clear()  # and garbage.
-        worked(looks)
+        worked(garbage)
     assert sum(end() is not None for end in ends) <= OLD_MAX
 
 
 def test_an_idle_process_does_not_look() -> None:
     """Other threads of the tests' process use CPU, too, so the clock is a list."""
     used_s = [1.0]
-    looks = Looks(lambda: used_s[-1])
-    looks.look()
+    garbage = GarbageScans(lambda: used_s[-1])
+    garbage.scan_if_due()
     gc.disable()  # Else it is Python that looks.
     try:
         held: list[list[object]] = [[] for _ in range(2 * YOUNG_MAX)]
         with scanned() as scans:
             used_s.append(1.0 + WORK_S / 2)
-            looks.look()
+            garbage.scan_if_due()
             assert not scans
             used_s.append(1.0 + 2 * WORK_S)
-            looks.look()
+            garbage.scan_if_due()
         assert scans
     finally:
         gc.enable()
