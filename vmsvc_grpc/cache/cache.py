@@ -434,12 +434,18 @@ class Cache:
             self._bring_up_to_date(service)
 
     def _bring_up_to_date(self, service: CachedService) -> bool:
-        """Evaluate a service anew if its VMs' contributions are outdated; whether they were."""
-        stored = self.stored_services.get(service.object.key)
-        if not self._membership.outdated(service, stored):
+        """Serve by the newest spec; whether the service has to be evaluated anew for that.
+
+        During an evaluation nothing is done: this is called again at its end.
+        """
+        if service.evaluation is not None:
             return False
-        self._evaluate(service)
-        return True
+        stored = self.stored_services.get(service.object.key)
+        if self._membership.outdated(service, stored):
+            self._evaluate(service)
+            return True
+        service.serve_newest_spec()
+        return False
 
     def _evaluate(self, service: CachedService) -> None:
         """Evaluate a service anew from its VMs, and publish the result; or begin to."""

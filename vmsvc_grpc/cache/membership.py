@@ -91,6 +91,10 @@ class CachedService(Contributions):
         if self.spec is not None:
             self.remembered = frozenset()  # From here on, `endpoints` remembers.
 
+    def serve_newest_spec(self) -> None:
+        """Serve by the newest spec, whose endpoints are the same: only ports may differ."""
+        self.spec = self.newest_spec
+
     def abandon(self) -> None:
         """Stop evaluating it, as it is gone. Leaves no reference cycle."""
         if self.evaluation is not None:
@@ -207,23 +211,19 @@ class Membership:
         return service is not None
 
     def outdated(self, service: CachedService, stored: StoredService | None) -> bool:
-        """Whether the service must be evaluated anew; `stored` is its Service.
+        """Whether the newest spec contributes other endpoints; `stored` is its Service.
 
-        While it is being evaluated, that is only said at the end. If not, its newest spec is served
-        from now on: it changes no endpoints.
+        O(1): selector and address families are compared. Not to be asked during an evaluation,
+        which is for the spec that was the newest when it began.
         """
-        if service.evaluation is not None:
-            return False
+        assert service.evaluation is None, "it is asked at the end"
         spec = service.newest_spec
-        if (
+        return (
             not service.evaluated
             or (spec is None) is not (service.spec is None)
             or service.newest_selector != self._selectors.of(service.object.key)
             or self._families(spec, stored) != service.families
-        ):
-            return True
-        service.spec = spec
-        return False
+        )
 
     def _families(
         self, spec: ServiceSpec | None, stored: StoredService | None
