@@ -83,6 +83,9 @@ class ScriptedServer(EndpointServiceServicer):
     def __init__(self, port: int = 0) -> None:
         self.unary: dict[str, Message | Failure] = {}
         self.requests: list[Message] = []
+        self.accepted = ""
+        self.shown: list[str] = []
+        """What calls had as `authorization`; if `accepted` is set, it has to be that token."""
         self._streams: queue.SimpleQueue[Stream] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(thread_name_prefix="scripted-server")
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
@@ -109,6 +112,7 @@ class ScriptedServer(EndpointServiceServicer):
     def WatchEndpoints(  # noqa: N802 - the method's name in the proto
         self, request: pb.WatchEndpointsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchEndpointsResponse]:
+        self._check(context)
         stream = Stream(request, context)
         self._streams.put(stream)
         return stream.responses()
@@ -128,9 +132,17 @@ class ScriptedServer(EndpointServiceServicer):
     ) -> pb.ExplainEndpointsResponse:
         return self._answer(request, context, pb.ExplainEndpointsResponse)
 
+    def _check(self, context: grpc.ServicerContext) -> None:
+        fields = dict(iter(context.invocation_metadata()))
+        shown = str(fields.get("authorization", ""))
+        self.shown.append(shown)
+        if self.accepted and shown != f"Bearer {self.accepted}":
+            abort(context, Failure(grpc.StatusCode.UNAUTHENTICATED, "who are you?"))
+
     def _answer(
         self, request: Message, context: grpc.ServicerContext, kind: type[_Response]
     ) -> _Response:
+        self._check(context)
         self.requests.append(request)
         answer = self.unary[type(request).__name__]
         if isinstance(answer, Failure):

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vmsvc.access import TokenFile
     from vmsvc.aio import AsyncClient, AsyncWatch
     from vmsvc.errors import (
         FieldViolation,
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
     from vmsvc.state import Disconnected, Event, Synced
     from vmsvc.sync import Client, Watch
 
-_MODULES = ("vmsvc.model", "vmsvc.errors", "vmsvc.retry", "vmsvc.state", "vmsvc.sync", "vmsvc.aio")
+_MODULES = (
+    "vmsvc.model",
+    "vmsvc.errors",
+    "vmsvc.retry",
+    "vmsvc.state",
+    "vmsvc.sync",
+    "vmsvc.aio",
+    "vmsvc.access",
+)
 
 __all__ = [
     "Absence",
@@ -69,6 +78,7 @@ __all__ = [
     "ServiceState",
     "ServiceSummary",
     "Synced",
+    "TokenFile",
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",

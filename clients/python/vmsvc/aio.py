@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from vmsvc import wire
+from vmsvc.access import Access, Token
 from vmsvc.channel import DEFAULT_SERVER, options, target
-from vmsvc.errors import ProtocolError, VmsvcError, from_status
+from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
 from vmsvc.retry import RetryPolicy
 from vmsvc.session import Session
@@ -42,14 +43,25 @@ class AsyncClient:
         self,
         server: str = DEFAULT_SERVER,
         *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
+        metadata: Iterable[tuple[str, str]] = (),
+        authority: str = "",
         timeout_s: float = 10.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
 
+        With `credentials`, such as `vmsvc.tls.credentials()`, TLS is used; the server has to prove
+        the name `authority`, or else that of its address. `token` is sent with each call, as is
+        `metadata`; if it is a function, such as `TokenFile(path)`, it is asked anew at each call,
+        and once more if the server does not take it. A token without TLS is sent to this machine
+        only (ValueError).
+
         `timeout_s` bounds every call but a watch; `retry` says how watches reconnect.
         """
         self.server = target(server)
+        self._access = Access.of(self.server, credentials, token, metadata, authority)
         self._timeout_s = timeout_s
         self._retry = retry
         self._channel: grpc.aio.Channel | None = None
@@ -125,26 +137,44 @@ class AsyncClient:
         Iterate over what it returns. Nothing is sent before that.
         """
         scope = Scope.of(services, namespaces, all_services, readiness)
-        watch = AsyncWatch(self._open, Session(self.server, scope, self._retry))
+        watch = AsyncWatch(
+            self._open, Session(self.server, scope, self._retry, renewable=self._access.renewable)
+        )
         self._watches.add(watch)
         return watch
 
     def _open(self, request: pb.WatchEndpointsRequest) -> _Stream:
-        return self._stub().WatchEndpoints(request)
+        return self._stub().WatchEndpoints(request, metadata=self._access.sent())
 
     def _stub(self) -> EndpointServiceAsyncStub:
         if self._closed:
             raise RuntimeError("the client is closed")
         if self._channel is None:
             # Made here, as a channel belongs to the event loop that is running.
-            self._channel = grpc.aio.insecure_channel(self.server, options(self._retry))
+            settings = (*options(self._retry), *self._access.options())
+            credentials = self._access.credentials
+            self._channel = (
+                grpc.aio.insecure_channel(self.server, settings)
+                if credentials is None
+                else grpc.aio.secure_channel(self.server, credentials, settings)
+            )
         return EndpointServiceStub(self._channel)
 
     async def _answer(
         self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
     ) -> _Response:
         try:
-            return await method(request, timeout=self._timeout_s)
+            return await self._answer_once(method, request)
+        except UnauthenticatedError:
+            if not self._access.renewable:
+                raise
+        return await self._answer_once(method, request)  # With the token that is there by now.
+
+    async def _answer_once(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+    ) -> _Response:
+        try:
+            return await method(request, timeout=self._timeout_s, metadata=self._access.sent())
         except grpc.aio.AioRpcError as failure:
             raise _error(self.server, failure) from failure
         except asyncio.CancelledError:
@@ -228,7 +258,11 @@ class AsyncWatch:
             if self._stream is None:
                 if await self._closed_within(self._session.retry_at - time.monotonic()):
                     break
-                self._stream = self._open_stream(self._session.begin())
+                try:
+                    self._stream = self._open_stream(self._session.begin())
+                except VmsvcError:
+                    await self.aclose()
+                    raise
             await self._read(self._stream)
         return None
 

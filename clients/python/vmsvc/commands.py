@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from rich.console import Console
 from rich.live import Live
 
+from vmsvc.access import TokenFile
 from vmsvc.aio import AsyncClient, AsyncWatch
 from vmsvc.errors import (
     InvalidArgumentError,
@@ -22,8 +23,9 @@ from vmsvc.errors import (
 )
 from vmsvc.live import Board
 from vmsvc.model import Readiness
-from vmsvc.options import EXIT_NO_ANSWER, EXIT_REFUSED, EXIT_USAGE, Options
+from vmsvc.options import EXIT_NO_ANSWER, EXIT_REFUSED, EXIT_USAGE, Options, UsageError
 from vmsvc.show import endpoints_table, explanation_text, json_text, printable, services_table
+from vmsvc.tls import FilesError, credentials
 
 _LIVE_TICK_S = 0.25
 _JSON_INDENT = 2
@@ -47,8 +49,29 @@ def run(options: Options) -> int:
 
 
 async def _run(options: Options) -> None:
-    async with AsyncClient(options.server, timeout_s=options.timeout_s) as client:
+    async with _client(options) as client:
         await _COMMANDS[options.command](client, options)
+
+
+def _client(options: Options) -> AsyncClient:
+    """The client for these options. Raises UsageError."""
+    try:
+        return AsyncClient(
+            options.server,
+            credentials=(
+                credentials(options.cacert, options.cert, options.key) if options.tls else None
+            ),
+            token=TokenFile(options.token_file) if options.token_file else None,
+            authority=options.authority,
+            timeout_s=options.timeout_s,
+        )
+    except FilesError as error:
+        raise UsageError(str(error)) from None
+    except ValueError:
+        raise UsageError(
+            f"--token-file: the token would be sent to {options.server} without TLS, for all to "
+            "read; add --tls"
+        ) from None
 
 
 def _failed(error: VmsvcError, code: int) -> int:

@@ -19,6 +19,23 @@ _CONNECT_FAILED = re.compile(r"failed to connect to all addresses; last error: .
 _NOT_RESOLVED = re.compile(r"errors resolving .*?([^:\]]+)\]?$")
 _HTTP1 = "(Trying to connect an http1.x server"
 
+# What TLS reports of gRPC's core, and what it means for the server. The first that is there counts.
+_TLS_FAILURES = (
+    ("WRONG_VERSION_NUMBER", "does not use TLS"),
+    ("certificate has expired", "shows a certificate that has expired"),
+    ("certificate is not yet valid", "shows a certificate that is not valid yet"),
+    ("CERTIFICATE_VERIFY_FAILED", "shows a certificate of a CA that is not trusted here"),
+    (
+        "Hostname Verification Check failed",
+        "shows a certificate for another name; if that is meant, name it as the authority",
+    ),
+    ("ALERT_UNKNOWN_CA", "does not trust the CA of our certificate"),
+    ("ALERT_CERTIFICATE_EXPIRED", "refuses our certificate, as it has expired"),
+    ("ALERT_BAD_CERTIFICATE", "refuses our certificate"),
+    ("ALERT_PROTOCOL_VERSION", "speaks no version of TLS that we do"),
+    ("Cannot check peer: missing selected ALPN", "uses TLS, but speaks no gRPC there"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -155,7 +172,13 @@ def _sentence(server: str, code: grpc.StatusCode, message: str) -> str:
     if code in _ABOUT_THE_REQUEST and message:
         return message
     if _HTTP1 in message:
-        return f"server {server} speaks HTTP/1.1, not gRPC; is that its port for HTTP?"
+        return (
+            f"server {server} speaks HTTP/1.1, not gRPC; is that its port for HTTP, "
+            "or does it take only TLS?"
+        )
+    for failure, meaning in _TLS_FAILURES:
+        if failure in message:
+            return f"server {server} {meaning}"
     if unreachable := _CONNECT_FAILED.match(message) or _NOT_RESOLVED.match(message):
         return f"server {server} cannot be reached: {unreachable[1].strip()}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

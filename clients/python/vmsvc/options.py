@@ -38,8 +38,9 @@ examples:
 
 environment:
   Each flag has a variable, which the flag overrides: VMSVC_SERVER, VMSVC_TIMEOUT_S,
-  VMSVC_OUTPUT, VMSVC_NAMESPACE (for watch: a list with commas), VMSVC_ALL_NAMESPACES
-  and VMSVC_ALL (true or false).
+  VMSVC_OUTPUT, VMSVC_NAMESPACE (for watch: a list with commas), VMSVC_TLS, VMSVC_CACERT,
+  VMSVC_CERT, VMSVC_KEY, VMSVC_TOKEN_FILE, VMSVC_AUTHORITY, VMSVC_ALL_NAMESPACES and
+  VMSVC_ALL (true or false, as VMSVC_TLS).
 
 exit codes:
   0    done
@@ -95,6 +96,12 @@ class Options:
     services: tuple[str, ...]
     namespaces: tuple[str, ...]
     readiness: Readiness
+    tls: bool = False
+    cacert: str = ""
+    cert: str = ""
+    key: str = ""
+    token_file: str = ""
+    authority: str = ""
     vm_name: str = ""
     """For `explain`: the only VM to explain, or "" for all."""
 
@@ -124,7 +131,23 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
         namespaces=namespaces,
         readiness=Readiness.ALL if given.get("all") else Readiness.READY_ONLY,
         vm_name=given.get("vm_name") or "",
+        **_access(given),
     )
+
+
+def _access(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options about TLS and who asks."""
+    found = {name: given.get(name) or "" for name in ("cacert", "cert", "key", "authority")}
+    tls = given.get("tls")
+    if tls is None:
+        for name, value in found.items():
+            if value:
+                raise UsageError(f"--{name} (VMSVC_{name.upper()}) goes with --tls (VMSVC_TLS)")
+    if tls and bool(found["cert"]) != bool(found["key"]):
+        raise UsageError("--cert and --key go together: a certificate and its key")
+    if not tls:
+        found = dict.fromkeys(found, "")
+    return {"tls": bool(tls), "token_file": given.get("token_file") or "", **found}
 
 
 def _scope(command: str, given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -189,6 +212,12 @@ _VARIABLES: Mapping[str, Callable[[str], object]] = {
     "namespace": _names,
     "all_namespaces": _flag,
     "all": _flag,
+    "tls": _flag,
+    "cacert": str,
+    "cert": str,
+    "key": str,
+    "token_file": str,
+    "authority": str,
 }
 
 
@@ -314,6 +343,22 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="how long to wait for an answer (default: 10); watch waits for ever",
+    )
+    parser.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="use TLS, or do not, whatever VMSVC_TLS says (default: do not)",
+    )
+    parser.add_argument(
+        "--cacert", metavar="FILE", help="CAs of the server, in PEM (default: the system's)"
+    )
+    parser.add_argument("--cert", metavar="FILE", help="certificate to show the server, in PEM")
+    parser.add_argument("--key", metavar="FILE", help="its key, in PEM")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="file of a bearer token, read anew for each call"
+    )
+    parser.add_argument(
+        "--authority", metavar="NAME", help="name in the server's certificate, if not its address"
     )
 
 

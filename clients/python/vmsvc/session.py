@@ -7,7 +7,13 @@ from collections import deque
 
 import grpc
 
-from vmsvc.errors import InvalidArgumentError, ProtocolError, UnavailableError, VmsvcError
+from vmsvc.errors import (
+    InvalidArgumentError,
+    ProtocolError,
+    UnauthenticatedError,
+    UnavailableError,
+    VmsvcError,
+)
 from vmsvc.retry import Retry, RetryPolicy, is_final
 from vmsvc.state import Disconnected, Event, Scope, Synced, WatchState
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -22,13 +28,18 @@ class Session:
     be opened, on the caller's clock.
     """
 
-    def __init__(self, server: str, scope: Scope, policy: RetryPolicy) -> None:
+    def __init__(
+        self, server: str, scope: Scope, policy: RetryPolicy, *, renewable: bool = False
+    ) -> None:
+        """`renewable`: the next stream may be opened with another token than the last one."""
         self.state = WatchState(scope)
         self.pending: deque[Event] = deque()
         self.retry_at = 0.0
         self.server = server
         self._retry = Retry(policy)
         self._tries = 0
+        self._renewable = renewable
+        self._renewed = False
 
     def begin(self) -> pb.WatchEndpointsRequest:
         """The request of the next stream."""
@@ -37,6 +48,7 @@ class Session:
 
     def receive(self, message: pb.WatchEndpointsResponse, now: float) -> None:
         """Take in a message. Raises ProtocolError; give the stream up then."""
+        self._renewed = False
         events = self.state.receive(message)
         self.pending.extend(events)
         if Synced() in events:
@@ -59,6 +71,13 @@ class Session:
             error = UnavailableError(
                 f"server {self.server} ended the stream", code=grpc.StatusCode.OK
             )
+        if isinstance(error, UnauthenticatedError) and self._renewable and not self._renewed:
+            # It has expired, or been replaced: try at once, and once, with the one of now.
+            self._renewed = True
+            self.state.lost()
+            self.retry_at = now
+            self.pending.append(Disconnected(error, 0.0))
+            return
         # More services may be held than a request may name: ask for all anew.
         names_too_many = isinstance(error, InvalidArgumentError) and self.state.can_ask_less
         if is_final(error) and not names_too_many:

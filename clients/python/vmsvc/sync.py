@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from vmsvc import wire
+from vmsvc.access import Access, Token
 from vmsvc.channel import DEFAULT_SERVER, options, target
-from vmsvc.errors import ProtocolError, VmsvcError, from_status
+from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
 from vmsvc.retry import RetryPolicy
 from vmsvc.session import Session
@@ -43,17 +44,33 @@ class Client:
         self,
         server: str = DEFAULT_SERVER,
         *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
+        metadata: Iterable[tuple[str, str]] = (),
+        authority: str = "",
         timeout_s: float = 10.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     ) -> None:
         """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
 
+        With `credentials`, such as `vmsvc.tls.credentials()`, TLS is used; the server has to prove
+        the name `authority`, or else that of its address. `token` is sent with each call, as is
+        `metadata`; if it is a function, such as `TokenFile(path)`, it is asked anew at each call,
+        and once more if the server does not take it. A token without TLS is sent to this machine
+        only (ValueError).
+
         `timeout_s` bounds every call but a watch; `retry` says how watches reconnect.
         """
         self.server = target(server)
+        self._access = Access.of(self.server, credentials, token, metadata, authority)
         self._timeout_s = timeout_s
         self._retry = retry
-        self._channel = grpc.insecure_channel(self.server, options(retry))
+        settings = (*options(retry), *self._access.options())
+        self._channel = (
+            grpc.insecure_channel(self.server, settings)
+            if credentials is None
+            else grpc.secure_channel(self.server, credentials, settings)
+        )
         self._rpc = EndpointServiceStub(self._channel)
         self._lock = threading.Lock()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
@@ -126,13 +143,15 @@ class Client:
         Iterate over what it returns. Nothing is sent before that.
         """
         scope = Scope.of(services, namespaces, all_services, readiness)
-        watch = Watch(self._open, Session(self.server, scope, self._retry))
+        watch = Watch(
+            self._open, Session(self.server, scope, self._retry, renewable=self._access.renewable)
+        )
         with self._lock:
             self._watches.add(watch)
         return watch
 
     def _open(self, request: pb.WatchEndpointsRequest) -> _CallIterator[pb.WatchEndpointsResponse]:
-        return self._stub().WatchEndpoints(request)
+        return self._stub().WatchEndpoints(request, metadata=self._access.sent())
 
     def _stub(self) -> EndpointServiceStub:
         if self._closed:
@@ -143,7 +162,17 @@ class Client:
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
     ) -> _Response:
         try:
-            return method(request, timeout=self._timeout_s)
+            return self._answer_once(method, request)
+        except UnauthenticatedError:
+            if not self._access.renewable:
+                raise
+        return self._answer_once(method, request)  # With the token that is there by now.
+
+    def _answer_once(
+        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+    ) -> _Response:
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._access.sent())
         except grpc.RpcError as failure:
             if self._closed:
                 raise RuntimeError("the client was closed") from None
@@ -224,6 +253,9 @@ class Watch:
                     break
                 try:
                     self._stream = self._open_stream(self._session.begin())
+                except VmsvcError:
+                    self.close()
+                    raise
                 except (RuntimeError, ValueError):
                     # Both we and gRPC raise this for a closed client.
                     if not self._closed:

@@ -85,7 +85,8 @@ def test_class(code: Code, expected: type[VmsvcError]) -> None:
             "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:8080: Failed "
             "parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80) "
             "(Trying to connect an http1.x server (HTTP status 400))",
-            f"server {SERVER} speaks HTTP/1.1, not gRPC; is that its port for HTTP?",
+            f"server {SERVER} speaks HTTP/1.1, not gRPC; is that its port for HTTP, "
+            "or does it take only TLS?",
             id="the other port",
         ),
         pytest.param(
