@@ -6,7 +6,7 @@ A name is in it while its service exists and is not being deleted, refused or no
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from vmsvc_grpc.cache.changes import CHANGES_KEPT, ChangeLog, Reader
@@ -88,6 +88,14 @@ class Collection:
         if after is not None:
             start = max(start, bisect_right(names, after))
         return names[start : min(end, start + size)]
+
+    def namespaces(self) -> Iterator[str]:
+        """The namespaces that have services, in order. O(log of the services) for each."""
+        place = 0
+        while place < len(self._names):
+            namespace = self._names[place].namespace
+            yield namespace
+            _, place = self._range(namespace)
 
     def _of(self, namespace: str | None) -> tuple[Key, ...]:
         start, end = self._range(namespace)

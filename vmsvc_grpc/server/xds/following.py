@@ -11,6 +11,7 @@ from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import Wake
 from vmsvc_grpc.server.xds.requests import Node
+from vmsvc_grpc.server.xds.visible import Visible
 
 
 class XdsScope(Enum):
@@ -31,10 +32,31 @@ class Following:
     News is only noted, and looked at when the stream asks.
     """
 
-    __slots__ = ("_cache", "_loose", "_node", "_noted", "_scope", "_topics", "_wake")
+    __slots__ = (
+        "_cache",
+        "_covered",
+        "_gained",
+        "_hidden",
+        "_loose",
+        "_node",
+        "_noted",
+        "_scope",
+        "_topics",
+        "_visible",
+        "_wake",
+    )
 
-    def __init__(self, cache: Cache, scope: XdsScope, wake: Wake) -> None:
-        """`wake` is called when there is something to look at, after there was nothing."""
+    def __init__(
+        self, cache: Cache, scope: XdsScope, wake: Wake, visible: Visible | None = None
+    ) -> None:
+        """`wake` is called when there is something to look at, after there was nothing.
+
+        Services that are not `visible` are followed once they are; None: all are.
+        """
+        self._visible = visible
+        self._gained = 0
+        self._hidden: dict[Key, None] = {}
+        self._covered: dict[Key, None] = {}  # Of those, the ones to be looked at once more.
         self._cache = cache
         self._scope = scope
         self._wake = wake
@@ -54,6 +76,7 @@ class Following:
         """Follow nothing any more; the steps release the topics, one each."""
         self._cache.forget(self._wake)
         topics, self._topics = self._topics, {}
+        self._hidden, self._covered = {}, {}
         self._noted.clear()
         return self._let_go_of(topics)
 
@@ -65,12 +88,31 @@ class Following:
     # -- What is followed --
 
     def follow(self, service: Key) -> None:
-        """Follow a service, if the client may see it. It need not exist."""
-        if service not in self._topics and self._visible(service):
-            assert self._node is not None, "begin comes before all else"
-            topic = self._cache.subscribe(service, self._node.filter_class, self)
-            # By the topic's own key, which all its streams share.
-            self._topics[topic.service] = topic
+        """Follow a service, if the client may see it. It need not exist.
+
+        Raises RpcError if it cannot be found out whether the client may.
+        """
+        if service in self._topics or not self._in_scope(service):
+            return
+        if self._visible is not None and not self._visible.shows(service.namespace):
+            self._hidden[service] = None
+            return
+        assert self._node is not None, "begin comes before all else"
+        topic = self._cache.subscribe(service, self._node.filter_class, self)
+        # By the topic's own key, which all its streams share.
+        self._topics[topic.service] = topic
+
+    def uncover(self, visible: Visible, most: int) -> bool:
+        """Follow what has become visible, and note it, after so many looks; whether that is all."""
+        if self._gained != visible.gained:
+            self._gained = visible.gained
+            self._covered, self._hidden = self._covered | self._hidden, {}
+        for _ in range(min(most, len(self._covered))):
+            service, _ = self._covered.popitem()
+            self.follow(service)
+            if service in self._topics:
+                self._noted[service] = None
+        return not self._covered
 
     def topic(self, service: Key) -> Topic | None:
         """The topic of a service; None if it is not followed."""
@@ -87,7 +129,11 @@ class Following:
         for _ in range(min(most, len(self._loose))):
             service, _ = self._loose.popitem()
             topic = self._topics.get(service)
-            if topic is not None and not needed(service):
+            if needed(service):
+                continue
+            self._hidden.pop(service, None)
+            self._covered.pop(service, None)
+            if topic is not None:
                 self._cache.unsubscribe(topic, self)
                 del self._topics[service]
         if self._loose:
@@ -95,7 +141,7 @@ class Following:
         self._loose = {}  # One that was full is as large when it is empty.
         return True
 
-    def _visible(self, service: Key) -> bool:
+    def _in_scope(self, service: Key) -> bool:
         assert self._node is not None, "begin comes before all else"
         return self._scope.bound(self._node) in (None, service.namespace)
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from vmsvc_grpc.server.call import LATER, Later
 from vmsvc_grpc.server.xds.following import Following
-from vmsvc_grpc.server.xds.listing import ListedDue, Wildcard
+from vmsvc_grpc.server.xds.listing import ListedDue
+from vmsvc_grpc.server.xds.namespaces import AnyWildcard
 from vmsvc_grpc.server.xds.ordered import Subscriptions
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
@@ -72,7 +73,7 @@ class News:
         return self._next_listed(node, subscription, listed)
 
     def _next_listed(
-        self, node: Node, subscription: XdsSubscription, listed: Wildcard
+        self, node: Node, subscription: XdsSubscription, listed: AnyWildcard
     ) -> New | Later | None:
         """The same for what the wildcard covers."""
         whole = subscription.bodies is not None
@@ -93,7 +94,7 @@ class News:
                 return self._compare_claims(node, subscription)
         return LATER
 
-    def _skip_listed(self, subscription: XdsSubscription, listed: Wildcard) -> Later | None:
+    def _skip_listed(self, subscription: XdsSubscription, listed: AnyWildcard) -> Later | None:
         while listed.listing.behind:
             if self.looks_left <= 0:
                 return LATER

@@ -10,14 +10,16 @@ from vmsvc_grpc.server.call import LATER, Later, Wake
 from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.denied import removed_bytes
 from vmsvc_grpc.server.xds.following import Following
-from vmsvc_grpc.server.xds.listing import DIGESTS
+from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
 from vmsvc_grpc.server.xds.names import WILDCARD
+from vmsvc_grpc.server.xds.namespaces import AnyWildcard, NamespacesWildcard
 from vmsvc_grpc.server.xds.news import News, has_any
 from vmsvc_grpc.server.xds.ordered import Subscriptions
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl, response
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
 from vmsvc_grpc.server.xds.subscription import ABSENT, UNKNOWN, XdsSubscription
+from vmsvc_grpc.server.xds.visible import Visible
 
 # To mark a name costs so much less than to look at it.
 _MARKS_A_LOOK = 32
@@ -39,6 +41,7 @@ class Responses:
         "_own_turn",
         "_shared",
         "_subscriptions",
+        "_visible",
         "_wake",
         "only_listens",
     )
@@ -52,8 +55,13 @@ class Responses:
         wake: Wake,
         *,
         aggregated: bool,
+        visible: Visible | None,
     ) -> None:
-        """`wake` is for the wildcards; `aggregated`: the stream may have several types."""
+        """`wake` is for the wildcards; `aggregated`: the stream may have several types.
+
+        Wildcards cover what is `visible`; None: everything is.
+        """
+        self._visible = visible
         self._form = form
         self._shared = shared
         self._subscriptions = subscriptions
@@ -75,6 +83,9 @@ class Responses:
             return None
         self._news.looks_left = self._shared.looks_max
         self._follow_listings(node)
+        if self._visible is not None and not self._see(self._visible):
+            self._own_turn = False
+            return None
         message = self._next_response(node)
         self._own_turn = message is LATER
         return message
@@ -106,12 +117,34 @@ class Responses:
                 and subscription.listed is None
                 and has_any(node, subscription)
             ):
-                subscription.listed = self._shared.listings.follow(
-                    subscription.type_url,
-                    self._shared.scope.bound(node),
-                    node.filter_class,
-                    self._wake,
-                )
+                subscription.listed = self._wildcard(node, subscription.type_url)
+
+    def _wildcard(self, node: Node, type_url: TypeUrl) -> AnyWildcard | None:
+        """All that a wildcard of a type covers; None if it is not known yet how much that is."""
+        shared, visible = self._shared, self._visible
+        bound = shared.scope.bound(node)
+        if visible is None or (bound is None and visible.everywhere()):
+            return shared.listings.follow(type_url, bound, node.filter_class, self._wake)
+        if not visible.settled():
+            return None
+
+        def follow(namespace: str) -> Wildcard:
+            return shared.listings.follow(type_url, namespace, node.filter_class, self._wake)
+
+        return NamespacesWildcard(follow, shared.namespaces, visible, self._wake, only=bound)
+
+    def _see(self, visible: Visible) -> bool:
+        """Have wildcards cover what has become visible; whether all is known that they cover."""
+        for subscription in self._subscriptions.sending_order:
+            listed = subscription.listed
+            if (
+                isinstance(listed, NamespacesWildcard)
+                and listed.look()
+                and subscription.bodies is not None
+            ):
+                # From now on, "all resources" are others.
+                subscription.bodies = self._shared.resources.all_of(subscription.type_url)
+        return visible.settled()
 
     def _next_response(self, node: Node) -> bytes | Later | None:
         while True:

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from envoy.service.cluster.v3 import cds_pb2
@@ -33,6 +33,7 @@ from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import References
+from vmsvc_grpc.server.xds.namespaces import Namespaces
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import Form, Nack, XdsShared
 from vmsvc_grpc.server.xds.status import ClientStatus
@@ -120,6 +121,7 @@ class Xds:
             cache,
             resources,
             Listings(cache, resources),
+            Namespaces(cache, _later),
             scope,
             references,
             limits,
@@ -148,7 +150,7 @@ class Xds:
 
     def _open(self, form: Form, implied: TypeUrl | None, call: Call, wake: Wake) -> Stream:
         names = self._names.of(client_of(call.peer, call.username))
-        stream = XdsStream(form, implied, self._shared, names, wake)
+        stream = XdsStream(form, implied, self._shared, names, wake, access=call.access)
         return _Aging(stream, self._streams, stream_age_s(self._limits))
 
     def _log_refusal(self, refusal: Nack) -> None:
@@ -196,6 +198,10 @@ class Xds:
             f"xDS: {quoted(client)} asks for more names than are followed: the limit ({setting}) "
             f"is reached; {quoted(name)}, for one, is as a name of nothing",
         )
+
+
+def _later(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import References
+from vmsvc_grpc.server.xds.namespaces import Namespaces
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 
 LOOKS_MAX = 128
@@ -60,6 +61,7 @@ class XdsShared:
     cache: Cache
     resources: Resources
     listings: Listings
+    namespaces: Namespaces
     scope: XdsScope
     references: References
     limits: Limits

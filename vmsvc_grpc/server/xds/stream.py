@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from vmsvc_grpc.server.access.gate import EVERYTHING, Access
 from vmsvc_grpc.server.call import LATER, Code, EndOfStream, Later, RpcError, Wake
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds import requests as xds_requests
@@ -19,6 +20,7 @@ from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.server.xds.responses import Responses
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
 from vmsvc_grpc.server.xds.subscription import XdsSubscription
+from vmsvc_grpc.server.xds.visible import Visible
 
 _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 
@@ -40,6 +42,7 @@ class XdsStream:
         "_responses",
         "_shared",
         "_subscriptions",
+        "_visible",
         "_wake",
     )
 
@@ -50,21 +53,30 @@ class XdsStream:
         shared: XdsShared,
         names: StreamNames,
         wake: Wake,
+        *,
+        access: Access = EVERYTHING,
     ) -> None:
         """`implied` is the type of a service for a single type; None for the aggregated service.
 
-        The names that it follows count in `names`.
+        The names that it follows count in `names`. `access` is the client's.
         """
         self._form = form
         self._implied = implied
         self._shared = shared
         self._wake = wake
         self._node: Node | None = None
-        self._following = following = Following(shared.cache, shared.scope, wake)
+        self._visible = visible = None if access is EVERYTHING else Visible(access)
+        self._following = following = Following(shared.cache, shared.scope, wake, visible)
         self._subscriptions = Subscriptions(form, shared.resources, shared.references, names)
         self._intake = Intake(form, shared, self._subscriptions, following, names)
         self._responses = Responses(
-            form, shared, self._subscriptions, following, wake, aggregated=implied is None
+            form,
+            shared,
+            self._subscriptions,
+            following,
+            wake,
+            aggregated=implied is None,
+            visible=visible,
         )
         self._half_closed = False
         self._expired = False
@@ -114,13 +126,23 @@ class XdsStream:
             # there.
             if not self._shared.cache.synced:
                 return None
-            message = self._responses.next(self._node)
-            self._intake.end_claims()
+            message = self._next_response(self._node)
             if message is not None:
                 return message
         if self._half_closed:
             raise EndOfStream
         return None
+
+    def _next_response(self, node: Node) -> bytes | Later | None:
+        # What is not known yet must not be taken for what is not there.
+        if self._visible is not None:
+            if not self._visible.settled():
+                return None
+            if not self._following.uncover(self._visible, self._shared.names_a_turn):
+                return LATER
+        message = self._responses.next(node)
+        self._intake.end_claims()
+        return message
 
     def close(self) -> None:
         """Release everything."""

@@ -11,8 +11,9 @@ from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.denied import Denied
-from vmsvc_grpc.server.xds.listing import DIGESTS, Wildcard
+from vmsvc_grpc.server.xds.listing import DIGESTS
 from vmsvc_grpc.server.xds.names import Reference, References
+from vmsvc_grpc.server.xds.namespaces import AnyWildcard
 from vmsvc_grpc.server.xds.refusals import Refusals
 from vmsvc_grpc.server.xds.requests import asked_bytes, resuming_bytes
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
@@ -119,9 +120,9 @@ class XdsSubscription:
         self.resuming_bytes = 0
         """The same if it also says in which versions its client holds them, as deltas do."""
         self.wildcard = False
-        self.listed: Wildcard | None = None
+        self.listed: AnyWildcard | None = None
         # The wildcard that was dropped while the client had yet to answer what it had handed out.
-        self._left: Wildcard | None = None
+        self._left: AnyWildcard | None = None
         self.digests: dict[str, int] = {}
         self.claimed: dict[str, str] = {}
         # Taking the first of a plain dict again and again is quadratic.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,18 +13,23 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
+from tests.gate import RightsGate
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.gate import EVERYTHING, Access
 from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import FollowedNames
+from vmsvc_grpc.server.guarded import Clearance
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
 from vmsvc_grpc.server.xds.assignments import load_assignment, localities
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
+from vmsvc_grpc.server.xds.namespaces import Namespaces
 from vmsvc_grpc.server.xds.resources import Resource, Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form, Nack, XdsShared
 from vmsvc_grpc.server.xds.stream import XdsStream
@@ -87,7 +92,12 @@ class XdsClient:
         listings: Listings | None = None,
         looks_max: int = LOOKS_MAX,
         names: FollowedNames | None = None,
+        gate: RightsGate | None = None,
+        namespaces: Namespaces | None = None,
     ) -> None:
+        """With `gate`, it may hear of what the user of token "t" may."""
+        self._gate = gate
+        self.soon: list[Callable[[], None]] = []
         self.cache = cache
         self.form = form
         self.who = who or node()
@@ -109,6 +119,7 @@ class XdsClient:
             cache,
             resources,
             Listings(cache, resources) if listings is None else listings,
+            namespaces or Namespaces(cache, self.soon.append),
             scope,
             CLUSTER_LOCAL,
             limits,
@@ -122,8 +133,13 @@ class XdsClient:
 
     def connect(self) -> None:
         """Open a stream; what was held stays held."""
+        access: Access = EVERYTHING
+        if self._gate is not None:
+            caller = Caller("ipv4:192.0.2.1:1", guarded=True, token="t")
+            access = self.clearance = Clearance(self._gate, caller, self._wake)
+        names = self.names.of("ipv4:192.0.2.1")
         self.stream = XdsStream(
-            self.form, self._implied, self._shared, self.names.of("ipv4:192.0.2.1"), self._wake
+            self.form, self._implied, self._shared, names, self._wake, access=access
         )
         self.flying.clear()
         self._first = True
@@ -137,6 +153,8 @@ class XdsClient:
     def close(self) -> None:
         """Close the stream, and let it let go of everything."""
         self.stream.close()
+        if self._gate is not None:
+            self.clearance.close()
         for steps in self.left:
             list(steps)
         self.left.clear()
@@ -264,15 +282,21 @@ class XdsClient:
 
     def turn(self) -> None:
         """One turn, as a transport gives it: what comes of it flies."""
+        self._do_soon()
         message = self.stream.next_message()
         if isinstance(message, bytes):
             self.flying.append(message)
 
     def said(self) -> bytes | None:
         """The stream's next message, in as many turns as it takes."""
+        self._do_soon()
         while (message := self.stream.next_message()) is LATER:
             self.slices += 1
         return message
+
+    def _do_soon(self) -> None:
+        while self.soon:
+            self.soon.pop(0)()
 
     def pump(self) -> bool:
         """Take one message from the stream into what flies; whether there was one."""

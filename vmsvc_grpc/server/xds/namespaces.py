@@ -1,0 +1,288 @@
+"""Wildcards of clients who may hear of some namespaces: one listing for each, handed out as one.
+
+The listings, and all that is encoded for them, are shared with all others who may hear of the same
+namespaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.collection import ServiceReader
+from vmsvc_grpc.server.call import Wake
+from vmsvc_grpc.server.xds.listing import DIGESTS, ListedDue, Listing, Wildcard
+from vmsvc_grpc.server.xds.resources import Resource
+from vmsvc_grpc.server.xds.visible import Visible
+
+Later = Callable[[Callable[[], None]], object]
+"""Has something done in another turn of the event loop."""
+
+
+class Namespaces:
+    """The namespaces that have services, for all streams that may hear of some of them.
+
+    `version` rises when there is one more. One without services may be among them for a while.
+    """
+
+    def __init__(self, cache: Cache, later: Later) -> None:
+        """Nobody asks yet. It is not read before the cache is synced."""
+        self.version = 0
+        self.names: frozenset[str] = frozenset()
+        self._cache = cache
+        self._later = later
+        self._reader: ServiceReader | None = None
+        self._streams: dict[Wake, None] = {}
+
+    def follow(self, wake: Wake) -> None:
+        """Call `wake` for each namespace that comes."""
+        self._streams[wake] = None
+        if self._reader is None:
+            self._reader = self._cache.follow(None, None, self._note)
+            self._reader.skip()
+            self._look()
+
+    def leave(self, wake: Wake) -> None:
+        """Do not call `wake` any more."""
+        self._streams.pop(wake, None)
+        if not self._streams and self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _note(self) -> None:
+        # Streams are woken by new namespaces only, and the cache must not be asked within a wake.
+        self._later(self._take)
+
+    def _take(self) -> None:
+        """Take in changes of services. O(changes)."""
+        reader, came = self._reader, False
+        while reader is not None and reader.behind:
+            if (due := reader.take()) is not None:
+                came |= due.name.namespace not in self.names
+        if came:
+            self._look()
+            for wake in list(self._streams):
+                wake()
+
+    def _look(self) -> None:
+        self.version += 1
+        self.names = frozenset(self._cache.collection.namespaces())
+
+
+class NamespacesListing:
+    """The resources of one type of some namespaces, as one `Listing`."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Listing] = {}
+
+    def __len__(self) -> int:
+        """The number of resources. O(namespaces)."""
+        return sum(map(len, self.parts.values()))
+
+    @property
+    def digest(self) -> int:
+        """The sum of the digests of all resources. O(namespaces)."""
+        return sum(part.digest for part in self.parts.values()) % DIGESTS
+
+    @property
+    def held_bytes(self) -> int:
+        """What a delta client that comes back takes to say that it holds all. O(namespaces)."""
+        return sum(part.held_bytes for part in self.parts.values())
+
+    @property
+    def behind(self) -> bool:
+        """Whether there may be changes to catch up with. O(namespaces)."""
+        return any(part.behind for part in self.parts.values())
+
+    def catch_up(self, most: int) -> int:
+        """Take in changes of services, in at most so many looks; the number of looks it took."""
+        looks = 0
+        for part in self.parts.values():
+            if part.behind and looks < most:
+                looks += part.catch_up(most - looks)
+        return looks
+
+    @property
+    def all(self) -> Mapping[str, object]:
+        """A view of the resources, by name, in no order."""
+        return _AllNames(self.parts)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, by namespace, service and port."""
+        return tuple([name for part in sorted(self.parts) for name in self.parts[part].names()])
+
+    def resource(self, name: str) -> Resource | None:
+        """The resource of a name; None if there is none."""
+        part = self.parts.get(namespace_of(name))
+        return part.resource(name) if part is not None else None
+
+
+class _AllNames(Mapping[str, object]):
+    """The names of several listings, none of which is in two."""
+
+    def __init__(self, parts: Mapping[str, Listing]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts.values()))
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for part in self._parts.values() for name in part.all)
+
+    def __getitem__(self, name: str) -> object:
+        return self._parts[namespace_of(name)].all[name]
+
+    def __contains__(self, name: object) -> bool:
+        part = self._parts.get(namespace_of(name)) if isinstance(name, str) else None
+        return part is not None and name in part.all
+
+
+def namespace_of(name: str) -> str:
+    """The namespace in a canonical name; of another name, whatever stands there."""
+    return name.partition(":")[0].rpartition(".")[2]
+
+
+class NamespacesWildcard:
+    """A `Wildcard` of the namespaces that a client may hear of, which may become more."""
+
+    __slots__ = (
+        "_follow",
+        "_fresh",
+        "_namespaces",
+        "_only",
+        "_parts",
+        "_run",
+        "_seen",
+        "_visible",
+        "_wake",
+        "listing",
+    )
+
+    def __init__(
+        self,
+        follow: Callable[[str], Wildcard],
+        namespaces: Namespaces,
+        visible: Visible,
+        wake: Wake,
+        *,
+        only: str | None,
+    ) -> None:
+        """`follow` follows the listing of one namespace. `look` comes next.
+
+        `only`: the namespace that is covered if it is visible; None: all that are.
+        """
+        self._only = only
+        self.listing = NamespacesListing()
+        self._follow = follow
+        self._namespaces = namespaces
+        self._visible = visible
+        self._wake = wake
+        self._parts: dict[str, Wildcard] = {}
+        self._run: dict[str, None] | None = None  # Namespaces left of the run under way.
+        self._fresh = True  # Nothing was taken, not even that there is nothing.
+        self._seen: tuple[int, int] | None = None
+        namespaces.follow(wake)
+
+    def close(self) -> None:
+        """Release all listings."""
+        self._namespaces.leave(self._wake)
+        for part in self._parts.values():
+            part.close()
+
+    def look(self) -> bool:
+        """Follow namespaces that have become visible; whether there are any. Raises RpcError.
+
+        The verdicts asked for may yet be unknown: see `Visible.settled`.
+        """
+        now = self._namespaces.version, self._visible.gained
+        if now == self._seen:
+            return False
+        first, self._seen = self._seen is None, now
+        before = len(self._parts)
+        names = self._namespaces.names if self._only is None else frozenset((self._only,))
+        for namespace in sorted(names - self._parts.keys()):
+            if self._visible.shows(namespace, known=first):
+                part = self._parts[namespace] = self._follow(namespace)
+                self.listing.parts[namespace] = part.listing
+        return len(self._parts) > before
+
+    @property
+    def _changed(self) -> bool:
+        return self._seen != (self._namespaces.version, self._visible.gained)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there may be something to take. If not, the stream will be woken."""
+        return self._fresh or self._changed or any(part.behind for part in self._parts.values())
+
+    @property
+    def reading(self) -> bool:
+        """Whether a run has begun, and is to be read to its end."""
+        return self._run is not None
+
+    @reading.setter
+    def reading(self, reading: bool) -> None:
+        if not reading:
+            self._run = None
+        elif self._run is None:
+            self._run = self._due()
+
+    def _due(self) -> dict[str, None]:
+        return {namespace: None for namespace, part in self._parts.items() if part.behind}
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything may have been taken yet."""
+        return any(part.begun for part in self._parts.values())
+
+    @property
+    def running(self) -> bool:
+        """Whether the run that has begun has more to take."""
+        return bool(self._run)
+
+    @property
+    def answered(self) -> bool:
+        """Whether everything that was listed when it began has been taken."""
+        return not self._fresh and all(part.answered for part in self._parts.values())
+
+    def has_sent(self, name: str) -> bool:
+        """Whether a name is known to have been handed out as it is now, even if it is gone."""
+        part = self._parts.get(namespace_of(name))
+        return part is not None and part.has_sent(name)
+
+    def take(self) -> ListedDue | None:
+        """As `Wildcard.take`: the next change, namespace by namespace."""
+        if not self._run:
+            self._run = self._due()
+        while self._run:
+            namespace = next(iter(self._run))
+            part = self._parts[namespace]
+            if (due := part.take()) is not None:
+                return due
+            if part.running:
+                return None
+            del self._run[namespace]
+        self._fresh = False
+        return None
+
+    def sent_ahead(self, name: str) -> None:
+        """Note that a listed name was sent, as it is now, in another way. Must be up to date."""
+        self._parts[namespace_of(name)].sent_ahead(name)
+
+    def skip(self) -> None:
+        """Note that everything of namespaces not begun was sent, as it is now, in another way."""
+        self._fresh = False
+        for part in self._parts.values():
+            if not part.begun:
+                part.skip()
+
+    def again(self) -> None:
+        """Hand out everything once more after the current run, and names that are gone by then."""
+        for part in self._parts.values():
+            part.again()
+
+
+AnyWildcard = Wildcard | NamespacesWildcard
+"""What a wildcard of any client is handed out by."""
