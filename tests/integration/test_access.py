@@ -229,6 +229,30 @@ async def test_who_is_denied_learns_nothing_of_what_exists(
             assert (told[0] == told[1]) is same, told
 
 
+@pytest.mark.parametrize(
+    ("rights", "named"),
+    [((endpoints_in("get", "shop"), vms_in("shop")), False), (ALL_RIGHTS, True)],
+    ids=["one namespace", "all"],
+)
+async def test_vms_of_other_namespaces_are_named_to_who_may_get_them(
+    rights: tuple[Need, ...], named: bool
+) -> None:
+    gate = RightsGate()
+    gate.admit("t", *rights)
+    async with (
+        serving(service(), vm("secret", "10.0.0.1", namespace="bank"), gate=gate) as server,
+        connected(server) as client,
+    ):
+        gate.open = False
+        asked = pb.ExplainEndpointsRequest(service="shop/web").SerializeToString()
+        stream = call(client, EXPLAIN, "Bearer t", asked)
+        await until(lambda: gate.passes)
+        gate.answer()
+        assert await outcome(client, stream) == (OK, "")
+        assert (b"secret" in client.body(stream)) is named
+        assert (b"bank" in client.body(stream)) is named
+
+
 async def test_calls_wait_for_verdicts_and_hold_up_nobody(
     running: Serving, gate: RightsGate
 ) -> None:

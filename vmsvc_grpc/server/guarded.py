@@ -5,7 +5,7 @@ Knows no transport and no task: a verdict that is not known yet wakes its call, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from vmsvc_grpc.model.problem import quoted
@@ -36,7 +36,7 @@ class Clearance:
     `changes` rises with each wake: it is the call's `Access`, too.
     """
 
-    __slots__ = ("_asked", "_looked", "_pass", "_pending", "_wake", "changes")
+    __slots__ = ("_asked", "_looked", "_pass", "_pending", "_wake", "_wished", "changes")
 
     def __init__(self, gate: Gate, caller: Caller, wake: Wake) -> None:
         """`wake` is called when `granted` may have another result."""
@@ -44,6 +44,7 @@ class Clearance:
         self._wake = wake
         self._asked: dict[Need, None] = {}
         self._pending: list[Need] = []
+        self._wished: list[Need] = []  # Those of which the verdict is not known yet.
         self._looked = 0  # `changes` when all that was asked for was granted last.
         self._pass: Pass = gate.enter(caller, self._woken)
 
@@ -62,8 +63,12 @@ class Clearance:
             self._asked[need] = None
             self._pending.append(need)
 
+    def wish(self, needs: Iterable[Need]) -> None:
+        """Have `granted` wait until it is known whether these are granted."""
+        self._wished += needs
+
     def granted(self) -> bool:
-        """Whether all that was asked for is granted; False: it is not known yet.
+        """Whether all that was asked for is granted, and wishes known; False: not known yet.
 
         Raises RpcError: PERMISSION_DENIED if anything is denied, and as `Pass.check` does. Looks
         at what was not granted before, and at everything once any verdict has changed.
@@ -72,7 +77,10 @@ class Clearance:
         if not self._pending and self._looked != self.changes:
             self._looked = self.changes
             self._pending = [need for need in self._asked if not self._allows(need)]
-        return not self._pending
+        if self._wished and not self._pending:
+            check = self._pass.check
+            self._wished = [need for need in self._wished if check(need) is Verdict.PENDING]
+        return not (self._pending or self._wished)
 
     def close(self) -> None:
         """The call is over. May be called twice."""
@@ -199,6 +207,7 @@ class GuardedStream:
             return None
         if self._needing is None:
             self._needing = iter(self._method.needs.beyond_entry(self._request))
+            self._clearance.wish(self._method.needs.wishes)
         asked = 0
         for need in islice(self._needing, _NEEDS_A_TURN):
             self._clearance.ask(need)

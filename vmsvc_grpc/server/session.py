@@ -274,6 +274,7 @@ class WaitingCall:
             self._sessions.check_unary(self._method, request)
             for need in self._method.needs.beyond_entry(request):
                 clearance.ask(need)
+            clearance.wish(self._method.needs.wishes)
         return clearance.granted()
 
     def _wait(self, request: bytes) -> None:

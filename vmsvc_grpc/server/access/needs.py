@@ -62,11 +62,13 @@ class Needs:
 
     `entry` is needed by each, before any of its requests is read. `of_request` yields what a
     request needs beyond that, maybe the same more than once; it raises RpcError for one that is not
-    valid. A stream whose requests name ever more may ask for that itself, by `Call.access`.
+    valid. `wishes` change what is answered, and not whether: their verdicts are known before the
+    method is asked. A stream whose requests name ever more asks for that itself, by `Call.access`.
     """
 
     entry: Need
     of_request: Callable[[bytes], Iterable[Need]] | None = None
+    wishes: tuple[Need, ...] = ()
 
     def beyond_entry(self, request: bytes) -> Iterable[Need]:
         """What a request needs beyond `entry`. Raises RpcError while it is iterated."""

@@ -68,10 +68,13 @@ class Explainer:
     page_bytes_max: int
     remarks: Remarks = no_remarks
 
-    def page(self, query: ExplainQuery, now: datetime) -> pb.ExplainEndpointsResponse | None:
+    def page(
+        self, query: ExplainQuery, now: datetime, *, elsewhere: bool = True
+    ) -> pb.ExplainEndpointsResponse | None:
         """A page of the explanation of a service; None if the service or the VM does not exist.
 
         A service or VM that cannot be read, or is being deleted, is explained too. `now` is in UTC.
+        `elsewhere`: VMs of other namespaces may be named.
         """
         key = query.service
         service = self.cache.services.get(key)
@@ -79,7 +82,7 @@ class Explainer:
         if service is None or not service.evaluated:
             return _response(key, problems) if problems else None
         response = _response(key, problems)
-        self._describe(response, service, refused=bool(problems))
+        self._describe(response, service, refused=bool(problems), elsewhere=elsewhere)
         explaining = _Explaining(self, service, now)
         if query.vm_name:
             explained = explaining.named(query.vm_name)
@@ -106,7 +109,12 @@ class Explainer:
             last = place
 
     def _describe(
-        self, response: pb.ExplainEndpointsResponse, service: CachedService, *, refused: bool
+        self,
+        response: pb.ExplainEndpointsResponse,
+        service: CachedService,
+        *,
+        refused: bool,
+        elsewhere: bool,
     ) -> None:
         """Put the facts about the service itself into the response."""
         cache, key, selector = self.cache, service.object.key, service.selector
@@ -117,7 +125,7 @@ class Explainer:
         elif not refused:
             notable += _unheld(service)
         notable += (Problem("(file)", text) for text in self.remarks(service.object.kind, key))
-        if not service.members:
+        if elsewhere and not service.members:
             notable += _matching_elsewhere(cache, key, selector)
         shown = dict(_fitting(selector))
         if len(shown) < len(selector):

@@ -17,6 +17,7 @@ from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
 from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.model.validate import SUBDOMAIN_MAX
+from vmsvc_grpc.server.access.gate import Verdict
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
 from vmsvc_grpc.server.endpoint_service import needs, requests
@@ -65,21 +66,26 @@ class Lookup:
                 handle,
                 one,
                 shape_of(request.DESCRIPTOR),
-                Needs(AUTHENTICATED, of_request),
+                needed,
             )
-            for method, handle, request, of_request in (
+            for method, handle, request, needed in (
                 (
                     "ResolveEndpoints",
                     self.resolve_endpoints,
                     pb.ResolveEndpointsRequest,
-                    needs.of_resolve,
+                    Needs(AUTHENTICATED, needs.of_resolve),
                 ),
-                ("ListServices", self.list_services, pb.ListServicesRequest, needs.of_list),
+                (
+                    "ListServices",
+                    self.list_services,
+                    pb.ListServicesRequest,
+                    Needs(AUTHENTICATED, needs.of_list),
+                ),
                 (
                     "ExplainEndpoints",
                     self.explain_endpoints,
                     pb.ExplainEndpointsRequest,
-                    needs.of_explain,
+                    Needs(AUTHENTICATED, needs.of_explain, wishes=(needs.VMS_EVERYWHERE,)),
                 ),
             )
         )
@@ -118,11 +124,15 @@ class Lookup:
             response.services.append(summary)
         return response.SerializeToString()
 
-    def explain_endpoints(self, request: bytes, _call: Call) -> bytes:
-        """An ExplainEndpointsResponse. Also raises RpcError NOT_FOUND. O(VMs of the page)."""
+    def explain_endpoints(self, request: bytes, call: Call) -> bytes:
+        """An ExplainEndpointsResponse. Also raises RpcError NOT_FOUND. O(VMs of the page).
+
+        VMs of other namespaces are named only to callers who may get those of all.
+        """
         query = requests.explain(request)
         self._check_synced()
-        response = self._explainer.page(query, self._now())
+        elsewhere = call.access.check(needs.VMS_EVERYWHERE) is Verdict.ALLOWED
+        response = self._explainer.page(query, self._now(), elsewhere=elsewhere)
         if response is not None:
             return response.SerializeToString()
         if query.vm_name and query.service in self._cache.services:

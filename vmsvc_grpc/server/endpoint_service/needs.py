@@ -44,6 +44,10 @@ def vms_in(namespace: str) -> ResourceNeed:
     return ResourceNeed("get", "vmoperator.vmware.com", "virtualmachines", namespace)
 
 
+VMS_EVERYWHERE = vms_in("")
+"""The right without which an explanation names no VMs of other namespaces."""
+
+
 def of_watch(raw: bytes) -> Iterator[Need]:
     """A WatchEndpointsRequest, a name at a time.
 
