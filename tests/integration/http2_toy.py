@@ -14,6 +14,7 @@ import ngh2
 from ngh2 import ErrorCode, Setting, events
 
 from tests.integration.serving import PATIENCE_S, until
+from vmsvc_grpc.server.access.gate import OpenGate
 from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
@@ -270,7 +271,7 @@ class Client:
 def made(limits: Limits, methods: Iterable[Method] | None = None) -> Toy:
     """The toy, on the event loop that runs; it listens nowhere yet."""
     toy = Toy(limits)
-    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits)
+    sessions = Sessions(Admission(toy.limits, toy.counts), toy.counts, toy.limits, OpenGate())
     toy.transport = Http2(sessions, toy.limits)
     toy.transport.serve(toy.methods() if methods is None else methods)
     return toy

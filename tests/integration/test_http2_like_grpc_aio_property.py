@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.serving import TRANSPORTS
+from vmsvc_grpc.server.access.gate import OpenGate
 from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
@@ -113,7 +114,9 @@ async def said(channel: grpc.aio.Channel, asked: Asked) -> Answered:
 async def answers(script: list[Asked], name: str) -> list[Answered]:
     """The answers by a server of that transport, all asked side by side on one connection."""
     counts = ServerCounts()
-    transport = TRANSPORTS[name](Sessions(Admission(LIMITS, counts), counts, LIMITS), LIMITS)
+    transport = TRANSPORTS[name](
+        Sessions(Admission(LIMITS, counts), counts, LIMITS, OpenGate()), LIMITS
+    )
     transport.serve(methods())
     port = transport.bind(Listener("127.0.0.1:0"))
     await transport.start()

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2
 
 from tests.integration.raw_http2 import END_STREAM, RawClient, message
 from tests.integration.serving import PATIENCE_S, SMALL_WINDOW, detail, make_transport, until
+from vmsvc_grpc.server.access.gate import OpenGate
 from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission, draining
 from vmsvc_grpc.server.call import (
@@ -138,7 +139,9 @@ async def running(toy: Toy, limits: Limits | None = None) -> AsyncIterator[Runni
     """The transport on a free port; in the end nothing may be left of any call."""
     tasks = asyncio.all_tasks()
     counts, limits = ServerCounts(), limits or Limits()
-    transport = make_transport(Sessions(Admission(limits, counts), counts, limits), limits)
+    transport = make_transport(
+        Sessions(Admission(limits, counts), counts, limits, OpenGate()), limits
+    )
     transport.serve(toy.methods())
     address = f"127.0.0.1:{transport.bind(Listener('127.0.0.1:0'))}"
     await transport.start()

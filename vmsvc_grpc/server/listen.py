@@ -16,7 +16,7 @@ from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.model.problem import system_reason
-from vmsvc_grpc.server.access.gate import Gate
+from vmsvc_grpc.server.access.gate import Gate, ShutGate
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.admission import Admission, client_of, draining
 from vmsvc_grpc.server.call import Call, Method, RequestBound, Stream, StreamMethod, Wake
@@ -78,15 +78,18 @@ class Server:
     ) -> None:
         """It will listen at each of `listeners`, of which there is at least one.
 
-        `gate` is for callers of guarded listeners; None: everything is allowed to them, too.
+        `gate` is for callers of guarded listeners. Raises ValueError if there is such a listener,
+        and no gate.
         """
+        if gate is None and any(listener.guarded for listener in listeners):
+            raise ValueError("a guarded listener needs a gate")
         self.counts = ServerCounts()
         self._cache = cache
         self._listeners = tuple(listeners)
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
         self._remarks = remarks
-        self._gate = gate
+        self._gate: Gate = gate or ShutGate()
         self._names = FollowedNames(self._limits, self.counts.refusals)
         self._leaving = Leaving()
         self._xds = xds.Xds(

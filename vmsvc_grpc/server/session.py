@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.access.caller import Caller
-from vmsvc_grpc.server.access.gate import Gate, OpenGate
+from vmsvc_grpc.server.access.gate import Gate
 from vmsvc_grpc.server.admission import Admission, client_of
 from vmsvc_grpc.server.call import (
     HELD,
@@ -82,13 +82,13 @@ class Sessions:
         admission: Admission,
         counts: ServerCounts,
         limits: Limits,
-        gate: Gate | None = None,
+        gate: Gate,
     ) -> None:
         """`counts` counts ended calls; `admission` decides which calls may begin.
 
-        `gate` is for callers of guarded listeners; None: everything is allowed to them, too.
+        `gate` is for callers of guarded listeners.
         """
-        self.gate: Gate = gate or OpenGate()
+        self.gate = gate
         self.taking_in = KeptBytes(
             "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
         )

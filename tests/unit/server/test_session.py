@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.gate import ShutGate
 from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import (
@@ -73,7 +74,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits, self.counts)
-        self.sessions = Sessions(self.admission, self.counts, self.limits)
+        self.sessions = Sessions(self.admission, self.counts, self.limits, ShutGate())
 
     def unary(self, method: UnaryMethod, request: bytes) -> bytes | Status:
         answer = self.sessions.unary(method, request, CALLER, lambda: None)

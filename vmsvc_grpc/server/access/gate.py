@@ -76,6 +76,14 @@ EVERYTHING: Access = _OPEN_PASS
 """The access of a caller to whom everything is allowed."""
 
 
+class ShutGate:
+    """Lets nobody in: the gate of a server that has no guarded listener."""
+
+    def enter(self, caller: Caller, wake: Callable[[], None]) -> Pass:  # noqa: ARG002 - as above
+        """Raises AssertionError."""
+        raise AssertionError("a guarded listener needs a gate")
+
+
 class OpenGate:
     """Allows everything, and asks nobody who they are."""
 

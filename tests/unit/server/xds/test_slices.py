@@ -19,6 +19,7 @@ from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.access.caller import Caller
+from vmsvc_grpc.server.access.gate import ShutGate
 from vmsvc_grpc.server.access.needs import OPEN, Needs
 from vmsvc_grpc.server.admission import Admission
 from vmsvc_grpc.server.call import LATER, RequestBound, StreamMethod
@@ -145,7 +146,7 @@ def test_a_request_with_many_names_is_taken_in_in_slices(form: Form) -> None:
 def test_the_requests_behind_a_large_one_wait_until_that_is_taken_in(form: Form) -> None:
     """They were taken in at once with it, in one turn, where they were more than a few."""
     client = XdsClient(many(), form, who=node("envoy"))
-    sessions = Sessions(Admission(Limits(), client.counts), client.counts, Limits())
+    sessions = Sessions(Admission(Limits(), client.counts), client.counts, Limits(), ShutGate())
     method = StreamMethod(
         "/t.T/M", lambda *_: client.stream, RequestBound.MANY_NAMES, {}, OPEN_TO_ALL, True
     )
