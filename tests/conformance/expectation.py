@@ -44,7 +44,8 @@ def without_filled_in(expect: Expect, manifests: Iterable[Manifest]) -> Expect:
     def compared(entry: Mapping[str, Any]) -> Mapping[str, Any]:
         spec = specs.get(named(entry, VM_SERVICE)[1:], {})
         # Files may write the field as the documentation does.
-        set_fields = {"clusterIp" if key == "clusterIP" else key for key in spec}
+        given = {key for key, value in spec.items() if value is not None}
+        set_fields = {"clusterIp" if key == "clusterIP" else key for key in given}
         filled_in = {of for of, field in _FILLED_IN.items() if field not in set_fields}
         expected = entry.get("spec") or {}
         return {**entry, "spec": {k: v for k, v in expected.items() if k not in filled_in}}
