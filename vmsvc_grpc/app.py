@@ -18,14 +18,14 @@ from functools import partial
 from heapq import nsmallest
 from operator import itemgetter
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import uvloop
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.collector import GarbageScans, calm_collector
-from vmsvc_grpc.config import Config
+from vmsvc_grpc.config import AUTH_STALE_S, TOKEN_AUDIENCE, Config
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
@@ -36,6 +36,8 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.place import Place
 from vmsvc_grpc.reconciler.store import ChangeError
+from vmsvc_grpc.server.access.gate import OpenGate
+from vmsvc_grpc.server.access.principal import CertificateRules
 from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
@@ -47,6 +49,9 @@ from vmsvc_grpc.server.xds.names import References
 from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source import SourceError
 from vmsvc_grpc.source.inotify import DirectoryWatch
+
+if TYPE_CHECKING:
+    from vmsvc_grpc.server.access.reviews import ReviewGate
 
 _log = logging.getLogger("vmsvc_grpc")
 
@@ -109,10 +114,16 @@ class App:
         scope = XdsScope(config.xds_scope)
         limits = within_files(config.limits, _raise_file_limit())
         _check_files()
+        self._lines = LinesPerOrigin(_log)
+        self._reviews = self._review_gate() if config.auth == "kubernetes" else None
         self._server = Server(
             self._cache,
             [
-                Listener(str(each), self._h2_context if config.uses_tls(each) else None)
+                Listener(
+                    str(each),
+                    self._h2_context if config.uses_tls(each) else None,
+                    guarded=config.guards(each),
+                )
                 for each in config.listen
             ],
             _transport(config.transport),
@@ -120,10 +131,10 @@ class App:
             xds_scope=scope,
             xds_references=References(config.cluster_domain),
             remarks=self._remarks,
+            gate=self._reviews or OpenGate(),
         )
         self._metrics = Metrics()
         self._lag = LoopLag(GarbageScans().scan_if_due)
-        self._lines = LinesPerOrigin(_log)
         self._http = HttpServer(
             self._not_ready,
             self._metrics.page,
@@ -145,9 +156,12 @@ class App:
         for number in _stopping_signals():
             loop.add_signal_handler(number, self._stop_at_signal, number.name)
         _bind(self._metrics, self._cache, self._server)
+        if self._reviews is not None:
+            _bind_reviews(self._metrics, self._reviews)
         self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
         place = self._place = self._chosen_place()
         tls = self._tls = self._loaded_tls()
+        exposed = ", ".join(map(str, self._config.exposed))
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
@@ -167,6 +181,8 @@ class App:
                         self._server.client_lines.run(),
                         place.run(self._emit),
                         *([tls.run()] if tls is not None else ()),
+                        *([self._review(self._reviews)] if self._reviews is not None else ()),
+                        *([warn_each_hour(exposed)] if exposed else ()),
                     )
                 ]
                 await self._stop.wait()
@@ -199,6 +215,29 @@ class App:
     def _h2_context(self) -> ssl.SSLContext:
         assert self._tls is not None, "it is loaded before anything listens"
         return self._tls.context("h2")
+
+    def _review_gate(self) -> ReviewGate:
+        from vmsvc_grpc.server.access.reviews import ReviewGate  # noqa: PLC0415
+        from vmsvc_grpc.server.access.verdicts import VerdictBounds  # noqa: PLC0415
+
+        config = self._config
+        stale_s = AUTH_STALE_S if config.auth_stale_s is None else config.auth_stale_s
+        return ReviewGate(
+            VerdictBounds(stale_s=stale_s),
+            CertificateRules(
+                of_cluster=config.client_ca_of_cluster, trust_domain=config.spiffe_trust_domain
+            ),
+            lambda level, text: self._lines.log("reviews of callers", level, text),
+        )
+
+    async def _review(self, gate: ReviewGate) -> None:
+        """Have the API server say who callers are and what they may do, until cancelled."""
+        from vmsvc_grpc.kube.client import ApiServer  # noqa: PLC0415
+        from vmsvc_grpc.server.access.kube_reviews import KubeReviews  # noqa: PLC0415
+
+        assert self._config.credentials is not None, "a Config with this has them"
+        async with ApiServer(self._config.credentials) as api:
+            await gate.run(KubeReviews(api, self._config.token_audience or TOKEN_AUDIENCE))
 
     def _chosen_place(self) -> Place:
         config = self._config
@@ -279,6 +318,7 @@ class App:
     def _troubles(self) -> Iterator[str]:
         yield from self._place.troubles if self._place else ()
         yield from self._tls.troubles if self._tls else ()
+        yield from self._reviews.troubles if self._reviews else ()
 
     def _remarks(self, kind: Kind, key: Key) -> Iterable[str]:
         return self._place.remarks(kind, key) if self._place else ()
@@ -299,6 +339,16 @@ class App:
         except OSError as error:
             # The reader is gone, or the disk is full. Serving does not depend on it.
             _log.info("standard output cannot be written: %s", _reason(error))
+
+
+async def warn_each_hour(exposed: str, hour_s: float = 3600.0) -> None:
+    """Log, now and each hour until cancelled, that anybody may come to these addresses."""
+    while True:
+        _log.warning(
+            "--insecure: others may read along at %s, or nobody there is asked who they are",
+            exposed,
+        )
+        await asyncio.sleep(hour_s)
 
 
 def _stopping_signals() -> Iterator[signal.Signals]:
@@ -435,6 +485,20 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
         (Metric.XDS_NACKS, counts.xds_nacks),
     ):
         metrics.bind(metric, partial(_by_type, by_type))
+
+
+def _bind_reviews(metrics: Metrics, gate: ReviewGate) -> None:
+    metrics.bind(Metric.REVIEWS, lambda: dict(gate.reviews.items()))
+    metrics.bind_one(Metric.REVIEWS_OPEN, lambda: gate.waiting)
+    metrics.bind(
+        Metric.REVIEW_SILENCE, lambda: {} if gate.silence_s is None else {(): gate.silence_s}
+    )
+    metrics.bind(
+        Metric.VERDICTS, lambda: {(review,): count for review, count in gate.remembered.items()}
+    )
+    metrics.bind(
+        Metric.ACCESS_REFUSALS, lambda: {(why,): count for why, count in gate.refusals.items()}
+    )
 
 
 def _problem_counts(cache: Cache) -> Values:

@@ -18,6 +18,9 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.tls.files import TlsFiles
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
+AUTHS = ("kubernetes", "none")
+TOKEN_AUDIENCE = ("vmsvc-grpc",)
+AUTH_STALE_S = 600.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -84,6 +87,13 @@ class Config:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    auth: str = "none"
+    token_audience: tuple[str, ...] | None = None
+    """Whom bearer tokens must be for, one of these; None: TOKEN_AUDIENCE."""
+    auth_stale_s: float | None = None
+    """How long verdicts hold while the API server is away; None: AUTH_STALE_S."""
+    client_ca_of_cluster: bool = False
+    spiffe_trust_domain: str = ""
     insecure: bool = False
     rules: AddressRules = field(default_factory=AddressRules)
     copying: Copying = field(default_factory=Copying)
@@ -106,6 +116,7 @@ class Config:
             self._check_manifests(self.manifests)
         self._check_tls()
         self._check_listen()
+        self._check_auth()
         provider = self.load_balancer_provider
         if provider and provider not in LOAD_BALANCER_PROVIDERS:
             known = ", ".join(LOAD_BALANCER_PROVIDERS)
@@ -123,6 +134,19 @@ class Config:
     def uses_tls(self, address: ListenAddress) -> bool:
         """Whether connections there use TLS: on loopback only where that is asked for."""
         return self.tls is not None and (address.tls or not address.loopback)
+
+    def guards(self, address: ListenAddress) -> bool:
+        """Whether callers there are asked who they are: not on plain loopback."""
+        return self.auth != "none" and (self.uses_tls(address) or not address.loopback)
+
+    @property
+    def exposed(self) -> tuple[ListenAddress, ...]:
+        """Where other machines reach what is not both encrypted and authenticated."""
+        return tuple(
+            address
+            for address in self.listen
+            if not (address.loopback or (self.uses_tls(address) and self.guards(address)))
+        )
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -144,12 +168,35 @@ class Config:
                     f"--listen {address}: --transport=grpcio has no TLS, and listens on loopback "
                     "only; leave it out, and the default transport is used"
                 )
-            if not (address.loopback or tls or self.insecure):
-                raise ConfigError(
-                    f"--listen {address} can be reached from other machines, and what is served "
-                    "there is neither encrypted nor authenticated; give it TLS (--tls-cert, "
-                    "--tls-key), or add --insecure if that is meant"
-                )
+        if self.exposed and not self.insecure:
+            raise ConfigError(
+                f"--listen {self.exposed[0]} can be reached from other machines, so it needs TLS "
+                "(--tls-cert, --tls-key) and --auth; or add --insecure, if everybody there may "
+                "read along and ask"
+            )
+
+    def _check_auth(self) -> None:
+        if self.auth == "kubernetes" and self.manifests is not None:
+            raise ConfigError(
+                "--auth=kubernetes asks an API server, and with --manifests there is none"
+            )
+        if self.auth != "none" and not any(map(self.guards, self.listen)):
+            raise ConfigError(
+                f"--auth={self.auth} asks nobody who they are: on loopback without TLS everything "
+                "is allowed; give --listen another address, or tls://HOST:PORT"
+            )
+        for given, flag in (
+            (self.token_audience is not None, "--token-audience"),
+            (self.auth_stale_s is not None, "--auth-stale-s"),
+        ):
+            if given and self.auth != "kubernetes":
+                raise ConfigError(f"{flag} goes with --auth=kubernetes")
+        for given, flag in (
+            (self.client_ca_of_cluster, "--client-ca-of-cluster"),
+            (bool(self.spiffe_trust_domain), "--spiffe-trust-domain"),
+        ):
+            if given and (self.auth == "none" or self.client_ca is None):
+                raise ConfigError(f"{flag} goes with --client-ca, and with --auth other than none")
 
     def _check_cluster(self) -> None:
         if self.output is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from vmsvc_grpc.config import ConfigError
+from vmsvc_grpc.config import AUTHS, ConfigError
 from vmsvc_grpc.readers import (
     address,
     addresses,
@@ -19,6 +19,7 @@ from vmsvc_grpc.readers import (
     ip_families,
     label_patterns,
     log_level,
+    names_of,
     namespace,
     namespaces,
     object_name,
@@ -26,6 +27,7 @@ from vmsvc_grpc.readers import (
     one_of,
     path,
     seconds,
+    trust_domain,
 )
 from vmsvc_grpc.reconciler.election import LEASE_DURATION_MAX_S, LEASE_DURATION_MIN_S
 from vmsvc_grpc.server.limits import Limits
@@ -334,11 +336,6 @@ _PROCESS = [
         "FILE",
     ),
     Flag(
-        "--insecure",
-        boolean,
-        "allow --listen on an address that other machines can reach, without TLS",
-    ),
-    Flag(
         "--transport",
         one_of("http2", "grpcio"),
         "what carries the calls: libnghttp2; or gRPC's own library for Python, which takes more "
@@ -359,6 +356,53 @@ _PROCESS = [
         "seconds over which streams are ended at SIGTERM",
         "10",
         "SECONDS",
+    ),
+]
+
+_ACCESS = [
+    Flag(
+        "--auth",
+        one_of(*AUTHS),
+        "who may ask, where it is not loopback without TLS. kubernetes: whoever has a bearer token "
+        "or client certificate, and a right there: endpoints that somebody may read on the API "
+        "server may be asked for here. none: everybody, which other machines need --insecure for",
+        "none",
+        "|".join(AUTHS),
+    ),
+    Flag(
+        "--token-audience",
+        names_of("audience"),
+        "whom bearer tokens must be for; may be repeated (default: vmsvc-grpc)",
+        None,
+        "AUDIENCE",
+        repeated=True,
+    ),
+    Flag(
+        "--auth-stale-s",
+        seconds(0, 3600),
+        "seconds for which callers who are known are served while the API server does not answer "
+        "(default: 600)",
+        None,
+        "SECONDS",
+    ),
+    Flag(
+        "--client-ca-of-cluster",
+        boolean,
+        "the --client-ca is the cluster's own: names and groups that begin with system: are "
+        "Kubernetes' own",
+    ),
+    Flag(
+        "--spiffe-trust-domain",
+        trust_domain,
+        "the --client-ca certifies ServiceAccounts of this domain: a certificate with the URI "
+        "spiffe://DOMAIN/ns/NAMESPACE/sa/NAME is one's",
+        None,
+        "DOMAIN",
+    ),
+    Flag(
+        "--insecure",
+        boolean,
+        "allow --listen on an address that other machines can reach without TLS, or without --auth",
     ),
 ]
 
@@ -413,6 +457,7 @@ SERVE_GROUPS = (
     FlagGroup("objects to serve", _TO_SERVE),
     FlagGroup("objects to hold", _TO_HOLD),
     FlagGroup("listening, logging and stopping", _PROCESS),
+    FlagGroup("access", _ACCESS),
     FlagGroup("xDS", _XDS),
     FlagGroup("how objects are read", _READING),
     FlagGroup("limits", _limit_flags()),

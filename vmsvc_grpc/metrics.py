@@ -77,6 +77,31 @@ class Metric(Enum):
     )
     NAME_BYTES = ("vmsvc_grpc_name_bytes_followed", "Bytes of those (--name-bytes-max).", ())
     DRAINED = ("vmsvc_grpc_streams_drained_total", "Streams ended as the server stops.", ())
+    REVIEWS = (
+        "vmsvc_grpc_reviews_total",
+        "Questions to the API server about tokens and rights, by result (yes, no, failed).",
+        ("review", "result"),
+    )
+    REVIEWS_OPEN = (
+        "vmsvc_grpc_reviews_open",
+        "Questions to the API server that have no answer yet.",
+        (),
+    )
+    REVIEW_SILENCE = (
+        "vmsvc_grpc_review_silence_seconds",
+        "Seconds since the API server last answered one; nothing before it first has.",
+        (),
+    )
+    VERDICTS = (
+        "vmsvc_grpc_verdicts_remembered",
+        "Answers about tokens and rights that are remembered.",
+        ("review",),
+    )
+    ACCESS_REFUSALS = (
+        "vmsvc_grpc_access_refusals_total",
+        "Calls that were refused for who asks, by reason.",
+        ("reason",),
+    )
     MESSAGES = ("vmsvc_watch_messages_total", "Messages sent to watches.", ("event",))
     ENCODINGS = ("vmsvc_watch_encodings_total", "Messages made; many share one.", ("event",))
     XDS_ENCODINGS = (

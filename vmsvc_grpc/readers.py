@@ -117,6 +117,31 @@ def object_name(text: str) -> str:
     return text
 
 
+def names_of(what: str) -> Callable[[str], tuple[str, ...]]:
+    """Reads a list of names of something, each once; `what` names one in the error."""
+
+    def named(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        if not all(name and name.isprintable() for name in names):
+            raise ConfigError(f"{quoted(text)} has an empty {what}")
+        return names
+
+    return named
+
+
+_TRUST_DOMAIN = re.compile("[a-z0-9._-]{1,255}")
+
+
+def trust_domain(text: str) -> str:
+    """The text, if it may be a trust domain of SPIFFE (SPIFFE-ID, 2.1). Raises ConfigError."""
+    if not _TRUST_DOMAIN.fullmatch(text):
+        raise ConfigError(
+            f"{quoted(text)} cannot be a trust domain; it has at most 255 lower-case letters, "
+            "digits, dots, hyphens and underscores, as cluster.local"
+        )
+    return text
+
+
 def label_patterns(text: str) -> tuple[str, ...]:
     """The patterns of labels' keys in a list like `example.com/*,team`. Raises ConfigError."""
     return _key_patterns(text, prefix_case_counts=True)

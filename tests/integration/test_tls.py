@@ -39,7 +39,7 @@ def program(
 ) -> Iterator[Program]:
     """It listens on loopback without TLS, and on all addresses with it."""
     arguments: list[str | Path] = ["--manifests", MANIFESTS, "--drain-s", "0.1"]
-    arguments += ["--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0"]
+    arguments += ["--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0", "--insecure"]
     arguments += ["--tls-cert", pair.certificate, "--tls-key", pair.key]
     arguments += ["--client-ca", authority.certificate]
     with serving(arguments, tmp_path_factory.mktemp("program") / "log") as running:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
-from vmsvc_grpc.app import App, main, within_files
+from vmsvc_grpc.app import App, main, warn_each_hour, within_files
 from vmsvc_grpc.cache.cache import AT_ONCE_MAX, Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.config import Config, ListenAddress
@@ -172,3 +172,13 @@ def test_commands_that_do_not_serve_load_no_http() -> None:
     command = [sys.executable, "-c", program]
     begun = subprocess.run(command, capture_output=True, text=True, check=True)
     assert begun.stdout.split() == ["False"]
+
+
+async def test_what_is_open_to_others_is_logged_again_and_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    warning = asyncio.create_task(warn_each_hour("0.0.0.0:50051", hour_s=0.001))
+    while len(caplog.messages) < 3:  # noqa: ASYNC110 - the log wakes nobody
+        await asyncio.sleep(0.001)
+    warning.cancel()
+    assert all("--insecure" in line and "0.0.0.0:50051" in line for line in caplog.messages)

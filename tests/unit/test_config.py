@@ -14,10 +14,10 @@ from vmsvc.options import parse as client_options
 from vmsvc_grpc import __main__ as command
 from vmsvc_grpc import flags, render
 from vmsvc_grpc.config import Config, ConfigError, ListenAddress
-from vmsvc_grpc.kube.credentials import InCluster
+from vmsvc_grpc.kube.credentials import InCluster, Kubeconfig
 from vmsvc_grpc.model.objects import IPFamily
 from vmsvc_grpc.model.problem import MESSAGE_CHARACTERS_MAX
-from vmsvc_grpc.readers import address, addresses, domain, ip_families
+from vmsvc_grpc.readers import address, addresses, domain, ip_families, trust_domain
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
 
@@ -109,7 +109,7 @@ def test_each_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) ->
 
 def test_an_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) -> None:
     everywhere = ListenAddress("0.0.0.0", 50051)
-    with pytest.raises(ConfigError, match="add --insecure if that is meant"):
+    with pytest.raises(ConfigError, match=r"needs TLS .* and --auth; or add --insecure"):
         Config(manifests=tmp_path, listen=(everywhere,))
     assert Config(manifests=tmp_path, listen=(everywhere,), insecure=True).listen == (everywhere,)
 
@@ -550,7 +550,8 @@ FILES: dict[str, Any] = {"tls_cert": Path("tls.crt"), "tls_key": Path("tls.key")
 )
 def test_which_listeners_use_tls(tmp_path: Path, text: str, tls: bool) -> None:
     listen = (address(text),)
-    assert Config(manifests=tmp_path, listen=listen, **FILES).uses_tls(listen[0]) is tls
+    config = Config(manifests=tmp_path, listen=listen, insecure=True, **FILES)
+    assert config.uses_tls(listen[0]) is tls
     assert str(listen[0]) == text.removeprefix("tls://")
 
 
@@ -562,7 +563,8 @@ def test_which_listeners_use_tls(tmp_path: Path, text: str, tls: bool) -> None:
         ({"client_ca": Path("a")}, "--client-ca goes with --tls-cert and --tls-key"),
         ({"listen": (address("tls://127.0.0.1:1"),)}, "tls://127.0.0.1:1 needs --tls-cert"),
         ({"http_listen": address("tls://127.0.0.1:1")}, "--http-listen has no TLS"),
-        ({"listen": (address("0.0.0.0:1"),)}, "give it TLS"),
+        ({"listen": (address("0.0.0.0:1"),)}, "needs TLS"),
+        ({**FILES, "listen": (address("0.0.0.0:1"),)}, "and --auth"),
         ({**FILES, "listen": (address("0.0.0.0:1"),), "transport": "grpcio"}, "no TLS, and"),
         (
             {"insecure": True, "listen": (address("0.0.0.0:1"),), "transport": "grpcio"},
@@ -576,3 +578,70 @@ def test_settings_of_tls_that_do_not_fit_are_refused(
     with pytest.raises(ConfigError, match=says) as error:
         Config(manifests=tmp_path, **given)
     assert "\n" not in str(error.value)
+
+
+CREDENTIALS = Kubeconfig("~/.kube/config")
+ANYWHERE = (address("0.0.0.0:1"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "guarded", "exposed"),
+    [
+        pytest.param("127.0.0.1:1", False, False, id="loopback is plain, and open"),
+        pytest.param("tls://127.0.0.1:1", True, False, id="unless it is meant"),
+        pytest.param("0.0.0.0:1", True, False, id="others are guarded"),
+    ],
+)
+def test_which_listeners_ask_who_calls(text: str, guarded: bool, exposed: bool) -> None:
+    listen = (address(text), address("tls://127.0.0.1:2"))
+    config = Config(credentials=CREDENTIALS, listen=listen, auth="kubernetes", **FILES)
+    assert config.guards(listen[0]) is guarded
+    assert bool(config.exposed) is exposed
+    open_to_all = Config(credentials=CREDENTIALS, listen=listen, insecure=True, **FILES)
+    assert not open_to_all.guards(listen[0])
+
+
+def test_what_others_reach_without_tls_or_auth_is_exposed() -> None:
+    plain = Config(credentials=CREDENTIALS, listen=ANYWHERE, auth="kubernetes", insecure=True)
+    assert (plain.guards(ANYWHERE[0]), plain.exposed) == (True, ANYWHERE)
+    unasked = Config(credentials=CREDENTIALS, listen=ANYWHERE, insecure=True, **FILES)
+    assert (unasked.guards(ANYWHERE[0]), unasked.exposed) == (False, ANYWHERE)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"auth": "kubernetes"}, "--auth=kubernetes asks nobody"),
+        ({"auth": "kubernetes", "listen": ANYWHERE}, "it needs TLS"),
+        ({"token_audience": ("a",)}, "--token-audience goes with --auth=kubernetes"),
+        ({"auth_stale_s": 1.0}, "--auth-stale-s goes with --auth=kubernetes"),
+        ({"client_ca_of_cluster": True}, "--client-ca-of-cluster goes with --client-ca"),
+        ({"spiffe_trust_domain": "a"}, "--spiffe-trust-domain goes with --client-ca"),
+    ],
+)
+def test_settings_of_access_that_do_not_fit_are_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Config(credentials=CREDENTIALS, **given)
+
+
+def test_manifests_have_no_api_server_to_ask(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="with --manifests there is none"):
+        Config(manifests=tmp_path, auth="kubernetes", listen=ANYWHERE, **FILES)
+
+
+def test_the_settings_of_access_are_read(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text("")
+    given = ["--kubeconfig", str(kubeconfig), "--listen", "0.0.0.0:0", "--auth", "kubernetes"]
+    given += ["--tls-cert=a", "--tls-key=b", "--client-ca=c", "--auth-stale-s=0"]
+    given += ["--token-audience", "a,b", "--spiffe-trust-domain=example.org"]
+    config = settings([*given, "--client-ca-of-cluster"])
+    assert (config.auth, config.auth_stale_s) == ("kubernetes", 0.0)
+    assert config.token_audience == ("a", "b")
+    assert (config.spiffe_trust_domain, config.client_ca_of_cluster) == ("example.org", True)
+
+
+@pytest.mark.parametrize("text", ["Example.org", "a/b", "", "a b"])
+def test_a_trust_domain_is_written_as_spiffe_has_it(text: str) -> None:
+    with pytest.raises(ConfigError, match="trust domain"):
+        trust_domain(text)
