@@ -67,9 +67,11 @@ class FlagGroup(NamedTuple):
 
 _LIMITS = {
     "streams_max": "open streams, at most",
-    "streams_per_client_max": "open streams of one client address, at most",
+    "streams_per_client_max": "open streams of one client, at most: by who calls, else by address",
+    "calls_per_second_max": "calls a second that one client may begin where it is asked who it is",
+    "calls_burst_max": "calls that it may begin at once, at most",
     "services_per_stream_max": "services that one watch may name, at most",
-    "names_per_client_max": "names that the streams of one client address follow, at most",
+    "names_per_client_max": "names that the streams of one client follow, at most",
     "name_bytes_per_client_max": "bytes of those names, at most",
     "names_max": "names that all streams follow, at most",
     "name_bytes_max": "bytes of those names, at most",

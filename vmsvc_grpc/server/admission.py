@@ -25,6 +25,14 @@ def draining() -> RpcError:
 _IPV6_HOST_BITS = 64
 
 
+_USER = "user:"
+
+
+def is_known(client: str) -> bool:
+    """Whether a client is somebody whose name is known, and not an address."""
+    return client.startswith(_USER)
+
+
 def client_of(peer: str, username: str = "") -> str:
     """The client for which a call counts: who calls, if that is known, else its address.
 
@@ -34,7 +42,7 @@ def client_of(peer: str, username: str = "") -> str:
     or not). All calls of a client share one text.
     """
     if username:
-        return sys.intern(f"user:{username}")
+        return sys.intern(_USER + username)
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0]
     if kind != "ipv6":

@@ -106,7 +106,7 @@ class GuardedStream:
 
     __slots__ = (
         "_clearance",
-        "_count_for",
+        "_enters",
         "_half_closed",
         "_inner",
         "_method",
@@ -117,7 +117,7 @@ class GuardedStream:
         "_wake",
     )
 
-    _count_for: Callable[[str], None]
+    _enters: Callable[[str, str], None]
 
     def __init__(self, method: StreamMethod, caller: Caller, gate: Gate, wake: Wake) -> None:
         """`begin` comes next."""
@@ -132,9 +132,9 @@ class GuardedStream:
         self._clearance = Clearance(gate, caller, self._doubt)
         self._clearance.ask(method.needs.entry)
 
-    def begin(self, count_for: Callable[[str], None]) -> None:
-        """Ask who calls. `count_for` is called once with the caller's name; may raise RpcError."""
-        self._count_for = count_for
+    def begin(self, enters: Callable[[str, str], None]) -> None:
+        """Ask who calls. `enters` is called once, with peer and username; it may raise RpcError."""
+        self._enters = enters
         self._wake()
 
     def receive(self, request: bytes) -> None:
@@ -172,7 +172,7 @@ class GuardedStream:
             self._inner.close()
         self._inner = self._request = self._needing = None
         self._wake = _nobody_waits
-        self._count_for = _count_no_more
+        self._enters = _nobody_enters
 
     def _doubt(self) -> None:
         """A verdict is known, or has changed."""
@@ -196,7 +196,7 @@ class GuardedStream:
         if not self._clearance.granted():
             return HELD
         if self._inner is None:
-            self._count_for(self._clearance.username)
+            self._enters(self._peer, self._clearance.username)
             call = Call(self._peer, self._clearance.username, self._clearance)
             self._inner = self._method.open(call, self._wake)
         return None
@@ -238,5 +238,5 @@ def _nobody_waits() -> None:
     """Wakes nobody: the call is over."""
 
 
-def _count_no_more(_username: str) -> None:
+def _nobody_enters(_peer: str, _username: str) -> None:
     """Counts for nobody: the call is over."""

@@ -20,7 +20,17 @@ class Limits:
     """Streams open at once, of all clients. At about 6 KB each: 120 MB; on grpcio, 600 MB."""
 
     streams_per_client_max: int = 2_000
-    """Streams open at once from one address. One stream can watch many services."""
+    """Streams open at once of one client: of one who calls or, where nobody is asked who, of one
+    address. So it is with all bounds of a client but those on connections. One stream can watch
+    many services."""
+
+    calls_per_second_max: int = 1_000
+    """Calls a second that one caller of a guarded listener may begin in the long run; those that
+    say nothing true of who calls count for their address. A look-up costs some 50 us of CPU."""
+
+    calls_burst_max: int = 10_000
+    """Calls that it may begin at once, if it made few before: five times its streams, which all
+    come back at once after a restart."""
 
     services_per_stream_max: int = 20_000
     """Services, and namespaces, that one watch may name. For services that it follows without

@@ -81,11 +81,11 @@ class Server:
         `gate` is for callers of guarded listeners. Raises ValueError if there is such a listener,
         and no gate.
         """
-        if gate is None and any(listener.guarded for listener in listeners):
-            raise ValueError("a guarded listener needs a gate")
         self.counts = ServerCounts()
         self._cache = cache
         self._listeners = tuple(listeners)
+        if gate is None and any(listener.guarded for listener in self._listeners):
+            raise ValueError("a guarded listener needs a gate")
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
         self._remarks = remarks

@@ -8,8 +8,10 @@ results.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from google.rpc import status_pb2
@@ -17,7 +19,7 @@ from google.rpc import status_pb2
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import Gate
-from vmsvc_grpc.server.admission import Admission, client_of
+from vmsvc_grpc.server.admission import Admission, client_of, is_known
 from vmsvc_grpc.server.call import (
     HELD,
     LATER,
@@ -38,6 +40,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.guarded import Clearance, GuardedStream
 from vmsvc_grpc.server.kept import KeptBytes
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.pace import Pace
 
 _log = logging.getLogger(__name__)
 
@@ -83,12 +86,16 @@ class Sessions:
         counts: ServerCounts,
         limits: Limits,
         gate: Gate,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`counts` counts ended calls; `admission` decides which calls may begin.
 
-        `gate` is for callers of guarded listeners.
+        `gate` is for callers of guarded listeners. `clock` returns seconds, and never goes back.
         """
         self.gate = gate
+        self._clock = clock
+        self._pace = Pace(limits.calls_per_second_max, limits.calls_burst_max)
         self.taking_in = KeptBytes(
             "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
         )
@@ -136,6 +143,7 @@ class Sessions:
             client = self._admission.enter(path, caller.peer)
             try:
                 if caller.guarded:
+                    self.check_pace(client)
                     return self._open_guarded(method, client, caller, wake)
                 stream = method.open(Call(caller.peer), wake)
             except BaseException:
@@ -150,8 +158,22 @@ class Sessions:
     ) -> Session:
         stream = GuardedStream(method, caller, self.gate, wake)
         session = Session(self, method, client, stream)
-        stream.begin(session.count_for)
+        stream.begin(session.enter)
         return session
+
+    def check_pace(self, client: str) -> None:
+        """Raise RpcError if a client that is not known yet has made too many calls in vain."""
+        self._pace.check(client, self._clock())
+
+    def count_call(self, peer: str, username: str) -> None:
+        """Count a call for its caller, whose name is known, or "". Raises RpcError at the bound."""
+        self._pace.take(client_of(peer, username), self._clock())
+
+    def count_stranger(self, client: str, code: Code) -> None:
+        """Count a call for its address that ends with `code`, if that says nobody knows whose."""
+        if code is Code.UNAUTHENTICATED and not is_known(client):
+            with contextlib.suppress(RpcError):
+                self._pace.take(client, self._clock())
 
     def wait(self, path: str, peer: str, size: int) -> str:
         """Count a call that waits with a request of so many bytes; the client, for `go_on`."""
@@ -221,6 +243,7 @@ class Sessions:
         """Note that a stream of `open` has ended with `code`."""
         self._admission.leave(path, client)
         self._counts.calls[path, code] += 1
+        self.count_stranger(client, code)
 
 
 class WaitingCall:
@@ -258,7 +281,10 @@ class WaitingCall:
                 return None
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self.close()
-            return self._sessions.refuse(self._method.path, error)
+            refused = self._sessions.refuse(self._method.path, error)
+            if not self._entered:
+                self._sessions.count_stranger(client_of(self._peer), refused.code)
+            return refused
         call = Call(self._peer, self._clearance.username, self._clearance)
         answer = self._sessions.answer(self._method, self._request, call)
         self.close()
@@ -267,9 +293,12 @@ class WaitingCall:
     def _may_call(self, request: bytes) -> bool:
         """Whether the caller has all that the call needs; False: it is not known yet."""
         clearance = self._clearance
+        if not self._entered:
+            self._sessions.check_pace(client_of(self._peer))
         if not clearance.granted():
             return False
         if not self._entered:
+            self._sessions.count_call(self._peer, clearance.username)
             self._entered = True
             self._sessions.check_unary(self._method, request)
             for need in self._method.needs.beyond_entry(request):
@@ -402,8 +431,9 @@ class Session:
         self._reading = None
         return self._stream.next_message()
 
-    def count_for(self, username: str) -> None:
-        """Count it for its caller, whose name is known now. Raises RpcError at a bound."""
+    def enter(self, peer: str, username: str) -> None:
+        """Count it for its caller, who is known now. Raises RpcError at a bound."""
+        self._sessions.count_call(peer, username)
         if username:
             self._client = self._sessions.move(self._client, username, self._kept_bytes)
 

@@ -82,7 +82,10 @@ class World:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.limits, self.counts)
-        self.sessions = Sessions(self.admission, self.counts, self.limits, self.gate)
+        self.now = 100.0
+        self.sessions = Sessions(
+            self.admission, self.counts, self.limits, self.gate, clock=lambda: self.now
+        )
         self.handled: list[Call] = []
         self.streams: list[Echo] = []
         self.wakes = 0
@@ -346,6 +349,39 @@ def test_bytes_of_a_request_count_for_who_calls() -> None:
     assert said == b"x" * size
     assert not world.sessions.taking_in._kept._of_client
     session.close()
+
+
+def ended(world: World, kind: str, token: str) -> Code:
+    """How a call ends."""
+    if kind == "unary":
+        answer = world.call(token)
+        return Code.OK if answer == b"shop" else code_of(answer)
+    method = StreamMethod(
+        PATH, world._open, MANY, {}, Needs(AUTHENTICATED, of_request), client_streaming=True
+    )
+    session = world.sessions.open(method, caller(token), world.wake)
+    if isinstance(session, Status):
+        return session.code
+    session.receive(b"shop")
+    said = session.next()
+    session.close()
+    return Code.OK if said == b"shop" else code_of(said)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_each_caller_has_a_pace_and_strangers_share_that_of_their_address(kind: str) -> None:
+    world = World(Limits(calls_per_second_max=1, calls_burst_max=3))
+    for token in "ab":
+        world.gate.admit(token, SHOP)
+    assert [ended(world, kind, "a") for _ in range(4)] == [*[Code.OK] * 3, Code.RESOURCE_EXHAUSTED]
+    assert world.counts.refusals == {"calls_per_second_max": 1}
+    found = [ended(world, kind, f"stolen-{number}") for number in range(4)]
+    assert found == [*[Code.UNAUTHENTICATED] * 3, Code.RESOURCE_EXHAUSTED]
+    world.now += 1
+    assert ended(world, kind, "b") is Code.OK
+    assert ended(world, kind, "a") is Code.OK
+    assert ended(world, kind, "a") is Code.RESOURCE_EXHAUSTED
+    assert not world.admission._streams.in_all
 
 
 @pytest.mark.parametrize("ends", ["held", "open", "denied"])
