@@ -435,7 +435,9 @@ class StreamCall(AskingCall):
         if request is not None:
             self.connection.traffic.messages_received += 1
             session.receive(request)
-            self.due = True  # There may be another, or the end of them.
+            # There may be another, or the end of them. Mostly there is neither: then it would be
+            # asked once more for nothing.
+            self.due = self._messages.held > 0 or self.half_closed
         if self.half_closed and (request is None or not self._method.client_streaming):
             self._ended, self.due = True, False
             session.half_close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 from vmsvc_grpc.cache.cache import Cache
@@ -29,7 +29,8 @@ class XdsScope(Enum):
 class Following:
     """The topics of one stream. For the cache it is a Subscription.
 
-    News is only noted, and looked at when the stream asks.
+    News is only noted, and looked at when the stream asks: `noted` are services that may have some,
+    and `loose` those that may not be needed any more. Do not change either.
     """
 
     __slots__ = (
@@ -37,13 +38,13 @@ class Following:
         "_covered",
         "_gained",
         "_hidden",
-        "_loose",
         "_node",
-        "_noted",
         "_scope",
         "_topics",
         "_visible",
         "_wake",
+        "loose",
+        "noted",
     )
 
     def __init__(
@@ -62,10 +63,10 @@ class Following:
         self._wake = wake
         self._node: Node | None = None
         self._topics: dict[Key, Topic] = {}
-        self._loose: dict[Key, None] = {}
+        self.loose: dict[Key, None] = {}
         # In order, so that no service waits for ever. Taking the first of a plain dict
         # again and again is quadratic.
-        self._noted: OrderedDict[Key, None] = OrderedDict()
+        self.noted: OrderedDict[Key, None] = OrderedDict()
 
     def begin(self, node: Node) -> None:
         """Set the client, which bounds what may be followed. Once, before all other calls."""
@@ -77,7 +78,7 @@ class Following:
         self._cache.forget(self._wake)
         topics, self._topics = self._topics, {}
         self._hidden, self._covered = {}, {}
-        self._noted.clear()
+        self.noted.clear()
         return self._let_go_of(topics)
 
     def _let_go_of(self, topics: dict[Key, Topic]) -> Iterator[None]:
@@ -111,7 +112,7 @@ class Following:
             service, _ = self._covered.popitem()
             self.follow(service)
             if service in self._topics:
-                self._noted[service] = None
+                self.noted[service] = None
         return not self._covered
 
     def topic(self, service: Key) -> Topic | None:
@@ -120,14 +121,14 @@ class Following:
 
     def loosen(self, service: Key) -> None:
         """Note that a service may not be needed any more; `release` finds out."""
-        self._loose[service] = None
+        self.loose[service] = None
 
     def release(self, needed: Callable[[Key], bool], most: int) -> bool:
         """Release topics that are not needed any more, after so many looks; whether all are."""
-        if not self._loose:
+        if not self.loose:
             return True
-        for _ in range(min(most, len(self._loose))):
-            service, _ = self._loose.popitem()
+        for _ in range(min(most, len(self.loose))):
+            service, _ = self.loose.popitem()
             topic = self._topics.get(service)
             if needed(service):
                 continue
@@ -136,9 +137,9 @@ class Following:
             if topic is not None:
                 self._cache.unsubscribe(topic, self)
                 del self._topics[service]
-        if self._loose:
+        if self.loose:
             return False
-        self._loose = {}  # One that was full is as large when it is empty.
+        self.loose = {}  # One that was full is as large when it is empty.
         return True
 
     def _in_scope(self, service: Key) -> bool:
@@ -147,23 +148,19 @@ class Following:
 
     # -- News --
 
-    @property
-    def noted(self) -> bool:
-        """Whether there is something to look at."""
-        return bool(self._noted)
-
-    def take_noted(self) -> Iterable[Topic]:
-        """The topics that may have news, each once until it is noted again."""
-        while self._noted:
-            topic = self._topics.get(self._noted.popitem(last=False)[0])
+    def take_noted(self) -> Topic | None:
+        """A topic that may have news, once until it is noted again; None if there is no other."""
+        while self.noted:
+            topic = self._topics.get(self.noted.popitem(last=False)[0])
             if topic is not None:
-                yield topic
-        self._noted = OrderedDict()  # One that was full is as large when it is empty.
+                return topic
+        self.noted = OrderedDict()  # One that was full is as large when it is empty.
+        return None
 
     def wake(self, topic: Topic) -> None:
         """Note that a service has news. The cache calls this."""
         if topic.service not in self._topics:
             return  # It is being released.
-        if not self._noted:
+        if not self.noted:
             self._wake()
-        self._noted[topic.service] = None
+        self.noted[topic.service] = None

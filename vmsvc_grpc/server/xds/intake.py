@@ -57,6 +57,11 @@ class Intake:
         """Whether a request has been begun, and not all of it is taken in."""
         return self._taking is not None
 
+    @property
+    def has_claims(self) -> bool:
+        """Whether names that the client claims to hold take room."""
+        return not self._claims.empty
+
     def begin(self, node: Node, type_url: TypeUrl, asked: SotwRequest | DeltaRequest) -> None:
         """Take in a request of a type, or the first slice of it."""
         subscription = self._subscriptions.of(type_url)
@@ -89,8 +94,6 @@ class Intake:
 
     def end_claims(self) -> None:
         """Give back the room for claimed names, once all have been compared."""
-        if self._claims.empty:
-            return
         if not any(subscription.claimed for subscription in self._subscriptions.sending_order):
             self._claims.close()
             for subscription in self._subscriptions.sending_order:

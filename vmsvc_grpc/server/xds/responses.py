@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
+from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.call import LATER, Later, Wake
 from vmsvc_grpc.server.xds.bodies import BodyReader
 from vmsvc_grpc.server.xds.denied import removed_bytes
@@ -78,7 +79,7 @@ class Responses:
 
     def next(self, node: Node) -> bytes | Later | None:
         """The next response; None if there is none now. The cache must be synced."""
-        if not self._has_work():
+        if not self.has_work:
             self._own_turn = False
             return None
         self._news.looks_left = self._shared.looks_max
@@ -90,11 +91,9 @@ class Responses:
         self._own_turn = message is LATER
         return message
 
-    def _has_work(self) -> bool:
-        """Whether anything is noted that may lead to a response.
-
-        There is nothing two times of three: after each response, and after its ACK.
-        """
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is noted that may lead to a response: not after one, nor its ACK."""
         if self._following.noted or self._marking is not None:
             return True
         for one in self._subscriptions.sending_order:
@@ -174,7 +173,7 @@ class Responses:
         return not self._under_way()
 
     def _noted(self) -> bool:
-        return self._marking is not None or self._following.noted
+        return self._marking is not None or bool(self._following.noted)
 
     def _under_way(self) -> bool:
         # A loop, as any() takes three times as long, and this runs twice for each message.
@@ -208,24 +207,28 @@ class Responses:
             for subscription in self._subscriptions.sending_order:
                 if subscription.listed is not None and subscription.listed.behind:
                     subscription.listed.reading = True
-            self._marking = self._mark_noted()
-        for _ in self._marking:
-            self._news.looks_left -= 1
-            if self._news.looks_left <= 0:
-                return False
-        self._marking = None
+            self._marking = self._mark_next()
+        while self._marking is not None:
+            for _ in self._marking:
+                self._news.looks_left -= 1
+                if self._news.looks_left <= 0:
+                    return False
+            self._marking = self._mark_next()
         return True
 
-    def _mark_noted(self) -> Iterator[None]:
-        """Mark the names of services that have news, some a step: one service can have many."""
-        for topic in self._following.take_noted():
-            for subscription in self._subscriptions.sending_order:
-                names = subscription.names_of(topic.service)
-                for number, name in enumerate(names, 1):
-                    subscription.note(name)
-                    if number % _MARKS_A_LOOK == 0:
-                        yield
-            yield
+    def _mark_next(self) -> Iterator[None] | None:
+        """Marks the names of the next service that has news; None if there is no other."""
+        topic = self._following.take_noted()
+        return self._mark_names(topic.service) if topic is not None else None
+
+    def _mark_names(self, service: Key) -> Iterator[None]:
+        """Mark the names of a service that has news, some a step: it can have many."""
+        for subscription in self._subscriptions.sending_order:
+            for number, name in enumerate(subscription.names_of(service), 1):
+                subscription.note(name)
+                if number % _MARKS_A_LOOK == 0:
+                    yield
+        yield
 
     def _upserts(self, node: Node, subscription: XdsSubscription) -> bytes | Later | None:
         """A response with new resources of a type, as many as it may hold.

@@ -105,7 +105,8 @@ class Xds:
         What is left of those that are over goes to `leaving`.
         """
         self._limits = limits
-        self._streams: dict[XdsStream, None] = {}
+        # Those that are open, and when each ends for its age.
+        self._streams: dict[XdsStream, asyncio.TimerHandle] = {}
         self._refusals: OrderedDict[tuple[TypeUrl, str, str], None] = OrderedDict()
         self._names = names
         resources = Resources(counts)
@@ -150,8 +151,17 @@ class Xds:
 
     def _open(self, form: Form, implied: TypeUrl | None, call: Call, wake: Wake) -> Stream:
         names = self._names.of(client_of(call.peer, call.username))
-        stream = XdsStream(form, implied, self._shared, names, wake, access=call.access)
-        return _Aging(stream, self._streams, stream_age_s(self._limits))
+        early = random.uniform(0, _AGE_SPREAD)  # noqa: S311 - it spreads load, and is no secret
+        age_s = stream_age_s(self._limits) * (1 - early)
+        stream = XdsStream(
+            form, implied, self._shared, names, wake, access=call.access, on_close=self._closed
+        )
+        timer = asyncio.get_running_loop().call_later(age_s, stream.expire)
+        self._streams[stream] = timer
+        return stream
+
+    def _closed(self, stream: XdsStream) -> None:
+        self._streams.pop(stream).cancel()
 
     def _log_refusal(self, refusal: Nack) -> None:
         """Log a NACK, once for all clients that refuse the same content with the same words."""
@@ -208,25 +218,3 @@ def _some(names: Sequence[str]) -> str:
     shown = ", ".join(quoted(name) for name in names[:_NAMES_SHOWN])
     left = len(names) - _NAMES_SHOWN
     return f"{shown} and {left} more" if left > 0 else shown
-
-
-class _Aging:
-    """A stream that is listed as open until it is closed, and ends at its age."""
-
-    def __init__(
-        self, stream: XdsStream, open_streams: dict[XdsStream, None], age_s: float
-    ) -> None:
-        early = random.uniform(0, _AGE_SPREAD)  # noqa: S311 - it spreads load, and is no secret
-        self._timer = asyncio.get_running_loop().call_later(age_s * (1 - early), stream.expire)
-        self._stream = stream
-        self._open_streams = open_streams
-        open_streams[stream] = None
-        self.receive = stream.receive
-        self.half_close = stream.half_close
-        self.next_message = stream.next_message
-        self.quiet, self.shared = stream.quiet, stream.shared  # They are constant.
-
-    def close(self) -> None:
-        self._timer.cancel()
-        self._open_streams.pop(self._stream, None)
-        self._stream.close()

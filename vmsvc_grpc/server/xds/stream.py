@@ -6,7 +6,7 @@ from the newest state, so that nothing piles up here for a client that does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from vmsvc_grpc.server.access.gate import EVERYTHING, Access
 from vmsvc_grpc.server.call import LATER, Code, EndOfStream, Later, RpcError, Wake
@@ -28,7 +28,6 @@ _TYPES = {type_url.value: type_url for type_url in TypeUrl}
 class XdsStream:
     """The stream of one call: a `call.Stream`."""
 
-    quiet = False
     shared = None
 
     __slots__ = (
@@ -39,6 +38,7 @@ class XdsStream:
         "_implied",
         "_intake",
         "_node",
+        "_on_close",
         "_responses",
         "_shared",
         "_subscriptions",
@@ -55,11 +55,14 @@ class XdsStream:
         wake: Wake,
         *,
         access: Access = EVERYTHING,
+        on_close: Callable[[XdsStream], None],
     ) -> None:
         """`implied` is the type of a service for a single type; None for the aggregated service.
 
-        The names that it follows count in `names`. `access` is the client's.
+        The names that it follows count in `names`. `access` is the client's. `on_close` is called
+        once.
         """
+        self._on_close = on_close
         self._form = form
         self._implied = implied
         self._shared = shared
@@ -120,7 +123,7 @@ class XdsStream:
         if self._intake.under_way and not self._intake.go_on():
             return LATER
         if self._node is not None:
-            if not self._following.release(self._subscriptions.concern, self._shared.names_a_turn):
+            if self._following.loose and not self._release():
                 return LATER
             # A partial answer to a wildcard would delete what it lacks: send nothing until all is
             # there.
@@ -141,11 +144,28 @@ class XdsStream:
             if not self._following.uncover(self._visible, self._shared.names_a_turn):
                 return LATER
         message = self._responses.next(node)
-        self._intake.end_claims()
+        if self._intake.has_claims:
+            self._intake.end_claims()
         return message
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is noted that may lead to a message, or to the end.
+
+        It may be, without that being known, for a client that may not hear of everything.
+        """
+        if self._expired or self._half_closed or self._following.loose or self._visible is not None:
+            return False
+        intake = self._intake
+        return not (intake.under_way or intake.has_claims or self._responses.has_work)
+
+    def _release(self) -> bool:
+        """Release some topics that are not needed any more; whether that was all."""
+        return self._following.release(self._subscriptions.concern, self._shared.names_a_turn)
 
     def close(self) -> None:
         """Release everything."""
+        self._on_close(self)
         self._intake.close()
         self._shared.let_go(_let_go(self._following.close(), self._subscriptions.close()))
 

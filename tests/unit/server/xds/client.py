@@ -139,7 +139,13 @@ class XdsClient:
             access = self.clearance = Clearance(self._gate, caller, self._wake)
         names = self.names.of("ipv4:192.0.2.1")
         self.stream = XdsStream(
-            self.form, self._implied, self._shared, names, self._wake, access=access
+            self.form,
+            self._implied,
+            self._shared,
+            names,
+            self._wake,
+            access=access,
+            on_close=lambda _stream: None,
         )
         self.flying.clear()
         self._first = True

@@ -132,6 +132,29 @@ def test_types_have_their_own_nonces_on_one_stream(form: Form) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("name", [NAME, "*"])
+def test_a_stream_is_quiet_until_there_is_news(form: Form, name: str) -> None:
+    """So its transport does not ask it again after each message."""
+    served = cache()
+    client = ask(XdsClient(served, form), EDS, name)
+
+    def quiet() -> bool:
+        return client.stream.quiet
+
+    assert not quiet()
+    client.read_all()
+    for address in ("10.0.0.2", "10.0.0.3"):
+        assert quiet()
+        move(served, address)
+        assert not quiet()
+        client.pump()
+        assert quiet(), "though it has yet to be acknowledged"
+        client.read()
+    client.stream.expire()
+    assert not quiet()
+
+
+@BOTH
 def test_a_nonce_of_another_type_says_nothing(form: Form) -> None:
     """Be its number between those of the type's own."""
     served = cache()

@@ -307,7 +307,7 @@ def test_what_is_done_with_takes_no_room() -> None:
         )
         assert max(map(sys.getsizeof, done)) < 1_000
     following = client.stream._following
-    assert max(map(sys.getsizeof, (following._noted, following._loose))) < 1_000
+    assert max(map(sys.getsizeof, (following.noted, following.loose))) < 1_000
 
 
 @pytest.mark.parametrize("services", [2, 600], ids=["few", "more than are remembered by name"])
