@@ -199,7 +199,13 @@ CAUSES = (
     Cause("relist", "everything is listed anew", _relist_all, from_api_server=True),
     Cause("relist-half", "the new list has half", _relist_half, from_api_server=True),
     Cause("absent", "streams name absent services", _absent_named),
-    Cause("status", "CSDS calls, beside as many Envoys", _ask_status, _envoys_connect),
+    Cause(
+        "status",
+        "CSDS calls, beside as many Envoys",
+        _ask_status,
+        _envoys_connect,
+        flags=_OF_MANY,
+    ),
     Cause("reconnect", "clients reconnect", _clients_reconnect),
 )
 """In the order of issue 10's list; the first is what the machine does by itself."""
