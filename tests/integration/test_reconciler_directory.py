@@ -49,7 +49,12 @@ class Program:
         self.failures: list[tuple[Key, Failure | None]] = []
         self.cache = Cache(AddressRules(), kinds=(*TOLD_KINDS, *HELD_KINDS))
         self._held = FilesSource(
-            output, HELD_KINDS, settle_s=SETTLE_S, shared=True, on_notices=self._retry
+            output,
+            HELD_KINDS,
+            settle_s=SETTLE_S,
+            shared=True,
+            on_notices=self._retry,
+            place_of=DirectoryStore.place_of,
         )
         self.store = DirectoryStore(output, on_write=self._held.written)
         self.reconciler = Reconciler(
@@ -108,7 +113,8 @@ class Program:
     async def source_caught_up(self) -> None:
         """Wait until the source has looked at all that is in the directory now."""
         marker, stored = Key("shop", "marker"), self.cache.stored_services
-        path = self.output / "marker.yaml"
+        path = self.output / "shop" / "marker.service.yaml"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(foreign("marker"))
         await until(lambda: marker in stored)
         path.unlink()
@@ -449,6 +455,32 @@ async def test_what_was_in_the_way_is_not_waited_for_once_it_is_moved_away(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_objects_count_only_in_their_own_files(out: Path) -> None:
+    """A namespace's directory that was renamed was never written again: all seemed to be held."""
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        before = program.files
+        (out / "shop").rename(out / "aside")
+        await until(lambda: program.files.keys() >= before.keys())
+        assert {path: program.files[path] for path in before} == before
+        await program.source_caught_up()
+        assert program.files.keys() == {
+            *before,
+            "aside/web.endpoints.yaml",
+            "aside/web.service.yaml",
+        }
+
+
+async def test_a_copy_that_comes_first_in_path_order_does_not_hide_an_edit(out: Path) -> None:
+    """It was found in the copy at the start, and what was done to the file itself did not count."""
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        before = program.files
+    (out / "a-copy.yaml").write_text(before[ENDPOINTS])
+    async with serving(out, service(), vm("a", "10.0.0.1")) as program:
+        (out / ENDPOINTS).write_text(before[ENDPOINTS].replace("10.0.0.1", "10.0.0.9"))
+        await until(lambda: program.writes)
+        await until(lambda: program.files[ENDPOINTS] == before[ENDPOINTS])
 
 
 async def test_links_in_the_directory_are_not_read(out: Path, tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ class DirectoryPlace:
             bounds=self._bounds,
             report=report,
             on_notices=self._retry if shared else lambda _: None,
+            place_of=DirectoryStore.place_of if shared else None,
         )
         self._sources[directory] = files
         name = str(directory)

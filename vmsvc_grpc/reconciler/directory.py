@@ -134,6 +134,11 @@ class DirectoryStore:
         return event
 
     @staticmethod
+    def place_of(kind: Kind, key: Key) -> str:
+        """The path of an object's file, relative to the directory."""
+        return _FilePlace.of(kind, key).path
+
+    @staticmethod
     def concerned(paths: Iterable[str]) -> tuple[set[Key], set[str]]:
         """Whose files would be at these paths, and in which namespaces any file may be."""
         keys, namespaces = set[Key](), set[str]()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from vmsvc_grpc.model.events import Apply, Malformed
@@ -49,6 +49,12 @@ class Contents:
     def empty(self) -> bool:
         """Whether no object of any kind could be read in it."""
         return not self.entries and not self.ignored
+
+    def placed(self, path: str, place_of: Callable[[Kind, Key], str]) -> Contents:
+        """Without the objects that belong in other files than `path`: these are ignored."""
+        entries = {id_: entry for id_, entry in self.entries.items() if place_of(*id_) == path}
+        ignored = self.ignored + len(self.entries) - len(entries)
+        return replace(self, entries=entries, ignored=ignored)
 
     def malformed(self, message: str) -> Generator[None, None, Contents]:
         """The same objects, as malformed: a newer text cannot be read. In steps."""

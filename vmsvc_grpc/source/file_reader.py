@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.source import tree
 from vmsvc_grpc.source.breaks import Breaks
@@ -25,6 +25,9 @@ from vmsvc_grpc.source.problems import FileProblem
 from vmsvc_grpc.source.settling import Unsettled
 from vmsvc_grpc.source.tree import Content, Oddity
 
+PlaceOf = Callable[[Kind, Key], str]
+"""The path of the one file in which an object counts."""
+
 
 class Fetched(NamedTuple):
     """A file that was read: what is held of it from now on, and its contents, if they count."""
@@ -34,7 +37,10 @@ class Fetched(NamedTuple):
 
 
 class FileReader:
-    """Reads files of `kinds`; objects that name no namespace are in `namespace`."""
+    """Reads files of `kinds`; objects that name no namespace are in `namespace`.
+
+    With `place_of`, objects in other files than theirs are ignored.
+    """
 
     def __init__(
         self,
@@ -45,6 +51,7 @@ class FileReader:
         namespace: str,
         bounds: FilesSourceBounds,
         breaks: Breaks,
+        place_of: PlaceOf | None,
     ) -> None:
         self.files_read = 0
         self._root = root
@@ -53,6 +60,7 @@ class FileReader:
         self._namespace = namespace
         self._bounds = bounds
         self._breaks = breaks
+        self._place_of = place_of
 
     async def fetched(self, path: str, looked_at: Unsettled, *, large: bool) -> Fetched | None:
         """The content of an unsettled file; None if it has changed since the last look."""
@@ -110,6 +118,8 @@ class FileReader:
             return None
         except ManifestError as error:
             return None, _problem(path, error)
+        if self._place_of is not None:
+            contents = contents.placed(path, self._place_of)
         if not contents.empty or not self._known.union.contents(path).entries:
             return contents, None
         return None, _emptied(path, contents)

@@ -43,7 +43,7 @@ from vmsvc_grpc.source.breaks import Breaks, clock
 from vmsvc_grpc.source.contents import ObjectId
 from vmsvc_grpc.source.departures import Departures
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
-from vmsvc_grpc.source.file_reader import Fetched, FileReader
+from vmsvc_grpc.source.file_reader import Fetched, FileReader, PlaceOf
 from vmsvc_grpc.source.known_files import KnownFiles
 from vmsvc_grpc.source.looks import OnNotices, TreeLooks
 from vmsvc_grpc.source.problems import FileProblem, OnFileProblem, Problems
@@ -80,12 +80,14 @@ class FilesSource:
         bounds: FilesSourceBounds = _BOUNDS,
         report: OnFileProblem = lambda _: None,
         on_notices: OnNotices = lambda _: None,
+        place_of: PlaceOf | None = None,
     ) -> None:
         """Objects of `kinds` are emitted, others ignored; in `namespace` if they name none.
 
         `shared`: our own store writes here too, and reports its writes by `written`. It has to
         put right a file that cannot be read, so the objects of such a file are emitted as
-        malformed. As others may write here, too, links are not followed.
+        malformed. As others may write here, too, links are not followed. `place_of` says where it
+        writes an object: in any other file, such as a copy, the object does not count.
         """
         self._root = directory.absolute()
         self._kinds = kinds
@@ -124,6 +126,7 @@ class FilesSource:
             namespace=namespace,
             bounds=bounds,
             breaks=self._breaks,
+            place_of=place_of,
         )
         self._departures = Departures(
             self._known, settle_s=settle_s, bounds=bounds, breaks=self._breaks
