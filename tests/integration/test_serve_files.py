@@ -114,6 +114,23 @@ def test_explain_and_readyz_name_a_copy_that_does_not_count(
         assert not explained(stub).problems
 
 
+def test_explain_and_readyz_say_what_could_not_be_written(manifests: Path, tmp_path: Path) -> None:
+    """The log has ten lines a minute about a file, which may define many services."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "shop").write_text("in the way\n")
+    arguments: list[str | Path] = ["--manifests", manifests, "--output", output, "--drain-s", "0"]
+    with serving(arguments, tmp_path / "log") as program, stub_of(program) as stub:
+        failure = "objects of shop/web: FileNotWritten: cannot create Service shop/web: "
+        assert awaited(lambda: failure in http(program, "/readyz")[1])
+        [problem] = explained(stub).problems
+        assert problem.message.startswith(failure)
+        assert addresses(stub) == ["10.0.0.1"]
+        (output / "shop").unlink()
+        assert awaited(lambda: http(program, "/readyz") == (200, "ok\n"))
+        assert not explained(stub).problems
+
+
 def limited(kind: str, limit: int) -> list[str]:
     """A command that runs another one with a limit of inotify, which is a user namespace's own."""
     script = f'echo {limit} > /proc/sys/user/max_inotify_{kind} && exec "$@"'

@@ -21,13 +21,13 @@ class Place(Protocol):
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Sentences that say what cannot be read or is left out now; empty while all is well.
+        """Sentences that say what cannot be read or written now; empty while all is well.
 
         Some hundred at most, however much is wrong.
         """
 
     def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
-        """Sentences about an object that its events do not carry: where else it is defined."""
+        """Sentences about an object that its events do not carry, as where else it is defined."""
 
     def origin(self, kind: Kind, key: Key) -> str:
         """The file or namespace that log lines about the object belong to."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice, starmap
 from pathlib import Path
 
 from vmsvc_grpc.cache.cache import Cache
@@ -14,9 +14,10 @@ from vmsvc_grpc.logs import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
-from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
+from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log, failure_text
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
 from vmsvc_grpc.reconciler.directory import DirectoryStore
+from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.source import Emit
@@ -76,15 +77,18 @@ class DirectoryPlace:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Problems of files, those of `manifests` first. All other files are served."""
+        """Problems of files, those of `manifests` first; then what could not be written."""
         shown = list(islice(self._problems(), _TROUBLES_MAX))
-        more = sum(files.problems.count for files in self._sources.values()) - len(shown)
+        count = sum(files.problems.count for files in self._sources.values())
+        more = count + len(self._failures) - len(shown)
         return (*shown, f"{more} more problems; the log has each") if more else tuple(shown)
 
-    def remarks(self, kind: Kind, key: Key) -> Iterable[str]:
-        """Where a VM or VMService is defined again."""
+    def remarks(self, kind: Kind, key: Key) -> Iterator[str]:
+        """Where a VM or VMService is defined again, and why its objects could not be written."""
         losers = islice(self._manifests.losers(kind, key), PROBLEMS_MAX)
-        return (str(loser) for loser in losers)
+        yield from map(str, losers)
+        if kind is Kind.VIRTUAL_MACHINE_SERVICE and key in self._failures:
+            yield failure_text(key, self._failures[key])
 
     def origin(self, kind: Kind, key: Key) -> str:
         """The file that defines the object; its namespace, if none does any more."""
@@ -108,6 +112,11 @@ class DirectoryPlace:
     def _problems(self) -> Iterator[str]:
         for directory, files in self._sources.items():
             yield from (f"{directory}: {problem}" for problem in files.problems)
+        yield from starmap(failure_text, self._failures.items())
+
+    @property
+    def _failures(self) -> Mapping[Key, Failure]:
+        return self._reconciler.failures if self._reconciler is not None else {}
 
     def _retry(self, paths: Collection[str]) -> None:
         """What was in the way in `output` may have been moved away."""

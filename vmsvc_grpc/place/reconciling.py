@@ -22,10 +22,14 @@ def failure_log(
         if failure is None:
             lines.log(of, logging.INFO, f"objects of {key} are as they should be again")
         else:
-            text = f"objects of {key}: {failure.reason}: {failure.message}"
-            lines.log(of, logging.WARNING, text)
+            lines.log(of, logging.WARNING, failure_text(key, failure))
 
     return log
+
+
+def failure_text(key: Key, failure: Failure) -> str:
+    """A sentence that says why the objects of a service are not as they should be."""
+    return f"objects of {key}: {failure.reason}: {failure.message}"
 
 
 def bind_reconciler(metrics: Metrics, reconciler: Reconciler) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -136,6 +136,11 @@ class Reconciler:
     def working(self) -> int:
         """How many services are being worked on."""
         return self._queue.working
+
+    @property
+    def failures(self) -> Mapping[Key, Failure]:
+        """The failure of each service whose objects are not as they should be: a view."""
+        return self._telling.failures
 
     def enqueue(self, keys: Iterable[Key]) -> None:
         """These services need work. Does not wait; one that is queued already costs nothing.

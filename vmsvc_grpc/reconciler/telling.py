@@ -32,7 +32,8 @@ class Telling:
         """Nothing has been reported yet."""
         self._on_failure = on_failure
         self._on_notice = on_notice
-        self._failures: dict[Key, Failure] = {}
+        self.failures: dict[Key, Failure] = {}
+        """The failure of each service whose objects are not as they should be. Only read it."""
         # The generation of the VMService that a failure is about; 0 if there is none.
         self._generations: dict[Key, int] = {}
         # The warnings that hold now and have been recorded, and the uid of their VMService.
@@ -47,7 +48,7 @@ class Telling:
         new one each time. After an edit of the VMService it counts as new.
         """
         generation = vmservice.meta.generation if vmservice else 0
-        last = self._failures.get(key)
+        last = self.failures.get(key)
         is_about_the_same = last and self._generations.get(key) == generation
         if last and is_about_the_same and _same_but_numbers(last, failure):
             return last
@@ -56,12 +57,12 @@ class Telling:
 
     def report(self, key: Key, failure: Failure | None) -> None:
         """Set a service's failure; None if its objects are as they should be."""
-        if self._failures.get(key) == failure:
+        if self.failures.get(key) == failure:
             return
         if failure:
-            self._failures[key] = failure
+            self.failures[key] = failure
         else:
-            del self._failures[key]
+            del self.failures[key]
             self._generations.pop(key, None)
         if self._on_failure is not None:
             self._on_failure(key, failure)
