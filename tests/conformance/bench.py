@@ -17,7 +17,7 @@ from tests.program import awaited, serving
 # On two cores, more at once take no less time in all.
 SIDE_BY_SIDE = 6
 
-_DEPLOY = Path(__file__).parents[2] / "deploy" / "base"
+_DEPLOY = Path(__file__).parents[2] / "deploy" / "overlays" / "own-secret"
 # What it calls its namespace, and the account of its Pods.
 _INSTALLED = "vmsvc-grpc"
 _RANGES = {"IPv4": IPV4_RANGE, "IPv6": IPV6_RANGE}
@@ -38,7 +38,7 @@ class Bench:
     """Runs all cases of a setting side by side, as soon as the first of them is asked for.
 
     One process watches and reconciles all their namespaces, as a user would run it, with
-    the rights that `deploy/base` gives it and no others. When all cases are through, it
+    the rights that `deploy/` gives it and no others. When all cases are through, it
     is ended, and another takes over what it has left.
     """
 

@@ -44,6 +44,8 @@ from vmsvc_grpc.model.parse import parse
 from vmsvc_grpc.model.resolve import AddressRules, families, resolved
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+VARIANT = DEPLOY / "overlays" / "own-secret"
+"""The one of deploy/ that is installed: it needs no cert-manager."""
 INSTALLED = "vmsvc-grpc"
 """What deploy/ calls its namespace and the account of its Pods."""
 
@@ -426,7 +428,7 @@ class Write:
 
 @dataclass
 class World:
-    """A cluster with the CRDs, with deploy/base installed, and with a log of all writes."""
+    """A cluster with the CRDs, with deploy/ installed, and with a log of all writes."""
 
     cluster: Cluster
     folder: Path
@@ -654,13 +656,13 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 
 @contextmanager
 def opened(folder: Path, find: Callable[[str], Path] = binary) -> Iterator[World]:
-    """A cluster with the CRDs and with deploy/base, until the block ends; logs go to the folder."""
+    """A cluster with the CRDs and with deploy/, until the block ends; logs go to the folder."""
     policy, audit = folder / "audit.yaml", folder / "audit.log"
     policy.write_text(yaml.safe_dump(_AUDIT))
     flags = [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]
     with Cluster(folder, flags=flags, find=find) as cluster:
         cluster.install_crds(*FLAVOURS["single-stack"].crds)
-        cluster.kubectl("apply", "--server-side", "--kustomize", str(DEPLOY / "base"))
+        cluster.kubectl("apply", "--server-side", "--kustomize", str(VARIANT))
         with closing(Hands(cluster)) as hands:
             yield World(cluster, folder, hands, audit)
 

@@ -239,7 +239,7 @@ async def envoy(config: dict[str, Any], folder: Path) -> AsyncIterator[Envoy]:
                 while (await running.ask("/ready")).strip() != "LIVE":  # noqa: ASYNC110 - in Envoy
                     await asyncio.sleep(_POLL_S)
             shown = json.loads(await running.ask("/listeners?format=json"))
-            for status in shown["listener_statuses"]:
+            for status in shown.get("listener_statuses", ()):
                 address = status["local_address"]["socket_address"]
                 running.entrances[status["name"]] = (address["address"], address["port_value"])
             yield running

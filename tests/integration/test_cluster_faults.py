@@ -14,7 +14,7 @@ import pytest
 
 from tests.conformance.told import Told
 from tests.integration.cluster import (
-    DEPLOY,
+    VARIANT,
     Replica,
     Site,
     World,
@@ -131,7 +131,7 @@ def test_rights_that_are_taken_away_and_given_back(
         refused = {"kind": "VirtualMachine", "namespace": "", "status": "403"}
         eventually(lambda: replica.metric("vmsvc_source_failures_total", **refused) > 1, "refused")
         assert replica.listener.serves(site.steady)
-        world.cluster.kubectl("apply", "--server-side", "--kustomize", str(DEPLOY / "base"))
+        world.cluster.kubectl("apply", "--server-side", "--kustomize", str(VARIANT))
     world.agrees(replica)
 
 

@@ -23,6 +23,7 @@ from tests.integration.cluster import (
     DEPLOY,
     INSTALLED,
     LEASE_S,
+    VARIANT,
     Replica,
     Site,
     World,
@@ -367,7 +368,7 @@ def test_an_uninstall_leaves_nothing_that_blocks_a_deletion(world: World) -> Non
         [*command, "--kubeconfig", str(admin)], capture_output=True, text=True, check=True
     )
     assert re.search(r"^released \d+ VirtualMachineServices\n\Z", done.stdout, re.MULTILINE)
-    kubectl("delete", "--kustomize", str(DEPLOY / "base"), "--wait=false")
+    kubectl("delete", "--kustomize", str(VARIANT), "--wait=false")
     kubectl("delete", "vmservice", "--all", "--all-namespaces", "--timeout=30s")
     eventually(lambda: not world.hands.listed("endpoints", site.namespace), "collected")
     eventually(lambda: not world.hands.listed("services", site.namespace), "collected")

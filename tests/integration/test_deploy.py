@@ -17,9 +17,9 @@ from tests.kube.apiserver import Cluster, KubectlError, User
 from tests.kube.plugin import FLAVOURS
 from tests.kube.vm_operator import VMOperator
 from tests.program import PATIENCE_S, awaited
+from vmsvc.options import parse as client_options
 from vmsvc_grpc import flags
 from vmsvc_grpc.__main__ import parser
-from vmsvc_grpc.readers import address
 from vmsvc_grpc.reconciler.election import lease_name
 from vmsvc_grpc.server.limits import Limits
 
@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 BASE = ROOT / "deploy" / "base"
 OVERLAYS = ROOT / "deploy" / "overlays"
 VARIANTS = {"base": BASE} | {path.name: path for path in sorted(OVERLAYS.iterdir())}
+
+CERT_MANAGER = ROOT / "tests" / "crds" / "cert-manager.yaml"
 
 OURS = "vmsvc-grpc"
 SERVED = "shop"
@@ -47,6 +49,10 @@ WRITE = {
     "endpointslices.discovery.k8s.io": "get list watch create patch delete",
     "events.events.k8s.io": "create",
 }
+REVIEW = {
+    "tokenreviews.authentication.k8s.io": "create",
+    "subjectaccessreviews.authorization.k8s.io": "create",
+}
 LEAD = {
     "leases.coordination.k8s.io": "create",
     "leases.coordination.k8s.io vmsvc-grpc": "get update",
@@ -55,10 +61,13 @@ LEAD_ONE = {
     "leases.coordination.k8s.io": "create",
     f"leases.coordination.k8s.io {lease_name([SERVED])}": "get update",
 }
+ALL = (READ, WRITE, REVIEW)
 RIGHTS: dict[str, dict[str, tuple[dict[str, str], ...]]] = {
-    "base": {OURS: (READ, WRITE, LEAD), SERVED: (READ, WRITE), OTHER: (READ, WRITE)},
-    "serve-only": {OURS: (READ,), SERVED: (READ,), OTHER: (READ,)},
-    "one-namespace": {OURS: (LEAD_ONE,), SERVED: (READ, WRITE), OTHER: ()},
+    "base": {OURS: (*ALL, LEAD), SERVED: ALL, OTHER: ALL},
+    "own-secret": {OURS: (*ALL, LEAD), SERVED: ALL, OTHER: ALL},
+    "insecure": {OURS: (READ, WRITE, LEAD), SERVED: (READ, WRITE), OTHER: (READ, WRITE)},
+    "serve-only": {OURS: (READ, REVIEW), SERVED: (READ, REVIEW), OTHER: (READ, REVIEW)},
+    "one-namespace": {OURS: (LEAD_ONE, REVIEW), SERVED: ALL, OTHER: (REVIEW,)},
 }
 
 Object = dict[str, Any]
@@ -94,7 +103,7 @@ def cluster(
     plugins = ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
     folder = tmp_path_factory.mktemp("kube-deploy")
     with Cluster(folder, flags=plugins, find=find_binary) as started:
-        started.install_crds(*FLAVOURS["single-stack"].crds)
+        started.install_crds(*FLAVOURS["single-stack"].crds, CERT_MANAGER)
         started.kubectl("create", "namespace", SERVED)
         yield started
 
@@ -127,11 +136,11 @@ def container() -> Object:
     return found
 
 
-def arguments() -> dict[str, str]:
-    """The Deployment's flags and their values, empty where a flag takes none."""
-    command, *given = container()["args"]
-    assert command == "serve"
-    return {flag.partition("=")[0]: flag.partition("=")[2] for flag in given}
+def given_to(found: Object) -> dict[str, Any]:
+    """The settings that a container is given."""
+    environment = {entry["name"]: entry.get("value", "") for entry in found.get("env", ())}
+    assert environment.keys() <= {flag.variable for flag in flags.SERVE}
+    return flags.settings(flags.SERVE, parser().parse_args(found["args"]), environment)
 
 
 def union(*tables: Mapping[str, str]) -> Rights:
@@ -180,10 +189,11 @@ def test_every_flag_and_variable_of_a_variant_is_a_setting_with_a_value_that_is_
 ) -> None:
     (one,) = (m for m in installed.manifests if m["kind"] == "Deployment")
     (only,) = one["spec"]["template"]["spec"]["containers"]
-    environment = {entry["name"]: entry.get("value", "") for entry in only.get("env", ())}
-    assert environment.keys() <= {flag.variable for flag in flags.SERVE}
-    given = flags.settings(flags.SERVE, parser().parse_args(only["args"]), environment)
-    assert given["insecure"] is True
+    given = given_to(only)
+    insecure = installed.variant == "insecure"
+    assert ("insecure" in given) is insecure
+    assert ("tls_cert" in given) is not insecure
+    assert given["auth"] == ("none" if insecure else "kubernetes")
     assert ("reconcile" in given) is (installed.variant == "serve-only")
     assert ("namespace" in given) is (installed.variant == "one-namespace")
 
@@ -198,15 +208,64 @@ def test_the_image_is_ours_of_this_version_and_its_user() -> None:
 
 def test_the_ports_are_those_that_the_arguments_name() -> None:
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
-    given = arguments()
-    listening = {"grpc": given["--listen"], "http": given["--http-listen"]}
-    assert ports == {name: address(where).port for name, where in listening.items()}
+    given = given_to(container())
+    outside, inside = given["listen"]
+    assert ports == {"grpc": outside.port, "http": given["http_listen"].port}
+    # What `kubectl port-forward` reaches, and no other Pod does.
+    assert (outside.loopback, inside.loopback) == (False, True)
     probes = [container()[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
     assert probes == [{"path": "/livez", "port": "http"}, {"path": "/readyz", "port": "http"}]
 
 
+def test_certificate_key_and_secret_are_where_the_flags_say(installed: Installed) -> None:
+    pod = installed.the("Deployment")["spec"]["template"]["spec"]
+    (only,) = pod["containers"]
+    if installed.variant == "insecure":
+        assert not pod.get("volumes")
+        assert not only.get("volumeMounts")
+        return
+    given = given_to(only)
+    (mount,), (volume,) = only["volumeMounts"], pod["volumes"]
+    assert mount["name"] == volume["name"]
+    assert "subPath" not in mount, "what is mounted so never changes"
+    where = Path(mount["mountPath"])
+    assert (given["tls_cert"], given["tls_key"]) == (where / "tls.crt", where / "tls.key")
+    kinds = {m["kind"] for m in installed.manifests}
+    assert ({"Certificate", "Issuer"} <= kinds) is (installed.variant != "own-secret")
+    for made in (m for m in installed.manifests if m["kind"] == "Certificate"):
+        if not made["spec"].get("isCA"):
+            assert made["spec"]["secretName"] == volume["secret"]["secretName"]
+            hosts = {
+                f"{m['metadata']['name']}.{OURS}.svc"
+                for m in installed.manifests
+                if m["kind"] == "Service"
+            }
+            assert hosts <= set(made["spec"]["dnsNames"])
+
+
+def test_a_caller_with_the_clients_role_may_what_calls_need(installed: Installed) -> None:
+    if installed.variant == "insecure":
+        return
+    kube = installed.cluster
+    caller = kube.service_account(SERVED, f"caller-{installed.variant}")
+    binding = ("create", "rolebinding", f"callers-{installed.variant}", "-n", SERVED)
+    account = f"--serviceaccount={SERVED}:caller-{installed.variant}"
+    kube.kubectl(*binding, "--clusterrole=vmsvc-grpc-client", account)
+    needed = {
+        "endpoints": {"get", "list", "watch"},
+        "virtualmachines.vmoperator.vmware.com": {"get"},
+    }
+
+    def allowed() -> bool:
+        found = rights(kube, caller, SERVED)
+        return all(verbs <= found.get(resource, set()) for resource, verbs in needed.items())
+
+    assert awaited(allowed)
+    assert "endpoints" not in rights(kube, caller, OTHER)
+
+
 def test_it_may_drain_before_it_is_killed() -> None:
-    given = flags.settings(flags.SERVE, parser().parse_args(container()["args"]), {})
+    given = given_to(container())
     grace_s = deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace_s > given["drain_s"] + Limits().stop_grace_s
 
@@ -258,7 +317,7 @@ def test_every_right_is_on_what_is_served(cluster: Cluster) -> None:
         lists = [cluster.request("GET", path).body["resources"] for path in paths]
         return {row["name"]: set(row["verbs"]) for rows in lists for row in rows}
 
-    for key, verbs in union(READ, WRITE, LEAD).items():
+    for key, verbs in union(READ, WRITE, LEAD, REVIEW).items():
         resource, _, group = key.partition(" ")[0].partition(".")
         # The admission plugin's own, which nothing serves.
         if not resource.endswith("/finalizers"):
@@ -303,10 +362,55 @@ def test_the_sidecar_is_valid_and_meets_the_restricted_level(cluster: Cluster) -
     cluster.kubectl("create", "namespace", where)
     level = "pod-security.kubernetes.io/enforce=restricted"
     cluster.kubectl("label", "namespace", where, level)
-    text = cluster.kubectl("kustomize", str(ROOT / "deploy" / "sidecar"))
-    apply = ("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-")
-    said = cluster.kubectl(*apply, "-n", where, stdin=text)
-    assert said.splitlines() == [
-        "configmap/vmsvc-envoy serverside-applied (server dry run)",
-        "pod/vmsvc-sidecar serverside-applied (server dry run)",
+    parts = list(yaml.safe_load_all(built(cluster, "sidecar")))
+    apply_parts(cluster, where, parts)
+    (pod,) = (part for part in parts if part["kind"] == "Pod")
+    (config,) = (part for part in parts if part["kind"] == "ConfigMap")
+    mounts = {m["mountPath"] for c in pod["spec"]["containers"] for m in c.get("volumeMounts", ())}
+    named = set(re.findall(r"(?:filename|path): (/etc/[^},\n]+)", "".join(config["data"].values())))
+    assert named
+    for each in named:
+        assert any(each == mount or each.startswith(f"{mount}/") for mount in mounts), each
+    for each in (each for each in named if each.startswith("/etc/vmsvc/")):
+        assert each.removeprefix("/etc/vmsvc/") in config["data"]
+
+
+def built(cluster: Cluster, name: str) -> str:
+    return cluster.kubectl("kustomize", str(ROOT / "deploy" / name))
+
+
+def apply_parts(cluster: Cluster, where: str, parts: list[Object]) -> None:
+    """Apply manifests of `deploy/` in a namespace, but its Pod for a trial only."""
+    role = (BASE / "client.cluster-role.yaml").read_text()
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=role)
+    apply = ("apply", "--server-side", "--validate=strict", "-n", where, "-f", "-")
+    for part in parts:
+        dry = ("--dry-run=server",) if part["kind"] == "Pod" else ()
+        cluster.kubectl(*apply, *dry, stdin=json.dumps(part))
+
+
+def test_the_client_is_valid_meets_the_restricted_level_and_names_its_own_files(
+    cluster: Cluster,
+) -> None:
+    where = "clients"
+    cluster.kubectl("create", "namespace", where)
+    level = "pod-security.kubernetes.io/enforce=restricted"
+    cluster.kubectl("label", "namespace", where, level)
+    parts = list(yaml.safe_load_all(built(cluster, "client")))
+    apply_parts(cluster, where, parts)
+    (pod,) = (part for part in parts if part["kind"] == "Pod")
+    (only,) = pod["spec"]["containers"]
+    assert only["image"] == container()["image"]
+    command, *given = only["command"]
+    assert command == "vmsvc"
+    environment = {entry["name"]: entry.get("value", where) for entry in only["env"]}
+    options = client_options(given, environment, terminal=False)
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in only["volumeMounts"]}
+    assert Path(options.cacert) == mounts["ca"] / "ca.crt"
+    (token,) = next(v for v in pod["spec"]["volumes"] if v["name"] == "token")["projected"][
+        "sources"
     ]
+    projected = token["serviceAccountToken"]
+    assert Path(options.token_file) == mounts["token"] / projected["path"]
+    assert projected["audience"] == "vmsvc-grpc"
+    assert (options.tls, options.namespaces) == (True, (where,))

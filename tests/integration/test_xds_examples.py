@@ -149,9 +149,9 @@ def test_the_sidecars_bootstrap_is_valid(tmp_path: Path) -> None:
     config_map = yaml.safe_load((SIDECAR / "config-map.yaml").read_text())
     pod = yaml.safe_load((SIDECAR / "pod.yaml").read_text())
     (path,) = (arg for arg in pod["spec"]["containers"][1]["args"] if arg.startswith("/etc"))
-    (written,) = config_map["data"].values()
-    assert path.rpartition("/")[2] in config_map["data"]
-    (tmp_path / "envoy.yaml").write_text(written)
+    written = config_map["data"][path.rpartition("/")[2]]
+    for name, text in config_map["data"].items():
+        (tmp_path / name).write_text(text.replace("/etc/vmsvc/", f"{tmp_path}/"))
     done = subprocess.run(
         [binary(), "--mode", "validate", "-c", tmp_path / "envoy.yaml", "--service-node", "n"],
         capture_output=True,
