@@ -237,12 +237,17 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
         path(arguments.path)  # Refuses an empty one, which would be the working directory.
     from vmsvc_grpc import render  # noqa: PLC0415
 
+    rules = _rules(given)
     return render.render(
         arguments.path,
         namespace=namespace,
         file_bytes_max=given["manifest_bytes_max"],
-        rules=_rules(given),
-        held=Rules(copying=_copying(given), load_balancer_provider=given["load_balancer_provider"]),
+        rules=rules,
+        held=Rules(
+            copying=_copying(given),
+            load_balancer_provider=given["load_balancer_provider"],
+            cluster_families=rules.cluster_families,
+        ),
         out=sys.stdout,
         err=sys.stderr,
     )

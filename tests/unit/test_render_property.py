@@ -99,10 +99,13 @@ def test_order_and_form_of_manifests_do_not_matter(case: Case, data: st.DataObje
 def rendered(case: Case, path: Path) -> tuple[int, str, int]:
     """The status, what is written, and of how many problems."""
     out, err = io.StringIO(), io.StringIO()
+    families = tuple(map(IPFamily, case.ip_families))
     status = render(
         str(path),
-        rules=AddressRules(tuple(map(IPFamily, case.ip_families))),
-        held=Rules(load_balancer_provider=case.load_balancer_provider or ""),
+        rules=AddressRules(families),
+        held=Rules(
+            load_balancer_provider=case.load_balancer_provider or "", cluster_families=families
+        ),
         out=out,
         err=err,
     )

@@ -17,6 +17,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import is_controlled_by
+from vmsvc_grpc.model.resolve import families
 from vmsvc_grpc.reconciler.owners import owners
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
 
@@ -59,6 +60,8 @@ def service_of(
     labels, annotations = provider_marks(vmservice, spec, rules)
     policy = _traffic_policy(vmservice, base, balanced=balanced)
     family_policy = spec.ip_family_policy.value if spec.ip_family_policy else base.ip_family_policy
+    # It can be chosen only at creation; afterwards the stored one stays.
+    cluster_ip = base.cluster_ip if stored else spec.cluster_ip
     return replace(
         base,
         meta=replace(
@@ -70,9 +73,8 @@ def service_of(
         type=spec.type.value,
         selector={},
         ports=_ports(spec, base, balanced=balanced),
-        # It can be chosen only at creation; afterwards the stored one stays.
-        cluster_ip=base.cluster_ip if stored else spec.cluster_ip,
-        ip_families=_families(spec, base.ip_families, family_policy),
+        cluster_ip=cluster_ip,
+        ip_families=_families(replace(spec, cluster_ip=cluster_ip), base, family_policy, rules),
         ip_family_policy=family_policy,
         load_balancer_ip=spec.load_balancer_ip,
         load_balancer_source_ranges=_source_ranges(spec, base),
@@ -103,9 +105,16 @@ def _source_ranges(spec: ServiceSpec, base: StoredService) -> tuple[str, ...]:
     return stored if as_stored else given
 
 
-def _families(spec: ServiceSpec, stored: tuple[str, ...], policy: str) -> tuple[str, ...]:
-    """The families asked for, and the second one if the API server has added it."""
+def _families(spec: ServiceSpec, base: StoredService, policy: str, rules: Rules) -> tuple[str, ...]:
+    """The families asked for, and the second one if the API server has added it, or would.
+
+    If none are asked for, they are left to the API server.
+    """
     asked = tuple(family.value for family in spec.ip_families)
+    if asked and rules.cluster_families:
+        # As held, the families decide which addresses are served.
+        asked = tuple(family.value for family in families(spec, (), rules.cluster_families))
+    stored = base.ip_families
     single = policy == IPFamilyPolicy.SINGLE_STACK.value
     if not asked:
         return stored[:1] if single else stored

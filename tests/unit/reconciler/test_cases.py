@@ -51,7 +51,8 @@ class World:
     def __init__(self, case: Case) -> None:
         families = tuple(map(IPFamily, case.ip_families))
         self.manifests: dict[ObjectId, Manifest] = {}
-        self._provider = case.load_balancer_provider or ""
+        provider = case.load_balancer_provider or ""
+        self._rules = Rules(load_balancer_provider=provider, cluster_families=families)
         self._cache = Cache(AddressRules(cluster_families=families), kinds=Kind)
         for kind in Kind:
             self._cache.apply(events.Init(kind))
@@ -111,7 +112,7 @@ class World:
                 observed,
                 service.spec if service else None,
                 service.endpoints if service else (),
-                Rules(load_balancer_provider=self._provider),
+                self._rules,
             )
             yield from plan(wanted.objects, observed)
 

@@ -315,6 +315,58 @@ def test_a_stored_service_is_brought_in_line(
     assert {name: getattr(got, name) for name in fields} == fields
 
 
+IPV4, IPV6 = IPFamily
+PREFER = IPFamilyPolicy.PREFER_DUAL_STACK
+
+
+@pytest.mark.parametrize(
+    ("given", "stored", "cluster", "expected"),
+    [
+        pytest.param(
+            spec(ip_families=(IPV6,), ip_family_policy=PREFER),
+            "",
+            (IPV4, IPV6),
+            (IPV6, IPV4),
+            id="by policy",
+        ),
+        pytest.param(
+            spec(ip_families=(IPV6,), ip_family_policy=PREFER),
+            "",
+            (IPV6,),
+            (IPV6,),
+            id="of one family",
+        ),
+        pytest.param(
+            spec(ip_families=(IPV6,)), "", (IPV4, IPV6), (IPV6,), id="without a policy, none"
+        ),
+        pytest.param(
+            spec(ip_families=(IPV4,), cluster_ip="None"),
+            "None",
+            (IPV4,),
+            (IPV4, IPV6),
+            id="headless",
+        ),
+        pytest.param(
+            spec(ip_families=(IPV4,), cluster_ip="None"),
+            "10.96.0.9",
+            (IPV4,),
+            (IPV4,),
+            id="too late",
+        ),
+        pytest.param(spec(ip_family_policy=PREFER), "", (IPV4, IPV6), (), id="none are asked for"),
+    ],
+)
+def test_without_api_server_we_complete_the_families_asked_for(
+    given: ServiceSpec,
+    stored: str,
+    cluster: tuple[IPFamily, ...],
+    expected: tuple[IPFamily, ...],
+) -> None:
+    observed = HeldObjects(vmservice=service(), service=stored_service(OURS, cluster_ip=stored))
+    got = desired(observed, given, (), Rules(cluster_families=cluster))
+    assert service_of(got).ip_families == tuple(family.value for family in expected)
+
+
 def test_a_service_keeps_its_identity_and_the_owners_that_others_gave_it() -> None:
     other = OwnerReference("v1", "ConfigMap", "note", "uid-note")
     old = OURS._replace(api_version="vmoperator.vmware.com/v1alpha2", block_owner_deletion=False)
