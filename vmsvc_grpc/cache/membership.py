@@ -49,7 +49,10 @@ class CachedService(Contributions):
     """How far it has been evaluated anew. What clients are shown stays as it was meanwhile."""
 
     remembered: frozenset[str] = frozenset()
-    """Uids that were ready in the stored Endpoints, until the service has been evaluated."""
+    """Uids that are ready in the stored Endpoints, while these are not of `endpoints`.
+
+    That is before the service has been evaluated, and while it has no selector.
+    """
 
     _ready_uids: Counter[str] | None = None
     """How many ready endpoints each VM has; kept from the first call of `remembers` on."""
@@ -86,10 +89,16 @@ class CachedService(Contributions):
         self.evaluation = None
         self.evaluated = True
         self.spec, self.families = evaluation.spec, evaluation.families
+        if self.spec is not None:
+            self.remembered = self._left_in_stored(self.spec)
         self._take_over(evaluation)
         self._ready_uids = None
-        if self.spec is not None:
-            self.remembered = frozenset()  # From here on, `endpoints` remembers.
+
+    def _left_in_stored(self, spec: ServiceSpec) -> frozenset[str]:
+        """Who was ready until now, if stored Endpoints stay as they were when `spec` is served."""
+        if spec.selector:
+            return frozenset()  # `endpoints` remembers.
+        return self.remembered.union(e.vm_uid for e in self.endpoints if e.ready)
 
     def serve_newest_spec(self) -> None:
         """Serve by the newest spec, whose endpoints are the same: only ports may differ."""

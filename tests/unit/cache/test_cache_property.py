@@ -55,7 +55,10 @@ class CacheMachine(RuleBasedStateMachine):
     def rebuild(self) -> None:
         """Who is ready next, from who was ready: what the pure function says."""
         for key in self.uids:
-            self.ready[key] = {e.vm_uid for e in self.expected(key) if e.ready}
+            given = self.specs.get(key)
+            # Without a selector, the stored Endpoints stay as they were.
+            if given is None or given.selector:
+                self.ready[key] = {e.vm_uid for e in self.expected(key) if e.ready}
 
     def expected(self, key: Key) -> tuple[Endpoint, ...]:
         given = self.specs.get(key)
