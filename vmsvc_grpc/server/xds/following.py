@@ -157,6 +157,11 @@ class Following:
         self.noted = OrderedDict()  # One that was full is as large when it is empty.
         return None
 
+    def note(self, topic: Topic) -> None:
+        """Note that a service has news, while the stream is being asked."""
+        if topic.service in self._topics:
+            self.noted[topic.service] = None
+
     def wake(self, topic: Topic) -> None:
         """Note that a service has news. The cache calls this."""
         if topic.service not in self._topics:

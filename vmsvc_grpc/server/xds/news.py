@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import NamedTuple
 
+from vmsvc_grpc.cache.topic import Publication, Topic
 from vmsvc_grpc.server.call import LATER, Later
 from vmsvc_grpc.server.xds.following import Following
 from vmsvc_grpc.server.xds.listing import ListedDue
@@ -14,6 +15,9 @@ from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
 from vmsvc_grpc.server.xds.subscription import UNKNOWN, XdsSubscription
+
+# After more steps than these in a turn, a large resource is put together in another.
+_STEPS_BESIDE = 32
 
 
 class New(NamedTuple):
@@ -29,7 +33,7 @@ class News:
     `looks_left` is how many more names it may look at in this turn.
     """
 
-    __slots__ = ("_following", "_form", "_shared", "_subscriptions", "looks_left")
+    __slots__ = ("_following", "_form", "_making", "_shared", "_subscriptions", "looks_left")
 
     def __init__(
         self,
@@ -44,6 +48,8 @@ class News:
         self._subscriptions = subscriptions
         self._following = following
         self.looks_left = 0
+        # What is being encoded in several turns: its name, and of which service.
+        self._making: tuple[str, Topic, Publication] | None = None
 
     def next_new(self, node: Node, subscription: XdsSubscription) -> New | Later | None:
         """The next resource to send; None if there is no other now."""
@@ -55,7 +61,12 @@ class News:
                 continue
             self.looks_left -= 1
             name, forced = subscription.pending.popitem(last=False)
+            if subscription.type_url is TypeUrl.ENDPOINT and not self._prepare(subscription, name):
+                subscription.pending[name] = forced
+                subscription.pending.move_to_end(name, last=False)
+                return LATER
             resource = self.resource(node, subscription, name)
+            self._end_making(name)
             if resource is None and self._is_awaited(subscription, name, forced=forced):
                 resource = self._shared.resources.empty(name)
             if resource is None:
@@ -148,10 +159,49 @@ class News:
         if asked is None or topic is None or not has_any(node, subscription):
             return None
         if type_url is TypeUrl.ENDPOINT:
-            return resources.endpoints(topic.current, name, asked.port)
+            return resources.endpoints(self._publication(topic, name), name, asked.port)
         if resources.port(topic.current, asked.port) is None:
             return None
         return resources.static(type_url, name)
+
+    def _prepare(self, subscription: XdsSubscription, name: str) -> bool:
+        """Encode the endpoints of a name, as many as this turn allows; whether that was all."""
+        if name not in subscription.names:
+            return True  # The listing has it.
+        asked = self._shared.references.of(name)
+        topic = self._following.topic(asked.service) if asked is not None else None
+        if asked is None or topic is None:
+            return True
+        publication = self._publication(topic, name)
+        taken = 0
+        for _ in self._shared.resources.steps(publication, name, asked.port):
+            taken += 1
+            if taken >= self.looks_left:
+                break
+        self.looks_left -= taken
+        if taken <= _STEPS_BESIDE:
+            return True
+        self._making = name, topic, publication
+        self.looks_left = 0
+        return False
+
+    def _publication(self, topic: Topic, name: str) -> Publication:
+        """The newest one, or an older one whose endpoints are being encoded.
+
+        Otherwise a large service that changes all the time would never be sent.
+        """
+        if self._making is not None and self._making[0] == name:
+            return self._making[2]
+        return topic.current
+
+    def _end_making(self, name: str) -> None:
+        """The endpoints of a name are encoded: if they have changed meanwhile, that is news."""
+        if self._making is None or self._making[0] != name:
+            return
+        _, topic, publication = self._making
+        self._making = None
+        if publication is not topic.current:
+            self._following.note(topic)
 
     def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
         """Whether a client waits for the load assignment of a service that does not exist (yet).

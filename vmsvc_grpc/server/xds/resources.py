@@ -44,8 +44,8 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.xds.assignments import (
     Localities,
     load_assignment,
-    localities,
     no_endpoints,
+    steps,
 )
 from vmsvc_grpc.server.xds.bodies import SHARED_FROM, Bodies, BodyReader
 from vmsvc_grpc.server.xds.encoding import bytes_field
@@ -214,6 +214,16 @@ class Resources:
                 kept[key] = resource
         return resource
 
+    def steps(self, publication: Publication, name: str, port_text: str) -> Iterator[None]:
+        """The steps after which `endpoints` has little to do, shared by all who take them.
+
+        None for a service of some hundred endpoints, or once they have been taken.
+        """
+        if f"xds {name}" in publication.encoded:
+            return iter(())
+        port = self.port(publication, port_text)
+        return iter(()) if port is None else steps(port, self._localities(publication))
+
     def all_of(self, type_url: TypeUrl) -> BodyReader:
         """A reader for a stream that is sent all listeners, or all clusters, each time."""
         return BodyReader(self._bodies[type_url])
@@ -275,7 +285,7 @@ class Resources:
         kept: Localities | None = publication.encoded.get("xds localities")
         if kept is None:
             assert isinstance(publication.state, EndpointSet), "what has a port has endpoints"
-            kept = publication.encoded["xds localities"] = localities(publication.state.endpoints)
+            kept = publication.encoded["xds localities"] = Localities(publication.state.endpoints)
         return kept
 
     def _encoded(self, type_url: TypeUrl, name: str, packed: bytes, digest: int) -> Resource:

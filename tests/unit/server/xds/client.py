@@ -25,7 +25,7 @@ from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.guarded import Clearance
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
-from vmsvc_grpc.server.xds.assignments import load_assignment, localities
+from vmsvc_grpc.server.xds.assignments import Localities, load_assignment
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
@@ -430,7 +430,7 @@ def truth(
     if port is None:
         return None
     if type_url is EDS:
-        content = load_assignment(name, port, localities(state.endpoints))
+        content = load_assignment(name, port, Localities(state.endpoints))
     else:
         content = xds_resources._CONTENTS[type_url](name)
     return _KINDS[type_url].FromString(content)

@@ -13,7 +13,7 @@ from tests.unit.counting import counted_calls
 from tests.unit.server.xds.client import addresses
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.xds.assignments import load_assignment, localities
+from vmsvc_grpc.server.xds.assignments import Localities, load_assignment
 
 NAME = "web.shop:80"
 HTTP = ServicePort("http", "TCP", 80, 9376)
@@ -33,7 +33,7 @@ def endpoint(
 
 
 def assignment(*endpoints: Endpoint, port: ServicePort = HTTP) -> Any:
-    content = load_assignment(NAME, port, localities(sorted(endpoints)))
+    content = load_assignment(NAME, port, Localities(sorted(endpoints)))
     return ClusterLoadAssignment.FromString(content)
 
 
@@ -178,7 +178,7 @@ def test_it_is_written_as_protobuf_writes_it(port: ServicePort) -> None:
         ]
     )
     name = "a-name-that-takes-more-than-127-bytes." * 4
-    content = load_assignment(name, port, localities(given))
+    content = load_assignment(name, port, Localities(given))
     message: Any = ClusterLoadAssignment.FromString(content)
     assert message.cluster_name == name
     assert len(message.endpoints) == 201
@@ -186,7 +186,7 @@ def test_it_is_written_as_protobuf_writes_it(port: ServicePort) -> None:
 
 
 def test_vms_are_looked_at_once_for_all_ports() -> None:
-    located = localities(endpoint(f"10.0.{n // 250}.{n % 250}") for n in range(1_000))
+    located = Localities([endpoint(f"10.0.{n // 250}.{n % 250}") for n in range(1_000)])
     with counted_calls() as calls:
         load_assignment(NAME, ServicePort("", "TCP", 1, 8_080), located)
     for_one = calls[0]

@@ -17,7 +17,7 @@ from tests.unit.server.xds.client import CDS, EDS, LDS, XdsClient, node, truth
 from tests.unit.server.xds.world import BOTH, C, E, ask, ports
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
-from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import ShutGate
 from vmsvc_grpc.server.access.needs import OPEN, Needs
@@ -416,3 +416,76 @@ def test_to_be_asked_for_nothing_costs_few_calls(form: Form) -> None:
     with counted_calls() as calls:
         assert client.stream.next_message() is None
     assert calls[0] <= 30
+
+
+_VMS = 12_000
+
+
+def _large() -> Cache:
+    return synced_cache(service(), *(_one_of_many(number) for number in range(_VMS)))
+
+
+def _one_of_many(number: int, network: int = 10) -> VirtualMachine:
+    return vm(f"v{number}", f"{network}.0.{number // 250}.{number % 250}")
+
+
+@BOTH
+def test_the_endpoints_of_a_large_service_are_encoded_in_slices(form: Form) -> None:
+    """Those of 43,600 took 314 ms in one turn."""
+    client = ask(XdsClient(_large(), form), EDS, "web.shop:80")
+    message, calls = None, []
+    while message is None or message is LATER:
+        with counted_calls() as counted:
+            message = client.stream.next_message()
+        calls.append(counted[0])
+    assert max(calls) < 6 * _VMS < sum(calls)
+    assert isinstance(message, bytes)
+    client.flying.append(message)
+    assert client.read() == (E, "web.shop:80")
+    assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
+
+
+@BOTH
+def test_all_streams_encode_the_endpoints_of_a_large_service_together(form: Form) -> None:
+    served = _large()
+    first = ask(XdsClient(served, form), EDS, "web.shop:80")
+    shared = first.stream._shared.resources
+    others = [ask(XdsClient(served, form, resources=shared), EDS, "web.shop:80") for _ in range(3)]
+    with counted_calls() as counted:
+        first.pump()
+    alone = counted[0]
+    with counted_calls() as counted:
+        assert [other.pump() for other in others] == [True, True, True]
+    assert counted[0] < alone / 10
+
+
+@BOTH
+def test_a_large_service_that_changes_in_each_turn_is_sent_all_the_same(form: Form) -> None:
+    client = ask(XdsClient(_large(), form), EDS, "web.shop:80")
+    changes = 0
+    while (message := client.stream.next_message()) is LATER:
+        assert changes < 100
+        client.cache.apply(Apply(_one_of_many(changes, network=11)))
+        changes += 1
+    assert changes > 3
+    assert isinstance(message, bytes)
+    client.flying.append(message)
+    client.read_all()
+    assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
+
+
+@pytest.mark.parametrize("ends", ["deleted", "dropped"])
+def test_a_large_service_may_go_while_it_is_encoded(ends: str) -> None:
+    client = ask(XdsClient(_large(), Form.DELTA), EDS, "web.shop:80")
+    assert client.stream.next_message() is LATER
+    if ends == "deleted":
+        client.cache.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "web")))
+        client.read_all()
+        assert not client.held(EDS)
+    else:
+        client.change(EDS, [], ["web.shop:80"])
+        assert client.read() is None
+    client.cache.apply(Apply(service()))
+    client.change(EDS, ["web.shop:80"])
+    client.read_all()
+    assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
