@@ -36,7 +36,7 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.place import Place
 from vmsvc_grpc.reconciler.store import ChangeError
-from vmsvc_grpc.server.access.gate import OpenGate
+from vmsvc_grpc.server.access.gate import GateError, OpenGate
 from vmsvc_grpc.server.access.principal import CertificateRules
 from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
@@ -51,6 +51,7 @@ from vmsvc_grpc.source import SourceError
 from vmsvc_grpc.source.inotify import DirectoryWatch
 
 if TYPE_CHECKING:
+    from vmsvc_grpc.server.access.certificates import CertificateGate
     from vmsvc_grpc.server.access.reviews import ReviewGate
 
 _log = logging.getLogger("vmsvc_grpc")
@@ -72,6 +73,7 @@ def main(config: Config) -> int:
     except* (
         TooFewFilesError,
         TlsFilesError,
+        GateError,
         ListenError,
         SourceError,
         ChangeError,
@@ -116,6 +118,8 @@ class App:
         _check_files()
         self._lines = LinesPerOrigin(_log)
         self._reviews = self._review_gate() if config.auth == "kubernetes" else None
+        self._policy = self._policy_gate(config.auth_policy) if config.auth_policy else None
+        self._gate = self._reviews or self._policy
         self._server = Server(
             self._cache,
             [
@@ -131,7 +135,7 @@ class App:
             xds_scope=scope,
             xds_references=References(config.cluster_domain),
             remarks=self._remarks,
-            gate=self._reviews or OpenGate(),
+            gate=self._gate or OpenGate(),
         )
         self._metrics = Metrics()
         self._lag = LoopLag(GarbageScans().scan_if_due)
@@ -156,6 +160,8 @@ class App:
         for number in _stopping_signals():
             loop.add_signal_handler(number, self._stop_at_signal, number.name)
         _bind(self._metrics, self._cache, self._server)
+        if self._gate is not None:
+            _bind_refusals(self._metrics, self._gate.refusals)
         if self._reviews is not None:
             _bind_reviews(self._metrics, self._reviews)
         self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
@@ -182,6 +188,7 @@ class App:
                         place.run(self._emit),
                         *([tls.run()] if tls is not None else ()),
                         *([self._review(self._reviews)] if self._reviews is not None else ()),
+                        *([self._policy.run()] if self._policy is not None else ()),
                         *([warn_each_hour(exposed)] if exposed else ()),
                     )
                 ]
@@ -220,15 +227,9 @@ class App:
         from vmsvc_grpc.server.access.reviews import ReviewGate  # noqa: PLC0415
         from vmsvc_grpc.server.access.verdicts import VerdictBounds  # noqa: PLC0415
 
-        config = self._config
-        stale_s = AUTH_STALE_S if config.auth_stale_s is None else config.auth_stale_s
-        return ReviewGate(
-            VerdictBounds(stale_s=stale_s),
-            CertificateRules(
-                of_cluster=config.client_ca_of_cluster, trust_domain=config.spiffe_trust_domain
-            ),
-            lambda level, text: self._lines.log("reviews of callers", level, text),
-        )
+        stale_s = self._config.auth_stale_s
+        bounds = VerdictBounds(stale_s=AUTH_STALE_S if stale_s is None else stale_s)
+        return ReviewGate(bounds, _certificate_rules(self._config), self._log_access)
 
     async def _review(self, gate: ReviewGate) -> None:
         """Have the API server say who callers are and what they may do, until cancelled."""
@@ -238,6 +239,18 @@ class App:
         assert self._config.credentials is not None, "a Config with this has them"
         async with ApiServer(self._config.credentials) as api:
             await gate.run(KubeReviews(api, self._config.token_audience or TOKEN_AUDIENCE))
+
+    def _policy_gate(self, path: Path) -> CertificateGate:
+        """Raises GateError if the policy cannot be used."""
+        from vmsvc_grpc.server.access.certificates import (  # noqa: PLC0415
+            CertificateGate,
+            PolicyFile,
+        )
+
+        return CertificateGate(PolicyFile(path), _certificate_rules(self._config), self._log_access)
+
+    def _log_access(self, level: int, text: str) -> None:
+        self._lines.log("access", level, text)
 
     def _chosen_place(self) -> Place:
         config = self._config
@@ -318,7 +331,7 @@ class App:
     def _troubles(self) -> Iterator[str]:
         yield from self._place.troubles if self._place else ()
         yield from self._tls.troubles if self._tls else ()
-        yield from self._reviews.troubles if self._reviews else ()
+        yield from self._gate.troubles if self._gate else ()
 
     def _remarks(self, kind: Kind, key: Key) -> Iterable[str]:
         return self._place.remarks(kind, key) if self._place else ()
@@ -487,6 +500,16 @@ def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
         metrics.bind(metric, partial(_by_type, by_type))
 
 
+def _certificate_rules(config: Config) -> CertificateRules:
+    return CertificateRules(
+        of_cluster=config.client_ca_of_cluster, trust_domain=config.spiffe_trust_domain
+    )
+
+
+def _bind_refusals(metrics: Metrics, refusals: Mapping[str, int]) -> None:
+    metrics.bind(Metric.ACCESS_REFUSALS, lambda: {(why,): count for why, count in refusals.items()})
+
+
 def _bind_reviews(metrics: Metrics, gate: ReviewGate) -> None:
     metrics.bind(Metric.REVIEWS, lambda: dict(gate.reviews.items()))
     metrics.bind_one(Metric.REVIEWS_OPEN, lambda: gate.waiting)
@@ -495,9 +518,6 @@ def _bind_reviews(metrics: Metrics, gate: ReviewGate) -> None:
     )
     metrics.bind(
         Metric.VERDICTS, lambda: {(review,): count for review, count in gate.remembered.items()}
-    )
-    metrics.bind(
-        Metric.ACCESS_REFUSALS, lambda: {(why,): count for why, count in gate.refusals.items()}
     )
 
 

@@ -18,7 +18,7 @@ from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.tls.files import TlsFiles
 
 LOAD_BALANCER_PROVIDERS = ("nsx-t-lb",)
-AUTHS = ("kubernetes", "none")
+AUTHS = ("kubernetes", "certificates", "none")
 TOKEN_AUDIENCE = ("vmsvc-grpc",)
 AUTH_STALE_S = 600.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -92,6 +92,7 @@ class Config:
     """Whom bearer tokens must be for, one of these; None: TOKEN_AUDIENCE."""
     auth_stale_s: float | None = None
     """How long verdicts hold while the API server is away; None: AUTH_STALE_S."""
+    auth_policy: Path | None = None
     client_ca_of_cluster: bool = False
     spiffe_trust_domain: str = ""
     insecure: bool = False
@@ -178,8 +179,14 @@ class Config:
     def _check_auth(self) -> None:
         if self.auth == "kubernetes" and self.manifests is not None:
             raise ConfigError(
-                "--auth=kubernetes asks an API server, and with --manifests there is none"
+                "--auth=kubernetes asks an API server, and with --manifests there is none; use "
+                "--auth=certificates"
             )
+        certificates = self.auth == "certificates"
+        if certificates and (self.client_ca is None or self.auth_policy is None):
+            raise ConfigError("--auth=certificates goes with --client-ca and --auth-policy")
+        if self.auth_policy is not None and not certificates:
+            raise ConfigError("--auth-policy goes with --auth=certificates")
         if self.auth != "none" and not any(map(self.guards, self.listen)):
             raise ConfigError(
                 f"--auth={self.auth} asks nobody who they are: on loopback without TLS everything "

@@ -367,7 +367,8 @@ _ACCESS = [
         one_of(*AUTHS),
         "who may ask, where it is not loopback without TLS. kubernetes: whoever has a bearer token "
         "or client certificate, and a right there: endpoints that somebody may read on the API "
-        "server may be asked for here. none: everybody, which other machines need --insecure for",
+        "server may be asked for here. certificates: whoever has a client certificate, and a rule "
+        "in --auth-policy. none: everybody, which other machines need --insecure for",
         "none",
         "|".join(AUTHS),
     ),
@@ -386,6 +387,14 @@ _ACCESS = [
         "(default: 600)",
         None,
         "SECONDS",
+    ),
+    Flag(
+        "--auth-policy",
+        path,
+        "YAML file of rules for --auth=certificates: who may get, list and watch what in which "
+        "namespaces; followed live",
+        None,
+        "FILE",
     ),
     Flag(
         "--client-ca-of-cluster",

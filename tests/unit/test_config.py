@@ -615,6 +615,8 @@ def test_what_others_reach_without_tls_or_auth_is_exposed() -> None:
         ({"auth": "kubernetes", "listen": ANYWHERE}, "it needs TLS"),
         ({"token_audience": ("a",)}, "--token-audience goes with --auth=kubernetes"),
         ({"auth_stale_s": 1.0}, "--auth-stale-s goes with --auth=kubernetes"),
+        ({**FILES, "auth": "certificates"}, "goes with --client-ca and --auth-policy"),
+        ({"auth_policy": Path("a")}, "--auth-policy goes with --auth=certificates"),
         ({"client_ca_of_cluster": True}, "--client-ca-of-cluster goes with --client-ca"),
         ({"spiffe_trust_domain": "a"}, "--spiffe-trust-domain goes with --client-ca"),
     ],

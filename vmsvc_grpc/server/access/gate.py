@@ -47,6 +47,10 @@ class Access(Protocol):
         """As `Pass.check` does."""
 
 
+class GateError(Exception):
+    """A gate cannot do its work. Its text is one line that says why."""
+
+
 class Gate(Protocol):
     """Gives a pass to each call."""
 

@@ -1,0 +1,110 @@
+"""What a policy says, and what is wrong with one, by file and line."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmsvc_grpc.server.access.needs import Need, ResourceNeed, UrlNeed
+from vmsvc_grpc.server.access.policy import policy
+from vmsvc_grpc.server.access.policy_yaml import PolicyError
+from vmsvc_grpc.server.access.principal import Principal
+
+POLICY = """\
+# Who may read what here.
+rules:
+- subjects:
+  - {kind: User, name: ann}
+  - kind: ServiceAccount
+    namespace: shop
+    name: web
+  namespaces: [shop, data]
+  verbs: [get, watch]
+- subjects: [{kind: Group, name: team}]
+  namespaces: ["*"]
+  resources: [endpoints, virtualmachines]
+  verbs: ["*"]
+- subjects: [{kind: Group, name: team}]
+  nonResourceURLs: [/metrics, "/debug/*"]
+  verbs: [get]
+"""
+ANN = Principal(username="ann")
+WEB = Principal(username="system:serviceaccount:shop:web")
+BOB = Principal(username="bob", groups=("other", "team"))
+
+
+def endpoints(verb: str, namespace: str) -> Need:
+    return ResourceNeed(verb, "", "endpoints", namespace)
+
+
+@pytest.mark.parametrize(
+    ("who", "need", "allowed"),
+    [
+        (ANN, endpoints("get", "shop"), True),
+        (WEB, endpoints("watch", "data"), True),
+        (ANN, endpoints("list", "shop"), False),
+        (ANN, endpoints("get", "other"), False),
+        (ANN, endpoints("get", ""), False),
+        (ANN, ResourceNeed("get", "vmoperator.vmware.com", "virtualmachines", "shop"), False),
+        (ANN, UrlNeed("get", "/metrics"), False),
+        (BOB, endpoints("list", ""), True),
+        (BOB, ResourceNeed("get", "vmoperator.vmware.com", "virtualmachines", "shop"), True),
+        (BOB, ResourceNeed("get", "other.example.com", "virtualmachines", "shop"), False),
+        (BOB, ResourceNeed("get", "", "secrets", "shop"), False),
+        (BOB, UrlNeed("get", "/metrics"), True),
+        (BOB, UrlNeed("get", "/metrics/more"), False),
+        (BOB, UrlNeed("get", "/debug/channelz"), True),
+        (BOB, UrlNeed("post", "/metrics"), False),
+        (Principal(username="team"), endpoints("get", "shop"), False),
+        (Principal(username="eve", groups=("ann",)), endpoints("get", "shop"), False),
+    ],
+    ids=str,
+)
+def test_rules_give_what_they_say(who: Principal, need: ResourceNeed, allowed: bool) -> None:
+    assert policy(POLICY).allows(who, need) is allowed
+
+
+def test_an_empty_list_of_rules_lets_nobody_in() -> None:
+    assert not policy("rules: []").allows(ANN, ResourceNeed("get", "", "endpoints", "shop"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("", "", "the file is empty"),
+        ("rules:", "rulez:", "line 3: there is no field 'rulez'; did you mean rules?"),
+        ("name: ann", "nmae: ann", "line 4: there is no field 'nmae'; did you mean name?"),
+        ("kind: User", "kind: user", "line 4: there is no kind 'user'; did you mean User?"),
+        ("    namespace: shop\n", "", "line 5: the field namespace is missing"),
+        ("    name: web", "    name: 80", "line 7: '80' is no text to YAML"),
+        ("    name: web", "    name: on", "line 7: 'on' is no text"),
+        ("    name: web", "    name:", "line 7: nothing is no text"),
+        ("    name: web", "    name: We/b", "cannot be a ServiceAccount"),
+        ("[shop, data]", "[Shop, data]", "line 8: 'Shop' cannot be a namespace"),
+        ("[shop, data]", "shop", "line 8: namespaces is a list"),
+        ("[shop, data]", "[]", "line 8: namespaces is empty"),
+        ("[shop, data]", "[shop, *]", "line 8: is not YAML"),
+        ("[get, watch]", "[get, wach]", "line 9: there is no verb 'wach'; did you mean watch?"),
+        ("[get, watch]", "[create]", "line 9: there is no verb 'create'"),
+        ("virtualmachines]", "pods]", "line 12: there is no resource 'pods'"),
+        ("[/metrics,", "[metrics,", "line 15: 'metrics' is no path"),
+        ("[get]", "[get]\n  resources: [endpoints]", "resources go with namespaces"),
+        ('  nonResourceURLs: [/metrics, "/debug/*"]\n', "", "line 14: a rule has either"),
+        ("  verbs: [get, watch]", "  verbs: [get]\n  verbs: [get]", "line 10: field 'verbs'"),
+        ("- {kind: User, name: ann}", "- &a {kind: User, name: ann}", "line 4: has an anchor"),
+        ("- {kind: User, name: ann}", "- !!map {kind: User, name: a}", "line 4: has an anchor"),
+        ("- {kind: User, name: ann}", "- ann", "line 4: a subject has kind and name"),
+        ("rules:\n", "rules: {}\nx:\n", "there is no field 'x'"),
+        ("", "rules: {}", "line 1: rules is a list"),
+        ("# Who", "---\n{}\n---\n# Who", "a second document begins"),
+        ("[shop, data]", "[" * 30 + "]" * 30, "more than 10 levels"),
+        ("[shop, data]", "[shop", "is not YAML"),
+        ("ann", "\x07", "is not YAML"),
+    ],
+)
+def test_a_policy_that_is_wrong_is_refused_whole(before: str, after: str, says: str) -> None:
+    text = POLICY.replace(before, after, 1) if before else after
+    assert text != POLICY
+    with pytest.raises(PolicyError) as refused:
+        policy(text)
+    assert says in str(refused.value)
+    assert str(refused.value).startswith("line ")
