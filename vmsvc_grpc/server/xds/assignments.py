@@ -18,7 +18,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from vmsvc_grpc.model.address import canonical
 from vmsvc_grpc.model.endpoints import Endpoint
 from vmsvc_grpc.model.objects import ServicePort
-from vmsvc_grpc.server.xds.encoding import bytes_field, header, number_field, varint
+from vmsvc_grpc.server.encoding import bytes_field, header, number_field, varint
 
 
 def _numbers(message: Any, *names: str) -> tuple[int, ...]:

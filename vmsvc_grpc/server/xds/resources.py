@@ -41,6 +41,7 @@ from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import EndpointSet
 from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.encoding import bytes_field
 from vmsvc_grpc.server.xds.assignments import (
     Localities,
     load_assignment,
@@ -48,7 +49,6 @@ from vmsvc_grpc.server.xds.assignments import (
     steps,
 )
 from vmsvc_grpc.server.xds.bodies import SHARED_FROM, Bodies, BodyReader
-from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.names import canonical_names, ports_by_text
 
 _Message: TypeAlias = Any

@@ -26,9 +26,9 @@ from vmsvc_grpc.server.call import (
     Wake,
     parsed,
 )
+from vmsvc_grpc.server.encoding import bytes_field
 from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.xds.encoding import bytes_field
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import TypeUrl, resource_version
 from vmsvc_grpc.server.xds.stream import XdsStream

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from vmsvc_grpc.server.xds.encoding import bytes_field, number_field, varint
+from vmsvc_grpc.server.encoding import bytes_field, number_field, varint
 
 NUMBERS = [1, 127, 128, 16_383, 16_384, 2**32 - 1]
 
