@@ -34,12 +34,13 @@ class Absent:
 
 
 class Publication(msgspec.Struct, gc=False):
-    """One state of a topic. Immutable but for `encoded`, which must not refer back to it.
+    """One state of a topic. Immutable but for what encoders keep: it must not refer back to it.
 
     `base` is the EndpointSet published just before, if there was one: a delta starts from it.
     `change` leads from it to this one, if that is known without a look at all endpoints. In
     `encoded`, encoders keep the messages that they made of this publication, under names of their
-    own, so that each is made once for all readers.
+    own, so that each is made once for all readers; `kept` is what an encoder keeps from one
+    publication of a topic to the next.
     """
 
     version: int
@@ -47,6 +48,7 @@ class Publication(msgspec.Struct, gc=False):
     base: EndpointSet | None
     change: EndpointDiff | None = None
     encoded: dict[str, Any] = msgspec.field(default_factory=dict)
+    kept: Any = None
 
 
 class Subscription(Protocol):
@@ -90,7 +92,7 @@ class Topic:
         assert version > self.current.version, "versions of a topic only rise"
         before = self.current.state
         base = before if isinstance(before, EndpointSet) else None
-        self.current = Publication(version, state, base, change)
+        self.current = Publication(version, state, base, change, kept=self.current.kept)
         for subscription in self.subscriptions:
             subscription.wake(self)
 

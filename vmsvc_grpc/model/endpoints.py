@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import cached_property
 from itertools import chain, islice, takewhile
-from operator import eq
+from operator import eq, is_
 from typing import NamedTuple
 
 import msgspec
@@ -70,7 +70,16 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
         O(endpoints) when first asked for, unless `follow` has worked it out. No defence against
         somebody who makes up endpoints; those come from us.
         """
-        return sum(map(_digest, self.endpoints)) % _DIGESTS
+        return sum(map(digest, self.endpoints)) % _DIGESTS
+
+    @property
+    def digested(self) -> bool:
+        """Whether the digest is known, so that it costs nothing."""
+        return "digest" in self.__dict__
+
+    def learn(self, digests: Iterable[int]) -> None:
+        """Know the digest by those of all endpoints, which somebody has worked out."""
+        self.__dict__["digest"] = sum(digests) % _DIGESTS
 
     @cached_property
     def revision(self) -> str:
@@ -93,7 +102,7 @@ class EndpointSet(msgspec.Struct, frozen=True, dict=True):
     def follow(self, base: EndpointSet, change: EndpointDiff) -> None:
         """Work out the digest from that of `base`, the set before `change`. O(change)."""
         if "digest" not in self.__dict__:
-            moved = sum(map(_digest, change.upserted)) - sum(map(_digest, change.gone))
+            moved = sum(map(digest, change.upserted)) - sum(map(digest, change.gone))
             self.__dict__["digest"] = (base.digest + moved) % _DIGESTS
 
 
@@ -134,8 +143,21 @@ class EndpointDiff(msgspec.Struct, frozen=True, gc=False):
 
 def diff(old: EndpointSet, new: EndpointSet) -> EndpointDiff:
     """The change from `old` to `new`, each part sorted. O(endpoints)."""
+    change = diff_within(old, new, len(old.endpoints) + len(new.endpoints))
+    assert change is not None, "no more can differ than there are"
+    return change
+
+
+def diff_within(old: EndpointSet, new: EndpointSet, most: int) -> EndpointDiff | None:
+    """The same; None if more than `most` endpoints of both are not objects of the other.
+
+    Then it takes a fifth of the time.
+    """
     gone, come = _differing(old.endpoints, new.endpoints)
-    return _diff(gone, come, None if old.ports == new.ports else new.ports)
+    if len(gone) + len(come) > most:
+        return None
+    before, after = set(gone), set(come)
+    return _diff(before - after, after - before, None if old.ports == new.ports else new.ports)
 
 
 def _diff(
@@ -146,27 +168,28 @@ def _diff(
 
 def _differing(
     old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]
-) -> tuple[set[Endpoint], set[Endpoint]]:
-    """Endpoints only among the old ones, and endpoints only among the new ones."""
+) -> tuple[list[Endpoint], list[Endpoint]]:
+    """Objects only among the old endpoints, and only among the new ones."""
     # Most changes are of one endpoint. All before and behind it are the same objects, and to skip
     # them by identity costs a tenth of comparing them.
     first = _shared_first(old, new)
     old, new = old[first:], new[first:]
     last = _shared_first(reversed(old), reversed(new))
-    before, after = set(old[: len(old) - last]), set(new[: len(new) - last])
-    return before - after, after - before
+    before, after = old[: len(old) - last], new[: len(new) - last]
+    were, are = set(map(id, before)), set(map(id, after))
+    return [e for e in before if id(e) not in are], [e for e in after if id(e) not in were]
 
 
 def _shared_first(some: Iterable[Endpoint], others: Iterable[Endpoint]) -> int:
     """How many endpoints at the beginning of both are the same objects."""
-    pairs = zip(some, others, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+    return sum(takewhile(bool, map(is_, some, others)))
 
 
 _DIGESTS = 1 << 128
 
 
-def _digest(endpoint: Endpoint) -> int:
+def digest(endpoint: Endpoint) -> int:
+    """The digest of one endpoint: 128 bits."""
     content = repr(tuple(endpoint)).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=16).digest())
 

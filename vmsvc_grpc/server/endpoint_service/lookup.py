@@ -104,6 +104,9 @@ class Lookup:
                 raise _not_found(Kind.VIRTUAL_MACHINE_SERVICE, service, message)
             case Absent(service, Absence.REFUSED, message):
                 raise RpcError(Code.FAILED_PRECONDITION, f"{service} is refused: {message}")
+        # In one go: a call with one answer has one turn.
+        while not self._encoder.prepare(publication, whole=True):
+            pass
         return self._encoder.snapshot(publication)
 
     def list_services(self, request: bytes, _call: Call) -> bytes:

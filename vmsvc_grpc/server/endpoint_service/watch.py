@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.topic import Absence, Absent, Publication, Topic
@@ -19,6 +20,7 @@ from vmsvc_grpc.server.call import LATER, Code, Later, RpcError, Shared, Wake
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service import requests
 from vmsvc_grpc.server.endpoint_service.encode import SYNCED, Encoder
+from vmsvc_grpc.server.endpoint_service.parts import LARGE
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.leaving import LetGo
 from vmsvc_grpc.server.limits import Limits
@@ -43,6 +45,19 @@ class _Cursor:
         """Whether the topic has published since. An absence may turn out to be the same one."""
         newest = self.topic.current
         return newest.state is not self.absent and newest.version != self.version
+
+
+class _Making(NamedTuple):
+    """A message about a large service that is being made, in pieces.
+
+    The client was last sent version `before`, or has none but says that it holds the revision
+    `held`. `cursor` is that of a service that is named.
+    """
+
+    publication: Publication
+    before: int
+    held: str | None
+    cursor: _Cursor | None = None
 
 
 class _Followed:
@@ -108,6 +123,7 @@ class WatchStream:
         "_last",
         "_let_go",
         "_limits",
+        "_making",
         "_names",
         "_noted",
         "_request",
@@ -156,6 +172,7 @@ class WatchStream:
         self._roused: dict[_Followed, None] = {}  # In order, as above.
         self._followed_first = False
         self._last = "synced"  # The kind of its last message.
+        self._making: _Making | None = None
 
     # -- What the transport calls --
 
@@ -188,6 +205,8 @@ class WatchStream:
         """The next message."""
         if self._beginning is not None and not self._go_on():
             return LATER
+        if self._making is not None:
+            return self._make(self._making)
         if not self._synced_sent:
             return self._first_answer()
         if not self._followed:
@@ -201,7 +220,8 @@ class WatchStream:
     @property
     def quiet(self) -> bool:
         """Whether no service and no collection has news, and all have been answered."""
-        return self._synced_sent and not self._noted and not self._roused and not self._taking
+        news = self._noted or self._roused or self._taking or self._making
+        return self._synced_sent and not news
 
     @property
     def shared(self) -> Shared | None:
@@ -250,7 +270,7 @@ class WatchStream:
         self._cursors = {}
         self._noted, self._taking = {}, None
         self._roused, self._followed, self._unanswered = {}, (), []
-        self._beginning = None
+        self._beginning = self._making = None
 
     def _last_steps(
         self, cursors: dict[Key, _Cursor], followed: Iterable[_Followed]
@@ -325,7 +345,7 @@ class WatchStream:
         self._roused = {followed: None for followed in self._followed if followed.reader.behind}
         return self._sent("synced", SYNCED)
 
-    def _of_noted(self) -> bytes | None:
+    def _of_noted(self) -> bytes | Later | None:
         """The next message about the services that are named."""
         while self._taking or self._noted:
             if self._taking is not None:
@@ -356,7 +376,7 @@ class WatchStream:
                 return LATER
         return LATER
 
-    def _of_collection(self, followed: _Followed) -> bytes | None:
+    def _of_collection(self, followed: _Followed) -> bytes | Later | None:
         """The next message about one of its services; None if there is none, or not yet."""
         taken = followed.take()
         if taken is None:
@@ -364,9 +384,12 @@ class WatchStream:
         publication, since, held = taken
         if isinstance(publication.state, Absent):
             return self._sent("absent", self._encoder.absent(publication))
-        return self._present(publication, since, held)
+        message = self._present(publication, since, held)
+        if message is LATER:
+            self._making = _Making(publication, since, held)
+        return message
 
-    def _of_service(self, key: Key) -> bytes | None:
+    def _of_service(self, key: Key) -> bytes | Later | None:
         """The message about one named service; None if there is no news."""
         cursor = self._cursors.get(key)
         if cursor is None:
@@ -383,7 +406,10 @@ class WatchStream:
         if publication.version == cursor.version:
             return None
         message = self._present(publication, cursor.version, held)
-        cursor.version, cursor.absent = publication.version, None
+        if message is LATER:
+            self._making = _Making(publication, cursor.version, held, cursor)
+        else:
+            cursor.version, cursor.absent = publication.version, None
         return message
 
     def _absent(self, cursor: _Cursor, state: Absent) -> bytes | None:
@@ -395,14 +421,30 @@ class WatchStream:
         cursor.version, cursor.absent = 0, state
         return message
 
-    def _present(self, publication: Publication, before: int, held: str | None) -> bytes:
-        """The message that brings a client up to date that was last sent version `before`."""
-        assert isinstance(publication.state, EndpointSet), "the service is served"
-        if held and held == publication.state.revision:
-            return self._sent("current", self._encoder.current(publication))
-        if publication.base is not None and publication.base.version <= before:
-            return self._sent("delta", self._encoder.delta(publication))
-        return self._sent("snapshot", self._encoder.snapshot(publication))
+    def _make(self, making: _Making) -> bytes | Later:
+        """Go on making a message, even if there is something newer by now: that comes next."""
+        message = self._present(making.publication, making.before, making.held)
+        if message is not LATER:
+            self._making = None
+            if (cursor := making.cursor) is not None:
+                cursor.version, cursor.absent = making.publication.version, None
+        return message
+
+    def _present(self, publication: Publication, before: int, held: str | None) -> bytes | Later:
+        """The message for a client that was last sent version `before`; LATER: not yet made."""
+        state, encoder = publication.state, self._encoder
+        assert isinstance(state, EndpointSet), "the service is served"
+        large = len(state.endpoints) > LARGE
+        if large and not encoder.prepare(publication):
+            return LATER
+        if held and held == state.revision:
+            return self._sent("current", encoder.current(publication))
+        base = publication.base
+        if base is not None and base.version <= before and encoder.has_delta(publication):
+            return self._sent("delta", encoder.delta(publication))
+        if large and not encoder.prepare(publication, whole=True):
+            return LATER
+        return self._sent("snapshot", encoder.snapshot(publication))
 
     def _sent(self, kind: str, message: bytes) -> bytes:
         self._counts.messages[kind] += 1
