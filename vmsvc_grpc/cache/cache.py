@@ -97,7 +97,7 @@ class Cache:
         self._synced = self._objects.complete
         # Work that lists have left: objects to delete, and services to evaluate for the first time.
         # `OrderedDict`, as taking the first of a plain dict again and again is quadratic.
-        self._missing: dict[Kind, OrderedDict[Key, None]] = {}
+        self._missing: dict[Kind, set[Key]] = {}
         self._unevaluated: OrderedDict[Key, None] = OrderedDict()
         # Large services that are evaluated in pieces, a piece of each in turn.
         self._evaluating: OrderedDict[Key, None] = OrderedDict()
@@ -231,10 +231,12 @@ class Cache:
         for _ in range(AT_ONCE_MAX):
             if self._missing:
                 kind, missing = next(iter(self._missing.items()))
-                key = next(iter(missing))
-                if kind is Kind.VIRTUAL_MACHINE and len(missing) > _CHANGES_MAX:
+                many = len(missing) > _CHANGES_MAX
+                key = missing.pop()
+                if not missing:
+                    del self._missing[kind]
+                if kind is Kind.VIRTUAL_MACHINE and many:
                     self._begin_evaluations(key)
-                self._is_not_missing(kind, key)
                 changed |= self._deleted(kind, key)
             elif self._unevaluated:
                 self._evaluate_first(self._unevaluated.popitem(last=False)[0])
@@ -366,7 +368,7 @@ class Cache:
             done.kind, done.namespace, done.resource_version, self._names(done.kind)
         )
         if missing:
-            self._missing.setdefault(done.kind, OrderedDict()).update(dict.fromkeys(missing))
+            self._missing.setdefault(done.kind, set()).update(missing)
         if self._objects.complete and not was_complete:
             # Nothing was evaluated before: which VMs were ready is known from the stored Endpoints,
             # which may be the last to be listed.
@@ -378,7 +380,7 @@ class Cache:
     def _is_not_missing(self, kind: Kind, key: Key) -> None:
         missing = self._missing.get(kind)
         if missing is not None:
-            missing.pop(key, None)
+            missing.discard(key)
             if not missing:
                 del self._missing[kind]
 

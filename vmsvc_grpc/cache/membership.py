@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 
 from vmsvc_grpc.cache.contributions import Contributions
 from vmsvc_grpc.cache.evaluation import MATCHED_MAX, Evaluation
@@ -312,9 +312,9 @@ class VirtualMachineIndex:
         """The VM of that name, or None. O(1)."""
         return self._by_namespace.get(key.namespace, {}).get(key)
 
-    def keys(self) -> Iterator[Key]:
-        """The names of all VMs. Take them before anything changes."""
-        return chain.from_iterable(self._by_namespace.values())
+    def keys(self) -> set[Key]:
+        """The names of all VMs, as a new set. O(VMs), but some 0.1 µs for each."""
+        return set[Key]().union(*self._by_namespace.values())
 
     def put(self, vm: VirtualMachine) -> VirtualMachine | None:
         """Add or replace a VM; the one that it replaces, if any. O(labels)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, KeysView, Sequence
-from itertools import chain, product
+from itertools import product
 
 from vmsvc_grpc.cache.freshness import Freshness, ListScope
 from vmsvc_grpc.cache.slice_index import SliceIndex
@@ -77,20 +77,22 @@ class Objects:
 
     def list_ends(
         self, kind: Kind, namespace: str | None, resource_version: str, held: Iterable[Key]
-    ) -> list[Key]:
-        """A complete list ends; the names of held and malformed objects that it lacked, each once.
+    ) -> set[Key]:
+        """A complete list ends; the names of held and malformed objects that it lacked.
 
-        O(all that are held), but little for each: it is done in one go.
+        O(all that are held), but little for each: it is done in one go. Of sets and dicts, no name
+        has to be hashed again.
         """
         listed = self._listing.pop((kind, namespace), set())
         self._freshness.listed(kind, namespace, resource_version, listed)
         self._unlisted.discard((kind, namespace))
         listed |= self._freshness.written_since(kind, namespace)
-        malformed = [key for noted, key in self.problems if noted is kind]
-        known = dict.fromkeys(chain(malformed, held))
+        lacked = set(held)
+        lacked.update(key for noted, key in self.problems if noted is kind)
+        lacked -= listed
         if namespace is None:
-            return [key for key in known if key not in listed]
-        return [key for key in known if key.namespace == namespace and key not in listed]
+            return lacked
+        return {key for key in lacked if key.namespace == namespace}
 
     def emitted(self, object_: Object) -> bool:
         """Whether an object that the source emits is to be taken in."""
