@@ -42,7 +42,7 @@ from vmsvc_grpc.server.http.server import HttpServer
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.server.tls.files import TlsFilesError
-from vmsvc_grpc.server.tls.rotation import TlsRotation
+from vmsvc_grpc.server.tls.rotation import H2, HTTP1, TlsRotation
 from vmsvc_grpc.server.transport import Listener, MakeTransport
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import References
@@ -125,7 +125,7 @@ class App:
             [
                 Listener(
                     str(each),
-                    self._h2_context if config.uses_tls(each) else None,
+                    partial(self._context, H2) if config.uses_tls(each) else None,
                     guarded=config.guards(each),
                 )
                 for each in config.listen
@@ -145,6 +145,7 @@ class App:
             limits,
             self._server.counts,
             troubles=self._troubles,
+            tls=partial(self._context, HTTP1) if config.uses_tls(config.http_listen) else None,
         )
         self._place: Place | None = None
         self._tls: TlsRotation | None = None
@@ -206,9 +207,9 @@ class App:
         files = self._config.tls
         if files is None:
             return None
-        if not any(map(self._config.uses_tls, self._config.listen)):
+        if not any(map(self._config.uses_tls, (*self._config.listen, self._config.http_listen))):
             _log.warning(
-                "--tls-cert: no --listen uses TLS, as loopback is plain; for TLS there, write for "
+                "--tls-cert: nothing uses TLS, as loopback is plain; for TLS there, write for "
                 "instance --listen=tls://%s",
                 self._config.listen[0],
             )
@@ -219,9 +220,9 @@ class App:
         self._metrics.bind(Metric.TLS_REFUSED, lambda: {(n,): r for n, r in tls.refused().items()})
         return tls
 
-    def _h2_context(self) -> ssl.SSLContext:
+    def _context(self, protocol: str) -> ssl.SSLContext:
         assert self._tls is not None, "it is loaded before anything listens"
-        return self._tls.context("h2")
+        return self._tls.context(protocol)
 
     def _review_gate(self) -> ReviewGate:
         from vmsvc_grpc.server.access.reviews import ReviewGate  # noqa: PLC0415
@@ -273,7 +274,8 @@ class App:
                 f"cannot listen on {self._config.http_listen} for HTTP: {_reason(error)}; "
                 "choose another with --http-listen"
             ) from error
-        return str(self._config.http_listen._replace(port=bound))
+        where = self._config.http_listen._replace(port=bound)
+        return f"{where} (TLS)" if self._config.uses_tls(where) else str(where)
 
     def _plain(self) -> str:
         """The first address that needs no certificate; "" if there is none."""

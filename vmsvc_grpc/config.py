@@ -155,9 +155,7 @@ class Config:
             raise ConfigError(f"{given} goes with {missing}; name both files")
         if self.tls is None and self.client_ca is not None:
             raise ConfigError("--client-ca goes with --tls-cert and --tls-key; name all three")
-        if self.http_listen.tls:
-            raise ConfigError(f"--http-listen has no TLS; write it as {self.http_listen}")
-        for address in self.listen:
+        for address in (*self.listen, self.http_listen):
             if address.tls and self.tls is None:
                 raise ConfigError(f"tls://{address} needs --tls-cert and --tls-key")
 

@@ -318,7 +318,7 @@ _PROCESS = [
     Flag(
         "--http-listen",
         address,
-        "where /livez, /readyz and /metrics listen",
+        "where /livez, /readyz and /metrics listen; with TLS where --listen would have it",
         "127.0.0.1:8080",
         "HOST:PORT",
     ),

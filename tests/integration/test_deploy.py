@@ -193,6 +193,8 @@ def test_every_flag_and_variable_of_a_variant_is_a_setting_with_a_value_that_is_
     insecure = installed.variant == "insecure"
     assert ("insecure" in given) is insecure
     assert ("tls_cert" in given) is not insecure
+    schemes = {only[probe]["httpGet"]["scheme"] for probe in ("livenessProbe", "readinessProbe")}
+    assert schemes == {"HTTP" if insecure else "HTTPS"}
     assert given["auth"] == ("none" if insecure else "kubernetes")
     assert ("reconcile" in given) is (installed.variant == "serve-only")
     assert ("namespace" in given) is (installed.variant == "one-namespace")
@@ -214,7 +216,8 @@ def test_the_ports_are_those_that_the_arguments_name() -> None:
     # What `kubectl port-forward` reaches, and no other Pod does.
     assert (outside.loopback, inside.loopback) == (False, True)
     probes = [container()[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
-    assert probes == [{"path": "/livez", "port": "http"}, {"path": "/readyz", "port": "http"}]
+    expected = ({"path": path, "port": "http", "scheme": "HTTPS"} for path in ("/livez", "/readyz"))
+    assert probes == list(expected)
 
 
 def test_certificate_key_and_secret_are_where_the_flags_say(installed: Installed) -> None:

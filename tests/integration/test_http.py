@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -14,8 +16,11 @@ from prometheus_client.openmetrics import parser as openmetrics
 from tests.integration.serving import PATIENCE_S, until
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.server.counts import ServerCounts
-from vmsvc_grpc.server.http.server import HttpServer
+from vmsvc_grpc.server.http.server import HttpServer, _is_here
 from vmsvc_grpc.server.limits import Limits
+
+# A pair for tests, good for 127.0.0.1 and a hundred years.
+CERTIFICATE = Path(__file__).parent / "tls" / "certificate.pem"
 
 
 class State:
@@ -278,3 +283,107 @@ async def test_metrics_are_openmetrics_where_that_is_asked_for(
     families = {family.name: family for family in parse(page)}  # type: ignore[no-untyped-call]
     (calls,) = families["vmsvc_grpc_calls"].samples
     assert calls.value == 3
+
+
+def served() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, CERTIFICATE.with_name("key.pem"))
+    return context
+
+
+@pytest.fixture
+async def secure(state: State, counts: ServerCounts) -> AsyncIterator[int]:
+    """The port of one with TLS."""
+    server = HttpServer(
+        lambda: state.reason, Metrics().page, LIMITS, counts, tls=served, troubles=tuple
+    )
+    yield await server.start("127.0.0.1", 0)
+    await server.stop()
+
+
+async def test_over_tls_the_same_is_answered(secure: int, state: State) -> None:
+    trust = ssl.create_default_context(cafile=CERTIFICATE)
+    url = f"https://127.0.0.1:{secure}"
+    async with aiohttp.ClientSession() as session:
+        for path, status in (("/livez", 200), ("/readyz", 503), ("/metrics", 200)):
+            async with session.get(url + path, ssl=trust) as response:
+                assert (response.status, bool(await response.text())) == (status, True)
+        state.reason = None
+        async with session.get(f"{url}/readyz", ssl=trust) as response:
+            assert (response.status, await response.text()) == (200, "ok\n")
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_handshake_that_does_not_end_is_ended_and_counts(
+    secure: int, counts: ServerCounts, said: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", secure)
+    writer.write(said)
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    await until(lambda: counts.refusals == {"http_request_s": 1})
+
+
+async def test_one_handshake_too_many_ends_the_oldest(secure: int, counts: ServerCounts) -> None:
+    waiting = [await asyncio.open_connection("127.0.0.1", secure) for _ in range(5)]
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            assert await waiting[0][0].read() == b""
+    assert counts.refusals["http_connections_max"] == 1
+    for _, writer in waiting:
+        writer.close()
+
+
+async def test_plain_http_where_tls_is_due_is_ended(secure: int, url: str) -> None:
+    with pytest.raises(aiohttp.ClientError):
+        await get(f"http://127.0.0.1:{secure}/livez")
+    assert await get(f"{url}/livez") == (200, "ok\n")
+
+
+async def test_a_server_that_stops_leaves_no_handshake_behind(
+    state: State, counts: ServerCounts
+) -> None:
+    tasks = asyncio.all_tasks()
+    server = HttpServer(lambda: state.reason, Metrics().page, LIMITS, counts, tls=served)
+    port = await server.start("127.0.0.1", 0)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    await until(lambda: asyncio.all_tasks() - tasks)
+    await server.stop()
+    writer.close()
+    await until(lambda: not asyncio.all_tasks() - tasks)
+
+
+@pytest.mark.parametrize(
+    ("remote", "here"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("fe80::1%eth0", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_who_is_told_what_is_wrong(remote: str | None, here: bool) -> None:
+    assert _is_here(remote) is here
+
+
+async def test_others_are_told_only_whether_it_is_ready(
+    state: State, counts: ServerCounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmsvc_grpc.server.http.server._is_here", lambda _: False)
+    state.troubles = ("shop.yaml: cannot be read",)
+    server = HttpServer(
+        lambda: state.reason, Metrics().page, LIMITS, counts, troubles=lambda: state.troubles
+    )
+    url = f"http://127.0.0.1:{await server.start('127.0.0.1', 0)}/readyz"
+    assert await get(url) == (503, "not ready\n")
+    state.reason = None
+    assert await get(url) == (200, "ok\n")
+    await server.stop()

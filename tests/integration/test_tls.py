@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -188,3 +189,31 @@ def test_files_that_cannot_be_used_end_a_start_in_one_line(
         (line,) = [line for line in said.splitlines() if " ERROR " in line]
         assert says in line
         assert "Traceback" not in said
+
+
+def test_the_http_port_has_the_same_tls(authority: Authority, tmp_path: Path) -> None:
+    pair, new = authority.issue(), authority.issue()
+    own = Pair(tmp_path / "tls.crt", tmp_path / "tls.key")
+    for source, target in zip(pair, own, strict=True):
+        target.write_text(source.read_text())
+    arguments: list[str | Path] = ["--manifests", MANIFESTS, "--drain-s", "0.1"]
+    arguments += ["--http-listen", "tls://127.0.0.1:0"]
+    arguments += ["--tls-cert", own.certificate, "--tls-key", own.key]
+    trust = ssl.create_default_context(cafile=authority.certificate)
+    with serving(arguments, tmp_path / "log") as program:
+        assert f"HTTP  on {program.http} (TLS)" in program.said()
+        host, _, port = program.http.rpartition(":")
+
+        def shown() -> str:
+            with urllib.request.urlopen(
+                f"https://{program.http}/livez", timeout=PATIENCE_S, context=trust
+            ) as page:
+                assert page.read() == b"ok\n"
+            return ssl.get_server_certificate(
+                (host, int(port)), ca_certs=str(authority.certificate)
+            )
+
+        assert shown().split() == pair.certificate.read_text().split()
+        for source, target in zip(new, own, strict=True):
+            target.write_text(source.read_text())
+        assert awaited(lambda: shown().split() == new.certificate.read_text().split())

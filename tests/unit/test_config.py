@@ -562,7 +562,7 @@ def test_which_listeners_use_tls(tmp_path: Path, text: str, tls: bool) -> None:
         ({"tls_key": Path("a")}, "--tls-key goes with --tls-cert"),
         ({"client_ca": Path("a")}, "--client-ca goes with --tls-cert and --tls-key"),
         ({"listen": (address("tls://127.0.0.1:1"),)}, "tls://127.0.0.1:1 needs --tls-cert"),
-        ({"http_listen": address("tls://127.0.0.1:1")}, "--http-listen has no TLS"),
+        ({"http_listen": address("tls://127.0.0.1:1")}, "tls://127.0.0.1:1 needs --tls-cert"),
         ({"listen": (address("0.0.0.0:1"),)}, "needs TLS"),
         ({**FILES, "listen": (address("0.0.0.0:1"),)}, "and --auth"),
         ({**FILES, "listen": (address("0.0.0.0:1"),), "transport": "grpcio"}, "no TLS, and"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+import ssl
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -23,6 +25,9 @@ _TYPES = {
     _OPEN_METRICS: f"{_OPEN_METRICS}; version=1.0.0; charset=utf-8",
 }
 
+# As asyncio's own servers have it.
+_BACKLOG = 100
+
 # Nobody reads a body, but a client that is cut off while it sends one may lose the answer.
 _BODY_S = 1.0
 
@@ -31,7 +36,9 @@ MetricsPage = Callable[[bool], bytes]
 
 
 class HttpServer:
-    """Serves /livez, /readyz and /metrics on one address.
+    """Serves /livez, /readyz and /metrics on one address, with or without TLS.
+
+    Clients on this machine are told by /readyz what is wrong; others, whether we are ready.
 
     `not_ready` says why we are not ready, or None if we are; `troubles` are sentences that
     say what is wrong whether we are or not; `metrics` gives the page. Each is called on the
@@ -46,8 +53,13 @@ class HttpServer:
         counts: ServerCounts,
         *,
         troubles: Callable[[], Iterable[str]] = tuple,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """Counts in `counts` which connections were ended at a limit."""
+        """Counts in `counts` which connections were ended at a limit.
+
+        With `tls`, which gives the context for a handshake that begins now, every client uses TLS.
+        """
+        self._tls = tls
         self._not_ready = not_ready
         self._troubles = troubles
         self._metrics = metrics
@@ -93,7 +105,11 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for listening in addresses.bound(host, port):
             port = int(listening.getsockname()[1])
-            self._listening.append(await loop.create_server(self._connections, sock=listening))
+            if self._tls is None:
+                self._listening.append(await loop.create_server(self._connections, sock=listening))
+            else:
+                listening.listen(_BACKLOG)
+                self._connections.accept(listening, self._tls)
         return port
 
     async def stop(self) -> None:
@@ -101,7 +117,7 @@ class HttpServer:
         for listening in self._listening:
             listening.close()
         if self._connections is not None:
-            self._connections.close()
+            await self._connections.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._connections is not None:
@@ -111,9 +127,12 @@ class HttpServer:
         # Living does not depend on the cache: killing us would not fill it sooner.
         return web.Response(text="ok\n")
 
-    async def _readyz(self, _request: web.Request) -> web.Response:
+    async def _readyz(self, request: web.Request) -> web.Response:
         reason = self._not_ready()
-        lines = ("ok" if reason is None else reason, *self._troubles())
+        if _is_here(request.remote):
+            lines = ("ok" if reason is None else reason, *self._troubles())
+        else:
+            lines = ("ok" if reason is None else "not ready",)
         return web.Response(
             status=200 if reason is None else 503, text="".join(f"{line}\n" for line in lines)
         )
@@ -122,6 +141,16 @@ class HttpServer:
         chosen = prefers(",".join(request.headers.getall("Accept", ())), (_TEXT, _OPEN_METRICS))
         page = self._metrics(chosen == _OPEN_METRICS)
         return web.Response(body=page, headers={"Content-Type": _TYPES[chosen]})
+
+
+def _is_here(remote: str | None) -> bool:
+    """Whether a client's address is one of this machine's own, as that of a port-forward is."""
+    try:
+        address = ipaddress.ip_address(remote or "")
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 async def _once(_request: web.Request, response: web.StreamResponse) -> None:

@@ -34,7 +34,7 @@ from vmsvc_grpc.server.tls.links import directories
 PAIR, CLIENT_CA = "certificate", "client-ca"
 """The two parts, as metrics name them."""
 
-PROTOCOLS = ("h2", "http/1.1")
+H2, HTTP1 = "h2", "http/1.1"
 """What listeners speak, by the names of ALPN."""
 
 RESCAN_S = 10.0
@@ -178,7 +178,7 @@ class TlsRotation:
         """Make contexts of what is used. Connections that are there keep theirs."""
         assert self._pair.used is not None, "it is the first that is read"
         client_ca = self._client_ca.used if self._client_ca else None
-        self._contexts = {each: context(self._pair.used, client_ca, each) for each in PROTOCOLS}
+        self._contexts = {each: context(self._pair.used, client_ca, each) for each in (H2, HTTP1)}
 
     async def _watch_directories(self) -> None:
         """Watch all directories where a change may lead to other files."""
