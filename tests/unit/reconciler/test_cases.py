@@ -80,6 +80,11 @@ class World:
             self._put(id_, manifest(change.after) if change.after else None)
         return made
 
+    def served(self, id_: ObjectId) -> list[str]:
+        """The addresses of a VMService that streams show now, sorted."""
+        service = self._cache.services[Key(id_.namespace, id_.name)]
+        return [endpoint.address for endpoint in service.endpoints]
+
     def wrong(self, stage: Stage) -> list[str]:
         wanted = {section: stage.expect[section] for section in SECTIONS if section in stage.expect}
         expect = without_filled_in(wanted, self.manifests.values())
