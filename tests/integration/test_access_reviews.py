@@ -8,7 +8,7 @@ import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Kubeconfig
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.certificate import ClientCertificate
+from vmsvc_grpc.server.access.facts import Refusal, Secret
 from vmsvc_grpc.server.access.gate import Pass, Verdict
 from vmsvc_grpc.server.access.kube_reviews import KubeReviews
-from vmsvc_grpc.server.access.needs import AUTHENTICATED, Need, UrlNeed, endpoints_in
-from vmsvc_grpc.server.access.principal import CertificateRules
+from vmsvc_grpc.server.access.needs import AUTHENTICATED, Need, ResourceNeed, UrlNeed, endpoints_in
+from vmsvc_grpc.server.access.principal import CertificateRules, Principal
 from vmsvc_grpc.server.access.reviews import ReviewGate
 from vmsvc_grpc.server.access.verdicts import VerdictBounds
 from vmsvc_grpc.server.call import Code, RpcError
@@ -361,3 +362,55 @@ def _texts(found: Any, known: set[int]) -> list[str]:
         parts = [getattr(found, name, None) for name in names]
         parts += list(getattr(found, "__dict__", {}).values())
     return [text for part in parts for text in _texts(part, known)]
+
+
+class CountedReviews:
+    """Reviews on the API server, and how many were under way at once."""
+
+    def __init__(self, inner: KubeReviews) -> None:
+        self._inner = inner
+        self._now = 0
+        self.most = 0
+
+    async def owner(self, token: Secret) -> Principal | Refusal:
+        with self._one():
+            return await self._inner.owner(token)
+
+    async def allowed(self, principal: Principal, need: ResourceNeed | UrlNeed) -> bool:
+        with self._one():
+            return await self._inner.allowed(principal, need)
+
+    @contextmanager
+    def _one(self) -> Iterator[None]:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        yield
+        self._now -= 1
+
+
+async def test_callers_who_come_all_at_once_are_asked_about_once_each(
+    kube: Cluster, tmp_path: Path
+) -> None:
+    account = Account(kube)
+    account.bind()
+    need = endpoints_in("watch", account.namespace)
+    tokens = [account.token() for _ in range(300)]
+    async with ApiServer(Kubeconfig(str(kube.kubeconfig(tmp_path / "config")))) as api:
+        here = Desk(VerdictBounds(), CertificateRules())
+        reviews = CountedReviews(KubeReviews(api, (AUDIENCE,)))
+        running = asyncio.create_task(here.gate.run(reviews))
+        # Two calls of each, from as many addresses.
+        passes = [
+            here.gate.enter(Caller(f"ipv4:192.0.2.{n % 250}:1", True, token), lambda: None)
+            for n, token in enumerate([*tokens, *tokens])
+        ]
+        await until(lambda: all(seen(each, need) is Verdict.ALLOWED for each in passes))
+        assert here.gate.reviews == {("token", "yes"): 300, ("access", "yes"): 300}
+        assert reviews.most <= 64
+        again = [here.gate.enter(caller(token), lambda: None) for token in tokens]
+        assert {seen(each, need) for each in again} == {Verdict.ALLOWED}, "known, and not asked"
+        for each in (*passes, *again):
+            each.close()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
