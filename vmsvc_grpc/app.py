@@ -392,9 +392,9 @@ def _transport(name: str) -> MakeTransport:
 def _kinds(config: Config) -> frozenset[Kind]:
     """The kinds without which nothing can be answered."""
     if config.manifests is not None:
-        from vmsvc_grpc.place.directory import HELD_KINDS, MANIFEST_KINDS  # noqa: PLC0415
+        from vmsvc_grpc.place.directory import directory_kinds  # noqa: PLC0415
 
-        return MANIFEST_KINDS | (HELD_KINDS if config.output else frozenset())
+        return directory_kinds(config)
     from vmsvc_grpc.place.cluster import SERVED_KINDS, cluster_kinds  # noqa: PLC0415
 
     # Slices that are only to be deleted must not delay answers.

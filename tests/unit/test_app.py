@@ -152,7 +152,8 @@ from vmsvc_grpc.app import App
 from vmsvc_grpc.config import Config
 
 App(Config(manifests=Path(sys.argv[1]), transport=sys.argv[2]), io.StringIO())._chosen_place()
-print(*sorted({"grpc", "ngh2", "vmsvc_grpc.place.cluster"} & set(sys.modules)))
+loaded = {"grpc", "ngh2", "vmsvc_grpc.place.cluster", "vmsvc_grpc.reconciler.loop"}
+print(*sorted(loaded & set(sys.modules)))
 """
 
 
