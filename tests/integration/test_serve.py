@@ -109,7 +109,8 @@ def test_xds_has_a_scope_and_is_counted(
         assert program.metric(f"vmsvc_xds_resources_skipped_total{kind}") == 0
         method = "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
         assert program.metric(f'vmsvc_grpc_streams_open{{method="{method}"}}') == 1
-        assert program.metric("vmsvc_grpc_names_followed") == 0
+        # Of what it refuses, we keep the names.
+        assert program.metric("vmsvc_grpc_names_followed") == shown
         assert "xDS: node 'n' refuses ClusterLoadAssignment" in program.said()
         assert "'no such zone'" in program.said()
         requests.put(None)
