@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -174,15 +175,23 @@ class Client:
         self._writer = writer
 
     def call(
-        self, path: str, *bodies: bytes, end: bool = True, more: tuple[HeaderField, ...] = ()
+        self,
+        path: str,
+        *bodies: bytes,
+        end: bool = True,
+        more: tuple[HeaderField, ...] = (),
+        now: bool = False,
     ) -> int:
-        """Begin a call; its stream's number."""
+        """Begin a call; its stream's number. `now`: write it before this returns."""
         stream = self.engine.send_request(self.head(path, *more))
         for body in bodies:
             self.engine.send_data(stream, body)
         if end:
             self.engine.end_stream(stream)
-        self.send()
+        if now:
+            os.write(self._writer.get_extra_info("socket").fileno(), self.engine.data_to_send())
+        else:
+            self.send()
         return stream
 
     def head(self, path: str, *more: HeaderField) -> list[HeaderField]:
@@ -303,7 +312,8 @@ async def serving(
         yield toy
         await until(lambda: not transport.streams_open)
     finally:
-        await transport.stop(0)
+        async with asyncio.timeout(PATIENCE_S):  # A server that does nothing any more fails.
+            await transport.stop(0)
     await until(lambda: not transport.connections)
     assert not transport.entrance.in_all
     assert not transport.unread.in_all

@@ -18,6 +18,7 @@ from tests.integration.http2_toy import (
     GRPC,
     LARGE,
     LARGE_BYTES,
+    OPEN_TO_ALL,
     PREFACE,
     WATCH,
     Client,
@@ -26,7 +27,7 @@ from tests.integration.http2_toy import (
     serving,
 )
 from tests.integration.serving import PATIENCE_S, until
-from vmsvc_grpc.server.call import Code
+from vmsvc_grpc.server.call import Call, Code, RequestBound, UnaryMethod
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import HeaderField, framed
 from vmsvc_grpc.server.transport.http2 import READ_BYTES, TURN_READ_BYTES
@@ -1060,6 +1061,32 @@ async def test_clients_that_all_send_at_once_are_taken_in_by_turns() -> None:
                 before = now
         assert max(in_a_turn) <= TURN_READ_BYTES // len(sent) + 1
         assert await clients[0].status(clients[0].call(ECHO, framed(b"hi"))) == (0, "")
+
+
+async def test_a_client_with_many_connections_holds_up_no_other() -> None:
+    """One that asked on each of hundreds had all its turns before anybody else had one."""
+    asked: list[str] = []
+
+    def note(request: bytes, call: Call) -> bytes:
+        asked.append(call.peer)
+        return request
+
+    method = UnaryMethod(ECHO, note, RequestBound.ONE_NAME, {}, OPEN_TO_ALL)
+    async with serving(methods=[method]) as toy, AsyncExitStack() as stack:
+        many = [await stack.enter_async_context(client(toy)) for _ in range(60)]
+        other = await stack.enter_async_context(client(toy, address="127.0.0.2"))
+        for each in (other, *many):
+            assert await each.status(each.call(ECHO, framed(b"a"))) == (0, "")
+        asked.clear()
+        # The server reads nothing before all is written, and then in this order, or nearly.
+        calls = {each: each.call(ECHO, framed(b"a"), now=True) for each in many[:30]}
+        asking = other.call(ECHO, framed(b"a"), now=True)
+        calls |= {each: each.call(ECHO, framed(b"a"), now=True) for each in many[30:]}
+        assert await other.status(asking) == (0, "")
+        (place,) = (i for i, peer in enumerate(asked) if peer.startswith("ipv4:127.0.0.2:"))
+        assert place < 5, "one or two connections of the client had theirs, and not 30"
+        for each, call in calls.items():
+            assert await each.status(call) == (0, "")
 
 
 @pytest.mark.parametrize("broken", ["_engine", "_floods"])

@@ -26,6 +26,7 @@ from vmsvc_grpc.server.transport.http2_accept import Accepting
 from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+from vmsvc_grpc.server.transport.rotation import Rotation
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
 from vmsvc_grpc.server.transport.windows import Windows
@@ -72,10 +73,10 @@ class Http2:
         self.windows = Windows(limits.window_bytes_max)
         self._listening: list[tuple[socket.socket, Listener]] = []
         self.read_buffer = memoryview(bytearray(READ_BYTES))
-        self._came: deque[ClientConnection] = deque()
+        self._came: Rotation[ClientConnection] = Rotation()
         self._losing: OrderedDict[str, _Losing] = OrderedDict()
         self._marked: deque[ClientConnection] = deque()
-        self._answering: deque[ClientConnection] = deque()
+        self._answering: Rotation[ClientConnection] = Rotation()
         self._at_work = False
         self.flush_until = 0.0
         self._framed: dict[int, tuple[bytes, bytes]] = {}
@@ -195,7 +196,10 @@ class Http2:
                 self.loop.call_soon(self._turn)
 
     def _take_in(self, until: float) -> None:
-        """Have connections take in what has come, a piece each, as long as anything is left."""
+        """Have connections take in what has come, a piece each, as long as anything is left.
+
+        Clients take turns: what one sends on thousands of connections holds up no other.
+        """
         left = TURN_READ_BYTES
         while self._came and left > 0:
             connection = self._came.popleft()
@@ -224,7 +228,8 @@ class Http2:
                 connection.fail()
             if not losing.lost:
                 del self._losing[client]
-                self._came.extend(losing.waiting)
+                for waiting in losing.waiting:
+                    self._came.append(waiting)
 
     def _flush(self, until: float) -> None:
         """Flush the marked connections until the time is over, those with a call to answer first.
@@ -237,7 +242,9 @@ class Http2:
         self._flush_some(self._marked, until)
         self._framed.clear()
 
-    def _flush_some(self, waiting: deque[ClientConnection], until: float) -> None:
+    def _flush_some(
+        self, waiting: deque[ClientConnection] | Rotation[ClientConnection], until: float
+    ) -> None:
         self.flush_until = until
         for _ in range(len(waiting)):
             connection = waiting.popleft()

@@ -1,0 +1,38 @@
+"""Clients take turns, however many connections each has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmsvc_grpc.server.transport.rotation import Rotation
+
+
+@dataclass(frozen=True)
+class Connection:
+    client: str
+    number: int
+
+
+def test_clients_take_turns_and_their_connections_keep_their_order() -> None:
+    waiting: Rotation[Connection] = Rotation()
+    for client, count in (("a", 4), ("b", 1), ("c", 2)):
+        for number in range(count):
+            waiting.append(Connection(client, number))
+    assert len(waiting) == 7
+    order = [waiting.popleft() for _ in range(4)]
+    waiting.append(Connection("b", 1))
+    while waiting:
+        order.append(waiting.popleft())
+    assert [f"{one.client}{one.number}" for one in order] == [
+        *("a0", "b0", "c0", "a1"),
+        *("c1", "a2", "b1", "a3"),
+    ]
+    assert not waiting
+
+
+def test_one_connection_may_wait_twice() -> None:
+    waiting: Rotation[Connection] = Rotation()
+    one, other = Connection("a", 0), Connection("a", 1)
+    for connection in (one, one, other):
+        waiting.append(connection)
+    assert [waiting.popleft() for _ in range(3)] == [one, one, other]
