@@ -12,7 +12,7 @@ from ngh2 import Setting
 
 from tests.integration.http2_harness import Wire
 from tests.integration.http2_toy import GRPC, asking
-from tests.integration.serving import WATCH
+from tests.integration.serving import PATIENCE_S, WATCH
 from tests.unit.server.endpoint_service.watching import Reader
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
@@ -82,6 +82,10 @@ class Client:
             elif isinstance(event, ngh2.events.StreamClosed):
                 self.watches[event.stream_id].over = True
 
+    def open(self) -> list[int]:
+        """The streams that are not over."""
+        return [stream for stream, watch in self.watches.items() if not watch.over]
+
     def read(self, stream: int) -> None:
         """Open a stream's window by what has come on it."""
         watch = self.watches[stream]
@@ -148,5 +152,6 @@ class Played:
         for client in self.clients:
             self.run(client.wire.close)
         assert not self.faults, self.faults
-        self.loop.run_until_complete(self.server.stop())
+        stopped = asyncio.wait_for(self.server.stop(), PATIENCE_S)
+        self.loop.run_until_complete(stopped)
         self.loop.close()

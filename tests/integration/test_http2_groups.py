@@ -73,6 +73,24 @@ def test_a_group_is_bounded(played: Played) -> None:
     assert listening(played) == 3
 
 
+def test_streams_that_come_take_the_places_of_those_that_left(played: Played) -> None:
+    """Groups that streams had left stayed small for ever, each with one that is asked."""
+    client = played.connect(LARGE_WINDOW)
+    streams = watch(played, client, 3 * GROUP_STREAMS_MAX)
+    assert listening(played) == 3
+
+    def leave(gone: list[int]) -> None:
+        for stream in gone:
+            client.engine.reset_stream(stream)
+
+    played.run(lambda: leave(streams[::2]))
+    watch(played, client, len(streams) // 2)
+    assert listening(played) == 3
+    played.run(lambda: leave(client.open()))
+    (connection,) = played.transport.connections
+    assert not connection._groups, "nothing is left of groups without streams"
+
+
 @pytest.mark.parametrize("stalled", [0, 3], ids=["the one that is asked", "another"])
 def test_one_whose_window_is_shut_holds_up_none_of_the_others(played: Played, stalled: int) -> None:
     client = played.connect()

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Protocol, cast
@@ -59,7 +59,7 @@ from vmsvc_grpc.server.transport.http2_farewell import (
     may_be_http1,
     stranger_answer,
 )
-from vmsvc_grpc.server.transport.http2_groups import Group, join
+from vmsvc_grpc.server.transport.http2_groups import Group, Groups, join
 from vmsvc_grpc.server.transport.sockets import (
     Address,
     Sockets,
@@ -209,7 +209,7 @@ class ClientConnection(Begun):
         self._later: dict[HttpCall, None] = {}
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
-        self._groups: dict[Hashable, Group] = {}  # Those that streams may join.
+        self._groups: Groups = {}
         self._sent_to: list[Group] = []  # Those whose message may wait in the engine.
         self._came: deque[bytes] = deque()  # Received, and not handed to the engine yet.
         self._paused = False

@@ -32,19 +32,15 @@ class Group:
     `shared` is the leader's: its `place` is what all members were sent last.
     """
 
-    __slots__ = ("_groups", "followers", "leader", "shared")
+    __slots__ = ("_common", "_groups", "followers", "leader", "shared")
 
-    def __init__(self, groups: dict[Hashable, Group], leader: Member, shared: Shared) -> None:
-        """The group is one of `groups`, by what it has in common."""
+    def __init__(self, groups: Groups, leader: Member, shared: Shared) -> None:
+        """While it has room, the group is one of `groups`."""
         self._groups = groups
+        self._common = shared.common
         self.followers: dict[int, tuple[Member, Shared]] = {}  # By the numbers of their streams.
         self.leader, self.shared = leader, shared
-        groups[shared.common] = self
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes no more streams."""
-        return len(self.followers) >= GROUP_STREAMS_MAX - 1
+        self._open()
 
     def stream_ids(self) -> Sequence[int]:
         """The numbers of its streams: the leader's, then the followers'."""
@@ -55,6 +51,8 @@ class Group:
         assert shared.place == self.shared.place, "both are up to date"
         call.group = self
         self.followers[call.id] = call, shared
+        if len(self.followers) == GROUP_STREAMS_MAX - 1:
+            self._shut()
         shared.rest()
 
     def leave(self, call: Member, *, over: bool) -> None:
@@ -64,12 +62,14 @@ class Group:
             self._succeed()
             return
         _, shared = self.followers.pop(call.id)
+        self._open()
         if not over:
             shared.resume(self.shared.place)
 
     def scatter(self, place: object) -> None:
         """Have all followers go on by themselves, from `place`."""
         followers, self.followers = self.followers, {}
+        self._open()
         for call, shared in followers.values():
             call.group = None
             shared.resume(place)
@@ -81,17 +81,33 @@ class Group:
             self.leader, self.shared = self.followers.pop(next(iter(self.followers)))
             # Before the one that has left stops listening, as what nobody follows is forgotten.
             self.shared.resume(left.place)
-        elif self._groups.get(left.common) is self:
-            del self._groups[left.common]
+            self._open()
+        else:
+            self._shut()
+
+    def _open(self) -> None:
+        """Have streams join it: it has room."""
+        self._groups.setdefault(self._common, {})[self] = None
+
+    def _shut(self) -> None:
+        """Have no more streams join it: it is full, or nobody is left."""
+        with_room = self._groups.get(self._common, {})
+        with_room.pop(self, None)
+        if not with_room:
+            self._groups.pop(self._common, None)
 
 
-def join(groups: dict[Hashable, Group], call: Member) -> None:
+Groups = dict[Hashable, dict[Group, None]]
+"""The groups of one connection that have room, by what their members have in common."""
+
+
+def join(groups: Groups, call: Member) -> None:
     """Have a call share its messages with the others of its connection, if it can now."""
     shared = call.shared
     if shared is None:
         return
-    group = groups.get(shared.common)
-    if group is None or group.full:
+    group = next(iter(groups.get(shared.common, ())), None)
+    if group is None:
         call.group = Group(groups, call, shared)
     elif group.leader.shared is not None:  # Else the others are yet to be sent what it was.
         group.take(call, shared)
