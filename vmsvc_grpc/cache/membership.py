@@ -21,7 +21,8 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
     says_the_same,
 )
-from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, contribution, families
+from vmsvc_grpc.model.ownership import is_owned
+from vmsvc_grpc.model.resolve import AddressRules, JudgedAddress, as_held, contribution, families
 from vmsvc_grpc.model.selector import matches
 
 _Label = tuple[str, str]  # namespace, label key
@@ -241,6 +242,9 @@ class Membership:
         if spec is None:
             return ()
         given: Sequence[str] = stored.ip_families if stored else ()
+        if stored is not None and not given and is_owned(stored.meta):
+            # No API server completes it.
+            spec = as_held(spec, stored.cluster_ip, stored.ip_family_policy)
         return families(spec, given, self._rules.cluster_families)
 
     def evaluate(self, service: CachedService, stored: StoredService | None) -> bool:

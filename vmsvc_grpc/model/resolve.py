@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -67,6 +67,18 @@ def families(
         if spec.headless or other in cluster:
             return (chosen[0], other)
     return chosen
+
+
+def as_held(spec: ServiceSpec, cluster_ip: str, policy: str) -> ServiceSpec:
+    """The specification that families follow from, given cluster IP and policy of a held Service.
+
+    A cluster IP is chosen only at creation, and a policy stays that is not asked for any more.
+    """
+    held = IPFamilyPolicy(policy) if policy in _POLICIES else None
+    return replace(spec, cluster_ip=cluster_ip, ip_family_policy=spec.ip_family_policy or held)
+
+
+_POLICIES = frozenset(policy.value for policy in IPFamilyPolicy)
 
 
 def _family_of_cluster_ip(spec: ServiceSpec) -> tuple[IPFamily, ...]:

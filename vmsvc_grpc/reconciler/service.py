@@ -17,7 +17,7 @@ from vmsvc_grpc.model.objects import (
     VirtualMachineService,
 )
 from vmsvc_grpc.model.ownership import is_controlled_by
-from vmsvc_grpc.model.resolve import families
+from vmsvc_grpc.model.resolve import as_held, families
 from vmsvc_grpc.reconciler.owners import owners
 from vmsvc_grpc.reconciler.rules import NSX_T_LB, Rules
 
@@ -74,7 +74,7 @@ def service_of(
         selector={},
         ports=_ports(spec, base, balanced=balanced),
         cluster_ip=cluster_ip,
-        ip_families=_families(replace(spec, cluster_ip=cluster_ip), base, family_policy, rules),
+        ip_families=_families(as_held(spec, cluster_ip, family_policy), base, family_policy, rules),
         ip_family_policy=family_policy,
         load_balancer_ip=spec.load_balancer_ip,
         load_balancer_source_ranges=_source_ranges(spec, base),
