@@ -146,6 +146,7 @@ class App:
             self._server.counts,
             troubles=self._troubles,
             tls=partial(self._context, HTTP1) if config.uses_tls(config.http_listen) else None,
+            gate=self._gate,
         )
         self._place: Place | None = None
         self._tls: TlsRotation | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -13,8 +13,10 @@ import pytest
 from prometheus_client import parser as prometheus
 from prometheus_client.openmetrics import parser as openmetrics
 
+from tests.gate import RightsGate
 from tests.integration.serving import PATIENCE_S, until
 from vmsvc_grpc.metrics import Metric, Metrics
+from vmsvc_grpc.server.access.needs import UrlNeed
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.http.server import HttpServer, _is_here
 from vmsvc_grpc.server.limits import Limits
@@ -56,8 +58,11 @@ async def url(state: State, counts: ServerCounts) -> AsyncIterator[str]:
     await server.stop()
 
 
-async def get(url: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
+async def get(url: str, **headers: str) -> tuple[int, str]:
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.get(url) as response,
+    ):
         return response.status, await response.text()
 
 
@@ -387,3 +392,66 @@ async def test_others_are_told_only_whether_it_is_ready(
     state.reason = None
     assert await get(url) == (200, "ok\n")
     await server.stop()
+
+
+METRICS = UrlNeed("get", "/metrics")
+
+
+@asynccontextmanager
+async def guarded(gate: RightsGate) -> AsyncIterator[str]:
+    """The port of a server with a gate."""
+    server = HttpServer(lambda: None, Metrics().page, LIMITS, ServerCounts(), gate=gate)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.stop()
+    assert not gate.passes, "every pass is given back"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({}, 401, id="no credentials"),
+        pytest.param({"Authorization": "Basic YTph"}, 401, id="another scheme"),
+        pytest.param({"Authorization": "Bearer stolen"}, 401, id="a token of nobody"),
+        pytest.param({"Authorization": "Bearer nobody"}, 403, id="denied"),
+        pytest.param({"Authorization": "Bearer admin"}, 200, id="allowed"),
+    ],
+)
+async def test_the_page_is_for_those_who_may_get_it(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
+) -> None:
+    monkeypatch.setattr("vmsvc_grpc.server.http.server._is_here", lambda _: False)
+    gate = RightsGate()
+    gate.admit("admin", METRICS)
+    gate.admit("nobody")
+    async with guarded(gate) as url:
+        answered, text = await get(f"{url}/metrics", **headers)
+        assert answered == status
+        assert ("python_gc" in text) is (status == 200)
+        assert "stolen" not in text
+
+
+async def test_the_page_waits_for_a_verdict_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vmsvc_grpc.server.http.server._is_here", lambda _: False)
+    gate = RightsGate()
+    gate.admit("admin", METRICS)
+    gate.open = False
+    async with guarded(gate) as url:
+        bearer = {"Authorization": "Bearer admin"}
+        assert (await get(f"{url}/metrics", **bearer))[0] == 503
+        waiting = asyncio.create_task(get(f"{url}/metrics", **bearer))
+        while not waiting.done():  # A slow machine may take longer than the page waits.
+            await until(lambda: gate.passes or waiting.done())
+            gate.answer()
+            await asyncio.wait([waiting], timeout=0.01)
+        assert (await waiting)[0] in (200, 503)
+        assert (await get(f"{url}/metrics", **bearer))[0] == 200
+
+
+async def test_clients_on_this_machine_need_no_right() -> None:
+    async with guarded(RightsGate()) as url:
+        assert (await get(f"{url}/metrics"))[0] == 200

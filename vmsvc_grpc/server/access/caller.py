@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmsvc_grpc.server.access.certificate import ClientCertificate
@@ -21,3 +23,16 @@ class Caller:
     guarded: bool = False
     token: str = field(default="", repr=False)
     certificate: ClientCertificate | None = field(default=None, repr=False)
+
+
+# RFC 7235, 2.1: the scheme in any case. More than a b64token is taken: the API server judges it.
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]+)")
+
+
+def bearer_token(values: Sequence[bytes]) -> str:
+    """The bearer token in a call's `authorization` fields (RFC 6750, 2.1), or "".
+
+    Of several, none: nobody knows which one counts.
+    """
+    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+    return match[1].decode() if match is not None else ""

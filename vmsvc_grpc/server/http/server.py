@@ -12,9 +12,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from vmsvc_grpc.server import addresses
+from vmsvc_grpc.server.access.gate import Gate
+from vmsvc_grpc.server.access.needs import UrlNeed
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.http.accept import prefers
 from vmsvc_grpc.server.http.connections import HttpConnections
+from vmsvc_grpc.server.http.guard import refusal
 from vmsvc_grpc.server.limits import Limits
 
 # The media types of the two formats of metrics, in the versions that prometheus_client writes.
@@ -30,6 +33,9 @@ _BACKLOG = 100
 
 # Nobody reads a body, but a client that is cut off while it sends one may lose the answer.
 _BODY_S = 1.0
+
+METRICS_URL = "/metrics"
+"""The non-resource URL of the page, as Kubernetes' own servers name theirs."""
 
 MetricsPage = Callable[[bool], bytes]
 """The page of metrics: as OpenMetrics if the argument is true, else in Prometheus' text format."""
@@ -54,12 +60,15 @@ class HttpServer:
         *,
         troubles: Callable[[], Iterable[str]] = tuple,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Counts in `counts` which connections were ended at a limit.
 
         With `tls`, which gives the context for a handshake that begins now, every client uses TLS.
+        With `gate`, clients on other machines get the page only if they may get METRICS_URL.
         """
         self._tls = tls
+        self._gate = gate
         self._not_ready = not_ready
         self._troubles = troubles
         self._metrics = metrics
@@ -80,7 +89,7 @@ class HttpServer:
             [
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
-                web.get("/metrics", self._page),
+                web.get(METRICS_URL, self._page),
             ]
         )
         logger = logging.getLogger(__name__)
@@ -138,6 +147,11 @@ class HttpServer:
         )
 
     async def _page(self, request: web.Request) -> web.Response:
+        if self._gate is not None and not _is_here(request.remote):
+            within_s = self._limits.http_request_s / 2  # Then the connection is ended.
+            need = UrlNeed("get", METRICS_URL)
+            if (refused := await refusal(self._gate, need, request, within_s)) is not None:
+                return refused
         chosen = prefers(",".join(request.headers.getall("Accept", ())), (_TEXT, _OPEN_METRICS))
         page = self._metrics(chosen == _OPEN_METRICS)
         return web.Response(body=page, headers={"Content-Type": _TYPES[chosen]})

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from vmsvc_grpc.server.access.caller import bearer_token
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.session import Status, not_one_request
 
@@ -28,9 +29,6 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 _ENCODED = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 
 _AUTHORIZATION = b"authorization"
-
-# RFC 7235, 2.1: the scheme in any case. More than a b64token is taken: the API server judges it.
-_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]+)")
 
 _TEXT = b"text/plain; charset=utf-8"
 
@@ -82,14 +80,9 @@ def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status
     return RequestHead(path, timeout_s, encoding)
 
 
-def bearer_token(fields: Iterable[HeaderField]) -> str:
-    """The bearer token of a call (RFC 6750, 2.1), or "".
-
-    Of several, none: nobody knows which one counts.
-    """
-    values = [value for name, value in fields if name == _AUTHORIZATION]
-    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
-    return match[1].decode() if match is not None else ""
+def token(fields: Iterable[HeaderField]) -> str:
+    """The bearer token of a call, or ""."""
+    return bearer_token([value for name, value in fields if name == _AUTHORIZATION])
 
 
 def _refusal(status: bytes, text: bytes) -> HttpRefusal:

@@ -816,7 +816,7 @@ class ClientConnection(Begun):
             return RefusedCall(self, id_, self.server.sessions.refuse(head.path, deadline_passed()))
         caller = self._caller
         if caller.guarded:
-            caller = replace(caller, token=grpc_wire.bearer_token(event.headers))
+            caller = replace(caller, token=grpc_wire.token(event.headers))
         if isinstance(method, UnaryMethod):
             return UnaryCall(self, id_, head, method, caller)
         stream = StreamCall(self, id_, head, method)

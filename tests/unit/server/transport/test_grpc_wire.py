@@ -62,7 +62,7 @@ def test_a_call_says_its_path_and_nothing_of_http() -> None:
 )
 def test_a_bearer_token_is_one_word_of_one_field(values: list[bytes], token: str) -> None:
     fields = [*CALL, *((b"authorization", value) for value in values)]
-    assert grpc_wire.bearer_token(fields) == token
+    assert grpc_wire.token(fields) == token
 
 
 @pytest.mark.parametrize(
