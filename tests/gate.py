@@ -23,6 +23,7 @@ class RightsGate:
         self.users: dict[str, str] = {}
         self.rights: dict[str, set[Need]] = {}
         self.open = True
+        self.told: set[Need] = set()
         self.away = False
         self.asked: Counter[Need] = Counter()
         self.passes: dict[_RightsPass, None] = {}
@@ -49,6 +50,11 @@ class RightsGate:
     def answer(self) -> None:
         """Everything becomes known."""
         self.open = True
+        self._changed()
+
+    def tell(self, need: Need) -> None:
+        """One verdict becomes known, and who asks."""
+        self.told |= {need, AUTHENTICATED}
         self._changed()
 
     def _changed(self) -> None:
@@ -83,7 +89,7 @@ class _RightsPass:
             return Verdict.ALLOWED
         if not self._token:
             raise RpcError(Code.UNAUTHENTICATED, "show a token")
-        if not gate.open and need not in self._known:
+        if not gate.open and need not in self._known | gate.told:
             return Verdict.PENDING
         if gate.away and need not in self._known:
             retry = error_details_pb2.RetryInfo()

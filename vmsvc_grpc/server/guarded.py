@@ -5,6 +5,7 @@ Knows no transport and no task: a verdict that is not known yet wakes its call, 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -43,8 +44,9 @@ class Clearance:
         self.changes = 0
         self._wake = wake
         self._asked: dict[Need, None] = {}
-        self._pending: list[Need] = []
-        self._wished: list[Need] = []  # Those of which the verdict is not known yet.
+        # Those of which the verdict was not known yet, in the order in which they were asked for.
+        self._pending: deque[Need] = deque()
+        self._wished: list[Need] = []
         self._looked = 0  # `changes` when all that was asked for was granted last.
         self._pass: Pass = gate.enter(caller, self._woken)
 
@@ -58,10 +60,11 @@ class Clearance:
         return self._pass.check(need)
 
     def ask(self, need: Need) -> None:
-        """Have `granted` depend on a need."""
+        """Have `granted` depend on a need. Raises RpcError as it does."""
         if need is not OPEN and need not in self._asked:
             self._asked[need] = None
-            self._pending.append(need)
+            if not self._allows(need):
+                self._pending.append(need)
 
     def wish(self, needs: Iterable[Need]) -> None:
         """Have `granted` wait until it is known whether these are granted."""
@@ -71,12 +74,15 @@ class Clearance:
         """Whether all that was asked for is granted, and wishes known; False: not known yet.
 
         Raises RpcError: PERMISSION_DENIED if anything is denied, and as `Pass.check` does. Looks
-        at what was not granted before, and at everything once any verdict has changed.
+        at what was not granted before, up to the first that is still not known: verdicts come one
+        by one, and each wakes. Looks at everything once all are known and any has changed.
         """
-        self._pending = [need for need in self._pending if not self._allows(need)]
-        if not self._pending and self._looked != self.changes:
+        pending = self._pending
+        while pending and self._allows(pending[0]):
+            pending.popleft()
+        if not pending and self._looked != self.changes:
             self._looked = self.changes
-            self._pending = [need for need in self._asked if not self._allows(need)]
+            pending.extend(need for need in self._asked if not self._allows(need))
         if self._wished and not self._pending:
             check = self._pass.check
             self._wished = [need for need in self._wished if check(need) is Verdict.PENDING]
@@ -130,7 +136,6 @@ class GuardedStream:
         self._half_closed = False
         self._settled = False  # Whether nothing is left to be looked at.
         self._clearance = Clearance(gate, caller, self._doubt)
-        self._clearance.ask(method.needs.entry)
 
     def begin(self, enters: Callable[[str, str], None]) -> None:
         """Ask who calls. `enters` is called once, with peer and username; it may raise RpcError."""
@@ -193,6 +198,8 @@ class GuardedStream:
 
     def _enter(self) -> Held | None:
         """Open the stream once its caller may enter, and as long as nothing is taken away."""
+        if self._inner is None:
+            self._clearance.ask(self._method.needs.entry)
         if not self._clearance.granted():
             return HELD
         if self._inner is None:

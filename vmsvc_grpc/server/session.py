@@ -268,7 +268,6 @@ class WaitingCall:
         self._request: bytes | None = request
         self._peer = caller.peer
         self._clearance = Clearance(sessions.gate, caller, wake)
-        self._clearance.ask(method.needs.entry)
         self._entered = False
         self._waits_as = ""  # The client for which it counts while it waits.
 
@@ -295,6 +294,7 @@ class WaitingCall:
         clearance = self._clearance
         if not self._entered:
             self._sessions.check_pace(client_of(self._peer))
+            clearance.ask(self._method.needs.entry)
         if not clearance.granted():
             return False
         if not self._entered:

@@ -32,20 +32,20 @@ class Namespaces:
         self._cache = cache
         self._later = later
         self._reader: ServiceReader | None = None
-        self._streams: dict[Wake, None] = {}
+        self._wildcards: dict[NamespacesWildcard, Wake] = {}
 
-    def follow(self, wake: Wake) -> None:
-        """Call `wake` for each namespace that comes."""
-        self._streams[wake] = None
+    def follow(self, wildcard: NamespacesWildcard, wake: Wake) -> None:
+        """Call `wake` for each namespace that comes, until the wildcard leaves."""
+        self._wildcards[wildcard] = wake
         if self._reader is None:
             self._reader = self._cache.follow(None, None, self._note)
             self._reader.skip()
             self._look()
 
-    def leave(self, wake: Wake) -> None:
-        """Do not call `wake` any more."""
-        self._streams.pop(wake, None)
-        if not self._streams and self._reader is not None:
+    def leave(self, wildcard: NamespacesWildcard) -> None:
+        """Do not wake for a wildcard any more. May be called twice."""
+        self._wildcards.pop(wildcard, None)
+        if not self._wildcards and self._reader is not None:
             self._reader.close()
             self._reader = None
 
@@ -61,7 +61,7 @@ class Namespaces:
                 came |= due.name.namespace not in self.names
         if came:
             self._look()
-            for wake in list(self._streams):
+            for wake in list(self._wildcards.values()):
                 wake()
 
     def _look(self) -> None:
@@ -156,7 +156,6 @@ class NamespacesWildcard:
         "_run",
         "_seen",
         "_visible",
-        "_wake",
         "listing",
     )
 
@@ -178,16 +177,15 @@ class NamespacesWildcard:
         self._follow = follow
         self._namespaces = namespaces
         self._visible = visible
-        self._wake = wake
         self._parts: dict[str, Wildcard] = {}
         self._run: dict[str, None] | None = None  # Namespaces left of the run under way.
         self._fresh = True  # Nothing was taken, not even that there is nothing.
         self._seen: tuple[int, int] | None = None
-        namespaces.follow(wake)
+        namespaces.follow(self, wake)
 
     def close(self) -> None:
         """Release all listings."""
-        self._namespaces.leave(self._wake)
+        self._namespaces.leave(self)
         for part in self._parts.values():
             part.close()
 

@@ -122,6 +122,47 @@ def test_a_namespace_that_comes_is_asked_about_once_and_only_if_needed(form: For
 
 
 @BOTH
+def test_a_stream_with_two_wildcards_that_drops_one_hears_of_new_namespaces(form: Form) -> None:
+    served = cache()
+    client = XdsClient(served, form, gate=gate(SHOP, endpoints_in("watch", "lab")))
+    ask(client, CDS, "*").read_all()
+    ask(client, EDS, "*").read_all()
+    if form is Form.SOTW:
+        client.ask(EDS, "web.shop:80")
+    else:
+        client.change(EDS, ["web.shop:80"], ["*"])
+    client.read_all()
+    wakes = client.wakes
+    served.apply(Apply(service(Key("lab", "web"))))
+    client._do_soon()
+    assert client.wakes > wakes
+    client.read_all()
+    assert client.held(CDS).keys() == {"web.shop:80", "web.lab:80"}
+    client.close()
+    assert client._shared.namespaces._reader is None
+
+
+@BOTH
+def test_verdicts_that_come_one_by_one_are_looked_at_one_by_one(form: Form) -> None:
+    """Each wakes the stream: to look at all each time would be quadratic."""
+    names = [f"ns-{number}" for number in range(200)]
+    served = synced_cache(*(service(Key(name, "web")) for name in names))
+    rights = gate(*(endpoints_in("watch", name) for name in names))
+    rights.open = False
+    client = XdsClient(served, form, gate=rights)
+    ask(client, CDS, "*")
+    client.read_all()
+    rights.tell(endpoints_everywhere("watch"))
+    client.read_all()
+    for name in names:
+        rights.tell(endpoints_in("watch", name))
+        client.read_all()
+    assert len(client.held(CDS)) == len(names)
+    assert rights.asked.total() < 10 * len(names)
+    client.close()
+
+
+@BOTH
 @pytest.mark.parametrize("rights", [(SHOP,), (endpoints_everywhere("watch"),)], ids=str)
 def test_a_right_that_is_taken_away_ends_the_stream_and_the_next_one_removes(
     form: Form, rights: tuple[Need, ...]
