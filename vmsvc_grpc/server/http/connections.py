@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
+from vmsvc_grpc.server.tls.hello import Handshakes
+
 # So many are accepted in one turn of the event loop; the system keeps the others waiting.
 _ACCEPTS_A_TURN = 32
 
@@ -27,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 class HttpConnections:
     """Makes the protocol of each connection that is accepted. One event loop owns it."""
+
+    _handshakes: Handshakes
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class HttpConnections:
         `tls` gives the context for a handshake that begins now.
         """
         listening.setblocking(False)
+        self._handshakes = Handshakes(asyncio.get_running_loop())
         self._look(listening, tls)
 
     def _look(self, listening: socket.socket, tls: Callable[[], ssl.SSLContext]) -> None:
@@ -79,7 +84,8 @@ class HttpConnections:
             connection = _HttpConnection(self, self._make())
             # The connection's own time limit, which is counted, comes before that of asyncio.
             limit_s = 2 * self._request_s
-            task = asyncio.create_task(connection.shake_hands(accepted, tls(), limit_s))
+            begun = connection.shake_hands(accepted, tls, self._handshakes, limit_s)
+            task = asyncio.create_task(begun)
             connection.shaking = task
             self._shaking.add(task)
             task.add_done_callback(self._shaking.discard)
@@ -136,15 +142,20 @@ class _HttpConnection(asyncio.Protocol):
         self.shaking: asyncio.Task[None] | None = None
 
     async def shake_hands(
-        self, accepted: socket.socket, context: ssl.SSLContext, handshake_s: float
+        self,
+        accepted: socket.socket,
+        tls: Callable[[], ssl.SSLContext],
+        handshakes: Handshakes,
+        handshake_s: float,
     ) -> None:
         """Begin with TLS. Cancel it to end the connection."""
         self._timer = self._connections.entered(self)
         try:
             # The client may go away, or not speak TLS as we do.
             with contextlib.suppress(OSError):
+                await handshakes.ready(accepted)
                 await asyncio.get_running_loop().connect_accepted_socket(
-                    lambda: self, accepted, ssl=context, ssl_handshake_timeout=handshake_s
+                    lambda: self, accepted, ssl=tls(), ssl_handshake_timeout=handshake_s
                 )
         finally:
             self.shaking = None

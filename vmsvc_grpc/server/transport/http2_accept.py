@@ -15,11 +15,10 @@ from typing import Protocol
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
+from vmsvc_grpc.server.tls.hello import Handshakes, begins_tls
 from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.http2_bounds import Entrance
 from vmsvc_grpc.server.transport.http2_farewell import (
-    PREFACE,
-    begins_tls,
     farewell,
     plain_answer,
 )
@@ -82,6 +81,7 @@ class Accepting:
         self._make = make
         self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._beginning: set[asyncio.Task[None]] = set()
+        self._handshakes = Handshakes(server.loop)
 
     def listen(self, listening: socket.socket, listener: Listener) -> None:
         """Accept connections on the socket of a listener, until `close` closes it."""
@@ -143,7 +143,7 @@ class Accepting:
                 return
             began = loop.time()
             handshake_s = self._server.limits.handshake_s
-            first = await asyncio.wait_for(self._first_bytes(accepted), handshake_s)
+            first = await asyncio.wait_for(self._handshakes.ready(accepted), handshake_s)
             if first and not begins_tls(first):
                 _send_away(accepted, plain_answer(first))
             elif left_s := max(0.0, began + handshake_s - loop.time()):
@@ -159,22 +159,6 @@ class Accepting:
                 self._server.entrance.leave(client)
                 with contextlib.suppress(OSError):
                     accepted.close()
-
-    async def _first_bytes(self, accepted: socket.socket) -> bytes:
-        """What a client has sent first, which stays to be read; nothing if it is gone."""
-        loop = self._server.loop
-        readable = loop.create_future()
-        loop.add_reader(accepted, _set, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(accepted)
-        return accepted.recv(len(PREFACE), socket.MSG_PEEK)
-
-
-def _set(readable: asyncio.Future[None]) -> None:
-    if not readable.done():
-        readable.set_result(None)
 
 
 def _send_away(accepted: socket.socket, answer: bytes) -> None:

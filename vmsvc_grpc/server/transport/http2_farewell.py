@@ -71,11 +71,6 @@ def begins_http2(begun: bytes) -> bool:
     return PREFACE.startswith(begun[: len(PREFACE)])
 
 
-def begins_tls(begun: bytes) -> bool:
-    """Whether they may be those of TLS."""
-    return begun[:1] == _TLS_HANDSHAKE[:1]
-
-
 def _http1(text: bytes) -> bytes:
     return (
         b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"

@@ -1,0 +1,94 @@
+"""When handshakes begin: once the client's first message is there, and a few in each turn.
+
+To answer it takes a signature, a millisecond or more. All clients come back at once after a
+restart, and others would wait for all of theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+
+HANDSHAKES_A_TURN = 4
+"""Handshakes that begin in one turn of the event loop: 5 ms of work, 12 with a key of RSA."""
+
+# How many clients are looked at in one: 3 ms of work.
+_LOOKS_A_TURN = 64
+
+# RFC 8446, 5.1: a record has its type (this one is a handshake's), a version, and its length.
+_HANDSHAKE = b"\x16"
+_HEADER_BYTES = 5
+_RECORD_BYTES_MAX = 16 * 1024
+
+
+def begins_tls(begun: bytes) -> bool:
+    """Whether a client's first bytes may be those of TLS."""
+    return begun[:1] == _HANDSHAKE
+
+
+class _Line:
+    """Futures that are done in the order in which they came, some in each turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, a_turn: int) -> None:
+        self._loop = loop
+        self._a_turn = a_turn
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def add(self, turn: asyncio.Future[None]) -> None:
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._let_some)
+
+    def _let_some(self) -> None:
+        for _ in range(min(self._a_turn, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.done():  # Else whoever waited was cancelled.
+                turn.set_result(None)
+        if self._waiting:
+            self._loop.call_soon(self._let_some)
+
+
+class Handshakes:
+    """Lets handshakes begin, in the order in which clients are ready. One event loop owns it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """For sockets that `loop` accepts."""
+        self._loop = loop
+        self._looks = _Line(loop, _LOOKS_A_TURN)
+        self._turns = _Line(loop, HANDSHAKES_A_TURN)
+
+    async def ready(self, accepted: socket.socket) -> bytes:
+        """Wait until a handshake may begin; the client's first bytes, which stay to be read.
+
+        Returns at once if these are not TLS, or if the client is gone; what there is then, or
+        nothing. Sets no time limit. Raises OSError. Safe to cancel.
+        """
+        try:
+            first = await self._peeked(accepted, _HEADER_BYTES)
+            if len(first) == _HEADER_BYTES and begins_tls(first):
+                # Else it could send the rest together with others, and all would begin at once.
+                length = min(int.from_bytes(first[-2:], "big"), _RECORD_BYTES_MAX)
+                first = await self._peeked(accepted, _HEADER_BYTES + length)
+                turn = self._loop.create_future()
+                self._turns.add(turn)
+                await turn
+        finally:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        return first
+
+    async def _peeked(self, accepted: socket.socket, count: int) -> bytes:
+        """So many bytes of what a client has sent; less if it sends no more."""
+        # Else a part of them would wake us again and again.
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        readable = self._loop.create_future()
+        self._loop.add_reader(accepted, self._came, accepted, readable)
+        try:
+            await readable
+        finally:
+            self._loop.remove_reader(accepted)
+        return accepted.recv(count, socket.MSG_PEEK)
+
+    def _came(self, accepted: socket.socket, readable: asyncio.Future[None]) -> None:
+        self._loop.remove_reader(accepted)
+        self._looks.add(readable)
