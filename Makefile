@@ -49,8 +49,8 @@ fuzz: .venv ## Look for bytes that the transport does not survive (ARGS='--secon
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 .PHONY: bench
-bench: .venv bench-tools ## Measure streams and standstills, into bench/reports (ARGS='--only c,q-file')
-	$(BIN)/python -m bench $(ARGS)
+bench: .venv bench-tools ## Measure streams and standstills, into bench/reports and README (ARGS='--only c')
+	$(BIN)/python -m bench --readme README.md $(ARGS)
 
 .PHONY: bench-quick
 bench-quick: .venv bench-tools ## The same smaller, in 6 minutes, into out/bench

@@ -97,7 +97,7 @@ look-ups that did and should not have."""
 def verdict_table(results: Results, targets: Iterable[Target]) -> list[str]:
     """What a run says of each target."""
     rows = starmap(_verdict_row, verdicts(results, targets))
-    return _table(("what", "target", "measured", ""), rows)
+    return table(("what", "target", "measured", ""), rows)
 
 
 def _verdict_row(target: Target, measured: float) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ def outcome_table(outcome: Outcome, columns: Mapping[str, str]) -> list[str]:
     rows = (
         (name, *(_cell(outcome, name, metric) for metric in columns)) for name in outcome.measured
     )
-    return _table(("", *columns.values()), rows)
+    return table(("", *columns.values()), rows)
 
 
 def _cell(outcome: Outcome, contender: str, metric: str) -> str:
@@ -158,6 +158,7 @@ def _wrong(outcome: Outcome) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table of Markdown, a line each."""
     lines = [head, ("---",) * len(head), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]
