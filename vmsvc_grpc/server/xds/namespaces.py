@@ -15,6 +15,9 @@ from vmsvc_grpc.server.xds.listing import DIGESTS, ListedDue, Listing, Wildcard
 from vmsvc_grpc.server.xds.resources import Resource
 from vmsvc_grpc.server.xds.visible import Visible
 
+# How many changes of services are taken in in one turn: some 2 ms of work.
+_TAKES_A_TURN = 1_000
+
 Later = Callable[[Callable[[], None]], object]
 """Has something done in another turn of the event loop."""
 
@@ -54,11 +57,15 @@ class Namespaces:
         self._later(self._take)
 
     def _take(self) -> None:
-        """Take in changes of services. O(changes)."""
+        """Take in changes of services, as many as a turn of the event loop allows."""
         reader, came = self._reader, False
-        while reader is not None and reader.behind:
+        for _ in range(_TAKES_A_TURN):
+            if reader is None or not reader.behind:
+                break
             if (due := reader.take()) is not None:
                 came |= due.name.namespace not in self.names
+        else:
+            self._later(self._take)
         if came:
             self._look()
             for wake in list(self._wildcards.values()):

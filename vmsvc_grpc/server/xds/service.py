@@ -114,7 +114,7 @@ class Xds:
         self.lines = LinesPerOrigin(
             _log,
             lines_max=limits.client_lines_per_minute_max,
-            advice=f"an address has {limits.client_lines_per_minute_max} a minute "
+            advice=f"a client has {limits.client_lines_per_minute_max} a minute "
             "(client_lines_per_minute_max)",
             on_left_out=partial(counts.refusals.update, ("client_lines_per_minute_max",)),
         )

@@ -142,6 +142,23 @@ def test_a_stream_with_two_wildcards_that_drops_one_hears_of_new_namespaces(form
     assert client._shared.namespaces._reader is None
 
 
+def test_many_services_that_come_at_once_are_taken_in_in_turns() -> None:
+    served = cache()
+    client = XdsClient(served, gate=gate(SHOP, endpoints_in("watch", "zoo")))
+    assert wild(client, CDS) == {"web.shop:80"}
+    for number in range(2_500):
+        served.apply(Apply(service(Key("lab", f"s-{number}"))))
+    served.apply(Apply(service(Key("zoo", "web"))))
+    turns = 0
+    while client.soon:
+        client.soon.pop(0)()
+        turns += 1
+    assert turns >= 3
+    client.read_all()
+    assert client.held(CDS).keys() == {"web.shop:80", "web.zoo:80"}
+    client.close()
+
+
 @BOTH
 def test_verdicts_that_come_one_by_one_are_looked_at_one_by_one(form: Form) -> None:
     """Each wakes the stream: to look at all each time would be quadratic."""
