@@ -28,7 +28,7 @@ class Memory(Generic[Key, Kept]):
 
     Those in use are all there, and counted by caller. Of the idle ones, the newest are; no's are
     kept apart, so that one who makes up tokens or namespaces displaces no yes, and of one caller
-    there is at most a part.
+    there are at most a part, its newest.
     """
 
     def __init__(self, granted_max: int, refused_max: int) -> None:
@@ -68,25 +68,31 @@ class Memory(Generic[Key, Kept]):
 
 
 class _Idle(Generic[Key, Kept]):
+    """The newest, of all callers and of each."""
+
     def __init__(self, most: int) -> None:
         self._most = most
+        self._most_of_one = max(1, most // IDLE_PART)
         self._kept: OrderedDict[Key, Kept] = OrderedDict()
-        self._of = Tally()
+        self._of: dict[str, OrderedDict[Key, None]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def take(self, key: Key) -> Kept | None:
-        found = self._kept.pop(key, None)
-        if found is not None:
-            self._of.add(found.caller, -1)
-        return found
+        idle = self._kept.pop(key, None)
+        if idle is not None:
+            keys = self._of[idle.caller]
+            del keys[key]
+            if not keys:
+                del self._of[idle.caller]
+        return idle
 
     def keep(self, key: Key, idle: Kept) -> None:
-        if self._of.of(idle.caller) >= max(1, self._most // IDLE_PART):
-            return
-        if len(self._kept) >= self._most:
-            _, oldest = self._kept.popitem(last=False)
-            self._of.add(oldest.caller, -1)
+        keys = self._of.get(idle.caller, ())
+        if len(keys) >= self._most_of_one:
+            self.take(next(iter(keys)))
+        elif len(self._kept) >= self._most:
+            self.take(next(iter(self._kept)))
         self._kept[key] = idle
-        self._of.add(idle.caller, 1)
+        self._of.setdefault(idle.caller, OrderedDict())[key] = None

@@ -1,12 +1,9 @@
-"""Who has the next turn, and what is remembered and looked at when."""
+"""Who has the next turn, and what is looked at when."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vmsvc_grpc.server.access.alarms import Alarms
 from vmsvc_grpc.server.access.line import Line
-from vmsvc_grpc.server.access.memory import Memory
 
 
 def drawn(line: Line[str]) -> list[str]:
@@ -49,36 +46,6 @@ def test_a_question_that_is_dropped_is_not_asked() -> None:
     assert not line._waiting
     assert not line._turns
     assert not line._under_way
-
-
-@dataclass
-class Remembered:
-    caller: str
-    granted: bool = True
-
-
-def test_one_caller_has_a_part_of_what_is_idle_and_noes_displace_no_yes() -> None:
-    memory = Memory[str, Remembered](granted_max=8, refused_max=4)
-    for caller, granted, count in (("ann", True, 100), ("bob", True, 3), ("eve", False, 100)):
-        for number in range(count):
-            fact = Remembered(caller, granted)
-            memory.use(f"{caller}-{number}", fact)
-            memory.release(f"{caller}-{number}", fact, keep=True)
-    assert [memory.find(f"ann-{number}") is not None for number in range(3)] == [True, True, False]
-    assert memory.find("bob-1") is not None
-    assert memory.find("bob-2") is None, "a quarter of 8"
-    assert memory.find("eve-0") is not None
-    assert (memory.in_use.of("ann"), memory.in_use.in_all) == (2, 4)
-
-
-def test_the_oldest_idle_one_goes_first() -> None:
-    memory = Memory[str, Remembered](granted_max=4, refused_max=4)
-    for name in "abcde":
-        fact = Remembered(name)
-        memory.use(name, fact)
-        memory.release(name, fact, keep=True)
-    assert memory.find("a") is None
-    assert memory.find("b") is not None
 
 
 def test_an_alarm_that_is_set_again_and_again_takes_no_more_room() -> None:
