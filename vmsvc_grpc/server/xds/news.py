@@ -165,7 +165,10 @@ class News:
         return resources.static(type_url, name)
 
     def _prepare(self, subscription: XdsSubscription, name: str) -> bool:
-        """Encode the endpoints of a name, as many as this turn allows; whether that was all."""
+        """Encode the endpoints of a name, as many as this turn allows.
+
+        Whether that was all, and the turn has time to put them together.
+        """
         if name not in subscription.names:
             return True  # The listing has it.
         asked = self._shared.references.of(name)
@@ -177,9 +180,12 @@ class News:
         for _ in self._shared.resources.steps(publication, name, asked.port):
             taken += 1
             if taken >= self.looks_left:
+                done = False
                 break
+        else:
+            done = taken <= _STEPS_BESIDE
         self.looks_left -= taken
-        if taken <= _STEPS_BESIDE:
+        if done:
             return True
         self._making = name, topic, publication
         self.looks_left = 0
