@@ -58,7 +58,9 @@ class Holding:
             self._store,
             bounds=ReconcilerBounds(workers=config.workers, writes_per_s=config.writes_per_s),
             rules=Rules(
-                copying=config.copying, load_balancer_provider=config.load_balancer_provider
+                copying=config.copying,
+                load_balancer_provider=config.load_balancer_provider,
+                cluster_families=config.rules.cluster_families,
             ),
             on_failure=failure_log(lines, origin),
             all_listed=all_listed,
