@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -154,16 +155,17 @@ async def serving(
     cache: Cache | None = None,
     limits: Limits | None = None,
     gate: Gate | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> AsyncIterator[Serving]:
     """A server on a free port, over a cache that has listed these objects, or `cache`.
 
-    With `gate`, its listener is guarded.
+    With `gate`, its listener is guarded. `tls` offers HTTP/2 by ALPN.
 
     When the block ends, nothing may be left of any call: no stream, no topic, no task.
     """
     tasks = asyncio.all_tasks()
     cache = synced_cache(*objects) if cache is None else cache
-    listener = Listener("127.0.0.1:0", guarded=gate is not None)
+    listener = Listener("127.0.0.1:0", tls, guarded=gate is not None)
     server = Server(cache, [listener], make_transport, limits, gate=gate)
     (address,) = await server.start()
     running = Serving(cache, server, address)

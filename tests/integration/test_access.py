@@ -159,10 +159,10 @@ async def outcome(client: Client, stream: int) -> tuple[str, str]:
     return Code(code).name, words
 
 
-async def methods(channel: grpc.aio.Channel) -> set[str]:
+async def methods(channel: grpc.aio.Channel, authorization: str) -> set[str]:
     """The path of every method that reflection lists."""
     method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REFLECTION)
-    asking = method(metadata=[("authorization", "Bearer admin")])
+    asking = method(metadata=[("authorization", authorization)])
 
     async def ask(**asked: Any) -> reflection_pb2.ServerReflectionResponse:
         request = reflection_pb2.ServerReflectionRequest(**asked)
@@ -188,7 +188,7 @@ async def test_every_method_has_its_status_for_every_caller(running: Serving) ->
     """A method without a row fails. Those of single types that xDS calls Fetch are not served."""
     found = {}
     async with connected(running) as client:
-        for path in await methods(running.channel()):
+        for path in await methods(running.channel(), "Bearer admin"):
             if path not in ROWS and "Service/Fetch" in path:
                 request, shown = b"", CALLERS["allowed"]
                 unserved = await outcome(client, call(client, path, shown, request))
