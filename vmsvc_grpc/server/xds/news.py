@@ -14,7 +14,7 @@ from vmsvc_grpc.server.xds.ordered import Subscriptions
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
-from vmsvc_grpc.server.xds.subscription import UNKNOWN, XdsSubscription
+from vmsvc_grpc.server.xds.subscription import UNKNOWN, Making, XdsSubscription
 
 # After more steps than these in a turn, a large resource is put together in another.
 _STEPS_BESIDE = 32
@@ -33,7 +33,7 @@ class News:
     `looks_left` is how many more names it may look at in this turn.
     """
 
-    __slots__ = ("_following", "_form", "_making", "_shared", "_subscriptions", "looks_left")
+    __slots__ = ("_following", "_form", "_shared", "_subscriptions", "looks_left")
 
     def __init__(
         self,
@@ -48,8 +48,6 @@ class News:
         self._subscriptions = subscriptions
         self._following = following
         self.looks_left = 0
-        # What is being encoded in several turns: its name, and of which service.
-        self._making: tuple[str, Topic, Publication] | None = None
 
     def next_new(self, node: Node, subscription: XdsSubscription) -> New | Later | None:
         """The next resource to send; None if there is no other now."""
@@ -66,7 +64,7 @@ class News:
                 subscription.pending.move_to_end(name, last=False)
                 return LATER
             resource = self.resource(node, subscription, name)
-            self._end_making(name)
+            self._end_making(subscription, name)
             if resource is None and self._is_awaited(subscription, name, forced=forced):
                 resource = self._shared.resources.empty(name)
             if resource is None:
@@ -159,7 +157,7 @@ class News:
         if asked is None or topic is None or not has_any(node, subscription):
             return None
         if type_url is TypeUrl.ENDPOINT:
-            return resources.endpoints(self._publication(topic, name), name, asked.port)
+            return resources.endpoints(_publication(subscription, topic, name), name, asked.port)
         if resources.port(topic.current, asked.port) is None:
             return None
         return resources.static(type_url, name)
@@ -175,7 +173,7 @@ class News:
         topic = self._following.topic(asked.service) if asked is not None else None
         if asked is None or topic is None:
             return True
-        publication = self._publication(topic, name)
+        publication = _publication(subscription, topic, name)
         taken = 0
         for _ in self._shared.resources.steps(publication, name, asked.port):
             taken += 1
@@ -187,27 +185,18 @@ class News:
         self.looks_left -= taken
         if done:
             return True
-        self._making = name, topic, publication
+        subscription.making = Making(name, topic, publication)
         self.looks_left = 0
         return False
 
-    def _publication(self, topic: Topic, name: str) -> Publication:
-        """The newest one, or an older one whose endpoints are being encoded.
-
-        Otherwise a large service that changes all the time would never be sent.
-        """
-        if self._making is not None and self._making[0] == name:
-            return self._making[2]
-        return topic.current
-
-    def _end_making(self, name: str) -> None:
+    def _end_making(self, subscription: XdsSubscription, name: str) -> None:
         """The endpoints of a name are encoded: if they have changed meanwhile, that is news."""
-        if self._making is None or self._making[0] != name:
+        making = subscription.making
+        if making is None or making.name != name:
             return
-        _, topic, publication = self._making
-        self._making = None
-        if publication is not topic.current:
-            self._following.note(topic)
+        subscription.making = None
+        if making.publication is not making.topic.current:
+            self._following.note(making.topic)
 
     def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
         """Whether a client waits for the load assignment of a service that does not exist (yet).
@@ -249,3 +238,12 @@ def has_any(node: Node, subscription: XdsSubscription) -> bool:
     Envoy needs listeners with an address, and we know none.
     """
     return not (node.envoy and subscription.type_url is TypeUrl.LISTENER)
+
+
+def _publication(subscription: XdsSubscription, topic: Topic, name: str) -> Publication:
+    """The newest one, or an older one whose endpoints are being encoded.
+
+    Otherwise a large service that changes all the time would never be sent.
+    """
+    making = subscription.making
+    return topic.current if making is None or making.name != name else making.publication

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+from vmsvc_grpc.cache.topic import Publication, Topic
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.followed import StreamNames
 from vmsvc_grpc.server.xds.bodies import BodyReader
@@ -59,6 +60,14 @@ class Refused(NamedTuple):
     digest: int
 
 
+class Making(NamedTuple):
+    """A name whose endpoints are being encoded in several turns, and which those are."""
+
+    name: str
+    topic: Topic
+    publication: Publication
+
+
 class XdsSubscription:
     """Names and versions, and the names that may have news. Knows no messages.
 
@@ -68,12 +77,13 @@ class XdsSubscription:
     compared, the versions that the client says it holds from before.
 
     `pending` are names to look at, in order, and `leaving` names to remove; the value is True for a
-    name that is sent even if nothing is new. `draft` has what the next response is to bring; it
-    counts as held already. `answer_due`: the client waits for a response, even an empty one.
-    `denied` are names that do not exist, of which the client is to be informed once. `bodies` is
-    for a client that is sent all resources each time; `took_away`: some of them are gone, which it
-    is still to be sent. `refusals` are those that the client has not taken back by an answer to a
-    newer response.
+    name that is sent even if nothing is new. `making` is the one of `pending` that takes several
+    turns, if there is one; it may be older than what is published by now. `draft` has what the next
+    response is to bring; it counts as held already. `answer_due`: the client waits for a response,
+    even an empty one. `denied` are names that do not exist, of which the client is to be informed
+    once. `bodies` is for a client that is sent all resources each time; `took_away`: some of them
+    are gone, which it is still to be sent. `refusals` are those that the client has not taken back
+    by an answer to a newer response.
     """
 
     __slots__ = (
@@ -95,6 +105,7 @@ class XdsSubscription:
         "draft",
         "leaving",
         "listed",
+        "making",
         "named",
         "names",
         "nonce",
@@ -128,6 +139,7 @@ class XdsSubscription:
         # Taking the first of a plain dict again and again is quadratic.
         self.pending: OrderedDict[str, bool] = OrderedDict()
         self.leaving: OrderedDict[str, bool] = OrderedDict()
+        self.making: Making | None = None
         self.denied = Denied(room)
         self.refusals = Refusals(room.another())
         self.answer_due = False
@@ -181,6 +193,8 @@ class XdsSubscription:
         """
         if name in self.names:
             del self.names[name]
+            if self.making is not None and self.making.name == name:
+                self.making = None  # Asked for again, it is sent as it is then.
             self.refusals.unname(name)
             self.asked_bytes -= asked_bytes(name)
             self.resuming_bytes -= resuming_bytes(name)

@@ -491,3 +491,30 @@ def test_a_large_service_may_go_while_it_is_encoded(ends: str) -> None:
     client.change(EDS, ["web.shop:80"])
     client.read_all()
     assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
+@BOTH
+def test_a_large_service_that_is_asked_for_again_is_sent_as_it_is_then(
+    form: Form, at_once: bool
+) -> None:
+    """What was being encoded as the client dropped it was sent first, however long after that."""
+    others = ["other.shop:80"]
+    client = ask(XdsClient(_large(), form), EDS, *others, "web.shop:80")
+    assert client.stream.next_message() is LATER
+    if form is Form.SOTW:
+        client.ask(EDS, *others)
+    else:
+        client.change(EDS, [], ["web.shop:80"])
+    if not at_once:
+        client.read_all()
+    served = client.cache
+    served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "web")))
+    for number in range(_VMS):
+        served.apply(Delete(Kind.VIRTUAL_MACHINE, Key("shop", f"v{number}")))
+    served.apply(Apply(vm("new", "10.99.0.1")))
+    served.apply(Apply(service()))
+    ask(client, EDS, *others, "web.shop:80")
+    while "web.shop:80" not in client.held(EDS):
+        assert client.read() is not None
+    assert client.held(EDS)["web.shop:80"] == truth(served, EDS, "web.shop:80")
