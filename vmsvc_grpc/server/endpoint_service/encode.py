@@ -35,7 +35,7 @@ _REASONS = {
 
 
 class _LargeParts:
-    """What is kept of a large service: its endpoints as bytes, and their digests until summed."""
+    """What is kept of a large service: its endpoints as bytes, and their digests."""
 
     __slots__ = ("digests", "fields")
 
@@ -70,12 +70,11 @@ class Encoder:
             assert base is not None, "it is followed"
             state.follow(base, _change(publication, base))
         if not state.digested:
-            if not parts.digests.proceed(endpoints):
-                return False
-            state.learn(parts.digests.of(endpoints))
-            # Later versions know theirs by the change.
-            parts.digests.clear()
-            return not whole
+            # The digests stay: between this version and the newest there may be others, none of
+            # which knows its own, and other streams may be waiting for those.
+            if parts.digests.proceed(endpoints):
+                state.learn(parts.digests.of(endpoints))
+            return False
         return not whole or "snapshot" in publication.encoded or parts.fields.proceed(endpoints)
 
     def has_delta(self, publication: Publication) -> bool:

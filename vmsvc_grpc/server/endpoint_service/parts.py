@@ -48,8 +48,3 @@ class Parts(Generic[_Part]):
         if len(self._parts) > 2 * len(endpoints):
             self._parts = dict(zip(endpoints, parts, strict=True))
         return parts
-
-    def clear(self) -> None:
-        """Drop all parts."""
-        self._parts = {}
-        self._endpoints = ()

@@ -25,6 +25,7 @@ from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.endpoint_service.parts import LARGE, Parts
 
 SIZE = LARGE + 1_500
+PIECES = SIZE // 1_000 + 1  # Of all digests, or of all endpoints as bytes.
 NAME = str(WEB)
 
 
@@ -93,9 +94,48 @@ def test_changes_do_not_keep_a_large_snapshot_from_being_made() -> None:
         cache.apply(Apply(member(asked, again=1)))
     assert isinstance(message, bytes)
     assert watcher.reader.take(message) == ("snapshot", NAME)
-    assert asked <= 2 * (SIZE // 1_000 + 1)
+    assert asked <= 2 * PIECES
     watcher.read_all()
     assert watcher.reader.held == truth(cache, FilterClass.READY_ONLY)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_large_service_that_keeps_changing_is_soon_sent_by_its_changes(turns: int) -> None:
+    """One change in so many turns: many while the first snapshot is made."""
+    cache = large()
+    watcher = watch(cache, NAME)
+    told: list[str] = []
+    later: list[int] = []  # The turns without a message.
+    for turn in range(SIZE // 10):
+        message = watcher.stream.next_message()
+        if isinstance(message, bytes):
+            told.append(watcher.reader.take(message)[0])
+        elif message is LATER:
+            later.append(turn)
+        if turn % turns == 0:
+            cache.apply(Apply(member(turn, again=1)))
+    assert told.count("snapshot") <= 3, "the first, and until the newest is caught up with"
+    assert len(told) > SIZE // 10 // turns - 20
+    assert len(later) <= 2 * PIECES + 1
+    assert max(later) < 3 * PIECES
+    watcher.read_all()
+    assert watcher.reader.held == truth(cache, FilterClass.READY_ONLY)
+
+
+def test_a_message_that_is_finished_leaves_the_pieces_of_others() -> None:
+    cache = large()
+    old = watch(cache, NAME)
+    assert old.stream.next_message() is LATER
+    listed(cache, service(given=spec(APP_WEB)), *(member(n, zone="b") for n in range(SIZE)))
+    worked(cache)
+    new = watch(cache, NAME)
+    new.stream._encoder = old.stream._encoder
+    for _ in range(PIECES - 1):
+        assert new.stream.next_message() is LATER
+    assert old.read() == ("snapshot", NAME)
+    assert new.read() == ("snapshot", NAME)
+    assert new.slices <= PIECES + 1, "it goes on where it was"
+    assert new.reader.held == truth(cache, FilterClass.READY_ONLY)
 
 
 def test_who_holds_the_revision_of_a_large_service_is_sent_no_endpoints() -> None:
