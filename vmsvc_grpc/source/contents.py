@@ -50,9 +50,16 @@ class Contents:
         """Whether no object of any kind could be read in it."""
         return not self.entries and not self.ignored
 
-    def placed(self, path: str, place_of: Callable[[Kind, Key], str]) -> Contents:
-        """Without the objects that belong in other files than `path`: these are ignored."""
-        entries = {id_: entry for id_, entry in self.entries.items() if place_of(*id_) == path}
+    def placed(
+        self, path: str, place_of: Callable[[Kind, Key], str]
+    ) -> Generator[None, None, Contents]:
+        """Without the objects that belong in files other than `path`: ignored. In steps."""
+        entries = dict[ObjectId, Entry]()
+        for count, (id_, entry) in enumerate(self.entries.items()):
+            if place_of(*id_) == path:
+                entries[id_] = entry
+            if count % _STEP_TRIFLES == 0:
+                yield
         ignored = self.ignored + len(self.entries) - len(entries)
         return replace(self, entries=entries, ignored=ignored)
 

@@ -111,18 +111,23 @@ class FileReader:
 
         None if it is not what was looked at any more, and so of no use.
         """
-        steps = reading(content, self._kinds, namespace=self._namespace)
+        steps = self._steps(path, content)
         try:
             contents = await self._parsed(steps, path, looked_at, large=large)
         except AbandonedError:
             return None
         except ManifestError as error:
             return None, _problem(path, error)
-        if self._place_of is not None:
-            contents = contents.placed(path, self._place_of)
         if not contents.empty or not self._known.union.contents(path).entries:
             return contents, None
         return None, _emptied(path, contents)
+
+    def _steps(self, path: str, content: bytes) -> Generator[None, None, Contents]:
+        """The steps that lead to what a file with this content holds. They raise ManifestError."""
+        contents = yield from reading(content, self._kinds, namespace=self._namespace)
+        if self._place_of is not None:
+            contents = yield from contents.placed(path, self._place_of)
+        return contents
 
     async def _parsed(
         self,
