@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import random
 import secrets
 import time
@@ -88,6 +89,7 @@ class ReviewGate:
         self._clock_of_day = clock_of_day
         self._key = secrets.token_bytes(32)
         self._news = asyncio.Event()
+        self._sleeps_until = math.inf
         self._answered_at: float | None = None
         self._failures: Counter[str] = Counter()
         self._troubles: dict[str, str] = {}
@@ -117,7 +119,9 @@ class ReviewGate:
     def check(self, seat: Seat, need: Need) -> Verdict:
         """As `Verdicts.check`, now."""
         verdict = self._verdicts.check(seat, need, self._clock())
-        if verdict is Verdict.PENDING:
+        # A verdict that is remembered leads to no question now, but to one that is due.
+        at = self._verdicts.next_at()
+        if verdict is Verdict.PENDING or (at is not None and at < self._sleeps_until):
             self._news.set()
         return verdict
 
@@ -155,6 +159,7 @@ class ReviewGate:
                 for question in self._verdicts.questions():
                     tasks.create_task(self._ask(reviews, question))
                 at = self._verdicts.next_at()
+                self._sleeps_until = math.inf if at is None else at
                 left_s = None if at is None else max(0.0, at - self._clock())
                 alarm = None if left_s is None else loop.call_later(left_s, self._news.set)
                 await self._news.wait()
