@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,21 @@ class Account:
     def token(self, *audiences: str) -> str:
         spec = {"expirationSeconds": 600, "audiences": audiences or [AUDIENCE]}
         answer = self.kube.request("POST", f"{self._path}/caller/token", {"spec": spec})
+        return str(answer.body["status"]["token"])
+
+    def token_of_pod(self, name: str) -> str:
+        """A token that is good as long as this Pod is there, as kubelet gets them."""
+        spec = {
+            "serviceAccountName": "caller",
+            "nodeName": "n1",
+            "containers": [{"name": "c", "image": "none"}],
+        }
+        pods = f"/api/v1/namespaces/{self.namespace}/pods"
+        made = self.kube.request("POST", pods, {"metadata": {"name": name}, "spec": spec})
+        assert made.status in (HTTPStatus.CREATED, HTTPStatus.CONFLICT), made.body
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": name}
+        asked = {"expirationSeconds": 600, "audiences": [AUDIENCE], "boundObjectRef": bound}
+        answer = self.kube.request("POST", f"{self._path}/caller/token", {"spec": asked})
         return str(answer.body["status"]["token"])
 
     def signed(self, folder: Path, lasts_s: float) -> str:
@@ -388,6 +404,21 @@ class CountedReviews:
         self._now -= 1
 
 
+async def test_tokens_of_one_account_in_several_pods_have_the_same_rights(
+    kube: Cluster, tmp_path: Path
+) -> None:
+    account = Account(kube)
+    account.bind()
+    tokens = [account.token_of_pod(name) for name in ("a", "b", "b")]
+    shop, bank = endpoints_in("watch", account.namespace), endpoints_in("watch", "bank")
+    async with desk(kube, tmp_path, VerdictBounds(yes_s=600.0, no_s=600.0)) as here:
+        for token in tokens:
+            assert await here.result(caller(token), shop) is Verdict.ALLOWED
+            assert await here.result(caller(token), bank) is Verdict.DENIED
+        asked = {("token", "yes"): 3, ("access", "yes"): 1, ("access", "no"): 1}
+        assert here.gate.reviews == asked
+
+
 async def test_callers_who_come_all_at_once_are_asked_about_once_each(
     kube: Cluster, tmp_path: Path
 ) -> None:
@@ -405,7 +436,7 @@ async def test_callers_who_come_all_at_once_are_asked_about_once_each(
             for n, token in enumerate([*tokens, *tokens])
         ]
         await until(lambda: all(seen(each, need) is Verdict.ALLOWED for each in passes))
-        assert here.gate.reviews == {("token", "yes"): 300, ("access", "yes"): 300}
+        assert here.gate.reviews == {("token", "yes"): 300, ("access", "yes"): 1}
         assert reviews.most <= 64
         again = [here.gate.enter(caller(token), lambda: None) for token in tokens]
         assert {seen(each, need) for each in again} == {Verdict.ALLOWED}, "known, and not asked"

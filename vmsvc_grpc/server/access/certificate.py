@@ -9,7 +9,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 UID_ATTRIBUTE = "1.3.6.1.4.1.57683.2"
@@ -21,7 +20,6 @@ class ClientCertificate:
     """A certificate that has been verified. Names are in its order, and may be empty.
 
     `uris` are those of its alternative names. It expires at `expires_at`, in seconds since 1970.
-    `digest` is the SHA-256 of its DER, in hexadecimal digits.
     """
 
     common_names: tuple[str, ...]
@@ -29,13 +27,12 @@ class ClientCertificate:
     uids: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
     expires_at: float = field(default=0.0, kw_only=True)
-    digest: str = field(default="", kw_only=True)
 
 
-def client_certificate(peer: Mapping[str, Any], der: bytes) -> ClientCertificate:
-    """The certificate that `ssl`'s `getpeercert` has as `peer`, and with `binary_form` as `der`.
+def client_certificate(peer: Mapping[str, Any]) -> ClientCertificate:
+    """The certificate that `ssl`'s `getpeercert` has as `peer`.
 
-    `peer` must not be empty, which it is where nothing was verified.
+    That must not be empty, which it is where nothing was verified.
     """
     attributes = [attribute for names in peer["subject"] for attribute in names]
     return ClientCertificate(
@@ -44,7 +41,6 @@ def client_certificate(peer: Mapping[str, Any], der: bytes) -> ClientCertificate
         uids=_values(attributes, UID_ATTRIBUTE),
         uris=_values(peer.get("subjectAltName", ()), "URI"),
         expires_at=float(ssl.cert_time_to_seconds(peer["notAfter"])),
-        digest=sha256(der).hexdigest(),
     )
 
 

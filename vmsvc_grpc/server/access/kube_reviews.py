@@ -14,7 +14,7 @@ from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.server.access.facts import Refusal, Secret
 from vmsvc_grpc.server.access.needs import ResourceNeed, UrlNeed
-from vmsvc_grpc.server.access.principal import Principal, authenticated
+from vmsvc_grpc.server.access.principal import Principal, authenticated, lasting
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -87,7 +87,7 @@ class KubeReviews:
             username=user.username,
             uid=user.uid,
             groups=tuple(user.groups or ()),
-            extra=tuple(sorted((name, tuple(v)) for name, v in (user.extra or {}).items())),
+            extra=lasting(user.extra or {}),
             expires_at=_expiry(token.reveal()),
         )
         return authenticated(principal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from vmsvc_grpc.model.problem import quoted
@@ -16,7 +17,10 @@ _ANONYMOUS = "system:anonymous"
 _AUTHENTICATED = "system:authenticated"
 _UNAUTHENTICATED = "system:unauthenticated"
 _SERVICE_ACCOUNTS = "system:serviceaccounts"
-_CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+_OF_CREDENTIALS = frozenset(
+    f"authentication.kubernetes.io/{name}"
+    for name in ("credential-id", "node-name", "node-uid", "pod-name", "pod-uid")
+)
 
 _SPIFFE = "spiffe://"
 _SERVICE_ACCOUNT_PATH = re.compile(r"/ns/(?P<namespace>[^/]+)/sa/(?P<name>[^/]+)")
@@ -30,8 +34,8 @@ class UnknownCallerError(Exception):
 class Principal:
     """One who asks. Equal ones have the same rights, whenever what they show expires.
 
-    `extra` is what else its authenticator said, by key, in the order of keys. `expires_at` is in
-    seconds since 1970; None: what it shows does not expire, as far as we know.
+    `extra` is what else its authenticator said of it: see `lasting`. `expires_at` is in seconds
+    since 1970; None: what it shows does not expire, as far as we know.
     """
 
     username: str
@@ -39,6 +43,16 @@ class Principal:
     groups: tuple[str, ...] = ()
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     expires_at: float | None = field(default=None, compare=False)
+
+
+def lasting(said: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What an authenticator says of somebody, in the order of keys, but nothing of a credential.
+
+    Left out are its id, and the Pod and node where it is. With them, each Pod and each new token
+    of one ServiceAccount would be somebody else, whose rights are asked about anew.
+    """
+    about_who = sorted(said.keys() - _OF_CREDENTIALS)
+    return tuple((name, tuple(said[name])) for name in about_who)
 
 
 def authenticated(principal: Principal) -> Principal:
@@ -80,7 +94,6 @@ class CertificateRules:
             username=username,
             uid=_uid(shown),
             groups=groups,
-            extra=_credential(shown),
             expires_at=shown.expires_at,
         )
         return authenticated(principal)
@@ -111,7 +124,6 @@ class CertificateRules:
         return Principal(
             username=f"system:serviceaccount:{namespace}:{name}",
             groups=(_SERVICE_ACCOUNTS, f"{_SERVICE_ACCOUNTS}:{namespace}", _AUTHENTICATED),
-            extra=_credential(shown),
             expires_at=shown.expires_at,
         )
 
@@ -131,7 +143,3 @@ def _uid(shown: ClientCertificate) -> str:
     if len(shown.uids) > 1 or not shown.uids[0]:
         raise UnknownCallerError("the client's certificate has an empty uid, or more than one")
     return shown.uids[0]
-
-
-def _credential(shown: ClientCertificate) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return ((_CREDENTIAL_ID, (f"X509SHA256={shown.digest}",)),)

@@ -77,8 +77,8 @@ def certificate_of(transport: asyncio.BaseTransport) -> ClientCertificate | None
     if tls is None:
         return None
     try:
-        peer, der = tls.getpeercert(), tls.getpeercert(binary_form=True)
-        return client_certificate(peer, der) if peer and der else None
+        peer = tls.getpeercert()
+        return client_certificate(peer) if peer else None
     except (ValueError, ssl.SSLError):
         return None
 

@@ -10,9 +10,8 @@ from vmsvc_grpc.server.access.principal import (
     Principal,
     UnknownCallerError,
     authenticated,
+    lasting,
 )
-
-CREDENTIAL = (("authentication.kubernetes.io/credential-id", ("X509SHA256=ab",)),)
 
 
 def shown(
@@ -21,12 +20,12 @@ def shown(
     uids: tuple[str, ...] = (),
     uris: tuple[str, ...] = (),
 ) -> ClientCertificate:
-    return ClientCertificate(common_names, o, uids, uris, expires_at=100.0, digest="ab")
+    return ClientCertificate(common_names, o, uids, uris, expires_at=100.0)
 
 
 def principal(username: str, *groups: str, uid: str = "", authenticated: bool = True) -> Principal:
     always = ("system:authenticated",) if authenticated else ()
-    return Principal(username=username, uid=uid, groups=(*groups, *always), extra=CREDENTIAL)
+    return Principal(username=username, uid=uid, groups=(*groups, *always))
 
 
 PLAIN = CertificateRules()
@@ -169,3 +168,27 @@ def test_when_a_credential_expires_makes_nobody_another() -> None:
 def test_who_is_in_the_group_of_all_already_stays_the_same() -> None:
     ann = Principal(username="ann", groups=("system:authenticated", "shop"))
     assert authenticated(ann) is ann
+
+
+def test_what_says_which_credential_it_is_and_where_makes_nobody_another() -> None:
+    """The rest does: a webhook that authorizes may go by it."""
+    ours = "authentication.kubernetes.io"
+    said = {
+        "scopes.example/of": ["b", "a"],
+        **{
+            f"{ours}/{name}": ["x"]
+            for name in ("credential-id", "node-name", "node-uid", "pod-name", "pod-uid")
+        },
+        f"{ours}/pod-name-of-others": ["y"],
+        "pod-name": [],
+    }
+    assert lasting(said) == (
+        (f"{ours}/pod-name-of-others", ("y",)),
+        ("pod-name", ()),
+        ("scopes.example/of", ("b", "a")),
+    )
+
+
+def test_a_new_certificate_of_somebody_makes_nobody_another() -> None:
+    renewed = ClientCertificate(("ann",), expires_at=200.0)
+    assert PLAIN.principal(renewed) == PLAIN.principal(shown("ann"))
