@@ -1,4 +1,4 @@
-"""What callers may do, on a real API server and over TLS: the status of each method for each."""
+"""What callers may do, on a real API server and over TLS: by status, in time, and under streams."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from envoy.service.discovery.v3 import discovery_pb2
 
 from tests.certificates import Authority, Pair
 from tests.integration.http2_toy import Client
-from tests.integration.serving import Serving, serving
-from tests.integration.test_access import ROWS, WATCH, call, methods, outcome
+from tests.integration.serving import PATIENCE_S, Serving, serving
+from tests.integration.test_access import OK, ROWS, WATCH, call, methods, outcome
 from tests.integration.test_access_reviews import RBAC, Account, desk
 from tests.kube.apiserver import Cluster
 from tests.unit.objects import service
+from tests.unit.server.xds.client import CDS, node
+from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.access.principal import CertificateRules
 from vmsvc_grpc.server.access.verdicts import VerdictBounds
 
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 QUICK = VerdictBounds(recheck_s=1.0, yes_s=0.5, no_s=0.5)
 
 # The rights of one who may do everything that there is to do here.
@@ -51,8 +56,9 @@ def kube(
         yield cluster
 
 
-def bind(kube: Cluster, account: Account) -> None:
-    """Give an account the rights of that role, everywhere."""
+def bind(kube: Cluster, account: Account, namespace: str = "") -> None:
+    """Give an account the rights of that role in a namespace, or in all."""
+    kind = "rolebindings" if namespace else "clusterrolebindings"
     body = {
         "metadata": {"name": account.namespace},
         "roleRef": {
@@ -62,7 +68,13 @@ def bind(kube: Cluster, account: Account) -> None:
         },
         "subjects": [{"kind": "ServiceAccount", "name": "caller", "namespace": account.namespace}],
     }
-    assert kube.request("POST", f"{RBAC}/clusterrolebindings", body).status == 201
+    path = f"{RBAC}/namespaces/{namespace}/{kind}" if namespace else f"{RBAC}/{kind}"
+    assert kube.request("POST", path, body).status == 201
+
+
+def unbind(kube: Cluster, account: Account, namespace: str) -> None:
+    path = f"{RBAC}/namespaces/{namespace}/rolebindings/{account.namespace}"
+    assert kube.request("DELETE", path).status == 200
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +171,143 @@ async def test_every_method_has_its_status_for_every_caller(
         for text in (*said, caplog.text):
             assert token not in text
             assert token.rpartition(".")[2] not in text
+
+
+class Discovery:
+    """A stream of all clusters, as the state of the world or in deltas."""
+
+    def __init__(self, channel: grpc.aio.Channel, form: str, authorization: str) -> None:
+        self._delta = form == "Delta"
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = channel.stream_stream(f"{ADS}/{form}AggregatedResources")
+        self.call = method(metadata=[("authorization", authorization)])
+        self.names: set[str] = set()
+        self._request: Any = (
+            discovery_pb2.DeltaDiscoveryRequest if self._delta else discovery_pb2.DiscoveryRequest
+        )
+
+    async def begin(self) -> None:
+        await self.call.write(
+            self._request(type_url=CDS.value, node=node("envoy")).SerializeToString()
+        )
+
+    async def until(self, names: set[str]) -> None:
+        """Read, and acknowledge, until it holds these clusters."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.names != names:
+                await self._read()
+
+    async def _read(self) -> None:
+        raw = await self.call.read()
+        assert isinstance(raw, bytes), "it does not end by itself"
+        if self._delta:
+            delta = discovery_pb2.DeltaDiscoveryResponse.FromString(raw)
+            self.names |= {each.name for each in delta.resources}
+            self.names -= set(delta.removed_resources)
+            nonce = delta.nonce
+        else:
+            whole = discovery_pb2.DiscoveryResponse.FromString(raw)
+            self.names = {_name(each) for each in whole.resources}
+            nonce = whole.nonce
+        answer = self._request(type_url=CDS.value, response_nonce=nonce)
+        await self.call.write(answer.SerializeToString())
+
+
+def _name(resource: Any) -> str:
+    from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
+
+    return str(EnvoyCluster.FromString(resource.value).name)
+
+
+async def ending(opened: Any) -> str:
+    """The status that a call ends with, whatever it is sent before."""
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(grpc.aio.AioRpcError):
+            while await opened.read() is not grpc.aio.EOF:
+                pass  # gRPC's client has the status once all messages have been read.
+        return str((await opened.code()).name)
+
+
+@asynccontextmanager
+async def streams(
+    server: Serving, authority: Authority, token: str, namespace: str
+) -> AsyncIterator[tuple[Any, list[Discovery]]]:
+    """A watch of a service, and all clusters in both forms, by one caller."""
+    channel, bearer = secure(server, authority), f"Bearer {token}"
+    method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(WATCH)
+    asked = pb.WatchEndpointsRequest(services=[pb.WatchedService(service=f"{namespace}/web")])
+    watch = method(asked.SerializeToString(), metadata=[("authorization", bearer)])
+    clusters = [Discovery(channel, form, bearer) for form in ("Stream", "Delta")]
+    for each in clusters:
+        await each.begin()
+    yield watch, clusters
+    for opened in (watch, *(each.call for each in clusters)):
+        opened.cancel()
+
+
+async def test_a_binding_is_taken_away_under_streams_and_given_back(
+    kube: Cluster, tmp_path: Path, authority: Authority
+) -> None:
+    account, other = Account(kube), Account(kube)
+    mine, theirs = account.namespace, other.namespace
+    bind(kube, account, mine)
+    async with running(kube, tmp_path, authority, mine, theirs, "shop") as server:
+        token = account.token()
+        async with streams(server, authority, token, mine) as (watch, clusters):
+            assert isinstance(await watch.read(), bytes)
+            for each in clusters:
+                await each.until({f"web.{mine}:80"})
+            bind(kube, account, theirs)
+            for each in clusters:
+                await each.until({f"web.{mine}:80", f"web.{theirs}:80"})
+            unbind(kube, account, mine)
+            for opened in (watch, *(each.call for each in clusters)):
+                assert await ending(opened) == "PERMISSION_DENIED"
+        async with streams(server, authority, token, mine) as (watch, clusters):
+            assert await ending(watch) == "PERMISSION_DENIED"
+            for each in clusters:
+                await each.until({f"web.{theirs}:80"})
+            bind(kube, account, mine)
+            for each in clusters:
+                await each.until({f"web.{mine}:80", f"web.{theirs}:80"})
+        async with streams(server, authority, token, mine) as (watch, _):
+            assert isinstance(await watch.read(), bytes)
+
+
+async def test_a_token_expires_in_mid_stream(
+    kube: Cluster, tmp_path: Path, authority: Authority
+) -> None:
+    account = Account(kube)
+    bind(kube, account, account.namespace)
+    async with running(kube, tmp_path, authority, account.namespace) as server:
+        token = account.signed(tmp_path, 20.0)
+        async with streams(server, authority, token, account.namespace) as (watch, clusters):
+            assert isinstance(await watch.read(), bytes)
+            for each in clusters:
+                await each.until({f"web.{account.namespace}:80"})
+            for opened in (watch, *(each.call for each in clusters)):
+                assert await ending(opened) == "UNAUTHENTICATED"
+
+
+async def test_denied_and_absent_are_the_same_on_a_real_api_server(
+    kube: Cluster, tmp_path: Path, authority: Authority
+) -> None:
+    """The namespace, the service, both or neither: by status, words and questions asked."""
+    account = Account(kube)
+    hidden = kube.create_namespace()
+    async with (
+        running(kube, tmp_path, authority, hidden) as server,
+        connected(server, authority) as client,
+    ):
+        told = set()
+        for name in (f"{hidden}/web", f"{hidden}/none", "nowhere/none"):
+            asked = pb.ResolveEndpointsRequest(service=name).SerializeToString()
+            path = "/vmsvc.v1.EndpointService/ResolveEndpoints"
+            code, words = await outcome(client, call(client, path, _bearer(account), asked))
+            assert code != OK
+            told.add((code, words.replace(name.partition("/")[0], "NAMESPACE")))
+        assert len(told) == 1
+
+
+def _bearer(account: Account) -> str:
+    return f"Bearer {account.token()}"
