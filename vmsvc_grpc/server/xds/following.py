@@ -43,6 +43,7 @@ class Following:
         "_topics",
         "_visible",
         "_wake",
+        "_withheld",
         "loose",
         "noted",
     )
@@ -58,6 +59,7 @@ class Following:
         self._gained = 0
         self._hidden: dict[Key, None] = {}
         self._covered: dict[Key, None] = {}  # Of those, the ones to be looked at once more.
+        self._withheld: set[Key] = set()  # And those of which the client was not told anything.
         self._cache = cache
         self._scope = scope
         self._wake = wake
@@ -78,6 +80,7 @@ class Following:
         self._cache.forget(self._wake)
         topics, self._topics = self._topics, {}
         self._hidden, self._covered = {}, {}
+        self._withheld.clear()
         self.noted.clear()
         return self._let_go_of(topics)
 
@@ -89,10 +92,7 @@ class Following:
     # -- What is followed --
 
     def follow(self, service: Key) -> None:
-        """Follow a service, if the client may see it. It need not exist.
-
-        Raises RpcError if it cannot be found out whether the client may.
-        """
+        """Follow a service, if the client may see it. It need not exist."""
         if service in self._topics or not self._in_scope(service):
             return
         if self._visible is not None and not self._visible.shows(service.namespace):
@@ -111,9 +111,29 @@ class Following:
         for _ in range(min(most, len(self._covered))):
             service, _ = self._covered.popitem()
             self.follow(service)
-            if service in self._topics:
+            told = service in self._withheld and not visible.is_unknown(service.namespace)
+            if service in self._topics or told:
                 self.noted[service] = None
         return not self._covered
+
+    def withholds(self, service: Key) -> bool:
+        """Whether nothing is said of a service now, as nobody can say whether it may be.
+
+        It is noted once somebody can.
+        """
+        if service in self._topics or self._visible is None:
+            return False
+        if not self._in_scope(service) or not self._visible.is_unknown(service.namespace):
+            return False
+        self._withheld.add(service)
+        return True
+
+    def take_withheld(self, service: Key) -> bool:
+        """Whether something was to be said of a service and was not, up to now."""
+        if service in self._withheld:
+            self._withheld.remove(service)
+            return True
+        return False
 
     def topic(self, service: Key) -> Topic | None:
         """The topic of a service; None if it is not followed."""
@@ -134,6 +154,7 @@ class Following:
                 continue
             self._hidden.pop(service, None)
             self._covered.pop(service, None)
+            self._withheld.discard(service)
             if topic is not None:
                 self._cache.unsubscribe(topic, self)
                 del self._topics[service]
@@ -148,12 +169,12 @@ class Following:
 
     # -- News --
 
-    def take_noted(self) -> Topic | None:
-        """A topic that may have news, once until it is noted again; None if there is no other."""
+    def take_noted(self) -> Key | None:
+        """A service that may have news, once until it is noted again; None if there is no other."""
         while self.noted:
-            topic = self._topics.get(self.noted.popitem(last=False)[0])
-            if topic is not None:
-                return topic
+            service, _ = self.noted.popitem(last=False)
+            if service in self._topics or service in self._withheld:
+                return service
         self.noted = OrderedDict()  # One that was full is as large when it is empty.
         return None
 

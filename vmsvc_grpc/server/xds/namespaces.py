@@ -208,7 +208,7 @@ class NamespacesWildcard:
         before = len(self._parts)
         names = self._namespaces.names if self._only is None else frozenset((self._only,))
         for namespace in sorted(names - self._parts.keys()):
-            if self._visible.shows(namespace, known=first):
+            if self._visible.shows(namespace, required=first):
                 part = self._parts[namespace] = self._follow(namespace)
                 self.listing.parts[namespace] = part.listing
         return len(self._parts) > before

@@ -65,10 +65,9 @@ class News:
                 return LATER
             resource = self.resource(node, subscription, name)
             self._end_making(subscription, name)
-            if resource is None and self._is_awaited(subscription, name, forced=forced):
-                resource = self._shared.resources.empty(name)
             if resource is None:
-                self._gone(subscription, name, forced)
+                resource = self._in_its_place(subscription, name, forced=forced)
+            if resource is None:
                 continue
             self.looks_left -= resource.more_looks
             if listed is not None and name not in subscription.names:
@@ -197,6 +196,29 @@ class News:
         subscription.making = None
         if making.publication is not making.topic.current:
             self._following.note(making.topic)
+
+    def _in_its_place(
+        self, subscription: XdsSubscription, name: str, *, forced: bool
+    ) -> Resource | None:
+        """What to send where there is no resource for the client; None: as is noted, or nothing."""
+        if self._is_withheld(subscription, name):
+            return None
+        if self._is_awaited(subscription, name, forced=forced):
+            return self._shared.resources.empty(name)
+        self._gone(subscription, name, forced)
+        return None
+
+    def _is_withheld(self, subscription: XdsSubscription, name: str) -> bool:
+        """Whether the client must not be told yet that there is no such resource, nor that it is.
+
+        What it claims to hold of it, it keeps.
+        """
+        asked = self._shared.references.of(name) if name in subscription.names else None
+        if asked is None or not self._following.withholds(asked.service):
+            return False
+        if subscription.claimed.pop(name, None) is not None:
+            subscription.note_held(name, UNKNOWN)
+        return True
 
     def _is_awaited(self, subscription: XdsSubscription, name: str, *, forced: bool) -> bool:
         """Whether a client waits for the load assignment of a service that does not exist (yet).

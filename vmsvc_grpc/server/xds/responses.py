@@ -218,14 +218,15 @@ class Responses:
 
     def _mark_next(self) -> Iterator[None] | None:
         """Marks the names of the next service that has news; None if there is no other."""
-        topic = self._following.take_noted()
-        return self._mark_names(topic.service) if topic is not None else None
+        service = self._following.take_noted()
+        return self._mark_names(service) if service is not None else None
 
     def _mark_names(self, service: Key) -> Iterator[None]:
         """Mark the names of a service that has news, some a step: it can have many."""
+        forced = self._following.take_withheld(service)
         for subscription in self._subscriptions.sending_order:
             for number, name in enumerate(subscription.names_of(service), 1):
-                subscription.note(name)
+                subscription.note(name, forced=forced)
                 if number % _MARKS_A_LOOK == 0:
                     yield
         yield

@@ -37,6 +37,7 @@ class XdsStream:
         "_half_closed",
         "_implied",
         "_intake",
+        "_names",
         "_node",
         "_on_close",
         "_responses",
@@ -67,8 +68,9 @@ class XdsStream:
         self._implied = implied
         self._shared = shared
         self._wake = wake
+        self._names = names
         self._node: Node | None = None
-        self._visible = visible = None if access is EVERYTHING else Visible(access)
+        self._visible = visible = None if access is EVERYTHING else Visible(access, self._no_room)
         self._following = following = Following(shared.cache, shared.scope, wake, visible)
         self._subscriptions = Subscriptions(form, shared.resources, shared.references, names)
         self._intake = Intake(form, shared, self._subscriptions, following, names)
@@ -173,6 +175,11 @@ class XdsStream:
         """End the stream soon, with OK: it is old enough."""
         self._expired = True
         self._wake()
+
+    def _no_room(self, namespace: str, setting: str) -> None:
+        """Count, and log, that there is no room to ask whether the client may hear of one more."""
+        self._shared.counts.refusals[setting] += 1
+        self._shared.on_excess(self._names.client, namespace, setting)
 
     def _type_of(self, type_url: str) -> TypeUrl | None:
         """The type of a request; None for one that we do not serve."""

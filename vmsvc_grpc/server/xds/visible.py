@@ -7,6 +7,8 @@ and never what is in a resource.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from itertools import islice
 
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label
@@ -14,76 +16,133 @@ from vmsvc_grpc.server.access.gate import Access, Verdict
 from vmsvc_grpc.server.access.needs import endpoints_everywhere, endpoints_in
 from vmsvc_grpc.server.call import Code, RpcError
 
+OnNoRoom = Callable[[str, str], None]
+"""Called once for each namespace that there is no room to ask about, with namespace and setting."""
+
+VERDICTS_PER_STREAM_MAX = 5_000
+"""A quarter of what a caller may have: names that anybody can make one client ask for leave its
+other streams, and other clients of the same name, theirs."""
+
+# How many namespaces are asked about in one turn that there was no room for before.
+_RETRIES_A_TURN = 500
+
 
 class Visible:
     """What one client may hear of, as far as that was asked for.
 
-    `gained` rises when it may hear of more. What it may not hear of any more ends its stream: so it
-    is answered anew, by the rules for clients that come back, of which each knows what is gone.
+    Of some namespaces nobody can say it now, or there is no room to ask: they are not visible until
+    it is known, which costs the others nothing. Only a client of whom nothing is known is refused.
+
+    `gained` rises when it may hear of more, or somebody can say of more whether it may. What it may
+    not hear of any more ends its stream: so it is answered anew, by the rules for clients that come
+    back, of which each knows what is gone.
     """
 
-    __slots__ = ("_access", "_everywhere", "_looked", "_pending", "_verdicts", "gained")
+    __slots__ = (
+        "_access",
+        "_error",
+        "_everywhere",
+        "_knows",
+        "_looked",
+        "_no_room",
+        "_on_no_room",
+        "_pending",
+        "_required",
+        "_verdicts",
+        "gained",
+    )
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, on_no_room: OnNoRoom) -> None:
         """Nothing was asked for yet."""
         self._access = access
+        self._on_no_room = on_no_room
         self._everywhere: Verdict | None = None  # None: that was not asked for.
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[str, Verdict | None] = {}  # None: nobody can say now.
         # Of what was asked for, that of which the verdict is not known yet; None: all namespaces.
         self._pending: deque[str | None] = deque()
+        self._no_room: dict[str, None] = {}  # Nobody is told when there is room for these.
+        self._required: set[str] = set()  # Of these the verdict must become known.
+        self._error: RpcError | None = None  # Why the last one is not known that nobody can say.
+        self._knows = False  # Whether anything was known.
         self._looked = access.changes  # `changes` when all was looked at last.
         self.gained = 0
 
     def everywhere(self) -> bool:
         """Whether the client may hear of all namespaces, as far as it is known. Raises RpcError."""
         if self._everywhere is None:
-            self._everywhere = self._access.check(endpoints_everywhere("watch"))
+            self._everywhere = self._check(None)
             if self._everywhere is Verdict.PENDING:
                 self._pending.append(None)
         return self._everywhere is Verdict.ALLOWED
 
-    def shows(self, namespace: str, *, known: bool = True) -> bool:
+    def shows(self, namespace: str, *, required: bool = False) -> bool:
         """Whether the client may hear of a namespace, as far as it is known.
 
-        Raises RpcError as `Access.check` does; unless it has to be `known`, what cannot be found
-        out is not shown for now. A text that can be no namespace's name is not asked about: ""
-        would be all of them.
+        Raises RpcError only for one that is `required`, here or in `settled`, if nobody can say. A
+        text that can be no namespace's name is not asked about: "" would be all of them.
         """
         if self._everywhere is Verdict.ALLOWED:
             return True
-        verdict = self._verdicts.get(namespace)
-        if verdict is None:
+        if namespace not in self._verdicts:
             if not is_dns_1123_label(namespace):
                 return False
-            verdict = self._verdict(namespace, None if known else Verdict.DENIED)
-            self._verdicts[namespace] = verdict
-            if verdict is Verdict.PENDING:
+            if required:
+                self._required.add(namespace)
+            self._verdicts[namespace] = self._verdict(namespace, None)
+            if self._verdicts[namespace] is Verdict.PENDING:
                 self._pending.append(namespace)
-        return verdict is Verdict.ALLOWED
+        elif required and self._verdicts[namespace] in (None, Verdict.PENDING):
+            self._required.add(namespace)
+            self._look(namespace)
+        return self._verdicts[namespace] is Verdict.ALLOWED
+
+    def is_unknown(self, namespace: str) -> bool:
+        """Whether nobody can say now whether the client may hear of a namespace it asked for."""
+        return self._everywhere is not Verdict.ALLOWED and (
+            self._verdicts.get(namespace, Verdict.DENIED) is None
+        )
 
     def settled(self) -> bool:
-        """Look at what has changed; whether all that was asked for is known.
+        """Look at what has changed; whether all that was asked for is known, or cannot be now.
 
         Raises RpcError: PERMISSION_DENIED for what the client may not hear of any more, and as
-        `Access.check` does. While verdicts come one by one, it looks at those alone; once all are
-        known, at all that was asked for, if any has changed.
+        `Access.check` does if nothing is known. While verdicts come one by one, it looks at those
+        alone; once all are known, at all that was asked for, if any has changed.
         """
         while self._pending and self._look(self._pending[0]):
             self._pending.popleft()
         if not self._pending and self._looked != self._access.changes:
             self._looked = self._access.changes
             asked: list[str | None] = [] if self._everywhere is None else [None]
-            asked += self._verdicts
+            asked += [each for each in self._verdicts if each not in self._no_room]
             self._pending.extend(each for each in asked if not self._look(each))
-        return not self._pending
+        if self._no_room:
+            self._retry()
+        if self._pending:
+            return False
+        if self._error is not None and not self._knows:
+            raise self._error
+        return True
+
+    def _retry(self) -> None:
+        """Ask about namespaces that there was no room for, as far as there is some."""
+        for namespace in list(islice(self._no_room, _RETRIES_A_TURN)):
+            if not self._look(namespace):
+                self._pending.append(namespace)
+            if namespace in self._no_room:
+                return
 
     def _look(self, namespace: str | None) -> bool:
-        """Take in the verdict on a namespace, or on all (None); whether it is known."""
+        """Take in the verdict on a namespace, or on all (None); whether it need not be waited for.
+
+        One that was shown, and of which nobody can say any more whether it may be, ends the stream.
+        """
+        verdict: Verdict | None
         if namespace is None:
             before, where = self._everywhere, "all namespaces"
-            verdict = self._everywhere = self._access.check(endpoints_everywhere("watch"))
+            verdict = self._everywhere = self._check(None)
         else:
-            before, where = self._verdicts[namespace], f"the namespace {quoted(namespace)}"
+            before, where = self._verdicts.get(namespace), f"the namespace {quoted(namespace)}"
             verdict = Verdict.ALLOWED
             if self._everywhere is not Verdict.ALLOWED:
                 verdict = self._verdict(namespace, before)
@@ -91,14 +150,47 @@ class Visible:
         if before is Verdict.ALLOWED and verdict is Verdict.DENIED:
             text = f"the right to watch endpoints in {where} was taken away; connect again"
             raise RpcError(Code.PERMISSION_DENIED, text)
-        self.gained += verdict is Verdict.ALLOWED and before is not verdict
+        self.gained += verdict is not before and (verdict is Verdict.ALLOWED or before is None)
         return verdict is not Verdict.PENDING
 
-    def _verdict(self, namespace: str, before: Verdict | None) -> Verdict:
-        """The verdict on a namespace. One that was not shown can wait while nobody knows."""
+    def _verdict(self, namespace: str, before: Verdict | None) -> Verdict | None:
+        """The verdict on a namespace; None if nobody can say, or there is no room to ask.
+
+        One that is known not to be shown stays so while nobody can say.
+        """
         try:
-            return self._access.check(endpoints_in("watch", namespace))
+            verdict = self._check(namespace)
         except RpcError as error:
-            if error.code is Code.UNAVAILABLE and before is Verdict.DENIED:
+            full = error.code is Code.RESOURCE_EXHAUSTED
+            unknown = full or (error.code is Code.UNAVAILABLE and namespace not in self._required)
+            if before is Verdict.ALLOWED or not unknown:
+                raise
+            if before is Verdict.DENIED:
                 return before
-            raise
+            self._error = error
+            if full and namespace not in self._no_room:
+                self._no_room[namespace] = None
+                self._on_no_room(namespace, error.limit)
+            return None
+        self._no_room.pop(namespace, None)
+        if verdict is not Verdict.PENDING:
+            self._required.discard(namespace)
+        return verdict
+
+    def _check(self, namespace: str | None) -> Verdict:
+        if namespace is None:
+            verdict = self._access.check(endpoints_everywhere("watch"))
+        else:
+            self._check_room(namespace)
+            verdict = self._access.check(endpoints_in("watch", namespace))
+        self._knows |= verdict is not Verdict.PENDING
+        return verdict
+
+    def _check_room(self, namespace: str) -> None:
+        known = namespace in self._verdicts and namespace not in self._no_room
+        if not known and len(self._verdicts) - len(self._no_room) >= VERDICTS_PER_STREAM_MAX:
+            raise RpcError(
+                Code.RESOURCE_EXHAUSTED,
+                f"a stream may name {VERDICTS_PER_STREAM_MAX} namespaces (verdicts_per_stream_max)",
+                limit="verdicts_per_stream_max",
+            )

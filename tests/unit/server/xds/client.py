@@ -13,12 +13,11 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
-from tests.gate import RightsGate
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.access.caller import Caller
-from vmsvc_grpc.server.access.gate import EVERYTHING, Access
+from vmsvc_grpc.server.access.gate import EVERYTHING, Access, Gate
 from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import FollowedNames
@@ -92,7 +91,7 @@ class XdsClient:
         listings: Listings | None = None,
         looks_max: int = LOOKS_MAX,
         names: FollowedNames | None = None,
-        gate: RightsGate | None = None,
+        gate: Gate | None = None,
         namespaces: Namespaces | None = None,
     ) -> None:
         """With `gate`, it may hear of what the user of token "t" may."""
