@@ -55,6 +55,16 @@ class Clearance:
         """The caller's name; "" as long as it is not known."""
         return self._pass.username
 
+    def knows(self, entry: Need) -> bool:
+        """Whether it is known at once who calls, by what a call needs to enter."""
+        if entry is OPEN:
+            return False
+        try:
+            self._pass.check(entry)
+        except RpcError:
+            return False
+        return bool(self.username)
+
     def check(self, need: Need) -> Verdict:
         """Whether a need is granted, as it is known now; `granted` does not depend on it."""
         return self._pass.check(need)
@@ -141,6 +151,11 @@ class GuardedStream:
         """Ask who calls. `enters` is called once, with peer and username; it may raise RpcError."""
         self._enters = enters
         self._wake()
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known already who calls."""
+        return self._clearance.knows(self._method.needs.entry)
 
     def receive(self, request: bytes) -> None:
         """Take in a request: for its method only once what it needs is granted."""

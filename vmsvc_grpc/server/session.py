@@ -143,7 +143,6 @@ class Sessions:
             client = self._admission.enter(path, caller.peer)
             try:
                 if caller.guarded:
-                    self.check_pace(client)
                     return self._open_guarded(method, client, caller, wake)
                 stream = method.open(Call(caller.peer), wake)
             except BaseException:
@@ -157,6 +156,12 @@ class Sessions:
         self, method: StreamMethod, client: str, caller: Caller, wake: Wake
     ) -> Session:
         stream = GuardedStream(method, caller, self.gate, wake)
+        try:
+            if not stream.known:
+                self.check_pace(client)
+        except BaseException:
+            stream.close()
+            raise
         session = Session(self, method, client, stream)
         stream.begin(session.enter)
         return session
@@ -293,7 +298,8 @@ class WaitingCall:
         """Whether the caller has all that the call needs; False: it is not known yet."""
         clearance = self._clearance
         if not self._entered:
-            self._sessions.check_pace(client_of(self._peer))
+            if not clearance.knows(self._method.needs.entry):
+                self._sessions.check_pace(client_of(self._peer))
             clearance.ask(self._method.needs.entry)
         if not clearance.granted():
             return False

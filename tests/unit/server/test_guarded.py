@@ -384,6 +384,19 @@ def test_each_caller_has_a_pace_and_strangers_share_that_of_their_address(kind: 
     assert not world.admission._streams.in_all
 
 
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_strangers_keep_nobody_out_who_is_known_at_their_address(kind: str) -> None:
+    world = World(Limits(calls_per_second_max=1, calls_burst_max=3))
+    world.gate.admit("a", SHOP)
+    for token in ("", "stolen"):
+        while ended(world, kind, token) is Code.UNAUTHENTICATED:
+            pass
+        assert ended(world, kind, token) is Code.RESOURCE_EXHAUSTED
+    assert [ended(world, kind, "a") for _ in range(4)] == [*[Code.OK] * 3, Code.RESOURCE_EXHAUSTED]
+    assert not world.gate.passes
+    assert not world.admission._streams.in_all
+
+
 @pytest.mark.parametrize("ends", ["held", "open", "denied"])
 def test_a_stream_that_is_over_is_in_no_cycle(ends: str) -> None:
     """The collector looks so seldom that the memory of all clients that go would pile up."""
