@@ -41,6 +41,8 @@ from vmsvc_grpc.reconciler.plan import Change, plan
 from vmsvc_grpc.reconciler.rules import Rules
 
 CASES = load_all(Path(__file__).parents[2] / "conformance" / "cases")
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 SECTIONS = ("service", "endpoints", "absent", "rejected")
 WRITES_MAX = 10
 
@@ -149,8 +151,8 @@ def merged(stored: Any, patch: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_case(case: Case) -> None:
+def run(case: Case) -> None:
+    """Perform the edits one by one; at the end of each stage all is as the case expects."""
     world = World(case)
     for number, stage in enumerate(case.stages, 1):
         for edit in stage.edits:
@@ -159,7 +161,12 @@ def test_case(case: Case) -> None:
         assert world.wrong(stage) == [], f"stage {number}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@each_case
+def test_case(case: Case) -> None:
+    run(case)
+
+
+@each_case
 def test_case_with_the_edits_of_a_stage_at_once(case: Case) -> None:
     world = World(case)
     for number, stage in enumerate(case.stages, 1):

@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from typing import Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import given, settings
 
 from tests.conformance.case import (
@@ -28,25 +27,13 @@ from tests.conformance.case import (
     Stage,
     id_of,
 )
-from tests.unit.reconciler.test_cases import CASES, World
+from tests.unit.reconciler.test_cases import each_case, run
 
 EXAMPLES = 4
 """For each case and change; all of them take some 10 s."""
 
 GROUP = "vmoperator.vmware.com"
 VERSIONS = [f"v1alpha{n}" for n in range(1, 7)]
-
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-
-
-def run(case: Case) -> None:
-    """Perform the edits one by one; at the end of each stage all is as the case expects."""
-    world = World(case)
-    for number, stage in enumerate(case.stages, 1):
-        for edit in stage.edits:
-            world.perform(edit)
-            world.settle()
-        assert world.wrong(stage) == [], f"stage {number}"
 
 
 def with_edits(case: Case, changed: Callable[[Stage], tuple[Edit, ...]]) -> Case:
