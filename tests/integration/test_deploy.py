@@ -362,11 +362,7 @@ def test_the_rights_are_enough_for_a_writer(installed: Installed, tmp_path: Path
 
 def test_the_sidecar_is_valid_and_meets_the_restricted_level(cluster: Cluster) -> None:
     where = "sidecars"
-    cluster.kubectl("create", "namespace", where)
-    level = "pod-security.kubernetes.io/enforce=restricted"
-    cluster.kubectl("label", "namespace", where, level)
-    parts = list(yaml.safe_load_all(built(cluster, "sidecar")))
-    apply_parts(cluster, where, parts)
+    parts = restricted(cluster, where, built(cluster, "sidecar"))
     (pod,) = (part for part in parts if part["kind"] == "Pod")
     (config,) = (part for part in parts if part["kind"] == "ConfigMap")
     mounts = {m["mountPath"] for c in pod["spec"]["containers"] for m in c.get("volumeMounts", ())}
@@ -382,25 +378,26 @@ def built(cluster: Cluster, name: str) -> str:
     return cluster.kubectl("kustomize", str(ROOT / "deploy" / name))
 
 
-def apply_parts(cluster: Cluster, where: str, parts: list[Object]) -> None:
-    """Apply manifests of `deploy/` in a namespace, but its Pod for a trial only."""
+def restricted(cluster: Cluster, where: str, manifests: str) -> list[Object]:
+    """The manifests, applied in a new namespace of the restricted level; a Pod for a trial only."""
+    cluster.kubectl("create", "namespace", where)
+    level = "pod-security.kubernetes.io/enforce=restricted"
+    cluster.kubectl("label", "namespace", where, level)
     role = (BASE / "client.cluster-role.yaml").read_text()
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=role)
     apply = ("apply", "--server-side", "--validate=strict", "-n", where, "-f", "-")
+    parts: list[Object] = list(yaml.safe_load_all(manifests))
     for part in parts:
         dry = ("--dry-run=server",) if part["kind"] == "Pod" else ()
         cluster.kubectl(*apply, *dry, stdin=json.dumps(part))
+    return parts
 
 
 def test_the_client_is_valid_meets_the_restricted_level_and_names_its_own_files(
     cluster: Cluster,
 ) -> None:
     where = "clients"
-    cluster.kubectl("create", "namespace", where)
-    level = "pod-security.kubernetes.io/enforce=restricted"
-    cluster.kubectl("label", "namespace", where, level)
-    parts = list(yaml.safe_load_all(built(cluster, "client")))
-    apply_parts(cluster, where, parts)
+    parts = restricted(cluster, where, built(cluster, "client"))
     (pod,) = (part for part in parts if part["kind"] == "Pod")
     (only,) = pod["spec"]["containers"]
     assert only["image"] == container()["image"]
