@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2
 
 from vmsvc_grpc.server.access.gate import EVERYTHING, Access
 from vmsvc_grpc.server.access.needs import Needs
@@ -70,6 +72,13 @@ def not_a(name: str) -> RpcError:
     """The error for a request whose bytes are not a message of that full name."""
     text = f"the request is not a {name}; send one that is encoded in protobuf"
     return RpcError(Code.INVALID_ARGUMENT, text)
+
+
+def unavailable(message: str, retry_delay_s: float) -> RpcError:
+    """The error for what cannot be answered now, which tells the client when to try again."""
+    delay = Duration()
+    delay.FromMilliseconds(round(retry_delay_s * 1000))
+    return RpcError(Code.UNAVAILABLE, message, [error_details_pb2.RetryInfo(retry_delay=delay)])
 
 
 class EndOfStream(Exception):  # noqa: N818 - not an error: the stream has sent all, with OK.

@@ -14,9 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2
-
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.server.access.alarms import Alarms
 from vmsvc_grpc.server.access.facts import (
@@ -33,7 +30,7 @@ from vmsvc_grpc.server.access.line import Line
 from vmsvc_grpc.server.access.memory import Memory
 from vmsvc_grpc.server.access.needs import OPEN, Entry, Need, ResourceNeed, UrlNeed
 from vmsvc_grpc.server.access.principal import Principal
-from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.call import Code, RpcError, unavailable
 
 Question = TokenFact | RightFact
 """What is asked of the API server: whose a token is, or whether somebody has a right."""
@@ -307,12 +304,9 @@ class Verdicts:
         standing = fact.seats[seat]
         if standing is not Standing.FAILED:
             return standing is Standing.RELYING
-        delay = Duration()
-        delay.FromMilliseconds(int(self._bounds.retry_delay_s * 1000))
-        raise RpcError(
-            Code.UNAVAILABLE,
+        raise unavailable(
             f"{what} cannot be found out now, as the API server does not answer; try again",
-            [error_details_pb2.RetryInfo(retry_delay=delay)],
+            self._bounds.retry_delay_s,
         )
 
     # Questions and their ends.

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -19,7 +18,15 @@ from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.model.validate import SUBDOMAIN_MAX
 from vmsvc_grpc.server.access.gate import Verdict
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
-from vmsvc_grpc.server.call import Call, Code, Method, RequestBound, RpcError, UnaryMethod
+from vmsvc_grpc.server.call import (
+    Call,
+    Code,
+    Method,
+    RequestBound,
+    RpcError,
+    UnaryMethod,
+    unavailable,
+)
 from vmsvc_grpc.server.endpoint_service import needs, requests
 from vmsvc_grpc.server.endpoint_service.encode import Encoder, port_message
 from vmsvc_grpc.server.endpoint_service.explain import Explainer, Remarks, no_remarks
@@ -147,12 +154,9 @@ class Lookup:
         if self._cache.synced:
             return
         missing = ", ".join(sorted(kind.value for kind in self._cache.unlisted))
-        delay = Duration()
-        delay.FromMilliseconds(round(self._limits.retry_delay_s * 1000))
-        raise RpcError(
-            Code.UNAVAILABLE,
+        raise unavailable(
             f"the cache is not filled yet: {missing} have not been listed; try again soon",
-            [error_details_pb2.RetryInfo(retry_delay=delay)],
+            self._limits.retry_delay_s,
         )
 
     def _summary(self, key: Key) -> pb.ServiceSummary:
