@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 import pytest
@@ -525,10 +525,8 @@ class World:
 
     def log(self, since: int) -> list[Write]:
         """All writes after a mark, by their ends; without those of Leases."""
-        with self.audit.open() as log:
-            log.seek(since)
-            # The last line may not be whole yet.
-            return [_write(line) for line in log if line.endswith("\n")]
+        with self.audit.open("rb") as log:
+            return [_write(line) for line in whole_lines(log, since)]
 
     def writes(self, since: int) -> list[Write]:
         """Those of our replicas."""
@@ -543,13 +541,25 @@ class World:
         }
 
 
+def whole_lines(log: BinaryIO, since: int) -> list[bytes]:
+    """The lines of a log that another process writes, from a position on.
+
+    Without one that had been begun there: what it tells of had happened. Without the last one,
+    while it is not whole.
+    """
+    if since:
+        log.seek(since - 1)
+        log.readline()
+    return [line for line in log if line.endswith(b"\n")]
+
+
 def _token_id(token: str) -> str:
     claims = token.split(".")[1]
     decoded = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
     return f"JTI={decoded['jti']}"
 
 
-def _write(line: str) -> Write:
+def _write(line: bytes) -> Write:
     entry = json.loads(line)
     extra, about = entry["user"].get("extra", {}), entry.get("objectRef", {})
     return Write(
