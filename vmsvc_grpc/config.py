@@ -145,9 +145,14 @@ class Config:
         """Where other machines reach what is not both encrypted and authenticated."""
         return tuple(
             address
-            for address in self.listen
+            for address in self._addresses
             if not (address.loopback or (self.uses_tls(address) and self.guards(address)))
         )
+
+    @property
+    def _addresses(self) -> tuple[ListenAddress, ...]:
+        """Where anything listens: gRPC, and HTTP last."""
+        return (*self.listen, self.http_listen)
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -155,7 +160,7 @@ class Config:
             raise ConfigError(f"{given} goes with {missing}; name both files")
         if self.tls is None and self.client_ca is not None:
             raise ConfigError("--client-ca goes with --tls-cert and --tls-key; name all three")
-        for address in (*self.listen, self.http_listen):
+        for address in self._addresses:
             if address.tls and self.tls is None:
                 raise ConfigError(f"tls://{address} needs --tls-cert and --tls-key")
 
@@ -168,8 +173,9 @@ class Config:
                     "only; leave it out, and the default transport is used"
                 )
         if self.exposed and not self.insecure:
+            flag = "--listen" if self.exposed[0] in self.listen else "--http-listen"
             raise ConfigError(
-                f"--listen {self.exposed[0]} can be reached from other machines, so it needs TLS "
+                f"{flag} {self.exposed[0]} can be reached from other machines, so it needs TLS "
                 "(--tls-cert, --tls-key) and --auth; or add --insecure, if everybody there may "
                 "read along and ask"
             )
@@ -185,7 +191,7 @@ class Config:
             raise ConfigError("--auth=certificates goes with --client-ca and --auth-policy")
         if self.auth_policy is not None and not certificates:
             raise ConfigError("--auth-policy goes with --auth=certificates")
-        if self.auth != "none" and not any(map(self.guards, self.listen)):
+        if self.auth != "none" and not any(map(self.guards, self._addresses)):
             raise ConfigError(
                 f"--auth={self.auth} asks nobody who they are: on loopback without TLS everything "
                 "is allowed; give --listen another address, or tls://HOST:PORT"

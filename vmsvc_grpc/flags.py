@@ -413,7 +413,8 @@ _ACCESS = [
     Flag(
         "--insecure",
         boolean,
-        "allow --listen on an address that other machines can reach without TLS, or without --auth",
+        "allow --listen and --http-listen on an address that other machines can reach without TLS, "
+        "or without --auth",
     ),
 ]
 

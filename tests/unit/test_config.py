@@ -114,6 +114,21 @@ def test_an_address_that_others_can_reach_needs_to_be_meant(tmp_path: Path) -> N
     assert Config(manifests=tmp_path, listen=(everywhere,), insecure=True).listen == (everywhere,)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({}, id="neither TLS nor auth"),
+        pytest.param({"tls_cert": Path("a"), "tls_key": Path("b")}, id="TLS only"),
+    ],
+)
+def test_the_address_of_http_is_no_exception(tmp_path: Path, given: dict[str, Any]) -> None:
+    everywhere = ListenAddress("0.0.0.0", 8080)
+    with pytest.raises(ConfigError, match=r"^--http-listen 0\.0\.0\.0:8080 .* add --insecure"):
+        Config(manifests=tmp_path, http_listen=everywhere, **given)
+    meant = Config(manifests=tmp_path, http_listen=everywhere, insecure=True, **given)
+    assert meant.exposed == (everywhere,)
+
+
 @pytest.mark.parametrize("output", [".", "out", ".."])
 def test_output_and_manifests_must_not_lie_in_one_another(tmp_path: Path, output: str) -> None:
     with pytest.raises(ConfigError, match="lie in one another"):
@@ -606,6 +621,12 @@ def test_what_others_reach_without_tls_or_auth_is_exposed() -> None:
     assert (plain.guards(ANYWHERE[0]), plain.exposed) == (True, ANYWHERE)
     unasked = Config(credentials=CREDENTIALS, listen=ANYWHERE, insecure=True, **FILES)
     assert (unasked.guards(ANYWHERE[0]), unasked.exposed) == (False, ANYWHERE)
+
+
+def test_auth_may_be_for_http_alone() -> None:
+    given: dict[str, Any] = {"http_listen": ANYWHERE[0], "auth": "kubernetes", **FILES}
+    config = Config(credentials=CREDENTIALS, **given)
+    assert (config.guards(ANYWHERE[0]), config.exposed) == (True, ())
 
 
 @pytest.mark.parametrize(
