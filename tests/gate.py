@@ -69,15 +69,18 @@ class RightsGate:
 
     def enter(self, caller: Caller, wake: Callable[[], None]) -> _RightsPass:
         assert caller.guarded, "others have no need of a gate"
-        entered = _RightsPass(self, caller.token, wake)
+        entered = _RightsPass(self, caller.token, caller.problem or "show a token", wake)
         self.passes[entered] = None
         return entered
 
 
 class _RightsPass:
-    def __init__(self, gate: RightsGate, token: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, gate: RightsGate, token: str, problem: str, wake: Callable[[], None]
+    ) -> None:
         self._gate = gate
         self._token = token
+        self._problem = problem
         self.wake = wake
         self._known: set[Need] = set()
 
@@ -88,7 +91,7 @@ class _RightsPass:
         if need is OPEN:
             return Verdict.ALLOWED
         if not self._token:
-            raise RpcError(Code.UNAUTHENTICATED, "show a token")
+            raise RpcError(Code.UNAUTHENTICATED, self._problem)
         if not gate.open and need not in self._known | gate.told:
             return Verdict.PENDING
         if gate.away and need not in self._known:

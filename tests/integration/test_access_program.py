@@ -50,11 +50,11 @@ def channel(program: Program, authority: Authority, shown: Pair | None = None) -
     return grpc.secure_channel(program.grpc, grpc.ssl_channel_credentials(trust, *own))
 
 
-def resolved(connected: grpc.Channel, service: str, token: str = "") -> grpc.StatusCode:
-    """How a look-up ends."""
+def resolved(connected: grpc.Channel, service: str, *shown: str) -> grpc.StatusCode:
+    """How a look-up ends that shows these `authorization` values."""
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = connected.unary_unary(RESOLVE)
     request = pb.ResolveEndpointsRequest(service=service).SerializeToString()
-    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    metadata = tuple(("authorization", value) for value in shown)
     try:
         call(request, timeout=PATIENCE_S, metadata=metadata)
     except grpc.RpcError as error:
@@ -86,6 +86,10 @@ def test_a_certificate_may_ask_what_the_policy_says(
         assert resolved(ann, "shop/web") is ok
         assert resolved(ann, "shop/none") is grpc.StatusCode.NOT_FOUND
         assert resolved(ann, "elsewhere/web") is denied
+        # Who shows more than a certificate, but nothing clear, is nobody.
+        for shown in (["Basic YTpi"], ["Bearer"], ["Bearer a", "Bearer a"]):
+            assert resolved(ann, "shop/web", *shown) is unknown, shown
+        assert resolved(ann, "shop/web") is ok
     with channel(certified, authority, authority.issue("/CN=bob")) as bob:
         assert resolved(bob, "shop/web") is denied
         assert resolved(bob, "shop/none") is denied
@@ -149,12 +153,12 @@ def test_tokens_are_reviewed_and_are_in_nothing_that_is_said(
             with channel(program, authority) as client:
                 service = f"{account.namespace}/web"
                 denied = grpc.StatusCode.PERMISSION_DENIED
-                assert resolved(client, service, token) is denied
+                assert resolved(client, service, f"Bearer {token}") is denied
                 account.bind()
                 unfilled = grpc.StatusCode.UNAVAILABLE
-                assert awaited(lambda: resolved(client, service, token) is unfilled)
+                assert awaited(lambda: resolved(client, service, f"Bearer {token}") is unfilled)
                 unknown = grpc.StatusCode.UNAUTHENTICATED
-                assert resolved(client, service, token[:-8] + "AAAAAAAA") is unknown
+                assert resolved(client, service, f"Bearer {token[:-8]}AAAAAAAA") is unknown
                 assert resolved(client, service) is unknown
             with urllib.request.urlopen(f"http://{program.http}/metrics") as answer:
                 page = answer.read().decode()

@@ -433,6 +433,30 @@ async def test_the_page_is_for_those_who_may_get_it(
         assert "stolen" not in text
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param([b"Bearer admin", b"Bearer admin"], id="two"),
+        pytest.param([b"Bearer \xff"], id="not ASCII"),
+        pytest.param([b""], id="nothing"),
+    ],
+)
+async def test_the_page_is_not_for_who_is_unclear(
+    monkeypatch: pytest.MonkeyPatch, lines: list[bytes]
+) -> None:
+    monkeypatch.setattr("vmsvc_grpc.server.http.server._is_here", lambda _: False)
+    gate = RightsGate()
+    gate.admit("admin", METRICS)
+    async with guarded(gate) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        fields = b"".join(b"Authorization: %b\r\n" % line for line in lines)
+        writer.write(b"GET /metrics HTTP/1.0\r\n%b\r\n" % fields)
+        said = await reader.read()
+        assert said.startswith(b"HTTP/1.0 401 ")
+        assert b"`authorization`" in said
+        writer.close()
+
+
 async def test_the_page_waits_for_a_verdict_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -103,11 +103,11 @@ class CertificateGate:
         return (self._trouble,) if self._trouble else ()
 
     def enter(self, caller: Caller, wake: Callable[[], None]) -> Pass:
-        """The pass of a call. Tokens mean nothing here."""
+        """The pass of a call. Tokens mean nothing here, but what is no token is a mistake."""
         if not caller.guarded:
             return _OPEN.enter(caller, wake)
-        principal, problem = None, _NO_CERTIFICATE
-        if caller.certificate is not None:
+        principal, problem = None, caller.problem or _NO_CERTIFICATE
+        if caller.certificate is not None and not caller.problem:
             try:
                 principal = self._certificates.principal(caller.certificate)
             except UnknownCallerError as error:

@@ -101,6 +101,8 @@ class ReviewGate:
         return _ReviewedPass(self, self._seat(caller, wake))
 
     def _seat(self, caller: Caller, wake: Callable[[], None]) -> Seat:
+        if caller.problem:
+            return Seat(wake, problem=caller.problem)
         if caller.token:
             digest = hmac.digest(self._key, caller.token.encode(), "sha256")
             return Seat(wake, token=Token(client_of(caller.peer), digest, Secret(caller.token)))

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from vmsvc_grpc.server.access.caller import Caller, bearer_token
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import Gate, Pass, Verdict
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, UrlNeed
 from vmsvc_grpc.server.call import Code, RpcError
@@ -44,13 +44,15 @@ def _verdict(entered: Pass, need: UrlNeed) -> Verdict:
 
 
 def _caller(request: web.Request) -> Caller:
+    # As aiohttp has decoded them: each byte that is not UTF-8 stays one that is no token's.
     values = [
-        value.encode("utf-8", "replace") for value in request.headers.getall("Authorization", ())
+        value.encode("utf-8", "surrogateescape")
+        for value in request.headers.getall("Authorization", ())
     ]
     remote = request.remote or ""  # Of a client that has gone it is not known any more.
     peer = peer_of((remote, 0)) if remote else "unix:"
     certificate = certificate_of(request.transport) if request.transport else None
-    return Caller(peer, guarded=True, token=bearer_token(values), certificate=certificate)
+    return Caller(peer, guarded=True, certificate=certificate).showing(values)
 
 
 def _response(code: Code, text: str) -> web.Response:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from vmsvc_grpc.server.access.caller import bearer_token
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.session import Status, not_one_request
 
@@ -80,9 +79,9 @@ def request(fields: Iterable[HeaderField]) -> RequestHead | HttpRefusal | Status
     return RequestHead(path, timeout_s, encoding)
 
 
-def token(fields: Iterable[HeaderField]) -> str:
-    """The bearer token of a call, or ""."""
-    return bearer_token([value for name, value in fields if name == _AUTHORIZATION])
+def authorization(fields: Iterable[HeaderField]) -> list[bytes]:
+    """The values of a call that say who asks: one at most, if its client is clear about that."""
+    return [value for name, value in fields if name == _AUTHORIZATION]
 
 
 def _refusal(status: bytes, text: bytes) -> HttpRefusal:

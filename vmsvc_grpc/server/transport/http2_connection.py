@@ -13,7 +13,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Protocol, cast
 
@@ -816,7 +815,7 @@ class ClientConnection(Begun):
             return RefusedCall(self, id_, self.server.sessions.refuse(head.path, deadline_passed()))
         caller = self._caller
         if caller.guarded:
-            caller = replace(caller, token=grpc_wire.token(event.headers))
+            caller = caller.showing(grpc_wire.authorization(event.headers))
         if isinstance(method, UnaryMethod):
             return UnaryCall(self, id_, head, method, caller)
         stream = StreamCall(self, id_, head, method)

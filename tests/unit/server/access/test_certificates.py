@@ -103,6 +103,15 @@ def test_a_certificate_has_what_the_policy_gives_its_name(path: Path) -> None:
     assert seen(desk.gate.enter(Caller("ipv4:127.0.0.1:1"), desk.wake)) is Verdict.ALLOWED
 
 
+def test_what_is_no_token_is_not_the_certificate_of_who_shows_it(path: Path) -> None:
+    desk = Desk(path)
+    certificate = ClientCertificate(("ann",), expires_at=2000.0)
+    shown = Caller("ipv4:192.0.2.1:1", guarded=True, certificate=certificate)
+    with pytest.raises(RpcError, match="send `Bearer TOKEN`"):
+        desk.gate.enter(shown.showing([b"Basic YTpi"]), desk.wake).check(SHOP)
+    assert seen(desk.gate.enter(shown.showing([b"Bearer t"]), desk.wake)) is Verdict.ALLOWED
+
+
 async def test_a_new_policy_counts_for_open_calls(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

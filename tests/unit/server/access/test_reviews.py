@@ -16,7 +16,7 @@ from vmsvc_grpc.server.access.needs import AUTHENTICATED, ResourceNeed, UrlNeed,
 from vmsvc_grpc.server.access.principal import CertificateRules, Principal
 from vmsvc_grpc.server.access.reviews import ReviewGate
 from vmsvc_grpc.server.access.verdicts import VerdictBounds
-from vmsvc_grpc.server.call import RpcError
+from vmsvc_grpc.server.call import Code, RpcError
 
 PATIENCE_S = 30.0
 NEED = endpoints_in("watch", "shop")
@@ -51,6 +51,22 @@ async def first_call(gate: ReviewGate) -> None:
     gate._news.set()
     while gate._news.is_set():  # noqa: ASYNC110 - until it sleeps, with nothing to wake it
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [([b"Basic YTpi"], "is no bearer token"), ([b"Bearer a", b"Bearer b"], "has several")],
+)
+def test_what_is_no_token_is_not_the_certificate_of_who_shows_it(
+    values: list[bytes], says: str
+) -> None:
+    gate = ReviewGate(VerdictBounds(), CertificateRules(), lambda *_: None)
+    entered = gate.enter(ann().showing(values), lambda: None)
+    with pytest.raises(RpcError, match=says) as error:
+        entered.check(AUTHENTICATED)
+    assert error.value.code is Code.UNAUTHENTICATED
+    assert entered.username == ""
+    assert gate.enter(ann(), lambda: None).check(AUTHENTICATED) is Verdict.ALLOWED
 
 
 @pytest.mark.parametrize("ends", ["revoked", "expired"])

@@ -47,25 +47,6 @@ def test_a_call_says_its_path_and_nothing_of_http() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "token"),
-    [
-        pytest.param([], "", id="none"),
-        pytest.param([b"Bearer abc.def-_~+/=="], "abc.def-_~+/==", id="one"),
-        pytest.param([b"bearer abc"], "abc", id="the scheme in lower case"),
-        pytest.param([b"BEARER  abc"], "abc", id="more than one space"),
-        pytest.param([b"Basic YTpi"], "", id="another scheme"),
-        pytest.param([b"Bearer"], "", id="no token"),
-        pytest.param([b"Bearer a b"], "", id="two words"),
-        pytest.param([b"Bearer a\xff"], "", id="not ASCII"),
-        pytest.param([b"Bearer a", b"Bearer a"], "", id="the same field twice"),
-    ],
-)
-def test_a_bearer_token_is_one_word_of_one_field(values: list[bytes], token: str) -> None:
-    fields = [*CALL, *((b"authorization", value) for value in values)]
-    assert grpc_wire.token(fields) == token
-
-
-@pytest.mark.parametrize(
     ("text", "seconds"),
     [(b"1H", 3600.0), (b"2M", 120.0), (b"3S", 3.0), (b"250m", 0.25), (b"5u", 5e-6), (b"7n", 7e-9)],
 )
