@@ -16,6 +16,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -282,6 +283,7 @@ class Watch:
     """`vmsvc watch` with its output in a pipe."""
 
     def __init__(self, server: str, line: str) -> None:
+        self._since = datetime.now(UTC) - timedelta(milliseconds=1)  # It tells whole ones.
         self.process = subprocess.Popen(
             [*VMSVC, "--server", server, "watch", *line.split()],
             env=ENVIRONMENT,
@@ -290,9 +292,20 @@ class Watch:
             bufsize=0,  # What waits to be read is in the pipe, where `select` sees it.
         )
 
-    def told(self) -> Any:
-        """The next line, as what it means."""
-        return json.loads(_line(self.process.stdout))
+    def told(self, event: str = "state") -> Any:
+        """The next line, which is such an event, and not from before this watch began."""
+        told = json.loads(_line(self.process.stdout))
+        assert told["event"] == event, told
+        assert self._since <= datetime.fromisoformat(told["time"]), told
+        return told
+
+    def told_after_disconnects(self) -> Any:
+        """The next state, before which there was one `disconnected` or, as it tried anew, more."""
+        self.told("disconnected")
+        while (told := json.loads(_line(self.process.stdout)))["event"] == "disconnected":
+            pass
+        assert told["event"] == "state", told
+        return told
 
     def noted(self) -> str:
         """The next line on stderr."""
@@ -336,6 +349,7 @@ def test_watch_writes_a_line_at_once_for_each_change(server: Program, file: Path
         first = watch.told()
         assert (first["service"], first["present"], first["absence"]) == (WEB, True, None)
         assert addresses(first) == ["10.0.0.1"]
+        watch.told("synced")
         replace(file, MANIFESTS.replace("10.0.0.1}", "10.0.0.9}"))
         assert addresses(watch.told()) == ["10.0.0.9"]
         file.unlink()
@@ -349,6 +363,7 @@ def test_watch_of_a_namespace_has_the_refused_too(server: Program) -> None:
         states = {state["service"]: state for state in (watch.told(), watch.told())}
         assert addresses(states[WEB]) == ["10.0.0.1", "10.0.0.2"]
         assert states["shop/old"]["absence"]["reason"] == "REFUSED"
+        watch.told("synced")
         assert watch.end(signal.SIGTERM) == (143, "", "")
 
 
@@ -358,18 +373,25 @@ def test_watch_waits_for_a_server_and_says_so_once(nobody: str) -> None:
             f"vmsvc: server {nobody} cannot be reached: Connection refused; "
             "trying until it answers\n"
         )
-        assert watch.end(signal.SIGINT) == (130, "", "")
+        lost = watch.told("disconnected")
+        assert lost["code"] == "UNAVAILABLE"
+        assert lost["error"] == f"server {nobody} cannot be reached: Connection refused"
+        assert lost["retry_in_s"] >= 0
+        code, _, noted = watch.end(signal.SIGINT)
+        assert (code, noted) == (130, "")
 
 
 def test_watch_goes_on_after_an_outage_and_says_what_happened() -> None:
     with ScriptedServer() as server, watching(server.address, "shop/web") as watch:
         server.accept().send(snapshot(WEB, 1, "10.0.0.1"), SYNCED)
         assert addresses(watch.told()) == ["10.0.0.1"]
+        watch.told("synced")
         server.stop()
         assert "trying until it answers" in watch.noted()
         with ScriptedServer(server.port) as back:
             back.accept().send(snapshot(WEB, 1, "10.0.0.2"), SYNCED)
-            assert addresses(watch.told()) == ["10.0.0.2"]
+            assert addresses(watch.told_after_disconnects()) == ["10.0.0.2"]
+            watch.told("synced")
             assert watch.noted() == f"vmsvc: server {server.address} answers again\n"
             assert watch.end(signal.SIGINT) == (130, "", "")
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.live import Live
@@ -24,7 +25,14 @@ from vmsvc.errors import (
 from vmsvc.live import Board
 from vmsvc.model import Readiness
 from vmsvc.options import EXIT_NO_ANSWER, EXIT_REFUSED, EXIT_USAGE, Options, UsageError
-from vmsvc.show import endpoints_table, explanation_text, json_text, printable, services_table
+from vmsvc.show import (
+    endpoints_table,
+    event_text,
+    explanation_text,
+    json_text,
+    printable,
+    services_table,
+)
 from vmsvc.tls import FilesError, credentials
 
 _LIVE_TICK_S = 0.25
@@ -146,8 +154,8 @@ async def _watch_lines(watch: AsyncWatch) -> None:
     log = logging.getLogger("vmsvc")
     log.setLevel(logging.INFO)
     log.addHandler(_Notes())
-    async for state in watch:
-        _write(json_text(state) + "\n")
+    async for event in watch.events():
+        _write(event_text(event, datetime.now(UTC)) + "\n")
 
 
 async def _watch_live(watch: AsyncWatch, board: Board, console: Console) -> None:

@@ -52,8 +52,14 @@ exit codes:
 """
 
 _WATCH_EPILOG = """\
-In a terminal, a live table. In a pipe, JSON: one object a line for each state of a
-service, at first and after each change, with these keys:
+In a terminal, a live table. In a pipe, JSON: one object a line, with its `time` and `event`:
+
+  state         a service, at first and after each change (see below)
+  synced        everything is told, and true from here on
+  disconnected  it may be out of date until the next `synced`: `code`, `error`, `retry_in_s`;
+                again for each try that fails
+
+A state has:
 
   service     "namespace/name"
   present     whether it exists and is served

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 
 from vmsvc.model import (
     Explanation,
@@ -16,6 +17,7 @@ from vmsvc.model import (
     Verdict,
     VirtualMachineExplanation,
 )
+from vmsvc.state import Disconnected, Event, Synced
 
 _GAP = "   "
 _NONE = "<none>"
@@ -145,6 +147,30 @@ def json_text(value: object, *, indent: int | None = None) -> str:
     return json.dumps(_plain(value), indent=indent)
 
 
+def event_text(event: Event, at: datetime) -> str:
+    """What a watch tells, as an object on one line: when, what, and a state's own fields."""
+    told: dict[str, Any] = {"time": at.astimezone(UTC).isoformat(timespec="milliseconds")}
+    match event:
+        case Synced():
+            told["event"] = "synced"
+        case Disconnected(error, retry_in_s):
+            told |= {
+                "event": "disconnected",
+                "code": error.code.name,
+                "error": str(error),
+                "retry_in_s": round(retry_in_s, 3),
+            }
+        case ServiceState():
+            told["event"] = "state"
+            told |= _state(event)
+    return json.dumps(told)
+
+
+def _state(state: ServiceState) -> dict[str, object]:
+    names = ("service", "present", "absence", "ports", "endpoints", "version", "revision")
+    return {name: _plain(getattr(state, name)) for name in names}
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
@@ -155,8 +181,7 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, ServiceState):
-        names = ("service", "present", "absence", "ports", "endpoints", "version", "revision")
-        return {name: _plain(getattr(value, name)) for name in names}
+        return _state(value)
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     return value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import grpc
 import pytest
 
 from vmsvc import (
@@ -21,7 +22,16 @@ from vmsvc import (
     Verdict,
     VirtualMachineExplanation,
 )
-from vmsvc.show import endpoints_table, explanation_text, json_text, printable, services_table
+from vmsvc.errors import UnavailableError
+from vmsvc.show import (
+    endpoints_table,
+    event_text,
+    explanation_text,
+    json_text,
+    printable,
+    services_table,
+)
+from vmsvc.state import Disconnected, Event, Synced
 
 HTTP = Port("http", 80, 8080, "TCP")
 DNS = Port("", 53, 53, "UDP")
@@ -62,6 +72,44 @@ def test_services() -> None:
         "shop/old   NodePort       <none>              <none>        <none>          2     1/2     "
         "Refused: spec.type: no\n"
     )
+
+
+UNREACHED = UnavailableError("it is away", code=grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (Synced(), {"event": "synced"}),
+        (
+            Disconnected(UNREACHED, 1.23456),
+            {
+                "event": "disconnected",
+                "code": "UNAVAILABLE",
+                "error": "it is away",
+                "retry_in_s": 1.235,
+            },
+        ),
+        (
+            ServiceState("shop/web", version=7, revision="r"),
+            {
+                "event": "state",
+                "service": "shop/web",
+                "present": True,
+                "absence": None,
+                "ports": [],
+                "endpoints": [],
+                "version": 7,
+                "revision": "r",
+            },
+        ),
+    ],
+)
+def test_an_event_of_a_watch(event: Event, expected: dict[str, Any]) -> None:
+    at = datetime(2026, 1, 2, 4, 4, 5, 6789, timezone(timedelta(hours=1)))
+    text = event_text(event, at)
+    assert "\n" not in text
+    assert json.loads(text) == {"time": "2026-01-02T03:04:05.006+00:00", **expected}
 
 
 def test_endpoints() -> None:
