@@ -314,6 +314,10 @@ class Watch:
     def end(self, signum: int) -> tuple[int, str, str]:
         """Exit code after a signal, and what is left to read."""
         self.process.send_signal(signum)
+        return self.ended()
+
+    def ended(self) -> tuple[int, str, str]:
+        """Exit code once it has ended, and what is left to read."""
         out, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out.decode(), err.decode()
 
@@ -441,6 +445,59 @@ def test_in_the_background_of_a_script_it_hears_sigterm_and_no_interrupt(server:
             assert process.returncode == 143
         finally:
             process.kill()
+
+
+# -- watch until something holds --
+
+
+def test_watch_until_vms_are_ready(server: Program, file: Path) -> None:
+    with watching(server.grpc, "shop/web --until-ready 2") as watch:
+        assert addresses(watch.told()) == ["10.0.0.1"]
+        watch.told("synced")
+        replace(file, MANIFESTS.replace('"False"', '"True"'))
+        assert addresses(watch.told()) == ["10.0.0.1", "10.0.0.2"]
+        assert watch.ended() == (0, "", "")
+
+
+def test_watch_until_what_holds_already(server: Program) -> None:
+    with watching(server.grpc, "shop/web --until-ready 1 --timeout-s 60") as watch:
+        watch.told()
+        watch.told("synced")
+        assert watch.ended() == (0, "", "")
+
+
+def test_watch_until_it_is_too_late(server: Program) -> None:
+    ran = vmsvc(server.grpc, "watch shop/web shop/none --until-ready 2 --timeout-s 1")
+    assert ran.returncode == 4
+    assert ran.stderr == (
+        "vmsvc: after 1 s, shop/web has 1 of 2 VMs ready; shop/none is absent: there is no "
+        "VirtualMachineService shop/none\n"
+    )
+
+
+def test_watch_until_it_is_too_late_and_nobody_has_answered(nobody: str) -> None:
+    ran = vmsvc(nobody, "watch shop/web --for=absent --timeout-s 1")
+    assert ran.returncode == 4
+    assert ran.stderr.endswith(
+        "vmsvc: after 1 s, shop/web is not known yet (as last heard; the server is away)\n"
+    )
+
+
+def test_watch_until_a_service_is_deleted(server: Program, file: Path) -> None:
+    with watching(server.grpc, "shop/web --for=absent") as watch:
+        watch.told()
+        watch.told("synced")
+        file.unlink()
+        assert watch.told()["absence"]["reason"] == "NOT_FOUND"
+        assert watch.ended() == (0, "", "")
+
+
+def test_a_table_ends_with_what_was_waited_for(server: Program, file: Path) -> None:
+    with terminal(server.grpc, "shop/web --until-ready 2") as screen:
+        assert screen.shows(": live", "10.0.0.1:8080")
+        replace(file, MANIFESTS.replace('"False"', '"True"'))
+        assert screen.wait() == 0
+        assert screen.shows("10.0.0.2:8080")
 
 
 # -- watch in a terminal --

@@ -22,9 +22,17 @@ from vmsvc.errors import (
     UnauthenticatedError,
     VmsvcError,
 )
+from vmsvc.goal import Goal
 from vmsvc.live import Board
 from vmsvc.model import Readiness
-from vmsvc.options import EXIT_NO_ANSWER, EXIT_REFUSED, EXIT_USAGE, Options, UsageError
+from vmsvc.options import (
+    EXIT_LATE,
+    EXIT_NO_ANSWER,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Options,
+    UsageError,
+)
 from vmsvc.show import (
     endpoints_table,
     event_text,
@@ -53,7 +61,14 @@ def run(options: Options) -> int:
         return _failed(error, EXIT_USAGE)
     except VmsvcError as error:
         return _failed(error, EXIT_NO_ANSWER)
+    except _LateError as late:
+        _note(str(late))
+        return EXIT_LATE
     return 0
+
+
+class _LateError(Exception):
+    """What was waited for did not come in time; the text says what lacks."""
 
 
 async def _run(options: Options) -> None:
@@ -143,39 +158,50 @@ async def _watch(client: AsyncClient, options: Options) -> None:
         all_services=options.all_services,
         readiness=options.readiness,
     )
-    if options.output == "json":
-        await _watch_lines(watch)
-    else:
-        board = Board(options.server, options.services, options.readiness)
-        await _watch_live(watch, board, Console())
+    goal = Goal(options.services, options.until_ready, options.until_absent)
+    try:
+        async with asyncio.timeout(options.goal_timeout_s):
+            if options.output == "json":
+                await _watch_lines(watch, goal)
+            else:
+                board = Board(options.server, options.services, options.readiness)
+                await _watch_live(watch, goal, board, Console())
+    except TimeoutError:
+        raise _LateError(f"after {options.goal_timeout_s:g} s, {goal.lacks()}") from None
 
 
-async def _watch_lines(watch: AsyncWatch) -> None:
+async def _watch_lines(watch: AsyncWatch, goal: Goal) -> None:
     log = logging.getLogger("vmsvc")
     log.setLevel(logging.INFO)
     log.addHandler(_Notes())
     async for event in watch.events():
         _write(event_text(event, datetime.now(UTC)) + "\n")
+        if goal.take(event):
+            return
 
 
-async def _watch_live(watch: AsyncWatch, board: Board, console: Console) -> None:
+async def _watch_live(watch: AsyncWatch, goal: Goal, board: Board, console: Console) -> None:
     # The table shows all that the log would.
     logging.getLogger("vmsvc").addHandler(logging.NullHandler())
-    reading = asyncio.create_task(_read(watch, board))
+    reading = asyncio.create_task(_read(watch, goal, board))
     try:
         with Live(console=console, auto_refresh=False) as live:
-            while not reading.done():
+            while True:
                 now = time.monotonic()
                 live.update(board.render(now, console.width, console.height), refresh=True)
+                if reading.done():
+                    return
                 await asyncio.wait({reading}, timeout=_LIVE_TICK_S)
     finally:
         await watch.aclose()
         await reading
 
 
-async def _read(watch: AsyncWatch, board: Board) -> None:
+async def _read(watch: AsyncWatch, goal: Goal, board: Board) -> None:
     async for event in watch.events():
         board.take(event, time.monotonic())
+        if goal.take(event):
+            return
 
 
 _COMMANDS: Mapping[str, Callable[[AsyncClient, Options], Awaitable[None]]] = {

@@ -20,6 +20,7 @@ from vmsvc.model import Readiness
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
+EXIT_LATE = 4
 
 _COMMANDS = ("list", "resolve", "watch", "explain")
 
@@ -48,16 +49,17 @@ exit codes:
   2    the command line or a name in it is wrong
   3    no answer: the server cannot be reached, is not ready, or failed; or the answer
        cannot be written
+  4    what --until-ready or --for waits for has not come within --timeout-s
   130  interrupted (Ctrl-C); 141 the reader of a pipe is gone; 143 terminated
 """
 
 _WATCH_EPILOG = """\
-In a terminal, a live table. In a pipe, JSON: one object a line, with its `time` and `event`:
+In a terminal, a live table. In a pipe, JSON: an object a line, with `time` and `event`:
 
   state         a service, at first and after each change (see below)
   synced        everything is told, and true from here on
-  disconnected  it may be out of date until the next `synced`: `code`, `error`, `retry_in_s`;
-                again for each try that fails
+  disconnected  it may be out of date until the next `synced`: `code`, `error`,
+                `retry_in_s`; again for each try that fails
 
 A state has:
 
@@ -76,11 +78,14 @@ examples:
   vmsvc watch -n shop                 all of a namespace, those created later too
   vmsvc watch -n shop web             shop/web
   vmsvc watch --all -o json > log     all services, endpoints that are not ready too
+  vmsvc watch shop/web --for=absent   until it is deleted
+  vmsvc watch shop/web --until-ready 3 --timeout-s 60
 """
 
 
 # Eleven days. gRPC cannot wait for ever, and nobody waits longer.
 _SECONDS_MAX = 1_000_000
+_VMS_MAX = 1_000_000
 _NUMBER_CHARACTERS_MAX = 20
 _FLAG_CHARACTERS_MAX = 80
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
@@ -110,6 +115,12 @@ class Options:
     authority: str = ""
     vm_name: str = ""
     """For `explain`: the only VM to explain, or "" for all."""
+    until_ready: int | None = None
+    """For `watch`: end once each service has so many ready VMs."""
+    until_absent: bool = False
+    """For `watch`: end once there is none of the services."""
+    goal_timeout_s: float | None = None
+    """How long `watch` waits for one of these; None: for ever."""
 
     @property
     def all_services(self) -> bool:
@@ -128,6 +139,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
     if live and not terminal and given.get("output") == "table":
         raise UsageError("watch: a live table needs a terminal; use -o json")
     services, namespaces = _scope(command, given)
+    goal = _goal(given, services)
     return Options(
         command=command,
         server=given.get("server", DEFAULT_SERVER),
@@ -137,8 +149,21 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
         namespaces=namespaces,
         readiness=Readiness.ALL if given.get("all") else Readiness.READY_ONLY,
         vm_name=given.get("vm_name") or "",
+        goal_timeout_s=given.get("timeout_s") if goal else None,
+        **goal,
         **_access(given),
     )
+
+
+def _goal(given: Mapping[str, Any], services: Sequence[str]) -> dict[str, Any]:
+    """The options about what `watch` waits for."""
+    goal = {name: given[name] for name in ("until_ready", "until_absent") if name in given}
+    if len(goal) > 1:
+        raise UsageError("watch: --until-ready and --for=absent cannot both come true; give one")
+    if goal and not services:
+        flag = "--until-ready" if "until_ready" in goal else "--for=absent"
+        raise UsageError(f"watch: {flag} needs the services by name: vmsvc watch SERVICE {flag}")
+    return goal
 
 
 def _access(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,6 +216,21 @@ def _seconds(text: str) -> float:
         flaw = f"{shown!r} is not a number of seconds above 0, {_SECONDS_MAX:,} at most"
         raise argparse.ArgumentTypeError(flaw)
     return float(text)
+
+
+def _vms(text: str) -> int:
+    whole = len(text) <= _NUMBER_CHARACTERS_MAX and text.isascii() and text.isdigit()
+    if not (whole and 0 < int(text) <= _VMS_MAX):
+        shown = text[:_NUMBER_CHARACTERS_MAX]
+        flaw = f"{shown!r} is not a number of VMs above 0, {_VMS_MAX:,} at most"
+        raise argparse.ArgumentTypeError(flaw)
+    return int(text)
+
+
+def _absent(text: str) -> bool:
+    if text != "absent":
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'absent', the only thing to wait for")
+    return True
 
 
 def _output(text: str) -> str:
@@ -309,6 +349,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_all_namespaces(watch)
     _add_all(watch)
+    watch.add_argument(
+        "--until-ready",
+        type=_vms,
+        metavar="N",
+        help="end once each of the services has N ready VMs, or with 4 after --timeout-s",
+    )
+    watch.add_argument(
+        "--for",
+        dest="until_absent",
+        type=_absent,
+        metavar="absent",
+        help="end once none of the services exists, or with 4 after --timeout-s",
+    )
 
     explain = _command(commands, "explain", "why each VM is in a service, or is not")
     explain.add_argument(
@@ -348,7 +401,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--timeout-s",
         type=_seconds,
         metavar="SECONDS",
-        help="how long to wait for an answer (default: 10); watch waits for ever",
+        help="how long to wait for an answer (default: 10); watch: for what --until-ready or --for "
+        "names (default: for ever)",
     )
     parser.add_argument(
         "--tls",

@@ -53,6 +53,30 @@ def options(**different: object) -> Options:
             id="every variable of list",
         ),
         pytest.param(
+            "watch a/b a/c --until-ready 2",
+            {},
+            options(command="watch", services=("a/b", "a/c"), until_ready=2),
+            id="ready VMs",
+        ),
+        pytest.param(
+            "watch a/b --for=absent --timeout-s 3",
+            {},
+            options(
+                command="watch",
+                services=("a/b",),
+                until_absent=True,
+                timeout_s=3.0,
+                goal_timeout_s=3.0,
+            ),
+            id="until it is gone, and not for ever",
+        ),
+        pytest.param(
+            "watch a/b --timeout-s 3",
+            {},
+            options(command="watch", services=("a/b",), timeout_s=3.0),
+            id="nothing to wait for: for ever",
+        ),
+        pytest.param(
             "list --server b:1 --timeout-s 3 -o table",
             {"VMSVC_SERVER": "a:1", "VMSVC_TIMEOUT_S": "2.5", "VMSVC_OUTPUT": "json"},
             options(server="b:1", timeout_s=3.0),
@@ -174,6 +198,31 @@ def test_output(line: str, terminal: bool, output: str) -> None:
             {"VMSVC_ALL": "maybe"},
             "VMSVC_ALL: 'maybe' is neither true nor false",
             id="flag",
+        ),
+        pytest.param(
+            "watch a/b --until-ready 0", {}, "'0' is not a number of VMs above 0", id="no VM"
+        ),
+        pytest.param("watch a/b --until-ready 1.5", {}, "'1.5' is not a number", id="half a VM"),
+        pytest.param(
+            "watch a/b --until-ready ²", {}, "'²' is not a number", id="a digit of a sort"
+        ),
+        pytest.param(
+            f"watch a/b --until-ready {'9' * 5000}", {}, "is not a number", id="5,000 digits of VMs"
+        ),
+        pytest.param(
+            "watch a/b --for=ready", {}, "'ready' is not 'absent'", id="for something else"
+        ),
+        pytest.param(
+            "watch a/b --for=absent --until-ready 1", {}, "cannot both come true", id="two goals"
+        ),
+        pytest.param(
+            "watch -n a --until-ready 1",
+            {},
+            "--until-ready needs the services by name: vmsvc watch SERVICE --until-ready",
+            id="ready VMs of nothing named",
+        ),
+        pytest.param(
+            "watch --for=absent", {}, "--for=absent needs the services by name", id="all absent"
         ),
         pytest.param(
             "watch -o table",
