@@ -92,6 +92,11 @@ class Builder:
         return self._items is not None and self.innermost is self._items
 
     @property
+    def at_items(self) -> bool:
+        """Whether the next value is that of `items`: if it is a list, it is handed out so."""
+        return self.depth == 1 and self._open[0].key == "items"
+
+    @property
     def has_room(self) -> bool:
         """Whether the object is not too large to keep more of it."""
         return self._size <= self._size_max
@@ -135,7 +140,7 @@ class Builder:
         self._size += CONTAINER_SIZE
         outer = self.innermost
         kept = outer is None or (outer.holds and self._size <= self._size_max)
-        items = self.depth == 1 and isinstance(value, list) and self._open[0].key == "items"
+        items = self.at_items and isinstance(value, list)
         self.depth += 1
         opened = Open(value, kept=kept, holds=kept and self.depth < LEVELS_MAX)
         if items and not anchored:

@@ -28,9 +28,14 @@ class Characters:
         self.ended = False
         self._pieces = _pieces(content)
         self._dropped = -1
-        # How many lines begin before `text[_counted]`.
+        # How many lines begin before `text[_counted]`; None if that is not known, as most readers
+        # ask for few lines, and to count them takes a fifth as long as reading JSON.
         self._lines = 0
-        self._counted = 0
+        self._counted: int | None = 0
+        # How many bytes are decoded, and how many line feeds are among the first of these.
+        self._decoded = 0
+        self._feeds_counted = 0
+        self._feeds = 0
         # That of `text[0]`.
         self._column = 0
 
@@ -42,7 +47,12 @@ class Characters:
     @property
     def line(self) -> int:
         """The line of the place, from 1."""
-        self._lines += self.text.count("\n", self._counted, self.at)
+        if self._counted is None:
+            start, self._feeds_counted = self._feeds_counted, self._decoded
+            self._feeds += self.content.count(b"\n", start, self._decoded)
+            self._lines = 1 + self._feeds - self.text.count("\n", self.at)
+        else:
+            self._lines += self.text.count("\n", self._counted, self.at)
         self._counted = self.at
         return self._lines
 
@@ -56,10 +66,14 @@ class Characters:
         """Decode more, and drop the text before the position. Changes `at`."""
         if self.ended:
             return
-        self._lines, self._counted = self.line, 1
+        if _is_utf_16(self.content):  # Its bytes do not show where lines end.
+            self._lines, self._counted = self.line, 1
+        else:
+            self._counted = None
         self._column = self.column - 1
         self._dropped += self.at - 1
         piece = next(self._pieces, None)
+        self._decoded = min(self._decoded + WINDOW, len(self.content))
         self.ended = piece is None
         self.text = self.text[self.at - 1 :] + (piece or "")
         self.at = 1
@@ -80,14 +94,17 @@ class Characters:
             self.at = 1
 
 
+def _is_utf_16(content: bytes) -> bool:
+    return content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
 def decoded(content: bytes) -> str:
     """All characters of a content, in one go: for callers that hold up nobody."""
     return "".join(_pieces(content))
 
 
 def _pieces(content: bytes) -> Iterator[str]:
-    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    codec = "utf-16" if utf_16 else "utf-8-sig"
+    codec = "utf-16" if _is_utf_16(content) else "utf-8-sig"
     decoder = codecs.getincrementaldecoder(codec)("replace")
     view = memoryview(content)
     for start in range(0, len(content), WINDOW):

@@ -15,7 +15,7 @@ from typing import Any
 from vmsvc_grpc.model.integers import is_int64
 from vmsvc_grpc.source.builder import CONTAINER_SIZE, DEPTH_MAX, Builder
 from vmsvc_grpc.source.characters import WINDOW, Characters
-from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Step
+from vmsvc_grpc.source.documents import OBJECT_SIZE_MAX, Document, Step
 
 
 class NotJSONError(Exception):
@@ -68,9 +68,18 @@ def value_steps(characters: Characters, index: int) -> Iterator[Step]:
 
     Raises NotJSONError; the position is then where JSON ends.
     """
-    builder = Builder(index, characters.line)
+    line = characters.line
+    if _fill(characters):
+        yield None
+    found, value, size = _small_value(characters, alone=True)
+    if found:
+        yield Document(index, line, value, size)
+        return
+    builder = Builder(index, line)
     reader = _TokenReader(characters, builder)
-    work = 0
+    work = characters.offset
+    yield from reader.large_value()
+    work = characters.offset - work + _TOKEN_SIZE
     while not builder.complete:
         yield from skip_blanks(characters)
         before = characters.offset
@@ -85,7 +94,7 @@ def value_steps(characters: Characters, index: int) -> Iterator[Step]:
     yield builder.document()
 
 
-def small_value(characters: Characters, *, alone: bool) -> tuple[bool, Any, int]:
+def _small_value(characters: Characters, *, alone: bool) -> tuple[bool, Any, int]:
     """Whether a value ends within the window, the value, and its size; moves past it.
 
     `alone`: it is a whole object. Then its mappings and lists are not counted in its size, which
@@ -105,6 +114,18 @@ def small_value(characters: Characters, *, alone: bool) -> tuple[bool, Any, int]
     if not alone:
         size += (text.count("{", at, end) + text.count("[", at, end)) * CONTAINER_SIZE
     return True, value, size
+
+
+def _fill(characters: Characters) -> bool:
+    """Fill the window, as far as there is text; whether more was decoded.
+
+    A value that ends behind the window would be decoded in vain, as far as it is there.
+    """
+    news = False
+    while not characters.ended and len(characters.text) - characters.at < WINDOW:
+        characters.more()
+        news = True
+    return news
 
 
 class _TokenReader:
@@ -148,26 +169,37 @@ class _TokenReader:
         self._builder.end()
 
     def _value(self, char: str) -> Iterator[None]:
-        alone = self._builder.between_items
-        found, value, size = small_value(self._characters, alone=alone)
-        if not found and self._fill():
+        if _fill(self._characters):
             yield
-            found, value, size = small_value(self._characters, alone=alone)
+        if char == "[" and self._builder.at_items:
+            # Most items are small, and the list as a whole most likely is not.
+            self._begin([])
+            return
+        found, value, size = _small_value(self._characters, alone=self._builder.between_items)
         if found:
             self._builder.put(value, size)
             if not self._builder.in_mapping:
                 self._further_values()
-        elif char == '"':
+            self._state = _State.COMMA_OR_END
+        else:
+            yield from self.large_value()
+
+    def large_value(self) -> Iterator[None]:
+        """Read a value that is not a small one, or its beginning. Raises NotJSONError."""
+        char = self._next
+        if char == '"':
             text, size = yield from self._long_string()
             self._builder.put(text, size)
+            self._state = _State.COMMA_OR_END
         elif char in ("{", "[") and self._builder.depth < DEPTH_MAX:
-            self._builder.begin({} if char == "{" else [])
-            self._pass(_State.KEY_OR_END if char == "{" else _State.VALUE_OR_END)
+            self._begin({} if char == "{" else [])
             yield  # Finding out that it is not small took as long as reading a window.
-            return
         else:
             raise NotJSONError
-        self._state = _State.COMMA_OR_END
+
+    def _begin(self, value: dict[str, Any] | list[Any]) -> None:
+        self._builder.begin(value)
+        self._pass(_State.KEY_OR_END if isinstance(value, dict) else _State.VALUE_OR_END)
 
     def _further_values(self) -> None:
         """The next values of a list, as long as they are small and within the window."""
@@ -178,31 +210,21 @@ class _TokenReader:
             if comma is None or comma.end() > end:
                 return
             before, characters.at = characters.at, comma.end()
-            found, value, size = small_value(characters, alone=alone)
+            found, value, size = _small_value(characters, alone=alone)
             if not found:
                 characters.at = before
                 return
             self._builder.put(value, size)
 
     def _key(self) -> Iterator[None]:
-        # Text has no mappings or lists, though it may have brackets.
-        found, key, size = small_value(self._characters, alone=True)
-        if not found and self._fill():
+        if _fill(self._characters):
             yield
-            found, key, size = small_value(self._characters, alone=True)
+        # Text has no mappings or lists, though it may have brackets.
+        found, key, size = _small_value(self._characters, alone=True)
         if not found:
             key, size = yield from self._long_string()
         self._builder.key(key, size)
         self._state = _State.COLON
-
-    def _fill(self) -> bool:
-        """Fill the window, as far as there is text; whether more was decoded."""
-        characters = self._characters
-        news = False
-        while not characters.ended and len(characters.text) - characters.at < WINDOW:
-            characters.more()
-            news = True
-        return news
 
     def _long_string(self) -> Generator[None, None, tuple[str, int]]:
         """A string longer than the window, cut to what an object may hold."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from vmsvc_grpc.source import json_documents, yaml_documents
 from vmsvc_grpc.source.characters import Characters
-from vmsvc_grpc.source.documents import Document, ManifestError, Restart, Step
+from vmsvc_grpc.source.documents import ManifestError, Restart, Step
 from vmsvc_grpc.source.json_documents import NotJSONError
 
 # With more values than this, it is certainly a stream of JSON.
@@ -37,12 +37,7 @@ def document_steps(content: bytes) -> Iterator[Step]:
                 if characters.at == len(characters.text):
                     return
                 read += 1
-                line = characters.line
-                found, value, size = json_documents.small_value(characters, alone=True)
-                if found:
-                    yield Document(read, line, value, size)
-                else:
-                    yield from json_documents.value_steps(characters, read)
+                yield from json_documents.value_steps(characters, read)
         except NotJSONError:
             read -= 1
             if read > _JSON_VALUES_UNSURE:

@@ -701,3 +701,31 @@ def test_a_file_has_so_many_values_of_yaml(monkeypatch: pytest.MonkeyPatch) -> N
     assert values("a: [1, 2]\n---\n" * 10)
     with pytest.raises(ManifestError, match="more than 100 values are in the file; split it"):
         values("a: [1, 2]\n---\n" * 30)
+
+
+def test_json_is_decoded_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a list begins, and at the end of each window, it was decoded in vain."""
+
+    class Counting(json.JSONDecoder):
+        decoded = 0
+
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            end = len(s)
+            try:
+                value, end = super().raw_decode(s, idx)
+            finally:
+                Counting.decoded += end - idx
+            return value, end
+
+    monkeypatch.setattr(json_documents, "_DECODER", Counting())
+    text = listed(",".join(json.dumps({"text": "x" * 10_000}) for _ in range(100)))
+    assert sum(isinstance(step, Item) for step in document_steps(text.encode())) == 100
+    # The window in which the whole value was looked for.
+    assert Counting.decoded < len(text) + 2.5 * characters.WINDOW
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_lines_of_a_long_stream_are_counted(encoding: str) -> None:
+    text = "".join(f'{{"a": "é{"x" * (number * 37 % 3_000)}"}}\n\n' for number in range(300))
+    read = documents(document_steps(text.encode(encoding)))
+    assert [document.line for document in read] == list(range(1, 600, 2))
