@@ -21,6 +21,20 @@ from vmsvc_grpc.model.validate import (
 
 _TLS = "tls://"
 
+
+def _listed(what: str, text: str) -> list[str]:
+    """What a list names, at least one; `what` is the word for one. Raises ConfigError."""
+    if not text.strip():
+        raise ConfigError(f"{quoted(text)} names no {what}")
+    entries = [entry.strip() for entry in text.split(",")]
+    for entry in entries:
+        if not entry:
+            raise ConfigError(f"{quoted(text)} has an empty {what} before or after a comma")
+        if len(entry.split()) > 1:
+            raise ConfigError(f"{quoted(entry)} has blanks in it; put commas between them")
+    return entries
+
+
 _PORT = re.compile("[0-9]{1,5}")
 
 
@@ -44,7 +58,7 @@ def addresses(text: str) -> tuple[ListenAddress, ...]:
 
     One that is there twice is refused, unless its port is any free one.
     """
-    named = tuple(address(each.strip()) for each in text.split(","))
+    named = tuple(map(address, _listed("address", text)))
     for each, times in Counter(each._replace(tls=False) for each in named).items():
         if each.port and times > 1:
             raise ConfigError(f"{each} is there {times} times; name each address once")
@@ -85,9 +99,9 @@ def log_level(text: str) -> str:
 
 def ip_families(text: str) -> tuple[IPFamily, ...]:
     """The families that a list such as `IPv4,IPv6` names, in order. Raises ConfigError."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = _listed("address family", text)
     known = [family.value for family in IPFamily]
-    if not names or len(set(names)) != len(names) or not set(names) <= set(known):
+    if len(set(names)) != len(names) or not set(names) <= set(known):
         raise ConfigError(f"{quoted(text)} is not a list of IPv4 and IPv6, each at most once")
     return tuple(map(IPFamily, names))
 
@@ -104,7 +118,7 @@ def namespace(text: str) -> str:
 
 def namespaces(text: str) -> tuple[str, ...]:
     """The namespaces that a list such as `shop,data` names, each once. Raises ConfigError."""
-    return tuple(dict.fromkeys(namespace(name.strip()) for name in text.split(",")))
+    return tuple(dict.fromkeys(map(namespace, _listed("namespace", text))))
 
 
 def object_name(text: str) -> str:
@@ -118,12 +132,13 @@ def object_name(text: str) -> str:
 
 
 def names_of(what: str) -> Callable[[str], tuple[str, ...]]:
-    """Reads a list of names of something, each once; `what` names one in the error."""
+    """Reads a list of names of something, each once; `what` names one in an error."""
 
     def named(text: str) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-        if not all(name and name.isprintable() for name in names):
-            raise ConfigError(f"{quoted(text)} has an empty {what}")
+        names = tuple(dict.fromkeys(_listed(what, text)))
+        for name in names:
+            if not name.isprintable():
+                raise ConfigError(f"{quoted(name)} has control characters")
         return names
 
     return named
@@ -153,7 +168,7 @@ def annotation_patterns(text: str) -> tuple[str, ...]:
 
 
 def _key_patterns(text: str, *, prefix_case_counts: bool) -> tuple[str, ...]:
-    patterns = tuple(dict.fromkeys(pattern.strip() for pattern in text.split(",")))
+    patterns = tuple(dict.fromkeys(_listed("pattern", text)))
     for pattern in patterns:
         if key_matching(pattern, prefix_case_counts=prefix_case_counts) is None:
             raise ConfigError(

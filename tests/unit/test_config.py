@@ -76,7 +76,7 @@ def test_which_addresses_others_can_reach(text: str, loopback: bool) -> None:
 
 def test_families() -> None:
     assert ip_families("IPv6, IPv4") == (IPFamily.IPV6, IPFamily.IPV4)
-    for text in ("", "IPv5", "IPv4,IPv4", "ipv4"):
+    for text in ("IPv5", "IPv4,IPv4", "ipv4"):
         with pytest.raises(ConfigError, match="IPv4 and IPv6"):
             ip_families(text)
 
@@ -88,7 +88,10 @@ def test_addresses_may_be_named_in_a_list_each_once() -> None:
         ListenAddress("127.0.0.1", 0),
         ListenAddress("127.0.0.1", 0),
     )
-    for text, says in (("127.0.0.1:1,127.0.0.1:1", "is there 2 times"), (",", "HOST:PORT")):
+    for text, says in (
+        ("127.0.0.1:1,127.0.0.1:1", "is there 2 times"),
+        ("127.0.0.1:1 [::1]:1", "has blanks in it; put commas between them"),
+    ):
         with pytest.raises(ConfigError, match=says):
             addresses(text)
 
@@ -301,13 +304,18 @@ def test_a_flag_is_written_out_and_a_wrong_one_is_one_line(
         (["--lease-namespace", ""], {}, "--lease-namespace: '' cannot be a namespace"),
         (["--reconcile", "yes"], {}, "--reconcile: 'yes' is not known; use on or off"),
         (["--load-balancer-provider", "x"], {}, "'x' is not known; use nsx-t-lb"),
-        (["--deny-labels", ""], {}, "--deny-labels: '' matches no key; write for instance"),
-        (["--deny-labels", "a", "--deny-labels", "b c"], {}, "--deny-labels: 'b c' matches no key"),
+        (["--deny-labels", ""], {}, "--deny-labels: '' names no pattern"),
+        (["--deny-labels", "a", "--deny-labels", "b c"], {}, "--deny-labels: 'b c' has blanks in"),
         (
             [],
             {"VMSVC_GRPC_DENY_ANNOTATIONS": "a,,b"},
-            "VMSVC_GRPC_DENY_ANNOTATIONS: '' matches no key",
+            "VMSVC_GRPC_DENY_ANNOTATIONS: 'a,,b' has an empty pattern before or after a comma",
         ),
+        ([], {"VMSVC_GRPC_LISTEN": "  "}, "VMSVC_GRPC_LISTEN: '  ' names no address"),
+        (["--ip-families", "IPv4,"], {}, "'IPv4,' has an empty address family before or after"),
+        (["--ip-families", "IPv4 IPv6"], {}, "'IPv4 IPv6' has blanks in it; put commas between"),
+        (["--namespace", "shop data"], {}, "'shop data' has blanks in it; put commas between them"),
+        (["--token-audience", ",a"], {}, "--token-audience: ',a' has an empty audience"),
         (["--deny-annotations", "a=b"], {}, "--deny-annotations: 'a=b' matches no key"),
         (["--deny-annotations", "a.io/"], {}, "'a.io/' matches no key; write for instance"),
         (["--deny-labels", "/team"], {}, "--deny-labels: '/team' matches no key"),
