@@ -40,8 +40,8 @@ _PROTOCOL, _HOST, _PORT = _numbers(SocketAddress, "protocol", "address", "port_v
 # At some 300 B each: the addresses of 20,000 VMs, ready and not ready.
 _MEMBERS_MAX = 65_536
 
-# So many endpoints take 1 to 2 ms, for which no others need have their turn.
-_AT_ONCE = 256
+AT_ONCE = 256
+"""So many endpoints take 1 to 2 ms, for which no others need have their turn."""
 
 # To find the locality of a VM takes 1 µs and less, three times; to encode it 4 µs at first.
 _LOCATED_A_STEP = 64
@@ -99,7 +99,7 @@ class Localities:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         """Nothing is encoded yet."""
-        self._large = len(endpoints) > _AT_ONCE
+        self._large = len(endpoints) > AT_ONCE
         self._located: _Located = []
         self._locating = _locate(endpoints, self._located)
         self._encoding: dict[_PortLength, Iterator[None]] = {}

@@ -27,6 +27,11 @@ DIGESTS = 1 << 128
 
 _NO_NAMES: Mapping[str, None] = {}
 
+STEPS_BESIDE = 32
+"""After more steps than these in a turn, a large resource is put together in another."""
+
+_LOOKS_A_TURN = 128  # No stream has more.
+
 
 class Listed(NamedTuple):
     """What a listing has under a name at a version: a resource, or None for none."""
@@ -52,6 +57,10 @@ class Listing:
 
     Its readers bring it up to date, slice by slice, with `catch_up`. `digest` is the sum of the
     digests of all its resources.
+
+    The endpoints of large services are encoded apart, with `encode`: until they are, it has what it
+    had of those, and all others go on. Whatever changes meanwhile, what was begun is listed first:
+    otherwise a large service that changes all the time would never be.
     """
 
     def __init__(
@@ -70,6 +79,9 @@ class Listing:
         self._listed: dict[str, Listed] = {}
         self._version = 0
         self._taking: Iterator[None] | None = None
+        self._large: dict[Key, Publication] = {}  # Those to be encoded; the first is under way.
+        self._newer: Publication | None = None  # Of that one, what has come since.
+        self._encoding: Iterator[None] | None = None
         self._log: ChangeLog[str, Listed] | None = None  # Exists once the listing has been filled.
 
     def __len__(self) -> int:
@@ -79,12 +91,28 @@ class Listing:
     def close(self) -> None:
         """Release the cache, and what refers back here: resources may be many, and not wait."""
         self._services.close()
-        self._taking = self._log = None
+        self._taking = self._encoding = self._log = None
+        self._large, self._newer = {}, None
 
     @property
     def behind(self) -> bool:
         """Whether there may be changes to catch up with. If not, the next one wakes readers."""
         return self._taking is not None or self._services.behind
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the endpoints of large services are left to be encoded."""
+        return bool(self._large)
+
+    def awaits(self, name: str) -> bool:
+        """Whether a name is listed as soon as the endpoints of its service are encoded."""
+        return (
+            bool(self._large)
+            and name not in self._listed
+            and any(
+                name in self._resources.names(publication) for publication in self._large.values()
+            )
+        )
 
     def catch_up(self, most: int) -> int:
         """Take in changes of services, in at most so many looks; the number of looks it took.
@@ -100,6 +128,15 @@ class Listing:
                 self._log = ChangeLog(
                     self._version, self._sorted, self._cell, changes_kept=self._changes_kept
                 )
+        return looks
+
+    def encode(self, most: int) -> int:
+        """Encode endpoints of large services, in at most so many looks; how many it took."""
+        if self._encoding is None:
+            self._encoding = self._encode_all()
+        looks = sum(1 for _ in islice(self._encoding, most))
+        if looks < most:
+            self._encoding = None
         return looks
 
     def read(self, wake: Wake) -> Reader[str, Listed]:
@@ -129,8 +166,40 @@ class Listing:
         while self._services.behind:
             due = self._services.take()
             if due is not None:
-                yield from self._take(due.name, due.cell.current)
+                yield from self._take_or_wait(due.name, due.cell.current)
             yield  # Services without ports, and unchanged ones, cost a little too.
+        if self._log is None:
+            yield from self._encode_all()  # Nobody reads before everything is listed once.
+
+    def _take_or_wait(self, service: Key, publication: Publication) -> Iterator[None]:
+        """List a service, or have it encoded first."""
+        if service == next(iter(self._large), None):
+            self._newer = publication
+        elif self._type_url is TypeUrl.ENDPOINT and self._resources.is_large(publication):
+            self._large[service] = publication
+        else:
+            self._large.pop(service, None)
+            yield from self._take(service, publication)
+
+    def _encode_all(self) -> Iterator[None]:
+        while self._large:
+            service, publication = next(iter(self._large.items()))
+            for name in self._resources.names(publication):
+                yield from self._encode(publication, name)
+            yield from self._take(service, publication)
+            del self._large[service]
+            if self._newer is not None:
+                self._large[service], self._newer = self._newer, None
+
+    def _encode(self, publication: Publication, name: str) -> Iterator[None]:
+        """Encode the endpoints of a name; what is left then has a turn of its own."""
+        _, _, port = name.rpartition(":")
+        taken = 0
+        for _ in self._resources.steps(publication, name, port):  # Others take them, too.
+            taken += 1
+            yield
+        if taken > STEPS_BESIDE:
+            yield from repeat(None, _LOOKS_A_TURN)
 
     def _take(self, service: Key, publication: Publication) -> Iterator[None]:
         """List the resources of a service at a publication, and no others of it."""
@@ -207,8 +276,9 @@ class Wildcard:
     @property
     def behind(self) -> bool:
         """Whether there may be something to take. If not, the stream will be woken."""
-        reader = self._reader
-        return self._woken or reader is None or reader.behind or self.listing.behind
+        reader, listing = self._reader, self.listing
+        read = not self._woken and reader is not None and not reader.behind
+        return not read or listing.behind or listing.encodes
 
     @property
     def begun(self) -> bool:

@@ -112,6 +112,24 @@ class NamespacesListing:
         return looks
 
     @property
+    def encodes(self) -> bool:
+        """Whether the endpoints of large services are left to be encoded. O(namespaces)."""
+        return any(part.encodes for part in self.parts.values())
+
+    def awaits(self, name: str) -> bool:
+        """Whether a name is listed as soon as the endpoints of its service are encoded."""
+        part = self.parts.get(namespace_of(name))
+        return part is not None and part.awaits(name)
+
+    def encode(self, most: int) -> int:
+        """Encode endpoints of large services, in at most so many looks; how many it took."""
+        looks = 0
+        for part in self.parts.values():
+            if part.encodes and looks < most:
+                looks += part.encode(most - looks)
+        return looks
+
+    @property
     def all(self) -> Mapping[str, object]:
         """A view of the resources, by name, in no order."""
         return _AllNames(self.parts)

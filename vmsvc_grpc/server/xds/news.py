@@ -8,16 +8,13 @@ from typing import NamedTuple
 from vmsvc_grpc.cache.topic import Publication, Topic
 from vmsvc_grpc.server.call import LATER, Later
 from vmsvc_grpc.server.xds.following import Following
-from vmsvc_grpc.server.xds.listing import ListedDue
+from vmsvc_grpc.server.xds.listing import STEPS_BESIDE, ListedDue
 from vmsvc_grpc.server.xds.namespaces import AnyWildcard
 from vmsvc_grpc.server.xds.ordered import Subscriptions
 from vmsvc_grpc.server.xds.requests import Node
 from vmsvc_grpc.server.xds.resources import Resource, TypeUrl
 from vmsvc_grpc.server.xds.shared import Form, XdsShared
 from vmsvc_grpc.server.xds.subscription import UNKNOWN, Making, XdsSubscription
-
-# After more steps than these in a turn, a large resource is put together in another.
-_STEPS_BESIDE = 32
 
 
 class New(NamedTuple):
@@ -54,8 +51,8 @@ class News:
         while subscription.pending:
             if self.looks_left <= 0:
                 return LATER
-            if (listed := subscription.listed) is not None and listed.listing.behind:
-                self.looks_left -= listed.listing.catch_up(self.looks_left)
+            listed = subscription.listed
+            if listed is not None and self._bring_up(listed, subscription):
                 continue
             self.looks_left -= 1
             name, forced = subscription.pending.popitem(last=False)
@@ -98,9 +95,23 @@ class News:
                 if (new := self._of_listed(subscription, due)) is not None:
                     return new
             elif not listed.running and not (whole and listed.behind):
+                if listed.listing.encodes and not subscription.draft:
+                    self.looks_left -= listed.listing.encode(self.looks_left)
+                    continue
                 listed.reading = False
                 return self._compare_claims(node, subscription)
         return LATER
+
+    def _bring_up(self, listed: AnyWildcard, subscription: XdsSubscription) -> bool:
+        """Have the listing go on, if the next name needs that; whether it did."""
+        name = next(iter(subscription.pending))
+        if listed.listing.behind:
+            self.looks_left -= listed.listing.catch_up(self.looks_left)
+        elif name not in subscription.names and listed.listing.awaits(name):
+            self.looks_left -= listed.listing.encode(self.looks_left)
+        else:
+            return False
+        return True
 
     def _skip_listed(self, subscription: XdsSubscription, listed: AnyWildcard) -> Later | None:
         while listed.listing.behind:
@@ -180,7 +191,7 @@ class News:
                 done = False
                 break
         else:
-            done = taken <= _STEPS_BESIDE
+            done = taken <= STEPS_BESIDE
         self.looks_left -= taken
         if done:
             return True

@@ -43,6 +43,7 @@ from vmsvc_grpc.model.objects import ServicePort
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.encoding import bytes_field
 from vmsvc_grpc.server.xds.assignments import (
+    AT_ONCE,
     Localities,
     load_assignment,
     no_endpoints,
@@ -223,6 +224,11 @@ class Resources:
             return iter(())
         port = self.port(publication, port_text)
         return iter(()) if port is None else steps(port, self._localities(publication))
+
+    def is_large(self, publication: Publication) -> bool:
+        """Whether the load assignments of the publication's service are encoded in `steps`."""
+        state = publication.state
+        return isinstance(state, EndpointSet) and len(state.endpoints) > AT_ONCE
 
     def all_of(self, type_url: TypeUrl) -> BodyReader:
         """A reader for a stream that is sent all listeners, or all clusters, each time."""

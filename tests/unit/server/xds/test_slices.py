@@ -11,10 +11,10 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from tests.unit.counting import counted_calls, counted_lines, is_linear
-from tests.unit.objects import service, vm
+from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, LDS, XdsClient, node, truth
-from tests.unit.server.xds.world import BOTH, C, E, ask, ports
+from tests.unit.server.xds.world import API, BOTH, C, E, ask, ports
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind, VirtualMachine
@@ -429,12 +429,18 @@ def _one_of_many(number: int, network: int = 10) -> VirtualMachine:
     return vm(f"v{number}", f"{network}.0.{number // 250}.{number % 250}")
 
 
+_NAMED = pytest.mark.parametrize("wanted", ["web.shop:80", "*"], ids=["by name", "wildcard"])
+
+
 @pytest.mark.parametrize("before", [0, 96, 108, 127, 128])
+@_NAMED
 @BOTH
-def test_the_endpoints_of_a_large_service_are_encoded_in_slices(form: Form, before: int) -> None:
+def test_the_endpoints_of_a_large_service_are_encoded_in_slices(
+    form: Form, wanted: str, before: int
+) -> None:
     """Those of 43,600 took 314 ms in one turn; and again, behind names that had used most of it."""
     others = [f"none{number}.shop:80" for number in range(before)]
-    client = ask(XdsClient(_large(), form), EDS, *others, "web.shop:80")
+    client = ask(XdsClient(_large(), form), EDS, *others, wanted)
     message, calls = None, []
     while message is None or message is LATER:
         with counted_calls() as counted:
@@ -447,12 +453,22 @@ def test_the_endpoints_of_a_large_service_are_encoded_in_slices(form: Form, befo
     assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
 
 
+@_NAMED
 @BOTH
-def test_all_streams_encode_the_endpoints_of_a_large_service_together(form: Form) -> None:
+def test_all_streams_encode_the_endpoints_of_a_large_service_together(
+    form: Form, wanted: str
+) -> None:
     served = _large()
-    first = ask(XdsClient(served, form), EDS, "web.shop:80")
-    shared = first.stream._shared.resources
-    others = [ask(XdsClient(served, form, resources=shared), EDS, "web.shop:80") for _ in range(3)]
+    first = ask(XdsClient(served, form), EDS, wanted)
+    shared = first.stream._shared
+    others = [
+        ask(
+            XdsClient(served, form, resources=shared.resources, listings=shared.listings),
+            EDS,
+            wanted,
+        )
+        for _ in range(3)
+    ]
     with counted_calls() as counted:
         first.pump()
     alone = counted[0]
@@ -461,9 +477,12 @@ def test_all_streams_encode_the_endpoints_of_a_large_service_together(form: Form
     assert counted[0] < alone / 10
 
 
+@_NAMED
 @BOTH
-def test_a_large_service_that_changes_in_each_turn_is_sent_all_the_same(form: Form) -> None:
-    client = ask(XdsClient(_large(), form), EDS, "web.shop:80")
+def test_a_large_service_that_changes_in_each_turn_is_sent_all_the_same(
+    form: Form, wanted: str
+) -> None:
+    client = ask(XdsClient(_large(), form), EDS, wanted)
     changes = 0
     while (message := client.stream.next_message()) is LATER:
         assert changes < 100
@@ -474,6 +493,73 @@ def test_a_large_service_that_changes_in_each_turn_is_sent_all_the_same(form: Fo
     client.flying.append(message)
     client.read_all()
     assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
+
+
+@BOTH
+def test_a_large_service_that_changes_in_each_turn_holds_up_no_other(form: Form) -> None:
+    """Of a wildcard: while the large one is encoded, what it was stays listed, and others go on."""
+    served = _large()
+    served.apply(Apply(service(API, spec({"app": "api"}))))
+    client = ask(XdsClient(served, form), EDS, "*")
+    client.read_all()
+    told: list[str] = []
+    changes = 0
+    for number in range(20):
+        served.apply(Apply(vm("other", f"10.1.0.{number}", labels={"app": "api"})))
+        while "api.shop:80" not in told:
+            assert changes < 1_000
+            changes += 1
+            served.apply(Apply(_one_of_many(changes, network=11)))
+            client.turn()
+            if client.flying:
+                told += client.read() or ()
+        told.clear()
+    assert changes < 60, "about one a change of the other service"
+    client.read_all()
+    assert client.held(EDS)["web.shop:80"] == truth(served, EDS, "web.shop:80")
+
+
+@pytest.mark.parametrize("then", ["deleted", "small", "created again", "without ports"])
+@BOTH
+def test_a_large_service_may_become_another_while_it_is_encoded_for_all(
+    form: Form, then: str
+) -> None:
+    served = _large()
+    client = ask(XdsClient(served, form), EDS, "*")
+    client.read_all()
+    served.apply(Apply(_one_of_many(0, network=11)))
+    assert client.stream.next_message() is LATER
+    if then in ("deleted", "created again"):
+        served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "web")))
+    if then == "created again":
+        served.apply(Apply(service(given=ports(81, 80))))
+    if then == "small":
+        served.apply(Apply(service(given=spec({"app": "other"}))))
+    if then == "without ports":
+        served.apply(Apply(service(given=spec({"app": "x"}, ports=()))))
+    client.read_all()
+    for name in ("web.shop:80", "web.shop:81"):
+        expected = truth(served, EDS, name)
+        if form is Form.SOTW and expected is None:
+            assert name not in client.held(EDS) or not client.held(EDS)[name].endpoints
+        else:
+            assert client.held(EDS).get(name) == expected
+
+
+def test_a_large_service_that_is_left_to_the_wildcard_while_it_is_encoded_stays() -> None:
+    """It was sent by its name; for the wildcard, which has yet to encode it, there was none."""
+    served = synced_cache(*(_one_of_many(number) for number in range(_VMS)))
+    shared = XdsClient(served, Form.DELTA)
+    resources, listings = shared.stream._shared.resources, shared.stream._shared.listings
+    client = XdsClient(served, Form.DELTA, resources=resources, listings=listings)
+    client.change(EDS, ["*"])
+    client.read_all()
+    served.apply(Apply(service()))
+    assert client.stream.next_message() is LATER
+    client.change(EDS, ["web.shop:80"])
+    client.change(EDS, [], ["web.shop:80"])
+    assert (E, "-web.shop:80") not in client.read_all()
+    assert client.held(EDS)["web.shop:80"] == truth(served, EDS, "web.shop:80")
 
 
 @pytest.mark.parametrize("ends", ["deleted", "dropped"])
