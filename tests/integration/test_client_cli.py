@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import grpc
 import pytest
+import yaml
 
 from tests.integration.scripted import Failure, ScriptedServer
 from tests.program import PATIENCE_S, Program, awaited, serving
@@ -145,6 +146,35 @@ def test_resolve_where_nothing_is_ready(server: Program, file: Path) -> None:
     assert ran.stderr == (
         "vmsvc: shop/web has no ready endpoints; `vmsvc explain shop/web` tells why\n"
     )
+
+
+def test_resolve_several_tells_what_it_can(server: Program) -> None:
+    ran = vmsvc(server.grpc, "resolve shop/web shop/none shop/old")
+    assert ran.returncode == 1
+    assert [line.split() for line in ran.stdout.splitlines()] == [
+        ["SERVICE", "ADDRESS", "PORT(S)", "READY", "VM", "ZONE"],
+        [WEB, "10.0.0.1", "8080/TCP(http)", "yes", "web-1", "<none>"],
+    ]
+    none, old = ran.stderr.splitlines()
+    assert none == "vmsvc: there is no VirtualMachineService shop/none"
+    assert "NodePort is not supported" in old
+
+
+def test_formats(server: Program) -> None:
+    """A program gets a list where several were asked for, however many there are."""
+    one = vmsvc(server.grpc, "resolve shop/web -o yaml")
+    assert yaml.safe_load(one.stdout)["endpoints"][0]["vm_name"] == "web-1"
+    several = vmsvc(server.grpc, "resolve shop/web shop/none -o yaml")
+    assert yaml.safe_load(several.stdout) == [yaml.safe_load(one.stdout)]
+    assert several.returncode == 1
+    none = vmsvc(server.grpc, "resolve shop/none -o json")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert vmsvc(server.grpc, "list -o name").stdout == "shop/old\nshop/web\n"
+    assert vmsvc(server.grpc, "resolve shop/web --all -o name").stdout == "shop/web-1\nshop/web-2\n"
+    assert vmsvc(server.grpc, "explain shop/web -o name").stdout == "shop/web-1\nshop/web-2\n"
+    assert "NO-ADDRESS" in vmsvc(server.grpc, "list -o wide").stdout
+    assert "CONDITION" in vmsvc(server.grpc, "explain shop/web -o wide").stdout
+    assert "UID" in vmsvc(server.grpc, "resolve shop/web -o wide").stdout
 
 
 def test_explain(server: Program) -> None:
@@ -398,6 +428,12 @@ def test_watch_goes_on_after_an_outage_and_says_what_happened() -> None:
             watch.told("synced")
             assert watch.noted() == f"vmsvc: server {server.address} answers again\n"
             assert watch.end(signal.SIGINT) == (130, "", "")
+
+
+def test_watch_as_a_stream_of_yaml(server: Program) -> None:
+    ran = vmsvc(server.grpc, "watch shop/web --until-ready 1 -o yaml")
+    state, synced = yaml.safe_load_all(ran.stdout)
+    assert (state["service"], synced["event"]) == (WEB, "synced")
 
 
 def test_watch_ends_quietly_when_its_reader_is_gone(server: Program, file: Path) -> None:

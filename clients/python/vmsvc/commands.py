@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -24,7 +24,7 @@ from vmsvc.errors import (
 )
 from vmsvc.goal import Goal
 from vmsvc.live import Board
-from vmsvc.model import Readiness
+from vmsvc.model import Readiness, ServiceState
 from vmsvc.options import (
     EXIT_LATE,
     EXIT_NO_ANSWER,
@@ -35,16 +35,28 @@ from vmsvc.options import (
 )
 from vmsvc.show import (
     endpoints_table,
-    event_text,
+    event_json,
+    event_yaml,
+    explained_names,
     explanation_text,
     json_text,
+    lines,
     printable,
     services_table,
+    vm_names,
+    yaml_text,
 )
+from vmsvc.state import Event
 from vmsvc.tls import FilesError, credentials
 
 _LIVE_TICK_S = 0.25
-_JSON_INDENT = 2
+
+# Answers, and what a watch tells, for a program.
+_AS_DATA: Mapping[str, Callable[[object], str]] = {"json": json_text, "yaml": yaml_text}
+_EVENT_AS: Mapping[str, Callable[[Event, datetime], str]] = {
+    "json": event_json,
+    "yaml": event_yaml,
+}
 
 
 def run(options: Options) -> int:
@@ -54,26 +66,21 @@ def run(options: Options) -> int:
     """
     try:
         # In an event loop, an interrupt arrives only where the code waits.
-        asyncio.run(_run(options))
-    except (NotFoundError, RefusedError, PermissionDeniedError, UnauthenticatedError) as error:
-        return _failed(error, EXIT_REFUSED)
-    except InvalidArgumentError as error:
-        return _failed(error, EXIT_USAGE)
+        return asyncio.run(_run(options))
     except VmsvcError as error:
-        return _failed(error, EXIT_NO_ANSWER)
+        return _failed(error)
     except _LateError as late:
         _note(str(late))
         return EXIT_LATE
-    return 0
 
 
 class _LateError(Exception):
     """What was waited for did not come in time; the text says what lacks."""
 
 
-async def _run(options: Options) -> None:
+async def _run(options: Options) -> int:
     async with _client(options) as client:
-        await _COMMANDS[options.command](client, options)
+        return await _COMMANDS[options.command](client, options)
 
 
 def _client(options: Options) -> AsyncClient:
@@ -97,9 +104,16 @@ def _client(options: Options) -> AsyncClient:
         ) from None
 
 
-def _failed(error: VmsvcError, code: int) -> int:
+def _failed(error: VmsvcError) -> int:
+    """Say why on stderr; the exit code."""
     _note(str(error))
-    return code
+    match error:
+        case NotFoundError() | RefusedError() | PermissionDeniedError() | UnauthenticatedError():
+            return EXIT_REFUSED
+        case InvalidArgumentError():
+            return EXIT_USAGE
+        case _:
+            return EXIT_NO_ANSWER
 
 
 def _note(text: str) -> None:
@@ -119,39 +133,64 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _list(client: AsyncClient, options: Options) -> None:
+async def _list(client: AsyncClient, options: Options) -> int:
     namespace = options.namespaces[0] if options.namespaces else None
     services = [service async for service in client.list(namespace)]
-    if options.output == "json":
-        _write(json_text(services, indent=_JSON_INDENT) + "\n")
-    elif services:
-        _write(services_table(services))
-    else:
+    if options.output in _AS_DATA:
+        _write(_AS_DATA[options.output](services))
+    elif not services:
         _note(f"no services in namespace {namespace}" if namespace else "no services")
-
-
-async def _resolve(client: AsyncClient, options: Options) -> None:
-    [service] = options.services
-    state = await client.resolve(service, readiness=options.readiness)
-    if options.output == "json":
-        _write(json_text(state, indent=_JSON_INDENT) + "\n")
-    elif state.endpoints:
-        _write(endpoints_table(state))
+    elif options.output == "name":
+        _write(lines(service.service for service in services))
     else:
-        ready = "" if options.readiness is Readiness.ALL else "ready "
-        _note(f"{service} has no {ready}endpoints; `vmsvc explain {service}` tells why")
+        _write(services_table(services, wide=options.output == "wide"))
+    return 0
 
 
-async def _explain(client: AsyncClient, options: Options) -> None:
+async def _resolve(client: AsyncClient, options: Options) -> int:
+    asked = (client.resolve(name, readiness=options.readiness) for name in options.services)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    states = [answer for answer in answers if isinstance(answer, ServiceState)]
+    if options.output in _AS_DATA:
+        # One name, one object, as kubectl has it.
+        told = states[0] if states and len(answers) == 1 else states
+        if states:
+            _write(_AS_DATA[options.output](told))
+    else:
+        _write_endpoints(states, options)
+    code = 0
+    for answer in answers:
+        if isinstance(answer, VmsvcError):
+            code = max(code, _failed(answer))
+        elif isinstance(answer, BaseException):
+            raise answer
+    return code
+
+
+def _write_endpoints(states: Sequence[ServiceState], options: Options) -> None:
+    if options.output == "name":
+        _write(lines(vm_names(states)))
+    elif any(state.endpoints for state in states):
+        several = len(options.services) > 1
+        _write(endpoints_table(states, several=several, wide=options.output == "wide"))
+    ready = "" if options.readiness is Readiness.ALL else "ready "
+    for name in (state.service for state in states if not state.endpoints):
+        _note(f"{name} has no {ready}endpoints; `vmsvc explain {name}` tells why")
+
+
+async def _explain(client: AsyncClient, options: Options) -> int:
     [service] = options.services
     explanation = await client.explain(service, vm_name=options.vm_name)
-    if options.output == "json":
-        _write(json_text(explanation, indent=_JSON_INDENT) + "\n")
+    if options.output in _AS_DATA:
+        _write(_AS_DATA[options.output](explanation))
+    elif options.output == "name":
+        _write(lines(explained_names(explanation)))
     else:
-        _write(explanation_text(explanation))
+        _write(explanation_text(explanation, wide=options.output == "wide"))
+    return 0
 
 
-async def _watch(client: AsyncClient, options: Options) -> None:
+async def _watch(client: AsyncClient, options: Options) -> int:
     watch = client.watch(
         *options.services,
         namespaces=options.namespaces,
@@ -161,21 +200,24 @@ async def _watch(client: AsyncClient, options: Options) -> None:
     goal = Goal(options.services, options.until_ready, options.until_absent)
     try:
         async with asyncio.timeout(options.goal_timeout_s):
-            if options.output == "json":
-                await _watch_lines(watch, goal)
+            if options.output in _EVENT_AS:
+                await _watch_lines(watch, goal, _EVENT_AS[options.output])
             else:
                 board = Board(options.server, options.services, options.readiness)
                 await _watch_live(watch, goal, board, Console())
     except TimeoutError:
         raise _LateError(f"after {options.goal_timeout_s:g} s, {goal.lacks()}") from None
+    return 0
 
 
-async def _watch_lines(watch: AsyncWatch, goal: Goal) -> None:
+async def _watch_lines(
+    watch: AsyncWatch, goal: Goal, text: Callable[[Event, datetime], str]
+) -> None:
     log = logging.getLogger("vmsvc")
     log.setLevel(logging.INFO)
     log.addHandler(_Notes())
     async for event in watch.events():
-        _write(event_text(event, datetime.now(UTC)) + "\n")
+        _write(text(event, datetime.now(UTC)))
         if goal.take(event):
             return
 
@@ -204,7 +246,7 @@ async def _read(watch: AsyncWatch, goal: Goal, board: Board) -> None:
             return
 
 
-_COMMANDS: Mapping[str, Callable[[AsyncClient, Options], Awaitable[None]]] = {
+_COMMANDS: Mapping[str, Callable[[AsyncClient, Options], Awaitable[int]]] = {
     "list": _list,
     "resolve": _resolve,
     "explain": _explain,

@@ -22,6 +22,10 @@ EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
 EXIT_LATE = 4
 
+OUTPUTS = ("table", "wide", "json", "yaml", "name")
+# A live table is as wide as there is something to show.
+_OUTPUTS_OF_WATCH = ("table", "wide", "json", "yaml")
+
 _COMMANDS = ("list", "resolve", "watch", "explain")
 
 _DESCRIPTION = "Ask a vmsvc-grpc server which VMs stand behind a VirtualMachineService."
@@ -32,6 +36,7 @@ examples:
   vmsvc list shop                     those of one namespace
   vmsvc resolve shop/web              who serves it, ready endpoints only
   vmsvc resolve web -n shop --all     the same service, endpoints not ready too
+  vmsvc resolve shop/web data/db -o yaml      several, for a program
   vmsvc watch                         all services, a live table
   vmsvc watch shop/web | jq .         one service, a JSON object a line
   vmsvc explain shop/web              which VMs are in it, and which nearly are
@@ -103,7 +108,7 @@ class Options:
     server: str
     timeout_s: float
     output: str
-    """"table" or "json"."""
+    """One of OUTPUTS."""
     services: tuple[str, ...]
     namespaces: tuple[str, ...]
     readiness: Readiness
@@ -136,8 +141,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
     given = _from_environment(environment) | vars(_parser().parse_args(arguments))
     command: str = given["command"]
     live = command == "watch"
-    if live and not terminal and given.get("output") == "table":
-        raise UsageError("watch: a live table needs a terminal; use -o json")
+    if live:
+        _check_output_of_watch(given.get("output"), terminal)
     services, namespaces = _scope(command, given)
     goal = _goal(given, services)
     return Options(
@@ -153,6 +158,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
         **goal,
         **_access(given),
     )
+
+
+def _check_output_of_watch(output: str | None, terminal: bool) -> None:
+    if output and output not in _OUTPUTS_OF_WATCH:
+        raise UsageError(f"watch: -o takes {', '.join(_OUTPUTS_OF_WATCH)}, and not {output}")
+    if output in ("table", "wide") and not terminal:
+        raise UsageError("watch: a live table needs a terminal; use -o json")
 
 
 def _goal(given: Mapping[str, Any], services: Sequence[str]) -> dict[str, Any]:
@@ -190,7 +202,8 @@ def _scope(command: str, given: Mapping[str, Any]) -> tuple[tuple[str, ...], tup
         namespaces = (in_namespace,)
     if command != "watch" and len(namespaces) > 1:
         raise UsageError(f"{command}: takes one namespace, and not {', '.join(namespaces)}")
-    services = tuple(_full_name(name, namespaces) for name in given.get("services", ()))
+    named = (_full_name(name, namespaces) for name in given.get("services", ()))
+    services = tuple(dict.fromkeys(named))
     return services, () if services else namespaces
 
 
@@ -234,8 +247,8 @@ def _absent(text: str) -> bool:
 
 
 def _output(text: str) -> str:
-    if text not in ("table", "json"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither table nor json")
+    if text not in OUTPUTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(OUTPUTS)}")
     return text
 
 
@@ -337,9 +350,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_all_namespaces(listing)
 
-    resolve = _command(commands, "resolve", "the endpoints of a service, now")
+    resolve = _command(commands, "resolve", "the endpoints of services, now")
     resolve.add_argument(
-        "services", nargs=1, metavar="SERVICE", help="NAMESPACE/NAME, or NAME with -n"
+        "services", nargs="+", metavar="SERVICE", help="NAMESPACE/NAME, or NAME with -n"
     )
     _add_all(resolve)
 
@@ -395,7 +408,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "services (watch: may be repeated)",
     )
     parser.add_argument(
-        "-o", "--output", type=_output, metavar="table|json", help="how to write the answer"
+        "-o",
+        "--output",
+        type=_output,
+        metavar="FORMAT",
+        help=f"how to write the answer: {', '.join(OUTPUTS)} (default: table)",
     )
     parser.add_argument(
         "--timeout-s",

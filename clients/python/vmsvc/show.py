@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+import yaml
+
 from vmsvc.model import (
+    Condition,
     Explanation,
     Port,
     ServiceState,
@@ -42,33 +46,95 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
-def services_table(services: Iterable[ServiceSummary]) -> str:
-    """Services as kubectl would list them, a line each."""
+def services_table(services: Iterable[ServiceSummary], *, wide: bool = False) -> str:
+    """Services as kubectl would list them, a line each.
+
+    Wide: with the ports' names and target ports, and how many VMs are not ready or have no address.
+    """
+    header = ("SERVICE", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "VMS", "READY")
+    more = ("NOT-READY", "NO-ADDRESS") if wide else ()
     rows = [
         (
             service.service,
             service.type or _NONE,
             ",".join(service.cluster_ips) or _NONE,
             ",".join(service.load_balancer_ingress) or _NONE,
-            ",".join(f"{p.port}/{p.protocol}" for p in service.ports) or _NONE,
+            ",".join(map(_forwarded if wide else _served, service.ports)) or _NONE,
             str(service.matching),
             f"{service.ready}/{service.matching}",
+            *(_unready(service) if wide else ()),
             f"Refused: {service.refused_reason}" if service.refused else "OK",
         )
         for service in services
     ]
-    header = ("SERVICE", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "VMS", "READY", "STATUS")
-    return _table(header, rows)
+    return _table((*header, *more, "STATUS"), rows)
 
 
-def endpoints_table(state: ServiceState) -> str:
-    """The endpoints of a service, a line each, with the ports to connect to."""
-    ports = ",".join(map(target, state.ports)) or _NONE
+def _served(port: Port) -> str:
+    return f"{port.port}/{port.protocol}"
+
+
+def _forwarded(port: Port) -> str:
+    return f"{port.port}:{target(port)}"
+
+
+def _unready(service: ServiceSummary) -> tuple[str, str]:
+    without_address = service.matching - service.ready - service.not_ready
+    return str(service.not_ready), str(max(0, without_address))
+
+
+def endpoints_table(
+    states: Iterable[ServiceState], *, several: bool = False, wide: bool = False
+) -> str:
+    """The endpoints of services, a line each, with the ports to connect to.
+
+    Of several services: with the service. Wide: with the VM's uid.
+    """
+    header = ("ADDRESS", "PORT(S)", "READY", "VM", "ZONE")
     rows = [
-        (e.address, ports, "yes" if e.ready else "no", e.vm_name, e.zone or _NONE)
+        (
+            *((state.service,) if several else ()),
+            e.address,
+            ",".join(map(target, state.ports)) or _NONE,
+            "yes" if e.ready else "no",
+            e.vm_name,
+            e.zone or _NONE,
+            *((e.vm_uid or _NONE,) if wide else ()),
+        )
+        for state in states
         for e in state.endpoints
     ]
-    return _table(("ADDRESS", "PORT(S)", "READY", "VM", "ZONE"), rows)
+    return _table((*(("SERVICE",) if several else ()), *header, *(("UID",) if wide else ())), rows)
+
+
+def vm_names(states: Iterable[ServiceState]) -> Sequence[str]:
+    """The VMs that serve, "namespace/name" each, each once."""
+    return list(
+        dict.fromkeys(
+            _beside(state.service, endpoint.vm_name)
+            for state in states
+            for endpoint in state.endpoints
+        )
+    )
+
+
+def explained_names(explanation: Explanation) -> Sequence[str]:
+    """The VMs that a service selects, "namespace/name" each."""
+    return [
+        _beside(explanation.service, vm.vm_name)
+        for vm in explanation.virtual_machines
+        if vm.verdict not in _NEAR and vm.verdict is not Verdict.INVALID
+    ]
+
+
+def _beside(service: str, vm_name: str) -> str:
+    """A VM's full name: a service has only VMs of its namespace."""
+    return f"{service.partition('/')[0]}/{vm_name}"
+
+
+def lines(names: Iterable[str]) -> str:
+    """Names, a line each."""
+    return "".join(f"{printable(name)}\n" for name in names)
 
 
 def target(port: Port) -> str:
@@ -77,8 +143,11 @@ def target(port: Port) -> str:
     return f"{port.target_port}/{port.protocol}{name}"
 
 
-def explanation_text(explanation: Explanation) -> str:
-    """Problems of the service, its number of VMs, and the verdict on each VM with the reasons."""
+def explanation_text(explanation: Explanation, *, wide: bool = False) -> str:
+    """Problems of the service, its number of VMs, and the verdict on each VM with the reasons.
+
+    Wide: with each VM's condition "Ready", since when it stands, and its uid.
+    """
     selector = ",".join(f"{key}={value}" for key, value in explanation.selector.items())
     lines = [f"Service:   {explanation.service}"]
     lines += [f"Problem:   {problem.field}: {problem.message}" for problem in explanation.problems]
@@ -94,8 +163,9 @@ def explanation_text(explanation: Explanation) -> str:
     text = "\n".join(map(printable, lines)) + "\n"
     if not explanation.virtual_machines:
         return text
-    rows = [row for vm in explanation.virtual_machines for row in _vm_rows(vm)]
-    return f"{text}\n{_table(('VM', 'VERDICT', 'ADDRESS', 'WHY'), rows)}"
+    more = ("CONDITION", "SINCE", "UID") if wide else ()
+    rows = [row for vm in explanation.virtual_machines for row in _vm_rows(vm, wide)]
+    return f"{text}\n{_table(('VM', 'VERDICT', 'ADDRESS', *more, 'WHY'), rows)}"
 
 
 _NEAR = frozenset({Verdict.LABELS_DIFFER, Verdict.DELETING})
@@ -121,15 +191,26 @@ def _others(count: int, shown: int, more: bool, what: str) -> str:
     )
 
 
-def _vm_rows(vm: VirtualMachineExplanation) -> Iterable[tuple[str, ...]]:
+def _vm_rows(vm: VirtualMachineExplanation, wide: bool) -> Iterable[tuple[str, ...]]:
     addresses = [endpoint.address for endpoint in vm.endpoints]
+    first = (vm.vm_name, _VERDICTS[vm.verdict])
+    more = (*_condition(vm.ready_condition), vm.vm_uid or _NONE) if wide else ()
     for line in range(max(1, len(addresses), len(vm.reasons))):
         yield (
-            "" if line else vm.vm_name,
-            "" if line else _VERDICTS[vm.verdict],
+            *(("",) * len(first) if line else first),
             addresses[line] if line < len(addresses) else "",
+            *(("",) * len(more) if line else more),
             vm.reasons[line] if line < len(vm.reasons) else "",
         )
+
+
+def _condition(condition: Condition | None) -> tuple[str, str]:
+    """What a condition says, and since when."""
+    if condition is None:
+        return _NONE, _NONE
+    reason = f" ({condition.reason})" if condition.reason else ""
+    since = condition.last_transition_time
+    return f"{condition.status}{reason}", since.isoformat() if since else _NONE
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -142,13 +223,44 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def json_text(value: object, *, indent: int | None = None) -> str:
+def json_text(value: object) -> str:
     """A value of the model, or several, as JSON: its fields by name."""
-    return json.dumps(_plain(value), indent=indent)
+    return f"{json.dumps(_plain(value), indent=2)}\n"
 
 
-def event_text(event: Event, at: datetime) -> str:
+def yaml_text(value: object) -> str:
+    """The same as YAML."""
+    text: str = yaml.dump(
+        _plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what another reader of YAML than PyYAML could take for a number or a truth value."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - of the base
+        return True
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        plain = text[:1].isalpha() and text.lower() not in ("y", "n")
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def event_json(event: Event, at: datetime) -> str:
     """What a watch tells, as an object on one line: when, what, and a state's own fields."""
+    return f"{json.dumps(_told(event, at))}\n"
+
+
+def event_yaml(event: Event, at: datetime) -> str:
+    """The same as a document of a stream of YAML."""
+    return f"---\n{yaml_text(_told(event, at))}"
+
+
+def _told(event: Event, at: datetime) -> dict[str, Any]:
     told: dict[str, Any] = {"time": at.astimezone(UTC).isoformat(timespec="milliseconds")}
     match event:
         case Synced():
@@ -163,7 +275,7 @@ def event_text(event: Event, at: datetime) -> str:
         case ServiceState():
             told["event"] = "state"
             told |= _state(event)
-    return json.dumps(told)
+    return told
 
 
 def _state(state: ServiceState) -> dict[str, object]:

@@ -89,6 +89,12 @@ def options(**different: object) -> Options:
             id="a service",
         ),
         pytest.param(
+            "resolve web data/db shop/web -n shop -o wide",
+            {},
+            options(command="resolve", services=("shop/web", "data/db"), output="wide"),
+            id="several services, each once",
+        ),
+        pytest.param(
             "resolve web -n shop",
             {"VMSVC_ALL": "true"},
             options(command="resolve", services=("shop/web",), readiness=Readiness.ALL),
@@ -178,7 +184,9 @@ def test_output(line: str, terminal: bool, output: str) -> None:
         ),
         pytest.param("watch web -A", {}, "write NAMESPACE/web", id="a bare name in all namespaces"),
         pytest.param("list -n a -n b", {}, "list: takes one namespace, and not a, b", id="two"),
-        pytest.param("list -o xml", {}, "--output: 'xml' is neither table nor json", id="output"),
+        pytest.param(
+            "list -o xml", {}, "--output: 'xml' is none of table, wide, json", id="output"
+        ),
         pytest.param("list --timeout-s 0", {}, "'0' is not a number of seconds above 0", id="zero"),
         pytest.param("list --timeout-s inf", {}, "'inf' is not a number of seconds", id="for ever"),
         pytest.param("list --timeout-s 1e400", {}, "'1e400' is not a number", id="out of range"),
@@ -224,6 +232,7 @@ def test_output(line: str, terminal: bool, output: str) -> None:
         pytest.param(
             "watch --for=absent", {}, "--for=absent needs the services by name", id="all absent"
         ),
+        pytest.param("watch -o name", {}, "-o takes table, wide, json, yaml, and not name", id="n"),
         pytest.param(
             "watch -o table",
             {},
