@@ -33,7 +33,7 @@ serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: AR
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube ## Run every test but those of the benchmarks (pytest's options: ARGS=)
+test: .venv $(VMSVC_TEST_GRPCURL) kube shells ## Run every test but those of the benchmarks (pytest's options: ARGS=)
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: test-nightly
@@ -133,6 +133,11 @@ image: ## Build the container image IMAGE=
 
 .PHONY: grpcurl
 grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache
+
+.PHONY: shells
+shells: ## Install the shells that tests complete words in, by apt-get, unless they are there
+	@sh tests/tools/debian.sh fish fish
+	@sh tests/tools/debian.sh zsh zsh
 
 .PHONY: kube
 kube: .venv ## Build the kube-apiserver, etcd and kubectl that tests run, into the cache

@@ -54,6 +54,10 @@ def _run() -> int:
         raise OSError(errno.EBADF, "stdout is closed")
     terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     try:
+        if "_ARGCOMPLETE" in os.environ:
+            from vmsvc.completion import complete  # noqa: PLC0415 - no other command needs it
+
+            complete(os.environ)
         options = parse(sys.argv[1:], os.environ, terminal=terminal)
         # gRPC reads this when it is imported. It would log each lost connection into the table.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")

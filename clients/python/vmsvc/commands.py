@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.live import Live
 
-from vmsvc.access import TokenFile
 from vmsvc.aio import AsyncClient, AsyncWatch
+from vmsvc.completion import script
 from vmsvc.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -31,8 +31,8 @@ from vmsvc.options import (
     EXIT_REFUSED,
     EXIT_USAGE,
     Options,
-    UsageError,
 )
+from vmsvc.reach import client
 from vmsvc.show import (
     endpoints_table,
     event_json,
@@ -47,7 +47,6 @@ from vmsvc.show import (
     yaml_text,
 )
 from vmsvc.state import Event
-from vmsvc.tls import FilesError, credentials
 
 _LIVE_TICK_S = 0.25
 
@@ -64,6 +63,9 @@ def run(options: Options) -> int:
 
     Raises KeyboardInterrupt, with everything closed, and OSError if stdout fails.
     """
+    if options.command == "completion":
+        _write(script(options.shell))
+        return 0
     try:
         # In an event loop, an interrupt arrives only where the code waits.
         return asyncio.run(_run(options))
@@ -79,29 +81,8 @@ class _LateError(Exception):
 
 
 async def _run(options: Options) -> int:
-    async with _client(options) as client:
-        return await _COMMANDS[options.command](client, options)
-
-
-def _client(options: Options) -> AsyncClient:
-    """The client for these options. Raises UsageError."""
-    try:
-        return AsyncClient(
-            options.server,
-            credentials=(
-                credentials(options.cacert, options.cert, options.key) if options.tls else None
-            ),
-            token=TokenFile(options.token_file) if options.token_file else None,
-            authority=options.authority,
-            timeout_s=options.timeout_s,
-        )
-    except FilesError as error:
-        raise UsageError(str(error)) from None
-    except ValueError:
-        raise UsageError(
-            f"--token-file: the token would be sent to {options.server} without TLS, for all to "
-            "read; add --tls"
-        ) from None
+    async with client(options) as server:
+        return await _COMMANDS[options.command](server, options)
 
 
 def _failed(error: VmsvcError) -> int:
@@ -133,9 +114,9 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _list(client: AsyncClient, options: Options) -> int:
+async def _list(server: AsyncClient, options: Options) -> int:
     namespace = options.namespaces[0] if options.namespaces else None
-    services = [service async for service in client.list(namespace)]
+    services = [service async for service in server.list(namespace)]
     if options.output in _AS_DATA:
         _write(_AS_DATA[options.output](services))
     elif not services:
@@ -147,8 +128,8 @@ async def _list(client: AsyncClient, options: Options) -> int:
     return 0
 
 
-async def _resolve(client: AsyncClient, options: Options) -> int:
-    asked = (client.resolve(name, readiness=options.readiness) for name in options.services)
+async def _resolve(server: AsyncClient, options: Options) -> int:
+    asked = (server.resolve(name, readiness=options.readiness) for name in options.services)
     answers = await asyncio.gather(*asked, return_exceptions=True)
     states = [answer for answer in answers if isinstance(answer, ServiceState)]
     if options.output in _AS_DATA:
@@ -178,9 +159,9 @@ def _write_endpoints(states: Sequence[ServiceState], options: Options) -> None:
         _note(f"{name} has no {ready}endpoints; `vmsvc explain {name}` tells why")
 
 
-async def _explain(client: AsyncClient, options: Options) -> int:
+async def _explain(server: AsyncClient, options: Options) -> int:
     [service] = options.services
-    explanation = await client.explain(service, vm_name=options.vm_name)
+    explanation = await server.explain(service, vm_name=options.vm_name)
     if options.output in _AS_DATA:
         _write(_AS_DATA[options.output](explanation))
     elif options.output == "name":
@@ -190,8 +171,8 @@ async def _explain(client: AsyncClient, options: Options) -> int:
     return 0
 
 
-async def _watch(client: AsyncClient, options: Options) -> int:
-    watch = client.watch(
+async def _watch(server: AsyncClient, options: Options) -> int:
+    watch = server.watch(
         *options.services,
         namespaces=options.namespaces,
         all_services=options.all_services,

@@ -26,7 +26,9 @@ OUTPUTS = ("table", "wide", "json", "yaml", "name")
 # A live table is as wide as there is something to show.
 _OUTPUTS_OF_WATCH = ("table", "wide", "json", "yaml")
 
-_COMMANDS = ("list", "resolve", "watch", "explain")
+SHELLS = ("bash", "zsh", "fish")
+
+_COMMANDS = ("list", "resolve", "watch", "explain", "completion")
 
 _DESCRIPTION = "Ask a vmsvc-grpc server which VMs stand behind a VirtualMachineService."
 
@@ -87,6 +89,14 @@ examples:
   vmsvc watch shop/web --until-ready 3 --timeout-s 60
 """
 
+_COMPLETION_EPILOG = """\
+Commands, flags, namespaces, and, as the server tells them, services and VMs.
+
+examples:
+  source <(vmsvc completion bash)     in ~/.bashrc
+  source <(vmsvc completion zsh)      in ~/.zshrc, after compinit
+  vmsvc completion fish | source      in ~/.config/fish/config.fish
+"""
 
 # Eleven days. gRPC cannot wait for ever, and nobody waits longer.
 _SECONDS_MAX = 1_000_000
@@ -118,6 +128,8 @@ class Options:
     key: str = ""
     token_file: str = ""
     authority: str = ""
+    shell: str = ""
+    """For `completion`: one of SHELLS."""
     vm_name: str = ""
     """For `explain`: the only VM to explain, or "" for all."""
     until_ready: int | None = None
@@ -138,7 +150,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
 
     Raises UsageError, and SystemExit for --help and --version, which it prints.
     """
-    given = _from_environment(environment) | vars(_parser().parse_args(arguments))
+    return settled(vars(parser().parse_args(arguments)), environment, terminal=terminal)
+
+
+def settled(flags: dict[str, Any], environment: Mapping[str, str], *, terminal: bool) -> Options:
+    """The options from flags, by their names in the parser, and environment. Raises UsageError."""
+    given = _from_environment(environment) | flags
     command: str = given["command"]
     live = command == "watch"
     if live:
@@ -153,6 +170,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
         services=services,
         namespaces=namespaces,
         readiness=Readiness.ALL if given.get("all") else Readiness.READY_ONLY,
+        shell=given.get("shell", ""),
         vm_name=given.get("vm_name") or "",
         goal_timeout_s=given.get("timeout_s") if goal else None,
         **goal,
@@ -337,7 +355,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = _Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version)
     _add_common(parser)
@@ -383,6 +402,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "vm_name", nargs="?", metavar="VM", help="explain only this VM of the service's namespace"
     )
+
+    completion = _command(
+        commands, "completion", "what a shell needs to complete vmsvc's words", _COMPLETION_EPILOG
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     return parser
 
 
