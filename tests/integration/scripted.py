@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self, TypeVar
 
@@ -82,6 +82,8 @@ class ScriptedServer(EndpointServiceServicer):
 
     def __init__(self, port: int = 0) -> None:
         self.unary: dict[str, Message | Failure] = {}
+        self.answers: dict[str, Callable[[], Message | Failure]] = {}
+        """What makes an answer for each request, instead of a fixed one."""
         self.requests: list[Message] = []
         self.accepted = ""
         self.shown: list[str] = []
@@ -144,7 +146,8 @@ class ScriptedServer(EndpointServiceServicer):
     ) -> _Response:
         self._check(context)
         self.requests.append(request)
-        answer = self.unary[type(request).__name__]
+        name = type(request).__name__
+        answer = self.answers[name]() if name in self.answers else self.unary[name]
         if isinstance(answer, Failure):
             abort(context, answer)
         assert isinstance(answer, kind)

@@ -14,7 +14,7 @@ from tests.integration.scripted import Failure, ScriptedServer
 from tests.integration.serving import serving
 from tests.program import PATIENCE_S
 from tests.unit.objects import service, vm
-from vmsvc import AsyncClient, Client, UnavailableError, Verdict
+from vmsvc import AsyncClient, Client, UnavailableError, Verdict, VmsvcError
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
 
@@ -41,6 +41,35 @@ async def test_a_call_is_given_up_in_time(silent: socket.socket) -> None:
         pytest.raises(UnavailableError, match=sentence),
     ):
         sync.resolve("shop/web")
+
+
+def test_a_call_is_tried_again_by_itself_where_a_server_has_just_stopped() -> None:
+    with ScriptedServer() as server, Client(server.address) as client:
+        answers = iter([Failure(grpc.StatusCode.UNAVAILABLE)] * 2)
+        server.answers["ListServicesRequest"] = lambda: next(answers, pb.ListServicesResponse())
+        assert list(client.list()) == []
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "code",
+    [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL],
+)
+def test_a_call_that_trying_again_cannot_help_is_not(code: grpc.StatusCode) -> None:
+    with ScriptedServer() as server, Client(server.address) as client:
+        server.unary["ListServicesRequest"] = Failure(code, "no")
+        with pytest.raises(VmsvcError, match="no"):
+            list(client.list())
+        assert len(server.requests) == 1
+
+
+async def test_a_server_that_stays_away_is_tried_four_times() -> None:
+    with ScriptedServer() as server:
+        server.unary["ListServicesRequest"] = Failure(grpc.StatusCode.UNAVAILABLE, "not now")
+        async with AsyncClient(server.address) as client:
+            with pytest.raises(UnavailableError, match="not now"):
+                [service async for service in client.list()]
+        assert len(server.requests) == 4
 
 
 async def test_closing_ends_a_call_that_waits(silent: socket.socket) -> None:

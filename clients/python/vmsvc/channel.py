@@ -5,6 +5,7 @@ Does not import gRPC: the command line reads its arguments first.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -40,9 +41,33 @@ def target(server: str) -> str:
     return server
 
 
-def options(policy: RetryPolicy) -> Sequence[tuple[str, int]]:
+# Reads may be tried again. A server that is about to stop has a successor soon.
+_RETRY_POLICY = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_UNARY = ("ResolveEndpoints", "ListServices", "ExplainEndpoints")
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": "vmsvc.v1.EndpointService", "method": method} for method in _UNARY
+                ],
+                "retryPolicy": _RETRY_POLICY,
+            }
+        ]
+    }
+)
+
+
+def options(policy: RetryPolicy) -> Sequence[tuple[str, int | str]]:
     """The settings of a channel. Its own back-off follows that of the watches on it."""
     return (
+        ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", _IN_FLIGHT_BYTES_MAX),
         ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
