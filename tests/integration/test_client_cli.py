@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,12 +15,13 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import grpc
 import pytest
@@ -52,7 +54,9 @@ spec: {readinessProbe: {tcpSocket: {port: 80}}}
 status: {network: {primaryIP4: 10.0.0.2}, conditions: [{type: Ready, status: "False", reason: R}]}
 """
 # Whoever runs the tests may have settings of their own.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("VMSVC_")}
+ENVIRONMENT = {
+    k: v for k, v in os.environ.items() if not k.startswith("VMSVC_") and "proxy" not in k.lower()
+}
 VMSVC = [str(Path(sys.executable).with_name("vmsvc"))]
 
 
@@ -254,6 +258,52 @@ def test_a_server_that_is_not_ready() -> None:
         ran = vmsvc(server.address, "list")
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr == f"vmsvc: server {server.address}: the cache is not filled yet\n"
+
+
+class Proxy(threading.Thread):
+    """An HTTP proxy that says no; what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:{1}".format(*self._socket.getsockname())
+        self.asked: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self.join()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):  # As it is closed.
+            while True:
+                connection, _ = self._socket.accept()
+                with connection:
+                    self.asked.append(connection.recv(4096).decode().partition("\r\n")[0])
+                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "http_proxy", "grpc_proxy"])
+def test_a_proxy_of_the_environment_is_named_where_it_fails(variable: str) -> None:
+    with Proxy() as proxy:
+        ran = vmsvc("endpoints.example:50051", "list", **{variable: proxy.url})
+    assert set(proxy.asked) == {"CONNECT endpoints.example:50051 HTTP/1.1"}
+    assert ran.returncode == 3
+    way = f"(through the proxy of ${variable})"
+    assert ran.stderr.startswith(f"vmsvc: server endpoints.example:50051 cannot be reached {way}: ")
+
+
+def test_no_proxy_of_the_environment_is_asked_for_this_machine(server: Program) -> None:
+    port = server.grpc.rpartition(":")[2]
+    with Proxy() as proxy:
+        for name in (server.grpc, f"localhost:{port}", f"ipv4:{server.grpc}"):
+            ran = vmsvc(name, "list -o name", https_proxy=proxy.url)
+            assert (ran.returncode, ran.stderr) == (0, "")
+    assert proxy.asked == []
 
 
 def test_a_server_that_is_silent_is_waited_for_no_longer_than_asked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import TypeAlias
 
 import grpc
 
+from vmsvc.channel import is_loopback
 from vmsvc.errors import UnauthenticatedError
+from vmsvc.proxy import proxy_variable
 
 Token: TypeAlias = str | Callable[[], str]
 """A bearer token, or what gives the one to use now: it is asked at each call."""
@@ -19,11 +22,6 @@ Token: TypeAlias = str | Callable[[], str]
 _TOKEN_BYTES_MAX = 64 * 1024
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-
-_LOOPBACK = re.compile(
-    r"(dns:(///)?)?(localhost|127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]+"
-    r"|ipv4:127(\.[0-9]{1,3}){3}:[0-9]+|ipv6:\[::1\]:[0-9]+|unix(-abstract)?:\S+"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,9 @@ class Access:
     token: Token | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     authority: str = ""
+    loopback: bool = False
+    proxy: str = ""
+    """The variable that names the proxy on the way; empty: there is none."""
 
     @classmethod
     def of(
@@ -67,11 +68,18 @@ class Access:
         authority: str,
     ) -> Access:
         """The access to a server. Raises ValueError if a token would be sent in the clear."""
-        if token is not None and credentials is None and not _LOOPBACK.fullmatch(server):
+        if token is not None and credentials is None and not is_loopback(server):
             raise ValueError(
                 f"a token would be sent to {server} without TLS, for all to read; give credentials"
             )
-        return cls(credentials, token, tuple(metadata), authority)
+        return cls(
+            credentials,
+            token,
+            tuple(metadata),
+            authority,
+            is_loopback(server),
+            proxy_variable(server, os.environ),
+        )
 
     @property
     def renewable(self) -> bool:
@@ -85,14 +93,16 @@ class Access:
         token = self.token() if callable(self.token) else self.token
         return (*self.metadata, ("authorization", f"Bearer {token}"))
 
-    def options(self) -> tuple[tuple[str, str], ...]:
-        """The settings of a channel for the name that its server is to prove."""
+    def options(self) -> tuple[tuple[str, str | int], ...]:
+        """The settings of a channel for its way, and for the name that the server is to prove."""
+        # gRPC would have a proxy connect to this machine, where the proxy has another.
+        direct = (("grpc.enable_http_proxy", 0),) if self.loopback else ()
         if not self.authority:
-            return ()
+            return direct
         names = ["grpc.default_authority"]
         if self.credentials is not None:
             names.append("grpc.ssl_target_name_override")
-        return tuple((name, self.authority) for name in names)
+        return (*direct, *((name, self.authority) for name in names))
 
 
 def _unauthenticated(text: str) -> UnauthenticatedError:

@@ -138,7 +138,8 @@ class AsyncClient:
         """
         scope = Scope.of(services, namespaces, all_services, readiness)
         watch = AsyncWatch(
-            self._open, Session(self.server, scope, self._retry, renewable=self._access.renewable)
+            self._open,
+            Session(self.server, scope, self._retry, self._access.renewable, self._access.proxy),
         )
         self._watches.add(watch)
         return watch
@@ -151,7 +152,10 @@ class AsyncClient:
             raise RuntimeError("the client is closed")
         if self._channel is None:
             # Made here, as a channel belongs to the event loop that is running.
-            settings = (*options(self._retry), *self._access.options())
+            settings = (
+                *options(self._retry),
+                *self._access.options(),
+            )
             credentials = self._access.credentials
             self._channel = (
                 grpc.aio.insecure_channel(self.server, settings)
@@ -176,7 +180,7 @@ class AsyncClient:
         try:
             return await method(request, timeout=self._timeout_s, metadata=self._access.sent())
         except grpc.aio.AioRpcError as failure:
-            raise _error(self.server, failure) from failure
+            raise _error(self.server, failure, self._access.proxy) from failure
         except asyncio.CancelledError:
             if self._closed and not _being_cancelled():
                 raise RuntimeError("the client was closed") from None
@@ -277,7 +281,7 @@ class AsyncWatch:
         try:
             message = await stream.read()
         except grpc.aio.AioRpcError as failure:
-            await self._ended(_error(self._session.server, failure))
+            await self._ended(_error(self._session.server, failure, self._session.proxy))
         except asyncio.CancelledError:
             # grpc.aio cancels the call of a cancelled reader, and the reader of a cancelled call.
             self._stream = None
@@ -303,9 +307,9 @@ class AsyncWatch:
             raise
 
 
-def _error(server: str, failure: grpc.aio.AioRpcError) -> VmsvcError:
+def _error(server: str, failure: grpc.aio.AioRpcError, proxy: str) -> VmsvcError:
     metadata = failure.trailing_metadata() or ()
-    return from_status(server, failure.code(), failure.details() or "", tuple(metadata))
+    return from_status(server, failure.code(), failure.details() or "", tuple(metadata), proxy)
 
 
 def _being_cancelled() -> bool:

@@ -31,6 +31,17 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
 _GRPC_NAME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract):\S+")
 
 
+_LOOPBACK = re.compile(
+    r"(dns:(///)?)?(localhost|127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]+"
+    r"|ipv4:127(\.[0-9]{1,3}){3}:[0-9]+|ipv6:\[::1\]:[0-9]+|unix(-abstract)?:\S+"
+)
+
+
+def is_loopback(server: str) -> bool:
+    """Whether what is sent to a server stays on this machine, as far as its address tells."""
+    return _LOOPBACK.fullmatch(server) is not None
+
+
 def target(server: str) -> str:
     """`server` as a target for gRPC: HOST:PORT, or a gRPC name such as `dns:///HOST:PORT`.
 

@@ -122,15 +122,16 @@ def from_status(
     code: grpc.StatusCode,
     message: str,
     metadata: Iterable[tuple[str, bytes | str]],
+    proxy: str = "",
 ) -> VmsvcError:
     """The error for a gRPC status, with its details. Never raises.
 
     `metadata` is the call's trailing metadata. If the fault may lie in the way to the server, and
-    not in the request, the text names the server.
+    not in the request, the text names the server, and the variable of the `proxy` on the way.
     """
     violations, retry_after_s = _details(metadata)
     return _CLASSES.get(code, VmsvcError)(
-        _sentence(server, code, message),
+        _sentence(server, code, message, f" (through the proxy of ${proxy})" if proxy else ""),
         code=code,
         violations=violations,
         retry_after_s=retry_after_s,
@@ -168,19 +169,19 @@ _ABOUT_THE_REQUEST = frozenset(
 )
 
 
-def _sentence(server: str, code: grpc.StatusCode, message: str) -> str:
+def _sentence(server: str, code: grpc.StatusCode, message: str, way: str) -> str:
     if code in _ABOUT_THE_REQUEST and message:
         return message
     if _HTTP1 in message:
         return (
             f"server {server} speaks HTTP/1.1, not gRPC; is that its port for HTTP, "
-            "or does it take only TLS?"
+            f"or does it take only TLS?{way}"
         )
     for failure, meaning in _TLS_FAILURES:
         if failure in message:
-            return f"server {server} {meaning}"
+            return f"server {server} {meaning}{way}"
     if unreachable := _CONNECT_FAILED.match(message) or _NOT_RESOLVED.match(message):
-        return f"server {server} cannot be reached: {unreachable[1].strip()}"
+        return f"server {server} cannot be reached{way}: {unreachable[1].strip()}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"server {server} did not answer in time"
+        return f"server {server} did not answer in time{way}"
     return f"server {server}: {message or code.name}"

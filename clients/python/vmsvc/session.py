@@ -29,13 +29,22 @@ class Session:
     """
 
     def __init__(
-        self, server: str, scope: Scope, policy: RetryPolicy, *, renewable: bool = False
+        self,
+        server: str,
+        scope: Scope,
+        policy: RetryPolicy,
+        renewable: bool = False,
+        proxy: str = "",
     ) -> None:
-        """`renewable`: the next stream may be opened with another token than the last one."""
+        """`renewable`: the next stream may be opened with another token than the last one.
+
+        `proxy` is the variable that names the one on the way, if there is one.
+        """
         self.state = WatchState(scope)
         self.pending: deque[Event] = deque()
         self.retry_at = 0.0
         self.server = server
+        self.proxy = proxy
         self._retry = Retry(policy)
         self._tries = 0
         self._renewable = renewable

@@ -144,7 +144,8 @@ class Client:
         """
         scope = Scope.of(services, namespaces, all_services, readiness)
         watch = Watch(
-            self._open, Session(self.server, scope, self._retry, renewable=self._access.renewable)
+            self._open,
+            Session(self.server, scope, self._retry, self._access.renewable, self._access.proxy),
         )
         with self._lock:
             self._watches.add(watch)
@@ -176,7 +177,7 @@ class Client:
         except grpc.RpcError as failure:
             if self._closed:
                 raise RuntimeError("the client was closed") from None
-            raise _error(self.server, failure) from failure
+            raise _error(self.server, failure, self._access.proxy) from failure
 
 
 class Watch:
@@ -285,7 +286,7 @@ class Watch:
             self._ended(None)
         except grpc.RpcError as failure:
             if not self._closed:
-                self._ended(_error(self._session.server, failure))
+                self._ended(_error(self._session.server, failure, self._session.proxy))
         else:
             try:
                 self._session.receive(message, time.monotonic())
@@ -302,6 +303,6 @@ class Watch:
             raise
 
 
-def _error(server: str, failure: grpc.RpcError) -> VmsvcError:
+def _error(server: str, failure: grpc.RpcError, proxy: str) -> VmsvcError:
     metadata = [(m.key, m.value) for m in failure.trailing_metadata() or ()]
-    return from_status(server, failure.code(), failure.details() or "", metadata)
+    return from_status(server, failure.code(), failure.details() or "", metadata, proxy)

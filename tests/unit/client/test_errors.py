@@ -109,6 +109,20 @@ def test_sentence(code: Code, message: str, expected: str) -> None:
     assert str(from_status(SERVER, code, message, [])) == expected
 
 
+def test_a_proxy_is_named_where_the_fault_may_be_its() -> None:
+    failed = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.9:3128: Refused"
+    error = from_status(SERVER, Code.UNAVAILABLE, failed, [], "https_proxy")
+    assert (
+        str(error)
+        == f"server {SERVER} cannot be reached (through the proxy of $https_proxy): Refused"
+    )
+    late = from_status(SERVER, Code.DEADLINE_EXCEEDED, "", [], "https_proxy")
+    assert (
+        str(late) == f"server {SERVER} did not answer in time (through the proxy of $https_proxy)"
+    )
+    assert str(from_status(SERVER, Code.NOT_FOUND, "no such", [], "https_proxy")) == "no such"
+
+
 def test_field_violations_and_retry_info_come_from_the_details() -> None:
     violation = BadRequest.FieldViolation(field="service", description="has no namespace")
     retry = RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000))
