@@ -251,9 +251,9 @@ class UnaryMethod:
 class StreamMethod:
     """A method with a stream of responses, to one request or to a stream of them.
 
-    Its streams get only such requests. A request that has too many fields ends its stream, unless
-    there is `on_dropped`: then it is dropped, and that is called with the client and the name of
-    the setting. A stream is ended if its client reads nothing for `write_s` while
+    Its streams get only such requests. A request that is too long, or has too many fields, ends its
+    stream, unless there is `on_dropped`: then it is dropped, and that is called with the client and
+    the name of the setting. A stream is ended if its client reads nothing for `write_s` while
     there is something to send; None: never.
     """
 

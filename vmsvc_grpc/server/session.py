@@ -386,14 +386,20 @@ class Session:
         try:
             yield from self._sessions.check_fields(self._method, request)
         except RpcError as error:
-            if self._method.on_dropped is None:
+            if not self.drops(error.limit):
                 raise
-            self._sessions.count_refusal(error.limit)
-            self._method.on_dropped(self._client, error.limit)
         else:
             self._stream.receive(request)
         if self._half_closed:
             self._stream.half_close()
+
+    def drops(self, limit: str) -> bool:
+        """Whether a request beyond a limit is dropped, and the stream goes on; counts it then."""
+        if self._method.on_dropped is None:
+            return False
+        self._sessions.count_refusal(limit)
+        self._method.on_dropped(self._client, limit)
+        return True
 
     def half_close(self) -> None:
         """The client sends no more. A server stream goes on."""

@@ -130,7 +130,7 @@ class Messages:
     A message is checked at its prefix, before any of it is kept.
     """
 
-    __slots__ = ("_body", "_check_length", "_encoding", "_many")
+    __slots__ = ("_body", "_check_length", "_encoding", "_many", "_to_drop")
 
     def __init__(self, encoding: str, check_length: Callable[[int], None], *, many: bool) -> None:
         """`encoding` is the call's. `check_length` raises RpcError for a message that is too long.
@@ -139,12 +139,25 @@ class Messages:
         """
         self._many = many
         self._body = bytearray()
+        self._to_drop = 0  # Of a message that is dropped, the bytes that have yet to arrive.
         self._encoding = encoding
         self._check_length = check_length
 
-    def feed(self, data: bytes) -> None:
-        """Take in more of the body."""
+    def feed(self, data: bytes) -> int:
+        """Take in more of the body; how many bytes of it are dropped."""
         self._body += data
+        return self._drop_arrived() if self._to_drop else 0
+
+    def drop(self) -> int:
+        """Drop the first message, even if it is incomplete; how many bytes have come of it."""
+        self._to_drop = self.first_bytes
+        return self._drop_arrived()
+
+    def _drop_arrived(self) -> int:
+        size = min(self._to_drop, len(self._body))
+        del self._body[:size]
+        self._to_drop -= size
+        return size
 
     @property
     def held(self) -> int:

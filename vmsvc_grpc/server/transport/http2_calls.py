@@ -197,9 +197,9 @@ class AskingCall(HttpCall):
         if self.answered:
             super().receive(data)
             return
-        self._messages.feed(data)
+        self._free(self._messages.feed(data))
         # The first bytes show whether a message is too long, or compressed.
-        if (fault := self._messages.fault()) is not None:
+        if (fault := self._fault()) is not None:
             self._fail(fault)
         else:
             self._make_room()
@@ -218,8 +218,22 @@ class AskingCall(HttpCall):
             self._free(held - self._messages.held - self._freed)
             self._freed = 0
             self._leave_room()
+            if self._messages.held:
+                self._fault()  # If the next one is to be dropped, that needs no room.
             self._make_room()
         return request
+
+    def _fault(self) -> RpcError | None:
+        """Why the next message cannot be taken, once those that are to be dropped have been."""
+        fault = self._messages.fault()
+        while fault is not None and fault.limit and self._drops(fault.limit):
+            self._free(self._messages.drop())
+            fault = self._messages.fault()
+        return fault
+
+    def _drops(self, limit: str) -> bool:  # noqa: ARG002 - a call with one message fails with it.
+        """Whether a message beyond a limit is dropped, and the call goes on."""
+        return False
 
     def _make_room(self) -> None:
         """Have the client send the rest of an incomplete message, as soon as there is room."""
@@ -393,6 +407,9 @@ class StreamCall(AskingCall):
             self.wake()
         else:
             self.expect_request()
+
+    def _drops(self, limit: str) -> bool:
+        return self._session.drops(limit)
 
     def wake(self) -> None:
         """There may be something to send: ask once the last message has left the engine."""

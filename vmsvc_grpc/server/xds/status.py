@@ -144,8 +144,8 @@ def _node_test(field: str, matcher: _Message) -> Callable[[Node], bool]:
     kind = matcher.node_id.WhichOneof("match_pattern")
     if kind not in _MATCHES:
         # A regular expression can take for ever, and there is only one event loop.
-        text = f"{field}.node_id: {kind or 'no pattern'} cannot be matched by here; use {_KINDS}"
-        raise RpcError(Code.INVALID_ARGUMENT, text)
+        wrong = f"{kind} cannot be matched by here" if kind else "has no pattern"
+        raise RpcError(Code.INVALID_ARGUMENT, f"{field}.node_id: {wrong}; use {_KINDS}")
     matches, wanted = _MATCHES[kind], getattr(matcher.node_id, kind)
     if matcher.node_id.ignore_case:
         folded = wanted.lower()

@@ -116,6 +116,27 @@ def test_however_a_body_is_split_its_messages_are_the_same(
     assert taken == sent
 
 
+@given(st.lists(st.binary(max_size=20), max_size=6), st.data())
+def test_however_a_body_is_split_messages_that_are_too_long_can_be_dropped(
+    sent: list[bytes], data: st.DataObject
+) -> None:
+    body = b"".join(map(framed, sent))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
+    messages, taken, dropped = Messages("identity", at_most_ten, many=True), [], 0
+    for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True):
+        dropped += messages.feed(body[start:end])
+        while True:
+            if messages.fault() is not None:
+                dropped += messages.drop()
+            elif (message := messages.take()) is not None:
+                taken.append(message)
+            else:
+                break
+        assert messages.held < 15, "of those that are dropped nothing is kept"
+    assert taken == [message for message in sent if len(message) <= 10]
+    assert dropped == sum(5 + len(message) for message in sent if len(message) > 10)
+
+
 def test_one_message_is_exactly_one() -> None:
     for body in (b"", b"\0\0\0", framed(b"a")[:-1], framed(b"a") * 2, framed(b"a") + b"\0"):
         messages = Messages("identity", any_length, many=True)

@@ -366,7 +366,9 @@ def test_a_status_is_of_clients_that_any_matcher_matches(matchers: Any, shown: l
             id="a regular expression",
         ),
         pytest.param(
-            [{"node_id": {}}], "node_matchers[0].node_id: no pattern cannot be", id="no pattern"
+            [{"node_id": {}}],
+            "node_matchers[0].node_id: has no pattern; use exact",
+            id="no pattern",
         ),
         pytest.param(
             [{"node_id": {"exact": "a"}, "node_metadatas": [{"path": [{"key": "k"}]}]}],
