@@ -1,8 +1,8 @@
-"""Finds kube-apiserver, etcd, kubectl and kube-controller-manager, building what is missing.
+"""Finds kube-apiserver, etcd, kubectl, kube-controller-manager and helm, building what is missing.
 
 A binary comes from the folder that KUBEBUILDER_ASSETS names, if it is there; kubectl next from the
 PATH; else from a cache folder outside the tree, into which it is built once from the Go modules
-beside this file. Their versions stand in the two go.mod files only. The programs of our own,
+beside this file. Their versions stand in the go.mod files only. The programs of our own,
 vmoperator, reader and those of bench/kube, are built again when their source has changed.
 
     python -m tests.kube.binaries            build what the fixtures need, print where each is
@@ -60,9 +60,14 @@ class _Source:
         return found[1]
 
     def file_name(self, name: str) -> str:
-        """What the binary is called in the cache; one of our own, with a digest of its source."""
-        if not self.package.startswith("./"):
+        """What the binary is called in the cache, whose folder is named after two versions.
+
+        Any other has its own in its name; one of our own, a digest of its source.
+        """
+        if self.module in (_KUBERNETES, _ETCD) and not self.package.startswith("./"):
             return name
+        if not self.package.startswith("./"):
+            return f"{name}-{self.version}"
         digest = hashlib.sha256((self.folder / "go.mod").read_bytes())
         for file in sorted(self.folder.rglob("*.go")):
             digest.update(file.read_bytes())
@@ -73,17 +78,20 @@ def _kubernetes(command: str) -> _Source:
     # The packages that Kubernetes' own build stamps (hack/lib/version.sh); unstamped, the server
     # would report v0.0.0-master.
     stamped = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    return _Source(_HERE, "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{command}", stamped)
+    return _Source(_HERE, _KUBERNETES, f"{_KUBERNETES}/cmd/{command}", stamped)
 
 
+_KUBERNETES = "k8s.io/kubernetes"
 _ETCD = "go.etcd.io/etcd/server/v3"
+_HELM = "helm.sh/helm/v4"
 _SOURCES = {
     "etcd": _Source(_HERE / "etcd", _ETCD, _ETCD),
     "kube-apiserver": _kubernetes("kube-apiserver"),
     "kubectl": _kubernetes("kubectl"),
     "kube-controller-manager": _kubernetes("kube-controller-manager"),
-    "vmoperator": _Source(_HERE, "k8s.io/kubernetes", "./vmoperator"),
-    "reader": _Source(_HERE, "k8s.io/kubernetes", "./reader"),
+    "helm": _Source(_HERE / "helm", _HELM, f"{_HELM}/cmd/helm"),
+    "vmoperator": _Source(_HERE, _KUBERNETES, "./vmoperator"),
+    "reader": _Source(_HERE, _KUBERNETES, "./reader"),
     "informer": _Source(_BENCH, "k8s.io/client-go", "./informer"),
     "addresswatch": _Source(_BENCH, "k8s.io/client-go", "./addresswatch"),
 }
