@@ -46,6 +46,7 @@ class HttpConnections:
         self._request_s = request_s
         self._refusals = refusals
         self._open: dict[_HttpConnection, None] = {}  # The oldest first.
+        self._held: dict[_HttpConnection, None] = {}
         self._accepting: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._shaking: set[asyncio.Task[None]] = set()
 
@@ -102,9 +103,18 @@ class HttpConnections:
         loop = asyncio.get_running_loop()
         return loop.call_later(self._request_s, self._refuse, connection, "http_request_s")
 
+    def hold(self, transport: asyncio.BaseTransport) -> None:
+        """Let the connection of a transport last, and count it no more: its owner bounds it."""
+        for connection in self._open:
+            if connection.lasts(transport):
+                del self._open[connection]
+                self._held[connection] = None
+                return
+
     def left(self, connection: _HttpConnection) -> None:
         """Note a closed connection."""
         self._open.pop(connection, None)
+        self._held.pop(connection, None)
 
     async def close(self) -> None:
         """Accept no more, and let each connection end once it has sent what it has begun to."""
@@ -122,7 +132,7 @@ class HttpConnections:
 
     def abort(self) -> None:
         """End all remaining connections now."""
-        for connection in list(self._open):
+        for connection in (*self._open, *self._held):
             connection.abort()
 
     def _refuse(self, connection: _HttpConnection, setting: str) -> None:
@@ -162,6 +172,14 @@ class _HttpConnection(asyncio.Protocol):
             if self._transport is None:
                 self._leave()
                 accepted.close()
+
+    def lasts(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether it is the connection of a transport, and so has no time limit any more."""
+        if self._transport is not transport:
+            return False
+        assert self._timer is not None, "it has one from its beginning"
+        self._timer.cancel()
+        return True
 
     def close(self) -> None:
         """End it once it has sent the answer that it has begun."""

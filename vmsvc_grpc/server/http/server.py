@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import logging
 import ssl
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
-from vmsvc_grpc.server import addresses
 from vmsvc_grpc.server.access.gate import Gate
 from vmsvc_grpc.server.access.needs import UrlNeed
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.http.accept import prefers
-from vmsvc_grpc.server.http.connections import HttpConnections
 from vmsvc_grpc.server.http.guard import refusal
+from vmsvc_grpc.server.http.port import HttpPort
 from vmsvc_grpc.server.limits import Limits
 
 # The media types of the two formats of metrics, in the versions that prometheus_client writes.
@@ -27,12 +23,6 @@ _TYPES = {
     _TEXT: f"{_TEXT}; version=0.0.4; charset=utf-8",
     _OPEN_METRICS: f"{_OPEN_METRICS}; version=1.0.0; charset=utf-8",
 }
-
-# As asyncio's own servers have it.
-_BACKLOG = 100
-
-# Nobody reads a body, but a client that is cut off while it sends one may lose the answer.
-_BODY_S = 1.0
 
 METRICS_URL = "/metrics"
 """The non-resource URL of the page, as Kubernetes' own servers name theirs."""
@@ -67,24 +57,12 @@ class HttpServer:
         With `tls`, which gives the context for a handshake that begins now, every client uses TLS.
         With `gate`, clients on other machines get the page only if they may get METRICS_URL.
         """
-        self._tls = tls
         self._gate = gate
         self._not_ready = not_ready
         self._troubles = troubles
         self._metrics = metrics
         self._limits = limits
-        self._counts = counts
-        self._runner: web.AppRunner | None = None
-        self._connections: HttpConnections | None = None
-        self._listening: list[asyncio.Server] = []
-
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port, a free one for 0.
-
-        Raises OSError if the address cannot be bound.
-        """
         application = web.Application()
-        application.on_response_prepare.append(_once)
         application.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -92,45 +70,18 @@ class HttpServer:
                 web.get(METRICS_URL, self._page),
             ]
         )
-        logger = logging.getLogger(__name__)
-        logger.addFilter(_is_about_us)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            logger=logger,
-            lingering_time=_BODY_S,
-            auto_decompress=False,  # Nobody reads a body, and a small one can expand to gigabytes.
-            shutdown_timeout=self._limits.stop_grace_s,
-        )
-        await self._runner.setup()
-        assert self._runner.server is not None, "it has been set up"
-        self._connections = HttpConnections(
-            self._runner.server,
-            connections_max=self._limits.http_connections_max,
-            request_s=self._limits.http_request_s,
-            refusals=self._counts.refusals,
-        )
-        loop = asyncio.get_running_loop()
-        for listening in addresses.bound(host, port):
-            port = int(listening.getsockname()[1])
-            if self._tls is None:
-                self._listening.append(await loop.create_server(self._connections, sock=listening))
-            else:
-                listening.listen(_BACKLOG)
-                self._connections.accept(listening, self._tls)
-        return port
+        self._port = HttpPort(application, limits, counts, tls)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, a free one for 0.
+
+        Raises OSError if the address cannot be bound.
+        """
+        return await self._port.start(host, port)
 
     async def stop(self) -> None:
         """Stop listening, send what has been begun, and end all connections."""
-        for listening in self._listening:
-            listening.close()
-        if self._connections is not None:
-            await self._connections.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._connections is not None:
-            self._connections.abort()
+        await self._port.stop()
 
     async def _livez(self, _request: web.Request) -> web.Response:
         # Living does not depend on the cache: killing us would not fill it sooner.
@@ -165,20 +116,3 @@ def _is_here(remote: str | None) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
-
-
-async def _once(_request: web.Request, response: web.StreamResponse) -> None:
-    """Have a connection end with its answer: its one time limit is for one request.
-
-    A middleware would not see the answers to what a client expects, such as 417.
-    """
-    response.force_close()
-    # By now the HTTP library has chosen this field, for an answer that keeps its connection.
-    response.headers["Connection"] = "close"
-
-
-def _is_about_us(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP library is about anything but a client that speaks no HTTP."""
-    error = record.exc_info[1] if record.exc_info else None
-    # The second is about a body, which the library reads to its end after the answer.
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
