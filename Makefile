@@ -30,10 +30,10 @@ help: ## List the targets
 
 .PHONY: serve
 serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: ARGS=)
-	@$(BIN)/vmsvc-grpc serve --manifests examples --output out $(ARGS)
+	@$(BIN)/vmsvc-grpc serve --manifests examples --output out --page-listen 127.0.0.1:8090 $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube shells ## Run every test but those of the benchmarks (pytest's options: ARGS=)
+test: .venv $(VMSVC_TEST_GRPCURL) kube shells chromium ## Run every test but those of the benchmarks (pytest's options: ARGS=)
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: test-nightly
@@ -130,6 +130,10 @@ lock: .venv ## Pin dependencies by hash (newest versions: ARGS=--upgrade)
 .PHONY: image
 image: ## Build the container image IMAGE=
 	docker build --tag $(IMAGE) .
+
+.PHONY: chromium
+chromium: ## Install the Chromium that tests run, by apt-get, unless there is one
+	@sh tests/tools/debian.sh "$${VMSVC_TEST_CHROMIUM:-chromium}" chromium fonts-dejavu-core
 
 .PHONY: grpcurl
 grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache

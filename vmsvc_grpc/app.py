@@ -53,6 +53,7 @@ from vmsvc_grpc.source.inotify import DirectoryWatch
 if TYPE_CHECKING:
     from vmsvc_grpc.server.access.certificates import CertificateGate
     from vmsvc_grpc.server.access.reviews import ReviewGate
+    from vmsvc_grpc.server.page.server import PageServer
 
 _log = logging.getLogger("vmsvc_grpc")
 
@@ -114,7 +115,7 @@ class App:
             on_unfinished=self._unfinished.set,
         )
         scope = XdsScope(config.xds_scope)
-        limits = within_files(config.limits, _raise_file_limit())
+        limits = self._limits = within_files(config.limits, _raise_file_limit())
         _check_files()
         self._lines = LinesPerOrigin(_log)
         self._reviews = self._review_gate() if config.auth == "kubernetes" else None
@@ -149,6 +150,7 @@ class App:
             gate=self._gate,
         )
         self._place: Place | None = None
+        self._page: PageServer | None = None
         self._tls: TlsRotation | None = None
         self._grpc = tuple(map(str, config.listen))
         self._announced = False
@@ -177,7 +179,8 @@ class App:
                 f"  gRPC  on {bound}{' (TLS)' if self._config.uses_tls(address) else ''}\n"
                 for bound, address in zip(self._grpc, self._config.listen, strict=True)
             )
-            self._say(f"vmsvc-grpc {__version__}\n{grpc}  HTTP  on {http}")
+            page = await self._start_page(str(place))
+            self._say(f"vmsvc-grpc {__version__}\n{grpc}  HTTP  on {http}{page}")
             _log.info("reading from %s", place)
             async with asyncio.TaskGroup() as tasks:
                 until_drained = [
@@ -200,6 +203,8 @@ class App:
                 for task in until_drained:
                     task.cancel()
         finally:
+            if self._page is not None:
+                await self._page.stop()
             await self._http.stop()
             await self._server.stop()
 
@@ -277,6 +282,26 @@ class App:
             ) from error
         where = self._config.http_listen._replace(port=bound)
         return f"{where} (TLS)" if self._config.uses_tls(where) else str(where)
+
+    async def _start_page(self, reads: str) -> str:
+        """Serve the page, if there is to be one; what to say of it."""
+        address = self._config.page_listen
+        if address is None:
+            return ""
+        from vmsvc_grpc.server.page.page import Page, PageFacts  # noqa: PLC0415
+        from vmsvc_grpc.server.page.server import PageServer  # noqa: PLC0415
+
+        facts = PageFacts(__version__, reads, self._not_ready, self._troubles)
+        page = Page(self._cache, self._server.lookup, self._remarks, self._limits, facts)
+        self._page = PageServer(page, self._limits, self._server.counts)
+        try:
+            bound = await self._page.start(address.host, address.port)
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {address} for the page: {_reason(error)}; "
+                "choose another with --page-listen"
+            ) from error
+        return f"\n  page  on http://{address._replace(port=bound)}"
 
     def _plain(self) -> str:
         """The first address that needs no certificate; "" if there is none."""

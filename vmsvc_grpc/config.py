@@ -84,6 +84,8 @@ class Config:
     listen: tuple[ListenAddress, ...] = _GRPC
     """Where gRPC listens: at least one, none twice."""
     http_listen: ListenAddress = _HTTP
+    page_listen: ListenAddress | None = None
+    """Where the page for browsers listens; None: nowhere."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
@@ -117,6 +119,7 @@ class Config:
             self._check_manifests(self.manifests)
         self._check_tls()
         self._check_listen()
+        self._check_page()
         self._check_auth()
         provider = self.load_balancer_provider
         if provider and provider not in LOAD_BALANCER_PROVIDERS:
@@ -179,6 +182,19 @@ class Config:
                 "(--tls-cert, --tls-key) and --auth; or add --insecure, if everybody there may "
                 "read along and ask"
             )
+
+    def _check_page(self) -> None:
+        page = self.page_listen
+        if page is None:
+            return
+        if not page.loopback:
+            raise ConfigError(
+                f"--page-listen {page} can be reached from other machines, and the page asks "
+                "nobody who they are: use 127.0.0.1, and from elsewhere kubectl port-forward or "
+                "ssh -L"
+            )
+        if page.tls:
+            raise ConfigError(f"--page-listen: the page has no TLS; write {page}")
 
     def _check_auth(self) -> None:
         if self.auth == "kubernetes" and self.manifests is not None:

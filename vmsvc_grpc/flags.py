@@ -105,6 +105,7 @@ _LIMITS = {
     "files_reserved": "open files that gRPC leaves to probes, manifests and the API server",
     "http_connections_max": "connections of the HTTP port at once; one more ends the oldest",
     "http_request_s": "seconds that a connection of the HTTP port has for request and answer",
+    "page_streams_max": "pages of --page-listen that are open in browsers at once, at most",
     "calls_per_connection_max": "calls on one connection, at most; more wait in the client",
     "keepalive_s": "seconds without traffic after which a client is pinged",
     "keepalive_timeout_s": "seconds after which a client that does not answer a ping is dropped",
@@ -320,6 +321,14 @@ _PROCESS = [
         address,
         "where /livez, /readyz and /metrics listen; with TLS where --listen would have it",
         "127.0.0.1:8080",
+        "HOST:PORT",
+    ),
+    Flag(
+        "--page-listen",
+        address,
+        "where a page for a browser listens: services, endpoints and why, live and read only. On "
+        "loopback only; in a pod, reach it by kubectl port-forward (default: nowhere)",
+        None,
         "HOST:PORT",
     ),
     Flag(

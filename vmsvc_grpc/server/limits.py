@@ -169,6 +169,10 @@ class Limits:
     http_request_s: float = 10.0
     """How long a connection of the HTTP port may take for its one request and answer."""
 
+    page_streams_max: int = 32
+    """Pages that are open in browsers at once. Together they take one slice of some ms a turn of
+    the event loop."""
+
     calls_per_connection_max: int = 4_000
     """HTTP/2 streams of one connection; further calls wait in the client. More than
     `streams_per_client_max`, so that a client at that bound gets an error instead of waiting."""

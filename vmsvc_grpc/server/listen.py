@@ -61,7 +61,7 @@ class Server:
     """Answers from a cache on some addresses: vmsvc.v1, xDS, health, reflection and channelz.
 
     Life: `start`, then `drain` or `stop`. One event loop owns it and the cache.
-    `counts` counts what it does.
+    `counts` counts what it does; `lookup` answers its look-ups.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Server:
             raise ValueError("a guarded listener needs a gate")
         self._limits = limits or Limits()
         self._encoder = Encoder(self.counts)
-        self._remarks = remarks
+        self.lookup = Lookup(cache, self._encoder, self._limits, remarks)
         self._gate: Gate = gate or ShutGate()
         self._names = FollowedNames(self._limits, self.counts.refusals)
         self._leaving = Leaving()
@@ -153,7 +153,7 @@ class Server:
 
     def _methods(self) -> tuple[Method, ...]:
         return (
-            *Lookup(self._cache, self._encoder, self._limits, self._remarks).methods(),
+            *self.lookup.methods(),
             StreamMethod(
                 f"/{lookup.SERVICE}/WatchEndpoints",
                 self._watch,

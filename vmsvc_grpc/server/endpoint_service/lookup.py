@@ -124,7 +124,7 @@ class Lookup:
         response = pb.ListServicesResponse()
         size = 0
         for count, key in enumerate(keys):
-            summary = self._summary(key)
+            summary = self.summary(key)
             size += summary.ByteSize()
             full = count == page.size or size > self._limits.page_bytes_max
             if full and count:
@@ -159,7 +159,8 @@ class Lookup:
             self._limits.retry_delay_s,
         )
 
-    def _summary(self, key: Key) -> pb.ServiceSummary:
+    def summary(self, key: Key) -> pb.ServiceSummary:
+        """A service that exists, as `list_services` shows it."""
         service = self._cache.services[key]
         spec = service.spec
         problems = self._cache.problems.get((Kind.VIRTUAL_MACHINE_SERVICE, key), ())
