@@ -131,6 +131,7 @@ class Board:
         return status.append(f" ({printable(why)})")
 
     def _by_endpoint(self, rows: Sequence[_Row], now: float, width: int) -> Table:
+        columns = ("SERVICE", "READY", "ENDPOINT", "VM", "ZONE", "CHANGED")
         lines: list[tuple[Text, ...]] = []
         for row in rows:
             first = (self._name(row, now), self._ready(row.state), row.changed(now))
@@ -145,27 +146,39 @@ class Board:
                 )
                 vm, zone = Text(printable(endpoint.vm_name)), Text(printable(endpoint.zone), "dim")
                 lines.append((name, ready, where, vm, zone, changed))
-        # A refusal is a long sentence, and changes need the room; `vmsvc explain` shows all of it.
+        # A refusal is a long sentence: it has the room that others leave.
         addresses = [where for _, _, where, vm, *_ in lines if vm]
+        others = [_width(columns, lines, name) for name in columns if name != "ENDPOINT"]
+        room = max(width - sum(w + _GAP for w in others if w), _widest("", addresses))
         for _, _, where, *_ in lines:
-            where.truncate(max(width // 4, _widest("", addresses)), overflow="ellipsis")
-        return _table(("SERVICE", "READY", "ENDPOINT", "VM", "ZONE", "CHANGED"), lines, width)
+            where.truncate(room, overflow="ellipsis")
+        return _table(columns, lines, width)
 
     def _by_service(self, rows: Sequence[_Row], now: float, width: int) -> Table:
         names = [self._name(row, now) for row in rows]
         changes = [row.changed(now) for row in rows]
-        for texts, width_max in ((names, width // 2), (changes, width // 3)):
+        shared = width - len("READY") - _GIVES_WAY["ENDPOINTS"] - 3 * _GAP
+        longest_name, longest_change = _widest("SERVICE", names), _widest("CHANGED", changes)
+        for texts, room in (
+            (names, max(width // 2, shared - longest_change)),
+            (changes, max(width // 3, shared - longest_name)),
+        ):
             for text in texts:
-                text.truncate(width_max, overflow="ellipsis")
+                text.truncate(room, overflow="ellipsis")
         others = (_widest("SERVICE", names), _widest("READY", ()), _widest("CHANGED", changes))
         room = width - sum(others) - _GAP * len(others)
         lines = [
-            (name, self._ready(row.state), fitted(row.state.endpoints, room), changed)
-            if row.state.endpoints
-            else (name, self._ready(row.state), self._nothing(row.state), changed)
+            (name, self._ready(row.state), self._endpoints(row.state, room), changed)
             for row, name, changed in zip(rows, names, changes, strict=True)
         ]
         return _table(("SERVICE", "READY", "ENDPOINTS", "CHANGED"), lines, width)
+
+    def _endpoints(self, state: ServiceState, room: int) -> Text:
+        if state.endpoints:
+            return fitted(state.endpoints, room)
+        nothing = self._nothing(state)
+        nothing.truncate(max(room, _GIVES_WAY["ENDPOINTS"]), overflow="ellipsis")
+        return nothing
 
     def _name(self, row: _Row, now: float) -> Text:
         return Text(printable(row.state.service), "bold" if row.marked(now) else "")
@@ -250,10 +263,8 @@ def age(seconds: float) -> str:
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[Text]], width: int) -> Table:
     """Lines under column heads. If they are too wide, the least important columns shrink first."""
-    widths = {
-        name: _widest(name, [line[index] for line in lines]) for index, name in enumerate(columns)
-    }
-    shown = [name for name in columns if name != "ZONE" or widths[name] > len(name)]
+    widths = {name: _width(columns, lines, name) for name in columns}
+    shown = [name for name in columns if widths[name]]
     for name, width_min in _GIVES_WAY.items():
         excess = sum(widths[c] for c in shown) + _GAP * (len(shown) - 1) - width
         if name in shown and excess > 0:
@@ -266,6 +277,13 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[Text]], width: int) 
     for line in lines:
         table.add_row(*(text for name, text in zip(columns, line, strict=True) if name in shown))
     return table
+
+
+def _width(columns: Sequence[str], lines: Sequence[Sequence[Text]], name: str) -> int:
+    """How wide a column is if nothing is cut; 0 if it is not shown, as no VM has a zone."""
+    index = columns.index(name)
+    width = _widest(name, [line[index] for line in lines])
+    return 0 if name == "ZONE" and not any(line[index] for line in lines) else width
 
 
 def _widest(head: str, texts: Sequence[Text]) -> int:

@@ -145,8 +145,25 @@ def test_a_service_with_nothing_to_show(state: ServiceState, shown: str) -> None
 def test_a_refusal_leaves_room_for_changes() -> None:
     refusal = absent(AbsenceReason.REFUSED, "a long sentence " * 9, "shop/old")
     lines = screen((refusal, 1), (web(1), 1), (Synced(), 1), (web(2), 99))
-    assert lines[3] == "shop/old  -      refused: a long sen…"
+    assert lines[3] == "shop/old  -      refused: a long sentence…"
     assert lines[4].endswith("zone-a  1s +10.0.0.2 -10.0.0.1")
+
+
+@pytest.mark.parametrize("height", [24, 6], ids=["an endpoint a line", "a service a line"])
+def test_nothing_is_cut_while_there_is_room(height: int) -> None:
+    """At the width of the longest line all is there, and a column less cuts something."""
+    old = f"shop/{'old' * 20}"
+    refusal = absent(AbsenceReason.REFUSED, f"a {'long ' * 20}sentence", old)
+    events: list[tuple[Event, float]] = [(refusal, 1), (web(1, 2, 3), 1), (Synced(), 1)]
+    events += [(refusal, 1), (absent(AbsenceReason.NOT_FOUND, service=old), 98), (refusal, 99)]
+    wide = screen(*events, width=1_000, height=height)
+    assert "refused: a long long" in wide[3]
+    assert "sentence" in wide[3]
+    longest = max(map(len, wide))
+    assert screen(*events, width=longest, height=height) == wide
+    narrower = screen(*events, width=longest - 1, height=height)
+    assert "…" not in "".join(wide)
+    assert "…" in "".join(narrower)
 
 
 def test_a_deleted_service_is_shown_for_a_while() -> None:
