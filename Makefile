@@ -139,9 +139,10 @@ chromium: ## Install the Chromium that tests run, by apt-get, unless there is on
 grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache
 
 .PHONY: shells
-shells: ## Install the shells that tests complete words in, by apt-get, unless they are there
+shells: ## Install the shells and the terminal that tests run, by apt-get, unless they are there
 	@sh tests/tools/debian.sh fish fish
 	@sh tests/tools/debian.sh zsh zsh
+	@sh tests/tools/debian.sh tmux tmux
 
 .PHONY: kube
 kube: .venv ## Build the kube-apiserver, etcd and kubectl that tests run, into the cache

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -678,3 +678,82 @@ def test_a_watch_that_is_refused_is_one_line_after_the_table(server: Program) ->
         assert screen.wait() == 2
         assert "vmsvc: services[0].service: 'Shop/web'" in screen.written
         assert "Traceback" not in screen.written
+
+
+class Tmux:
+    """A real terminal with a real shell in it, that others resize and look at."""
+
+    def __init__(self, server: str, socket: Path) -> None:
+        self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
+        shell = "env PS1='$ ' bash --norc --noprofile"
+        self._run("new-session", "-d", "-x", "100", "-y", "20", shell, VMSVC_SERVER=server)
+
+    def types(self, *keys: str) -> None:
+        self._run("send-keys", *keys)
+
+    def resize(self, columns: int, lines: int) -> None:
+        self._run("resize-window", "-x", str(columns), "-y", str(lines))
+
+    def comes_to_show(self, shown: Callable[[list[str]], bool]) -> None:
+        assert awaited(lambda: shown(self.screen())), "\n".join(self.screen())
+
+    def screen(self) -> list[str]:
+        return self._run("capture-pane", "-p").splitlines()
+
+    def has_cursor(self) -> bool:
+        return self._run("display-message", "-p", "#{cursor_flag}").strip() == "1"
+
+    def close(self) -> None:
+        self._run("kill-server")
+
+    def _run(self, *arguments: str, **environment: str) -> str:
+        return subprocess.run(
+            [*self._tmux, *arguments],
+            env={**ENVIRONMENT, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+        ).stdout
+
+
+@pytest.fixture
+def tmux(server: Program, tmp_path: Path) -> Iterator[Tmux]:
+    opened = Tmux(server.grpc, tmp_path / "tmux")
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def tables(lines: list[str]) -> int:
+    return sum(line.startswith("SERVICE ") for line in lines)
+
+
+def test_the_table_is_drawn_cleanly_when_its_terminal_is_resized(tmux: Tmux, file: Path) -> None:
+    tmux.types(f"{VMSVC[0]} watch -n shop", "Enter")
+    tmux.comes_to_show(lambda lines: lines[-1:] != [] and "web-1" in "".join(lines))
+    for columns, lines in ((50, 12), (120, 30), (40, 8)):
+        tmux.resize(columns, lines)
+        tmux.comes_to_show(lambda shown: shown[0].startswith("server 127.") and tables(shown) == 1)
+    replace(file, MANIFESTS.replace("10.0.0.1}", "10.0.0.9}"))
+    tmux.comes_to_show(lambda shown: tables(shown) == 1 and "10.0.0.9" in "".join(shown))
+    tmux.types("C-c")
+    tmux.comes_to_show(lambda shown: any(line.startswith("$") for line in shown))
+    assert tmux.has_cursor()
+
+
+def test_the_table_goes_on_below_after_it_was_stopped(tmux: Tmux) -> None:
+    tmux.types(f"{VMSVC[0]} watch -n shop", "Enter")
+    tmux.comes_to_show(lambda lines: "web-1" in "".join(lines))
+    tmux.types("C-z")
+    tmux.comes_to_show(lambda lines: any("Stopped" in line for line in lines))
+    assert tmux.has_cursor()
+    tmux.types("echo between", "Enter")
+    tmux.comes_to_show(lambda lines: "between" in lines)
+    tmux.types("fg", "Enter")
+    tmux.comes_to_show(lambda lines: tables(lines[lines.index("between") :]) == 1)
+    assert tables(tmux.screen()) == 2, "the one before is left as it was"
+    tmux.types("C-c")
+    tmux.comes_to_show(lambda lines: [line for line in lines if line][-1] == "$")
+    assert tmux.has_cursor()

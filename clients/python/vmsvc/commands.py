@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.live import Live
 
 from vmsvc.aio import AsyncClient, AsyncWatch
 from vmsvc.completion import script
@@ -33,6 +32,7 @@ from vmsvc.options import (
     Options,
 )
 from vmsvc.reach import client
+from vmsvc.screen import show
 from vmsvc.show import (
     endpoints_table,
     event_json,
@@ -47,8 +47,6 @@ from vmsvc.show import (
     yaml_text,
 )
 from vmsvc.state import Event
-
-_LIVE_TICK_S = 0.25
 
 # Answers, and what a watch tells, for a program.
 _AS_DATA: Mapping[str, Callable[[object], str]] = {"json": json_text, "yaml": yaml_text}
@@ -185,7 +183,7 @@ async def _watch(server: AsyncClient, options: Options) -> int:
                 await _watch_lines(watch, goal, _EVENT_AS[options.output])
             else:
                 board = Board(options.server, options.services, options.readiness)
-                await _watch_live(watch, goal, board, Console())
+                await _watch_live(watch, goal, board)
     except TimeoutError:
         raise _LateError(f"after {options.goal_timeout_s:g} s, {goal.lacks()}") from None
     return 0
@@ -203,18 +201,12 @@ async def _watch_lines(
             return
 
 
-async def _watch_live(watch: AsyncWatch, goal: Goal, board: Board, console: Console) -> None:
+async def _watch_live(watch: AsyncWatch, goal: Goal, board: Board) -> None:
     # The table shows all that the log would.
     logging.getLogger("vmsvc").addHandler(logging.NullHandler())
     reading = asyncio.create_task(_read(watch, goal, board))
     try:
-        with Live(console=console, auto_refresh=False) as live:
-            while True:
-                now = time.monotonic()
-                live.update(board.render(now, console.width, console.height), refresh=True)
-                if reading.done():
-                    return
-                await asyncio.wait({reading}, timeout=_LIVE_TICK_S)
+        await show(board.render, reading, Console())
     finally:
         await watch.aclose()
         await reading
