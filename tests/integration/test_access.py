@@ -21,9 +21,20 @@ from tests.unit.objects import service, vm
 from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, node
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.model.events import Apply
-from vmsvc_grpc.server.access.needs import Need, UrlNeed, endpoints_everywhere, endpoints_in
+from vmsvc_grpc.server.access.facts import Refusal, Secret
+from vmsvc_grpc.server.access.needs import (
+    Need,
+    ResourceNeed,
+    UrlNeed,
+    endpoints_everywhere,
+    endpoints_in,
+)
+from vmsvc_grpc.server.access.principal import CertificateRules, Principal
+from vmsvc_grpc.server.access.reviews import ReviewGate, Reviews
+from vmsvc_grpc.server.access.verdicts import VerdictBounds
 from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.endpoint_service.needs import vms_in
+from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.grpc_wire import framed
 
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -315,3 +326,49 @@ async def test_a_watch_ends_when_its_right_does(
         assert isinstance(said, bytes)
         assert pb.WatchEndpointsResponse.FromString(said).WhichOneof("event") == "delta"
         opened.cancel()
+
+
+class Stalled:
+    """Reviews of an API server that knows one caller, and is slow with all others."""
+
+    async def owner(self, token: Secret) -> Principal | Refusal:
+        if token.reveal() != "ann":
+            await asyncio.Event().wait()
+        return Principal(username="ann")
+
+    async def allowed(self, _principal: Principal, _need: ResourceNeed | UrlNeed) -> bool:
+        return True
+
+
+@asynccontextmanager
+async def asking(gate: ReviewGate, reviews: Reviews) -> AsyncIterator[None]:
+    """Within it, the gate asks."""
+    running = asyncio.create_task(gate.run(reviews))
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
+
+
+async def test_strangers_who_wait_shut_out_nobody_who_is_known_at_their_address() -> None:
+    patient = VerdictBounds(wait_s=600.0, yes_s=600.0)
+    gate = ReviewGate(patient, CertificateRules(), lambda *_: None, ask_s=600.0)
+    most, ann = 100, "Bearer ann"
+    limits = Limits(streams_max=most, streams_per_client_max=most)
+    async with (
+        serving(service(), gate=gate, limits=limits) as server,
+        asking(gate, Stalled()),
+        connected(server) as client,
+        connected(server) as theirs,
+    ):
+        request = ROWS[WATCH][0]
+        assert await outcome(client, call(client, WATCH, ann, request)) == (OK, "")
+        for number, path in enumerate((WATCH, RESOLVE) * (most // 2)):
+            call(theirs, path, f"Bearer {number}", ROWS[path][0])
+        places = server.server._admission._strangers
+        await until(lambda: places.in_all == most)
+        one_more = await outcome(theirs, call(theirs, WATCH, "Bearer more", request))
+        assert one_more[0] == "RESOURCE_EXHAUSTED"
+        for path in (WATCH, RESOLVE):
+            assert await outcome(client, call(client, path, ann, ROWS[path][0])) == (OK, "")

@@ -26,11 +26,20 @@ _IPV6_HOST_BITS = 64
 
 
 _USER = "user:"
+_STRANGER = "stranger:"
 
 
-def is_known(client: str) -> bool:
-    """Whether a client is somebody whose name is known, and not an address."""
-    return client.startswith(_USER)
+def is_stranger(client: str) -> bool:
+    """Whether a client is whoever is at an address of whom nobody knows who they are."""
+    return client.startswith(_STRANGER)
+
+
+def stranger_at(peer: str) -> str:
+    """The client for which a call of a guarded listener counts until it is known who calls.
+
+    That takes nothing from those who are known, at that address or elsewhere.
+    """
+    return sys.intern(_STRANGER + client_of(peer))
 
 
 def client_of(peer: str, username: str = "") -> str:
@@ -62,7 +71,10 @@ def _network_of(host: str) -> str:
 
 
 class Admission:
-    """Decides whether a call may begin. Not thread-safe: one event loop owns it."""
+    """Decides whether a call may begin. Not thread-safe: one event loop owns it.
+
+    Strangers have as many places as all others, and no place of theirs.
+    """
 
     def __init__(
         self,
@@ -77,6 +89,7 @@ class Admission:
         self._while_draining = while_draining
         self._draining = False
         self._streams = Tally()
+        self._strangers = Tally()
         self._request_bytes_max = {bound: getattr(limits, bound.value) for bound in RequestBound}
 
     def drain(self) -> None:
@@ -121,48 +134,46 @@ class Admission:
                 limit=bound.value,
             )
 
-    def enter(self, path: str, peer: str) -> str:
-        """Count one more open stream of `path`; returns the client, for `leave`.
+    def enter(self, path: str, client: str) -> None:
+        """Count one more open stream of `path` for a client, until it is to `leave`.
 
-        `peer` is the client's address in gRPC's form (`ipv4:192.0.2.1:50000`); its port does not
-        count. Raises RpcError: UNAVAILABLE as `check` does, RESOURCE_EXHAUSTED at a limit.
+        Raises RpcError: UNAVAILABLE as `check` does, RESOURCE_EXHAUSTED at a limit.
         """
         self.check(path)
-        client = client_of(peer)
-        self._check_room(client)
-        self._streams.add(client, 1)
+        self._take_place(client)
         self._counts.streams_open[path] += 1
-        return client
 
     def move(self, client: str, to: str) -> None:
         """Count an open stream of `client` for another one. Raises RpcError, moving nothing."""
         if client != to:
-            self._check_client(to)
-            self._streams.add(client, -1)
-            self._streams.add(to, 1)
+            self._take_place(to)
+            self._places(client).add(client, -1)
 
     def leave(self, path: str, client: str) -> None:
         """Count one open stream less."""
         self._counts.streams_open[path] -= 1
-        self._streams.add(client, -1)
+        self._places(client).add(client, -1)
 
-    def _check_room(self, client: str) -> None:
+    def _places(self, client: str) -> Tally:
+        return self._strangers if is_stranger(client) else self._streams
+
+    def _take_place(self, client: str) -> None:
+        places = self._places(client)
+        whose = " of strangers" if places is self._strangers else ""
         most = self._limits.streams_max
-        if self._streams.in_all >= most:
+        if places.in_all >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the server has {most} streams open, which is its limit (streams_max); "
+                f"the server has {most} streams{whose} open, which is its limit (streams_max); "
                 "connect to another replica",
                 limit="streams_max",
             )
-        self._check_client(client)
-
-    def _check_client(self, client: str) -> None:
         most = self._limits.streams_per_client_max
-        if self._streams.of(client) >= most:
+        if places.of(client) >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
                 f"this client has {most} streams open, which is the limit "
                 "(streams_per_client_max); watch several services on one stream",
                 limit="streams_per_client_max",
             )
+        places.add(client, 1)

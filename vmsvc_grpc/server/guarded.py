@@ -56,13 +56,16 @@ class Clearance:
         return self._pass.username
 
     def knows(self, entry: Need) -> bool:
-        """Whether it is known at once who calls, by what a call needs to enter."""
+        """Ask for what a call needs to enter; whether it is known at once who calls.
+
+        Raises nothing: asking again does.
+        """
         if entry is OPEN:
             return False
         try:
-            self._pass.check(entry)
-        except RpcError:
-            return False
+            self.ask(entry)
+        except RpcError as error:
+            return error.code is Code.PERMISSION_DENIED
         return bool(self.username)
 
     def check(self, need: Need) -> Verdict:
@@ -72,9 +75,9 @@ class Clearance:
     def ask(self, need: Need) -> None:
         """Have `granted` depend on a need. Raises RpcError as it does."""
         if need is not OPEN and need not in self._asked:
-            self._asked[need] = None
             if not self._allows(need):
                 self._pending.append(need)
+            self._asked[need] = None
 
     def wish(self, needs: Iterable[Need]) -> None:
         """Have `granted` wait until it is known whether these are granted."""
@@ -152,10 +155,10 @@ class GuardedStream:
         self._enters = enters
         self._wake()
 
-    @property
-    def known(self) -> bool:
-        """Whether it is known already who calls."""
-        return self._clearance.knows(self._method.needs.entry)
+    def username_at_once(self) -> str:
+        """The caller's name if it is known already, or ""."""
+        known = self._clearance.knows(self._method.needs.entry)
+        return self._clearance.username if known else ""
 
     def receive(self, request: bytes) -> None:
         """Take in a request: for its method only once what it needs is granted."""
@@ -202,7 +205,7 @@ class GuardedStream:
     def _settle(self) -> Later | Held | None:
         """Hand on what may be handed on. What to wait for; None if nothing is left."""
         self._settled = True  # Unless a verdict comes meanwhile.
-        waits = self._enter() or self._take()
+        waits = self.enter() or self._take()
         if waits is not None:
             self._settled = False
         elif self._half_closed:
@@ -211,8 +214,11 @@ class GuardedStream:
             self._inner.half_close()
         return waits
 
-    def _enter(self) -> Held | None:
-        """Open the stream once its caller may enter, and as long as nothing is taken away."""
+    def enter(self) -> Held | None:
+        """Open the stream once its caller may enter; HELD until that is known.
+
+        Raises RpcError if it may not, or not any more.
+        """
         if self._inner is None:
             self._clearance.ask(self._method.needs.entry)
         if not self._clearance.granted():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from vmsvc_grpc.server.admission import is_stranger
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import CLIENT_PART
 from vmsvc_grpc.server.tally import Tally
+
+_STRANGERS_PART = 2
 
 
 class KeptBytes:
     """Counts the bytes kept for clients. Not thread-safe: one event loop owns it."""
 
     def __init__(self, setting: str, bytes_max: int, what: str) -> None:
-        """`bytes_max` is for all clients; one of them may hold a quarter of it.
+        """`bytes_max` is for all clients; one may hold a quarter of it, and all strangers half.
 
         `setting` is the name of the bound, and `what` a noun for what is kept.
         """
@@ -19,13 +22,17 @@ class KeptBytes:
         self._bytes_max = bytes_max
         self._what = what
         self._kept = Tally()
+        self._of_strangers = 0
 
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
-        for held, most, whose in (
+        bounds = [
             (self._kept.of(client), self._bytes_max // CLIENT_PART, "of this client"),
             (self._kept.in_all, self._bytes_max, "of all clients"),
-        ):
+        ]
+        if is_stranger(client):
+            bounds.append((self._of_strangers, self._bytes_max // _STRANGERS_PART, "of strangers"))
+        for held, most, whose in bounds:
             if held + size > most:
                 raise RpcError(
                     Code.RESOURCE_EXHAUSTED,
@@ -33,7 +40,7 @@ class KeptBytes:
                     f"({self._setting}) is {most}; come again once those are dealt with",
                     limit=self._setting,
                 )
-        self._kept.add(client, size)
+        self._add(client, size)
 
     def move(self, client: str, to: str, size: int) -> None:
         """Count so many bytes that are kept for another client. Raises RpcError, moving none."""
@@ -42,9 +49,14 @@ class KeptBytes:
             try:
                 self.keep(to, size)
             except RpcError:
-                self._kept.add(client, size)
+                self._add(client, size)
                 raise
 
     def let_go(self, client: str, size: int) -> None:
         """Count so many bytes of a client as kept no more."""
-        self._kept.add(client, -size)
+        self._add(client, -size)
+
+    def _add(self, client: str, more: int) -> None:
+        self._kept.add(client, more)
+        if is_stranger(client):
+            self._of_strangers += more

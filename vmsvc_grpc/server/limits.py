@@ -17,12 +17,14 @@ class Limits:
     """
 
     streams_max: int = 20_000
-    """Streams open at once, of all clients. At about 6 KB each: 120 MB; on grpcio, 600 MB."""
+    """Streams open at once, of all clients. At about 6 KB each: 120 MB; on grpcio, 600 MB. Of
+    callers of a guarded listener who are not known, or not yet, there may be as many besides."""
 
     streams_per_client_max: int = 2_000
     """Streams open at once of one client: of one who calls or, where nobody is asked who, of one
-    address. So it is with all bounds of a client but those on connections. One stream can watch
-    many services."""
+    address. So it is with all bounds of a client but those on connections. Strangers to a guarded
+    listener have as many for each address, and take none from callers who are known there. One
+    stream can watch many services."""
 
     calls_per_second_max: int = 1_000
     """Calls a second that one caller of a guarded listener may begin in the long run; those that

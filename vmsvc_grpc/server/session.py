@@ -19,7 +19,7 @@ from google.rpc import status_pb2
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import Gate
-from vmsvc_grpc.server.admission import Admission, client_of, is_known
+from vmsvc_grpc.server.admission import Admission, client_of, is_stranger, stranger_at
 from vmsvc_grpc.server.call import (
     HELD,
     LATER,
@@ -140,10 +140,11 @@ class Sessions:
         """A stream, which the transport must close; or the status if it may not begin."""
         path = method.path
         try:
-            client = self._admission.enter(path, caller.peer)
+            if caller.guarded:
+                return self._open_guarded(method, caller, wake)
+            client = client_of(caller.peer)
+            self._admission.enter(path, client)
             try:
-                if caller.guarded:
-                    return self._open_guarded(method, client, caller, wake)
                 stream = method.open(Call(caller.peer), wake)
             except BaseException:
                 self._admission.leave(path, client)
@@ -152,13 +153,11 @@ class Sessions:
             return self.refuse(path, error)
         return Session(self, method, client, stream)
 
-    def _open_guarded(
-        self, method: StreamMethod, client: str, caller: Caller, wake: Wake
-    ) -> Session:
+    def _open_guarded(self, method: StreamMethod, caller: Caller, wake: Wake) -> Session:
         stream = GuardedStream(method, caller, self.gate, wake)
         try:
-            if not stream.known:
-                self.check_pace(client)
+            client = self.client_at_once(caller.peer, stream.username_at_once())
+            self._admission.enter(method.path, client)
         except BaseException:
             stream.close()
             raise
@@ -166,29 +165,36 @@ class Sessions:
         stream.begin(session.enter)
         return session
 
-    def check_pace(self, client: str) -> None:
-        """Raise RpcError if a client that is not known yet has made too many calls in vain."""
+    def client_at_once(self, peer: str, username: str) -> str:
+        """The client of a guarded call, whose caller's name is "" if it is not known at once.
+
+        Raises RpcError if that is a stranger who has made too many calls in vain.
+        """
+        if username:
+            return client_of(peer, username)
+        client = stranger_at(peer)
         self._pace.check(client, self._clock())
+        return client
 
     def count_call(self, peer: str, username: str) -> None:
         """Count a call for its caller, whose name is known, or "". Raises RpcError at the bound."""
-        self._pace.take(client_of(peer, username), self._clock())
+        client = client_of(peer, username) if username else stranger_at(peer)
+        self._pace.take(client, self._clock())
 
     def count_stranger(self, client: str, code: Code) -> None:
         """Count a call for its address that ends with `code`, if that says nobody knows whose."""
-        if code is Code.UNAUTHENTICATED and not is_known(client):
+        if code is Code.UNAUTHENTICATED and is_stranger(client):
             with contextlib.suppress(RpcError):
                 self._pace.take(client, self._clock())
 
-    def wait(self, path: str, peer: str, size: int) -> str:
-        """Count a call that waits with a request of so many bytes; the client, for `go_on`."""
-        client = self._admission.enter(path, peer)
+    def wait(self, path: str, client: str, size: int) -> None:
+        """Count a call that waits with a request of so many bytes, until it is to `go_on`."""
+        self._admission.enter(path, client)
         try:
             self.taking_in.keep(client, size)
         except RpcError:
             self._admission.leave(path, client)
             raise
-        return client
 
     def go_on(self, path: str, client: str, size: int) -> None:
         """Note that a call waits no more."""
@@ -196,7 +202,7 @@ class Sessions:
         self._admission.leave(path, client)
 
     def move(self, client: str, username: str, kept_bytes: int) -> str:
-        """Count a stream and its bytes for its caller; who that is. Raises RpcError at a bound."""
+        """Count a call and its bytes for its caller; who that is. Raises RpcError at a bound."""
         to = client_of("", username)
         self._admission.move(client, to)
         try:
@@ -256,12 +262,13 @@ class WaitingCall:
 
     __slots__ = (
         "_clearance",
+        "_client",
         "_entered",
         "_method",
         "_peer",
         "_request",
         "_sessions",
-        "_waits_as",
+        "_waits",
     )
 
     def __init__(
@@ -273,8 +280,9 @@ class WaitingCall:
         self._request: bytes | None = request
         self._peer = caller.peer
         self._clearance = Clearance(sessions.gate, caller, wake)
+        self._client = ""  # Whom it counts for: "" until that was asked.
         self._entered = False
-        self._waits_as = ""  # The client for which it counts while it waits.
+        self._waits = False
 
     def answer(self) -> bytes | Status | None:
         """The response, or the status of a failure; None if it is not known yet. Never raises."""
@@ -286,8 +294,7 @@ class WaitingCall:
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self.close()
             refused = self._sessions.refuse(self._method.path, error)
-            if not self._entered:
-                self._sessions.count_stranger(client_of(self._peer), refused.code)
+            self._sessions.count_stranger(self._client, refused.code)
             return refused
         call = Call(self._peer, self._clearance.username, self._clearance)
         answer = self._sessions.answer(self._method, self._request, call)
@@ -297,30 +304,39 @@ class WaitingCall:
     def _may_call(self, request: bytes) -> bool:
         """Whether the caller has all that the call needs; False: it is not known yet."""
         clearance = self._clearance
-        if not self._entered:
-            if not clearance.knows(self._method.needs.entry):
-                self._sessions.check_pace(client_of(self._peer))
+        if not self._client:
+            known = clearance.knows(self._method.needs.entry)
+            username = clearance.username if known else ""
+            self._client = self._sessions.client_at_once(self._peer, username)
             clearance.ask(self._method.needs.entry)
         if not clearance.granted():
             return False
         if not self._entered:
-            self._sessions.count_call(self._peer, clearance.username)
-            self._entered = True
+            self._enter(clearance.username)
             self._sessions.check_unary(self._method, request)
             for need in self._method.needs.beyond_entry(request):
                 clearance.ask(need)
             clearance.wish(self._method.needs.wishes)
         return clearance.granted()
 
+    def _enter(self, username: str) -> None:
+        """Count it for its caller, who is known now. Raises RpcError at a bound."""
+        self._sessions.count_call(self._peer, username)
+        self._entered = True
+        if username and self._waits:
+            assert self._request is not None, "it has not answered"
+            self._client = self._sessions.move(self._client, username, len(self._request))
+
     def _wait(self, request: bytes) -> None:
-        if not self._waits_as:
-            self._waits_as = self._sessions.wait(self._method.path, self._peer, len(request))
+        if not self._waits:
+            self._sessions.wait(self._method.path, self._client, len(request))
+            self._waits = True
 
     def close(self) -> None:
         """The call is over. May be called twice."""
         self._clearance.close()
-        if self._waits_as and self._request is not None:
-            self._sessions.go_on(self._method.path, self._waits_as, len(self._request))
+        if self._waits and self._request is not None:
+            self._sessions.go_on(self._method.path, self._client, len(self._request))
         self._request = None
 
 
@@ -350,7 +366,7 @@ class Session:
     def __init__(
         self, sessions: Sessions, method: StreamMethod, client: str, stream: Stream
     ) -> None:
-        """`client` is what `Admission.enter` returned."""
+        """`client` is the one for which `Admission` has counted it."""
         self.in_hand = False
         self._sessions = sessions
         self._method = method
@@ -359,7 +375,7 @@ class Session:
         self._code = Code.CANCELLED  # Unless we end it.
         self._ending: RpcError | None = None
         self._writing_since: float | None = None
-        self._reading: Iterator[None] | None = None
+        self._reading: Iterator[Held | None] | None = None
         self._kept_bytes = 0
         self._half_closed = False
 
@@ -378,11 +394,14 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self._ending = self._sessions.ending_of(self._method.path, error)
 
-    def _read(self, request: bytes) -> Iterator[None]:
+    def _read(self, request: bytes) -> Iterator[Held | None]:
         """Hand a large request to the stream, unless it has too many fields.
 
-        Then it ends the stream, or is dropped, as the method says.
+        Then it ends the stream, or is dropped, as the method says. Of a stranger nothing is read.
         """
+        if isinstance(self._stream, GuardedStream):
+            while (held := self._stream.enter()) is not None:
+                yield held
         try:
             yield from self._sessions.check_fields(self._method, request)
         except RpcError as error:
@@ -438,8 +457,8 @@ class Session:
     def _read_on(self) -> bytes | Later | Held | None:
         """Go on reading a large request; once that is done, the next message."""
         assert self._reading is not None, "it is being read"
-        for _ in self._reading:
-            return LATER
+        for held in self._reading:
+            return held or LATER
         self._reading = None
         return self._stream.next_message()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmsvc_grpc.server.admission import Admission
+from vmsvc_grpc.server.admission import Admission, client_of, stranger_at
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
@@ -20,12 +20,32 @@ def admission(counts: ServerCounts | None = None, **limits: int) -> Admission:
 
 def test_streams_in_all_are_limited() -> None:
     gate = admission(streams_max=2)
-    clients = [gate.enter(PATH, f"ipv4:192.0.2.{number}:1") for number in range(2)]
+    for number in range(2):
+        gate.enter(PATH, f"ipv4:192.0.2.{number}")
     with pytest.raises(RpcError, match="streams_max") as refusal:
         gate.enter(PATH, "unix:")
     assert refusal.value.code is Code.RESOURCE_EXHAUSTED
-    gate.leave(PATH, clients[0])
+    gate.leave(PATH, "ipv4:192.0.2.0")
     gate.enter(PATH, "unix:")
+
+
+def test_strangers_take_nobodys_place_and_nobody_theirs() -> None:
+    gate = admission(streams_max=2, streams_per_client_max=2)
+    stranger, ann = stranger_at("ipv4:192.0.2.1:1"), client_of("", "ann")
+    for client in (stranger, ann):
+        gate.enter(PATH, client)
+        gate.enter(PATH, client)
+        with pytest.raises(RpcError, match="streams_max"):
+            gate.enter(PATH, client)
+    with pytest.raises(RpcError, match="streams_max"):
+        gate.move(stranger, ann)
+    gate.leave(PATH, ann)
+    gate.move(stranger, ann)
+    gate.enter(PATH, stranger)
+    for client in (stranger, stranger, ann, ann):
+        gate.leave(PATH, client)
+    assert not gate._streams._of_client
+    assert not gate._strangers._of_client
 
 
 @pytest.mark.parametrize(
@@ -49,23 +69,24 @@ def test_streams_of_an_address_are_limited_whatever_the_port(
     first: str, second: str, same: bool
 ) -> None:
     gate = admission(streams_per_client_max=1)
-    client = gate.enter(PATH, first)
+    client = client_of(first)
+    gate.enter(PATH, client)
     if not same:
-        gate.enter(PATH, second)
+        gate.enter(PATH, client_of(second))
         return
     with pytest.raises(RpcError, match="streams_per_client_max") as refusal:
-        gate.enter(PATH, second)
+        gate.enter(PATH, client_of(second))
     assert refusal.value.code is Code.RESOURCE_EXHAUSTED
     gate.leave(PATH, client)
-    gate.enter(PATH, second)
+    gate.enter(PATH, client_of(second))
 
 
 def test_open_streams_are_counted_by_path() -> None:
     counts = ServerCounts()
     gate = admission(counts)
-    client = gate.enter(PATH, "unix:")
+    gate.enter(PATH, "unix:")
     assert counts.streams_open == {PATH: 1}
-    gate.leave(PATH, client)
+    gate.leave(PATH, "unix:")
     assert counts.streams_open == {PATH: 0}
     assert not gate._streams._of_client
 

@@ -188,7 +188,7 @@ def test_a_call_waits_for_a_verdict_and_is_woken_by_it() -> None:
     waiting = world.call("t")
     assert isinstance(waiting, WaitingCall)
     assert waiting.answer() is None
-    assert world.admission._streams.of("ipv4:192.0.2.1") == 1, "it counts while it waits"
+    assert world.admission._strangers.of("stranger:ipv4:192.0.2.1") == 1, "it counts while it waits"
     world.gate.answer()
     assert world.wakes == 1
     assert waiting.answer() == b"shop"
@@ -196,6 +196,7 @@ def test_a_call_waits_for_a_verdict_and_is_woken_by_it() -> None:
     assert world.counts.request_bytes == len(b"shop"), "it is read once"
     assert not world.gate.passes
     assert not world.admission._streams.in_all
+    assert not world.admission._strangers.in_all
 
 
 def test_calls_that_wait_have_a_bound() -> None:
@@ -213,7 +214,63 @@ def test_bytes_of_calls_that_wait_have_a_bound() -> None:
     world.gate.open = False
     assert isinstance(world.call("t", b"x" * 8), WaitingCall)
     assert code_of(world.call("t", b"x" * 8)) is Code.RESOURCE_EXHAUSTED
-    assert world.admission._streams.in_all == 1
+    assert world.admission._strangers.in_all == 1
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_strangers_who_wait_take_no_place_of_callers_who_are_known(kind: str) -> None:
+    world = World(Limits(streams_per_client_max=1, streams_max=1, taking_in_bytes_max=40))
+    world.gate.admit("a", SHOP, BANK)
+    world.gate.open = False
+    waiting = world.call("stolen", b"x" * 10)
+    assert isinstance(waiting, WaitingCall)
+    world.gate.told = {AUTHENTICATED, SHOP}  # Who calls is known from now on, and this right.
+    assert ended(world, kind, "a") is Code.OK
+    # One who is known, and waits for a right, does not wait with strangers.
+    known = world.call("a", b"bank" + b" bank" * 1)
+    assert isinstance(known, WaitingCall)
+    assert world.admission._streams.of("user:user-of-a") == 1
+    known.close()
+    waiting.close()
+    assert not world.sessions.taking_in._kept._of_client
+    assert not world.sessions.taking_in._of_strangers
+    for places in (world.admission._streams, world.admission._strangers):
+        assert not places._of_client
+
+
+def test_a_call_that_waits_counts_for_its_caller_once_that_is_known() -> None:
+    world = World()
+    world.gate.admit("a", SHOP)
+    world.gate.open = False
+    waiting = world.call("a")
+    assert isinstance(waiting, WaitingCall)
+    world.gate.told = {AUTHENTICATED}
+    assert waiting.answer() is None
+    assert world.admission._streams.of("user:user-of-a") == 1
+    assert not world.admission._strangers.in_all
+    world.gate.answer()
+    assert waiting.answer() == b"shop"
+    assert not world.admission._streams.in_all
+
+
+def test_nothing_of_a_strangers_request_is_read() -> None:
+    world = World(Limits(request_fields_max=10))
+    world.gate.admit("t")
+    world.gate.open = False
+    session = world.open("t", Needs(AUTHENTICATED))
+    session.receive(b"\x08\x01" * 50_000)
+    for _ in range(3):
+        assert session.next() is HELD
+    world.gate.answer()
+    while isinstance(said := session.next(), Later):
+        pass
+    assert code_of(said) is Code.RESOURCE_EXHAUSTED
+    session.close()
+    stranger = world.open("stolen", Needs(AUTHENTICATED))
+    stranger.receive(b"\x08\x01" * 50_000)
+    assert code_of(stranger.next()) is Code.UNAUTHENTICATED
+    stranger.close()
+    assert not world.sessions.taking_in._kept._of_client
 
 
 def test_a_call_that_is_closed_while_it_waits_is_woken_no_more() -> None:
@@ -328,9 +385,7 @@ def test_a_stream_counts_for_who_calls_and_not_for_its_address() -> None:
         session.receive(b"shop")
         assert session.next() == b"shop"
         sessions.append(session)
-    one_more = world.open("a")
-    assert code_of(one_more.next()) is Code.RESOURCE_EXHAUSTED
-    one_more.close()
+    assert ended(world, "stream", "a") is Code.RESOURCE_EXHAUSTED
     for session in sessions:
         session.close()
     assert not world.admission._streams._of_client
@@ -341,9 +396,11 @@ def test_bytes_of_a_request_count_for_who_calls() -> None:
     size = 100_000
     world = World(Limits(taking_in_bytes_max=4 * size))
     world.gate.admit("t")
+    world.gate.open = False
     session = world.open("t", Needs(AUTHENTICATED))
     session.receive(b"x" * size)
-    assert world.sessions.taking_in._kept.of("ipv4:192.0.2.1") == size
+    assert world.sessions.taking_in._kept.of("stranger:ipv4:192.0.2.1") == size
+    world.gate.answer()
     while isinstance(said := session.next(), Later):
         pass
     assert said == b"x" * size

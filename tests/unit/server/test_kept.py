@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from vmsvc_grpc.server.admission import stranger_at
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.kept import KeptBytes
 
@@ -25,3 +26,14 @@ def test_one_client_at_its_bound_leaves_the_others_theirs_and_gets_its_own_back(
         kept.let_go(client, 100)
     assert not kept._kept.in_all
     assert not kept._kept._of_client
+
+
+def test_strangers_leave_half_to_those_who_are_known() -> None:
+    kept = KeptBytes("taking_in_bytes_max", 400, "requests that are being read")
+    for number in range(2):
+        kept.keep(stranger_at(f"ipv4:192.0.2.{number}:1"), 100)
+    with pytest.raises(RpcError, match="of strangers"):
+        kept.keep(stranger_at("ipv4:192.0.2.9:1"), 1)
+    kept.keep("a", 100)
+    kept.move(stranger_at("ipv4:192.0.2.0:1"), "b", 100)
+    kept.keep(stranger_at("ipv4:192.0.2.9:1"), 100)
