@@ -103,6 +103,9 @@ class _RightsPass:
         allowed = gate.allows(gate.users[self._token], need)
         return Verdict.ALLOWED if allowed else Verdict.DENIED
 
+    def let_go(self, need: Need) -> None:
+        self._known.discard(need)
+
     @property
     def username(self) -> str:
         known = AUTHENTICATED in self._known

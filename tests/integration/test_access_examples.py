@@ -83,6 +83,9 @@ class _TokenPass:
         self._gate.let_in.append(self._token)
         return Verdict.ALLOWED
 
+    def let_go(self, _need: Need) -> None:
+        """Nothing is kept of it."""
+
     def close(self) -> None:
         self._gate.passes = [each for each in self._gate.passes if each is not self]
 

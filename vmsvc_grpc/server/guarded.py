@@ -27,7 +27,7 @@ from vmsvc_grpc.server.call import (
     Wake,
 )
 
-# So many needs are asked for before others have their turn: some ms, as with names.
+# So many needs are asked for, or looked at again, before others have their turn: some ms.
 _NEEDS_A_TURN = 1_000
 
 
@@ -37,7 +37,17 @@ class Clearance:
     `changes` rises with each wake: it is the call's `Access`, too.
     """
 
-    __slots__ = ("_asked", "_looked", "_pass", "_pending", "_wake", "_wished", "changes")
+    __slots__ = (
+        "_asked",
+        "_looked",
+        "_looking",
+        "_pass",
+        "_pending",
+        "_wake",
+        "_wished",
+        "changes",
+        "unfinished",
+    )
 
     def __init__(self, gate: Gate, caller: Caller, wake: Wake) -> None:
         """`wake` is called when `granted` may have another result."""
@@ -47,7 +57,9 @@ class Clearance:
         # Those of which the verdict was not known yet, in the order in which they were asked for.
         self._pending: deque[Need] = deque()
         self._wished: list[Need] = []
-        self._looked = 0  # `changes` when all that was asked for was granted last.
+        self._looked = 0  # `changes` when everything that was asked for was looked at last.
+        self._looking: Iterator[Need] | None = None  # What is left of such a look.
+        self.unfinished = False
         self._pass: Pass = gate.enter(caller, self._woken)
 
     @property
@@ -72,6 +84,11 @@ class Clearance:
         """Whether a need is granted, as it is known now; `granted` does not depend on it."""
         return self._pass.check(need)
 
+    def let_go(self, need: Need) -> None:
+        """Go by a need no more, unless `granted` depends on it."""
+        if need not in self._asked and need not in self._wished:
+            self._pass.let_go(need)
+
     def ask(self, need: Need) -> None:
         """Have `granted` depend on a need. Raises RpcError as it does."""
         if need is not OPEN and need not in self._asked:
@@ -88,18 +105,46 @@ class Clearance:
 
         Raises RpcError: PERMISSION_DENIED if anything is denied, and as `Pass.check` does. Looks
         at what was not granted before, up to the first that is still not known: verdicts come one
-        by one, and each wakes. Looks at everything once all are known and any has changed.
+        by one, and each wakes. Looks at everything once all are known and any has changed. If that
+        is much, it is False, and `unfinished`: look again in another turn.
         """
-        pending = self._pending
-        while pending and self._allows(pending[0]):
-            pending.popleft()
-        if not pending and self._looked != self.changes:
-            self._looked = self.changes
-            pending.extend(need for need in self._asked if not self._allows(need))
+        self.unfinished = self._look_at_pending() or self._look_at_all()
         if self._wished and not self._pending:
             check = self._pass.check
             self._wished = [need for need in self._wished if check(need) is Verdict.PENDING]
-        return not (self._pending or self._wished)
+        return not (self._pending or self._wished or self.unfinished)
+
+    def _look_at_pending(self) -> bool:
+        """Look at what was not known; whether there is more of that to look at."""
+        for _ in range(_NEEDS_A_TURN):
+            if not (self._pending and self._allows(self._pending[0])):
+                return False
+            self._pending.popleft()
+        return True
+
+    def _look_at_all(self) -> bool:
+        """Look at everything, if all was known and any has changed; whether there is more."""
+        if self._looking is None:
+            if self._pending or self._looked == self.changes:
+                return False
+            self._looked = self.changes
+            self._looking = iter(tuple(self._asked))
+        looks = 0
+        for need in islice(self._looking, _NEEDS_A_TURN):
+            looks += 1
+            if not self._allows(need):
+                self._pending.append(need)
+        if looks == _NEEDS_A_TURN:
+            return True
+        self._looking = None
+        # What has changed meanwhile may be among what was looked at first.
+        return not self._pending and self._looked != self.changes
+
+    def waits(self) -> Later | Held | None:
+        """What to wait for until all that was asked for is granted. Raises as `granted` does."""
+        if self.granted():
+            return None
+        return LATER if self.unfinished else HELD
 
     def close(self) -> None:
         """The call is over. May be called twice."""
@@ -214,15 +259,15 @@ class GuardedStream:
             self._inner.half_close()
         return waits
 
-    def enter(self) -> Held | None:
-        """Open the stream once its caller may enter; HELD until that is known.
+    def enter(self) -> Later | Held | None:
+        """Open the stream once its caller may enter; what to wait for until that is known.
 
         Raises RpcError if it may not, or not any more.
         """
         if self._inner is None:
             self._clearance.ask(self._method.needs.entry)
-        if not self._clearance.granted():
-            return HELD
+        if (waits := self._clearance.waits()) is not None:
+            return waits
         if self._inner is None:
             self._enters(self._peer, self._clearance.username)
             call = Call(self._peer, self._clearance.username, self._clearance)
@@ -242,8 +287,8 @@ class GuardedStream:
             asked += 1
         if asked == _NEEDS_A_TURN:
             return LATER
-        if not self._clearance.granted():
-            return HELD
+        if (waits := self._clearance.waits()) is not None:
+            return waits
         request, self._request, self._needing = self._request, None, None
         assert self._inner is not None, "it has entered"
         self._inner.receive(request)

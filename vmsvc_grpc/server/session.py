@@ -375,7 +375,7 @@ class Session:
         self._code = Code.CANCELLED  # Unless we end it.
         self._ending: RpcError | None = None
         self._writing_since: float | None = None
-        self._reading: Iterator[Held | None] | None = None
+        self._reading: Iterator[Later | Held | None] | None = None
         self._kept_bytes = 0
         self._half_closed = False
 
@@ -394,14 +394,14 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             self._ending = self._sessions.ending_of(self._method.path, error)
 
-    def _read(self, request: bytes) -> Iterator[Held | None]:
+    def _read(self, request: bytes) -> Iterator[Later | Held | None]:
         """Hand a large request to the stream, unless it has too many fields.
 
         Then it ends the stream, or is dropped, as the method says. Of a stranger nothing is read.
         """
         if isinstance(self._stream, GuardedStream):
-            while (held := self._stream.enter()) is not None:
-                yield held
+            while (waits := self._stream.enter()) is not None:
+                yield waits
         try:
             yield from self._sessions.check_fields(self._method, request)
         except RpcError as error:
@@ -457,8 +457,8 @@ class Session:
     def _read_on(self) -> bytes | Later | Held | None:
         """Go on reading a large request; once that is done, the next message."""
         assert self._reading is not None, "it is being read"
-        for held in self._reading:
-            return held or LATER
+        for waits in self._reading:
+            return waits or LATER
         self._reading = None
         return self._stream.next_message()
 

@@ -375,6 +375,49 @@ def test_many_needs_are_asked_for_in_slices() -> None:
     session.close()
 
 
+def test_many_needs_are_looked_at_again_in_slices_and_none_is_missed() -> None:
+    names = [f"ns-{number}" for number in range(2_500)]
+    world = World()
+    user = world.gate.admit("t", *(endpoints_in("get", name) for name in names))
+    world.gate.open = False
+    session = world.open("t")
+    session.receive(" ".join(names).encode())
+    while isinstance(session.next(), Later):
+        pass
+    assert session.next() is HELD
+    world.gate.answer()
+    while isinstance(said := session.next(), Later):
+        pass
+    assert isinstance(said, bytes)
+    world.gate.grant(user, BANK)
+    world.gate.asked.clear()
+    assert isinstance(session.next(), Later)
+    assert world.gate.asked.total() <= 1_001
+    # One that has been looked at already is taken away meanwhile.
+    world.gate.revoke(user, endpoints_in("get", names[0]))
+    while isinstance(said := session.next(), Later):
+        pass
+    assert code_of(said) is Code.PERMISSION_DENIED
+    session.close()
+
+
+def test_what_a_call_was_asked_for_is_not_let_go() -> None:
+    world = World()
+    user = world.gate.admit("t", SHOP)
+    session = world.open("t")
+    session.receive(b"shop")
+    assert session.next() == b"shop"
+    access = world.handled[0].access
+    for need in (SHOP, BANK):
+        access.check(need)
+        access.let_go(need)
+    (entered,) = world.gate.passes
+    assert (SHOP in entered._known, BANK in entered._known) == (True, False)
+    world.gate.revoke(user, SHOP)
+    assert code_of(session.next()) is Code.PERMISSION_DENIED
+    session.close()
+
+
 def test_a_stream_counts_for_who_calls_and_not_for_its_address() -> None:
     world = World(Limits(streams_per_client_max=2))
     for token in "ab":

@@ -198,6 +198,9 @@ class _CertifiedPass:
         self._count("denied")
         return Verdict.DENIED
 
+    def let_go(self, need: Need) -> None:
+        """Nothing is kept of it."""
+
     def _unauthenticated(self, message: str) -> RpcError:
         self._count("unauthenticated")
         return RpcError(Code.UNAUTHENTICATED, message)

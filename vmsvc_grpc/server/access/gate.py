@@ -29,6 +29,9 @@ class Pass(Protocol):
         UNAVAILABLE, with RetryInfo, if it cannot be found out. OPEN is always allowed.
         """
 
+    def let_go(self, need: Need) -> None:
+        """Go by the verdict on a need no more: wake the call for it no more, and keep nothing."""
+
     @property
     def username(self) -> str:
         """The caller's name; "" until it is known, and on a listener that asks nobody."""
@@ -45,6 +48,9 @@ class Access(Protocol):
 
     def check(self, need: Need) -> Verdict:
         """As `Pass.check` does."""
+
+    def let_go(self, need: Need) -> None:
+        """As `Pass.let_go` does, unless the call needs it in another way, too."""
 
 
 class GateError(Exception):
@@ -69,6 +75,9 @@ class _OpenPass:
 
     def check(self, need: Need) -> Verdict:  # noqa: ARG002 - the Protocol says it
         return Verdict.ALLOWED
+
+    def let_go(self, need: Need) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -127,9 +127,15 @@ class ReviewGate:
             self._news.set()
         return verdict
 
+    def let_go(self, seat: Seat, need: Need) -> None:
+        """As `Verdicts.let_go`."""
+        self._verdicts.let_go(seat, need)
+
     def close(self, seat: Seat) -> None:
         """As `Verdicts.close`."""
         self._verdicts.close(seat)
+        if self._verdicts.leaving:
+            self._news.set()
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -160,7 +166,7 @@ class ReviewGate:
                 self._verdicts.advance(self._clock())
                 for question in self._verdicts.questions():
                     tasks.create_task(self._ask(reviews, question))
-                at = self._verdicts.next_at()
+                at = self._clock() if self._verdicts.leaving else self._verdicts.next_at()
                 self._sleeps_until = math.inf if at is None else at
                 left_s = None if at is None else max(0.0, at - self._clock())
                 alarm = None if left_s is None else loop.call_later(left_s, self._news.set)
@@ -247,6 +253,9 @@ class _ReviewedPass:
         if not self._refused:
             self._refused = True
             self._gate.refusals[refusal] += 1
+
+    def let_go(self, need: Need) -> None:
+        self._gate.let_go(self._seat, need)
 
     def close(self) -> None:
         self._gate.close(self._seat)

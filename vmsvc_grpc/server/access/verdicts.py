@@ -11,6 +11,7 @@ never an answer.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -44,8 +45,9 @@ _CERTIFICATE_EXPIRED = "the client's certificate has expired; connect with a new
 
 # Re-asks come up to a fifth earlier, so that they do not come all at once.
 _RECHECK_SPREAD = 0.2
-# So many alarms are dealt with in one piece: some 5 ms.
+# So many alarms are dealt with in one piece, and rights of calls that are over: some 5 ms each.
 _ALARMS_A_TURN = 500
+_RIGHTS_A_TURN = 500
 
 _ALL = tuple(Standing)
 
@@ -94,6 +96,8 @@ class Verdicts:
         )
         self._line = Line[Question](bounds.questions_max, bounds.questions_per_caller_max)
         self._alarms = Alarms[Question | Seat]()
+        # Calls that are over, and have more rights than are given back in one piece.
+        self._leaving: deque[Seat] = deque()
         self._answered_at = float("-inf")
 
     @property
@@ -116,6 +120,11 @@ class Verdicts:
         """How many questions wait for their answers."""
         return self._line.under_way
 
+    @property
+    def leaving(self) -> bool:
+        """Whether `advance` has to give back rights of calls that are over: it is due at once."""
+        return bool(self._leaving)
+
     def check(self, seat: Seat, need: Need, now: float) -> Verdict:
         """Whether a call has what it needs. Raises RpcError, as `gate.Pass` says.
 
@@ -137,10 +146,20 @@ class Verdicts:
             return Verdict.PENDING
         return Verdict.ALLOWED if fact.answer else Verdict.DENIED
 
+    def let_go(self, seat: Seat, need: Need) -> None:
+        """A call does not go by a need any more."""
+        if (fact := seat.rights.pop(need, None)) is not None:
+            self._leave(fact, seat)
+
     def close(self, seat: Seat) -> None:
         """A call is over: it is woken no more. May be called twice."""
+        if seat.wake is _nobody:
+            return
         seat.wake = _nobody
-        self._leave_rights(seat)
+        if len(seat.rights) > _RIGHTS_A_TURN:
+            self._leaving.append(seat)
+        else:
+            self._leave_rights(seat)
         if (fact := seat.token_fact) is not None:
             seat.token_fact = None
             self._leave(fact, seat)
@@ -182,6 +201,8 @@ class Verdicts:
 
     def advance(self, now: float) -> None:
         """Deal with what is due: not with all of it, if that is much. See `next_at` then."""
+        if self._leaving:
+            self._give_back(self._leaving[0])
         for _ in range(_ALARMS_A_TURN):
             due = self._alarms.due(now)
             if due is None:
@@ -280,6 +301,13 @@ class Verdicts:
         fact.leave(seat)
         if not fact.seats and fact.asking is not Asking.UNDER_WAY:
             self._release(fact)
+
+    def _give_back(self, seat: Seat) -> None:
+        """Give back some rights of a call that is over."""
+        for _ in range(min(_RIGHTS_A_TURN, len(seat.rights))):
+            self._leave(seat.rights.popitem()[1], seat)
+        if not seat.rights:
+            self._leaving.popleft()
 
     def _leave_rights(self, seat: Seat) -> None:
         for fact in seat.rights.values():

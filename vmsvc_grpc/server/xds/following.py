@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from enum import Enum
 
@@ -38,6 +38,7 @@ class Following:
         "_covered",
         "_gained",
         "_hidden",
+        "_namespaces",
         "_node",
         "_scope",
         "_topics",
@@ -60,6 +61,7 @@ class Following:
         self._hidden: dict[Key, None] = {}
         self._covered: dict[Key, None] = {}  # Of those, the ones to be looked at once more.
         self._withheld: set[Key] = set()  # And those of which the client was not told anything.
+        self._namespaces: Counter[str] = Counter()  # How many services of each, if not all show.
         self._cache = cache
         self._scope = scope
         self._wake = wake
@@ -93,8 +95,18 @@ class Following:
 
     def follow(self, service: Key) -> None:
         """Follow a service, if the client may see it. It need not exist."""
-        if service in self._topics or not self._in_scope(service):
+        if self._has(service) or not self._in_scope(service):
             return
+        if self._visible is not None:
+            if not self._namespaces[service.namespace]:
+                self._visible.hold(service.namespace)
+            self._namespaces[service.namespace] += 1
+        self._follow(service)
+
+    def _has(self, service: Key) -> bool:
+        return service in self._topics or service in self._hidden or service in self._covered
+
+    def _follow(self, service: Key) -> None:
         if self._visible is not None and not self._visible.shows(service.namespace):
             self._hidden[service] = None
             return
@@ -110,7 +122,7 @@ class Following:
             self._covered, self._hidden = self._covered | self._hidden, {}
         for _ in range(min(most, len(self._covered))):
             service, _ = self._covered.popitem()
-            self.follow(service)
+            self._follow(service)
             told = service in self._withheld and not visible.is_unknown(service.namespace)
             if service in self._topics or told:
                 self.noted[service] = None
@@ -152,6 +164,8 @@ class Following:
             topic = self._topics.get(service)
             if needed(service):
                 continue
+            if self._visible is not None and self._has(service):
+                self._let_go(self._visible, service.namespace)
             self._hidden.pop(service, None)
             self._covered.pop(service, None)
             self._withheld.discard(service)
@@ -162,6 +176,13 @@ class Following:
             return False
         self.loose = {}  # One that was full is as large when it is empty.
         return True
+
+    def _let_go(self, visible: Visible, namespace: str) -> None:
+        """Follow one service less of a namespace."""
+        self._namespaces[namespace] -= 1
+        if not self._namespaces[namespace]:
+            del self._namespaces[namespace]
+            visible.let_go(namespace)
 
     def _in_scope(self, service: Key) -> bool:
         assert self._node is not None, "begin comes before all else"

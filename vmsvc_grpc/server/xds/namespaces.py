@@ -6,6 +6,7 @@ namespaces.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from vmsvc_grpc.cache.cache import Cache
@@ -173,6 +174,8 @@ class NamespacesWildcard:
     """A `Wildcard` of the namespaces that a client may hear of, which may become more."""
 
     __slots__ = (
+        "_asked",
+        "_first",
         "_follow",
         "_fresh",
         "_namespaces",
@@ -180,6 +183,7 @@ class NamespacesWildcard:
         "_parts",
         "_run",
         "_seen",
+        "_unseen",
         "_visible",
         "listing",
     )
@@ -206,6 +210,9 @@ class NamespacesWildcard:
         self._run: dict[str, None] | None = None  # Namespaces left of the run under way.
         self._fresh = True  # Nothing was taken, not even that there is nothing.
         self._seen: tuple[int, int] | None = None
+        self._unseen: deque[str] = deque()  # Namespaces left to look at.
+        self._first = True  # Whether all were not looked at yet for the first time.
+        self._asked: set[str] = set()  # Those that it asks about, shown or not.
         namespaces.follow(self, wake)
 
     def close(self) -> None:
@@ -213,27 +220,52 @@ class NamespacesWildcard:
         self._namespaces.leave(self)
         for part in self._parts.values():
             part.close()
+        for namespace in self._asked:
+            self._visible.let_go(namespace)
+        self._asked.clear()
 
     def look(self) -> bool:
         """Follow namespaces that have become visible; whether there are any. Raises RpcError.
 
-        The verdicts asked for may yet be unknown: see `Visible.settled`.
+        The verdicts asked for may yet be unknown: see `Visible.settled`. If the turn is spent, it
+        is `looking`, and to be asked again in another.
         """
+        if not self.looking:
+            self._begin_look()
+        before = len(self._parts)
+        while self._unseen and not self._visible.spent:
+            self._look_at(self._unseen.popleft())
+        if not self._unseen:
+            self._first = False
+        return len(self._parts) > before
+
+    def _begin_look(self) -> None:
         now = self._namespaces.version, self._visible.gained
         if now == self._seen:
-            return False
-        first, self._seen = self._seen is None, now
-        before = len(self._parts)
+            return
+        self._seen = now
         names = self._namespaces.names if self._only is None else frozenset((self._only,))
-        for namespace in sorted(names - self._parts.keys()):
-            if self._visible.shows(namespace, required=first):
-                part = self._parts[namespace] = self._follow(namespace)
-                self.listing.parts[namespace] = part.listing
-        return len(self._parts) > before
+        self._unseen.extend(sorted(names - self._parts.keys()))
+        for namespace in self._asked - names - self._parts.keys():
+            self._asked.remove(namespace)
+            self._visible.let_go(namespace)
+
+    def _look_at(self, namespace: str) -> None:
+        if namespace not in self._asked:
+            self._asked.add(namespace)
+            self._visible.hold(namespace)
+        if self._visible.shows(namespace, required=self._first):
+            part = self._parts[namespace] = self._follow(namespace)
+            self.listing.parts[namespace] = part.listing
+
+    @property
+    def looking(self) -> bool:
+        """Whether there are namespaces left to look at."""
+        return bool(self._unseen)
 
     @property
     def _changed(self) -> bool:
-        return self._seen != (self._namespaces.version, self._visible.gained)
+        return self.looking or self._seen != (self._namespaces.version, self._visible.gained)
 
     @property
     def behind(self) -> bool:

@@ -86,7 +86,7 @@ class Responses:
         self._follow_listings(node)
         if self._visible is not None and not self._see(self._visible):
             self._own_turn = False
-            return None
+            return LATER if self._visible.spent else None
         message = self._next_response(node)
         self._own_turn = message is LATER
         return message
@@ -134,16 +134,16 @@ class Responses:
 
     def _see(self, visible: Visible) -> bool:
         """Have wildcards cover what has become visible; whether all is known that they cover."""
+        looking = False
         for subscription in self._subscriptions.sending_order:
             listed = subscription.listed
-            if (
-                isinstance(listed, NamespacesWildcard)
-                and listed.look()
-                and subscription.bodies is not None
-            ):
+            if not isinstance(listed, NamespacesWildcard):
+                continue
+            if listed.look() and subscription.bodies is not None:
                 # From now on, "all resources" are others.
                 subscription.bodies = self._shared.resources.all_of(subscription.type_url)
-        return visible.settled()
+            looking |= listed.looking
+        return visible.settled() and not looking
 
     def _next_response(self, node: Node) -> bytes | Later | None:
         while True:

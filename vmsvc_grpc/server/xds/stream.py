@@ -141,8 +141,9 @@ class XdsStream:
     def _next_response(self, node: Node) -> bytes | Later | None:
         # What is not known yet must not be taken for what is not there.
         if self._visible is not None:
+            self._visible.begin_turn()
             if not self._visible.settled():
-                return None
+                return LATER if self._visible.spent else None
             if not self._following.uncover(self._visible, self._shared.names_a_turn):
                 return LATER
         message = self._responses.next(node)

@@ -6,7 +6,7 @@ and never what is in a resource.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from itertools import islice
 
@@ -23,8 +23,10 @@ VERDICTS_PER_STREAM_MAX = 5_000
 """A quarter of what a caller may have: names that anybody can make one client ask for leave its
 other streams, and other clients of the same name, theirs."""
 
-# How many namespaces are asked about in one turn that there was no room for before.
-_RETRIES_A_TURN = 500
+# How many namespaces are asked about, or looked at again, in one turn: some ms.
+_LOOKS_A_TURN = 500
+
+_EVERYWHERE = "*"  # For the log.
 
 
 class Visible:
@@ -32,6 +34,9 @@ class Visible:
 
     Of some namespaces nobody can say it now, or there is no room to ask: they are not visible until
     it is known, which costs the others nothing. Only a client of whom nothing is known is refused.
+    If there is no room to ask about all namespaces, it is asked about each.
+
+    A turn begins with `begin_turn`. Once it is `spent`, what is left is done in the next one.
 
     `gained` rises when it may hear of more, or somebody can say of more whether it may. What it may
     not hear of any more ends its stream: so it is answered anew, by the rules for clients that come
@@ -42,8 +47,11 @@ class Visible:
         "_access",
         "_error",
         "_everywhere",
+        "_holds",
         "_knows",
         "_looked",
+        "_looking",
+        "_looks_left",
         "_no_room",
         "_on_no_room",
         "_pending",
@@ -58,19 +66,46 @@ class Visible:
         self._on_no_room = on_no_room
         self._everywhere: Verdict | None = None  # None: that was not asked for.
         self._verdicts: dict[str, Verdict | None] = {}  # None: nobody can say now.
+        self._holds: Counter[str] = Counter()
         # Of what was asked for, that of which the verdict is not known yet; None: all namespaces.
         self._pending: deque[str | None] = deque()
-        self._no_room: dict[str, None] = {}  # Nobody is told when there is room for these.
+        self._no_room: dict[str | None, None] = {}  # Nobody is told when there is room for these.
         self._required: set[str] = set()  # Of these the verdict must become known.
         self._error: RpcError | None = None  # Why the last one is not known that nobody can say.
         self._knows = False  # Whether anything was known.
         self._looked = access.changes  # `changes` when all was looked at last.
+        self._looking: deque[str | None] = deque()  # What is left of such a look.
+        self._looks_left = _LOOKS_A_TURN
         self.gained = 0
+
+    def begin_turn(self) -> None:
+        """Look at so many namespaces from now on."""
+        self._looks_left = _LOOKS_A_TURN
+
+    @property
+    def spent(self) -> bool:
+        """Whether the turn's looks are used up: the stream is to be asked again in another."""
+        return self._looks_left <= 0
+
+    def hold(self, namespace: str) -> None:
+        """Keep the verdict on a namespace, as something goes by it, until it is let go as often."""
+        self._holds[namespace] += 1
+
+    def let_go(self, namespace: str) -> None:
+        """Forget the verdict on a namespace, unless something else goes by it."""
+        self._holds[namespace] -= 1
+        if self._holds[namespace]:
+            return
+        del self._holds[namespace]
+        if self._verdicts.pop(namespace, None) is not None:
+            self._access.let_go(endpoints_in("watch", namespace))
+        self._no_room.pop(namespace, None)
+        self._required.discard(namespace)
 
     def everywhere(self) -> bool:
         """Whether the client may hear of all namespaces, as far as it is known. Raises RpcError."""
-        if self._everywhere is None:
-            self._everywhere = self._check(None)
+        if self._everywhere is None and None not in self._no_room:
+            self._everywhere = self._verdict(None, None)
             if self._everywhere is Verdict.PENDING:
                 self._pending.append(None)
         return self._everywhere is Verdict.ALLOWED
@@ -88,6 +123,7 @@ class Visible:
                 return False
             if required:
                 self._required.add(namespace)
+            self._looks_left -= 1
             self._verdicts[namespace] = self._verdict(namespace, None)
             if self._verdicts[namespace] is Verdict.PENDING:
                 self._pending.append(namespace)
@@ -105,28 +141,42 @@ class Visible:
     def settled(self) -> bool:
         """Look at what has changed; whether all that was asked for is known, or cannot be now.
 
+        False, too, if the turn is `spent` before that.
+
         Raises RpcError: PERMISSION_DENIED for what the client may not hear of any more, and as
         `Access.check` does if nothing is known. While verdicts come one by one, it looks at those
         alone; once all are known, at all that was asked for, if any has changed.
         """
-        while self._pending and self._look(self._pending[0]):
+        while self._pending and not self.spent and self._look(self._pending[0]):
             self._pending.popleft()
-        if not self._pending and self._looked != self._access.changes:
-            self._looked = self._access.changes
-            asked: list[str | None] = [] if self._everywhere is None else [None]
-            asked += [each for each in self._verdicts if each not in self._no_room]
-            self._pending.extend(each for each in asked if not self._look(each))
+        if not self._pending:
+            self._look_at_all()
         if self._no_room:
             self._retry()
-        if self._pending:
+        if self._pending or self._looking:
             return False
         if self._error is not None and not self._knows:
             raise self._error
         return True
 
+    def _look_at_all(self) -> None:
+        """Look at everything if any verdict has changed, as far as the turn goes."""
+        while not self.spent:
+            if not self._looking:
+                if self._pending or self._looked == self._access.changes:
+                    return
+                self._looked = self._access.changes
+                if self._everywhere is not None:
+                    self._looking.append(None)
+                self._looking.extend(self._verdicts)
+            while self._looking and not self.spent:
+                each = self._looking.popleft()
+                if each not in self._no_room and not self._look(each):
+                    self._pending.append(each)
+
     def _retry(self) -> None:
         """Ask about namespaces that there was no room for, as far as there is some."""
-        for namespace in list(islice(self._no_room, _RETRIES_A_TURN)):
+        for namespace in list(islice(self._no_room, max(0, self._looks_left))):
             if not self._look(namespace):
                 self._pending.append(namespace)
             if namespace in self._no_room:
@@ -137,10 +187,13 @@ class Visible:
 
         One that was shown, and of which nobody can say any more whether it may be, ends the stream.
         """
+        if namespace is not None and namespace not in self._verdicts:
+            return True  # It was let go while it was pending.
+        self._looks_left -= 1
         verdict: Verdict | None
         if namespace is None:
             before, where = self._everywhere, "all namespaces"
-            verdict = self._everywhere = self._check(None)
+            verdict = self._everywhere = self._verdict(None, before)
         else:
             before, where = self._verdicts.get(namespace), f"the namespace {quoted(namespace)}"
             verdict = Verdict.ALLOWED
@@ -153,8 +206,8 @@ class Visible:
         self.gained += verdict is not before and (verdict is Verdict.ALLOWED or before is None)
         return verdict is not Verdict.PENDING
 
-    def _verdict(self, namespace: str, before: Verdict | None) -> Verdict | None:
-        """The verdict on a namespace; None if nobody can say, or there is no room to ask.
+    def _verdict(self, namespace: str | None, before: Verdict | None) -> Verdict | None:
+        """The verdict on a namespace, or on all; None if nobody can say, or there is no room.
 
         One that is known not to be shown stays so while nobody can say.
         """
@@ -162,7 +215,8 @@ class Visible:
             verdict = self._check(namespace)
         except RpcError as error:
             full = error.code is Code.RESOURCE_EXHAUSTED
-            unknown = full or (error.code is Code.UNAVAILABLE and namespace not in self._required)
+            required = namespace is None or namespace in self._required
+            unknown = full or (error.code is Code.UNAVAILABLE and not required)
             if before is Verdict.ALLOWED or not unknown:
                 raise
             if before is Verdict.DENIED:
@@ -170,10 +224,10 @@ class Visible:
             self._error = error
             if full and namespace not in self._no_room:
                 self._no_room[namespace] = None
-                self._on_no_room(namespace, error.limit)
+                self._on_no_room(_EVERYWHERE if namespace is None else namespace, error.limit)
             return None
         self._no_room.pop(namespace, None)
-        if verdict is not Verdict.PENDING:
+        if verdict is not Verdict.PENDING and namespace is not None:
             self._required.discard(namespace)
         return verdict
 

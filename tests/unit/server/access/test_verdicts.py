@@ -334,3 +334,39 @@ def test_a_token_is_kept_only_while_a_call_has_it_and_shown_never() -> None:
     assert kept == [True, False]
     assert seat.token is None
     assert desk.verdicts.tokens == 1
+
+
+def test_a_right_that_a_call_lets_go_is_asked_about_for_it_no_more() -> None:
+    desk = Desk()
+    seat = desk.certificate()
+    assert desk.check(seat) is Verdict.PENDING
+    desk.verdicts.let_go(seat, SHOP)
+    assert not desk.questions()
+    assert desk.check(seat) is Verdict.PENDING
+    desk.answer()
+    assert desk.check(seat) is Verdict.ALLOWED
+    desk.verdicts.let_go(seat, SHOP)
+    desk.verdicts.let_go(seat, SHOP)
+    assert not desk.verdicts._rights.in_use.in_all
+    desk.verdicts.close(seat)
+
+
+def test_a_call_with_very_many_rights_gives_them_back_in_slices() -> None:
+    desk = Desk()
+    first, other = desk.certificate(), desk.certificate()
+    for number in range(2_000):
+        for seat in (first, other):
+            assert desk.check(seat, watch(f"n{number}")) is Verdict.PENDING
+    in_use = desk.verdicts._rights.in_use
+    for seat in (first, other):
+        desk.verdicts.close(seat)
+        desk.verdicts.close(seat)
+    turns, left = 0, in_use.in_all
+    while desk.verdicts.leaving:
+        desk.verdicts.advance(desk.now)
+        assert left - in_use.in_all <= 500
+        turns, left = turns + 1, in_use.in_all
+    assert turns == 8
+    assert left == 0
+    assert not desk.questions()
+    assert not desk.woken

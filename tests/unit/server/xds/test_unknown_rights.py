@@ -33,6 +33,7 @@ class Office:
         self.rights = {endpoints_in("watch", namespace) for namespace in namespaces}
         self.away = False
         self.now = 0.0
+        self.checks = 0
 
     def enter(self, caller: Caller, wake: Callable[[], None]) -> OfficePass:
         return OfficePass(self, Seat(wake, principal=Principal(username="sa")))
@@ -62,7 +63,11 @@ class OfficePass:
         self._seat = seat
 
     def check(self, need: Need) -> Verdict:
+        self._office.checks += 1
         return self._office.verdicts.check(self._seat, need, self._office.now)
+
+    def let_go(self, need: Need) -> None:
+        self._office.verdicts.let_go(self._seat, need)
 
     def close(self) -> None:
         self._office.verdicts.close(self._seat)
@@ -248,3 +253,127 @@ def test_a_stream_of_which_nothing_is_known_ends(form: Form, wildcard: bool) -> 
         read(client, office)
     assert raised.value.code is Code.UNAVAILABLE
     client.close()
+
+
+def give_up(client: XdsClient, *names: str, keeping: str) -> None:
+    """Ask for these names no more, but for others."""
+    if client.form is Form.SOTW:
+        client.ask(EDS, keeping)
+    else:
+        client.change(EDS, (), names)
+
+
+@BOTH
+def test_verdicts_are_let_go_with_the_last_name_that_needs_them(form: Form) -> None:
+    office = Office("shop", "bank")
+    served = world()
+    rights = office.verdicts._rights.in_use
+    client = asks(served, form, office, SHOP)
+    few = rights.in_all
+    for turn in range(3):
+        others = [BANK, "api.bank:80", *(f"x.n{turn}-{number}:80" for number in range(5))]
+        ask(client, EDS, SHOP, *others)
+        read(client, office)
+        assert client.held(EDS)[BANK] == truth(served, EDS, BANK)
+        assert rights.in_all == few + 6
+        give_up(client, *others, keeping=SHOP)
+        read(client, office)
+        assert rights.in_all == few
+    hears_of_the_shop(client, office)
+    # A right that nothing goes by any more ends nothing.
+    office.rights.clear()
+    office.rights.add(endpoints_in("watch", "shop"))
+    office.come_back()
+    read(client, office)
+    hears_of_the_shop(client, office)
+    client.close()
+
+
+@BOTH
+def test_a_name_that_stays_keeps_the_verdict_of_its_namespace(form: Form) -> None:
+    office = Office("shop", "bank")
+    client = asks(world(), form, office, SHOP, BANK, "api.bank:80")
+    give_up(client, SHOP, "api.bank:80", keeping=BANK)
+    read(client, office)
+    office.rights.clear()
+    office.come_back()
+    with pytest.raises(RpcError, match="in the namespace 'bank' was taken away"):
+        read(client, office)
+    client.close()
+
+
+def test_a_wildcard_that_is_given_up_lets_go_of_its_namespaces() -> None:
+    office = Office("shop", "bank")
+    served = world()
+    rights = office.verdicts._rights.in_use
+    client = asks(served, Form.DELTA, office, SHOP)
+    few = rights.in_all
+    ask(client, CDS, "*", "web.far:80")
+    read(client, office)
+    assert client.held(CDS).keys() == {SHOP, BANK}
+    assert rights.in_all == few + 3, "everywhere, in the bank and far away"
+    client.change(CDS, (), ["*"])
+    client.change(CDS, (), ["web.far:80"])
+    read(client, office)
+    hears_of_the_shop(client, office)
+    assert rights.in_all == few + 1, "everywhere is one right, whatever follows"
+    client.close()
+    assert not rights.in_all
+
+
+@BOTH
+def test_a_wildcard_without_room_to_ask_about_all_covers_what_there_is_room_for(
+    form: Form,
+) -> None:
+    office = Office("shop", "bank", bounds=VerdictBounds(verdicts_per_caller_max=3))
+    served = world()
+    other = asks(served, form, office, "x.n1:80", "x.n2:80")
+    client = asks(served, form, office, SHOP)
+    ask(client, CDS)
+    read(client, office)
+    assert client.held(CDS).keys() == {SHOP}
+    assert client.counts.refusals["verdicts_per_caller_max"] == 2, "of everywhere, and the bank"
+    hears_of_the_shop(client, office)
+    other.close()
+    read(client, office)
+    assert client.held(CDS).keys() == {SHOP, BANK}
+    client.close()
+
+
+@BOTH
+@pytest.mark.parametrize("wildcard", [False, True], ids=["names", "wildcard"])
+def test_very_many_namespaces_are_looked_at_in_slices(form: Form, wildcard: bool) -> None:
+    many = [f"n{number}" for number in range(1_800)]
+    office = Office("shop", *many)
+    served = world()
+    for namespace in many:
+        served.apply(Apply(service(Key(namespace, "web"))))
+    client = connected(served, form, office)
+    if wildcard:
+        ask(client, CDS)
+    else:
+        ask(client, EDS, SHOP, *(f"web.{namespace}:80" for namespace in many))
+    slices(client, office)
+    read(client, office)
+    assert len(client.held(CDS if wildcard else EDS)) >= len(many)
+    # Any verdict that changes has all looked at: in slices, and before anything else is sent.
+    office.rights.remove(endpoints_in("watch", many[-1]))
+    office.come_back()
+    while office.work():
+        office.verdicts.advance(office.now)
+    move(served, "10.0.0.77")
+    with pytest.raises(RpcError, match="was taken away"):
+        slices(client, office)
+    client.close()
+
+
+def slices(client: XdsClient, office: Office) -> None:
+    """Have all answered, and the stream say what it has to: a bounded number of checks a turn."""
+    while True:
+        office.checks = 0
+        message = client.stream.next_message()
+        assert office.checks <= 1_100, "two types may be looked at in a turn"
+        if message is None and not office.work():
+            return
+        if isinstance(message, bytes):
+            client.flying.append(message)
