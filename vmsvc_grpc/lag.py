@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from vmsvc_grpc.metrics import Histogram
+from vmsvc_grpc.histogram import Histogram
 
 TICK_S = 0.02
 """How often the lag is measured. A standstill may be measured as this much shorter than it was.

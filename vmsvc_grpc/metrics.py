@@ -5,10 +5,8 @@ The parts count in plain numbers of their own; no code here runs for an event or
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -21,6 +19,8 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from vmsvc_grpc.histogram import Histogram
 
 Values = Mapping[tuple[str, ...], float]
 """Values by label values, which are in the order of the metric's labels."""
@@ -152,26 +152,6 @@ class Metric(Enum):
         self.metric = metric
         self.text = text
         self.labels = labels
-
-
-class Histogram:
-    """Counts of observed seconds, by buckets. An observation is O(log buckets)."""
-
-    def __init__(self, bounds_s: Sequence[float]) -> None:
-        """`bounds_s` are the upper bounds of the buckets, rising; a last bucket has no bound."""
-        self.sum_s = 0.0
-        self._bounds_s = tuple(bounds_s)
-        self._counts = [0] * (len(self._bounds_s) + 1)
-
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        self._counts[bisect_left(self._bounds_s, seconds)] += 1
-        self.sum_s += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """For each bound, as Prometheus writes it, the observations up to it; `+Inf` last."""
-        bounds = (*(f"{bound:g}" for bound in self._bounds_s), "+Inf")
-        return list(zip(bounds, accumulate(self._counts), strict=True))
 
 
 class Metrics(Collector):
