@@ -98,6 +98,9 @@ check-gen: .venv
 	@made=$$(mktemp) && trap 'rm -f "$$made"' EXIT && $(BIN)/python -m tests.crds.fields "$$made" && \
 	diff $(FIELDS) "$$made" || \
 	{ echo '$(FIELDS) is not that of the CRDs in tests/crds: run make gen.' >&2; exit 1; }
+	@made=$$(mktemp) && trap 'rm -f "$$made"' EXIT && $(BIN)/python -m tests.monitoring.reference "$$made" && \
+	diff docs/metrics.md "$$made" || \
+	{ echo 'docs/metrics.md is not that of vmsvc_grpc/metrics.py: run make gen.' >&2; exit 1; }
 
 # A lock names packages and hashes. Where they come from is each machine's own setting.
 .PHONY: check-locks
@@ -112,9 +115,10 @@ format: .venv ## Fix what ruff and buf can fix
 	$(BIN)/buf format --write
 
 .PHONY: gen
-gen: .venv ## Make the Python stubs from proto/, and the table of fields from the CRDs
+gen: .venv ## Make the stubs from proto/, the table of fields from the CRDs, and docs/metrics.md
 	$(call protoc,clients/python)
 	$(BIN)/python -m tests.crds.fields $(FIELDS)
+	$(BIN)/python -m tests.monitoring.reference docs/metrics.md
 
 .PHONY: baseline
 baseline: .venv ## Record the API as released, for buf breaking

@@ -89,7 +89,7 @@ Of q, *lag* is how much later than due the server's event loop came round: what 
 waits for. *But for waiting for a core* leaves out how long its thread was ready to run and other
 work had the cores. *Longest step* is the CPU of the thread in one callback, and *longest turn* from
 one look to the next, 5 ms apart at rest. *Its own histogram* is the bound of
-`vmsvc_grpc_loop_lag_seconds` that it kept. A *look-up* is of one service, by a client of its own.
+`vmsvc_loop_lag_seconds` that it kept. A *look-up* is of one service, by a client of its own.
 *After* is a minute after the cause was over. *Ended or failed* counts the streams, calls and
 look-ups that did and should not have."""
 

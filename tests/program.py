@@ -54,11 +54,15 @@ class Program:
         return self.log.read_text()
 
     def metric(self, name: str) -> float:
-        """The value of a metric that has no labels. Raises KeyError if there is none."""
+        """The value of a metric, by its name as on the page, labels included. Raises KeyError."""
+        return self.metrics()[name]
+
+    def metrics(self) -> dict[str, float]:
+        """All values of metrics now, by their names with labels, as on the page."""
         with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=PATIENCE_S) as page:
             lines = page.read().decode().splitlines()
-        values = dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
-        return float(values[name])
+        values = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in values}
 
 
 @contextmanager

@@ -10,19 +10,25 @@ import resource
 import signal
 import ssl
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from heapq import nsmallest
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import uvloop
 
 from vmsvc_grpc import __version__
+from vmsvc_grpc.bindings import (
+    bind_access_refusals,
+    bind_cache,
+    bind_requests,
+    bind_reviews,
+    bind_server,
+    bind_tls,
+)
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.collector import GarbageScans, calm_collector
 from vmsvc_grpc.config import AUTH_STALE_S, TOKEN_AUDIENCE, Config
@@ -30,7 +36,7 @@ from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
 from vmsvc_grpc.logs import LinesPerOrigin
-from vmsvc_grpc.metrics import Metric, Metrics, Values
+from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import Problem
@@ -46,7 +52,6 @@ from vmsvc_grpc.server.tls.rotation import H2, HTTP1, TlsRotation
 from vmsvc_grpc.server.transport import Listener, MakeTransport
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import References
-from vmsvc_grpc.server.xds.resources import TypeUrl
 from vmsvc_grpc.source import SourceError
 from vmsvc_grpc.source.inotify import DirectoryWatch
 
@@ -163,11 +168,12 @@ class App:
         loop = asyncio.get_running_loop()
         for number in _stopping_signals():
             loop.add_signal_handler(number, self._stop_at_signal, number.name)
-        _bind(self._metrics, self._cache, self._server)
+        bind_cache(self._metrics, self._cache)
+        bind_server(self._metrics, self._server)
         if self._gate is not None:
-            _bind_refusals(self._metrics, self._gate.refusals)
+            bind_access_refusals(self._metrics, self._gate.refusals)
         if self._reviews is not None:
-            _bind_reviews(self._metrics, self._reviews)
+            bind_reviews(self._metrics, self._reviews)
         self._metrics.bind_histogram(Metric.LOOP_LAG, self._lag.histogram)
         place = self._place = self._chosen_place()
         tls = self._tls = self._loaded_tls()
@@ -221,9 +227,7 @@ class App:
             )
         tls = TlsRotation(files, DirectoryWatch(Path("/")))
         tls.load()
-        self._metrics.bind(Metric.TLS_EXPIRY, lambda: {(n,): s for n, s in tls.left_s().items()})
-        self._metrics.bind(Metric.TLS_LOADS, lambda: {(n,): c for n, c in tls.loads.items()})
-        self._metrics.bind(Metric.TLS_REFUSED, lambda: {(n,): r for n, r in tls.refused().items()})
+        bind_tls(self._metrics, tls)
         return tls
 
     def _context(self, protocol: str) -> ssl.SSLContext:
@@ -245,6 +249,7 @@ class App:
 
         assert self._config.credentials is not None, "a Config with this has them"
         async with ApiServer(self._config.credentials) as api:
+            bind_requests(self._metrics, api)
             await gate.run(KubeReviews(api, self._config.token_audience or TOKEN_AUDIENCE))
 
     def _policy_gate(self, path: Path) -> CertificateGate:
@@ -485,75 +490,7 @@ def within_files(limits: Limits, files_max: int) -> Limits:
     return replace(limits, connections_max=connections, connections_per_client_max=part)
 
 
-def _bind(metrics: Metrics, cache: Cache, server: Server) -> None:
-    """Bind each metric of cache and server to the part that counts it."""
-    metrics.bind(Metric.BUILD, lambda: {(__version__,): 1})
-    metrics.bind_one(Metric.SYNCED, lambda: cache.synced)
-    metrics.bind(
-        Metric.OBJECTS,
-        lambda: {
-            (Kind.VIRTUAL_MACHINE.value,): len(cache.vms),
-            (Kind.VIRTUAL_MACHINE_SERVICE.value,): len(cache.services),
-            (Kind.SERVICE.value,): len(cache.stored_services),
-            (Kind.ENDPOINTS.value,): len(cache.stored_endpoints),
-            (Kind.ENDPOINT_SLICE.value,): len(cache.stored_slices.keys()),
-        },
-    )
-    metrics.bind(Metric.PROBLEMS, partial(_problem_counts, cache))
-    metrics.bind_one(Metric.EVENTS, lambda: cache.counts.events)
-    metrics.bind_one(Metric.EVALUATIONS, lambda: cache.counts.evaluations)
-    metrics.bind_one(Metric.PUBLICATIONS, lambda: cache.counts.publications)
-    metrics.bind_one(Metric.TOPICS, lambda: cache.topic_count)
-    counts = server.counts
-    metrics.bind(
-        Metric.CALLS,
-        lambda: {(path, code.name): n for (path, code), n in counts.calls.items()},
-    )
-    metrics.bind(Metric.STREAMS, lambda: {(path,): n for path, n in counts.streams_open.items()})
-    metrics.bind(Metric.REFUSALS, lambda: {(name,): n for name, n in counts.refusals.items()})
-    metrics.bind(Metric.TAKEN, lambda: {(name,): n for name, n in server.taken().items()})
-    metrics.bind_one(Metric.REQUEST_BYTES, lambda: counts.request_bytes)
-    metrics.bind_one(Metric.NAMES, lambda: server.names.names)
-    metrics.bind_one(Metric.NAME_BYTES, lambda: server.names.name_bytes)
-    metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
-    metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
-    metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})
-    for metric, by_type in (
-        (Metric.XDS_ENCODINGS, counts.xds_encodings),
-        (Metric.XDS_SENT, counts.xds_resources_sent),
-        (Metric.XDS_SKIPPED, counts.xds_resources_skipped),
-        (Metric.XDS_ACKS, counts.xds_acks),
-        (Metric.XDS_NACKS, counts.xds_nacks),
-    ):
-        metrics.bind(metric, partial(_by_type, by_type))
-
-
 def _certificate_rules(config: Config) -> CertificateRules:
     return CertificateRules(
         of_cluster=config.client_ca_of_cluster, trust_domain=config.spiffe_trust_domain
     )
-
-
-def _bind_refusals(metrics: Metrics, refusals: Mapping[str, int]) -> None:
-    metrics.bind(Metric.ACCESS_REFUSALS, lambda: {(why,): count for why, count in refusals.items()})
-
-
-def _bind_reviews(metrics: Metrics, gate: ReviewGate) -> None:
-    metrics.bind(Metric.REVIEWS, lambda: dict(gate.reviews.items()))
-    metrics.bind_one(Metric.REVIEWS_OPEN, lambda: gate.waiting)
-    metrics.bind(
-        Metric.REVIEW_SILENCE, lambda: {} if gate.silence_s is None else {(): gate.silence_s}
-    )
-    metrics.bind(
-        Metric.VERDICTS, lambda: {(review,): count for review, count in gate.remembered.items()}
-    )
-
-
-def _problem_counts(cache: Cache) -> Values:
-    counts = Counter(map(itemgetter(0), cache.problems))
-    return {(kind.value,): counts[kind] for kind in Kind}
-
-
-def _by_type(counted: Mapping[str, int]) -> Values:
-    """Counts by the type of xDS resource; each type is there, even with a count of 0."""
-    return {(type_url.label,): counted.get(type_url.label, 0) for type_url in TypeUrl}

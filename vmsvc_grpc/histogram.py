@@ -25,5 +25,6 @@ class Histogram:
 
     def buckets(self) -> list[tuple[str, float]]:
         """For each bound, as Prometheus writes it, the observations up to it; `+Inf` last."""
-        bounds = (*(f"{bound:g}" for bound in self._bounds_s), "+Inf")
+        # OpenMetrics wants `1.0` where `1` would do elsewhere.
+        bounds = (*(repr(float(bound)) for bound in self._bounds_s), "+Inf")
         return list(zip(bounds, accumulate(self._counts), strict=True))

@@ -41,7 +41,7 @@ _FLAGS = (
     "--connections-per-client-max=20000",
 )
 
-_HISTOGRAM = "vmsvc_grpc_loop_lag_seconds_bucket"
+_HISTOGRAM = "vmsvc_loop_lag_seconds_bucket"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,8 +71,7 @@ class Trial:
         return [f"at first as expected, and then: {line}" for line in self._wrong(expect)]
 
     def _rests(self) -> bool:
-        queued, at_work = "vmsvc_reconcile_queue", "vmsvc_reconciles_under_way"
-        return not self._program.metric(queued) and not self._program.metric(at_work)
+        return not self._program.metric("vmsvc_reconcile_pending")
 
     def _fence(self) -> bool:
         """Let a new VMService go all the way through; whether it came out."""

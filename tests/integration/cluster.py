@@ -400,7 +400,8 @@ class Replica:
 
     @property
     def leads(self) -> bool:
-        return bool(self.program.metric("vmsvc_leads"))
+        values = self.program.metrics()
+        return any(values[name] for name in values if name.startswith("leader_election_"))
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one metric; 0 if there is none with these labels yet."""

@@ -162,7 +162,7 @@ def test_tokens_are_reviewed_and_are_in_nothing_that_is_said(
                 assert resolved(client, service) is unknown
             with urllib.request.urlopen(f"http://{program.http}/metrics") as answer:
                 page = answer.read().decode()
-            assert 'vmsvc_grpc_reviews_total{result="yes",review="token"} 1.0' in page
-            assert 'vmsvc_grpc_access_refusals_total{reason="unauthenticated"} 2.0' in page
+            assert 'vmsvc_access_reviews_total{result="yes",review="token"} 1.0' in page
+            assert 'vmsvc_access_refusals_total{reason="unauthenticated"} 2.0' in page
             assert token not in page + program.said()
             assert account.namespace not in page

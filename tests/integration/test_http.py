@@ -49,7 +49,7 @@ LIMITS = Limits(http_connections_max=4, http_request_s=0.5)
 async def url(state: State, counts: ServerCounts) -> AsyncIterator[str]:
     metrics = Metrics()
     metrics.bind_one(Metric.SYNCED, lambda: state.reason is None)
-    metrics.bind(Metric.CALLS, lambda: {("/a.B/C", "OK"): 3})
+    metrics.bind(Metric.CALLS, lambda: {("unary", "a.B", "C", "OK"): 3})
     server = HttpServer(
         lambda: state.reason, metrics.page, LIMITS, counts, troubles=lambda: state.troubles
     )
@@ -101,7 +101,8 @@ async def test_metrics_are_read_when_scraped(url: str, state: State) -> None:
     status, page = await get(f"{url}/metrics")
     assert status == 200
     assert "vmsvc_synced 1.0\n" in page
-    assert 'vmsvc_grpc_calls_total{code="OK",method="/a.B/C"} 3.0\n' in page
+    labels = 'grpc_code="OK",grpc_method="C",grpc_service="a.B",grpc_type="unary"'
+    assert f"grpc_server_handled_total{{{labels}}} 3.0\n" in page
     assert "process_resident_memory_bytes" in page
 
 
@@ -286,7 +287,7 @@ async def test_metrics_are_openmetrics_where_that_is_asked_for(
         assert kind == "text/plain; version=0.0.4; charset=utf-8"
         parse = prometheus.text_string_to_metric_families
     families = {family.name: family for family in parse(page)}  # type: ignore[no-untyped-call]
-    (calls,) = families["vmsvc_grpc_calls"].samples
+    (calls,) = families["grpc_server_handled"].samples
     assert calls.value == 3
 
 

@@ -79,7 +79,7 @@ def test_it_says_what_it_serves_and_how_to_ask(program: Program) -> None:
     assert http(program, "/readyz") == (200, "ok\n")
     page = http(program, "/metrics")[1]
     assert "vmsvc_synced 1.0" in page
-    assert 'vmsvc_grpc_loop_lag_seconds_bucket{le="0.02"}' in page
+    assert 'vmsvc_loop_lag_seconds_bucket{le="0.02"}' in page
 
 
 @pytest.mark.parametrize(("scope", "shown"), [("all", 2), ("namespace", 1)])
@@ -107,10 +107,15 @@ def test_xds_has_a_scope_and_is_counted(
         assert program.metric(f"vmsvc_xds_encodings_total{kind}") == shown
         assert program.metric(f"vmsvc_xds_resources_sent_total{kind}") == shown
         assert program.metric(f"vmsvc_xds_resources_skipped_total{kind}") == 0
-        method = "/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints"
-        assert program.metric(f'vmsvc_grpc_streams_open{{method="{method}"}}') == 1
+        method = (
+            'grpc_method="StreamEndpoints",'
+            'grpc_service="envoy.service.endpoint.v3.EndpointDiscoveryService",'
+            'grpc_type="bidi_stream"'
+        )
+        assert program.metric(f"vmsvc_streams_open{{{method}}}") == 1
+        assert program.metric(f"grpc_server_started_total{{{method}}}") == 1
         # Of what it refuses, we keep the names.
-        assert program.metric("vmsvc_grpc_names_followed") == shown
+        assert program.metric("vmsvc_names_followed") == shown
         assert "xDS: node 'n' refuses ClusterLoadAssignment" in program.said()
         assert "'no such zone'" in program.said()
         requests.put(None)

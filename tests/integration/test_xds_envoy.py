@@ -385,7 +385,7 @@ def _is_used(replica: Program) -> bool:
     """Whether a stream of xDS is open there."""
     with urllib.request.urlopen(f"http://{replica.http}/metrics") as page:
         text = page.read().decode()
-    return bool(re.search(r'vmsvc_grpc_streams_open\{method="/envoy[^}]*\} [1-9]', text))
+    return bool(re.search(r'vmsvc_streams_open\{[^}]*grpc_service="envoy[^}]*\} [1-9]', text))
 
 
 def _service(port: int) -> str:

@@ -31,11 +31,11 @@ def test_the_page_shows_a_histogram() -> None:
     metrics.bind_histogram(Metric.LOOP_LAG, histogram)
     histogram.observe(0.03)
     page = metrics.page(False).decode()
-    assert "# TYPE vmsvc_grpc_loop_lag_seconds histogram" in page
-    assert 'vmsvc_grpc_loop_lag_seconds_bucket{le="0.02"} 0.0' in page
-    assert 'vmsvc_grpc_loop_lag_seconds_bucket{le="0.05"} 1.0' in page
-    assert "vmsvc_grpc_loop_lag_seconds_count 1.0" in page
-    assert "vmsvc_grpc_loop_lag_seconds_sum 0.03" in page
+    assert "# TYPE vmsvc_loop_lag_seconds histogram" in page
+    assert 'vmsvc_loop_lag_seconds_bucket{le="0.02"} 0.0' in page
+    assert 'vmsvc_loop_lag_seconds_bucket{le="0.05"} 1.0' in page
+    assert "vmsvc_loop_lag_seconds_count 1.0" in page
+    assert "vmsvc_loop_lag_seconds_sum 0.03" in page
 
 
 async def test_what_fails_at_a_tick_ends_the_measuring() -> None:

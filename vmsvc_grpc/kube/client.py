@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -79,6 +80,8 @@ class ApiServer:
 
     def __init__(self, credentials: Credentials, bounds: RequestBounds = RequestBounds()) -> None:
         """Nothing is read or connected to yet."""
+        self.requests: Counter[tuple[str, str, str]] = Counter()
+        """Requests by HTTP status (`<error>` for no answer), method and host; as in client-go."""
         self._credentials = credentials
         self._bounds = bounds
         self._loading: asyncio.Task[None] | None = None
@@ -226,10 +229,22 @@ class ApiServer:
 
     async def _try(self, request: _HttpRequest, access: Access) -> aiohttp.ClientResponse:
         """One request. Raises ApiServerError, and ClientSSLError as it is."""
+        code = "<error>"
+        try:
+            response = await self._send(request, access)
+            code = str(response.status)
+        finally:
+            self.requests[code, request.method, access.host] += 1
+        if response.status in range(200, 300):
+            return response
+        async with response:
+            raise await answered_error(response)
+
+    async def _send(self, request: _HttpRequest, access: Access) -> aiohttp.ClientResponse:
         assert self._session is not None, "use it as a context manager"
         authorization = {"Authorization": access.authorization} if access.authorization else {}
         with translated(aiohttp.ClientSSLError), sockets_handed_over():
-            response = await self._session.request(
+            return await self._session.request(
                 request.method,
                 access.host + request.path,
                 params=request.query,
@@ -242,10 +257,6 @@ class ApiServer:
                 # An API server never sends one, and we have no business elsewhere.
                 allow_redirects=False,
             )
-        if response.status in range(200, 300):
-            return response
-        async with response:
-            raise await answered_error(response)
 
     @property
     def _known_access(self) -> Access:

@@ -8,12 +8,13 @@ import socket
 import uuid
 from collections.abc import Iterable
 
+from vmsvc_grpc.bindings import bind_requests
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.logs import LinesPerOrigin
-from vmsvc_grpc.metrics import Metric, Metrics, Values
+from vmsvc_grpc.metrics import Metric, Metrics, Values, moment
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
 from vmsvc_grpc.reconciler.bounds import HANG_S, ReconcilerBounds
@@ -59,7 +60,10 @@ class ClusterPlace:
         self._leading: Leader | None = None
         if config.reconcile:
             # Bound at once, so that an early scrape shows that nobody leads yet.
-            metrics.bind_one(Metric.LEADS, lambda: bool(self._leading and self._leading.leads))
+            name = config.lease_name or lease_name(config.namespaces)
+            metrics.bind(
+                Metric.LEADS, lambda: {(name,): bool(self._leading and self._leading.leads)}
+            )
 
     def __str__(self) -> str:
         where = ", ".join(self._config.namespaces)
@@ -92,6 +96,7 @@ class ClusterPlace:
             )
             self._source = source
             _bind_source(self._metrics, source)
+            bind_requests(self._metrics, api)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(source.run(emit))
                 if self._config.reconcile:
@@ -205,13 +210,13 @@ def _log_standing(lease: str, identity: str, before: Standing, now: Standing) ->
 
 
 def _bind_source(metrics: Metrics, source: KubeSource) -> None:
-    def silence() -> Values:
+    def contact() -> Values:
         now = asyncio.get_running_loop().time()
         heard = ((scope, loop.contact) for scope, loop in scopes.items())
-        return {scope: now - contact for scope, contact in heard if contact is not None}
+        return {scope: moment(now - contact) for scope, contact in heard if contact is not None}
 
     scopes = {(loop.kind.value, loop.namespace or ""): loop for loop in source.loops}
-    metrics.bind(Metric.SILENCE, silence)
+    metrics.bind(Metric.CONTACT, contact)
     metrics.bind(Metric.LISTS, lambda: {scope: loop.counts.lists for scope, loop in scopes.items()})
     metrics.bind(
         Metric.WATCHES, lambda: {scope: loop.counts.watches for scope, loop in scopes.items()}

@@ -11,6 +11,9 @@ from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler
 
+# The name of its queue: there is one.
+_QUEUE = ("services",)
+
 
 def failure_log(
     lines: LinesPerOrigin, origin: Callable[[Kind, Key], str]
@@ -34,13 +37,23 @@ def failure_text(key: Key, failure: Failure) -> str:
 
 def bind_reconciler(metrics: Metrics, reconciler: Reconciler) -> None:
     """Bind the metrics of writing to the reconciler."""
-    counts = reconciler.counts
-    metrics.bind_one(Metric.RECONCILES, lambda: counts.reconciles)
-    metrics.bind(
-        Metric.WRITES,
-        lambda: {(kind.value, verb.value): n for (kind, verb), n in counts.writes.items()},
+    counts, queue = reconciler.counts, reconciler.measures
+    metrics.bind_histograms(
+        Metric.RECONCILES, lambda: {(turn.value,): taken for turn, taken in counts.turns.items()}
     )
-    metrics.bind_one(Metric.CONFLICTS, lambda: counts.conflicts)
-    metrics.bind_one(Metric.FAILURES, lambda: counts.errors)
-    metrics.bind_one(Metric.QUEUE, lambda: reconciler.queue_depth)
-    metrics.bind_one(Metric.WORKING, lambda: reconciler.working)
+    metrics.bind_histograms(
+        Metric.WRITES,
+        lambda: {
+            (kind.value, verb.value, attempt.value): taken
+            for (kind, verb, attempt), taken in counts.attempts.items()
+        },
+    )
+    metrics.bind_one(Metric.PENDING, lambda: reconciler.queue_depth + reconciler.working)
+    metrics.bind_one(Metric.FAILING, lambda: len(reconciler.failures))
+    metrics.bind(Metric.QUEUE_DEPTH, lambda: {_QUEUE: reconciler.due})
+    metrics.bind(Metric.QUEUE_ADDS, lambda: {_QUEUE: queue.adds})
+    metrics.bind(Metric.QUEUE_RETRIES, lambda: {_QUEUE: queue.retries})
+    metrics.bind_histograms(Metric.QUEUE_WAIT, lambda: {_QUEUE: queue.waited})
+    metrics.bind_histograms(Metric.QUEUE_WORK, lambda: {_QUEUE: queue.worked})
+    metrics.bind(Metric.QUEUE_UNFINISHED, lambda: {_QUEUE: sum(reconciler.at_work_s())})
+    metrics.bind(Metric.QUEUE_LONGEST, lambda: {_QUEUE: max(reconciler.at_work_s(), default=0.0)})

@@ -18,13 +18,13 @@ from vmsvc_grpc.kube.times import time_text
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.reconciler.asking import Asking, Mirrored, all_mirrored
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
-from vmsvc_grpc.reconciler.counts import ReconcilerCounts
+from vmsvc_grpc.reconciler.counts import ReconcilerCounts, Turn
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.held import Failure, joined
 from vmsvc_grpc.reconciler.names import TakenNames
 from vmsvc_grpc.reconciler.notice import OnNotice
 from vmsvc_grpc.reconciler.planning import Planning
-from vmsvc_grpc.reconciler.queue import Queue
+from vmsvc_grpc.reconciler.queue import Queue, QueueMeasures
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, NotWriting, Store, Witness
 from vmsvc_grpc.reconciler.telling import OnFailure, Telling
@@ -138,6 +138,21 @@ class Reconciler:
         return self._queue.working
 
     @property
+    def due(self) -> int:
+        """How many services wait for nothing but a worker. O(services that wait)."""
+        return self._queue.due(asyncio.get_running_loop().time()) + len(self._arrived)
+
+    @property
+    def measures(self) -> QueueMeasures:
+        """What went through the queue, and how long it took."""
+        return self._queue.measures
+
+    def at_work_s(self) -> list[float]:
+        """How long each service in work has been, the longest first."""
+        now = asyncio.get_running_loop().time()
+        return [now - began for began in self._queue.began]
+
+    @property
     def failures(self) -> Mapping[Key, Failure]:
         """The failure of each service whose objects are not as they should be: a view."""
         return self._telling.failures
@@ -207,11 +222,13 @@ class Reconciler:
         """Work on one key, and note the outcome in the queue."""
         clock = asyncio.get_running_loop().time
         self.counts.reconciles += 1
+        began, ended = clock(), Turn.AGAIN
         try:
             done = await self._reconcile(key)
         except Conflict:
             self._queue.failed(key, clock())
         except ChangeError as error:
+            ended = Turn.FAILED
             self.counts.errors += 1
             self._telling.report(key, error.failure)
             if not error.passing:
@@ -231,11 +248,13 @@ class Reconciler:
             if done.waits:
                 self._queue.failed(key, clock())
             else:
+                ended = Turn.DONE
                 self._queue.succeeded(key, clock(), wrote=done.wrote)
             if done.more:
                 self._queue.add(key, clock())
             self._look_again(key, clock())
         finally:
+            self.counts.turns[ended].observe(clock() - began)
             self._wake.set()
 
     async def _reconcile(self, key: Key) -> Done:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Callable, Collection, Iterator, KeysView
+from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
 from vmsvc_grpc.backoff import Backoff
+from vmsvc_grpc.histogram import Histogram
 from vmsvc_grpc.model.objects import Key
 
 # How many outdated entries the heap may hold, beside as many as there are keys.
@@ -43,14 +45,20 @@ class _Agenda:
     def __len__(self) -> int:
         return len(self._due)
 
-    def add(self, key: Key, due: float) -> None:
-        """Add the key; if it is there, with the earlier of both times."""
-        if due < self._due.get(key, float("inf")):
+    def add(self, key: Key, due: float) -> bool:
+        """Add the key; if it is there, with the earlier of both times. Whether it was not there."""
+        known = self._due.get(key, float("inf"))
+        if due < known:
             self._due[key] = due
             heapq.heappush(self._heap, _Entry(due, next(self._numbers), key))
             if len(self._heap) > _OUTDATED_MAX + 2 * len(self._due):
                 self._heap = [e for e in self._heap if self._due.get(e.key) == e.due]
                 heapq.heapify(self._heap)
+        return known == float("inf")
+
+    def due(self, now: float) -> int:
+        """How many keys are due. O(keys)."""
+        return sum(due <= now for due in self._due.values())
 
     def first(self) -> _Entry | None:
         """The earliest entry, which stays; None if there is none."""
@@ -61,6 +69,26 @@ class _Agenda:
     def remove_first(self) -> None:
         """Remove the entry that `first` has returned just now."""
         del self._due[heapq.heappop(self._heap).key]
+
+
+_BOUNDS_S = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0)
+
+
+@dataclass(slots=True)
+class QueueMeasures:
+    """What went through a queue, and how long it took; as Kubernetes' work queues measure it."""
+
+    adds: int = 0
+    """Keys that came in; one that waits already is not counted again."""
+
+    retries: int = 0
+    """Keys that were put back after a failure."""
+
+    waited: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
+    """How long keys waited from when they were due."""
+
+    worked: Histogram = field(default_factory=lambda: Histogram(_BOUNDS_S))
+    """How long they were in work."""
 
 
 class Queue:
@@ -93,10 +121,14 @@ class Queue:
         # Whether a key hangs changes only while it is in work, so it waits in one of them.
         self._quick = _Agenda(numbers)
         self._hanging = _Agenda(numbers)
-        # Keys that were due while their namespace had its one place.
+        self.measures = QueueMeasures()
+        # Keys that were due while their namespace had its one place, and since when they were;
+        # and the same of those that have got it, and are to be taken.
         self._aside: dict[str, deque[Key]] = {}
-        self._set_aside: set[Key] = set()
-        self._working: set[Key] = set()
+        self._set_aside: dict[Key, float] = {}
+        self._was_aside: dict[Key, float] = {}
+        # The keys in work, and since when they are.
+        self._working: dict[Key, float] = {}
         self._hung: set[Key] = set()
         self._hung_in: Counter[str] = Counter()
         # Of the keys in work, those that took a place of the hanging ones, how many others there
@@ -117,6 +149,15 @@ class Queue:
     def working(self) -> int:
         """How many keys are in work."""
         return len(self._working)
+
+    def due(self, now: float) -> int:
+        """How many keys wait for nothing but a worker. O(keys)."""
+        return self._quick.due(now) + self._hanging.due(now) + len(self._set_aside)
+
+    @property
+    def began(self) -> Collection[float]:
+        """When the work on each key in work began, the earliest first: a view."""
+        return self._working.values()
 
     @property
     def failing(self) -> KeysView[Key]:
@@ -151,11 +192,12 @@ class Queue:
                 self._hung_working.add(key)
             elif self._hung_in[key.namespace] and self._quick_working_in[key.namespace]:
                 self._aside.setdefault(key.namespace, deque()).append(key)
-                self._set_aside.add(key)
+                self._set_aside[key] = self._was_aside.pop(key, entry.due)
                 continue
             else:
                 self._quick_working_in[key.namespace] += 1
-            self._working.add(key)
+            self._working[key] = now
+            self.measures.waited.observe(now - self._was_aside.pop(key, entry.due))
             return key
         return None
 
@@ -191,6 +233,7 @@ class Queue:
 
     def failed(self, key: Key, now: float, *, at_least_s: float = 0.0) -> None:
         """Work on a taken key failed: it is due again after its back-off."""
+        self.measures.retries += 1
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         self._cool(key, now)
         self._finish(key, now)
@@ -202,7 +245,7 @@ class Queue:
         self._finish(key, now)
 
     def _finish(self, key: Key, now: float) -> None:
-        self._working.remove(key)
+        self.measures.worked.observe(now - self._working.pop(key))
         if key in self._hanging_now:
             self._hanging_now.remove(key)
         elif key in self._hung:
@@ -225,7 +268,7 @@ class Queue:
             key = self._aside[namespace].popleft()
             if not self._aside[namespace]:
                 del self._aside[namespace]
-            self._set_aside.remove(key)
+            self._was_aside[key] = self._set_aside.pop(key)
             self._quick.add(key, now)
 
     def _next(self) -> tuple[_Agenda, _Entry | None]:
@@ -241,7 +284,8 @@ class Queue:
     def _schedule(self, key: Key, due: float) -> None:
         """Make the key due at that time, unless it is due earlier."""
         if key not in self._set_aside:
-            (self._hanging if key in self._hung else self._quick).add(key, due)
+            agenda = self._hanging if key in self._hung else self._quick
+            self.measures.adds += agenda.add(key, due)
 
     def _cool(self, key: Key, now: float) -> None:
         self._cooling.pop(key, None)

@@ -14,7 +14,7 @@ from vmsvc_grpc.model.objects import Key, StoredEndpointSlice
 from vmsvc_grpc.model.ownership import is_our_slice_of
 from vmsvc_grpc.reconciler.asking import Asking
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
-from vmsvc_grpc.reconciler.counts import ReconcilerCounts
+from vmsvc_grpc.reconciler.counts import Attempt, ReconcilerCounts
 from vmsvc_grpc.reconciler.handover import HandOver
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.names import TakenNames
@@ -205,15 +205,22 @@ class Work:
         """Make one change, and take it into the cache before planning again; what is held now."""
         if not self._may_write():
             raise NotWriting
+        clock = asyncio.get_running_loop().time
+        began, attempt = clock(), Attempt.FAILED
         try:
             with self._asked(key):
                 held = await self._store.apply(change)
+            attempt = Attempt.WRITTEN
         except Gone:
+            attempt = Attempt.GONE
             self._take_in(key, _answer_gone(change))
             return None
         except Conflict as conflict:
+            attempt = Attempt.CONFLICT
             conflict.change = change
             raise
+        finally:
+            self._counts.attempted(change.kind, change.verb, attempt, clock() - began)
         self._counts.writes[change.kind, change.verb] += 1
         service = self._cache.services.get(key)
         self._telling.made(service.object if service else None, change)

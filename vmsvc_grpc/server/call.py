@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
@@ -36,6 +36,13 @@ class Code(IntEnum):
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
+
+    @property
+    def label(self) -> str:
+        """How gRPC for Go, and so its metrics, write it: `OK`, `NotFound`, `Canceled`."""
+        if self in (Code.OK, Code.CANCELLED):
+            return {Code.OK: "OK", Code.CANCELLED: "Canceled"}[self]
+        return self.name.title().replace("_", "")
 
 
 class RpcError(Exception):
@@ -246,6 +253,9 @@ class UnaryMethod:
     request: FieldShape
     needs: Needs
 
+    kind: ClassVar[str] = "unary"
+    """Its kind, as gRPC's metrics have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamMethod:
@@ -265,6 +275,11 @@ class StreamMethod:
     client_streaming: bool
     write_s: float | None = None
     on_dropped: Callable[[str, str], None] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its kind, as gRPC's metrics have it."""
+        return "bidi_stream" if self.client_streaming else "server_stream"
 
 
 Method = UnaryMethod | StreamMethod

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from vmsvc_grpc.histogram import Histogram
 from vmsvc_grpc.server.call import Code
+
+HANDLING_BOUNDS_S = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    *(60.0, 600.0, 3600.0),
+)
+"""The upper bounds of the buckets of calls: look-ups take below 1 ms, and streams half an hour."""
 
 
 @dataclass(slots=True)
 class ServerCounts:
     """The counters of one server. All but `streams_open` only rise."""
 
+    started: Counter[str] = field(default_factory=Counter)
+    """Calls that have begun, by path (`/package.Service/Method`)."""
+
     calls: Counter[tuple[str, Code]] = field(default_factory=Counter)
-    """Calls that have ended, by path (`/package.Service/Method`) and code."""
+    """Calls that have ended, by path and code."""
+
+    handling: dict[str, Histogram] = field(default_factory=dict)
+    """How long calls took that have ended, by path."""
 
     streams_open: Counter[str] = field(default_factory=Counter)
     """Streams that are open now, by path."""
@@ -47,3 +60,11 @@ class ServerCounts:
 
     drained: int = 0
     """Streams that were ended because the server stops."""
+
+    def ended(self, path: str, code: Code, seconds: float) -> None:
+        """Count a call that has ended."""
+        self.calls[path, code] += 1
+        taken = self.handling.get(path)
+        if taken is None:
+            taken = self.handling[path] = Histogram(HANDLING_BOUNDS_S)
+        taken.observe(seconds)

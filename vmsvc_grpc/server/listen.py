@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -51,6 +51,12 @@ _PORT_MAX = 65_535
 
 # Streams end in steps this far apart while the server drains, some in each.
 _DRAIN_STEP_S = 0.05
+
+
+MethodLabels = tuple[str, str, str]
+"""A method's kind, service and name, as gRPC's metrics have them."""
+
+_UNKNOWN: MethodLabels = ("unknown", "unknown", "unknown")
 
 
 class ListenError(Exception):
@@ -113,12 +119,15 @@ class Server:
         )
         self._make_transport = make_transport
         self._transport: Transport | None = None
+        self._labels: dict[str, MethodLabels] = {}
 
     async def start(self) -> tuple[str, ...]:
         """Listen; `host:port` of each listener as bound, in their order. Raises ListenError."""
         sessions = Sessions(self._admission, self.counts, self._limits, self._gate)
         transport = self._transport = self._make_transport(sessions, self._limits)
-        transport.serve((*self._methods(), *channelz.methods(transport.channelz)))
+        methods = (*self._methods(), *channelz.methods(transport.channelz))
+        self._labels = {method.path: _labels(method) for method in methods}
+        transport.serve(methods)
         bound = tuple(_bound(transport, listener) for listener in self._listeners)
         await transport.start()
         return bound
@@ -150,6 +159,15 @@ class Server:
     def taken(self) -> Mapping[str, int]:
         """How much is taken of bounds that are for all connections, by their names in `Limits`."""
         return {} if self._transport is None else self._transport.taken()
+
+    @property
+    def paths(self) -> Collection[str]:
+        """The paths of all methods; none before `start`."""
+        return self._labels.keys()
+
+    def labels_of(self, path: str) -> MethodLabels:
+        """What metrics call the method of a path; all unknown ones are called the same."""
+        return self._labels.get(path, _UNKNOWN)
 
     def _methods(self) -> tuple[Method, ...]:
         return (
@@ -188,6 +206,11 @@ class Server:
             names=names,
             let_go=self._leaving.let_go,
         )
+
+
+def _labels(method: Method) -> MethodLabels:
+    _, service, name = method.path.split("/")
+    return method.kind, service, name
 
 
 def _bound(transport: Transport, listener: Listener) -> str:

@@ -114,11 +114,21 @@ class Sessions:
             waiting = WaitingCall(self, method, request, caller, wake)
             answer = waiting.answer()
             return waiting if answer is None else answer
+        began = self.begin(method.path)
         try:
             self.check_unary(method, request)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            return self.refuse(method.path, error)
-        return self.answer(method, request, Call(caller.peer))
+            return self.fail(method.path, error, began)
+        return self.answer(method, request, Call(caller.peer), began)
+
+    def begin(self, path: str) -> float:
+        """Count a call that begins; when that is, for `fail` and `answer`."""
+        self._counts.started[path] += 1
+        return self._clock()
+
+    def end(self, path: str, code: Code, began: float) -> None:
+        """Count a call that has ended."""
+        self._counts.ended(path, code, self._clock() - began)
 
     def check_unary(self, method: UnaryMethod, request: bytes) -> None:
         """Raise RpcError if the request of a call may not be read."""
@@ -127,21 +137,24 @@ class Sessions:
         for _ in self._admission.check_fields(method.request, request):
             pass
 
-    def answer(self, method: UnaryMethod, request: bytes, call: Call) -> bytes | Status:
+    def answer(
+        self, method: UnaryMethod, request: bytes, call: Call, began: float
+    ) -> bytes | Status:
         """The response of a method to a request that it may read, or the status."""
         try:
             answer = method.handle(request, call)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            return self.refuse(method.path, error)
-        self._counts.calls[method.path, Code.OK] += 1
+            return self.fail(method.path, error, began)
+        self.end(method.path, Code.OK, began)
         return answer
 
     def open(self, method: StreamMethod, caller: Caller, wake: Wake) -> Session | Status:
         """A stream, which the transport must close; or the status if it may not begin."""
         path = method.path
+        began = self.begin(path)
         try:
             if caller.guarded:
-                return self._open_guarded(method, caller, wake)
+                return self._open_guarded(method, caller, wake, began)
             client = client_of(caller.peer)
             self._admission.enter(path, client)
             try:
@@ -150,10 +163,12 @@ class Sessions:
                 self._admission.leave(path, client)
                 raise
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            return self.refuse(path, error)
-        return Session(self, method, client, stream)
+            return self.fail(path, error, began)
+        return Session(self, method, client, stream, began)
 
-    def _open_guarded(self, method: StreamMethod, caller: Caller, wake: Wake) -> Session:
+    def _open_guarded(
+        self, method: StreamMethod, caller: Caller, wake: Wake, began: float
+    ) -> Session:
         stream = GuardedStream(method, caller, self.gate, wake)
         try:
             client = self.client_at_once(caller.peer, stream.username_at_once())
@@ -161,7 +176,7 @@ class Sessions:
         except BaseException:
             stream.close()
             raise
-        session = Session(self, method, client, stream)
+        session = Session(self, method, client, stream, began)
         stream.begin(session.enter)
         return session
 
@@ -214,14 +229,18 @@ class Sessions:
 
     def unknown(self) -> Status:
         """The status of a call of an unknown method. Does not look at its path."""
-        self._counts.calls[_UNKNOWN_PATH, Code.UNIMPLEMENTED] += 1
+        self.end(_UNKNOWN_PATH, Code.UNIMPLEMENTED, self.begin(_UNKNOWN_PATH))
         return _NO_METHOD
 
     def refuse(self, path: str, error: Exception) -> Status:
-        """The status of a call of `path` that fails with `error` outside a stream. Counts it."""
-        refused = status_of(self.ending_of(path, error))
-        self._counts.calls[path, refused.code] += 1
-        return refused
+        """The status of a call of `path` that is refused before it begins. Counts it."""
+        return self.fail(path, error, self.begin(path))
+
+    def fail(self, path: str, error: Exception, began: float) -> Status:
+        """The status of a call that has begun and fails outside a stream. Counts its end."""
+        failed = status_of(self.ending_of(path, error))
+        self.end(path, failed.code, began)
+        return failed
 
     def count_refusal(self, limit: str) -> None:
         """Count a connection or request that is refused at a limit, by its name in `Limits`."""
@@ -250,10 +269,10 @@ class Sessions:
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
 
-    def closed(self, path: str, client: str, code: Code) -> None:
+    def closed(self, path: str, client: str, code: Code, began: float) -> None:
         """Note that a stream of `open` has ended with `code`."""
         self._admission.leave(path, client)
-        self._counts.calls[path, code] += 1
+        self.end(path, code, began)
         self.count_stranger(client, code)
 
 
@@ -261,6 +280,7 @@ class WaitingCall:
     """A call with one request and one response, of a caller who is asked who it is."""
 
     __slots__ = (
+        "_began",
         "_clearance",
         "_client",
         "_entered",
@@ -279,6 +299,7 @@ class WaitingCall:
         self._method = method
         self._request: bytes | None = request
         self._peer = caller.peer
+        self._began = sessions.begin(method.path)
         self._clearance = Clearance(sessions.gate, caller, wake)
         self._client = ""  # Whom it counts for: "" until that was asked.
         self._entered = False
@@ -292,14 +313,18 @@ class WaitingCall:
                 self._wait(self._request)
                 return None
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
-            self.close()
-            refused = self._sessions.refuse(self._method.path, error)
-            self._sessions.count_stranger(self._client, refused.code)
-            return refused
-        call = Call(self._peer, self._clearance.username, self._clearance)
-        answer = self._sessions.answer(self._method, self._request, call)
-        self.close()
+            return self.fail(error)
+        request, call = self._request, Call(self._peer, self._clearance.username, self._clearance)
+        answer = self._sessions.answer(self._method, request, call, self._began)
+        self._release()
         return answer
+
+    def fail(self, error: Exception) -> Status:
+        """The status with which it ends instead of an answer. Closes it."""
+        self._release()
+        failed = self._sessions.fail(self._method.path, error, self._began)
+        self._sessions.count_stranger(self._client, failed.code)
+        return failed
 
     def _may_call(self, request: bytes) -> bool:
         """Whether the caller has all that the call needs; False: it is not known yet."""
@@ -333,7 +358,12 @@ class WaitingCall:
             self._waits = True
 
     def close(self) -> None:
-        """The call is over. May be called twice."""
+        """The call is over; if it has not ended yet, its client has gone. May be called twice."""
+        if self._request is not None:
+            self._sessions.end(self._method.path, Code.CANCELLED, self._began)
+            self._release()
+
+    def _release(self) -> None:
         self._clearance.close()
         if self._waits and self._request is not None:
             self._sessions.go_on(self._method.path, self._client, len(self._request))
@@ -350,6 +380,7 @@ class Session:
     """
 
     __slots__ = (
+        "_began",
         "_client",
         "_code",
         "_ending",
@@ -364,10 +395,11 @@ class Session:
     )
 
     def __init__(
-        self, sessions: Sessions, method: StreamMethod, client: str, stream: Stream
+        self, sessions: Sessions, method: StreamMethod, client: str, stream: Stream, began: float
     ) -> None:
-        """`client` is the one for which `Admission` has counted it."""
+        """`client` is the one for which `Admission` has counted it; `began` as `begin` returned."""
         self.in_hand = False
+        self._began = began
         self._sessions = sessions
         self._method = method
         self._client = client
@@ -532,7 +564,7 @@ class Session:
         self._reading = None
         if self._kept_bytes:
             self._let_go()
-        self._sessions.closed(self._method.path, self._client, self._code)
+        self._sessions.closed(self._method.path, self._client, self._code, self._began)
         try:
             stream.close()
         except Exception:  # noqa: BLE001 - the other streams of a lost connection are closed, too.

@@ -446,3 +446,36 @@ def test_the_rate_holds_over_any_time(gaps: list[float]) -> None:
     for first, begin in enumerate(used):
         for last in range(first, len(used)):
             assert last - first + 1 <= 3 + 10 * (used[last] - begin) + 1e-6
+
+
+def test_waits_and_work_are_measured_as_kubernetes_queues_do() -> None:
+    keys = queue()
+    keys.add(A, 10)
+    keys.add(A, 11)
+    keys.add(B, 12)
+    assert (keys.due(11), keys.due(12), keys.measures.adds) == (1, 2, 2)
+    assert taken(keys, 15) == [A, B]
+    assert (keys.measures.waited.sum_s, [*keys.began], keys.due(15)) == (5 + 3, [15, 15], 0)
+    keys.add(A, 16)
+    assert keys.measures.adds == 2, "it is added when it can be taken"
+    keys.succeeded(A, 17, wrote=False)
+    keys.failed(B, 18)
+    assert (keys.measures.worked.sum_s, [*keys.began]) == (2 + 3, [])
+    assert (keys.measures.adds, keys.measures.retries) == (4, 1)
+    assert keys.due(17) == 1, "what backs off does not wait for a worker"
+
+
+def test_waiting_for_a_place_in_the_namespace_is_waiting() -> None:
+    keys = queue(hanging_max=1)
+    for key in (A, B, C):
+        keys.add(key, 0)
+    assert taken(keys, 0) == [A, B, C]
+    keys.hangs(A, 1)
+    for key in (B, C):
+        keys.succeeded(key, 1, wrote=False)
+        keys.add(key, 2)
+    waited = keys.measures.waited.sum_s
+    assert (taken(keys, 3), keys.due(3)) == ([B], 1)
+    keys.succeeded(B, 7, wrote=False)
+    assert taken(keys, 8) == [C]
+    assert keys.measures.waited.sum_s - waited == (3 - 2) + (8 - 2)

@@ -518,3 +518,28 @@ def test_a_stream_that_is_over_is_in_no_cycle(ends: str) -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        pytest.param(lambda waiting: waiting.close(), Code.CANCELLED, id="its client goes away"),
+        pytest.param(
+            lambda waiting: waiting.fail(RpcError(Code.DEADLINE_EXCEEDED, "too late")),
+            Code.DEADLINE_EXCEEDED,
+            id="its time is over",
+        ),
+    ],
+)
+def test_a_call_that_ends_while_it_waits_is_counted_once(
+    ends: Callable[[WaitingCall], object], code: Code
+) -> None:
+    world = World()
+    world.gate.open = False
+    waiting = world.call("t")
+    assert isinstance(waiting, WaitingCall)
+    assert (world.counts.started, world.counts.calls) == ({PATH: 1}, {})
+    ends(waiting)
+    waiting.close()
+    assert (world.counts.started, world.counts.calls) == ({PATH: 1}, {(PATH, code): 1})
+    assert not world.gate.passes

@@ -412,3 +412,41 @@ def test_details_that_do_not_fit_are_left_out() -> None:
     packed.Pack(small)
     assert list(status.details) == [packed, packed]
     assert (status.code, status.message) == (Code.UNAVAILABLE, sent.message) == (14, r"later\n")
+
+
+class TestMeasures:
+    """What `grpc_server_started_total` and its siblings are made of."""
+
+    def test_every_call_that_begins_also_ends(self) -> None:
+        world = World()
+        ok = UnaryMethod(PATH, lambda request, _: request, ONE, {}, OPEN_TO_ALL)
+        world.unary(ok, b"")
+        world.unary(UnaryMethod(PATH, raising(REFUSAL), ONE, {}, OPEN_TO_ALL), b"")
+        world.sessions.refuse(PATH, REFUSAL)
+        world.sessions.unknown()
+        assert world.counts.started == {PATH: 3, "(unknown)": 1}
+        assert world.counts.calls.total() == 4
+        assert {path: taken.buckets()[-1][1] for path, taken in world.counts.handling.items()} == {
+            PATH: 3,
+            "(unknown)": 1,
+        }
+
+    def test_a_stream_takes_as_long_as_it_is_open(self) -> None:
+        counts, now = ServerCounts(), 100.0
+        admission = Admission(Limits(), counts)
+        sessions = Sessions(admission, counts, Limits(), ShutGate(), clock=lambda: now)
+        method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, OPEN_TO_ALL, client_streaming=True)
+        session = sessions.open(method, CALLER, lambda: None)
+        assert isinstance(session, Session)
+        assert (counts.started, counts.calls) == ({PATH: 1}, {})
+        now = 103.5
+        session.close()
+        assert counts.calls == {(PATH, Code.CANCELLED): 1}
+        assert counts.handling[PATH].sum_s == 3.5
+
+    def test_a_stream_that_is_refused_has_begun_and_ended(self) -> None:
+        world = World(limits=Limits(streams_max=0))
+        method = StreamMethod(PATH, lambda *_: Toy(), MANY, {}, OPEN_TO_ALL, client_streaming=True)
+        assert isinstance(world.sessions.open(method, CALLER, lambda: None), Status)
+        assert world.counts.started == {PATH: 1}
+        assert world.counts.calls == {(PATH, Code.RESOURCE_EXHAUSTED): 1}

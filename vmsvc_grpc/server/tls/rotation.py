@@ -144,10 +144,9 @@ class TlsRotation:
         """Sentences that say what is wrong with files now."""
         return tuple(part.trouble for part in self._parts if part.trouble)
 
-    def left_s(self) -> dict[str, float]:
-        """For each part, in how many seconds what is used expires; negative once it has."""
-        now = time.time()
-        return {part.name: part.used.ends - now for part in self._parts if part.used}
+    def ends(self) -> dict[str, float]:
+        """For each part, when what is used expires, as a Unix timestamp."""
+        return {part.name: part.used.ends for part in self._parts if part.used}
 
     def refused(self) -> dict[str, bool]:
         """For each part, whether something is wrong with its files now."""

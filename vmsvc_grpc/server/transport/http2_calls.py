@@ -360,8 +360,11 @@ class UnaryCall(AskingCall):
 
     def _fail(self, error: RpcError) -> None:
         if not self.answered:
-            refused = self.server.sessions.refuse(self._method.path, error)
-            self.finish(refused, headers_sent=False)
+            if self._waiting is not None:
+                failed = self._waiting.fail(error)
+            else:
+                failed = self.server.sessions.refuse(self._method.path, error)
+            self.finish(failed, headers_sent=False)
 
 
 class StreamCall(AskingCall):

@@ -1,0 +1,1 @@
+"""What is told of the program: metrics, alerts, the dashboard."""

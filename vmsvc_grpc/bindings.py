@@ -1,0 +1,124 @@
+"""From which part each metric of the cache, of the server and of access is read.
+
+Those of the source and of writing are bound in `place`, which has these parts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from vmsvc_grpc import __version__
+from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.metrics import Metric, Metrics, Values, moment
+from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.tls.rotation import TlsRotation
+from vmsvc_grpc.server.xds.resources import TypeUrl
+
+if TYPE_CHECKING:
+    from vmsvc_grpc.kube.client import ApiServer
+    from vmsvc_grpc.server.access.reviews import ReviewGate
+
+
+def bind_cache(metrics: Metrics, cache: Cache) -> None:
+    """Bind what is said of the program as a whole, and of its cache."""
+    metrics.bind(Metric.BUILD, lambda: {(__version__,): 1})
+    metrics.bind_one(Metric.SYNCED, lambda: cache.synced)
+    metrics.bind(
+        Metric.OBJECTS,
+        lambda: {
+            (Kind.VIRTUAL_MACHINE.value,): len(cache.vms),
+            (Kind.VIRTUAL_MACHINE_SERVICE.value,): len(cache.services),
+            (Kind.SERVICE.value,): len(cache.stored_services),
+            (Kind.ENDPOINTS.value,): len(cache.stored_endpoints),
+            (Kind.ENDPOINT_SLICE.value,): len(cache.stored_slices.keys()),
+        },
+    )
+    metrics.bind(Metric.PROBLEMS, partial(_problem_counts, cache))
+    metrics.bind_one(Metric.EVENTS, lambda: cache.counts.events)
+    metrics.bind_one(Metric.EVALUATIONS, lambda: cache.counts.evaluations)
+    metrics.bind_one(Metric.PUBLICATIONS, lambda: cache.counts.publications)
+    metrics.bind_one(Metric.TOPICS, lambda: cache.topic_count)
+
+
+def bind_server(metrics: Metrics, server: Server) -> None:
+    """Bind what is said of calls, streams, bounds and messages."""
+    counts, labels = server.counts, server.labels_of
+    metrics.bind(Metric.CALLS_STARTED, lambda: _by_method(server, counts.started))
+    metrics.bind(
+        Metric.CALLS,
+        lambda: {(*labels(path), code.label): n for (path, code), n in counts.calls.items()},
+    )
+    metrics.bind_histograms(
+        Metric.HANDLING,
+        lambda: {labels(path): taken for path, taken in counts.handling.items()},
+    )
+    metrics.bind(Metric.STREAMS, lambda: _by_method(server, counts.streams_open))
+    metrics.bind(Metric.REFUSALS, lambda: {(name,): n for name, n in counts.refusals.items()})
+    metrics.bind(Metric.TAKEN, lambda: {(name,): n for name, n in server.taken().items()})
+    metrics.bind_one(Metric.REQUEST_BYTES, lambda: counts.request_bytes)
+    metrics.bind_one(Metric.NAMES, lambda: server.names.names)
+    metrics.bind_one(Metric.NAME_BYTES, lambda: server.names.name_bytes)
+    metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
+    metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
+    metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})
+    for metric, by_type in (
+        (Metric.XDS_ENCODINGS, counts.xds_encodings),
+        (Metric.XDS_SENT, counts.xds_resources_sent),
+        (Metric.XDS_SKIPPED, counts.xds_resources_skipped),
+        (Metric.XDS_ACKS, counts.xds_acks),
+        (Metric.XDS_NACKS, counts.xds_nacks),
+    ):
+        metrics.bind(metric, partial(_by_type, by_type))
+
+
+def bind_access_refusals(metrics: Metrics, refusals: Mapping[str, int]) -> None:
+    """Bind how often a gate has refused somebody."""
+    metrics.bind(Metric.ACCESS_REFUSALS, lambda: {(why,): count for why, count in refusals.items()})
+
+
+def bind_reviews(metrics: Metrics, gate: ReviewGate) -> None:
+    """Bind what is said of questions about who calls, and what they may do."""
+    metrics.bind(Metric.REVIEWS, lambda: dict(gate.reviews.items()))
+    metrics.bind_one(Metric.REVIEWS_OPEN, lambda: gate.waiting)
+    metrics.bind(Metric.REVIEW_ANSWER, lambda: _since(gate.silence_s))
+    metrics.bind(
+        Metric.VERDICTS, lambda: {(review,): count for review, count in gate.remembered.items()}
+    )
+
+
+def bind_requests(metrics: Metrics, api: ApiServer) -> None:
+    """Bind what is said of requests to an API server; those of several are added."""
+    metrics.bind(Metric.API_REQUESTS, lambda: dict(api.requests.items()))
+
+
+def bind_tls(metrics: Metrics, tls: TlsRotation) -> None:
+    """Bind what is said of the files for TLS."""
+    metrics.bind(Metric.TLS_EXPIRY, lambda: {(name,): end for name, end in tls.ends().items()})
+    metrics.bind(Metric.TLS_LOADS, lambda: {(name,): n for name, n in tls.loads.items()})
+    metrics.bind(Metric.TLS_REFUSED, lambda: {(name,): no for name, no in tls.refused().items()})
+
+
+def _since(silence_s: float | None) -> Values:
+    """When a silence began; nothing if there has been no contact yet."""
+    return {} if silence_s is None else {(): moment(silence_s)}
+
+
+def _by_method(server: Server, counted: Mapping[str, int]) -> Values:
+    """Counts by method; each is there, even with a count of 0."""
+    paths = dict.fromkeys((*server.paths, *counted))
+    return {server.labels_of(path): counted.get(path, 0) for path in paths}
+
+
+def _problem_counts(cache: Cache) -> Values:
+    counts = Counter(map(itemgetter(0), cache.problems))
+    return {(kind.value,): counts[kind] for kind in Kind}
+
+
+def _by_type(counted: Mapping[str, int]) -> Values:
+    """Counts by the type of xDS resource; each type is there, even with a count of 0."""
+    return {(type_url.label,): counted.get(type_url.label, 0) for type_url in TypeUrl}
