@@ -11,7 +11,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -352,6 +354,71 @@ def pass_by(replica: Replica, site: Site) -> None:
     """Have changes happen at a site, until the replica has told of a good many."""
     with churn(site):
         eventually(partial(more_messages, replica, replica.listener.messages + 100), "told")
+
+
+def test_endpoint_slices_are_there_while_the_option_changes_replica_by_replica(
+    world: World,
+) -> None:
+    """As in a rollout, and in one that is rolled back: of two with unlike settings, one writes."""
+    site = world.site()
+    world.cluster.start_controllers("endpointslice-mirroring-controller")
+    with ExitStack() as rollout:
+        running = leading(world, rollout, "mirror")
+        eventually(lambda: managers(world, site) == {MIRRORING}, "mirrored")
+        with churn(site), never(lambda: not managers(world, site)):
+            for option, manager in (("direct", OURS), ("mirror", MIRRORING), ("direct", OURS)):
+                following = leading(world, rollout, option)
+                running.listener.close()
+                running.program.process.send_signal(signal.SIGTERM)
+                assert running.program.process.wait(30) == 0
+                eventually(partial(held_by, world, site, manager), f"held by {manager}")
+                running = following
+        world.agrees(running)
+
+
+MIRRORING, OURS = "endpointslicemirroring-controller.k8s.io", "vmsvc-grpc"
+
+
+def leading(world: World, rollout: ExitStack, option: str) -> Replica:
+    """One more replica; it writes once no other does."""
+    return rollout.enter_context(world.replica("--endpoint-slices", option))
+
+
+def managers(world: World, site: Site) -> set[str]:
+    """Who holds the slices of the steady service that have an endpoint."""
+    where = f"/apis/discovery.k8s.io/v1/namespaces/{site.namespace}/endpointslices"
+    slices = world.hands.ask("GET", f"{where}?labelSelector=kubernetes.io/service-name=steady")
+    return {
+        each["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"]
+        for each in slices.body["items"]
+        if each["endpoints"]
+    }
+
+
+def held_by(world: World, site: Site, manager: str) -> bool:
+    """Whether it holds them, and nobody else does."""
+    return managers(world, site) == {manager}
+
+
+@contextmanager
+def never(condition: Callable[[], bool]) -> Iterator[None]:
+    """Fails if the condition is found to hold while the block runs."""
+    end = threading.Event()
+    looks: list[bool] = []
+
+    def look() -> None:
+        while not end.wait(0.02):
+            looks.append(condition())
+
+    with ThreadPoolExecutor(1, "never") as thread:
+        looking = thread.submit(look)
+        try:
+            yield
+        finally:
+            end.set()
+        looking.result()
+    assert looks
+    assert not any(looks)
 
 
 def test_an_uninstall_leaves_nothing_that_blocks_a_deletion(world: World) -> None:
