@@ -665,15 +665,24 @@ def eventually(condition: Callable[[], object], what: str) -> None:
     within(PATIENCE_S, condition, what)
 
 
+def kustomized(cluster: Cluster) -> None:
+    """Installs deploy/ as kustomize makes it."""
+    cluster.kubectl("apply", "--server-side", "--kustomize", str(VARIANT))
+
+
 @contextmanager
-def opened(folder: Path, find: Callable[[str], Path] = binary) -> Iterator[World]:
+def opened(
+    folder: Path,
+    find: Callable[[str], Path] = binary,
+    install: Callable[[Cluster], None] = kustomized,
+) -> Iterator[World]:
     """A cluster with the CRDs and with deploy/, until the block ends; logs go to the folder."""
     policy, audit = folder / "audit.yaml", folder / "audit.log"
     policy.write_text(yaml.safe_dump(_AUDIT))
     flags = [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]
     with Cluster(folder, flags=flags, find=find) as cluster:
         cluster.install_crds(*FLAVOURS["single-stack"].crds)
-        cluster.kubectl("apply", "--server-side", "--kustomize", str(VARIANT))
+        install(cluster)
         with closing(Hands(cluster)) as hands:
             yield World(cluster, folder, hands, audit)
 
