@@ -21,6 +21,8 @@ PATIENCE_S = 30.0
 _POLL_S = 0.01
 _GRPC = re.compile(r"\bgRPC\s+on (\S+:\d+)")
 _HTTP = re.compile(r"\bHTTP\s+on (\S+:\d+)")
+# A line of its own, or the message of an event.
+_SERVES = re.compile(r'^(.*"message": ")?serving ', re.MULTILINE)
 
 Answer = TypeVar("Answer")
 
@@ -82,7 +84,7 @@ def serving(
         if not isinstance(found, tuple):
             raise ProgramError(f"it does not listen. It said:\n{log.read_text()}")
         if "--manifests" in arguments:
-            awaited(lambda: "\nserving " in log.read_text() or process.poll() is not None)
+            awaited(lambda: _SERVES.search(log.read_text()) or process.poll() is not None)
         yield Program(process, *found, log)
         process.send_signal(signal.SIGTERM)
         code = process.wait(PATIENCE_S)

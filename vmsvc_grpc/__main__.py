@@ -17,7 +17,8 @@ from vmsvc_grpc import __version__, flags
 from vmsvc_grpc.config import Config, ConfigError
 from vmsvc_grpc.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from vmsvc_grpc.kube import credentials
-from vmsvc_grpc.logs import LineFormatter
+from vmsvc_grpc.logs import stream
+from vmsvc_grpc.logs.about import shown
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import escaped, likely_meant, system_reason
 from vmsvc_grpc.model.resolve import AddressRules
@@ -29,6 +30,9 @@ from vmsvc_grpc.standard_output import OutputError
 
 _CLUSTER_FLAGS = ("kubeconfig", "context", "namespace")
 _CLUSTER_ONLY_FLAGS = ("kubeconfig", "context", "lease_namespace", "lease_name", "reconcile")
+
+# Kubernetes sets it in each container.
+_SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
 
 _OR_FILES = ", or --manifests DIR to read files"
 
@@ -171,6 +175,7 @@ def config(given: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         "allow_loopback",
         "deny_labels",
         "deny_annotations",
+        "log_format",
         "log_level",
         *_CLUSTER_FLAGS,
         "reconcile",
@@ -216,22 +221,31 @@ def _credentials(
         raise ConfigError(f"{error}{advice}") from None
 
 
+def _settings(
+    known: Sequence[flags.Flag], arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """The settings of a command. Raises ConfigError; warns of variables that are not read."""
+    for remark in flags.misnamed(known, environment):
+        _say(logging.WARNING, f"vmsvc-grpc {arguments.command}: {remark}")
+    return flags.settings(known, arguments, environment)
+
+
 def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    given = flags.settings(flags.SERVE, arguments, environment)
-    checked = config(given, environment)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=given["log_level"], handlers=[handler])
+    # First of all, so that whatever else is wrong is a line of the log.
+    log = flags.settings(flags.LOG, arguments, environment)
+    usual = "json" if _SERVICE_HOST in environment else "text"
+    repeats = stream.begin(log.get("log_format", usual), log["log_level"])
+    checked = config(_settings(flags.SERVE, arguments, environment), environment)
     # gRPC's core would write a line for each bad call, as often as a client likes.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only serving needs the event loop and gRPC; --help and render answer without them.
     from vmsvc_grpc import app  # noqa: PLC0415
 
-    return app.main(checked)
+    return app.main(checked, repeats)
 
 
 def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    given = flags.settings(flags.RENDER, arguments, environment)
+    given = _settings(flags.RENDER, arguments, environment)
     namespace = _one_of(given.get("namespace", ()))
     if arguments.path != "-":
         path(arguments.path)  # Refuses an empty one, which would be the working directory.
@@ -254,7 +268,7 @@ def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 
 def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    given = flags.settings(flags.RELEASE, arguments, environment)
+    given = _settings(flags.RELEASE, arguments, environment)
     found = _credentials(given, environment)
     from vmsvc_grpc import release  # noqa: PLC0415
 
@@ -271,9 +285,9 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
 
 
 _COMMANDS = {
-    "serve": (_serve, flags.SERVE),
-    "render": (_render, flags.RENDER),
-    "release": (_release, flags.RELEASE),
+    "serve": _serve,
+    "render": _render,
+    "release": _release,
 }
 
 
@@ -284,26 +298,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         name = f"{name} {arguments.command}"
-        run, known = _COMMANDS[arguments.command]
-        for remark in flags.misnamed(known, os.environ):
-            print(f"{name}: {remark}", file=sys.stderr)
-        return run(arguments, os.environ)
+        return _COMMANDS[arguments.command](arguments, os.environ)
     except ConfigError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        _say(logging.ERROR, f"{name}: {error}")
         return EXIT_USAGE
     except KeyboardInterrupt:
         # While serving, SIGINT drains. Before that, and in the other commands, it ends the process.
         return EXIT_INTERRUPTED
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):  # Its reader may just be gone.
-            print(f"{name}: standard output cannot be written: {error}", file=sys.stderr)
+            _say(logging.ERROR, f"{name}: standard output cannot be written: {error}")
         # Flushing the rest must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except OSError as error:
         about = f"{error.filename}: " if error.filename is not None else ""
-        print(escaped(f"{name}: {about}{system_reason(error)}"), file=sys.stderr)
+        _say(logging.ERROR, escaped(f"{name}: {about}{system_reason(error)}"))
         return EXIT_FAILED
+
+
+def _say(level: int, text: str) -> None:
+    """Say something on standard error: as a line of the log, once there is one."""
+    if stream.begun():
+        logging.getLogger("vmsvc_grpc").log(level, "%s", text, extra=shown(text))
+    else:
+        print(text, file=sys.stderr)
 
 
 def _replace_closed_streams() -> None:

@@ -9,14 +9,13 @@ import os
 import resource
 import signal
 import ssl
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from heapq import nsmallest
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -30,13 +29,17 @@ from vmsvc_grpc.bindings import (
     bind_tls,
 )
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.collector import GarbageScans, calm_collector
 from vmsvc_grpc.config import AUTH_STALE_S, TOKEN_AUDIENCE, Config
 from vmsvc_grpc.exits import EXIT_FAILED
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.about import about, shown
+from vmsvc_grpc.logs.origins import LinesPerOrigin
+from vmsvc_grpc.logs.repeats import Repeats
 from vmsvc_grpc.metrics import Metric, Metrics
+from vmsvc_grpc.model.endpoints import EndpointSet
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import Problem
@@ -68,11 +71,14 @@ _NAMES_MAX = 10  # How many services one line names.
 _FILES_MIN = 32
 
 
-def main(config: Config) -> int:
-    """Serve until a signal; the exit status. Errors are one line on standard error."""
+def main(config: Config, repeats: Repeats) -> int:
+    """Serve until a signal; the exit status. An error to start with is one line of the log.
+
+    `repeats` bounds what the log repeats.
+    """
     status = 0
     try:
-        app = App(config, sys.stdout)
+        app = App(config, repeats)
         # Not uvloop.run: where no event loop can be made, it leaves a coroutine behind.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(app.run())
@@ -87,7 +93,8 @@ def main(config: Config) -> int:
     ) as group:
         status = EXIT_FAILED
         for text in dict.fromkeys(map(str, _each(group))):
-            _log.error("%s", text)  # One line, and no traceback: it says what to do.
+            # One line, and no traceback: it says what to do.
+            _log.error("%s", text, extra=about(reason="CannotServe"))
     return status
 
 
@@ -107,10 +114,10 @@ class TooFewFilesError(Exception):
 class App:
     """One serving process. `run` it once, on an event loop of its own."""
 
-    def __init__(self, config: Config, out: TextIO) -> None:
-        """It writes to `out` what it serves, and how to ask. Raises TooFewFilesError."""
+    def __init__(self, config: Config, repeats: Repeats) -> None:
+        """Raises TooFewFilesError."""
         self._config = config
-        self._out = out
+        self._repeats = repeats
         self._unfinished = asyncio.Event()
         self._cache = Cache(
             config.rules,
@@ -118,6 +125,7 @@ class App:
             namespaces=config.namespaces,
             on_problems=self._log_problems,
             on_unfinished=self._unfinished.set,
+            on_published=_log_publication if _log.isEnabledFor(logging.DEBUG) else None,
         )
         scope = XdsScope(config.xds_scope)
         limits = self._limits = within_files(config.limits, _raise_file_limit())
@@ -181,13 +189,8 @@ class App:
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
-            grpc = "".join(
-                f"  gRPC  on {bound}{' (TLS)' if self._config.uses_tls(address) else ''}\n"
-                for bound, address in zip(self._grpc, self._config.listen, strict=True)
-            )
-            page = await self._start_page(str(place))
-            self._say(f"vmsvc-grpc {__version__}\n{grpc}  HTTP  on {http}{page}")
-            _log.info("reading from %s", place)
+            self._log_listening(http, await self._start_page(str(place)))
+            _log.info("reading from %s", place, extra=about(reason="Reading"))
             async with asyncio.TaskGroup() as tasks:
                 until_drained = [
                     tasks.create_task(part)
@@ -195,6 +198,7 @@ class App:
                         self._lag.run(),
                         self._proceed(),
                         self._lines.run(),
+                        self._repeats.run(),
                         self._server.client_lines.run(),
                         place.run(self._emit),
                         *([tls.run()] if tls is not None else ()),
@@ -262,7 +266,9 @@ class App:
         return CertificateGate(PolicyFile(path), _certificate_rules(self._config), self._log_access)
 
     def _log_access(self, level: int, text: str) -> None:
-        self._lines.log("access", level, text)
+        trouble = text if level >= logging.WARNING else None
+        extra = about(reason="AccessTrouble" if trouble else "Access", error=trouble)
+        self._lines.log("access", level, text, extra)
 
     def _chosen_place(self) -> Place:
         config = self._config
@@ -289,7 +295,7 @@ class App:
         return f"{where} (TLS)" if self._config.uses_tls(where) else str(where)
 
     async def _start_page(self, reads: str) -> str:
-        """Serve the page, if there is to be one; what to say of it."""
+        """Serve the page, if there is to be one; its URL, or "" if there is none."""
         address = self._config.page_listen
         if address is None:
             return ""
@@ -306,7 +312,24 @@ class App:
                 f"cannot listen on {address} for the page: {_reason(error)}; "
                 "choose another with --page-listen"
             ) from error
-        return f"\n  page  on http://{address._replace(port=bound)}"
+        return f"http://{address._replace(port=bound)}"
+
+    def _log_listening(self, http: str, page: str) -> None:
+        named = zip(self._grpc, self._config.listen, strict=True)
+        lines = [
+            f"vmsvc-grpc {__version__}",
+            *(f"  gRPC  on {at}{' (TLS)' if self._config.uses_tls(a) else ''}" for at, a in named),
+            f"  HTTP  on {http}",
+            *([f"  page  on {page}"] if page else ()),
+        ]
+        others = {"page": page} if page else {}
+        _log.info(
+            "vmsvc-grpc %s: gRPC on %s, HTTP on %s",
+            __version__,
+            ", ".join(self._grpc),
+            http,
+            extra=shown("\n".join(lines), reason="Listening", grpc=self._grpc, http=http, **others),
+        )
 
     def _plain(self) -> str:
         """The first address that needs no certificate; "" if there is none."""
@@ -337,20 +360,22 @@ class App:
         place.changed(services)
         if self._cache.synced and not self._announced:
             self._announced = True
-            self._say(_announcement(self._cache, self._plain(), place))
+            _announce(self._cache, self._plain(), place)
             calm_collector()
 
     async def _drain(self) -> None:
         streams = sum(self._server.counts.streams_open.values())
-        _log.info("draining: %d streams end within %g s", streams, self._config.drain_s)
-        await self._server.drain(self._config.drain_s)
+        drain_s = self._config.drain_s
+        extra = about(reason="Draining", streams=streams)
+        _log.info("draining: %d streams end within %g s", streams, drain_s, extra=extra)
+        await self._server.drain(drain_s)
 
     def _stop_at_signal(self, name: str) -> None:
         if self._draining is not None:
-            _log.warning("%s again: ending at once", name)
+            _log.warning("%s again: ending at once", name, extra=about(reason="Stopping"))
             self._draining.cancel()
             return
-        _log.info("%s: stopping", name)
+        _log.info("%s: stopping", name, extra=about(reason="Stopping"))
         self._stop.set()
 
     def _not_ready(self) -> str | None:
@@ -373,18 +398,14 @@ class App:
         assert self._place is not None, "what is wrong was emitted by a place"
         origin = self._place.origin(kind, key)
         if not problems:
-            self._lines.log(origin, logging.INFO, f"{kind.value} {key}: mended, or gone")
+            text = f"{kind.value} {key}: mended, or gone"
+            self._lines.log(origin, logging.INFO, text, about(kind, key, reason="InOrder"))
             return
-        refused = " is refused" if kind is Kind.VIRTUAL_MACHINE_SERVICE else ""
-        text = f"{kind.value} {key}{refused}: {'; '.join(map(str, problems))}"
-        self._lines.log(origin, logging.WARNING, text)
-
-    def _say(self, text: str) -> None:
-        try:
-            print(text, file=self._out, flush=True)
-        except OSError as error:
-            # The reader is gone, or the disk is full. Serving does not depend on it.
-            _log.info("standard output cannot be written: %s", _reason(error))
+        is_refused = kind is Kind.VIRTUAL_MACHINE_SERVICE
+        error = "; ".join(map(str, problems))
+        text = f"{kind.value} {key}{' is refused' if is_refused else ''}: {error}"
+        reason = "Refused" if is_refused else "Flawed"
+        self._lines.log(origin, logging.WARNING, text, about(kind, key, reason=reason, error=error))
 
 
 async def warn_each_hour(exposed: str, hour_s: float = 3600.0) -> None:
@@ -393,6 +414,7 @@ async def warn_each_hour(exposed: str, hour_s: float = 3600.0) -> None:
         _log.warning(
             "--insecure: others may read along at %s, or nobody there is asked who they are",
             exposed,
+            extra=about(reason="Insecure"),
         )
         await asyncio.sleep(hour_s)
 
@@ -432,32 +454,54 @@ def _kinds(config: Config) -> frozenset[Kind]:
     return SERVED_KINDS if config.endpoint_slices == "mirror" else cluster_kinds(config)
 
 
-def _announcement(cache: Cache, grpc: str, place: Place) -> str:
-    """What is served now, and how to ask for it."""
+def _log_publication(topic: Topic, /, *, was_there: bool) -> None:
+    """Log a publication, for `debug`."""
+    state = topic.current.state
+    endpoints = state.endpoints if isinstance(state, EndpointSet) else ()
+    _log.debug(
+        "published %s (%s), version %d: %s",
+        topic.service,
+        topic.filter_class.name,
+        topic.version,
+        f"{len(endpoints)} endpoints" if isinstance(state, EndpointSet) else state.message,
+        extra=about(
+            Kind.VIRTUAL_MACHINE_SERVICE,
+            topic.service,
+            reason="Published" if was_there else "FirstPublished",
+            version=topic.version,
+            endpoints=len(endpoints),
+        ),
+    )
+
+
+def _announce(cache: Cache, grpc: str, place: Place) -> None:
+    """Log what is served now, and, for a person, how to ask for it."""
     refused = [key for key, service in cache.services.items() if service.object.problems]
     served = [key for key, service in cache.services.items() if service.served is not None]
     services, vms = len(served), len(cache.vms)
-    lines = [f"serving {services} services and {vms} virtual machines from {place}"]
+    text = f"serving {services} services and {vms} virtual machines from {place}"
+    lines = [text]
     if refused:
         names = ", ".join(map(str, nsmallest(_NAMES_MAX, refused)))
         more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
         lines.append(f"refused: {names}{more} (why: vmsvc explain NAME)")
-    shown = min(served, default=None)
-    if shown and grpc:
+    first = min(served, default=None)
+    if first and grpc:
         server = "" if grpc.endswith(":50051") else f"--server {grpc} "
-        request = f'\'{{"service":"{shown}"}}\''
+        request = f'\'{{"service":"{first}"}}\''
         method = "vmsvc.v1.EndpointService/ResolveEndpoints"
         lines.append("look one up, or watch it change:")
         lines.append(f"  grpcurl -plaintext -d {request} {grpc} {method}")
-        lines.append(f"  vmsvc {server}watch {shown}")
-    return "\n".join(lines)
+        lines.append(f"  vmsvc {server}watch {first}")
+    counts = {"services": services, "refused": len(refused), "virtual_machines": vms}
+    _log.info("%s", text, extra=shown("\n".join(lines), reason="Serving", **counts))
 
 
 def _raise_file_limit() -> int:
     """Raise the limit of open files as far as the system allows; the limit then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _log.info("open files: at most %d (was %d)", hard, soft)
+    _log.debug("open files: at most %d (was %d)", hard, soft)
     return hard
 
 
@@ -487,6 +531,15 @@ def within_files(limits: Limits, files_max: int) -> Limits:
     reserved = min(limits.files_reserved, files_max // 2)
     connections = min(limits.connections_max, files_max - reserved)
     part = math.ceil(limits.connections_per_client_max * connections / limits.connections_max)
+    if connections < limits.connections_max:
+        _log.warning(
+            "the limit of open files (%d) allows %d gRPC connections at once, not %d "
+            "(--connections-max); raise it for more (ulimit -n)",
+            files_max,
+            connections,
+            limits.connections_max,
+            extra=about(reason="FewOpenFiles"),
+        )
     return replace(limits, connections_max=connections, connections_per_client_max=part)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from vmsvc_grpc.config import AUTHS, ConfigError
+from vmsvc_grpc.logs.formats import FORMATS
 from vmsvc_grpc.readers import (
     address,
     addresses,
@@ -306,6 +307,25 @@ _TO_HOLD = [
     ),
 ]
 
+LOG = [
+    Flag(
+        "--log-format",
+        one_of(*FORMATS),
+        "how the log, which goes to standard error, looks: text, or a JSON object a line (default: "
+        "json in a pod, else text)",
+        None,
+        "|".join(FORMATS),
+    ),
+    Flag(
+        "--log-level",
+        log_level,
+        "the least severe lines to log: debug (each publication and each write too), info, "
+        "warning, error",
+        "info",
+        "LEVEL",
+    ),
+]
+
 _PROCESS = [
     Flag(
         "--listen",
@@ -354,13 +374,7 @@ _PROCESS = [
         "http2",
         "http2|grpcio",
     ),
-    Flag(
-        "--log-level",
-        log_level,
-        "the least severe lines to log: debug, info, warning, error",
-        "info",
-        "LEVEL",
-    ),
+    *LOG,
     Flag(
         "--drain-s",
         seconds(0),

@@ -7,7 +7,6 @@ error.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import logging
 import os
@@ -20,55 +19,49 @@ from bench.standstills.witness import Witness
 from vmsvc_grpc import flags
 from vmsvc_grpc.__main__ import config, parser
 from vmsvc_grpc.app import App
-from vmsvc_grpc.logs import LineFormatter
+from vmsvc_grpc.logs.about import SHOWN
+from vmsvc_grpc.logs.formats import TextFormatter
+from vmsvc_grpc.logs.repeats import Repeats
 
 _ADDRESSES = re.compile(r"gRPC\s+on (\S+)\s+HTTP\s+on (\S+)")
 
 
-class _Said(io.StringIO):
-    """What the program says, and whether it is that it serves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.serving = asyncio.Event()
-
-    def write(self, text: str) -> int:
-        if text.startswith("serving "):
-            self.serving.set()
-        return super().write(text)
-
-
 class _Lines(logging.Handler):
-    """Counts what is logged."""
+    """Counts what is logged; notes what is said to whoever starts the program."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+        self.said: list[str] = []
+        self.serving = asyncio.Event()
 
-    def emit(self, _: logging.LogRecord) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         self.count += 1
+        if (text := getattr(record, SHOWN, None)) is not None:
+            self.said.append(text)
+            if text.startswith("serving "):
+                self.serving.set()
 
 
 async def _serve(arguments: list[str], steps: Steps, lines: _Lines) -> None:
     given = flags.settings(flags.SERVE, parser().parse_args(["serve", *arguments]), {})
-    said = _Said()
-    app, witness = App(config(given, {}), said), Witness(steps)
+    app, witness = App(config(given, {}), Repeats()), Witness(steps)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(app.run())
         watching = tasks.create_task(witness.run())
-        await _obey(said, witness, steps, lines)
+        await _obey(witness, steps, lines)
         running.cancel()
         watching.cancel()
 
 
-async def _obey(said: _Said, witness: Witness, steps: Steps, lines: _Lines) -> None:
+async def _obey(witness: Witness, steps: Steps, lines: _Lines) -> None:
     """Say where it serves, once it does; then answer what is asked, until told to quit."""
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
     )
-    await said.serving.wait()
-    found = _ADDRESSES.search(said.getvalue())
+    await lines.serving.wait()
+    found = _ADDRESSES.search("\n".join(lines.said))
     assert found is not None, "it says where it listens before it serves"
     _answer({"address": found[1], "http": found[2], "pid": os.getpid()})
     while line := await commands.readline():
@@ -101,7 +94,7 @@ def _answer(answer: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(TextFormatter())
     handler.setLevel(logging.ERROR)
     counted = _Lines()
     logging.basicConfig(level=logging.INFO, handlers=[handler, counted])

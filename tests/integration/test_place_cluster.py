@@ -13,7 +13,7 @@ from tests.kube.apiserver import Cluster
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.credentials import InCluster
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metrics
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Kind

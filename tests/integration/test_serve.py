@@ -255,7 +255,7 @@ def test_a_second_signal_ends_it_at_once(manifests: Path, tmp_path: Path) -> Non
 
 
 def test_it_serves_on_where_nobody_reads_its_output(manifests: Path, tmp_path: Path) -> None:
-    """As in `vmsvc-grpc serve | head -1`: it ended, and said nothing."""
+    """As in `vmsvc-grpc serve 2>&1 | head -1`: it ended."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     reader, writer = os.pipe()
@@ -263,25 +263,26 @@ def test_it_serves_on_where_nobody_reads_its_output(manifests: Path, tmp_path: P
     command = [sys.executable, "-m", "vmsvc_grpc", "serve", "--manifests", str(manifests)]
     command += ["--listen", "127.0.0.1:0", "--http-listen", address]
     log = tmp_path / "log"
-    with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdout=writer, stderr=errors)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=writer)
     os.close(writer)
     try:
         assert awaited(lambda: process.poll() is not None or _ready(address))
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
-        assert "standard output cannot be written: Broken pipe" in log.read_text()
+        assert log.read_text() == ""
     finally:
         process.kill()
         process.wait()
 
 
-def test_it_drains_where_its_output_is_closed(manifests: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", ["<&- >&-", "<&- >&- 2>&-"])
+def test_it_drains_where_its_output_is_closed(closed: str, manifests: Path, tmp_path: Path) -> None:
     """libuv ends a process that is to close descriptor 1, which a socket of ours had then."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = ["sh", "-c", 'exec "$0" "$@" <&- >&-', sys.executable, "-m", "vmsvc_grpc"]
+    command = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-m", "vmsvc_grpc"]
     command += ["serve", "--manifests", str(manifests), "--listen", "127.0.0.1:0"]
     log = tmp_path / "log"
     with log.open("wb") as errors:
@@ -290,7 +291,6 @@ def test_it_drains_where_its_output_is_closed(manifests: Path, tmp_path: Path) -
         assert awaited(lambda: process.poll() is not None or _ready(address))
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
-        assert "standard output cannot be written: Bad file descriptor" in log.read_text()
         assert "Exception" not in log.read_text()
     finally:
         process.kill()

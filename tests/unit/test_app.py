@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import resource
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from vmsvc_grpc.app import App, main, warn_each_hour, within_files
 from vmsvc_grpc.cache.cache import AT_ONCE_MAX, Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.config import Config, ListenAddress
+from vmsvc_grpc.logs.repeats import Repeats
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("unchanged_collector")
 
 async def test_clients_are_told_before_a_write_is_queued(tmp_path: Path) -> None:
     """Of the event that completes the cache, and of each after it."""
-    app, witness = App(Config(manifests=tmp_path), io.StringIO()), Witness()
+    app, witness = App(Config(manifests=tmp_path), Repeats()), Witness()
     cache: Cache = app._cache
     app._place = witness
     cache.subscribe(WEB, FilterClass.ALL, witness)
@@ -73,7 +73,7 @@ async def test_events_that_come_while_lists_are_settled_do_none_of_that_work(
     tmp_path: Path,
 ) -> None:
     """Many may come in one turn of the event loop: as many lines of a watch as one read brings."""
-    app = App(Config(manifests=tmp_path), io.StringIO())
+    app = App(Config(manifests=tmp_path), Repeats())
     cache, app._place = app._cache, Witness()
     vms = [vm(f"vm-{number}", "10.0.0.1") for number in range(20 * AT_ONCE_MAX)]
     for kind in (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE):
@@ -97,7 +97,7 @@ async def test_events_that_come_while_lists_are_settled_do_none_of_that_work(
 
 async def test_what_is_there_at_first_is_kept_out_of_collections(tmp_path: Path) -> None:
     """Once it is complete: before, it would be but a part."""
-    app = App(Config(manifests=tmp_path), io.StringIO())
+    app = App(Config(manifests=tmp_path), Repeats())
     app._place = Witness()
     kinds = (Kind.VIRTUAL_MACHINE, Kind.VIRTUAL_MACHINE_SERVICE)
     events: list[Event] = [*map(Init, kinds), Apply(service()), InitDone(kinds[0])]
@@ -138,7 +138,7 @@ def test_an_error_deep_in_groups_is_one_line(
         http_listen=ListenAddress("127.0.0.1", 0),
     )
     manifests.rmdir()
-    assert main(config) == 1
+    assert main(config, Repeats()) == 1
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert str(manifests) in record.getMessage()
     assert "TaskGroup" not in record.getMessage()
@@ -146,12 +146,13 @@ def test_an_error_deep_in_groups_is_one_line(
 
 
 _BEGUN = """\
-import io, sys
+import sys
 from pathlib import Path
 from vmsvc_grpc.app import App
 from vmsvc_grpc.config import Config
+from vmsvc_grpc.logs.repeats import Repeats
 
-App(Config(manifests=Path(sys.argv[1]), transport=sys.argv[2]), io.StringIO())._chosen_place()
+App(Config(manifests=Path(sys.argv[1]), transport=sys.argv[2]), Repeats())._chosen_place()
 loaded = {"grpc", "ngh2", "vmsvc_grpc.place.cluster", "vmsvc_grpc.reconciler.loop"}
 print(*sorted(loaded & set(sys.modules)))
 """

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import threading
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,21 @@ from vmsvc_grpc.model.problem import MESSAGE_CHARACTERS_MAX
 from vmsvc_grpc.readers import address, addresses, domain, ip_families, trust_domain
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.server.limits import Limits
+
+
+@pytest.fixture(autouse=True)
+def _no_log_is_left() -> Iterator[None]:
+    """`serve` begins the log of a process, which here has other tests to run."""
+    root = logging.getLogger()
+    ours = logging.getLogger("vmsvc_grpc")
+    before = root.level, ours.level, list(root.handlers)
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+    yield
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+    logging.captureWarnings(False)
+    root.setLevel(before[0])
+    ours.setLevel(before[1])
+    root.handlers[:] = before[2]
 
 
 @pytest.mark.parametrize(

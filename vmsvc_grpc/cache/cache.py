@@ -13,6 +13,7 @@ from vmsvc_grpc.cache.objects import Objects, OnProblems
 from vmsvc_grpc.cache.topic import (
     Absence,
     Absent,
+    OnPublished,
     Publication,
     Subscription,
     Topic,
@@ -78,19 +79,23 @@ class Cache:
         namespaces: Sequence[str] = (),
         on_problems: OnProblems | None = None,
         on_unfinished: Callable[[], None] = lambda: None,
+        on_published: OnPublished | None = None,
         changes_kept: int = CHANGES_KEPT,
     ) -> None:
         """An empty cache, synced once each of `kinds` has been listed.
 
         `namespaces` are those that are listed one by one; none: all at once. `on_unfinished` is
-        called when an event has left work for `proceed`. A followed collection remembers at least
-        `changes_kept` changes.
+        called when an event has left work for `proceed`, `on_published` after each publication. A
+        followed collection remembers at least `changes_kept` changes.
         """
         self.rules = rules
         self.collection = Collection(changes_kept)
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
-        self._topics = Topics(self._membership.services, self.collection.record)
+        published: OnPublished = self.collection.record
+        if on_published is not None:
+            published = _both(published, on_published)
+        self._topics = Topics(self._membership.services, published)
         self._on_unfinished = on_unfinished
         self._awaiting: dict[Callable[[], None], None] = {}
         self._events = 0
@@ -479,3 +484,11 @@ def _absent(service: VirtualMachineService) -> Absent:
         return Absent(service.key, Absence.NOT_FOUND, message)
     reasons = "; ".join(map(str, service.problems))
     return Absent(service.key, Absence.REFUSED, reasons)
+
+
+def _both(one: OnPublished, other: OnPublished) -> OnPublished:
+    def published(topic: Topic, /, *, was_there: bool) -> None:
+        one(topic, was_there=was_there)
+        other(topic, was_there=was_there)
+
+    return published

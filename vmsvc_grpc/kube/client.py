@@ -31,6 +31,7 @@ from vmsvc_grpc.kube.connector import (
 )
 from vmsvc_grpc.kube.credentials import Access, Credentials, NoApiServer
 from vmsvc_grpc.kube.errors import ApiServerError, answered_error, translated, translation
+from vmsvc_grpc.logs.about import about
 
 FIELD_MANAGER = "vmsvc-grpc"
 """The field manager that an API server notes for our writes: our User-Agent."""
@@ -301,7 +302,7 @@ class ApiServer:
             self._failed(error)
         else:
             if self._failure and before is not None:
-                _log.info("new credentials can be had again")
+                _log.info("new credentials can be had again", extra=about(reason="InOrder"))
             self._failure = ""
             # Credentials that were refused, and are unchanged, count as another failure.
             self._failures = self._failures + 1 if self._refused and self._access == before else 0
@@ -314,7 +315,8 @@ class ApiServer:
             self._failure = str(error)
             # Without any, each request fails for this reason, which its caller tells of.
             if self._access is not None:
-                _log.warning("cannot get new credentials, trying again: %s", error)
+                extra = about(reason="NoCredentials", error=error)
+                _log.warning("cannot get new credentials, trying again: %s", error, extra=extra)
 
     def _explained(self, refused: ApiServerError) -> ApiServerError:
         """The refusal, with the reason why there are no better credentials."""

@@ -7,13 +7,15 @@ import logging
 import socket
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from vmsvc_grpc.bindings import bind_requests
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.about import about
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics, Values, moment
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
@@ -113,7 +115,10 @@ class ClusterPlace:
             instance=identity,
             may_write=lambda: leader.leads,
             on_lost=lambda service, text: self._lines.log(
-                self.origin(Kind.VIRTUAL_MACHINE_SERVICE, service), logging.INFO, text
+                self.origin(Kind.VIRTUAL_MACHINE_SERVICE, service),
+                logging.INFO,
+                text,
+                about(Kind.VIRTUAL_MACHINE_SERVICE, service, reason="EventLost"),
             ),
         )
         self._reconciler = self._writer(api, leader, recorder)
@@ -129,7 +134,7 @@ class ClusterPlace:
         duration_s = self._config.lease_duration_s
         namespace = self._config.lease_namespace or api.namespace
         name = self._config.lease_name or lease_name(self._config.namespaces)
-        lease = f"{namespace}/{name}"
+        lease = Key(namespace, name)
         before = Standing()
 
         def changed(now: Standing) -> None:
@@ -185,28 +190,38 @@ class ClusterPlace:
 
 
 def _log_trouble(trouble: Trouble) -> None:
-    _log.log(logging.INFO if trouble.resolved else logging.WARNING, "%s", trouble)
+    if trouble.resolved:
+        _log.info("%s", trouble, extra=about(reason="InOrder"))
+    else:
+        _log.warning("%s", trouble, extra=about(reason="CannotRead", error=trouble.message))
 
 
-def _log_standing(lease: str, identity: str, before: Standing, now: Standing) -> None:
+def _log_standing(lease: Key, identity: str, before: Standing, now: Standing) -> None:
     """Log whether this replica writes; if not, which one does, or why that is not known."""
+
+    def of(reason: str, error: str | None = None) -> dict[str, Any]:
+        return about("Lease", lease, reason=reason, error=error, holder=now.holder)
+
     if now.trouble != before.trouble:
         if now.trouble:
-            _log.warning("Lease %s cannot be held: %s", lease, now.trouble)
+            extra = of("LeaseTrouble", now.trouble)
+            _log.warning("Lease %s cannot be held: %s", lease, now.trouble, extra=extra)
         else:
-            _log.info("Lease %s: in order again", lease)
+            _log.info("Lease %s: in order again", lease, extra=of("InOrder"))
     if now.leads and not before.leads:
-        _log.info("leading: Lease %s is held as %s", lease, identity)
+        _log.info("leading: Lease %s is held as %s", lease, identity, extra=of("Leading"))
     elif before.leads and not now.leads:
-        _log.info("not leading any more")
+        _log.info("not leading any more", extra=of("NotLeading"))
     if now.holder == identity and not now.leads and before.holder != identity:
         _log.info(
             "Lease %s is held as %s; writing begins once an earlier holder must have ended",
             lease,
             identity,
+            extra=of("WaitingToLead"),
         )
     if now.holder not in ("", identity, before.holder):
-        _log.info("not leading: Lease %s is held by %s", lease, now.holder)
+        extra = of("NotLeading")
+        _log.info("not leading: Lease %s is held by %s", lease, now.holder, extra=extra)
 
 
 def _bind_source(metrics: Metrics, source: KubeSource) -> None:

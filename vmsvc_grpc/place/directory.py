@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX

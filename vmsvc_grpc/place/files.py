@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from vmsvc_grpc.config import Config
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.about import about
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.source.file_bounds import FilesSourceBounds
@@ -35,7 +36,12 @@ def files_source(
 
     def report(problem: FileProblem) -> None:
         level = logging.INFO if problem.resolved else logging.WARNING
-        lines.log(file_origin(directory, problem.path), level, f"{directory}: {problem}")
+        extra = about(
+            reason="InOrder" if problem.resolved else "FileProblem",
+            error=None if problem.resolved else problem.message,
+            file=str(directory / problem.path),
+        )
+        lines.log(file_origin(directory, problem.path), level, f"{directory}: {problem}", extra)
 
     files = FilesSource(
         directory,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.about import about
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.reconciler.held import Failure
@@ -22,10 +23,13 @@ def failure_log(
 
     def log(key: Key, failure: Failure | None) -> None:
         of = origin(Kind.VIRTUAL_MACHINE_SERVICE, key)
-        if failure is None:
-            lines.log(of, logging.INFO, f"objects of {key} are as they should be again")
-        else:
-            lines.log(of, logging.WARNING, failure_text(key, failure))
+        level, text = logging.INFO, f"objects of {key} are as they should be again"
+        reason, error = "InOrder", None
+        if failure is not None:
+            level, text = logging.WARNING, failure_text(key, failure)
+            reason, error = failure.reason, failure.message
+        extra = about(Kind.VIRTUAL_MACHINE_SERVICE, key, reason=reason, error=error)
+        lines.log(of, level, text, extra)
 
     return log
 

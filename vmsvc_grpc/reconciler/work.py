@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
+from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.model.events import Answer, AnswerGone, Event
 from vmsvc_grpc.model.objects import Key, StoredEndpointSlice
 from vmsvc_grpc.model.ownership import is_our_slice_of
@@ -24,6 +26,8 @@ from vmsvc_grpc.reconciler.queue import TokenBucket
 from vmsvc_grpc.reconciler.store import ChangeError, Conflict, Gone, NotWriting, Store
 from vmsvc_grpc.reconciler.telling import Telling
 from vmsvc_grpc.reconciler.yielding import Target, Yielding, target
+
+_log = logging.getLogger(__name__)
 
 
 class Done(NamedTuple):
@@ -222,6 +226,8 @@ class Work:
         finally:
             self._counts.attempted(change.kind, change.verb, attempt, clock() - began)
         self._counts.writes[change.kind, change.verb] += 1
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("wrote: %s", change, extra=about(change.kind, change.key, reason="Wrote"))
         service = self._cache.services.get(key)
         self._telling.made(service.object if service else None, change)
         self._take_in(key, _answer_gone(change) if held is None else Answer(held))

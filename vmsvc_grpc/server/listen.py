@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 import vmsvc.v1
 from vmsvc.v1 import endpoint_service_pb2
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.model.problem import system_reason
 from vmsvc_grpc.server.access.gate import Gate, ShutGate
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs

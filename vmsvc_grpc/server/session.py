@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from google.rpc import status_pb2
 
+from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import Gate
@@ -261,7 +262,8 @@ class Sessions:
     def ending_of(self, path: str, error: Exception) -> RpcError:
         """The error with which a call of `path` ends that raised `error`. Counts a refusal."""
         if not isinstance(error, RpcError):
-            _log.error("a fault of ours in %s", path, exc_info=error)
+            extra = about(reason="Fault", method=path)
+            _log.error("a fault of ours in %s", path, exc_info=error, extra=extra)
             return RpcError(Code.INTERNAL, "a fault of the server; its log says more")
         if error.limit:
             self._counts.refusals[error.limit] += 1
@@ -568,7 +570,9 @@ class Session:
         try:
             stream.close()
         except Exception:  # noqa: BLE001 - the other streams of a lost connection are closed, too.
-            _log.exception("a fault of ours as a stream of %s was closed", self._method.path)
+            path = self._method.path
+            extra = about(reason="Fault", method=path)
+            _log.exception("a fault of ours as a stream of %s was closed", path, extra=extra)
 
 
 def not_one_request() -> RpcError:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
+from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.server.tls.hello import Handshakes
 
 # So many are accepted in one turn of the event loop; the system keeps the others waiting.
@@ -75,7 +76,8 @@ class HttpConnections:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                _log.warning("cannot accept a connection for HTTP: %s", error)
+                extra = about(reason="CannotAccept", error=error)
+                _log.warning("cannot accept a connection for HTTP: %s", error, extra=extra)
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listening)
                 pause = loop.call_later(_NO_ROOM_S, self._look, listening, tls)

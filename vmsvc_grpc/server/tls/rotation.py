@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.server.tls.files import (
     Identity,
     TlsFiles,
@@ -163,15 +164,19 @@ class TlsRotation:
                 part.used, found = before, error
             else:
                 self.loads[part.name] += 1
-                _log.info("TLS: took a new %s, which expires at %s", part.name, at(found.ends))
+                ends = at(found.ends)
+                extra = about(reason="TlsTaken", file=part.name, expires=ends)
+                _log.info("TLS: took a new %s, which expires at %s", part.name, ends, extra=extra)
         if isinstance(found, TlsFilesError):
             trouble = f"{found}; what was read before stays in use"
             if trouble != part.trouble:
-                _log.warning("TLS: %s", trouble)
+                extra = about(reason="TlsTrouble", file=part.name, error=trouble)
+                _log.warning("TLS: %s", trouble, extra=extra)
             part.trouble = trouble
         elif found is not None and part.trouble:
             part.trouble = ""
-            _log.info("TLS: nothing is wrong with the %s any more", part.name)
+            extra = about(reason="InOrder", file=part.name)
+            _log.info("TLS: nothing is wrong with the %s any more", part.name, extra=extra)
 
     def _renew(self) -> None:
         """Make contexts of what is used. Connections that are there keep theirs."""

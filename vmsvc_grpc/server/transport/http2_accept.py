@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
@@ -114,7 +115,8 @@ class Accepting:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                _log.warning("cannot accept a connection: %s", error)
+                extra = about(reason="CannotAccept", error=error)
+                _log.warning("cannot accept a connection: %s", error, extra=extra)
                 loop = self._server.loop
                 loop.remove_reader(listening)
                 pause = loop.call_later(_NO_ROOM_S, self._look, listening, listener)

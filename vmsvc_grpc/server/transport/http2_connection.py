@@ -27,6 +27,7 @@ from ngh2 import (
     events,
 )
 
+from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import Code, Method, RpcError, UnaryMethod
@@ -415,7 +416,8 @@ class ClientConnection(Begun):
 
     def fail(self) -> None:
         """End it, as a fault of ours has left it in an unknown state. Call it from an `except`."""
-        _log.exception("a fault of ours ends the connection of %s", self.peer)
+        extra = about(reason="Fault", client=self.peer)
+        _log.exception("a fault of ours ends the connection of %s", self.peer, extra=extra)
         self._came.clear()
         self.cut()
 

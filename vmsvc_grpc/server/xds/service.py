@@ -19,7 +19,8 @@ from envoy.service.status.v3 import csds_pb2
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.logs import LinesPerOrigin
+from vmsvc_grpc.logs.about import about
+from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.admission import client_of
@@ -174,6 +175,7 @@ class Xds:
             logging.WARNING,
             f"xDS: node {quoted(refusal.node)} refuses {refusal.type_url.label} "
             f"{_some(refusal.names)}, version {refusal.version}: '{escaped(refusal.message)}'",
+            about(reason="Nack", error=refusal.message, client=refusal.client, node=refusal.node),
         )
         if logged:  # Else it may be another client's line.
             self._refusals[content] = None
@@ -187,6 +189,7 @@ class Xds:
             logging.WARNING,
             f"xDS: a request of {quoted(client)} exceeds a limit ({setting}) and is dropped: the "
             "client is sent nothing of what it asks for there",
+            about(reason="RequestDropped", client=client, limit=setting),
         )
 
     def _log_excess(self, client: str, name: str, setting: str) -> None:
@@ -207,6 +210,7 @@ class Xds:
             logging.WARNING,
             f"xDS: {quoted(client)} asks for more names than are followed: the limit ({setting}) "
             f"is reached; {quoted(name)}, for one, is as a name of nothing",
+            about(reason="TooManyNames", client=client, limit=setting),
         )
 
 
