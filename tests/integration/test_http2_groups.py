@@ -1,4 +1,4 @@
-"""Streams of one connection that follow the same are woken and asked once, and all are sent it."""
+"""Streams that follow the same are woken and asked once, and all are sent it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 from tests.integration.http2_watches import Client, Played
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import request, synced_cache
+from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.http2_groups import GROUP_STREAMS_MAX
 
@@ -48,15 +50,23 @@ def listening(played: Played) -> int:
     return len(publication.subscriptions)
 
 
+def groups(played: Played) -> list[int]:
+    """How many streams each group has that follow the service."""
+    return [
+        len(group.members) for one in played.transport.cohorts.values() for group in one._groups
+    ]
+
+
 def newest(played: Played) -> int:
     """The version of the newest state."""
     return played.cache.state(WEB, FilterClass.READY_ONLY).version
 
 
-def test_a_change_wakes_a_connection_once_and_is_encoded_once(played: Played) -> None:
+def test_a_change_wakes_and_is_encoded_once_for_all_connections(played: Played) -> None:
     for _ in range(3):
         watch(played, played.connect(LARGE_WINDOW), 10)
-    assert listening(played) == 3
+    assert listening(played) == 1
+    assert groups(played) == [10, 10, 10]
     counts = played.server.counts
     encoded, sent = counts.encodings.total(), counts.messages["delta"]
     move(played, 1)
@@ -70,14 +80,14 @@ def test_a_change_wakes_a_connection_once_and_is_encoded_once(played: Played) ->
 def test_a_group_is_bounded(played: Played) -> None:
     """All of it is sent to in one go."""
     watch(played, played.connect(LARGE_WINDOW), 2 * GROUP_STREAMS_MAX + 1)
-    assert listening(played) == 3
+    assert groups(played) == [GROUP_STREAMS_MAX, GROUP_STREAMS_MAX, 1]
 
 
 def test_streams_that_come_take_the_places_of_those_that_left(played: Played) -> None:
-    """Groups that streams had left stayed small for ever, each with one that is asked."""
+    """Groups that streams had left stayed small for ever."""
     client = played.connect(LARGE_WINDOW)
     streams = watch(played, client, 3 * GROUP_STREAMS_MAX)
-    assert listening(played) == 3
+    assert groups(played) == [GROUP_STREAMS_MAX] * 3
 
     def leave(gone: list[int]) -> None:
         for stream in gone:
@@ -85,13 +95,15 @@ def test_streams_that_come_take_the_places_of_those_that_left(played: Played) ->
 
     played.run(lambda: leave(streams[::2]))
     watch(played, client, len(streams) // 2)
-    assert listening(played) == 3
+    assert groups(played) == [GROUP_STREAMS_MAX] * 3
     played.run(lambda: leave(client.open()))
     (connection,) = played.transport.connections
     assert not connection._groups, "nothing is left of groups without streams"
+    assert not played.transport.cohorts, "nor of what they had in common"
+    assert not listening(played)
 
 
-@pytest.mark.parametrize("stalled", [0, 3], ids=["the one that is asked", "another"])
+@pytest.mark.parametrize("stalled", [0, 3], ids=["the first", "another"])
 def test_one_whose_window_is_shut_holds_up_none_of_the_others(played: Played, stalled: int) -> None:
     client = played.connect()
     streams = watch(played, client, 5)
@@ -111,7 +123,7 @@ def test_one_whose_window_is_shut_holds_up_none_of_the_others(played: Played, st
     assert listening(played) == 1, "it follows the others again"
 
 
-@pytest.mark.parametrize("gone", [0, 3], ids=["the one that is asked", "another"])
+@pytest.mark.parametrize("gone", [0, 3], ids=["the first", "another"])
 def test_one_that_goes_leaves_the_others_theirs(played: Played, gone: int) -> None:
     client = played.connect(LARGE_WINDOW)
     streams = watch(played, client, 5)
@@ -161,3 +173,41 @@ def test_a_full_socket_stalls_each_of_them(played: Played) -> None:
     assert not any(call._stalled for call in played.transport.streams)
     for one in client.watches.values():
         assert one.reader.versions[str(WEB)] == newest(played)
+
+
+def test_a_connection_that_is_lost_holds_up_no_message_for_the_others(played: Played) -> None:
+    """All groups have a message before the next one is made."""
+    watch(played, played.connect(LARGE_WINDOW), 3)
+    lost = played.connect(LARGE_WINDOW)
+    watch(played, lost, 3)
+    played.clients.remove(lost)
+
+    def steps() -> None:
+        played.cache.apply(Apply(vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})))
+        lost.wire.close()
+
+    played.run(steps)
+    for number in (2, 3):
+        move(played, number)
+        for one in played.clients[0].watches.values():
+            assert one.reader.versions[str(WEB)] == newest(played)
+
+
+def test_a_fault_in_what_streams_share_is_logged_and_each_is_asked_for_itself(
+    played: Played, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = played.connect(LARGE_WINDOW)
+    streams = watch(played, client, 3)
+    delta, faults = Encoder.delta, iter([RuntimeError("out of luck")])
+
+    def fails_once(encoder: Encoder, publication: Publication) -> bytes:
+        if (fault := next(faults, None)) is not None:
+            raise fault
+        return delta(encoder, publication)
+
+    monkeypatch.setattr(Encoder, "delta", fails_once)
+    move(played, 1)
+    assert "out of luck" in caplog.text
+    for stream in streams:
+        assert client.watches[stream].reader.versions[str(WEB)] == newest(played)
+    assert groups(played) == [3], "they share again"

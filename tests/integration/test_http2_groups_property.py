@@ -128,14 +128,22 @@ class Sharing(RuleBasedStateMachine):
 
     @invariant()
     def those_in_a_group_have_one_that_listens(self) -> None:
+        for cohort in self.transport.cohorts.values():
+            assert not cohort._due, "a round is over by now"
+            assert any(group.members for group in cohort._groups)
+            lead = cohort._lead
+            assert isinstance(lead, WatchStream)
+            assert lead in lead.common.subscriptions
+            assert lead.quiet
+            assert cohort.place == lead.place
         for client in self.clients:
             for call in client.connection._calls.values():
                 if isinstance(call, StreamCall) and (group := call.group) is not None:
                     stream = call._session._stream
                     assert isinstance(stream, WatchStream)
-                    listens = stream in stream.common.subscriptions
-                    assert listens == (group.leader is call)
-                    assert listens or call.id in group.followers
+                    assert stream not in stream.common.subscriptions
+                    assert group.members[call.id] == (call, stream)
+                    assert self.transport.cohorts[stream.common] is group.cohort
                     assert not call._waiting
                     assert not call._stalled
                     assert not client.connection._engine.queued_body_size(call.id)

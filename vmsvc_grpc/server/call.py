@@ -139,7 +139,7 @@ Wake = Callable[[], None]
 class Shared(Protocol):
     """A stream that is sent from now on what all streams with the same `common` are sent.
 
-    A transport may ask one of them for all: the others `rest`, until they have to be asked for
+    A transport may ask one `lead` for all of them: they `rest`, until they have to be asked for
     themselves.
     """
 
@@ -151,14 +151,35 @@ class Shared(Protocol):
     def place(self) -> object:
         """What the client was sent last: equal for all with the same `common` and no news."""
 
-    def count(self, others: int) -> None:
-        """Count its last message so many times more: it was sent to others, too."""
-
     def rest(self) -> None:
         """Listen to nothing, as another is asked for this one. Then it wakes nobody."""
 
     def resume(self, place: object) -> None:
         """Listen again, the client having been sent what one at `place` was. Wakes for news."""
+
+    def lead(self, wake: Wake) -> Lead:
+        """One that goes on from the same place, and listens; to be closed at the end."""
+
+
+class Lead(Protocol):
+    """A stream without a client: its messages are for all that share what it follows."""
+
+    @property
+    def place(self) -> object:
+        """What one is at that was sent its last message."""
+
+    def next_message(self) -> bytes | Later | None:
+        """As that of a stream."""
+
+    @property
+    def quiet(self) -> bool:
+        """As that of a stream."""
+
+    def count(self, more: int) -> None:
+        """Count its last message so many times more than the once that it was made."""
+
+    def close(self) -> None:
+        """Release everything."""
 
 
 class Stream(Protocol):

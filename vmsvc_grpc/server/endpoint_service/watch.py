@@ -239,9 +239,27 @@ class WatchStream:
         only = self._only
         return only.version, only.absent
 
-    def count(self, others: int) -> None:
+    def lead(self, wake: Wake) -> WatchStream:
+        """A watch of the same service, as the cache and the encoder see it."""
+        names = self._names.another()
+        lead = WatchStream(
+            self._cache,
+            self._encoder,
+            self._limits,
+            self._counts,
+            wake,
+            names=names,
+            let_go=self._let_go,
+        )
+        lead._begun = lead._synced_sent = True
+        topic = self._only.topic
+        lead._cursors = {topic.service: _Cursor(topic)}
+        lead.resume(self.place)
+        return lead
+
+    def count(self, more: int) -> None:
         """Count its last message, by its kind."""
-        self._counts.messages[self._last] += others
+        self._counts.messages[self._last] += more
 
     def rest(self) -> None:
         """Subscribe to nothing."""

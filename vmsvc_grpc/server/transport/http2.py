@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from itertools import chain
 
 from google.protobuf.message import Message
@@ -26,6 +26,7 @@ from vmsvc_grpc.server.transport.http2_accept import Accepting
 from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+from vmsvc_grpc.server.transport.http2_groups import Cohort
 from vmsvc_grpc.server.transport.rotation import Rotation
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
@@ -64,6 +65,7 @@ class Http2:
         self.methods: dict[str, Method] = {}
         self.streams: dict[StreamCall, None] = {}  # In the order in which they were opened.
         self.connections: dict[ClientConnection, None] = {}
+        self.cohorts: dict[Hashable, Cohort] = {}
         self.entrance = Entrance(limits)
         self.unread = Unread(limits.unread_bytes_max)
         self.loop = asyncio.get_running_loop()
@@ -75,6 +77,7 @@ class Http2:
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: Rotation[ClientConnection] = Rotation()
         self._losing: OrderedDict[str, _Losing] = OrderedDict()
+        self._news: deque[Cohort] = deque()
         self._marked: deque[ClientConnection] = deque()
         self._answering: Rotation[ClientConnection] = Rotation()
         self._at_work = False
@@ -167,6 +170,11 @@ class Http2:
         self._marked.append(connection)
         self._work()
 
+    def ask_soon(self, cohort: Cohort) -> None:
+        """Ask a cohort, which has news, for its next message."""
+        self._news.append(cohort)
+        self._work()
+
     def mark_first(self, connection: ClientConnection) -> None:
         """Have a connection flushed before those that are only marked."""
         self._answering.append(connection)
@@ -191,7 +199,8 @@ class Http2:
             self._flush(began + TURN_S)
             self._lose_calls(self.loop.time() + TURN_S * _LOSE_PART)
         finally:  # Whatever happens, the others have their turns.
-            self._at_work = bool(self._came or self._marked or self._answering or self._losing)
+            waiting = self._came or self._news or self._marked or self._answering or self._losing
+            self._at_work = bool(waiting)
             if self._at_work:
                 self.loop.call_soon(self._turn)
 
@@ -235,12 +244,24 @@ class Http2:
         """Flush the marked connections until the time is over, those with a call to answer first.
 
         So a look-up does not wait for all connections with streams that have much to work out. Nor
-        do these for all look-ups: where both wait, each have half of the time.
+        do these for all look-ups: where both wait, each have half of the time. The same holds for
+        what streams share, which is asked for before they are sent it.
         """
-        now = self.loop.time()
-        self._flush_some(self._answering, now + (until - now) / 2 if self._marked else until)
+        self._flush_some(self._answering, self._part(until, self._news or self._marked))
+        self._ask_cohorts(self._part(until, self._marked))
         self._flush_some(self._marked, until)
         self._framed.clear()
+
+    def _part(self, until: float, others: object) -> float:
+        """Until when to go on that has the time until then, or half of it if others wait."""
+        now = self.loop.time()
+        return now + (until - now) / 2 if others else until
+
+    def _ask_cohorts(self, until: float) -> None:
+        for _ in range(len(self._news)):
+            self._news.popleft().ask()
+            if self.loop.time() > until:
+                break
 
     def _flush_some(
         self, waiting: deque[ClientConnection] | Rotation[ClientConnection], until: float

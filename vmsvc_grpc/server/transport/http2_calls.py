@@ -82,10 +82,7 @@ class CallConnection(Protocol):
         """Send the status of a call; `headers_sent`: the answer has begun."""
 
     def join(self, call: StreamCall) -> None:
-        """Have a call share its messages with others of the connection, if it can now."""
-
-    def send_to_followers(self, group: Group, framed: bytes) -> None:
-        """Hand the engine the same message for each follower."""
+        """Have a call share its messages with others, if it can now."""
 
 
 class HttpCall:
@@ -118,11 +115,8 @@ class HttpCall:
         """The client sends no more. May be called twice."""
         self.half_closed = True
 
-    def ask(self, engine: Engine, most: int) -> int:
-        """Hand the engine what is to be sent now; how many bytes.
-
-        `most` bounds what is sent to several at once; a single message may be longer.
-        """
+    def ask(self, engine: Engine) -> int:
+        """Hand the engine what is to be sent now; how many bytes."""
         raise NotImplementedError
 
     def stall(self) -> None:
@@ -317,7 +311,7 @@ class UnaryCall(AskingCall):
             self.connection.want(self)
         super().half_close()
 
-    def ask(self, engine: Engine, most: int) -> int:  # noqa: ARG002 - it has one answer
+    def ask(self, engine: Engine) -> int:
         """Answer."""
         if self.answered:
             return 0
@@ -416,6 +410,8 @@ class StreamCall(AskingCall):
 
     def wake(self) -> None:
         """There may be something to send: ask once the last message has left the engine."""
+        if self.group is not None:  # Nobody in a group listens: it is something of its own.
+            self._part()
         if self._waiting:
             self._more = True
         elif not self._wanted and not self.answered:
@@ -462,21 +458,19 @@ class StreamCall(AskingCall):
             self._ended, self.due = True, False
             session.half_close()
 
-    def ask(self, engine: Engine, most: int) -> int:
-        """Hand in a request that is due, and send what is newest; to its followers, too.
+    def ask(self, engine: Engine) -> int:
+        """Hand in a request that is due, and send what is newest.
 
         Not asked while the last message waits in the engine.
         """
         self._wanted = False
         if self.due and not self.answered:
             self._take()
-        return 0 if self.answered else self._send_next(engine, most)
+        return 0 if self.answered else self._send_next(engine)
 
-    def _send_next(self, engine: Engine, most: int) -> int:
+    def _send_next(self, engine: Engine) -> int:
         if self._stalled:
             self._go_on()
-        group = self.group
-        place = group.shared.place if group is not None and group.followers else None
         message = self._session.next()
         if isinstance(message, Status):
             self.finish(message, headers_sent=self._headers_sent)
@@ -494,13 +488,6 @@ class StreamCall(AskingCall):
         elif message is not None:
             framed = self.server.framed(message)
             bytes_ = len(framed)
-            if group is not None and group.followers:
-                in_all = bytes_ * (1 + len(group.followers))
-                if in_all <= most:
-                    self.connection.send_to_followers(group, framed)
-                    bytes_ = in_all
-                else:
-                    group.scatter(place)  # Each is asked in its turn.
             engine.send_data(self.id, framed)
             self.connection.traffic.messages_sent += 1
             self._waiting = True
@@ -529,22 +516,17 @@ class StreamCall(AskingCall):
         return None if busy else self._session.shared
 
     def _part(self) -> None:
-        """Follow nobody, as it has something of its own."""
-        if self.group is not None and self.group.leader is not self:
+        """Share nothing, as it has something of its own."""
+        if self.group is not None:
             self.group.leave(self, over=False)
 
     def stall(self) -> None:
         """Give the client `write_s` to take something. It leaves its group."""
         if self.answered or self._stalled:
             return
-        if (group := self.group) is not None:
-            if self._wanted:
-                group.scatter(
-                    group.shared.place
-                )  # What it is yet to be asked for, they wait for, too.
-            else:
-                self._waiting = True
-            group.leave(self, over=False)
+        if self.group is not None:
+            self._waiting = True
+            self._part()
         self._stalled = True
         self._session.write_began(self.server.loop.time())
         if self._looking is None and self._method.write_s is not None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Protocol, cast
 
@@ -59,7 +59,7 @@ from vmsvc_grpc.server.transport.http2_farewell import (
     may_be_http1,
     stranger_answer,
 )
-from vmsvc_grpc.server.transport.http2_groups import Group, Groups, join
+from vmsvc_grpc.server.transport.http2_groups import CohortServer, Group, Groups, join
 from vmsvc_grpc.server.transport.sockets import (
     Address,
     Sockets,
@@ -116,7 +116,7 @@ _ENGINE_BOUNDS = {
 }
 
 
-class ConnectionServer(CallServer, Protocol):
+class ConnectionServer(CallServer, CohortServer, Protocol):
     """What connections use of their server."""
 
     methods: dict[str, Method]
@@ -151,6 +151,7 @@ class ClientConnection(Begun):
         "_caller",
         "_calls",
         "_came",
+        "_due",
         "_ending",
         "_engine",
         "_floods",
@@ -167,7 +168,6 @@ class ClientConnection(Begun):
         "_life",
         "_limits",
         "_paused",
-        "_sent_to",
         "_speaks_h2",
         "_waiting_bytes",
         "_wanting",
@@ -210,7 +210,7 @@ class ClientConnection(Begun):
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
         self._groups: Groups = {}
-        self._sent_to: list[Group] = []  # Those whose message may wait in the engine.
+        self._due: list[Group] = []  # Those that have yet to be sent a message.
         self._came: deque[bytes] = deque()  # Received, and not handed to the engine yet.
         self._paused = False
         self._writable = True
@@ -351,6 +351,7 @@ class ClientConnection(Begun):
         if not self.begun:
             return  # It was gone at once.
         self._came.clear()
+        self._drop_due()
         del self.server.connections[self]
         self.server.entrance.leave(self.client)
         self.server.unread.wait_no_more(self)
@@ -409,6 +410,13 @@ class ClientConnection(Begun):
         if not self._answers:
             self._answers = self.marked = True
             self.server.mark_first(self)
+
+    def send_soon(self, group: Group) -> None:
+        """A group of its streams has a message to be sent."""
+        self._due.append(group)
+        if not self.marked:
+            self.marked = True
+            self.server.mark(self)
 
     def want_later(self, call: HttpCall) -> None:
         """A call has more to work out, in another turn of the event loop."""
@@ -492,12 +500,14 @@ class ClientConnection(Begun):
         """Ask the marked streams for their messages and write them, some bytes at a time."""
         self._answers = False
         if self.transport.is_closing():
+            self._drop_due()
             return
         if not self._writable:
+            self._scatter_due()
             self._stall_wanting()
             return
         try:
-            waiting = self._write_rounds()
+            waiting = self._write_shared() if self._only_due() else self._write_rounds()
             # Nearly always all of these are false.
             full = self._wanting or self._full or self.server.unread.crowded
             if waiting or self._waiting_bytes or full:
@@ -511,6 +521,28 @@ class ClientConnection(Begun):
 
     # Sending.
 
+    def _only_due(self) -> bool:
+        """Whether groups have a message to be sent, and nothing else is to be done."""
+        else_ = self._wanting or self._ending or self._blocked or self._left
+        return bool(self._due) and not (else_ or self._waiting_bytes or self.server.unread.in_all)
+
+    def _write_shared(self) -> int:
+        """Write the messages of groups: a change of what thousands of streams follow costs this.
+
+        Returns how many bytes of messages wait for the client then.
+        """
+        messages_before = self.traffic.messages_sent
+        due, self._due = self._due, []
+        self._send_due(due, _CONNECTION_FLUSH_BYTES)
+        data = self._engine.data_to_send()
+        self._write(data)
+        self._floods.sent(self.traffic.messages_sent - messages_before, len(data))
+        if waiting := self._engine.queued_body_size():
+            self._settle(self._members(due), waiting)
+        if self._due or self._wanting:
+            self.mark()
+        return waiting
+
     def _write_rounds(self) -> int:
         """Ask and write until no call has anything to send that the client would take now.
 
@@ -521,29 +553,38 @@ class ClientConnection(Begun):
         while self._writable:
             sent = traffic.messages_sent
             asked: list[HttpCall] = []
-            if self._wanting:
-                left -= self._ask_each(asked, left, waiting)
-            queued = 0 if asked else engine.queued_body_size()
+            due, self._due = self._due, []
+            left -= self._hand_over(due, asked, left, waiting)
+            queued = 0 if asked or due else engine.queued_body_size()
             if data := engine.data_to_send():
                 self._write(data)
                 left -= len(data)
             waiting = engine.queued_body_size()
-            if asked or waiting < queued:
+            if asked or due or waiting < queued:
                 self._floods.sent(traffic.messages_sent - sent, len(data))
             self._handle()
-            self._settle(asked, waiting)
-            if not self._wanting and not engine.want_write:
+            self._settle([*asked, *self._members(due)] if due and waiting else asked, waiting)
+            if not self._wanting and not self._due and not engine.want_write:
                 break
             if left <= 0:
                 if any(call.waits_for_room for call in self._wanting):
                     self._mark_first()
                 self.mark()
                 return waiting
-            if not data and not asked:
+            if not data and not asked and not due:
                 break
         if self._left and not self._calls and not self.transport.is_closing():
             self._close()
         return waiting
+
+    def _hand_over(self, due: list[Group], asked: list[HttpCall], most: int, waiting: int) -> int:
+        """Hand the engine what groups and calls have to send; as `_send_due` and `_ask_each` do."""
+        handed = 0
+        if due:
+            handed = self._send_due(due, self._most(most, waiting))
+        if self._wanting:
+            handed += self._ask_each(asked, most - handed, waiting)
+        return handed
 
     def _write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -556,13 +597,10 @@ class ClientConnection(Begun):
         for later after about `most` bytes, if it has to wait for room, or if the time of this flush
         is over. In the last case the number returned is that of a whole flush.
         """
-        engine, traffic, unread = self._engine, self.traffic, self.server.unread
-        if waiting or unread.in_all:
-            most = min(most, self._room())
-            if not most and waiting:
-                self._stall_wanting()
-        else:
-            most = min(most, unread.room_for_one)
+        engine, traffic = self._engine, self.traffic
+        most = self._most(most, waiting)
+        if not most and waiting:
+            self._stall_wanting()
         wanting, self._wanting = self._wanting, {}
         handed = 0
         look_at = traffic.messages_sent + _STEPS_A_LOOK
@@ -576,7 +614,7 @@ class ClientConnection(Begun):
                 self._wanting[call] = None
                 continue
             try:
-                handed += call.ask(engine, most - handed)
+                handed += call.ask(engine)
             except StreamProtocolError:  # Its stream is gone; the other calls go on.
                 call.lose()
             asked.append(call)
@@ -584,31 +622,69 @@ class ClientConnection(Begun):
 
     def _stall_wanting(self) -> None:
         """Nothing is taken from the calls that want to send something, and wait for room."""
-        for call in list(self._wanting):
-            call.stall()
-        for call in self._wanting:  # Those that were in a group wait for themselves now.
+        for call in self._wanting:
             call.stall()
 
     def join(self, call: StreamCall) -> None:
         """Have a call share its messages with others, if it can now."""
-        if len(self._calls) > 1:
-            join(self._groups, call)
+        join(self.server, self, self._groups, call)
 
-    def send_to_followers(self, group: Group, framed: bytes) -> None:
-        """Hand the engine the same message for each follower."""
-        send = self._engine.send_data
-        gone = []
-        for stream_id in group.followers:
+    def _send_due(self, due: list[Group], most: int) -> int:
+        """Hand the engine the message of each group for all its streams; how many bytes in all.
+
+        A group scatters if that is more than `most`: its streams are asked in their turns. Groups
+        are left for later, and out of `due`, once it has been about as much, or the time is over.
+        """
+        handed = 0
+        for at, group in enumerate(due):
+            if at and (handed >= most or self._is_late()):
+                self._due += due[at:]
+                del due[at:]
+                break
+            size = len(group.cohort.framed) * len(group.members)
+            if size > most:
+                group.scatter()
+            else:
+                handed += size
+                self._send_to(group)
+        return handed
+
+    def _send_to(self, group: Group) -> None:
+        framed, send = group.cohort.framed, self._engine.send_data
+        count, gone = len(group.members), []
+        for stream_id in group.members:
             try:
                 send(stream_id, framed)
             except StreamProtocolError:
                 gone.append(stream_id)
-        sent = len(group.followers) - len(gone)
-        self.traffic.messages_sent += sent
-        group.shared.count(sent)
+        count -= len(gone)
+        self.traffic.messages_sent += count
+        group.sent(count)
         for stream_id in gone:
             self._calls[stream_id].lose()
-        self._sent_to.append(group)
+
+    def _scatter_due(self) -> None:
+        """Nothing may be written: the streams of groups wait each for itself."""
+        due, self._due = self._due, []
+        for group in due:
+            group.scatter()
+
+    def _drop_due(self) -> None:
+        """The connection is closed: others are not to wait for its groups."""
+        due, self._due = self._due, []
+        for group in due:
+            group.sent(0)
+
+    def _members(self, groups: Iterable[Group]) -> list[HttpCall]:
+        """The calls of these groups that are open."""
+        ids = (id_ for group in groups for id_ in group.members)
+        return [self._calls[id_] for id_ in ids if id_ in self._calls]
+
+    def _most(self, most: int, waiting: int) -> int:
+        """How many bytes may be handed to the engine, `most` of them; `waiting` wait there."""
+        unread = self.server.unread
+        room = self._room() if waiting or unread.in_all else unread.room_for_one
+        return min(most, room)
 
     def _is_late(self) -> bool:
         return self.server.loop.time() > self.server.flush_until
@@ -642,16 +718,12 @@ class ClientConnection(Begun):
         the client sends: the engine would forget what has come of that frame, and the client's
         window would stay smaller by so much for ever.
         """
-        sent_to, self._sent_to = self._sent_to, []
         if not waiting and not self._blocked and not self._ending:
             for call in asked:
                 call.taken()
             return
         engine = self._engine
-        # The message of one in a group may be sent, and that of another not.
-        members = (id_ for group in sent_to for id_ in group.stream_ids() if id_ in self._calls)
-        grouped = (self._calls[id_] for id_ in members)
-        for call in dict.fromkeys((*self._blocked, *asked, *grouped)):
+        for call in dict.fromkeys((*self._blocked, *asked)):
             if waiting and engine.queued_body_size(call.id):
                 self._blocked[call] = None
                 call.stall()
