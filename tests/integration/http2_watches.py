@@ -54,6 +54,7 @@ class Client:
         )
         self.engine.initiate_connection({Setting.INITIAL_WINDOW_SIZE: window})
         self.watches: dict[int, Watch] = {}
+        self.pongs: list[bytes] = []  # The answers to pings.
 
     def send(self) -> None:
         if (data := self.engine.data_to_send()) and not self.wire.closing:
@@ -79,6 +80,8 @@ class Client:
                 watch.messages.feed(event.data)
                 while (message := watch.messages.take()) is not None:
                     watch.reader.take(message)
+            elif isinstance(event, ngh2.events.PingAcknowledged):
+                self.pongs.append(event.opaque_data)
             elif isinstance(event, ngh2.events.StreamClosed):
                 self.watches[event.stream_id].over = True
 

@@ -92,7 +92,15 @@ _WORDS = {"client_ping_interval_min_s": b"too_many_pings"}
 # A PING frame (RFC 9113, 6.7) that is no answer, and one that is, but for their eight bytes.
 _PING_HEAD = b"\0\0\x08\x06\0\0\0\0\0"
 _PONG_HEAD = b"\0\0\x08\x06\x01\0\0\0\0"
-_PING_BYTES = len(_PING_HEAD) + 8
+_PING_PAYLOAD_BYTES = 8
+_PING_BYTES = len(_PING_HEAD) + _PING_PAYLOAD_BYTES
+
+# A WINDOW_UPDATE frame (RFC 9113, 6.9) for the connection, but for its four bytes.
+_UPDATE_HEAD = b"\0\0\x04\x08\0\0\0\0\0"
+_UPDATE_BYTES = len(_UPDATE_HEAD) + 4
+
+# So much of its window is kept from the engine at most: a quarter of the first one.
+_KEPT_WINDOW_BYTES = FIRST_BYTES // 4
 
 # RFC 9113, 10.5.1: a call with more header fields than our settings allow is refused. With so many
 # times as many, the engine fails, and the connection is lost.
@@ -161,6 +169,7 @@ class ClientConnection(Begun):
         "_groups",
         "_guarded",
         "_id",
+        "_kept_window",
         "_last_stream",
         "_later",
         "_leaving",
@@ -211,6 +220,7 @@ class ClientConnection(Begun):
         self._blocked: dict[HttpCall, None] = {}
         self._groups: Groups = {}
         self._due: list[Group] = []  # Those that have yet to be sent a message.
+        self._kept_window = 0  # By so much the client has opened its window, unknown to the engine.
         self._came: deque[bytes] = deque()  # Received, and not handed to the engine yet.
         self._paused = False
         self._writable = True
@@ -275,11 +285,12 @@ class ClientConnection(Begun):
         if not self._came:
             return 0
         piece = self._came.popleft()
-        if len(piece) == _PING_BYTES and self._is_ping(piece):
+        if len(piece) <= _UPDATE_BYTES + _PING_BYTES and self._is_quick(piece):
             self._answer_ping(piece)
         elif data := self._greeted(piece):
             self._frames.take(data)
             try:
+                self._open_window()
                 self._engine.receive_data(data)
                 self._handle()
             except NGH2Error as error:
@@ -291,24 +302,46 @@ class ClientConnection(Begun):
             self.transport.resume_reading()
         return len(piece)
 
-    def _is_ping(self, piece: bytes) -> bool:
-        """Whether it is one ping, and may be answered at once.
+    def _is_quick(self, piece: bytes) -> bool:
+        """Whether it is a ping, perhaps after an update of the window, to be answered at once.
 
-        Not before what waits to be written: our SETTINGS, perhaps, which come first.
+        Not before what waits to be written: our SETTINGS, perhaps, which come first. Nor if the
+        engine may wait for the update.
         """
-        if self.marked or not piece.startswith(_PING_HEAD) or self._greeting is not None:
+        at = len(piece) - _PING_BYTES
+        if self.marked or self._greeting is not None or not piece.startswith(_PING_HEAD, at):
+            return False
+        if at and not (at == _UPDATE_BYTES and self._is_kept(piece)):
             return False
         return self._writable and self._frames.any_next
 
-    def _answer_ping(self, ping: bytes) -> None:
+    def _is_kept(self, update: bytes) -> bool:
+        """Whether an update of the window is to be kept from the engine, for which it is nothing.
+
+        Not one that opens it by nothing, or far: what is wrong with those, the engine knows.
+        """
+        if self._waiting_bytes or self._blocked or not update.startswith(_UPDATE_HEAD):
+            return False
+        return 0 < _opened_by(update) <= _KEPT_WINDOW_BYTES - self._kept_window
+
+    def _answer_ping(self, piece: bytes) -> None:
         """Answer without the engine, for which there is nothing else to do.
 
-        The clients of grpc-go and of gRPC's core ping once for each message or two: a third of
-        what those cost was the engine's way, and a flush.
+        The clients of grpc-go and of gRPC's core ping once for each message or two, and those of
+        grpc-go open the window before that: half of what those cost was the engine's way, and a
+        flush.
         """
+        if len(piece) > _PING_BYTES:
+            self._kept_window += _opened_by(piece)
         self._bound(self._floods.pinged)
         if not self.transport.is_closing():
-            self._write(_PONG_HEAD + ping[len(_PING_HEAD) :])
+            self._write(_PONG_HEAD + piece[-_PING_PAYLOAD_BYTES:])
+
+    def _open_window(self) -> None:
+        """Hand the engine the updates that were kept from it, as one."""
+        if self._kept_window:
+            more, self._kept_window = self._kept_window, 0
+            self._engine.receive_data(_UPDATE_HEAD + more.to_bytes(4, "big"))
 
     def _greet(self) -> None:
         """The client speaks HTTP/2: send it our settings."""
@@ -389,7 +422,8 @@ class ClientConnection(Begun):
         """How many bytes it may be sent now, and how many it may send."""
         if self._greeting is not None:
             return FIRST_BYTES, FIRST_BYTES
-        return self._engine.remote_window_size, self._engine.local_window_size
+        sent_now = self._engine.remote_window_size + self._kept_window
+        return sent_now, self._engine.local_window_size
 
     def mark(self) -> None:
         """Have this connection flushed soon."""
@@ -539,7 +573,7 @@ class ClientConnection(Begun):
         self._floods.sent(self.traffic.messages_sent - messages_before, len(data))
         if waiting := self._engine.queued_body_size():
             self._settle(self._members(due), waiting)
-        if self._due or self._wanting:
+        if self._due or self._wanting or (waiting and self._kept_window):
             self.mark()
         return waiting
 
@@ -548,6 +582,7 @@ class ClientConnection(Begun):
 
         Returns how many bytes of messages wait for the client then.
         """
+        self._open_window()
         engine, traffic = self._engine, self.traffic
         left, waiting = _CONNECTION_FLUSH_BYTES, self._waiting_bytes
         while self._writable:
@@ -960,6 +995,11 @@ class ClientConnection(Begun):
         events.GoAwayReceived: _carries_nothing,
         events.ConnectionClosed: _ended,
     }
+
+
+def _opened_by(update: bytes) -> int:
+    """By how many bytes a WINDOW_UPDATE, which comes first, opens a window."""
+    return int.from_bytes(update[len(_UPDATE_HEAD) : _UPDATE_BYTES], "big") & 0x7FFFFFFF
 
 
 @cache
