@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 
+import grpc.aio
 import pytest
 from ngh2 import ErrorCode, Setting, events
 
@@ -695,12 +696,31 @@ async def test_more_connections_than_there_is_room_for_cost_themselves(bound: st
         for round_ in range(1, 3):
             async with client(toy):
                 await until(lambda: len(toy.transport.connections) == 2)
-                async with client(toy) as third:
-                    await third.until(lambda: third.over)
-                    assert third.told_to_calm_down() == bound.encode()
+                reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+                async with asyncio.timeout(PATIENCE_S):
+                    assert await reader.read() == goaway(bound.encode())
+                writer.close()
                 assert toy.counts.refusals == {bound: round_}
             await until(lambda: len(toy.transport.connections) == 1)
         assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
+
+
+async def test_a_client_of_grpc_that_is_refused_waits_before_it_comes_again() -> None:
+    """A GOAWAY after SETTINGS had it connect at each call, and many times more."""
+    bound = "connections_per_client_max"
+    async with serving(Limits(connections_per_client_max=1)) as toy, client(toy) as first:
+        assert await first.status(first.call(ECHO, framed(b"a"))) == (0, "")
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{toy.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
+            calls = 100
+            for _ in range(calls):
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    await echo(b"", timeout=PATIENCE_S)
+                assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert toy.counts.refusals.keys() == {bound}
+        assert toy.counts.refusals[bound] < calls / 10, "most calls fail by what is known"
 
 
 async def test_one_client_has_no_more_than_its_part_of_all_connections() -> None:
@@ -772,6 +792,11 @@ def frames(kind: int, flags: int, payload: bytes = b"", stream: int = 0) -> byte
     """A frame by hand."""
     head = len(payload).to_bytes(3, "big") + bytes((kind, flags))
     return head + stream.to_bytes(4, "big") + payload
+
+
+def goaway(why: bytes) -> bytes:
+    """The frame that sends a client away, before any call of its was seen."""
+    return frames(7, 0, bytes(4) + ErrorCode.ENHANCE_YOUR_CALM.to_bytes(4, "big") + why)
 
 
 FLOODS = {
