@@ -27,6 +27,7 @@ from vmsvc_grpc.server.call import (
     Code,
     EndOfStream,
     Later,
+    Making,
     Method,
     RequestBound,
     RpcError,
@@ -62,6 +63,7 @@ class Toy:
     open: Callable[[], None] = lambda: None
     receives: Callable[[bytes], None] = lambda _: None
     says: Callable[[], bytes | Later | None] = lambda: None
+    makes: Callable[[bytes], bytes | Later] | None = None
     happened: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     wakes: list[Wake] = field(default_factory=list)
@@ -105,10 +107,10 @@ class Toy:
             ),
         ]
 
-    def _unary(self, request: bytes, call: Call) -> bytes:
+    def _unary(self, request: bytes, call: Call) -> bytes | Making:
         self.calls.append(call)
         self.receives(request)
-        return request
+        return request if self.makes is None else partial(self.makes, request)
 
 
 @dataclass
@@ -293,6 +295,49 @@ async def test_a_unary_call_that_fails_harms_no_other(
     else:
         assert not ours(caplog)
         detail(failure.value, error_details_pb2.RetryInfo)
+
+
+async def test_an_answer_that_is_made_in_pieces_lets_others_have_theirs() -> None:
+    pieces: list[bytes] = []
+
+    def makes(request: bytes) -> bytes | Later:
+        pieces.append(request)
+        return request if request == b"short" or pieces.count(request) == 50 else LATER
+
+    async with running(Toy(makes=makes)) as server:
+        long = server.unary(b"long")
+        await until(lambda: pieces)
+        assert await server.unary(b"short") == b"short"
+        assert await long == b"long"
+        assert pieces.count(b"long") == 50
+        assert server.counts.calls == {(UNARY, Code.OK): 2}
+
+
+async def test_an_answer_that_is_made_in_pieces_ends_as_a_call_does() -> None:
+    """By a fault, by its deadline, and by its client."""
+    asked = 0
+
+    def makes(request: bytes) -> bytes | Later:
+        nonlocal asked
+        asked += 1
+        if request == b"fail":
+            raise RpcError(Code.NOT_FOUND, "it has gone")
+        return LATER
+
+    async with running(Toy(makes=makes)) as server:
+        assert await ending(server.unary(b"fail")) is grpc.StatusCode.NOT_FOUND
+        late = server.unary(b"late", timeout=0.1)
+        assert await ending(late) is grpc.StatusCode.DEADLINE_EXCEEDED
+        given_up = server.unary(b"given up")
+        asked = 0
+        await until(lambda: asked)
+        given_up.cancel()
+        async with asyncio.timeout(PATIENCE_S):
+            while asked:  # Until nobody asks any more.
+                asked = 0
+                await asyncio.sleep(0.02)
+        assert server.counts.started == {UNARY: 3}
+        assert server.counts.calls.total() == 3
 
 
 @pytest.mark.parametrize("where", ["open", "receives", "says"])

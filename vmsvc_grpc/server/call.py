@@ -260,16 +260,21 @@ class RequestBound(Enum):
     MANY_NAMES = "message_bytes_max"
 
 
+Making = Callable[[], bytes | Later]
+"""Does a piece of the work on an answer: LATER until it is made. Raises as `handle` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnaryMethod:
     """A method with one request and one response. `path` is `/package.Service/Method`.
 
-    `handle` gets only requests within `bound` and within the limit of fields, of callers who have
-    what it `needs`; `request` is the shape by which fields are counted.
+    `handle` returns the response, or how to go on making it, if one turn of the event loop is too
+    short for that. It gets only requests within `bound` and within the limit of fields, of callers
+    who have what it `needs`; `request` is the shape by which fields are counted.
     """
 
     path: str
-    handle: Callable[[bytes, Call], bytes]
+    handle: Callable[[bytes, Call], bytes | Making]
     bound: RequestBound
     request: FieldShape
     needs: Needs

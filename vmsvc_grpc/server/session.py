@@ -29,6 +29,7 @@ from vmsvc_grpc.server.call import (
     EndOfStream,
     Held,
     Later,
+    Making,
     Method,
     RpcError,
     Shared,
@@ -105,11 +106,12 @@ class Sessions:
 
     def unary(
         self, method: UnaryMethod, request: bytes, caller: Caller, wake: Wake
-    ) -> bytes | Status | WaitingCall:
+    ) -> bytes | Status | WaitingCall | LongAnswer:
         """The response, or the status of a failure. Never raises, and never waits.
 
         If it is not known yet what the caller may do: the call, which the transport asks again once
-        it is woken, and must close.
+        it is woken, and must close. If the response takes longer than a turn of the event loop: the
+        answer, which it asks in other turns.
         """
         if caller.guarded:
             waiting = WaitingCall(self, method, request, caller, wake)
@@ -140,12 +142,14 @@ class Sessions:
 
     def answer(
         self, method: UnaryMethod, request: bytes, call: Call, began: float
-    ) -> bytes | Status:
+    ) -> bytes | Status | LongAnswer:
         """The response of a method to a request that it may read, or the status."""
         try:
             answer = method.handle(request, call)
         except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
             return self.fail(method.path, error, began)
+        if not isinstance(answer, bytes):
+            return LongAnswer(self, method.path, answer, began)
         self.end(method.path, Code.OK, began)
         return answer
 
@@ -278,6 +282,44 @@ class Sessions:
         self.count_stranger(client, code)
 
 
+class LongAnswer:
+    """A response that takes longer to make than one turn of the event loop."""
+
+    __slots__ = ("_began", "_making", "_over", "_path", "_sessions")
+
+    def __init__(self, sessions: Sessions, path: str, making: Making, began: float) -> None:
+        """Close it unless it has answered."""
+        self._sessions = sessions
+        self._path = path
+        self._making = making
+        self._began = began
+        self._over = False
+
+    def answer(self) -> bytes | Status | Later:
+        """The response, the status of a failure, or LATER: ask in another turn. Never raises."""
+        try:
+            made = self._making()
+        except Exception as error:  # noqa: BLE001 - a fault of one call must not end others.
+            return self.fail(error)
+        if made is not LATER:
+            self._end(Code.OK)
+        return made
+
+    def fail(self, error: Exception) -> Status:
+        """The status with which the call ends instead of an answer. Closes it."""
+        self._over = True
+        return self._sessions.fail(self._path, error, self._began)
+
+    def close(self) -> None:
+        """The call is over; if it has not ended yet, its client has gone. May be called twice."""
+        if not self._over:
+            self._end(Code.CANCELLED)
+
+    def _end(self, code: Code) -> None:
+        self._over = True
+        self._sessions.end(self._path, code, self._began)
+
+
 class WaitingCall:
     """A call with one request and one response, of a caller who is asked who it is."""
 
@@ -307,8 +349,8 @@ class WaitingCall:
         self._entered = False
         self._waits = False
 
-    def answer(self) -> bytes | Status | None:
-        """The response, or the status of a failure; None if it is not known yet. Never raises."""
+    def answer(self) -> bytes | Status | LongAnswer | None:
+        """As that of `Sessions.answer`; None if it is not known yet. Never raises."""
         assert self._request is not None, "it is asked until it has answered"
         try:
             if not self._may_call(self._request):

@@ -33,7 +33,7 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import Session, Sessions, Status, WaitingCall
+from vmsvc_grpc.server.session import LongAnswer, Session, Sessions, Status, WaitingCall
 
 PATH = "/p.S/M"
 MANY = RequestBound.MANY_NAMES
@@ -104,7 +104,7 @@ class World:
 
     def call(
         self, token: str, request: bytes = b"shop", needs: Needs | None = None
-    ) -> bytes | Status | WaitingCall:
+    ) -> bytes | Status | WaitingCall | LongAnswer:
         needs = needs or Needs(AUTHENTICATED, of_request)
         method = UnaryMethod(PATH, self._handle, MANY, {}, needs)
         return self.sessions.unary(method, request, caller(token), self.wake)
@@ -121,7 +121,7 @@ def caller(token: str) -> Caller:
     return Caller("ipv4:192.0.2.1:50000", guarded=True, token=token)
 
 
-def code_of(answer: bytes | Status | WaitingCall | Later | Held | None) -> Code:
+def code_of(answer: bytes | Status | WaitingCall | LongAnswer | Later | Held | None) -> Code:
     assert isinstance(answer, Status), answer
     return answer.code
 

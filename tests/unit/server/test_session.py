@@ -31,7 +31,15 @@ from vmsvc_grpc.server.call import (
 )
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import OK, Session, Sessions, Status, WaitingCall, status_of
+from vmsvc_grpc.server.session import (
+    OK,
+    LongAnswer,
+    Session,
+    Sessions,
+    Status,
+    WaitingCall,
+    status_of,
+)
 
 OPEN_TO_ALL = Needs(OPEN)
 
@@ -76,7 +84,7 @@ class World:
         self.admission = Admission(self.limits, self.counts)
         self.sessions = Sessions(self.admission, self.counts, self.limits, ShutGate())
 
-    def unary(self, method: UnaryMethod, request: bytes) -> bytes | Status:
+    def unary(self, method: UnaryMethod, request: bytes) -> bytes | Status | LongAnswer:
         answer = self.sessions.unary(method, request, CALLER, lambda: None)
         assert not isinstance(answer, WaitingCall), "everything is allowed"
         return answer
@@ -252,7 +260,7 @@ def test_a_request_that_is_too_large_is_never_read(
         read.append(request)
         return b""
 
-    def answer(request: bytes) -> bytes | Status | Later | Held | None:
+    def answer(request: bytes) -> bytes | Status | LongAnswer | Later | Held | None:
         if kind == "unary":
             return world.unary(UnaryMethod(PATH, unary, bound, {}, OPEN_TO_ALL), request)
         session = world.opened(Toy(receives=read.append, says=lambda: b""), bound=bound)
@@ -284,7 +292,7 @@ def test_a_request_with_too_many_fields_is_never_read(kind: str) -> None:
         read.append(request)
         return b""
 
-    def answer(request: bytes) -> bytes | Status | Later | Held | None:
+    def answer(request: bytes) -> bytes | Status | LongAnswer | Later | Held | None:
         if kind == "unary":
             method = UnaryMethod(PATH, unary, MANY, {}, OPEN_TO_ALL)
             return world.unary(method, request)
@@ -412,6 +420,30 @@ def test_details_that_do_not_fit_are_left_out() -> None:
     packed.Pack(small)
     assert list(status.details) == [packed, packed]
     assert (status.code, status.message) == (Code.UNAVAILABLE, sent.message) == (14, r"later\n")
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["made", "fails"])
+def test_an_answer_that_is_made_in_pieces_counts_once_it_is_there(failed: bool) -> None:
+    world = World()
+    pieces: list[bytes | Later] = [LATER, LATER, b"made"]
+
+    def making() -> bytes | Later:
+        if failed and len(pieces) == 1:
+            raise REFUSAL
+        return pieces.pop(0)
+
+    answer = world.unary(UnaryMethod(PATH, lambda *_: making, ONE, {}, OPEN_TO_ALL), b"")
+    assert isinstance(answer, LongAnswer)
+    assert [answer.answer(), answer.answer()] == [LATER, LATER]
+    assert not world.counts.calls
+    last = answer.answer()
+    if failed:
+        assert isinstance(last, Status)
+        assert last.code is Code.NOT_FOUND
+        assert world.counts.calls == {(PATH, Code.NOT_FOUND): 1}
+    else:
+        assert last == b"made"
+        assert world.counts.calls == {(PATH, Code.OK): 1}
 
 
 class TestMeasures:

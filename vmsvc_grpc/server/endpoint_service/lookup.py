@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 
 from google.rpc import error_details_pb2
@@ -11,7 +12,7 @@ from google.rpc import error_details_pb2
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.membership import CachedService
-from vmsvc_grpc.cache.topic import Absence, Absent
+from vmsvc_grpc.cache.topic import Absence, Absent, Publication
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, StoredService
 from vmsvc_grpc.model.ownership import is_controlled_by
 from vmsvc_grpc.model.problem import escaped
@@ -19,8 +20,11 @@ from vmsvc_grpc.model.validate import SUBDOMAIN_MAX
 from vmsvc_grpc.server.access.gate import Verdict
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.call import (
+    LATER,
     Call,
     Code,
+    Later,
+    Making,
     Method,
     RequestBound,
     RpcError,
@@ -97,8 +101,8 @@ class Lookup:
             )
         )
 
-    def resolve_endpoints(self, request: bytes, _call: Call) -> bytes:
-        """A ResolveEndpointsResponse.
+    def resolve_endpoints(self, request: bytes, _call: Call) -> bytes | Making:
+        """A ResolveEndpointsResponse; of a large service, how to make it, as it is now.
 
         Also raises RpcError NOT_FOUND, and FAILED_PRECONDITION for a refused service that has never
         been valid.
@@ -111,10 +115,13 @@ class Lookup:
                 raise _not_found(Kind.VIRTUAL_MACHINE_SERVICE, service, message)
             case Absent(service, Absence.REFUSED, message):
                 raise RpcError(Code.FAILED_PRECONDITION, f"{service} is refused: {message}")
-        # In one go: a call with one answer has one turn.
-        while not self._encoder.prepare(publication, whole=True):
-            pass
-        return self._encoder.snapshot(publication)
+        answer = self._snapshot(publication)
+        return partial(self._snapshot, publication) if answer is LATER else answer
+
+    def _snapshot(self, publication: Publication) -> bytes | Later:
+        """A piece of the work on a snapshot; the snapshot once that was the last."""
+        ready = self._encoder.prepare(publication, whole=True)
+        return self._encoder.snapshot(publication) if ready else LATER
 
     def list_services(self, request: bytes, _call: Call) -> bytes:
         """A ListServicesResponse. O(page), however many services and VMs there are."""

@@ -35,6 +35,7 @@ from vmsvc_grpc.server.call import (
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import (
     OK,
+    LongAnswer,
     Session,
     Sessions,
     Status,
@@ -147,8 +148,19 @@ class GrpcAio:
             partial(self._sessions.unary, method, request, _caller(context), _nothing_changes),
         )
         assert not isinstance(answer, WaitingCall), "everything is allowed to its callers"
+        if isinstance(answer, LongAnswer):
+            answer = await self._made(answer)
         if isinstance(answer, Status):
             await _abort(context, answer)
+        return answer
+
+    async def _made(self, long: LongAnswer) -> bytes | Status:
+        """An answer that is made in pieces, each in its turn."""
+        try:
+            while (answer := await self._turns.run_later(Line.SLICES, long.answer)) is LATER:
+                pass
+        finally:
+            long.close()
         return answer
 
     async def _both_ways(self, method: StreamMethod, _requests: Any, context: _CallContext) -> None:

@@ -16,6 +16,7 @@ from vmsvc_grpc.server.call import (
     HELD,
     LATER,
     Code,
+    Later,
     Method,
     RpcError,
     Shared,
@@ -23,7 +24,15 @@ from vmsvc_grpc.server.call import (
     UnaryMethod,
 )
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.session import OK, Session, Sessions, Status, WaitingCall, request_too_late
+from vmsvc_grpc.server.session import (
+    OK,
+    LongAnswer,
+    Session,
+    Sessions,
+    Status,
+    WaitingCall,
+    request_too_late,
+)
 from vmsvc_grpc.server.transport import grpc_wire
 from vmsvc_grpc.server.transport.grpc_wire import (
     PREFIX_BYTES,
@@ -302,7 +311,7 @@ class UnaryCall(AskingCall):
         super().__init__(connection, id_, head, method)
         self._method = method
         self._caller: Caller | None = caller
-        self._waiting: WaitingCall | None = None
+        self._waiting: WaitingCall | LongAnswer | None = None
         self.expect_request()
 
     def half_close(self) -> None:
@@ -315,9 +324,9 @@ class UnaryCall(AskingCall):
         """Answer."""
         if self.answered:
             return 0
-        answer = self._answer() if self._waiting is None else self._waiting.answer()
-        if isinstance(answer, WaitingCall):
-            self._waiting = answer
+        answer = self._next_answer()
+        if answer is LATER:
+            self.connection.want_later(self)
             return 0
         if answer is None:
             return 0
@@ -330,7 +339,18 @@ class UnaryCall(AskingCall):
         self.finish(OK, headers_sent=True)
         return len(answer)
 
-    def _answer(self) -> bytes | Status | WaitingCall | None:
+    def _next_answer(self) -> bytes | Status | Later | None:
+        """The answer; LATER if it takes longer, None if it waits to be woken, or has failed."""
+        answer = self._answer() if self._waiting is None else self._waiting.answer()
+        if isinstance(answer, WaitingCall):
+            self._waiting = answer
+            return None
+        if isinstance(answer, LongAnswer):
+            self._waiting = answer
+            return LATER
+        return answer
+
+    def _answer(self) -> bytes | Status | WaitingCall | LongAnswer | None:
         try:
             request = self.taken_in(self._messages.only)
         except RpcError as error:
@@ -347,7 +367,7 @@ class UnaryCall(AskingCall):
         self.connection.want(self)
 
     def close(self) -> None:
-        """Wait for no verdict, too."""
+        """Wait for no verdict, and make no answer, either."""
         if self._waiting is not None:
             self._waiting.close()
         super().close()

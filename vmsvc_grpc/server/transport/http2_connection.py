@@ -549,9 +549,9 @@ class ClientConnection(Begun):
         except NGH2Error:
             self._close()
         if self._later:
-            self._wanting |= self._later
-            self._later.clear()
-            self.mark()
+            later, self._later = self._later, {}
+            for call in later:
+                self.want(call)
 
     # Sending.
 

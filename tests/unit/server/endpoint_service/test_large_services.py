@@ -21,8 +21,12 @@ from vmsvc_grpc.model.endpoints import Endpoint, FilterClass
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Kind, VirtualMachine
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.server.call import LATER
+from vmsvc_grpc.server.call import LATER, Call
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.endpoint_service.encode import Encoder
+from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.endpoint_service.parts import LARGE, Parts
+from vmsvc_grpc.server.limits import Limits
 
 SIZE = LARGE + 1_500
 PIECES = SIZE // 1_000 + 1  # Of all digests, or of all endpoints as bytes.
@@ -246,3 +250,23 @@ def test_the_fields_of_a_large_snapshot_are_those_that_protobuf_would_write() ->
     assert isinstance(message, bytes)
     assert pb.WatchEndpointsResponse.FromString(message).SerializeToString() == message
     assert key(pb.WatchEndpointsResponse.FromString(message).snapshot.service) == WEB
+
+
+def test_a_look_up_is_made_in_pieces_of_what_was_there_when_it_was_asked() -> None:
+    """It took 190 ms in one piece for 43,600 endpoints."""
+    cache = large()
+    lookup = Lookup(cache, Encoder(ServerCounts()), Limits())
+    asked = pb.ResolveEndpointsRequest(service=NAME).SerializeToString()
+    making = lookup.resolve_endpoints(asked, Call("ipv4:192.0.2.1:1"))
+    assert not isinstance(making, bytes)
+    version = cache.state(WEB, FilterClass.READY_ONLY).version
+    pieces = 1
+    while (made := making()) is LATER:
+        pieces += 1
+        cache.apply(Apply(member(pieces, again=1)))  # It changes all the time.
+    assert pieces >= 2 * PIECES - 1
+    found = pb.ResolveEndpointsResponse.FromString(made).endpoint_set
+    assert found.version == version
+    assert len(found.endpoints) == SIZE
+    again = lookup.resolve_endpoints(asked, Call("ipv4:192.0.2.1:1"))
+    assert not isinstance(again, bytes), "it has changed"

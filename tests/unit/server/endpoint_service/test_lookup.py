@@ -51,6 +51,7 @@ def lookup(cache: Cache) -> Lookup:
 def resolved(cache: Cache, name: str, readiness: pb.Readiness) -> pb.EndpointSet:
     request = pb.ResolveEndpointsRequest(service=name, readiness=readiness)
     raw = lookup(cache).resolve_endpoints(request.SerializeToString(), CALL)
+    assert isinstance(raw, bytes), "it is a small service"
     return pb.ResolveEndpointsResponse.FromString(raw).endpoint_set
 
 

@@ -22,6 +22,7 @@ def check(health: Health, name: str) -> str:
     method = health.methods()[0]
     assert isinstance(method, UnaryMethod)
     raw = method.handle(pb.HealthCheckRequest(service=name).SerializeToString(), CALL)
+    assert isinstance(raw, bytes)
     return _name(raw)
 
 
@@ -98,7 +99,9 @@ def test_nothing_is_kept_of_a_name_that_is_none_of_ours() -> None:
 def test_all_are_listed() -> None:
     method = Health(synced_cache(), [OURS]).methods()[1]
     assert isinstance(method, UnaryMethod)
-    listed_ = pb.HealthListResponse.FromString(method.handle(b"", CALL)).statuses
+    raw = method.handle(b"", CALL)
+    assert isinstance(raw, bytes)
+    listed_ = pb.HealthListResponse.FromString(raw).statuses
     assert {name: of.status for name, of in listed_.items()} == {
         "": pb.HealthCheckResponse.SERVING,
         OURS: pb.HealthCheckResponse.SERVING,
