@@ -175,6 +175,29 @@ def test_a_full_socket_stalls_each_of_them(played: Played) -> None:
         assert one.reader.versions[str(WEB)] == newest(played)
 
 
+def test_what_waited_on_streams_that_are_reset_counts_no_more_be_the_socket_full(
+    played: Played,
+) -> None:
+    client = played.connect()
+    streams = watch(played, client, 5)
+    for number in range(5):
+        move(played, number)
+    waited = played.transport.unread.in_all
+    assert waited
+    client.wire.full = True
+    played.run(client.connection.pause_writing)
+
+    def reset(gone: list[int]) -> None:
+        for stream in gone:
+            client.engine.reset_stream(stream)
+        client.send()
+
+    played.run(lambda: reset(streams[:3]))
+    assert 0 < played.transport.unread.in_all < waited
+    played.run(lambda: reset(streams[3:]))
+    assert not played.transport.unread.in_all
+
+
 def test_a_connection_that_is_lost_holds_up_no_message_for_the_others(played: Played) -> None:
     """All groups have a message before the next one is made."""
     watch(played, played.connect(LARGE_WINDOW), 3)

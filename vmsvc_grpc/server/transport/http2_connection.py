@@ -539,6 +539,8 @@ class ClientConnection(Begun):
         if not self._writable:
             self._scatter_due()
             self._stall_wanting()
+            if self._waiting_bytes:  # Streams may have been reset.
+                self._count_unread(self._engine.queued_body_size())
             return
         try:
             waiting = self._write_shared() if self._only_due() else self._write_rounds()
