@@ -119,6 +119,7 @@ def test_every_value_changes_something(helm: Helm) -> None:
         "insecure": True,
         "listenHost": "[::]",
         "clusterDomain": "example.org",
+        "log": {"format": "text"},
         "extraArgs": ["--drain-s=20"],
         "resources": {"limits": {"memory": "2Gi"}},
         "service": {"type": "LoadBalancer"},
@@ -188,6 +189,7 @@ def test_the_program_takes_what_it_is_given(helm: Helm, tls: str, auth: str) -> 
         "endpointSlices": "direct",
         "clusterDomain": "example.org",
         "listenHost": "[::]",
+        "log": {"format": "text", "level": "debug"},
         "extraArgs": ["--drain-s=20", "--deny-annotations=external-dns.alpha.kubernetes.io/*"],
     }
     only = container(rendered(helm, **values))
@@ -196,6 +198,7 @@ def test_the_program_takes_what_it_is_given(helm: Helm, tls: str, auth: str) -> 
     assert ("tls_cert" in given) is (tls != "none")
     assert given["namespace"] == ("data", "shop")
     assert (given["drain_s"], given["reconcile"]) == (20.0, False)
+    assert (given["log_format"], given["log_level"]) == ("text", "DEBUG")
     outside, *inside = given["listen"]
     assert not outside.loopback
     assert all(address.loopback for address in inside)
