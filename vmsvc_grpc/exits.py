@@ -1,4 +1,4 @@
-"""The exit statuses of all commands; the README has the table."""
+"""The exit statuses of all commands; docs/configuration.md has the table."""
 
 from __future__ import annotations
 

@@ -43,11 +43,28 @@ def test_every_make_target_exists(document: Path) -> None:
     assert named <= targets
 
 
-def test_every_flag_that_the_readme_tells_of_exists(capsys: pytest.CaptureFixture[str]) -> None:
+def anchors(document: Path) -> set[str]:
+    """What links within GitHub call the headings: small letters, digits and dashes."""
+    headings = re.findall(r"(?m)^#+ (.*)$", text(document))
+    return {re.sub(r"[^a-z0-9_ -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_link_to_a_heading_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)", text(document))
+    gone = [
+        f"{file}#{anchor}"
+        for file, anchor in links
+        if anchor not in anchors((ROOT / document.parent / file).resolve() if file else document)
+    ]
+    assert gone == []
+
+
+def test_every_flag_in_the_table_of_flags_exists(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["serve", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    table = re.findall(r"(?m)^\| `(--[a-z-]+)", text(Path("README.md")))
+    table = re.findall(r"(?m)^\| `(--[a-z-]+)", text(Path("docs/configuration.md")))
     assert table
     assert set(table) <= known
 
