@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.confidential import key
+
 LOCAL = "IP:127.0.0.1,DNS:localhost"
 
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
@@ -29,12 +31,13 @@ class Authority:
         self._folder = folder
         self._numbers = itertools.count()
         self.pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
-        certificate, key = self.pair
+        certificate, private = self.pair
         extension = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
         _openssl(
             *("req", "-x509", *_EC, "-nodes", "-days", "30", "-subj", f"/CN={name}", *extension),
-            *("-keyout", key, "-out", certificate),
+            *("-keyout", private, "-out", certificate),
         )
+        key(private)
 
     @property
     def certificate(self) -> Path:
@@ -52,6 +55,7 @@ class Authority:
             *("x509", "-req", "-in", asked, "-CA", self.pair.certificate, "-CAkey", self.pair.key),
             *("-days", str(days), "-extfile", extensions, "-out", made.certificate),
         )
+        key(made.key)
         return made
 
 

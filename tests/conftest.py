@@ -9,6 +9,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
+from tests.confidential import leaked
+
 pytest_plugins = ["tests.kube.plugin"]
 
 # How long an example takes depends on the machine. CI looks at the same ones each time, so
@@ -41,7 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _fail_if_skipped_in_ci((yield))
+    return fail_if_a_secret_was_said(_fail_if_skipped_in_ci((yield)))
+
+
+def fail_if_a_secret_was_said(report: pytest.TestReport) -> pytest.TestReport:
+    """Fail a test during which anything that was printed or logged had a secret of any test."""
+    if report.when == "teardown":
+        found = {where for where, text in report.sections if text and leaked(text)}
+        if found:
+            report.outcome = "failed"
+            report.longrepr = f"a token or private key is in: {', '.join(sorted(found))}"
+    return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from tests import confidential
 
 PATIENCE_S = 30.0
 """How long a test waits for what must come. A machine under load is slow, not wrong."""
@@ -55,6 +59,22 @@ class Program:
         """Everything it has printed, on standard output and error, in one text."""
         return self.log.read_text()
 
+    def pages(self) -> str:
+        """What its HTTP port says: its metrics, and what is wrong. Nothing if it is ending."""
+        tls = bool(re.search(rf"HTTP\s+on {re.escape(self.http)} \(TLS\)", self.said()))
+        context = ssl._create_unverified_context() if tls else None
+        found = ""
+        for page in ("metrics", "readyz"):
+            url = f"http{'s' * tls}://{self.http}/{page}"
+            try:
+                with urllib.request.urlopen(url, timeout=PATIENCE_S, context=context) as answer:
+                    found += answer.read().decode()
+            except urllib.error.HTTPError as error:
+                found += error.read().decode()
+            except OSError:
+                pass
+        return found
+
     def metric(self, name: str) -> float:
         """The value of a metric, by its name as on the page, labels included. Raises KeyError."""
         return self.metrics()[name]
@@ -85,11 +105,16 @@ def serving(
             raise ProgramError(f"it does not listen. It said:\n{log.read_text()}")
         if "--manifests" in arguments:
             awaited(lambda: _SERVES.search(log.read_text()) or process.poll() is not None)
-        yield Program(process, *found, log)
+        program = Program(process, *found, log)
+        yield program
+        if process.poll() is None and confidential.leaked(program.pages()):
+            raise ProgramError("its metrics, or what it says of itself, have a secret")
         process.send_signal(signal.SIGTERM)
         code = process.wait(PATIENCE_S)
         if code != 0 or "Traceback" in log.read_text():
             raise ProgramError(f"it ended with {code}. It said:\n{log.read_text()}")
+        if confidential.leaked(log.read_text()):
+            raise ProgramError("it has said a token or a private key")
     finally:
         if process.poll() is None:
             process.kill()

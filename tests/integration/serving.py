@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
+from tests.confidential import leaked
 from tests.unit.leavings import leavings
 from tests.unit.server.endpoint_service.watching import Reader, Told, emptied, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -21,7 +22,9 @@ from vmsvc.v1 import endpoint_service_pb2_grpc as api
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import Object
+from vmsvc_grpc.server import session
 from vmsvc_grpc.server.access.gate import Gate
+from vmsvc_grpc.server.call import RpcError
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
@@ -149,6 +152,26 @@ class Serving:
         await asyncio.gather(*(channel.close() for channel in self.channels))
 
 
+@contextmanager
+def statuses_without_secrets() -> Iterator[None]:
+    """Fails in the end if any call within it ended with words that have a secret of a test."""
+    told: list[str] = []
+    status_of = session.status_of
+
+    def noted(error: RpcError) -> session.Status:
+        status = status_of(error)
+        told.append(status.message)
+        told.append(status.details.decode("latin-1"))
+        return status
+
+    session.status_of = noted
+    try:
+        yield
+    finally:
+        session.status_of = status_of
+    assert not leaked("\n".join(told))
+
+
 @asynccontextmanager
 async def serving(
     *objects: Object,
@@ -170,7 +193,8 @@ async def serving(
     (address,) = await server.start()
     running = Serving(cache, server, address)
     try:
-        yield running
+        with statuses_without_secrets():
+            yield running
         await running.close()
         await until(lambda: not running.streams_open)
         emptied(cache)

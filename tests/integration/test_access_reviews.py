@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import confidential
 from tests.integration.kube_replica import until
 from tests.kube.apiserver import Cluster, User
 from vmsvc_grpc.kube.client import ApiServer
@@ -61,7 +62,7 @@ class Account:
     def token(self, *audiences: str) -> str:
         spec = {"expirationSeconds": 600, "audiences": audiences or [AUDIENCE]}
         answer = self.kube.request("POST", f"{self._path}/caller/token", {"spec": spec})
-        return str(answer.body["status"]["token"])
+        return confidential.token(str(answer.body["status"]["token"]))
 
     def token_of_pod(self, name: str) -> str:
         """A token that is good as long as this Pod is there, as kubelet gets them."""
@@ -76,7 +77,7 @@ class Account:
         bound = {"kind": "Pod", "apiVersion": "v1", "name": name}
         asked = {"expirationSeconds": 600, "audiences": [AUDIENCE], "boundObjectRef": bound}
         answer = self.kube.request("POST", f"{self._path}/caller/token", {"spec": asked})
-        return str(answer.body["status"]["token"])
+        return confidential.token(str(answer.body["status"]["token"]))
 
     def signed(self, folder: Path, lasts_s: float) -> str:
         """A token as the API server makes them, but one that lasts shorter than it would have."""
@@ -87,7 +88,7 @@ class Account:
         key = self.kube._folder / "service-account.key"
         command = ["openssl", "dgst", "-sha256", "-sign", str(key)]
         der = subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout
-        return f"{text}.{_encoded(_raw(der))}"
+        return confidential.token(f"{text}.{_encoded(_raw(der))}")
 
     def delete(self) -> None:
         assert self.kube.request("DELETE", f"{self._path}/caller").status == 200

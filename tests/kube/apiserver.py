@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from tests import confidential
 from tests.kube.binaries import binary
 from tests.kube.process import Port, Process
 
@@ -54,7 +55,9 @@ class User:
 
     name: str
     groups: tuple[str, ...] = ()
-    token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    token: str = field(
+        default_factory=lambda: confidential.token(secrets.token_hex(16)), repr=False
+    )
 
 
 @dataclass(frozen=True)
@@ -373,7 +376,7 @@ class Cluster:
         response = self.request("POST", f"{accounts}/{name}/token", asked)
         assert response.status == HTTPStatus.CREATED, response
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-        token = response.body["status"]["token"]
+        token = confidential.token(response.body["status"]["token"])
         return User(f"system:serviceaccount:{namespace}:{name}", groups, token)
 
     def kubeconfig(
