@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -18,9 +18,12 @@ from tests.gate import RightsGate
 from tests.integration.http2_toy import Client
 from tests.integration.serving import Serving, serving, until
 from tests.unit.objects import service, vm
+from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, node
 from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.server.access.facts import Refusal, Secret
 from vmsvc_grpc.server.access.needs import (
     Need,
@@ -214,30 +217,75 @@ async def test_every_method_has_its_status_for_every_caller(running: Serving) ->
     assert found == {path: statuses for path, (_, statuses) in ROWS.items()}
 
 
-@pytest.mark.parametrize(
-    ("path", "present", "absent"),
-    [
-        pytest.param(
-            path,
-            kind(service="shop/web").SerializeToString(),
-            kind(service="shop/none").SerializeToString(),
-            id=path,
-        )
-        for path, kind in (
-            (RESOLVE, pb.ResolveEndpointsRequest),
-            (EXPLAIN, pb.ExplainEndpointsRequest),
-        )
-    ],
+class Noted(Cache):
+    """A cache that notes what it is asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        Noted.asked.append(name)
+        return super().__getattribute__(name)
+
+
+def names_of(type_url: Any, name: str) -> tuple[bytes, bytes]:
+    """A client's first request for one name of a type: in both forms."""
+    fields = {"type_url": type_url.value, "node": node()}
+    return (
+        discovery_pb2.DiscoveryRequest(resource_names=[name], **fields).SerializeToString(),
+        discovery_pb2.DeltaDiscoveryRequest(
+            resource_names_subscribe=[name], **fields
+        ).SerializeToString(),
+    )
+
+
+def asking_for_the_shop() -> Iterator[tuple[str, bytes]]:
+    """All ways to ask about the service shop/web, or about its namespace."""
+    for path, request in (
+        (RESOLVE, pb.ResolveEndpointsRequest(service="shop/web")),
+        (EXPLAIN, pb.ExplainEndpointsRequest(service="shop/web")),
+        (EXPLAIN, pb.ExplainEndpointsRequest(service="shop/web", vm_name="a")),
+        (LIST, pb.ListServicesRequest(namespace="shop")),
+        (WATCH, pb.WatchEndpointsRequest(services=[pb.WatchedService(service="shop/web")])),
+        (WATCH, pb.WatchEndpointsRequest(namespaces=["shop"])),
+    ):
+        yield path, request.SerializeToString()
+    ads = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
+    for type_url in (CDS, EDS, LDS, RDS):
+        requests = names_of(type_url, "web.shop:80")
+        for form, raw in zip(("Stream", "Delta"), requests, strict=True):
+            yield f"{ads}/{form}AggregatedResources", raw
+
+
+WORLDS = (
+    (service(), vm("a", "10.0.0.1")),
+    (service(Key("shop", "other")), vm("b", "10.0.0.2")),
+    (service(Key("bank", "web")),),
 )
-async def test_who_is_denied_learns_nothing_of_what_exists(
-    running: Serving, path: str, present: bytes, absent: bytes
-) -> None:
-    """By status and words: they differ only for callers who may know."""
-    async with connected(running) as client:
-        for who, same in (("denied", True), ("no credentials", True), ("allowed", False)):
-            asked = [call(client, path, CALLERS[who], request) for request in (present, absent)]
-            told = [await outcome(client, stream) for stream in asked]
-            assert (told[0] == told[1]) is same, told
+"""Where the service exists; where only its namespace does; and where neither does."""
+
+
+@pytest.mark.parametrize(
+    ("who", "same"), [("denied", True), ("no credentials", True), ("allowed", False)]
+)
+async def test_who_is_denied_learns_nothing_of_what_exists(who: str, same: bool) -> None:
+    """By status, words and messages; nor by time, as the same is looked at, whatever exists."""
+    told: list[list[object]] = []
+    for objects in WORLDS:
+        gate, _ = world()
+        cache = synced_cache(*objects)
+        cache.__class__ = Noted
+        told.append([])
+        async with serving(cache=cache, gate=gate) as server, connected(server) as client:
+            for path, request in asking_for_the_shop():
+                Noted.asked.clear()
+                gate.asked.clear()
+                stream = call(client, path, CALLERS[who], request)
+                found = await outcome(client, stream)
+                if same:  # Else what it looks at in the end may count for the next.
+                    await until(lambda: not server.streams_open)
+                said = found, client.body(stream), dict(gate.asked)
+                told[-1].append((path, said, tuple(Noted.asked)))
+    assert (told[0] == told[1] == told[2]) is same
 
 
 @pytest.mark.parametrize(
