@@ -1,0 +1,265 @@
+"""`kubectl vmsvc`: the commands of `vmsvc`, asked of the server in a cluster.
+
+It finds a Pod of the server, and has kubectl forward a port of this machine to where that Pod
+listens for itself alone, without TLS. So the rights are those of the kubeconfig: to list Pods, and
+to `create` `pods/portforward`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from types import FrameType
+from typing import Any, NamedTuple
+
+from vmsvc import cli
+from vmsvc.channel import is_loopback
+from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE
+
+_HELP = """\
+usage: kubectl vmsvc [FLAGS] COMMAND ...
+
+The commands of vmsvc (list, resolve, watch, explain), asked of the vmsvc-grpc in the cluster,
+through `kubectl port-forward`. `kubectl vmsvc COMMAND --help` tells of each.
+
+  --context NAME, --kubeconfig FILE, --cluster NAME, --user NAME, --as NAME, --as-group NAME
+                         as for kubectl; before or after the command
+  --server-namespace NS  where the server runs (default: wherever there is one)
+
+You need the rights to list Pods there, and to `create` pods/portforward.
+
+"""
+
+_OF_KUBECTL = ("--context", "--kubeconfig", "--cluster", "--user", "--as", "--as-group")
+_SERVER_NAMESPACE = "--server-namespace"
+
+_LABEL = "app.kubernetes.io/name=vmsvc-grpc"
+_NAMESPACE = "vmsvc-grpc"
+_CONTAINER = "vmsvc-grpc"
+
+_FORWARDS = re.compile(r"Forwarding from (127\.0\.0\.1:[0-9]+) -> ")
+_PATIENCE_S = 30.0
+_RETRY_S = 1.0
+
+
+class _NotFoundError(Exception):
+    """The server cannot be reached; the text says why, and what to do."""
+
+
+class Arguments(NamedTuple):
+    """The arguments of the plugin: kubectl's, where to look for the server, and vmsvc's."""
+
+    kubectl: tuple[str, ...]
+    namespace: str
+    vmsvc: tuple[str, ...]
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> Arguments:
+        """What belongs to whom. Raises ValueError for a flag that cannot be."""
+        kubectl, namespace, vmsvc = [], "", []
+        left = iter(arguments)
+        for text in left:
+            if text == "--":
+                vmsvc += [text, *left]
+                break
+            flag, given, value = text.partition("=")
+            if flag == "--server":
+                raise ValueError(
+                    "--server: it finds the server by itself; `vmsvc --server` asks another"
+                )
+            if flag not in (*_OF_KUBECTL, _SERVER_NAMESPACE):
+                vmsvc.append(text)
+                continue
+            if not given:
+                value = next(left, "")
+            if not value:
+                raise ValueError(f"{flag} needs a value; see kubectl vmsvc --help")
+            if flag == _SERVER_NAMESPACE:
+                namespace = value
+            else:
+                kubectl.append(f"{flag}={value}")
+        return cls(tuple(kubectl), namespace, tuple(vmsvc))
+
+
+class Place(NamedTuple):
+    """Where the server listens: a Pod, and a port of it that takes no TLS."""
+
+    namespace: str
+    pod: str
+    port: int
+
+
+def place_in(pods: Mapping[str, Any]) -> Place | None:
+    """A place in one of the Pods, as `kubectl get pods -o json` has them; the ready ones first."""
+    found = (
+        (not _ready(pod), place)
+        for pod in pods["items"]
+        if not pod["metadata"].get("deletionTimestamp") and (place := _place_of(pod))
+    )
+    return min(found, default=(False, None))[1]
+
+
+def _ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _place_of(pod: Mapping[str, Any]) -> Place | None:
+    about = pod["metadata"]
+    for container in pod["spec"]["containers"]:
+        arguments = container.get("args", ())
+        if container["name"] != _CONTAINER:
+            continue
+        tls = any(text.startswith("--tls-cert") for text in arguments)
+        for text in arguments:
+            flag, _, address = text.partition("=")
+            if flag == "--listen" and (is_loopback(address) or not tls):
+                return Place(about["namespace"], about["name"], int(address.rpartition(":")[2]))
+    return None
+
+
+class Forwarder:
+    """`kubectl port-forward` to the server, begun again with another Pod if that goes away."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        """Raises _NotFoundError."""
+        self._arguments = arguments
+        self._local = ""
+        self._process, self.address = self._forwarded()
+        self._local = self.address.rpartition(":")[2]
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+
+    def close(self) -> None:
+        """End it, and the process of kubectl."""
+        with self._lock:
+            self._closing.set()
+            self._process.terminate()
+        self._keeper.join()
+
+    def _keep(self) -> None:
+        while True:
+            self._process.communicate()
+            while True:
+                if self._closing.wait(_RETRY_S):
+                    return
+                with suppress(_NotFoundError):  # `vmsvc` says that it has no connection.
+                    process, _ = self._forwarded()
+                    break
+            with self._lock:
+                self._process = process
+                if self._closing.is_set():
+                    process.terminate()
+
+    def _forwarded(self) -> tuple[subprocess.Popen[str], str]:
+        place = self._find()
+        process = subprocess.Popen(  # noqa: S603 - kubectl, as the user has it
+            [
+                *("kubectl", *self._arguments.kubectl, "port-forward", "--address=127.0.0.1"),
+                *(f"--namespace={place.namespace}", f"pod/{place.pod}"),
+                f"{self._local}:{place.port}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Ctrl-C is for us; we end it ourselves.
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        timer = threading.Timer(_PATIENCE_S, process.terminate)
+        timer.start()
+        said = process.stdout.readline()
+        timer.cancel()
+        if forwards := _FORWARDS.match(said):
+            return process, forwards[1]
+        process.terminate()
+        process.communicate()
+        raise _NotFoundError(
+            f"kubectl port-forward to pod/{place.pod} in namespace {place.namespace} failed: "
+            f"{_first_line(said) or f'it said nothing for {_PATIENCE_S:g} s'}"
+        )
+
+    def _find(self) -> Place:
+        namespace = self._arguments.namespace
+        if namespace:
+            pods = self._pods(f"--namespace={namespace}")
+        else:
+            try:
+                pods = self._pods("--all-namespaces")
+            except _NotFoundError:
+                # Who may not look everywhere may where it is installed by default.
+                pods = self._pods(f"--namespace={_NAMESPACE}")
+        if place := place_in(pods):
+            return place
+        where = f"namespace {namespace}" if namespace else "any namespace"
+        raise _NotFoundError(
+            f"there is no running Pod labelled {_LABEL} in {where}; is vmsvc-grpc installed, and "
+            "does its container listen on loopback, as deploy/ has it?"
+        )
+
+    def _pods(self, where: str) -> Any:
+        ran = subprocess.run(  # noqa: S603 - kubectl, as the user has it
+            [
+                *("kubectl", *self._arguments.kubectl, "get", "pods", where, "--output=json"),
+                *(f"--selector={_LABEL}", "--field-selector=status.phase=Running"),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise _NotFoundError(f"the server cannot be looked for: {_first_line(ran.stderr)}")
+        return json.loads(ran.stdout)
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")
+
+
+def main() -> int:
+    """Run the command line of this process; its exit code."""
+    try:
+        arguments = Arguments.of(sys.argv[1:])
+    except ValueError as error:
+        return _failed(str(error), EXIT_USAGE)
+    sys.argv[1:] = arguments.vmsvc
+    if not arguments.vmsvc or arguments.vmsvc[0] in ("-h", "--help"):
+        sys.stdout.write(_HELP)
+        return 0
+    if {"-h", "--help", "--version"}.intersection(arguments.vmsvc):
+        return cli.main()
+    signal.signal(signal.SIGHUP, _hang_up)
+    # What a shell has set for a server that is reached otherwise is not for this one.
+    for name in ("TLS", "CACERT", "CERT", "KEY", "TOKEN_FILE", "AUTHORITY"):
+        os.environ.pop(f"VMSVC_{name}", None)
+    try:
+        with closing(Forwarder(arguments)) as forwarder:
+            os.environ["VMSVC_SERVER"] = forwarder.address
+            return cli.main()
+    except _NotFoundError as error:
+        return _failed(str(error), EXIT_NO_ANSWER)
+    except FileNotFoundError:
+        return _failed("there is no kubectl in PATH", EXIT_NO_ANSWER)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _hang_up(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
+    # As if terminated: kubectl is not left behind.
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _failed(text: str, code: int) -> int:
+    sys.stderr.write(f"kubectl vmsvc: {text}\n")
+    return code

@@ -1,0 +1,239 @@
+"""`kubectl vmsvc` on a real server, behind a kubectl of the test's own.
+
+A real `kubectl port-forward` needs a kubelet, which does not run here. That of the test finds the
+Pods that a file names, and forwards as kubectl does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_client_cli import ENVIRONMENT, _line
+from tests.program import PATIENCE_S, Program, awaited, serving
+from vmsvc.kubectl import Arguments, Place, place_in
+
+PLUGIN = str(Path(sys.executable).with_name("kubectl-vmsvc"))
+MANIFESTS = """\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata: {name: web, namespace: shop}
+spec: {type: ClusterIP, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachine
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+status: {network: {primaryIP4: 10.0.0.1}}
+"""
+KUBECTL = (
+    f"#!{sys.executable}\n"
+    """
+import os, socket, sys, threading
+arguments = sys.argv[1:]
+with open(os.environ["STUB_LOG"], "a") as log:
+    log.write(f"{os.getpid()} {' '.join(arguments)}\\n")
+if "get" in arguments:
+    sys.stdout.write(open(os.environ["STUB_PODS"]).read())
+    sys.exit()
+if os.environ.get("STUB_FAILS"):
+    sys.exit("error: unable to forward: no kubelet")
+local, _, port = arguments[-1].partition(":")
+listener = socket.create_server(("127.0.0.1", int(local or 0)))
+print(f"Forwarding from 127.0.0.1:{listener.getsockname()[1]} -> {port}", flush=True)
+def pipe(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+while True:
+    here, _ = listener.accept()
+    there = socket.create_connection(("127.0.0.1", int(port)))
+    for ends in ((here, there), (there, here)):
+        threading.Thread(target=pipe, args=ends, daemon=True).start()
+"""
+)
+
+
+def pod(name: str = "vmsvc-grpc-1", *, ready: bool = True, **container: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": "vmsvc-grpc", "name": name},
+        "spec": {"containers": [{"name": "vmsvc-grpc", **container}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+    }
+
+
+DEPLOYED = ["serve", "--listen=0.0.0.0:50051", "--tls-cert=c", "--listen=127.0.0.1:50052"]
+
+
+@pytest.mark.parametrize(
+    ("pods", "found"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([pod(args=DEPLOYED)], ("vmsvc-grpc-1", 50052), id="as deployed"),
+        pytest.param(
+            [pod("a", ready=False, args=DEPLOYED), pod("b", args=DEPLOYED)],
+            ("b", 50052),
+            id="ready",
+        ),
+        pytest.param([pod("a", ready=False, args=DEPLOYED)], ("a", 50052), id="none is ready"),
+        pytest.param(
+            [pod(args=["--listen=0.0.0.0:7"])], ("vmsvc-grpc-1", 7), id="no TLS: any port will do"
+        ),
+        pytest.param([pod(args=["--listen=0.0.0.0:7", "--tls-cert=c"])], None, id="TLS alone"),
+        pytest.param([pod(args=["--tls-cert=c", "--listen=tls://127.0.0.1:7"])], None, id="tls://"),
+        pytest.param([pod()], None, id="no arguments"),
+    ],
+)
+def test_place(pods: list[Any], found: tuple[str, int] | None) -> None:
+    assert place_in({"items": pods}) == (Place("vmsvc-grpc", *found) if found else None)
+
+
+def test_arguments_are_sorted_by_whose_they_are() -> None:
+    line = "--context c list -n shop --kubeconfig=f --server-namespace infra -o name"
+    assert Arguments.of(line.split()) == (
+        ("--context=c", "--kubeconfig=f"),
+        "infra",
+        ("list", "-n", "shop", "-o", "name"),
+    )
+
+
+class Cluster:
+    """The test's kubectl, and what it was asked."""
+
+    def __init__(self, folder: Path, server: Program) -> None:
+        self._log, self._pods = folder / "log", folder / "pods"
+        self.has([pod(args=[f"--listen={server.grpc}"])])
+        (folder / "kubectl").write_text(KUBECTL)
+        (folder / "kubectl").chmod(0o755)
+        self.environment = {
+            **ENVIRONMENT,
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+            "STUB_LOG": str(self._log),
+            "STUB_PODS": str(self._pods),
+        }
+
+    def has(self, pods: list[Any]) -> None:
+        self._pods.write_text(json.dumps({"items": pods}))
+
+    def forwarders(self) -> list[int]:
+        """The processes that forwarded, the last one last."""
+        lines = [line.split() for line in self._log.read_text().splitlines()]
+        return [int(line[0]) for line in lines if "port-forward" in line]
+
+    def asked(self) -> list[str]:
+        return [line.partition(" ")[2] for line in self._log.read_text().splitlines()]
+
+    def run(self, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PLUGIN, *line.split()],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    manifests = tmp_path_factory.mktemp("manifests")
+    (manifests / "all.yaml").write_text(MANIFESTS)
+    with serving(["--manifests", manifests], tmp_path_factory.mktemp("log") / "log") as program:
+        yield program
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, server: Program) -> Cluster:
+    return Cluster(tmp_path, server)
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_a_command_is_asked_of_the_server_in_the_cluster(cluster: Cluster) -> None:
+    """What a shell has set for another server does not count."""
+    ran = cluster.run(
+        "--context c resolve shop/web -o name",
+        VMSVC_SERVER="127.0.0.1:1",
+        VMSVC_TLS="true",
+        VMSVC_TOKEN_FILE="/none",
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "shop/web-1\n", "")
+    get, forward = cluster.asked()
+    assert get.startswith("--context=c get pods --all-namespaces")
+    assert forward.startswith("--context=c port-forward --address=127.0.0.1")
+    assert not any(map(alive, cluster.forwarders()))
+
+
+def test_a_watch_goes_on_with_another_pod(cluster: Cluster) -> None:
+    with subprocess.Popen(
+        [PLUGIN, "watch", "shop/web"],
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+    ) as process:
+        try:
+            assert json.loads(_line(process.stdout))["service"] == "shop/web"
+            assert json.loads(_line(process.stdout))["event"] == "synced"
+            os.kill(cluster.forwarders()[0], signal.SIGKILL)
+            while json.loads(_line(process.stdout))["event"] != "synced":
+                pass
+            assert len(cluster.forwarders()) == 2
+            process.send_signal(signal.SIGHUP)
+            assert process.wait(PATIENCE_S) == 143
+            assert awaited(lambda: not any(map(alive, cluster.forwarders())))
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        pytest.param("--context", 2, "--context needs a value", id="no value"),
+        pytest.param("list --server a:1", 2, "it finds the server by itself", id="a server"),
+        pytest.param("resolve shop/none", 1, "there is no VirtualMachineService", id="the answer"),
+    ],
+)
+def test_what_fails_is_one_line_and_a_code(
+    cluster: Cluster, line: str, code: int, said: str
+) -> None:
+    ran = cluster.run(line)
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_cluster_without_the_server(cluster: Cluster) -> None:
+    cluster.has([])
+    ran = cluster.run("list --server-namespace infra")
+    assert ran.returncode == 3
+    assert (
+        "there is no running Pod labelled app.kubernetes.io/name=vmsvc-grpc in namespace infra"
+        in (ran.stderr)
+    )
+
+
+def test_a_port_that_cannot_be_forwarded(cluster: Cluster) -> None:
+    ran = cluster.run("list", STUB_FAILS="yes")
+    assert ran.returncode == 3
+    assert ran.stderr == (
+        "kubectl vmsvc: kubectl port-forward to pod/vmsvc-grpc-1 in namespace vmsvc-grpc failed: "
+        "error: unable to forward: no kubelet\n"
+    )
+
+
+def test_help_needs_no_cluster(cluster: Cluster) -> None:
+    assert cluster.run("--help").stdout.startswith("usage: kubectl vmsvc")
+    assert "--until-ready" in cluster.run("watch --help").stdout
