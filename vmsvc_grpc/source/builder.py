@@ -140,7 +140,7 @@ class Builder:
         self._size += CONTAINER_SIZE
         outer = self.innermost
         kept = outer is None or (outer.holds and self._size <= self._size_max)
-        items = self.at_items and isinstance(value, list)
+        items = isinstance(value, list) and self.at_items
         self.depth += 1
         opened = Open(value, kept=kept, holds=kept and self.depth < LEVELS_MAX)
         if items and not anchored:

@@ -268,8 +268,11 @@ def _part_steps(
             if builder.ready:
                 yield from builder.ready
                 builder.ready.clear()
-            if number + (builder.merged - merged) // _EVENT_MERGED >= pause_at:
-                merged = builder.merged
+            if builder.merged != merged:
+                by_merging, merged_rest = divmod(builder.merged - merged, _EVENT_MERGED)
+                merged = builder.merged - merged_rest
+                pause_at -= by_merging
+            if number >= pause_at:
                 # libyaml looks at each level that is open.
                 pause_at = number + _STEP_EVENTS // (1 + builder.depth // _EVENT_LEVELS)
                 yield None
