@@ -259,8 +259,8 @@ class Config:
             raise ConfigError(f"--manifests: {manifests} is not a directory")
         if self.output is None:
             return
-        if self.output.exists() and not self.output.is_dir():
-            raise ConfigError(f"--output: {self.output} is a file; name a directory")
+        if (self.output.exists() or self.output.is_symlink()) and not self.output.is_dir():
+            raise ConfigError(f"--output: {self.output} is there, but is no directory; name one")
         read, held = manifests.resolve(), self.output.resolve()
         if read == held or read in held.parents or held in read.parents:
             raise ConfigError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,20 @@ def test_output_and_manifests_must_not_lie_in_one_another(tmp_path: Path, output
         Config(manifests=tmp_path, output=tmp_path / output)
 
 
-def test_output_must_not_be_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: path.write_text(""), id="a file"),
+        pytest.param(os.mkfifo, id="a FIFO"),
+        pytest.param(lambda path: path.symlink_to("nowhere"), id="a link to nowhere"),
+    ],
+)
+def test_output_must_be_a_directory_if_it_is_there(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
     (tmp_path / "manifests").mkdir()
-    (tmp_path / "out").write_text("")
-    with pytest.raises(ConfigError, match="is a file; name a directory"):
+    make(tmp_path / "out")
+    with pytest.raises(ConfigError, match="out is there, but is no directory; name one"):
         Config(manifests=tmp_path / "manifests", output=tmp_path / "out")
 
 
