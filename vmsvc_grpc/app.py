@@ -189,7 +189,7 @@ class App:
         try:
             self._grpc = await self._server.start()
             http = await self._start_http()
-            self._log_listening(http, await self._start_page(str(place)))
+            self._log_listening(http, await self._start_page())
             _log.info("reading from %s", place, extra=about(reason="Reading"))
             async with asyncio.TaskGroup() as tasks:
                 until_drained = [
@@ -294,7 +294,7 @@ class App:
         where = self._config.http_listen._replace(port=bound)
         return f"{where} (TLS)" if self._config.uses_tls(where) else str(where)
 
-    async def _start_page(self, reads: str) -> str:
+    async def _start_page(self) -> str:
         """Serve the page, if there is to be one; its URL, or "" if there is none."""
         address = self._config.page_listen
         if address is None:
@@ -302,7 +302,19 @@ class App:
         from vmsvc_grpc.server.page.page import Page, PageFacts  # noqa: PLC0415
         from vmsvc_grpc.server.page.server import PageServer  # noqa: PLC0415
 
-        facts = PageFacts(__version__, reads, self._not_ready, self._troubles)
+        server, place = self._server, self._place
+        assert place is not None, "it is chosen before anything listens"
+        facts = PageFacts(
+            version=__version__,
+            reads=str(place),
+            not_ready=self._not_ready,
+            troubles=self._troubles,
+            sources=lambda: place.sources,
+            writing=lambda: place.writing,
+            streams=server.streams,
+            streams_open=lambda: server.streams_open,
+            connections=lambda: server.connections,
+        )
         page = Page(self._cache, self._server.lookup, self._remarks, self._limits, facts)
         self._page = PageServer(page, self._limits, self._server.counts)
         try:

@@ -16,6 +16,7 @@ from tests.integration.serving import PATIENCE_S, until
 from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import emptied, synced_cache
+from tests.unit.server.page.telling import facts
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key, ServicePort
@@ -23,7 +24,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.limits import Limits
-from vmsvc_grpc.server.page.page import Page, PageFacts
+from vmsvc_grpc.server.page.page import Page
 from vmsvc_grpc.server.page.server import PageServer
 
 LIMITS = Limits(page_streams_max=3, http_request_s=0.5, connection_write_s=1.0)
@@ -37,8 +38,7 @@ class Serving:
         self.cache = synced_cache(service(), vm("a", "10.0.0.1"))
         self.counts = ServerCounts()
         lookup = Lookup(self.cache, Encoder(self.counts), limits)
-        facts = PageFacts("1.2.3", "a test", lambda: None, tuple)
-        page = Page(self.cache, lookup, lambda _kind, _key: (), limits, facts)
+        page = Page(self.cache, lookup, lambda _kind, _key: (), limits, facts())
         self.server = PageServer(page, limits, self.counts)
         self.port = 0
 
@@ -156,7 +156,10 @@ async def test_a_change_is_sent_to_each_open_page(serving: Serving) -> None:
 
 async def test_a_page_lasts_longer_than_an_answer_may_take(serving: Serving) -> None:
     async with serving.events(SERVICES) as events:
-        await names_until(events, "beat")
+        await names_until(events, "complete")
+        await asyncio.sleep(2 * LIMITS.http_request_s)
+        serving.cache.apply(Apply(vm("b", "10.0.0.2")))
+        await names_until(events, "rows")
     assert serving.counts.refusals["http_request_s"] == 0
 
 
@@ -271,8 +274,8 @@ async def test_a_cache_that_is_not_filled_yet_is_waited_for() -> None:
     made = Serving()
     made.cache = Cache(made.cache.rules)
     lookup = Lookup(made.cache, Encoder(made.counts), LIMITS)
-    facts = PageFacts("1.2.3", "a test", lambda: "not synced: VirtualMachine not listed", tuple)
-    page = Page(made.cache, lookup, lambda _kind, _key: (), LIMITS, facts)
+    told = facts(not_ready=lambda: "not synced: VirtualMachine not listed")
+    page = Page(made.cache, lookup, lambda _kind, _key: (), LIMITS, told)
     made.server = PageServer(page, LIMITS, made.counts)
     made.port = await made.server.start("127.0.0.1", 0)
     async with made.events(SERVICES) as events:

@@ -23,6 +23,7 @@ from vmsvc_grpc.logs.repeats import Repeats
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.place import SourceState
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.source import Emit
 
@@ -33,6 +34,8 @@ class Witness:
     """A place to write, and a client that watches a service there: what each hears, in order."""
 
     troubles: tuple[str, ...] = ()
+    sources: tuple[SourceState, ...] = ()
+    writing = "nothing is written"
 
     def __init__(self) -> None:
         self.heard: list[str] = []

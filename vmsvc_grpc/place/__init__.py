@@ -7,10 +7,21 @@ only this interface.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.source import Emit
+
+
+class SourceState(NamedTuple):
+    """Something that is read."""
+
+    what: str
+    how: str
+    """How that goes, in a sentence."""
+    well: bool
+    silence_s: float | None = None
+    """How long ago something last came of it; None: it is not known, or does not matter."""
 
 
 class Place(Protocol):
@@ -18,6 +29,14 @@ class Place(Protocol):
 
     def __str__(self) -> str:
         """What it is, for a person."""
+
+    @property
+    def sources(self) -> Iterable[SourceState]:
+        """What is read, each with how that goes."""
+
+    @property
+    def writing(self) -> str:
+        """Who writes the objects that are held, in a sentence."""
 
     @property
     def troubles(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vmsvc_grpc.bindings import bind_requests
@@ -18,6 +18,7 @@ from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metric, Metrics, Values, moment
 from vmsvc_grpc.model.objects import Key, Kind
+from vmsvc_grpc.place import SourceState
 from vmsvc_grpc.place.reconciling import bind_reconciler, failure_log
 from vmsvc_grpc.reconciler.bounds import HANG_S, ReconcilerBounds
 from vmsvc_grpc.reconciler.election import LeaseSettings, lease_name
@@ -60,6 +61,9 @@ class ClusterPlace:
         self._source: KubeSource | None = None
         self._reconciler: Reconciler | None = None
         self._leading: Leader | None = None
+        self._lease = ""
+        self._identity = ""
+        self._standing = Standing()
         if config.reconcile:
             # Bound at once, so that an early scrape shows that nobody leads yet.
             name = config.lease_name or lease_name(config.namespaces)
@@ -72,6 +76,29 @@ class ClusterPlace:
         scope = f", namespace {where}" if where else ""
         writes = "writing where it leads" if self._config.reconcile else "only reading"
         return f"{self._credentials}{scope}, {writes}"
+
+    @property
+    def sources(self) -> Iterator[SourceState]:
+        """Each kind, in each namespace that is read by itself."""
+        now = asyncio.get_running_loop().time()
+        for loop in self._source.loops if self._source else ():
+            silence_s = None if loop.contact is None else now - loop.contact
+            how = loop.trouble or ("listed, and watched" if loop.counts.lists else "being listed")
+            yield SourceState(loop.scope, how, not loop.trouble, silence_s)
+
+    @property
+    def writing(self) -> str:
+        """Who holds the Lease, and so writes."""
+        if not self._config.reconcile:
+            return "nothing is written (--reconcile=off)"
+        held, lease = self._standing, self._lease
+        if held.trouble:
+            return f"Lease {lease} cannot be held: {held.trouble}"
+        if held.leads:
+            return f"this replica leads: it holds Lease {lease} as {self._identity}, and writes"
+        if held.holder and held.holder != self._identity:
+            return f"{held.holder} leads: it holds Lease {lease}; this replica only serves"
+        return f"nobody leads yet: Lease {lease or '(not known yet)'} is to be taken"
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -135,15 +162,14 @@ class ClusterPlace:
         namespace = self._config.lease_namespace or api.namespace
         name = self._config.lease_name or lease_name(self._config.namespaces)
         lease = Key(namespace, name)
-        before = Standing()
+        self._lease, self._identity = str(lease), identity
 
         def changed(now: Standing) -> None:
-            nonlocal before
+            before, self._standing = self._standing, now
             _log_standing(lease, identity, before, now)
             if now.leads and not before.leads and self._reconciler is not None:
                 # Changes made while there was no leader are still to be worked on.
                 self._reconciler.enqueue_all()
-            before = now
 
         return Leader(
             api,

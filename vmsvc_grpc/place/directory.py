@@ -14,6 +14,7 @@ from vmsvc_grpc.logs.origins import LinesPerOrigin
 from vmsvc_grpc.metrics import Metrics
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.model.problem import PROBLEMS_MAX
+from vmsvc_grpc.place import SourceState
 from vmsvc_grpc.place.files import file_origin, files_source
 from vmsvc_grpc.source import Emit
 
@@ -33,6 +34,12 @@ def directory_kinds(config: Config) -> frozenset[Kind]:
     from vmsvc_grpc.place.holding import HELD_KINDS  # noqa: PLC0415
 
     return _MANIFEST_KINDS | HELD_KINDS
+
+
+def _state(path: Path | None, all_read: bool, problems: int) -> SourceState:
+    read = "read, and followed" if all_read else "being read"
+    how = f"{read}; {problems} problems in it" if problems else read
+    return SourceState(f"directory {path}", how, not problems)
 
 
 class DirectoryPlace:
@@ -68,6 +75,24 @@ class DirectoryPlace:
     def __str__(self) -> str:
         held = f", holding their Service and Endpoints in {self._output}" if self._output else ""
         return f"{self._path}{held}"
+
+    @property
+    def sources(self) -> Iterator[SourceState]:
+        """The directory of manifests, and that of the objects that are held."""
+        manifests = self._manifests
+        yield _state(self._path, manifests.all_read, manifests.problems.count)
+        if self._holding is not None:
+            held = self._holding.files
+            yield _state(self._output, held.all_read, held.problems.count)
+
+    @property
+    def writing(self) -> str:
+        """Where objects are held."""
+        if self._holding is None:
+            return "nothing is held (--output)"
+        failing = self._holding.failing
+        text = f"Service and Endpoints of each service are held in {self._output}"
+        return f"{text}; those of {failing} services cannot be written" if failing else text
 
     @property
     def troubles(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from vmsvc_grpc.server.transport import Listener, MakeTransport, Transport
 from vmsvc_grpc.server.xds import service as xds
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, References
+from vmsvc_grpc.server.xds.stream import XdsStream
 
 # Described by reflection. The last two have the messages in the details of our errors.
 _FILES = (
@@ -98,6 +99,7 @@ class Server:
         self._gate: Gate = gate or ShutGate()
         self._names = FollowedNames(self._limits, self.counts.refusals)
         self._leaving = Leaving()
+        self._watches: dict[WatchStream, Call] = {}
         self._xds = xds.Xds(
             cache,
             xds_scope,
@@ -195,9 +197,25 @@ class Server:
         """The names that clients follow."""
         return self._names
 
+    def streams(self) -> Iterator[tuple[Call, WatchStream | XdsStream]]:
+        """The streams of endpoints that are open, and their callers: watches, then xDS."""
+        yield from ((call, stream) for stream, call in self._watches.items())
+        yield from ((call, stream) for stream, call in self._xds.open.items())
+
+    @property
+    def streams_open(self) -> int:
+        """How many `streams` there are."""
+        return len(self._watches) + len(self._xds.open)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are; on grpc_aio, those with such streams."""
+        known = self.taken().get("connections_max")
+        return len({call.peer for call, _ in self.streams()}) if known is None else known
+
     def _watch(self, call: Call, wake: Wake) -> Stream:
         names = self._names.of(client_of(call.peer, call.username))
-        return WatchStream(
+        stream = WatchStream(
             self._cache,
             self._encoder,
             self._limits,
@@ -205,7 +223,10 @@ class Server:
             wake,
             names=names,
             let_go=self._leaving.let_go,
+            on_close=self._watches.pop,
         )
+        self._watches[stream] = call
+        return stream
 
 
 def _labels(method: Method) -> MethodLabels:

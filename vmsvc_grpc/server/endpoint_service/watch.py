@@ -7,7 +7,7 @@ each is worked out when the transport asks, from the newest state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
@@ -102,6 +102,10 @@ class _Followed:
         return due and (due.cell.current, due.since, None)
 
 
+def _nobody_asks(_stream: WatchStream) -> None:
+    """Nobody wants to know which streams are open."""
+
+
 class WatchStream:
     """The stream of one WatchEndpoints call: a `call.Stream`.
 
@@ -126,6 +130,7 @@ class WatchStream:
         "_making",
         "_names",
         "_noted",
+        "_on_close",
         "_request",
         "_roused",
         "_synced_sent",
@@ -144,11 +149,13 @@ class WatchStream:
         *,
         names: StreamNames,
         let_go: LetGo,
+        on_close: Callable[[WatchStream], object] = _nobody_asks,
     ) -> None:
         """Watches nothing before `receive`. The names that it follows count in `names`.
 
-        When it is over, `let_go` releases its topics.
+        When it is over, `let_go` releases its topics, and `on_close` is called.
         """
+        self._on_close = on_close
         self._cache = cache
         self._encoder = encoder
         self._limits = limits
@@ -218,6 +225,16 @@ class WatchStream:
         return self._of_noted() or self._of_roused()
 
     @property
+    def asked(self) -> requests.WatchQuery | None:
+        """What it has been asked to watch, but for names; None: nothing yet."""
+        return self._request
+
+    @property
+    def services(self) -> Collection[Key]:
+        """The services that it follows by name. A view: do not change them."""
+        return self._cursors.keys()
+
+    @property
     def quiet(self) -> bool:
         """Whether no service and no collection has news, and all have been answered."""
         news = self._noted or self._roused or self._taking or self._making
@@ -282,6 +299,7 @@ class WatchStream:
     def close(self) -> None:
         """Release every topic, and the cache."""
         self._names.close()
+        self._on_close(self)
         self._cache.forget(self._wake)
         self._wake = _nobody_listens
         self._let_go(self._last_steps(self._cursors, self._followed))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
@@ -22,6 +22,7 @@ from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.page import told
 from vmsvc_grpc.server.page.board import Board
+from vmsvc_grpc.server.page.clients import OpenStream, clients
 from vmsvc_grpc.server.page.views import PageStream, PolledView, RowsView, ServiceView, View
 
 _BEAT_S = 5.0
@@ -34,6 +35,26 @@ class QueryError(Exception):
     """A page asks for what there cannot be. Its text is one sentence for a person."""
 
 
+class Source(Protocol):
+    """Something that is read, and how that goes."""
+
+    @property
+    def what(self) -> str:
+        """What is read."""
+
+    @property
+    def how(self) -> str:
+        """How that goes, in a sentence."""
+
+    @property
+    def well(self) -> bool:
+        """Whether it goes well."""
+
+    @property
+    def silence_s(self) -> float | None:
+        """How long ago something last came of it; None: it is not known."""
+
+
 class PageFacts(NamedTuple):
     """What the rest of the process knows. Each function is called now and then, and is quick."""
 
@@ -44,6 +65,12 @@ class PageFacts(NamedTuple):
     """Why the server is not ready; None if it is."""
     troubles: Callable[[], Iterable[str]]
     """Sentences that say what cannot be read or written now."""
+    sources: Callable[[], Iterable[Source]]
+    writing: Callable[[], str]
+    """A sentence that says who writes the objects that are held."""
+    streams: Callable[[], Iterable[OpenStream]]
+    streams_open: Callable[[], int]
+    connections: Callable[[], int]
 
 
 class Page:
@@ -77,6 +104,10 @@ class Page:
                 view = ServiceView(self._cache, asked.service, made, wake, clock)
             case "problems":
                 view = PolledView("problems", self._problems, clock)
+            case "clients":
+                view = PolledView("clients", self._clients, clock)
+            case "server":
+                view = PolledView("server", self._server, clock)
             case _:
                 raise QueryError("there is no such view; open the page anew")
         return PageStream((status, view), _BEAT_S)
@@ -92,6 +123,7 @@ class Page:
             "services": len(cache.collection),
             "vms": len(cache.vms),
             "problems": len(cache.problems) + len(troubles),
+            "clients": facts.connections(),
             "troubles": troubles,
         }
 
@@ -113,6 +145,24 @@ class Page:
         state = self._cache.state(asked.service, FilterClass.ALL).state
         reason = state.message if isinstance(state, Absent) else "it is being read"
         return told.absent(service, reason)
+
+    def _clients(self) -> dict[str, Any]:
+        facts = self._facts
+        return clients(facts.streams(), facts.streams_open(), facts.connections())
+
+    def _server(self) -> dict[str, Any]:
+        return {
+            "writing": escaped(self._facts.writing()),
+            "sources": [
+                {
+                    "what": one.what,
+                    "how": escaped(one.how),
+                    "well": one.well,
+                    "silence_s": None if one.silence_s is None else int(one.silence_s),
+                }
+                for one in self._facts.sources()
+            ],
+        }
 
     def _problems(self) -> dict[str, Any]:
         known = self._cache.problems

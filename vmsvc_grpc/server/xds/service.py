@@ -7,7 +7,7 @@ import logging
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from envoy.service.cluster.v3 import cds_pb2
@@ -108,6 +108,7 @@ class Xds:
         self._limits = limits
         # Those that are open, and when each ends for its age.
         self._streams: dict[XdsStream, asyncio.TimerHandle] = {}
+        self._callers: dict[XdsStream, Call] = {}
         self._refusals: OrderedDict[tuple[TypeUrl, str, str], None] = OrderedDict()
         self._names = names
         resources = Resources(counts)
@@ -159,10 +160,17 @@ class Xds:
         )
         timer = asyncio.get_running_loop().call_later(age_s, stream.expire)
         self._streams[stream] = timer
+        self._callers[stream] = call
         return stream
 
     def _closed(self, stream: XdsStream) -> None:
         self._streams.pop(stream).cancel()
+        del self._callers[stream]
+
+    @property
+    def open(self) -> Mapping[XdsStream, Call]:
+        """The streams that are open, the oldest first, and their callers. A view."""
+        return self._callers
 
     def _log_refusal(self, refusal: Nack) -> None:
         """Log a NACK, once for all clients that refuse the same content with the same words."""

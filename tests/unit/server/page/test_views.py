@@ -11,30 +11,32 @@ import pytest
 from tests.unit.leavings import leavings
 from tests.unit.objects import WEB, service, spec, vm
 from tests.unit.server.endpoint_service.watching import emptied, key, listed, synced_cache
+from tests.unit.server.page.telling import facts
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete, Init
 from vmsvc_grpc.model.objects import Key, Kind, Object, Probe, Readiness
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.place import SourceState
 from vmsvc_grpc.server.call import LATER
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.page.board import LOOK_AGAIN_S, ROWS_MAX
-from vmsvc_grpc.server.page.page import Page, PageFacts, QueryError
+from vmsvc_grpc.server.page.page import Page, QueryError
 from vmsvc_grpc.server.page.views import PageStream
 
 NODE_PORT = (Problem("spec.type", "NodePort is not supported"),)
 SICK = vm("b", "10.0.0.2", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE)
 
 
-def page(cache: Cache) -> Page:
+def page(cache: Cache, **given: Any) -> Page:
     limits = Limits()
     lookup = Lookup(cache, Encoder(ServerCounts()), limits)
-    facts = PageFacts("1.2.3", "a test", lambda: None, lambda: ("a file is \x1b[31mred",))
-    return Page(cache, lookup, lambda _kind, _key: (), limits, facts)
+    told = facts(troubles=lambda: ("a file is \x1b[31mred",), **given)
+    return Page(cache, lookup, lambda _kind, _key: (), limits, told)
 
 
 @dataclass
@@ -192,7 +194,13 @@ def test_nothing_is_shown_before_everything_has_been_read() -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [{"view": "services"}, {"view": "service", "name": "shop/web"}, {"view": "problems"}],
+    [
+        {"view": "services"},
+        {"view": "service", "name": "shop/web"},
+        {"view": "problems"},
+        {"view": "clients"},
+        {"view": "server"},
+    ],
     ids=lambda query: query["view"],
 )
 def test_a_page_that_is_closed_leaves_nothing(query: dict[str, str]) -> None:
@@ -325,3 +333,28 @@ def test_a_relist_in_which_a_service_is_missing_takes_its_row() -> None:
     listed(seen.cache, *services(3))
     seen.later(1)
     assert seen.rows["shop/web"]["gone"]
+
+
+def test_the_server_says_what_it_reads_and_who_writes() -> None:
+    sources = (
+        SourceState("VirtualMachine in all namespaces", "listed, and watched", True, 3.7),
+        SourceState("Service in namespace shop", "refused\n: 403", False),
+    )
+    shared = page(synced_cache(), sources=lambda: sources, writing=lambda: "nobody leads yet")
+    shown = dict(Visit(shared._cache, shared, {"view": "server"}).read())["server"]
+    assert shown["writing"] == "nobody leads yet"
+    assert [(one["what"], one["well"], one["silence_s"]) for one in shown["sources"]] == [
+        ("VirtualMachine in all namespaces", True, 3),
+        ("Service in namespace shop", False, None),
+    ]
+    assert "\n" not in shown["sources"][1]["how"]
+
+
+def test_the_server_is_shown_anew_while_it_changes() -> None:
+    said = ["nobody leads yet"]
+    shared = page(synced_cache(), writing=lambda: said[0])
+    seen = Visit(shared._cache, shared, {"view": "server"})
+    seen.read()
+    assert news(seen.later(2)) == []
+    said[0] = "this replica leads"
+    assert news(seen.later(2)) == ["server"]
