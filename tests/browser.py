@@ -45,6 +45,9 @@ _KEYS = {
 }
 
 
+_UNTRUE = (None, False, 0, "")
+
+
 class BrowserError(Exception):
     """There is no browser, or it refuses. Its text says what to do."""
 
@@ -100,7 +103,8 @@ class Tab:
         value = None
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not (value := await self.evaluate(script)):  # noqa: ASYNC110 - it polls
+                # An element is an empty object here.
+                while (value := await self.evaluate(script)) in _UNTRUE:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except TimeoutError:
             text = await self.evaluate("document.body.innerText")

@@ -8,11 +8,14 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 
 from tests.browser import Browser, Tab, browsing
 from tests.program import Program, serving
+from vmsvc.v1.endpoint_service_pb2 import WatchedService, WatchEndpointsRequest
+from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -104,6 +107,13 @@ def manifests(tmp_path_factory: pytest.TempPathFactory) -> Manifests:
     return made
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(manifests: Manifests) -> Iterator[None]:
+    """What one test changes is not there for the next."""
+    yield
+    manifests.write("web", WEB)
+
+
 @pytest.fixture(scope="module")
 def program(
     manifests: Manifests, page_port: int, tmp_path_factory: pytest.TempPathFactory
@@ -170,8 +180,8 @@ async def test_rows_are_drawn_as_they_are_reached(tab: Tab, url: str) -> None:
         await tab.evaluate("document.querySelector('table').getAttribute('aria-rowcount')") == "404"
     )
     for _ in range(3):
-        await tab.evaluate("scrollTo(0, document.body.scrollHeight)")
         before = await tab.evaluate(drawn)
+        await tab.evaluate("scrollTo(0, document.body.scrollHeight)")
         await tab.until(f"{drawn} > {before} || {drawn} === 403")
     assert await tab.evaluate(drawn) == 403
 
@@ -233,9 +243,10 @@ async def test_text_of_others_is_shown_as_text(tab: Tab, url: str, manifests: Ma
         f"{row('web-2')}?.innerText.includes('<img') && {row('web-2')}.innerText"
     )
     assert await tab.evaluate("document.querySelectorAll('main img, main script').length") == 0
-    await opened(tab, url + "#/service/shop/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
+    await tab.evaluate("location.hash = '#/service/shop/%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E'")
     assert "cannot be a service's name" in await tab.until(
-        "document.querySelector('#notice').innerText"
+        "document.querySelector('#connection').dataset.state === 'refused'"
+        " && document.querySelector('#notice').innerText"
     )
     await opened_place(tab, "#/?q=<img src=x onerror=alert(1)>")
     await tab.until("document.querySelector('.empty')?.innerText.includes('<img')")
@@ -292,6 +303,27 @@ async def test_problems_lead_to_their_service(tab: Tab, url: str) -> None:
     await tab.until("document.querySelector('h1').innerText === 'shop/refused'")
 
 
+async def test_a_client_is_seen_with_what_it_follows(tab: Tab, url: str, program: Program) -> None:
+    await opened(tab, url + "#/clients")
+    await tab.until("document.querySelector('.empty')?.innerText.includes('Nobody follows')")
+    async with grpc.aio.insecure_channel(program.grpc) as channel:
+        stub = EndpointServiceStub(channel)
+        watched = [WatchedService(service="shop/web")]
+        call = stub.WatchEndpoints(WatchEndpointsRequest(services=watched))
+        await call.read()
+        text = await tab.until("document.querySelector('tbody tr')?.innerText")
+        assert "1 service (shop/web): ready endpoints" in text
+        await tab.screenshot(PICTURES / "clients.png")
+    await tab.until("document.querySelector('.empty')?.innerText.includes('Nobody follows')")
+
+
+async def test_the_server_says_what_it_reads(tab: Tab, url: str) -> None:
+    await opened(tab, url + "#/server")
+    text = await tab.until("document.querySelector('tbody tr')?.innerText")
+    assert text.startswith(("▲ Not well\tdirectory", "● Well\tdirectory"))
+    assert "Nothing is held" in await tab.text("main")
+
+
 async def test_the_server_goes_away_and_comes_back(
     tab: Tab, browser: Browser, manifests: Manifests, tmp_path: Path
 ) -> None:
@@ -322,7 +354,6 @@ async def test_the_server_goes_away_and_comes_back(
 async def test_a_server_that_hangs_counts_as_away(tab: Tab, url: str, program: Program) -> None:
     """As behind a port-forward whose Pod has gone: the connection is open, and nothing comes."""
     await opened(tab, url)
-    await tab.evaluate("SILENCE_MS")
     program.process.send_signal(signal.SIGSTOP)
     try:
         await tab.until("document.querySelector('#connection').dataset.state === 'away'")
@@ -335,7 +366,7 @@ async def test_keys_reach_everything(tab: Tab, url: str) -> None:
     await opened(tab, url + "#/?q=shop/web")
     await tab.until("document.querySelectorAll('tbody tr').length === 1")
     stops = []
-    for _ in range(9):
+    for _ in range(12):
         await tab.press("Tab")
         stops.append(
             await tab.evaluate("document.activeElement.id || document.activeElement.innerText")
@@ -353,7 +384,10 @@ async def test_the_skip_link_leads_to_the_content(tab: Tab, url: str) -> None:
     assert await tab.evaluate("location.hash") == "#/problems"
 
 
-@pytest.mark.parametrize("hash_", ["#/", "#/service/shop/web", "#/problems", "#/service/shop/no"])
+@pytest.mark.parametrize(
+    "hash_",
+    ["#/", "#/service/shop/web", "#/service/shop/no", "#/clients", "#/problems", "#/server"],
+)
 async def test_a_screen_reader_finds_names_for_all(tab: Tab, url: str, hash_: str) -> None:
     await opened(tab, url + hash_)
     await tab.until("document.querySelector('tbody tr, .empty')")
@@ -389,6 +423,7 @@ async def test_nothing_is_wider_than_the_window(tab: Tab, url: str, width: int, 
         ("services", "#/"),
         ("service", "#/service/shop/web"),
         ("problems", "#/problems"),
+        ("server", "#/server"),
     ):
         await opened(tab, url + hash_)
         await tab.until("document.querySelector('tbody tr')")

@@ -5,8 +5,9 @@
 
 const NEWS_MS = 6000; // How long a change is marked.
 const ROWS_STEP = 150; // Rows that are drawn at first, and more each time the end is reached.
-const SILENCE_MS = 16000; // The server sends something every 5 s.
+const SILENCE_MS = 11000; // The server sends something every 5 s.
 const RETRY_MS = [500, 1000, 2000, 5000];
+const REFUSED_MS = 10000; // It may be that too many pages are open.
 const LOG_MAX = 50;
 const HIDDEN_MS = 30000; // A page that nobody sees is sent nothing after this long.
 
@@ -790,9 +791,10 @@ function connect() {
     source.addEventListener(name, (event) => taken(name, JSON.parse(event.data)));
   }
   source.addEventListener("refused", (event) => {
-    failures = RETRY_MS.length;
+    disconnect();
+    connection("refused", "Not shown");
     notice(`${capital(JSON.parse(event.data).text)}.`);
-    lost();
+    retry = setTimeout(again, REFUSED_MS);
   });
   source.addEventListener("ending", lost);
   listen();
@@ -812,7 +814,7 @@ function listen() {
 
 function taken(name, data) {
   listen();
-  if (failures || !everLive || awaySince) {
+  if (document.body.dataset.state !== "live") {
     const again = awaySince !== null;
     failures = 0;
     awaySince = null;
