@@ -7,7 +7,9 @@ the shared delta, or by more, and gets the shared snapshot.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -110,9 +112,9 @@ async def _serve() -> None:
         [asked] = pb.WatchEndpointsRequest.FromString(request).services
         await _watch(by_name[asked.service], context)
 
-    def change(seq: int) -> None:
+    def change(seq: int) -> Callable[[], object]:
         service, number = data.place(seq)
-        topics[service].change(number, _endpoint(service, number, seq))
+        return partial(topics[service].change, number, _endpoint(service, number, seq))
 
     handler: Any = grpc.unary_stream_rpc_method_handler(watch)
     await broadcast(given, "vmsvc.v1.EndpointService", {"WatchEndpoints": handler}, change)

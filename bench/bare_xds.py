@@ -7,6 +7,8 @@ the first name that a client asks for, in delta form, and nothing else of xDS.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -90,9 +92,9 @@ async def _serve() -> None:
             await _read_acks(context)
             sending.cancel()
 
-    def change(seq: int) -> None:
+    def change(seq: int) -> Callable[[], object]:
         service, number = data.place(seq)
-        topics[service].change(number, dataset.address(seq))
+        return partial(topics[service].change, number, dataset.address(seq))
 
     handler: Any = grpc.stream_stream_rpc_method_handler(follow)
     await broadcast(given, _SERVICE, {"DeltaAggregatedResources": handler}, change)

@@ -95,6 +95,8 @@ def run(chosen: Iterable[Scenario], note: Callable[[str], None]) -> Results:
         note(f"{scenario.key}: {scenario.title}")
         for repeat in range(scenario.repeats):
             for contender in scenario.contenders:
+                if repeat and contender.once:
+                    continue
                 began = time.monotonic()
                 measured = contender.measure()
                 outcome.measured.setdefault(contender.name, []).append(measured)

@@ -44,6 +44,9 @@ BARE_DELTA = Server("bare grpc.aio, xDS delta", "bench.bare_xds", "xds-delta")
 CONTROL_PLANE_DELTA = Server("go-control-plane, delta", "vmsvc-controlplane", "xds-delta")
 CONTROL_PLANE_SOTW = Server("go-control-plane, SotW", "vmsvc-controlplane", "xds-sotw")
 
+# Shown for comparison: no target speaks of them, and they are the slowest.
+BESIDE = (OURS_GRPCIO, BARE, OURS_GRPCIO_DELTA, BARE_DELTA)
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 
 import uvloop
 
@@ -45,9 +46,9 @@ def filled(data: dataset.DataSet) -> Cache:
 async def _serve(given: Flags, make_transport: MakeTransport) -> None:
     cache = filled(given.data)
 
-    def change(seq: int) -> None:
+    def change(seq: int) -> Callable[[], object]:
         raw = dataset.vm_json(*given.data.place(seq), seq)
-        cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
+        return lambda: cache.apply(Apply(parse_json(Kind.VIRTUAL_MACHINE, raw)))
 
     def tls() -> ssl.SSLContext:
         assert given.tls is not None, "it is asked for where there is TLS"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -109,17 +110,32 @@ def test_a_part_that_is_measured_anew_leaves_the_rest_of_a_report() -> None:
 def test_contenders_take_turns() -> None:
     turns: list[str] = []
 
-    def contender(name: str) -> Contender:
+    def contender(name: str, *, once: bool = False) -> Contender:
         def measure() -> dict[str, float]:
             turns.append(name)
             return {"us": len(turns)}
 
-        return Contender(name, measure)
+        return Contender(name, measure, once=once)
 
-    scenario = Scenario("x", "turns", (contender("a"), contender("b")), repeats=2)
-    got = results.run([scenario], lambda _: None)
-    assert turns == ["a", "b", "a", "b"]
-    assert got.outcomes["x"].measured == {"a": [{"us": 1}, {"us": 3}], "b": [{"us": 2}, {"us": 4}]}
+    of = (contender("a"), contender("b"), contender("c", once=True))
+    got = results.run([Scenario("x", "turns", of, repeats=2)], lambda _: None)
+    assert turns == ["a", "b", "c", "a", "b"]
+    assert got.outcomes["x"].measured == {
+        "a": [{"us": 1}, {"us": 4}],
+        "b": [{"us": 2}, {"us": 5}],
+        "c": [{"us": 3}],
+    }
+
+
+def test_who_is_measured_once_is_judged_by_no_target() -> None:
+    once = {c.name for s in streams.scenarios() for c in s.contenders if c.once}
+    assert once
+    ratios = [
+        target.measure.keywords for target in targets.STREAMS if isinstance(target.measure, partial)
+    ]
+    judged = {name for each in ratios for name in (each["ours"], each["theirs"])}
+    assert judged
+    assert not once & judged
 
 
 def outcome(**values: list[float]) -> Outcome:
