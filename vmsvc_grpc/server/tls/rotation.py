@@ -69,6 +69,9 @@ class FileWatch(Protocol):
     def take(self) -> object:
         """Begin to wait for the next notice."""
 
+    def unwatched(self) -> str | None:
+        """What cannot be watched, and why; None if everything is watched."""
+
 
 class _Part:
     """Files that are used together, and what was last read of them."""
@@ -104,6 +107,7 @@ class TlsRotation:
         self.loads: Counter[str] = Counter()
         """How often each part was taken: at the start, and when its files changed."""
         self._watch = watch
+        self._unwatched: str | None = None
         pair = partial(read_pair, files.certificate, files.key)
         self._pair = _Part(PAIR, (files.certificate, files.key), pair)
         self._parts = [self._pair]
@@ -191,6 +195,12 @@ class TlsRotation:
         self._watch.keep(found)
         for directory in found:
             self._watch.directory(directory)
+        unwatched = self._watch.unwatched()
+        if unwatched not in (None, self._unwatched):
+            _log.warning(
+                "TLS: where its files are, %s; they are looked at each %g s", unwatched, RESCAN_S
+            )
+        self._unwatched = unwatched
 
     async def _rest(self) -> None:
         """Wait for a notice, and then until there are no more for a while; or for the next look."""
