@@ -15,11 +15,11 @@ from pathlib import Path
 from vmsvc_grpc.model.problem import escaped, system_reason
 from vmsvc_grpc.server.access.alarms import Alarms
 from vmsvc_grpc.server.access.caller import Caller
-from vmsvc_grpc.server.access.gate import GateError, OpenGate, Pass, Verdict
+from vmsvc_grpc.server.access.gate import CountedPass, GateError, OpenGate, Pass, Verdict
 from vmsvc_grpc.server.access.needs import OPEN, Entry, Need
 from vmsvc_grpc.server.access.policy import Policy, policy
 from vmsvc_grpc.server.access.policy_yaml import PolicyError
-from vmsvc_grpc.server.access.principal import CertificateRules, Principal, UnknownCallerError
+from vmsvc_grpc.server.access.principal import CertificateRules, Principal
 from vmsvc_grpc.server.call import Code, RpcError
 
 LOOK_S = 1.0
@@ -106,13 +106,8 @@ class CertificateGate:
         """The pass of a call. Tokens mean nothing here, but what is no token is a mistake."""
         if not caller.guarded:
             return _OPEN.enter(caller, wake)
-        principal, problem = None, caller.problem or _NO_CERTIFICATE
-        if caller.certificate is not None and not caller.problem:
-            try:
-                principal = self._certificates.principal(caller.certificate)
-            except UnknownCallerError as error:
-                problem = str(error)
-        entered = _CertifiedPass(self, principal, problem, wake)
+        principal, problem = self._certificates.named_by(caller)
+        entered = _CertifiedPass(self, principal, problem or _NO_CERTIFICATE, wake)
         self._passes[entered] = None
         if principal is not None:
             self._alarms.set(entered, principal.expires_at)
@@ -166,8 +161,8 @@ class CertificateGate:
                 self._log(logging.WARNING, f"{trouble}; the policy before it stays in use")
 
 
-class _CertifiedPass:
-    __slots__ = ("_gate", "_principal", "_problem", "_refused", "wake")
+class _CertifiedPass(CountedPass):
+    __slots__ = ("_gate", "_principal", "_problem", "wake")
 
     def __init__(
         self,
@@ -176,11 +171,11 @@ class _CertifiedPass:
         problem: str,
         wake: Callable[[], None],
     ) -> None:
+        super().__init__(gate.refusals)
         self.wake = wake
         self._gate = gate
         self._principal = principal
         self._problem = problem
-        self._refused = False
 
     @property
     def username(self) -> str:
@@ -195,21 +190,15 @@ class _CertifiedPass:
             raise self._unauthenticated(_EXPIRED)
         if self._gate.allows(self._principal, need):
             return Verdict.ALLOWED
-        self._count("denied")
+        self.count("denied")
         return Verdict.DENIED
 
     def let_go(self, need: Need) -> None:
         """Nothing is kept of it."""
 
     def _unauthenticated(self, message: str) -> RpcError:
-        self._count("unauthenticated")
+        self.count("unauthenticated")
         return RpcError(Code.UNAUTHENTICATED, message)
-
-    def _count(self, refusal: str) -> None:
-        """Count a call once, however often it is checked."""
-        if not self._refused:
-            self._refused = True
-            self._gate.refusals[refusal] += 1
 
     def close(self) -> None:
         self.wake = _nobody

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -67,6 +68,23 @@ class Gate(Protocol):
         asked for, and when the caller's token expires: then check again. It is not called within
         `enter` or `check`, nor after `close`.
         """
+
+
+class CountedPass:
+    """What passes have in common that count refused calls: each once, for its first refusal."""
+
+    __slots__ = ("_refusals", "_refused")
+
+    def __init__(self, refusals: Counter[str]) -> None:
+        """`refusals` counts calls, by the code with which they end, or as denied."""
+        self._refusals = refusals
+        self._refused = False
+
+    def count(self, refusal: str) -> None:
+        """Count the call, unless it is counted."""
+        if not self._refused:
+            self._refused = True
+            self._refusals[refusal] += 1
 
 
 class _OpenPass:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from vmsvc_grpc.model.problem import quoted
 from vmsvc_grpc.model.validate import is_dns_1123_label, is_dns_1123_subdomain
+from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.certificate import ClientCertificate
 
 RESERVED = "system:"
@@ -74,6 +75,18 @@ class CertificateRules:
 
     of_cluster: bool = False
     trust_domain: str = ""
+
+    def named_by(self, caller: Caller) -> tuple[Principal | None, str]:
+        """Whom the certificate of a caller names; or None, and why, if there is more to say.
+
+        What is meant for a token, and is none, counts before a certificate.
+        """
+        if caller.problem or caller.certificate is None:
+            return None, caller.problem
+        try:
+            return self.principal(caller.certificate), ""
+        except UnknownCallerError as error:
+            return None, str(error)
 
     def principal(self, shown: ClientCertificate) -> Principal:
         """Who a certificate is of. Raises UnknownCallerError.

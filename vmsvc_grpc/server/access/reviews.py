@@ -19,9 +19,9 @@ import msgspec
 from vmsvc_grpc.kube.errors import ApiServerError
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.facts import Refusal, RightFact, Seat, Secret, Token, TokenFact
-from vmsvc_grpc.server.access.gate import OpenGate, Pass, Verdict
+from vmsvc_grpc.server.access.gate import CountedPass, OpenGate, Pass, Verdict
 from vmsvc_grpc.server.access.needs import Need, ResourceNeed, UrlNeed
-from vmsvc_grpc.server.access.principal import CertificateRules, Principal, UnknownCallerError
+from vmsvc_grpc.server.access.principal import CertificateRules, Principal
 from vmsvc_grpc.server.access.verdicts import Question, VerdictBounds, Verdicts
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.call import RpcError
@@ -101,18 +101,12 @@ class ReviewGate:
         return _ReviewedPass(self, self._seat(caller, wake))
 
     def _seat(self, caller: Caller, wake: Callable[[], None]) -> Seat:
-        if caller.problem:
-            return Seat(wake, problem=caller.problem)
         if caller.token:
             digest = hmac.digest(self._key, caller.token.encode(), "sha256")
             return Seat(wake, token=Token(client_of(caller.peer), digest, Secret(caller.token)))
-        if caller.certificate is None:
-            return Seat(wake)
-        try:
-            principal = self._certificates.principal(caller.certificate)
-        except UnknownCallerError as error:
-            return Seat(wake, problem=str(error))
-        return Seat(wake, principal=principal, expires=self._moment(principal.expires_at))
+        principal, problem = self._certificates.named_by(caller)
+        expires = None if principal is None else self._moment(principal.expires_at)
+        return Seat(wake, principal=principal, expires=expires, problem=problem)
 
     def _moment(self, at: float | None) -> float | None:
         """A time of day, by the clock that is never set."""
@@ -225,13 +219,13 @@ class ReviewGate:
             self._log(logging.WARNING, trouble)
 
 
-class _ReviewedPass:
-    __slots__ = ("_gate", "_refused", "_seat")
+class _ReviewedPass(CountedPass):
+    __slots__ = ("_gate", "_seat")
 
     def __init__(self, gate: ReviewGate, seat: Seat) -> None:
+        super().__init__(gate.refusals)
         self._gate = gate
         self._seat = seat
-        self._refused = False
 
     @property
     def username(self) -> str:
@@ -242,17 +236,11 @@ class _ReviewedPass:
         try:
             verdict = self._gate.check(self._seat, need)
         except RpcError as error:
-            self._count(error.code.name.lower())
+            self.count(error.code.name.lower())
             raise
         if verdict is Verdict.DENIED:
-            self._count("denied")
+            self.count("denied")
         return verdict
-
-    def _count(self, refusal: str) -> None:
-        """Count a call once, however often it is checked."""
-        if not self._refused:
-            self._refused = True
-            self._gate.refusals[refusal] += 1
 
     def let_go(self, need: Need) -> None:
         self._gate.let_go(self._seat, need)
