@@ -139,6 +139,10 @@ image: ## Build the container image IMAGE=
 chromium: ## Install the Chromium that tests run, by apt-get, unless there is one
 	@sh tests/tools/debian.sh "$${VMSVC_TEST_CHROMIUM:-chromium}" chromium fonts-dejavu-core
 
+.PHONY: page-picture
+page-picture: .venv chromium ## Make the picture of the page that the README shows
+	$(BIN)/python -m tests.picture
+
 .PHONY: grpcurl
 grpcurl: $(VMSVC_TEST_GRPCURL) ## Build grpcurl, which tests run, into the cache
 

@@ -88,6 +88,7 @@ class Tab:
     async def go(self, url: str) -> None:
         """Open an address."""
         await self.ask("Page.navigate", url=url)
+        await self.until("document.readyState === 'complete'")
 
     async def evaluate(self, script: str) -> Any:
         """The value of an expression; that of its promise, if it is one. Raises BrowserError."""

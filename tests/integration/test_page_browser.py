@@ -201,6 +201,20 @@ async def test_a_service_is_opened_by_keys_and_left_by_the_back_button(tab: Tab,
     await tab.until("document.querySelectorAll('tbody tr').length === 1")
 
 
+async def test_the_list_is_where_it_was_for_whoever_comes_back(tab: Tab, url: str) -> None:
+    await opened(tab, url)
+    await tab.until("document.querySelector('#shown').innerText === '403 services'")
+    drawn = "document.querySelectorAll('tbody tr').length"
+    await tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+    await tab.until(f"{drawn} > 150")
+    await tab.click("tbody tr:nth-child(200) a")
+    await tab.until("document.activeElement.matches('h1')")
+    assert await tab.text("h1") == "shop/many-0198"
+    await tab.evaluate("history.back()")
+    await tab.until("document.querySelector('#shown')?.innerText === '403 services'")
+    await tab.until(f"{drawn} > 150 && scrollY > 3000")
+
+
 async def test_a_change_is_seen_in_the_list_and_marked_by_words(
     tab: Tab, url: str, manifests: Manifests
 ) -> None:
@@ -321,7 +335,7 @@ async def test_the_server_says_what_it_reads(tab: Tab, url: str) -> None:
     await opened(tab, url + "#/server")
     text = await tab.until("document.querySelector('tbody tr')?.innerText")
     assert text.startswith(("▲ Not well\tdirectory", "● Well\tdirectory"))
-    assert "Nothing is held" in await tab.text("main")
+    assert "Nothing is written" in await tab.text("main")
 
 
 async def test_the_server_goes_away_and_comes_back(

@@ -45,9 +45,16 @@ async def test_a_pods_token_that_comes_late_is_waited_for(
         running = tasks.create_task(place.run(emit))
         await until(lambda: "token is empty" in caplog.text)
         assert not cache.synced
+        assert place.writing.startswith("nobody leads yet")
         (tmp_path / "token").write_text(kube.admin.token)
         await desk.holds("10.20.0.1")
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{desk.namespace}/leases"
         (lease,) = (await desk.request("GET", leases)).body["items"]
         assert lease["metadata"]["name"] == f"vmsvc-grpc.{desk.namespace}"
+        lease_name = f"{desk.namespace}/vmsvc-grpc.{desk.namespace}"
+        assert place.writing.startswith(f"this replica leads: it holds Lease {lease_name} as ")
+        read = {one.what: one for one in place.sources}
+        assert f"VirtualMachine in namespace {desk.namespace}" in read
+        assert all(one.well and one.how == "listed, and watched" for one in read.values())
+        assert all(one.silence_s is not None for one in read.values())
         running.cancel()

@@ -89,7 +89,7 @@ class DirectoryPlace:
     def writing(self) -> str:
         """Where objects are held."""
         if self._holding is None:
-            return "nothing is held (--output)"
+            return "nothing is written, as there is no --output"
         failing = self._holding.failing
         text = f"Service and Endpoints of each service are held in {self._output}"
         return f"{text}; those of {failing} services cannot be written" if failing else text

@@ -57,7 +57,7 @@ def explanation(response: pb.ExplainEndpointsResponse) -> dict[str, Any]:
     """A page of the explanation of a service."""
     return {
         "service": response.service,
-        "selector": dict(response.selector),
+        "selector": dict(sorted(response.selector.items())),
         "families": list(response.ip_families),
         "problems": [[problem.field, problem.message] for problem in response.problems],
         "serving_last_valid": response.serving_last_valid,

@@ -8,6 +8,8 @@ import pytest
 
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
+from tests.unit.server.xds.client import CDS, EDS, XdsClient, node
+from tests.unit.server.xds.world import ask, cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc_grpc.server.call import LATER, Call
 from vmsvc_grpc.server.counts import ServerCounts
@@ -17,6 +19,8 @@ from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.leaving import Leaving
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.page.clients import STREAMS_MAX, OpenStream, address, clients
+from vmsvc_grpc.server.xds.shared import Form
+from vmsvc_grpc.server.xds.stream import XdsStream
 
 
 def watch(**asked: Any) -> WatchStream:
@@ -67,6 +71,26 @@ def test_a_watch_is_told_in_words(asked: dict[str, Any], words: str) -> None:
     assert shown["clients"] == [
         {"address": "10.0.0.9:5", "user": "", "streams": 1, "follows": [words]}
     ]
+
+
+@pytest.mark.parametrize("form", Form, ids=lambda form: form.value)
+def test_a_client_of_xds_is_told_by_its_node_and_what_it_asks_for(form: Form) -> None:
+    client = XdsClient(cache(), form, who=node("envoy", "front\u202e\n"))
+    assert shown_of(client.stream) == "xDS, without a request yet"
+    ask(client, CDS)
+    ask(client, EDS, "web.shop:80", "a.b:1", "c.d:2", "e.f:3")
+    words = shown_of(client.stream)
+    assert words.startswith("xDS, node front")
+    assert words.isprintable()
+    assert words.endswith(
+        ": Cluster: all; ClusterLoadAssignment: 4 names (web.shop:80, a.b:1, c.d:2 and 1 more)"
+    )
+
+
+def shown_of(stream: XdsStream) -> str:
+    (client,) = clients([(Call("ipv4:10.0.0.9:5"), stream)], 1, 1)["clients"]
+    (words,) = client["follows"]
+    return str(words)
 
 
 def test_streams_of_a_connection_are_shown_together_and_some_of_many() -> None:

@@ -147,6 +147,14 @@ class ServicesView {
     this.complete = false;
     this.filter = at.query.get("q") || "";
     this.sort = at.query.get("sort") || "name";
+    this.hash = location.hash || "#/";
+    const kept = ServicesView.kept;
+    if (kept) {
+      // As after a pause: what was known is shown at once, and what is gone by now goes.
+      this.rows = kept.rows;
+      this.reconnected();
+      if (kept.hash === this.hash) this.limit = kept.limit;
+    }
   }
 
   title() {
@@ -203,9 +211,17 @@ class ServicesView {
     this.draw();
   }
 
+  // Whoever comes back from a service finds the list where it was left.
+  get scroll() {
+    const kept = ServicesView.kept;
+    return kept && kept.hash === this.hash ? kept.scroll : 0;
+  }
+
   stop() {
     this.seen.disconnect();
     cancelAnimationFrame(this.frame);
+    const known = this.complete || this.before ? this.rows : new Map();
+    ServicesView.kept = { rows: known, limit: this.limit, hash: this.hash, scroll: scrollY };
   }
 
   reconnected() {
@@ -253,7 +269,8 @@ class ServicesView {
     const query = new URLSearchParams();
     if (this.filter) query.set("q", this.filter);
     if (this.sort !== "name") query.set("sort", this.sort);
-    history.replaceState(null, "", query.size ? `#/?${query}` : "#/");
+    this.hash = query.size ? `#/?${query}` : "#/";
+    history.replaceState(null, "", this.hash);
     this.drawSoon();
   }
 
@@ -298,7 +315,7 @@ class ServicesView {
     const all = this.rows.size;
     if (!this.complete && !all) setText(this.count, "Reading the services …");
     else if (this.filter.trim()) setText(this.count, `${this.shown.length} of ${plural(all, "service")}`);
-    else setText(this.count, plural(all, "service") + (this.complete ? "" : ", reading …"));
+    else setText(this.count, plural(all, "service") + (this.complete || this.before ? "" : ", reading …"));
     this.table.hidden = !this.shown.length;
     if (this.shown.length || !this.complete) {
       this.none.replaceChildren();
@@ -365,6 +382,7 @@ class ServicesView {
 }
 
 ServicesView.order = 0;
+ServicesView.kept = null;
 
 const byName = (a, b) => (a.service < b.service ? -1 : a.service > b.service ? 1 : 0);
 const ORDERS = {
@@ -904,10 +922,12 @@ window.addEventListener("hashchange", (event) => {
     return;
   }
   show();
-  scrollTo(0, 0);
+  scrollTo(0, view.scroll || 0);
   const title = document.querySelector("main h1");
   if (title) title.focus({ preventScroll: true });
 });
+
+history.scrollRestoration = "manual";
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && place().view !== "services" && !event.target.matches("input, select, textarea")) {
