@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.integration.serving import PATIENCE_S, until
 from tests.unit.leavings import leavings
@@ -161,6 +162,26 @@ async def test_a_page_lasts_longer_than_an_answer_may_take(serving: Serving) -> 
         serving.cache.apply(Apply(vm("b", "10.0.0.2")))
         await names_until(events, "rows")
     assert serving.counts.refusals["http_request_s"] == 0
+
+
+async def test_a_client_that_has_gone_by_the_time_of_its_answer_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Seen in Chromium as it goes from view to view: a traceback in the log."""
+
+    async def gone(request: web.Request, _response: web.StreamResponse) -> None:
+        assert request.transport is not None
+        request.transport.close()
+
+    made = Serving()
+    made.server._port._application.on_response_prepare.append(gone)
+    made.port = await made.server.start("127.0.0.1", 0)
+    for path in ("/events?view=services", "/", "/nothing"):
+        with pytest.raises(aiohttp.ClientError):
+            await answer(made.url + path)
+    await made.server.stop()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert made.server._woken == {}
 
 
 async def test_one_page_too_many_is_refused_in_words_and_the_others_go_on(

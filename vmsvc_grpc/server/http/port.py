@@ -108,7 +108,7 @@ async def _once(_request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _is_about_us(record: logging.LogRecord) -> bool:
-    """Whether a line of the HTTP library is about anything but a client that speaks no HTTP."""
+    """Whether a line of the HTTP library is not about a client that speaks no HTTP, or has gone."""
     error = record.exc_info[1] if record.exc_info else None
     # The second is about a body, which the library reads to its end after the answer.
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
