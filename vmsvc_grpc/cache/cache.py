@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, KeysView, Sequence
 from typing import NamedTuple
 
-from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.cache.collection import Collection, ServiceReader
 from vmsvc_grpc.cache.membership import CachedService, Membership
 from vmsvc_grpc.cache.objects import Objects, OnProblems
@@ -80,16 +79,14 @@ class Cache:
         on_problems: OnProblems | None = None,
         on_unfinished: Callable[[], None] = lambda: None,
         on_published: OnPublished | None = None,
-        changes_kept: int = CHANGES_KEPT,
     ) -> None:
         """An empty cache, synced once each of `kinds` has been listed.
 
         `namespaces` are those that are listed one by one; none: all at once. `on_unfinished` is
-        called when an event has left work for `proceed`, `on_published` after each publication. A
-        followed collection remembers at least `changes_kept` changes.
+        called when an event has left work for `proceed`, `on_published` after each publication.
         """
         self.rules = rules
-        self.collection = Collection(changes_kept)
+        self.collection = Collection()
         self._objects = Objects(kinds, namespaces, on_problems)
         self._membership = Membership(rules)
         published: OnPublished = self.collection.record

@@ -125,7 +125,6 @@ class ChangeLog(Generic[_Name, _Cell]):
         names: Callable[[], tuple[_Name, ...]],
         cell: Callable[[_Name], _Cell],
         *,
-        changes_kept: int = CHANGES_KEPT,
         on_left: Callable[[], object] = lambda: None,
     ) -> None:
         """Begins at `version`, with no changes.
@@ -137,7 +136,6 @@ class ChangeLog(Generic[_Name, _Cell]):
         self.readers = 0
         self._names = names
         self._cell = cell
-        self._changes_kept = changes_kept
         self._on_left = on_left
         self._names_now: tuple[_Name, ...] | None = None
         self._part = _Stretch[_Name, _Cell](self.names(), None)
@@ -164,7 +162,7 @@ class ChangeLog(Generic[_Name, _Cell]):
         part.changes.append(change)
         part.last[name] = cell.version
         part.cells[name] = cell
-        if len(part.changes) >= self._changes_kept:
+        if len(part.changes) >= CHANGES_KEPT:
             if part.before is not None:
                 part.before.drop()
             part.before = None

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from vmsvc_grpc.cache.changes import CHANGES_KEPT, ChangeLog, Reader
+from vmsvc_grpc.cache.changes import ChangeLog, Reader
 from vmsvc_grpc.cache.topic import Topic, Topics
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.objects import Key
@@ -31,9 +31,8 @@ class Collection:
     filter class, and one of services that come, go or change their ports; all readers share these.
     """
 
-    def __init__(self, changes_kept: int = CHANGES_KEPT) -> None:
-        """Empty. Each log remembers at least so many changes."""
-        self._changes_kept = changes_kept
+    def __init__(self) -> None:
+        """Empty."""
         self._names: list[Key] = []
         self._logs: dict[_Scope, ChangeLog[Key, Topic]] = {}
 
@@ -60,7 +59,6 @@ class Collection:
                 topics.version,
                 partial(self._of, namespace),
                 partial(topics.get, filter_class or _CLASS_OF_PORTS),
-                changes_kept=self._changes_kept,
                 on_left=partial(self._logs.pop, scope),
             )
         return Reader(log, wake)

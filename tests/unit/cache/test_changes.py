@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from vmsvc_grpc.cache import changes
 from vmsvc_grpc.cache.changes import READER_LOOKS_MAX, ChangeLog, Due, Reader
 
 NAMES = "abcdefg"
@@ -21,16 +23,23 @@ class Cell:
     there: bool = False
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_changes_are_kept() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(changes, "CHANGES_KEPT", KEPT)
+        yield
+
+
 class World:
     """A collection with its log, and the history of each name."""
 
-    def __init__(self, there: str = "", kept: int = KEPT) -> None:
+    def __init__(self, there: str = "") -> None:
         self.version = 0
         self.cells: dict[str, Cell] = {}
         self.history: dict[str, list[tuple[int, bool]]] = {}
         for name in there:
             self.put(name)
-        self.log = ChangeLog(self.version, self.names, self.cell, changes_kept=kept)
+        self.log = ChangeLog(self.version, self.names, self.cell)
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(name for name, cell in self.cells.items() if cell.there))
@@ -233,8 +242,9 @@ def test_what_was_sent_ahead_of_a_skip_went_before_it_and_comes_back_is_told() -
     assert sorted(client.held) == ["a", "b"]
 
 
-def test_what_changes_all_the_time_keeps_nobody_waiting() -> None:
-    world = World("ab", kept=1000)
+def test_what_changes_all_the_time_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "CHANGES_KEPT", 1000)
+    world = World("ab")
     client = Client(world)
     client.catch_up()
     world.put("a")
@@ -285,9 +295,12 @@ def test_readers_at_one_place_share_what_they_knew() -> None:
 
 
 @pytest.mark.parametrize("comes_and_goes", [False, True], ids=["changes", "comes and goes"])
-def test_a_reader_that_stands_still_keeps_what_came_and_went_alone(comes_and_goes: bool) -> None:
+def test_a_reader_that_stands_still_keeps_what_came_and_went_alone(
+    comes_and_goes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each wildcard stream of an Envoy that had stopped acknowledging kept about 1 MB."""
-    world = World("abc", kept=100)
+    monkeypatch.setattr(changes, "CHANGES_KEPT", 100)
+    world = World("abc")
     client = Client(world)
     client.catch_up()
     for _ in range(1_000):

@@ -13,7 +13,7 @@ from itertools import islice, repeat
 from typing import NamedTuple
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.changes import CHANGES_KEPT, ChangeLog, Due, Reader
+from vmsvc_grpc.cache.changes import ChangeLog, Due, Reader
 from vmsvc_grpc.cache.collection import ServiceReader
 from vmsvc_grpc.cache.topic import Publication
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -63,9 +63,7 @@ class Listing:
     otherwise a large service that changes all the time would never be.
     """
 
-    def __init__(
-        self, type_url: TypeUrl, follow: Follow, resources: Resources, changes_kept: int
-    ) -> None:
+    def __init__(self, type_url: TypeUrl, follow: Follow, resources: Resources) -> None:
         """Empty, and behind. Its log remembers at least so many changes."""
         self.digest = 0
         self.held_bytes = 0
@@ -73,7 +71,6 @@ class Listing:
         self.users = 0
         self._type_url = type_url
         self._resources = resources
-        self._changes_kept = changes_kept
         self._services = follow(self._wake)
         self._names_of: dict[Key, Mapping[str, None]] = {}
         self._listed: dict[str, Listed] = {}
@@ -125,9 +122,7 @@ class Listing:
         if looks < most:
             self._taking = None
             if self._log is None:
-                self._log = ChangeLog(
-                    self._version, self._sorted, self._cell, changes_kept=self._changes_kept
-                )
+                self._log = ChangeLog(self._version, self._sorted, self._cell)
         return looks
 
     def encode(self, most: int) -> int:
@@ -334,13 +329,10 @@ class Wildcard:
 class Listings:
     """The listings that are followed: one for all clients that see the same resources of a type."""
 
-    def __init__(
-        self, cache: Cache, resources: Resources, changes_kept: int = CHANGES_KEPT
-    ) -> None:
-        """No listings yet. The log of each remembers at least so many changes."""
+    def __init__(self, cache: Cache, resources: Resources) -> None:
+        """No listings yet."""
         self._cache = cache
         self._resources = resources
-        self._changes_kept = changes_kept
         self._open: dict[tuple[TypeUrl, str | None, FilterClass | None], Listing] = {}
 
     def follow(
@@ -356,7 +348,7 @@ class Listings:
         listing = self._open.get(scope)
         if listing is None:
             follow = partial(self._cache.follow, namespace, shown)
-            listing = Listing(type_url, follow, self._resources, self._changes_kept)
+            listing = Listing(type_url, follow, self._resources)
             self._open[scope] = listing
         listing.users += 1
         return Wildcard(listing, wake, partial(self._leave, scope))

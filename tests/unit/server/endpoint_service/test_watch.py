@@ -22,6 +22,7 @@ from tests.unit.server.endpoint_service.watching import (
     watch,
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.cache import changes
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.cache.changes import READER_LOOKS_MAX
 from vmsvc_grpc.model.endpoints import FilterClass
@@ -441,9 +442,12 @@ def test_a_stream_of_all_services_holds_nothing_for_those_that_are_gone(
     assert leavings(cache) == []
 
 
-def test_a_stalled_stream_of_all_services_hears_of_what_is_left() -> None:
+def test_a_stalled_stream_of_all_services_hears_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """However far behind: also when the log has let go of what was created and deleted since."""
-    cache = Cache(AddressRules(), changes_kept=10)
+    monkeypatch.setattr(changes, "CHANGES_KEPT", 10)
+    cache = Cache(AddressRules())
     listed(cache, service(), service(DB), A)
     stalled, slow = (watch(cache, all_services=True) for _ in range(2))
     stalled.read_all()
@@ -485,8 +489,11 @@ def test_a_stream_of_all_services_takes_as_much_of_few_as_of_many() -> None:
     assert many < few + 1000, "each has a fiftieth of the names, and no entry for them"
 
 
-def test_a_stream_that_was_far_behind_looks_for_what_changed_in_slices() -> None:
-    cache = Cache(AddressRules(), changes_kept=10)
+def test_a_stream_that_was_far_behind_looks_for_what_changed_in_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(changes, "CHANGES_KEPT", 10)
+    cache = Cache(AddressRules())
     listed(cache, *(service(key(f"shop/s{number:04}")) for number in range(2000)))
     watcher = watch(cache, all_services=True)
     watcher.read_all()

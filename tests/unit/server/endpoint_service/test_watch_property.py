@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,8 +21,8 @@ from tests.unit.server.endpoint_service.watching import (
     truth,
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc_grpc.cache import changes
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import (
@@ -120,16 +121,18 @@ class Watching(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clients: list[Client] = []
+        self.patch = pytest.MonkeyPatch()
 
     @initialize(
         unsynced=seldom,
-        changes_kept=st.sampled_from([1, 2, 5, CHANGES_KEPT]),
+        changes_kept=st.sampled_from([1, 2, 5, changes.CHANGES_KEPT]),
         asked=st.lists(requests(), min_size=2, max_size=3),
     )
     def begin(
         self, unsynced: bool, changes_kept: int, asked: list[pb.WatchEndpointsRequest]
     ) -> None:
-        self.cache = Cache(AddressRules(), changes_kept=changes_kept)
+        self.patch.setattr(changes, "CHANGES_KEPT", changes_kept)
+        self.cache = Cache(AddressRules())
         if not unsynced:
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in NAMES))
         for one in asked:
@@ -203,6 +206,7 @@ class Watching(RuleBasedStateMachine):
                     assert not followed.reader._ahead, "one version is all that is left"
 
     def teardown(self) -> None:
+        self.patch.undo()
         self.everybody_catches_up()
         for client in self.clients:
             client.watcher.close()

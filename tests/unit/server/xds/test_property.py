@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,8 +14,8 @@ from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.test_watch_property import events
 from tests.unit.server.endpoint_service.watching import KINDS, emptied, listed
 from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Release, Told, XdsClient, node, truth
+from vmsvc_grpc.cache import changes
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.cache.changes import CHANGES_KEPT
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key
@@ -113,10 +114,11 @@ class Following(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clients: list[Client] = []
+        self.patch = pytest.MonkeyPatch()
 
     @initialize(
         unsynced=seldom,
-        changes_kept=st.sampled_from([1, 3, CHANGES_KEPT]),
+        changes_kept=st.sampled_from([1, 3, changes.CHANGES_KEPT]),
         agents=st.lists(
             st.tuples(
                 st.sampled_from(["envoy", "gRPC Go"]),
@@ -135,13 +137,14 @@ class Following(RuleBasedStateMachine):
         changes_kept: int,
         agents: list[tuple[str, str, XdsScope, int, int]],
     ) -> None:
-        self.cache = Cache(AddressRules(), changes_kept=changes_kept)
+        self.patch.setattr(changes, "CHANGES_KEPT", changes_kept)
+        self.cache = Cache(AddressRules())
         if not unsynced:
             keys = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]
             members = [vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})]
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in keys), *members)
         resources = Resources(ServerCounts(), shared_from=1)
-        self.listings = Listings(self.cache, resources, changes_kept)
+        self.listings = Listings(self.cache, resources)
         shared = resources, self.listings
         self.clients = [Client(self.cache, self.form, *agent, shared) for agent in agents]
 
@@ -336,6 +339,7 @@ class Following(RuleBasedStateMachine):
             assert client.xds.warming == set()
 
     def teardown(self) -> None:
+        self.patch.undo()
         self.everybody_catches_up()
         for client in self.clients:
             client.xds.close()
