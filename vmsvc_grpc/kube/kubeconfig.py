@@ -7,6 +7,7 @@ we cannot use are an error, so that we never ask as somebody else, or anonymousl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -320,16 +321,39 @@ def _checked_cluster(name: str, cluster: Cluster) -> Cluster:
     for field, url in (("server", cluster.server), ("proxy-url", cluster.proxy_url)):
         if url is None or (field == "proxy-url" and not url):
             continue
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
-            raise KubeconfigError(
-                f"cluster {quoted(name)}: {field} is not an http or https URL: {quoted(url)}"
-            )
+        flaw = _url_flaw(url, with_user=field == "proxy-url")
+        if flaw is not None:
+            shown = quoted(_USER_IN_URL.sub("//...@", url))
+            raise KubeconfigError(f"cluster {quoted(name)}: {field} {flaw}: {shown}")
     return cluster
+
+
+# Somebody's password may be in it.
+_USER_IN_URL = re.compile("//[^/]*@")
+
+
+def _url_flaw(url: str, *, with_user: bool) -> str | None:
+    """Why a URL cannot be asked; None if it can. `with_user`: it may name a user."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        if not host.isascii():
+            host = host.encode("idna").decode()
+    except ValueError:
+        return _NO_URL
+    if parts.scheme not in ("http", "https") or port == 0 or not _HOST.fullmatch(host):
+        return _NO_URL
+    if parts.username is not None and not with_user:
+        return "names a user, which belongs under users"
+    if parts.query or parts.fragment:
+        return "has more in it than host, port and path"
+    return None
+
+
+_NO_URL = "is not an http or https URL"
+
+# A name, or an address, which may have a zone.
+_HOST = re.compile("[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 
 
 def _checked_user(name: str, user: User) -> User:

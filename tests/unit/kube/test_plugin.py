@@ -646,7 +646,18 @@ async def test_what_is_no_kubeconfig_is_told_in_one_line(
         pytest.param({"server": ""}, "server is not an http or https URL", id="no server"),
         pytest.param({"server": "10.0.0.1"}, "server is not an http", id="no URL"),
         pytest.param({"server": "https://h:99999"}, "server is not an http", id="no port"),
+        pytest.param({"server": "https://h ost:1"}, "server is not an http", id="no host name"),
+        pytest.param({"server": "https://h\u202e:1"}, "server is not an http", id="no character"),
+        pytest.param(
+            {"server": f"https://a:{SECRET}@h:1"},
+            "server names a user, which belongs under users: 'https://...@h:1'",
+            id="a password",
+        ),
+        pytest.param({"server": "https://h/?a=b"}, "has more in it than host", id="a query"),
         pytest.param({"proxy-url": "socks5://h:1"}, "proxy-url is not an http", id="SOCKS"),
+        pytest.param(
+            {"proxy-url": f"socks5://a:{SECRET}@h:1"}, "URL: 'socks5://...@h:1'", id="its password"
+        ),
         pytest.param({"certificate-authority": "none"}, "No such file", id="no CA file"),
         pytest.param(
             {"certificate-authority-data": SECRET},
