@@ -199,6 +199,16 @@ class Following:
         self.noted = OrderedDict()  # One that was full is as large when it is empty.
         return None
 
+    @property
+    def sole(self) -> Topic | None:
+        """The topic of the only service that may have news, which is left to be taken.
+
+        None if there are others, or one of which nothing was said up to now.
+        """
+        if len(self.noted) != 1 or self._withheld:
+            return None
+        return self._topics.get(next(iter(self.noted)))
+
     def note(self, topic: Topic) -> None:
         """Note that a service has news, while the stream is being asked."""
         if topic.service in self._topics:

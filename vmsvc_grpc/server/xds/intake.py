@@ -70,7 +70,7 @@ class Intake:
             self._shared.counts.xds_acks[type_url.label] += 1
         # Nearly all requests are ACKs that ask for nothing new.
         judges = heard is not None and (asked.refusal is not None or subscription.refusals)
-        takes = not (subscription.begun and _changes_nothing(asked))
+        takes = not (subscription.begun and _changes_nothing(subscription, asked))
         if judges or takes:
             judged = self._judge(node, subscription, heard or (), asked.refusal)
             taken = self._take(subscription, asked)
@@ -153,10 +153,14 @@ class Intake:
         wildcard = WILDCARD in names or not (names or subscription.named)
         subscription.named = subscription.named or bool(names)
         names.pop(WILDCARD, None)
+        subscription.asked_few = None
         if not subscription.begun:
             subscription.answer_due = subscription.type_url in WHOLE
         elif names.keys() == subscription.names.keys() and wildcard == subscription.wildcard:
-            return  # As with every ACK.
+            # As with every ACK.
+            if len(asked.names) <= _NAMES_A_STEP:
+                subscription.asked_few = asked.names
+            return
         if wildcard:
             yield from self._set_wildcard(subscription, True)
         for name in [name for name in subscription.names if name not in names]:
@@ -338,6 +342,8 @@ class Intake:
             subscription.forget(name)
 
 
-def _changes_nothing(asked: SotwRequest | DeltaRequest) -> bool:
-    """Whether a request that is not a stream's first asks for nothing new, as a delta ACK."""
-    return isinstance(asked, DeltaRequest) and not (asked.subscribe or asked.unsubscribe)
+def _changes_nothing(subscription: XdsSubscription, asked: SotwRequest | DeltaRequest) -> bool:
+    """Whether a request that is not a stream's first asks for nothing new, as most ACKs."""
+    if isinstance(asked, DeltaRequest):
+        return not (asked.subscribe or asked.unsubscribe)
+    return asked.names == subscription.asked_few

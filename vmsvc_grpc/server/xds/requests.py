@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 from envoy.config.core.v3 import base_pb2
@@ -36,6 +37,8 @@ _HELD_BYTES = 19
 _VERSION_MAX = 12  # One more than ours have, so that another's, cut, cannot equal one of ours.
 _NODE_BYTES_MAX = 64 * 1024  # An Envoy's takes some hundred bytes, and its metadata a few KB.
 _METADATA_MAX = 1_000  # Of a mesh's Envoy: some tens.
+_SMALL_BYTES = 512  # An ACK has some 150.
+_REMEMBERED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,15 @@ _NODE = _Outline(
 
 def sotw(request: bytes) -> SotwRequest:
     """A state-of-the-world request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
+    return _small_sotw(request) if len(request) <= _SMALL_BYTES else _sotw(request)
+
+
+def delta(request: bytes) -> DeltaRequest:
+    """A delta request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
+    return _small_delta(request) if len(request) <= _SMALL_BYTES else _delta(request)
+
+
+def _sotw(request: bytes) -> SotwRequest:
     message = _SOTW.read(request)
     return SotwRequest(
         b"".join(message.node),
@@ -233,8 +245,7 @@ def sotw(request: bytes) -> SotwRequest:
     )
 
 
-def delta(request: bytes) -> DeltaRequest:
-    """A delta request. Raises RpcError (INVALID_ARGUMENT) for other bytes."""
+def _delta(request: bytes) -> DeltaRequest:
     message = _DELTA.read(request)
     return DeltaRequest(
         b"".join(message.node),
@@ -245,6 +256,11 @@ def delta(request: bytes) -> DeltaRequest:
         _texts(message.resource_names_unsubscribe),
         message.initial_resource_versions,
     )
+
+
+# Streams that follow the same are sent the same message, and so acknowledge it in the same words.
+_small_sotw = lru_cache(maxsize=_REMEMBERED)(_sotw)
+_small_delta = lru_cache(maxsize=_REMEMBERED)(_delta)
 
 
 def held_version(held: bytes) -> tuple[str, str] | None:

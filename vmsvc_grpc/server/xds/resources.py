@@ -12,6 +12,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache, partial
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
@@ -168,8 +169,19 @@ def response(
     return b"".join((head, _TYPES[type_url], *parts))
 
 
+class Message(NamedTuple):
+    """A response with one resource, and the version that it says: a sum of digests."""
+
+    digest: int
+    nonce: int
+    encoded: bytes
+
+
 class Resources:
-    """Makes each resource at most once a state."""
+    """Makes each resource at most once a state.
+
+    `nonces` are those of all responses: each stream's rise, and streams can share responses.
+    """
 
     def __init__(self, counts: ServerCounts, shared_from: int = SHARED_FROM) -> None:
         """Counts what it makes in `counts.xds_encodings`.
@@ -177,6 +189,7 @@ class Resources:
         All clusters, or listeners, of a stream are shared if they are as many as `shared_from`.
         """
         self._counts = counts
+        self.nonces = count(1)
         self._static = lru_cache(maxsize=_STATIC_RESOURCES_MAX)(self._made_static)
         self._bodies = {
             type_url: Bodies(
@@ -214,6 +227,28 @@ class Resources:
             if resource is not None:
                 kept[key] = resource
         return resource
+
+    def encoded(self, publication: Publication, name: str) -> Resource | None:
+        """The load assignment of a name, if it has been encoded for this publication."""
+        resource: Resource | None = publication.encoded.get(f"xds {name}")
+        return resource
+
+    def message(
+        self, publication: Publication, resource: Resource, digest: int, after: int, *, delta: bool
+    ) -> Message:
+        """A response with one load assignment, whose nonce is above `after`.
+
+        Mostly it is one object for all streams that are sent it: those that follow the same.
+        """
+        key = f"{'xds-delta' if delta else 'xds-sotw'} {resource.name}"
+        kept: Message | None = publication.encoded.get(key)
+        if kept is None or kept.digest != digest or kept.nonce <= after:
+            nonce = next(self.nonces)
+            part = resource.delta if delta else resource.sotw
+            message = response(TypeUrl.ENDPOINT, digest, nonce, (part,))
+            kept = Message(digest, nonce, message)
+            publication.encoded[key] = kept
+        return kept
 
     def steps(self, publication: Publication, name: str, port_text: str) -> Iterator[None]:
         """The steps after which `endpoints` has little to do, shared by all who take them.

@@ -25,6 +25,9 @@ from vmsvc_grpc.server.xds.visible import Visible
 # To mark a name costs so much less than to look at it.
 _MARKS_A_LOOK = 32
 
+# A longer response is made for each stream, and not kept: of a service of some 2,500 VMs.
+_SHARED_BYTES_MAX = 64 * 1024
+
 
 class Responses:
     """Works out what to send when it is asked, from the newest state.
@@ -38,7 +41,6 @@ class Responses:
         "_form",
         "_marking",
         "_news",
-        "_nonces",
         "_own_turn",
         "_shared",
         "_subscriptions",
@@ -71,7 +73,6 @@ class Responses:
         self._aggregated = aggregated
         self._news = News(form, shared, subscriptions, following)
         self._marking: Iterator[None] | None = None  # What is left to mark.
-        self._nonces = 0
         # Whether the transport gave this stream a turn of its own, in which it may do work of some
         # ms.
         self._own_turn = False
@@ -87,7 +88,9 @@ class Responses:
         if self._visible is not None and not self._see(self._visible):
             self._own_turn = False
             return LATER if self._visible.spent else None
-        message = self._next_response(node)
+        message: bytes | Later | None = self._sole_change()
+        if message is None:
+            message = self._next_response(node)
         self._own_turn = message is LATER
         return message
 
@@ -96,6 +99,10 @@ class Responses:
         """Whether anything is noted that may lead to a response: not after one, nor its ACK."""
         if self._following.noted or self._marking is not None:
             return True
+        return self._has_begun()
+
+    def _has_begun(self) -> bool:
+        """The same but for services that may have news."""
         for one in self._subscriptions.sending_order:
             if one.pending or one.draft or one.answer_due:
                 return True
@@ -160,6 +167,35 @@ class Responses:
                     return message
             if not (self._noted() or self._under_way() or self._behind()):
                 return None
+
+    def _sole_change(self) -> bytes | None:
+        """The response to most news: one service has changed, one name of it is requested.
+
+        None if that is not so, or there is more to do: then `_next_response` finds out. It would
+        send the same; this only takes the shortest way to it, as nearly all responses are such.
+        """
+        topic = self._following.sole
+        if topic is None or self._marking is not None or self._has_begun():
+            return None
+        assignments = self._subscriptions.by_type.get(TypeUrl.ENDPOINT)
+        if assignments is None or assignments.claimed or self._waits(assignments):
+            return None
+        name = assignments.sole_name_of(topic.service)
+        for one in self._subscriptions.sending_order:
+            if one is not assignments and one.sole_name_of(topic.service) != "":
+                return None  # It has to be looked up, too.
+        shared, publication = self._shared.resources, topic.current
+        resource = shared.encoded(publication, name) if name else None
+        if resource is None or len(resource.delta) > _SHARED_BYTES_MAX:
+            return None
+        if assignments.digests.get(resource.name, ABSENT) in (ABSENT, UNKNOWN, resource.digest):
+            return None
+        self._following.take_noted()
+        assignments.note_held(resource.name, resource.digest)
+        digest, delta = assignments.digest, self._form is Form.DELTA
+        message = shared.message(publication, resource, digest, assignments.nonce, delta=delta)
+        self._sends(assignments, message.nonce, (resource.name,), 1)
+        return message.encoded
 
     def _may_mark(self) -> bool:
         """Whether it is time to look at news.
@@ -407,9 +443,9 @@ class Responses:
         removed: Sequence[str] = (),
     ) -> bytes:
         """A response about these names."""
-        self._nonces += 1
-        self._sends(subscription, self._nonces, names, len(names))
-        return response(subscription.type_url, subscription.digest, self._nonces, parts, removed)
+        nonce = next(self._shared.resources.nonces)
+        self._sends(subscription, nonce, names, len(names))
+        return response(subscription.type_url, subscription.digest, nonce, parts, removed)
 
     def _sends(
         self, subscription: XdsSubscription, nonce: int, names: Collection[str] | None, count: int

@@ -96,6 +96,7 @@ class XdsSubscription:
         "answer_due",
         "answered",
         "asked_bytes",
+        "asked_few",
         "asked_last",
         "begun",
         "bodies",
@@ -126,6 +127,8 @@ class XdsSubscription:
         self.names: dict[str, None] = {}
         self.asked_last: int | None = None
         """State of the world: a digest of the names that the last request had, refused ones too."""
+        self.asked_few: Sequence[str] | None = None
+        """The same names themselves, if they are few, and all are followed."""
         self.asked_bytes = 0
         """The bytes that the names take in a request that asks for all of them."""
         self.resuming_bytes = 0
@@ -160,6 +163,11 @@ class XdsSubscription:
         """The names of a service that this client has requested or holds, as they are now."""
         names = self._of_service.get(service, ())
         return (names,) if isinstance(names, str) else tuple(names)
+
+    def sole_name_of(self, service: Key) -> str | None:
+        """The name of a service that this client has requested; "" if none, None if several."""
+        names = self._of_service.get(service, "")
+        return names if isinstance(names, str) else None
 
     def concerns(self, service: Key) -> bool:
         """Whether the client requests a resource of a service by name."""
@@ -348,15 +356,19 @@ class XdsSubscription:
 
         None: with all names, which needs no entry for each.
         """
-        self.nonce = nonce
-        unanswered = self._unanswered
-        if names is None:
-            unanswered.clear()
-            self._unanswered_bytes = 0
-            unanswered.append(Sent(nonce, None))
+        if names is not None:
+            self.note_sent(Sent(nonce, tuple(names)))
             return
-        unanswered.append(Sent(nonce, tuple(names)))
-        self._unanswered_bytes += unanswered[-1].size
+        self.nonce = nonce
+        self._unanswered.clear()
+        self._unanswered_bytes = 0
+        self._unanswered.append(Sent(nonce, None))
+
+    def note_sent(self, sent: Sent) -> None:
+        """The same for a response with some names."""
+        self.nonce = sent.nonce
+        self._unanswered.append(sent)
+        self._unanswered_bytes += sent.size
         self._bound_unanswered()
 
     def _bound_unanswered(self) -> None:
