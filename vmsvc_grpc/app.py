@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -33,6 +33,7 @@ from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.collector import GarbageScans, calm_collector
 from vmsvc_grpc.config import AUTH_STALE_S, TOKEN_AUDIENCE, Config
 from vmsvc_grpc.exits import EXIT_FAILED
+from vmsvc_grpc.freed import FreedMemory
 from vmsvc_grpc.kube.credentials import NoApiServer
 from vmsvc_grpc.lag import LoopLag
 from vmsvc_grpc.logs.about import about, shown
@@ -152,7 +153,7 @@ class App:
             gate=self._gate or OpenGate(),
         )
         self._metrics = Metrics()
-        self._lag = LoopLag(GarbageScans().scan_if_due)
+        self._lag = LoopLag(_tidying(GarbageScans(), FreedMemory()))
         self._http = HttpServer(
             self._not_ready,
             self._metrics.page,
@@ -559,3 +560,13 @@ def _certificate_rules(config: Config) -> CertificateRules:
     return CertificateRules(
         of_cluster=config.client_ca_of_cluster, trust_domain=config.spiffe_trust_domain
     )
+
+
+def _tidying(garbage: GarbageScans, freed: FreedMemory) -> Callable[[], None]:
+    """What is done about memory at each tick."""
+
+    def tidy() -> None:
+        garbage.scan_if_due()
+        freed.give_back_if_due()
+
+    return tidy
