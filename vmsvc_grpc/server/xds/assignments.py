@@ -222,6 +222,11 @@ def _member(
     return (*endpoint, _OF_HEALTH[ready])
 
 
+def forget_members() -> None:
+    """Drop all VMs as they are encoded, to be encoded anew."""
+    _member.cache_clear()
+
+
 def _address(address: str, protocol: str, port_bytes: int) -> bytes:
     """An Address with a SocketAddress, up to its port, which comes last."""
     host = bytes_field(_HOST, address.encode())

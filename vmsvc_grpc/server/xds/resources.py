@@ -46,6 +46,7 @@ from vmsvc_grpc.server.encoding import bytes_field
 from vmsvc_grpc.server.xds.assignments import (
     AT_ONCE,
     Localities,
+    forget_members,
     load_assignment,
     no_endpoints,
     steps,
@@ -264,6 +265,17 @@ class Resources:
         """Whether the load assignments of the publication's service are encoded in `steps`."""
         state = publication.state
         return isinstance(state, EndpointSet) and len(state.endpoints) > AT_ONCE
+
+    def forget_names(self) -> None:
+        """Drop what follows from names alone, and VMs as they are encoded: all is made anew."""
+        self._static.cache_clear()
+        forget_members()
+
+    def forget(self, publication: Publication) -> None:
+        """Drop what is encoded of a publication."""
+        kept = publication.encoded
+        for key in [key for key in kept if key.startswith("xds")]:
+            del kept[key]
 
     def all_of(self, type_url: TypeUrl) -> BodyReader:
         """A reader for a stream that is sent all listeners, or all clusters, each time."""

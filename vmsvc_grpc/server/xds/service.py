@@ -21,6 +21,7 @@ from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.logs.origins import LinesPerOrigin
+from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.problem import escaped, quoted
 from vmsvc_grpc.server.access.needs import AUTHENTICATED, Needs
 from vmsvc_grpc.server.admission import client_of
@@ -58,6 +59,10 @@ _SHAPES = {
 # Most refusals are of one content, by many clients.
 _REMEMBERED = 1_000
 _NAMES_SHOWN = 3
+
+# How long what is encoded for xDS is kept after the last stream: a client that is cut off is back
+# within seconds.
+_KEPT_S = 30.0
 
 # How often it is logged that a client asks for too many names.
 _EXCESS_S = 60.0
@@ -106,6 +111,7 @@ class Xds:
         What is left of those that are over goes to `leaving`.
         """
         self._limits = limits
+        self._forgetting: asyncio.TimerHandle | None = None
         # Those that are open, and when each ends for its age.
         self._streams: dict[XdsStream, asyncio.TimerHandle] = {}
         self._callers: dict[XdsStream, Call] = {}
@@ -161,11 +167,34 @@ class Xds:
         timer = asyncio.get_running_loop().call_later(age_s, stream.expire)
         self._streams[stream] = timer
         self._callers[stream] = call
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
         return stream
 
     def _closed(self, stream: XdsStream) -> None:
         self._streams.pop(stream).cancel()
         del self._callers[stream]
+        if not self._streams:
+            loop = asyncio.get_running_loop()
+            self._forgetting = loop.call_later(_KEPT_S, self.forget)
+
+    def forget(self) -> None:
+        """Drop all that is encoded for xDS, in slices, as long as nobody follows anything."""
+        self._forgetting = None
+        self._shared.let_go(self._forget())
+
+    def _forget(self) -> Iterator[None]:
+        cache, resources = self._shared.cache, self._shared.resources
+        if not self._streams:
+            resources.forget_names()
+        for service in list(cache.services):
+            if self._streams:
+                return
+            if service in cache.services:
+                for filter_class in FilterClass:
+                    resources.forget(cache.state(service, filter_class))
+            yield
 
     @property
     def open(self) -> Mapping[XdsStream, Call]:
