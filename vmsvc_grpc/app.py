@@ -152,6 +152,9 @@ class App:
             remarks=self._remarks,
             gate=self._gate or OpenGate(),
         )
+        self._deliveries = self._server.counts.deliveries
+        self._followed = 0
+        self._unfinished_since = 0.0
         self._metrics = Metrics()
         self._lag = LoopLag(_tidying(GarbageScans(), FreedMemory()))
         self._http = HttpServer(
@@ -351,13 +354,15 @@ class App:
 
     def _emit(self, event: Event) -> None:
         assert self._place is not None, "a place that emits is there"
+        since = self._deliveries.clock()
         was_finished = not self._unfinished.is_set()
         # The topics have published when `take_in` returns; writing comes after that.
-        self._changed(self._cache.take_in(event), self._place)
+        self._changed(self._cache.take_in(event), self._place, since)
         if was_finished and self._unfinished.is_set():
+            self._unfinished_since = since
             # The first slice at once, as most lists leave work for one only. The others have a
             # turn each, however many events come in it.
-            self._changed(self._cache.proceed(), self._place)
+            self._changed(self._cache.proceed(), self._place, since)
 
     async def _proceed(self) -> None:
         """Do the work that events leave, a slice a turn of the event loop."""
@@ -365,11 +370,16 @@ class App:
             await self._unfinished.wait()
             while self._cache.unfinished:
                 assert self._place is not None, "a place that emits is there"
-                self._changed(self._cache.proceed(), self._place)
+                self._changed(self._cache.proceed(), self._place, self._unfinished_since)
                 await asyncio.sleep(0)
             self._unfinished.clear()
 
-    def _changed(self, services: Iterable[Key], place: Place) -> None:
+    def _changed(self, services: Iterable[Key], place: Place, since: float) -> None:
+        """The cache has taken in something that came at `since`."""
+        followed = self._cache.followed
+        if followed != self._followed:
+            self._followed = followed
+            self._deliveries.published(since, self._cache.version)
         place.changed(services)
         if self._cache.synced and not self._announced:
             self._announced = True

@@ -57,6 +57,8 @@ def bind_server(metrics: Metrics, server: Server) -> None:
         Metric.HANDLING,
         lambda: {labels(path): taken for path, taken in counts.handling.items()},
     )
+    metrics.bind_histogram(Metric.TO_FIRST, counts.deliveries.to_first)
+    metrics.bind_histogram(Metric.TO_LAST, counts.deliveries.to_last)
     metrics.bind(Metric.STREAMS, lambda: _by_method(server, counts.streams_open))
     metrics.bind(Metric.REFUSALS, lambda: {(name,): n for name, n in counts.refusals.items()})
     metrics.bind(Metric.TAKEN, lambda: {(name,): n for name, n in server.taken().items()})

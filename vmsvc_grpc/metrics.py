@@ -98,6 +98,18 @@ class Metric(Enum):
     EVALUATIONS = ("vmsvc_evaluations_total", "Times that a VM was matched against a service.", ())
     PUBLICATIONS = ("vmsvc_publications_total", "Versions published by topics.", ())
     TOPICS = ("vmsvc_topics", "Topics: two a service, and those that clients wait for.", ())
+    TO_FIRST = (
+        "vmsvc_change_to_first_stream_seconds",
+        "From the source's event to the first stream; changes sent together are one (with http2).",
+        (),
+        True,
+    )
+    TO_LAST = (
+        "vmsvc_change_to_last_stream_seconds",
+        "The same to the last stream, leaving out those whose clients do not read.",
+        (),
+        True,
+    )
     MESSAGES = ("vmsvc_watch_messages_total", "Messages sent to watches.", ("event",))
     ENCODINGS = ("vmsvc_watch_encodings_total", "Messages made; many share one.", ("event",))
     XDS_ENCODINGS = (

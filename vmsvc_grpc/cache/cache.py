@@ -139,6 +139,16 @@ class Cache:
         return CacheCounts(self._events, self._membership.evaluations, self._topics.publications)
 
     @property
+    def version(self) -> int:
+        """The version of the newest publication."""
+        return self._topics.version
+
+    @property
+    def followed(self) -> int:
+        """How many publications there were that somebody follows."""
+        return self._topics.followed
+
+    @property
     def topic_count(self) -> int:
         """How many topics there are: two for each service, and those that somebody waits for."""
         return len(self._topics)
@@ -484,8 +494,8 @@ def _absent(service: VirtualMachineService) -> Absent:
 
 
 def _both(one: OnPublished, other: OnPublished) -> OnPublished:
-    def published(topic: Topic, /, *, was_there: bool) -> None:
-        one(topic, was_there=was_there)
-        other(topic, was_there=was_there)
+    def published(topic: Topic, /, *, was_there: bool) -> bool | None:
+        followed = one(topic, was_there=was_there)
+        return other(topic, was_there=was_there) or followed
 
     return published

@@ -63,10 +63,14 @@ class Collection:
             )
         return Reader(log, wake)
 
-    def record(self, topic: Topic, *, was_there: bool) -> None:
-        """A topic has published; `was_there`: its service was there before. Wakes readers."""
+    def record(self, topic: Topic, *, was_there: bool) -> bool:
+        """A topic has published; `was_there`: its service was there before. Wakes readers.
+
+        Returns whether there are any.
+        """
         if not self._logs:
-            return
+            return False
+        read = False
         classes: tuple[FilterClass | None, ...] = (topic.filter_class,)
         if topic.filter_class is _CLASS_OF_PORTS and _shows_ports(topic, was_there=was_there):
             classes = topic.filter_class, None
@@ -75,6 +79,8 @@ class Collection:
                 log = self._logs.get((namespace, filter_class))
                 if log is not None:
                     log.record(topic.service, topic, was_there=was_there)
+                    read = True
+        return read
 
     def page(self, namespace: str | None, after: Key | None, size: int) -> list[Key]:
         """At most `size` names of a namespace, or of all (None), that come after `after`.

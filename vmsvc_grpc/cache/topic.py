@@ -100,19 +100,24 @@ class Topic:
 class OnPublished(Protocol):
     """Called at each publication that shows a change. Must only take note."""
 
-    def __call__(self, topic: Topic, /, *, was_there: bool) -> None:
-        """`topic` has published; `was_there` says whether its service was there before."""
+    def __call__(self, topic: Topic, /, *, was_there: bool) -> bool | None:
+        """`topic` has published; `was_there` says whether its service was there before.
+
+        Returns whether somebody follows it without naming it, if that is known here.
+        """
 
 
 class Topics:
     """The topics of all services, two for each, and those of names that somebody waits for.
 
-    `version` is that of the newest publication.
+    `version` is that of the newest publication; `followed` counts publications that somebody
+    follows.
     """
 
     def __init__(self, services: Container[Key], on_published: OnPublished) -> None:
         """`services` are those that exist; other topics last while they have subscriptions."""
         self.publications = 0
+        self.followed = 0
         self.version = 0
         self._services = services
         self._on_published = on_published
@@ -191,7 +196,8 @@ class Topics:
         self.publications += 1
         was_there = topic.there
         topic.publish(version, state, change)
-        self._on_published(topic, was_there=was_there)
+        if self._on_published(topic, was_there=was_there) or topic.subscriptions:
+            self.followed += 1
 
     def publish_absent(self, absent: Absent) -> None:
         """Publish that a service is absent, and why."""
@@ -209,8 +215,8 @@ class Topics:
         """Begin a topic of a service that had none."""
         topic = Topic(first.state.service, filter_class, first)
         self._topics[topic.service, filter_class] = topic
-        if topic.there:
-            self._on_published(topic, was_there=False)
+        if topic.there and self._on_published(topic, was_there=False):
+            self.followed += 1
 
     def _publish_set(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from vmsvc_grpc.histogram import Histogram
 from vmsvc_grpc.server.call import Code
+from vmsvc_grpc.server.deliveries import Deliveries
 
 HANDLING_BOUNDS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -54,6 +55,9 @@ class ServerCounts:
 
     refusals: Counter[str] = field(default_factory=Counter)
     """What was refused at a bound, or had to wait there, by the setting that names it."""
+
+    deliveries: Deliveries = field(default_factory=Deliveries)
+    """How long changes take until streams are sent them."""
 
     request_bytes: int = 0
     """Bytes of requests that were handed to methods."""

@@ -127,6 +127,7 @@ class Server:
         """Listen; `host:port` of each listener as bound, in their order. Raises ListenError."""
         sessions = Sessions(self._admission, self.counts, self._limits, self._gate)
         transport = self._transport = self._make_transport(sessions, self._limits)
+        self.counts.deliveries.send_by(transport.line)
         methods = (*self._methods(), *channelz.methods(transport.channelz))
         self._labels = {method.path: _labels(method) for method in methods}
         transport.serve(methods)

@@ -123,6 +123,7 @@ class Encoder:
         encoded: bytes | None = publication.encoded.get(kind)
         if encoded is None:
             encoded = publication.encoded[kind] = message(publication)
+            self._counts.deliveries.made(publication.version)
             self._counts.encodings[kind] += 1
         return encoded
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from google.protobuf.message import Message
 
 from vmsvc_grpc.server.call import Method, RpcError
+from vmsvc_grpc.server.deliveries import Line
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
 
@@ -52,6 +53,10 @@ class Transport(Protocol):
 
     def taken(self) -> Mapping[str, int]:
         """How much is taken of bounds that are for all connections, by their names in `Limits`."""
+
+    @property
+    def line(self) -> Line | None:
+        """Where its connections wait to be flushed; None if they do not."""
 
     @property
     def streams_open(self) -> int:

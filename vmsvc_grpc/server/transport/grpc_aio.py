@@ -123,6 +123,11 @@ class GrpcAio:
         return {}
 
     @property
+    def line(self) -> None:
+        """None: gRPC's library sends for itself."""
+        return
+
+    @property
     def streams_open(self) -> int:
         """How many streams neither side has ended yet."""
         return len(self._pumps)

@@ -14,11 +14,13 @@ import socket
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
 from itertools import chain
+from typing import Self
 
 from google.protobuf.message import Message
 
 from vmsvc_grpc.server import addresses
 from vmsvc_grpc.server.call import Method, RpcError
+from vmsvc_grpc.server.deliveries import Batch
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import TURN_S, Sessions
 from vmsvc_grpc.server.transport import Listener, grpc_wire
@@ -55,6 +57,20 @@ class _Losing:
         self.waiting: list[ClientConnection] = []
 
 
+class _Next:
+    """Stands for a batch among cohorts with news: these mark connections only when asked."""
+
+    __slots__ = ("_marked", "batch")
+
+    def __init__(self, batch: Batch, marked: deque[ClientConnection | Batch]) -> None:
+        self.batch = batch
+        self._marked = marked
+
+    def ask(self) -> None:
+        """Have the batch wait behind the connections that are marked by now."""
+        self._marked.append(self.batch)
+
+
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
 
@@ -77,8 +93,9 @@ class Http2:
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: Rotation[ClientConnection] = Rotation()
         self._losing: OrderedDict[str, _Losing] = OrderedDict()
-        self._news: deque[Cohort] = deque()
-        self._marked: deque[ClientConnection] = deque()
+        self._news: deque[Cohort | _Next] = deque()
+        self._marked: deque[ClientConnection | Batch] = deque()
+        self.left_over = 0
         self._answering: Rotation[ClientConnection] = Rotation()
         self._at_work = False
         self.flush_until = 0.0
@@ -131,6 +148,28 @@ class Http2:
             "upload_bytes_max": self.uploads.in_all,
             "window_bytes_max": self.windows.in_all,
         }
+
+    @property
+    def line(self) -> Self:
+        """Where its connections wait to be flushed."""
+        return self
+
+    def line_up(self, batch: Batch) -> bool:
+        """Have a batch flushed behind all that waits now; False if nothing does."""
+        if self._news:
+            self._news.append(_Next(batch, self._marked))
+        elif self._marked or self._answering:
+            self._marked.append(batch)
+        else:
+            return False
+        return True
+
+    def is_last(self, batch: Batch) -> bool:
+        """Whether nothing waits behind a batch."""
+        if self._news:
+            last = self._news[-1]
+            return isinstance(last, _Next) and last.batch is batch
+        return bool(self._marked) and self._marked[-1] is batch
 
     @property
     def streams_open(self) -> int:
@@ -264,7 +303,9 @@ class Http2:
                 break
 
     def _flush_some(
-        self, waiting: deque[ClientConnection] | Rotation[ClientConnection], until: float
+        self,
+        waiting: deque[ClientConnection | Batch] | Rotation[ClientConnection],
+        until: float,
     ) -> None:
         self.flush_until = until
         for _ in range(len(waiting)):

@@ -134,6 +134,7 @@ class ConnectionServer(CallServer, CohortServer, Protocol):
     windows: Windows
     sockets: Sockets
     flush_until: float
+    left_over: int
     read_buffer: memoryview
     """What all connections are read into; none is while another is."""
 
@@ -606,6 +607,7 @@ class ClientConnection(Begun):
             if left <= 0:
                 if any(call.waits_for_room for call in self._wanting):
                     self._mark_first()
+                self.server.left_over += 1
                 self.mark()
                 return waiting
             if not data and not asked and not due:

@@ -43,6 +43,9 @@ class CohortServer(Protocol):
     cohorts: dict[Hashable, Cohort]
     """By what their members have in common."""
 
+    left_over: int
+    """How often something was left to send, and lined up again."""
+
     def framed(self, message: bytes) -> bytes:
         """A message with its prefix."""
 
@@ -99,6 +102,7 @@ class Cohort:
         if not isinstance(message, bytes):
             self.place = self._lead.place
             if message is LATER:
+                self._server.left_over += 1
                 self._wake()
             return
         self.before, self.place = self.place, self._lead.place
@@ -129,6 +133,7 @@ class Cohort:
             self.framed = b""
             if self._awake or not self._lead.quiet:
                 self._awake = True
+                self._server.left_over += 1
                 self._server.ask_soon(self)
 
     def _wake(self) -> None:

@@ -320,6 +320,7 @@ class Resources:
             return None
         cluster = self.static(TypeUrl.CLUSTER, name).digest
         content = load_assignment(name, port, self._localities(publication))
+        self._counts.deliveries.made(publication.version)
         return self._assignment(name, content, cluster)
 
     def _assignment(self, name: str, content: bytes, cluster: int) -> Resource:
