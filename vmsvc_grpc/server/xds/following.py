@@ -115,6 +115,14 @@ class Following:
         # By the topic's own key, which all its streams share.
         self._topics[topic.service] = topic
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing is left to follow, or to release, until the stream is woken."""
+        if self.loose or self._covered:
+            return False
+        visible = self._visible
+        return visible is None or (visible.still and visible.gained == self._gained)
+
     def uncover(self, visible: Visible, most: int) -> bool:
         """Follow what has become visible, and note it, after so many looks; whether that is all."""
         if self._gained != visible.gained:

@@ -153,11 +153,8 @@ class XdsStream:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is noted that may lead to a message, or to the end.
-
-        It may be, without that being known, for a client that may not hear of everything.
-        """
-        if self._expired or self._half_closed or self._following.loose or self._visible is not None:
+        """Whether nothing is noted that may lead to a message, or to the end."""
+        if self._expired or self._half_closed or not self._following.still:
             return False
         intake = self._intake
         return not (intake.under_way or intake.has_claims or self._responses.has_work)

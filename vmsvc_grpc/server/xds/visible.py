@@ -159,6 +159,12 @@ class Visible:
             raise self._error
         return True
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing is left to look at until the stream is woken."""
+        left = self._pending or self._looking or self._no_room
+        return self._knows and not left and self._looked == self._access.changes
+
     def _look_at_all(self) -> None:
         """Look at everything if any verdict has changed, as far as the turn goes."""
         while not self.spent:

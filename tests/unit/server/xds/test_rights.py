@@ -11,7 +11,7 @@ from tests.gate import RightsGate
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import synced_cache
 from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, XdsClient, node, truth
-from tests.unit.server.xds.world import BOTH, C, E, ask, cache, nothing
+from tests.unit.server.xds.world import BOTH, C, E, ask, cache, move, nothing
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
@@ -87,6 +87,35 @@ def test_a_namespace_that_becomes_allowed_appears(form: Form, type_url: TypeUrl)
     assert set(client.held(type_url)) == {"web.shop:80", "web.bank:80"}
     if form is Form.DELTA:
         assert told == [(type_url.label, "web.bank:80")], "nothing else is sent again"
+    client.close()
+
+
+@BOTH
+@pytest.mark.parametrize("names", [("web.shop:80", "web.bank:80"), ("*",)], ids=["names", "all"])
+def test_a_stream_with_rights_is_quiet_until_there_is_news_or_a_verdict_changes(
+    form: Form, names: tuple[str, ...]
+) -> None:
+    """Its transport asked it twice for each message."""
+    rights, served = gate(SHOP), both()
+    client = ask(XdsClient(served, form, gate=rights), EDS, *names)
+    client.read_all()
+
+    def quiet() -> bool:
+        return client.stream.quiet
+
+    for address in ("10.0.0.2", "10.0.0.3"):
+        assert quiet()
+        move(served, address)
+        assert not quiet()
+        client.read()
+    rights.grant(USER, endpoints_in("watch", "bank"))
+    assert not quiet()
+    client.read_all()
+    assert quiet()
+    assert "web.bank:80" in client.held(EDS)
+    rights.revoke(USER, SHOP)
+    assert not quiet()
+    denied(client)
     client.close()
 
 
