@@ -19,13 +19,15 @@ from vmsvc import (
     AsyncClient,
     Client,
     Disconnected,
+    RetryPolicy,
     ServiceState,
+    Synced,
     TokenFile,
     UnauthenticatedError,
     UnavailableError,
 )
 from vmsvc.state import Event
-from vmsvc.tls import FilesError, credentials
+from vmsvc.tls import FilesError, TlsFiles, credentials
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
 MANIFESTS = Path(__file__).parents[2] / "examples"
@@ -81,6 +83,45 @@ def test_the_command_asks_over_tls_by_flags_and_by_variables(
     assert "10.20.0.11" in said
     variables = {"VMSVC_SERVER": program.grpc, "VMSVC_TLS": "true", "VMSVC_CACERT": ca}
     assert vmsvc("resolve", "shop/web", **variables)[0] == 0
+
+
+async def test_files_of_tls_are_read_anew_when_they_change(
+    program: Program, authority: Authority, tmp_path: Path
+) -> None:
+    """Clients that trust another CA first, and the server's once that is in their file."""
+    file = tmp_path / "ca.crt"
+    file.write_bytes(Authority(tmp_path / "other").certificate.read_bytes())
+    files = TlsFiles(str(file))
+    assert files() is files(), "a channel is made of it, and kept"
+    retry = RetryPolicy(backoff_initial_s=0.01, backoff_max_s=0.01)
+
+    def renew() -> None:
+        swapped = tmp_path / "new"
+        swapped.write_bytes(authority.certificate.read_bytes())
+        swapped.rename(file)
+
+    with Client(program.grpc, credentials=files, retry=retry) as client:
+        async with AsyncClient(program.grpc, credentials=files, retry=retry) as other:
+            with pytest.raises(UnavailableError):
+                client.resolve("shop/web")
+            with pytest.raises(UnavailableError):
+                await other.resolve("shop/web")
+            before = files()
+            file.write_text("-----BEGIN")
+            assert files() is before, "what is of no use is not used"
+            renew()
+            watches = client.watch("shop/web").events(), other.watch("shop/web").events()
+            assert isinstance(next(watches[0]), ServiceState)
+            assert isinstance(await anext(watches[1]), ServiceState)
+            # Streams go on, however often files are replaced; channels without are closed.
+            for _ in range(4):
+                renew()
+                assert client.resolve("shop/web").service == "shop/web"
+                assert (await other.resolve("shop/web")).service == "shop/web"
+            for channels in (client._channels, other._channels):
+                assert [held.streams for held in channels._held] == [1, 0, 0]
+            assert isinstance(next(watches[0]), Synced)
+            assert isinstance(await anext(watches[1]), Synced)
 
 
 def test_the_authority_is_the_name_that_counts(elsewhere: Program, authority: Authority) -> None:

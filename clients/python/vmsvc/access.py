@@ -18,6 +18,9 @@ from vmsvc.proxy import proxy_variable
 Token: TypeAlias = str | Callable[[], str]
 """A bearer token, or what gives the one to use now: it is asked at each call."""
 
+Credentials: TypeAlias = grpc.ChannelCredentials | Callable[[], grpc.ChannelCredentials]
+"""Credentials for TLS, or what gives those to use now: it is asked at each call."""
+
 # A token has some kilobytes; this is one too much for a header field.
 _TOKEN_BYTES_MAX = 64 * 1024
 
@@ -50,7 +53,7 @@ class TokenFile:
 class Access:
     """How a client reaches its server; made by the client of its own arguments."""
 
-    credentials: grpc.ChannelCredentials | None = None
+    credentials: Credentials | None = None
     token: Token | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     authority: str = ""
@@ -62,7 +65,7 @@ class Access:
     def of(
         cls,
         server: str,
-        credentials: grpc.ChannelCredentials | None,
+        credentials: Credentials | None,
         token: Token | None,
         metadata: Iterable[tuple[str, str]],
         authority: str,
@@ -85,6 +88,10 @@ class Access:
     def renewable(self) -> bool:
         """Whether asking for the token again may give another one."""
         return callable(self.token)
+
+    def protection(self) -> grpc.ChannelCredentials | None:
+        """The credentials of a connection that is made now; None: it has no TLS."""
+        return self.credentials() if callable(self.credentials) else self.credentials
 
     def sent(self) -> tuple[tuple[str, str], ...]:
         """The metadata of a call that begins now. Raises what `token` raises."""

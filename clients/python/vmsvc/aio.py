@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from vmsvc import wire
-from vmsvc.access import Access, Token
-from vmsvc.channel import DEFAULT_SERVER, options, target
+from vmsvc.access import Access, Credentials, Token
+from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
 from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
 from vmsvc.retry import RetryPolicy
@@ -43,7 +43,7 @@ class AsyncClient:
         self,
         server: str = DEFAULT_SERVER,
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
         token: Token | None = None,
         metadata: Iterable[tuple[str, str]] = (),
         authority: str = "",
@@ -52,11 +52,12 @@ class AsyncClient:
     ) -> None:
         """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
 
-        With `credentials`, such as `vmsvc.tls.credentials()`, TLS is used; the server has to prove
-        the name `authority`, or else that of its address. `token` is sent with each call, as is
-        `metadata`; if it is a function, such as `TokenFile(path)`, it is asked anew at each call,
-        and once more if the server does not take it. A token without TLS is sent to this machine
-        only (ValueError).
+        With `credentials`, such as `vmsvc.tls.TlsFiles()`, TLS is used; the server has to prove the
+        name `authority`, or else that of its address. If they are a function, it is asked at each
+        call, and the client connects anew when they are others. `token` is sent with each call, as
+        is `metadata`; if it is a function, such as `TokenFile(path)`, it is asked anew at each
+        call, and once more if the server does not take it. A token without TLS is sent to this
+        machine only (ValueError).
 
         `timeout_s` bounds every call but a watch; `retry` says how watches reconnect.
         """
@@ -64,7 +65,8 @@ class AsyncClient:
         self._access = Access.of(self.server, credentials, token, metadata, authority)
         self._timeout_s = timeout_s
         self._retry = retry
-        self._channel: grpc.aio.Channel | None = None
+        self._channels = Channels(self._connected)
+        self._closing: set[asyncio.Task[None]] = set()
         self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
         self._closed = False
 
@@ -84,9 +86,9 @@ class AsyncClient:
         self._closed = True
         for watch in list(self._watches):
             await watch.aclose()
-        channel, self._channel = self._channel, None
-        if channel is not None:
+        for channel in self._channels.take_all():
             await channel.close()
+        await asyncio.gather(*self._closing)
 
     async def resolve(
         self, service: str, *, readiness: Readiness = Readiness.READY_ONLY
@@ -145,24 +147,36 @@ class AsyncClient:
         return watch
 
     def _open(self, request: pb.WatchEndpointsRequest) -> _Stream:
-        return self._stub().WatchEndpoints(request, metadata=self._access.sent())
+        held = self._newest()
+        stub: EndpointServiceAsyncStub = EndpointServiceStub(held.channel)
+        stream = stub.WatchEndpoints(request, metadata=self._access.sent())
+        held.streams += 1
+
+        def ended(_stream: object) -> None:
+            held.streams -= 1
+
+        stream.add_done_callback(ended)
+        return stream
 
     def _stub(self) -> EndpointServiceAsyncStub:
+        return EndpointServiceStub(self._newest().channel)
+
+    def _newest(self) -> Held[grpc.aio.Channel]:
         if self._closed:
             raise RuntimeError("the client is closed")
-        if self._channel is None:
-            # Made here, as a channel belongs to the event loop that is running.
-            settings = (
-                *options(self._retry),
-                *self._access.options(),
-            )
-            credentials = self._access.credentials
-            self._channel = (
-                grpc.aio.insecure_channel(self.server, settings)
-                if credentials is None
-                else grpc.aio.secure_channel(self.server, credentials, settings)
-            )
-        return EndpointServiceStub(self._channel)
+        # Made here, as a channel belongs to the event loop that is running.
+        held = self._channels.newest(self._access.protection())
+        for outdated in self._channels.take_idle():
+            task = asyncio.get_running_loop().create_task(outdated.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return held
+
+    def _connected(self, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        settings = (*options(self._retry), *self._access.options())
+        if credentials is None:
+            return grpc.aio.insecure_channel(self.server, settings)
+        return grpc.aio.secure_channel(self.server, credentials, settings)
 
     async def _answer(
         self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from grpc import ChannelCredentials
+
     from vmsvc.retry import RetryPolicy
 
 DEFAULT_SERVER = "127.0.0.1:50051"
@@ -73,6 +76,48 @@ _SERVICE_CONFIG = json.dumps(
         ]
     }
 )
+
+
+Channel = TypeVar("Channel")
+
+
+@dataclass(eq=False, slots=True)
+class Held(Generic[Channel]):
+    """A channel, and how many streams are open on it."""
+
+    channel: Channel
+    streams: int = 0
+
+
+class Channels(Generic[Channel]):
+    """A client's channel, made anew when its credentials change, and earlier ones with streams.
+
+    Those go on, until the server ends their connections. Threads may not share it.
+    """
+
+    def __init__(self, make: Callable[[ChannelCredentials | None], Channel]) -> None:
+        """`make` makes a channel with these credentials."""
+        self._make = make
+        self._credentials: ChannelCredentials | None = None
+        self._held: list[Held[Channel]] = []
+
+    def newest(self, credentials: ChannelCredentials | None) -> Held[Channel]:
+        """The channel for calls that begin now."""
+        if not self._held or credentials is not self._credentials:
+            self._credentials = credentials
+            self._held.append(Held(self._make(credentials)))
+        return self._held[-1]
+
+    def take_idle(self) -> list[Channel]:
+        """Earlier ones without streams, to be closed; but not the last of them, which has calls."""
+        idle = [held for held in self._held[:-2] if not held.streams]
+        self._held = [held for held in self._held if held not in idle]
+        return [held.channel for held in idle]
+
+    def take_all(self) -> list[Channel]:
+        """All, to be closed."""
+        held, self._held = self._held, []
+        return [each.channel for each in held]
 
 
 def options(policy: RetryPolicy) -> Sequence[tuple[str, int | str]]:

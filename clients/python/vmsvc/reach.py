@@ -10,7 +10,7 @@ from vmsvc.access import TokenFile
 from vmsvc.aio import AsyncClient
 from vmsvc.options import Options, UsageError
 from vmsvc.sync import Client
-from vmsvc.tls import FilesError, credentials
+from vmsvc.tls import FilesError, TlsFiles
 
 
 def client(options: Options) -> AsyncClient:
@@ -26,7 +26,7 @@ def sync_client(options: Options, timeout_s: float) -> Client:
 
 
 def _arguments(options: Options) -> dict[str, Any]:
-    tls = credentials(options.cacert, options.cert, options.key) if options.tls else None
+    tls = TlsFiles(options.cacert, options.cert, options.key) if options.tls else None
     token = TokenFile(options.token_file) if options.token_file else None
     return {"credentials": tls, "token": token, "authority": options.authority}
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc
 
 from vmsvc import wire
-from vmsvc.access import Access, Token
-from vmsvc.channel import DEFAULT_SERVER, options, target
+from vmsvc.access import Access, Credentials, Token
+from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
 from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
 from vmsvc.retry import RetryPolicy
@@ -44,7 +44,7 @@ class Client:
         self,
         server: str = DEFAULT_SERVER,
         *,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
         token: Token | None = None,
         metadata: Iterable[tuple[str, str]] = (),
         authority: str = "",
@@ -53,11 +53,12 @@ class Client:
     ) -> None:
         """Raises ValueError unless `server` is HOST:PORT or a gRPC name.
 
-        With `credentials`, such as `vmsvc.tls.credentials()`, TLS is used; the server has to prove
-        the name `authority`, or else that of its address. `token` is sent with each call, as is
-        `metadata`; if it is a function, such as `TokenFile(path)`, it is asked anew at each call,
-        and once more if the server does not take it. A token without TLS is sent to this machine
-        only (ValueError).
+        With `credentials`, such as `vmsvc.tls.TlsFiles()`, TLS is used; the server has to prove the
+        name `authority`, or else that of its address. If they are a function, it is asked at each
+        call, and the client connects anew when they are others. `token` is sent with each call, as
+        is `metadata`; if it is a function, such as `TokenFile(path)`, it is asked anew at each
+        call, and once more if the server does not take it. A token without TLS is sent to this
+        machine only (ValueError).
 
         `timeout_s` bounds every call but a watch; `retry` says how watches reconnect.
         """
@@ -65,13 +66,7 @@ class Client:
         self._access = Access.of(self.server, credentials, token, metadata, authority)
         self._timeout_s = timeout_s
         self._retry = retry
-        settings = (*options(retry), *self._access.options())
-        self._channel = (
-            grpc.insecure_channel(self.server, settings)
-            if credentials is None
-            else grpc.secure_channel(self.server, credentials, settings)
-        )
-        self._rpc = EndpointServiceStub(self._channel)
+        self._channels = Channels(self._connected)
         self._lock = threading.Lock()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._closed = False
@@ -95,7 +90,10 @@ class Client:
         for watch in watches:
             watch.close()
         self._closed = True
-        self._channel.close()
+        with self._lock:
+            channels = self._channels.take_all()
+        for channel in channels:
+            channel.close()
 
     def resolve(self, service: str, *, readiness: Readiness = Readiness.READY_ONLY) -> ServiceState:
         """The endpoints of "namespace/name" as they are now.
@@ -152,12 +150,39 @@ class Client:
         return watch
 
     def _open(self, request: pb.WatchEndpointsRequest) -> _CallIterator[pb.WatchEndpointsResponse]:
-        return self._stub().WatchEndpoints(request, metadata=self._access.sent())
+        held = self._newest()
+        stub = EndpointServiceStub(held.channel)
+        stream = stub.WatchEndpoints(request, metadata=self._access.sent())
+        with self._lock:
+            held.streams += 1
+
+        def ended() -> None:
+            with self._lock:
+                held.streams -= 1
+
+        if not stream.add_callback(ended):
+            ended()
+        return stream
 
     def _stub(self) -> EndpointServiceStub:
+        return EndpointServiceStub(self._newest().channel)
+
+    def _newest(self) -> Held[grpc.Channel]:
         if self._closed:
             raise RuntimeError("the client is closed")
-        return self._rpc
+        credentials = self._access.protection()
+        with self._lock:
+            held = self._channels.newest(credentials)
+            outdated = self._channels.take_idle()
+        for each in outdated:
+            each.close()
+        return held
+
+    def _connected(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+        settings = (*options(self._retry), *self._access.options())
+        if credentials is None:
+            return grpc.insecure_channel(self.server, settings)
+        return grpc.secure_channel(self.server, credentials, settings)
 
     def _answer(
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
