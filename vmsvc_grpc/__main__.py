@@ -22,7 +22,7 @@ from vmsvc_grpc.logs.about import shown
 from vmsvc_grpc.model.from_wire import DEFAULT_NAMESPACE
 from vmsvc_grpc.model.problem import escaped, likely_meant, system_reason
 from vmsvc_grpc.model.resolve import AddressRules
-from vmsvc_grpc.readers import path
+from vmsvc_grpc.readers import one_of, path
 from vmsvc_grpc.reconciler.copying import Copying
 from vmsvc_grpc.reconciler.rules import Rules
 from vmsvc_grpc.server.limits import Limits
@@ -52,6 +52,13 @@ exit status:
   0  no VirtualMachineService has the finalizer; or --dry-run has shown which do
   1  a replica holds the Lease, the answer was no, or the API server cannot be
      reached or refuses; what was done stays done, so try again
+  2  a wrong flag or setting
+"""
+
+_CHECK_EXITS = """\
+exit status:
+  0  nothing is missing; there may be something to know of
+  1  something is missing
   2  a wrong flag or setting
 """
 
@@ -119,6 +126,19 @@ def parser() -> argparse.ArgumentParser:
     )
     for group in flags.SERVE_GROUPS:
         flags.add(serve.add_argument_group(group.title), group.flags)
+    check = commands.add_parser(
+        "check",
+        help="say what is missing for serve to run here, and what to do",
+        usage="vmsvc-grpc check [-o text|json] [FLAG ...]",
+        description="Say what is missing for `vmsvc-grpc serve` to run here with the same flags, "
+        "and what to do: CustomResourceDefinitions, each right, the Lease, ports, certificates, "
+        "the clock, limits. Changes nothing. Takes all flags of serve (vmsvc-grpc serve --help).",
+        epilog=_environment("--reconcile") + _CHECK_EXITS,
+    )
+    check.add_argument(
+        "-o", dest="form", metavar="FORMAT", default="text", help="text (the default) or json"
+    )
+    flags.add(check, flags.SERVE, hidden=True)
     render = commands.add_parser(
         "render",
         help="print the Service and Endpoints that would be held, and end",
@@ -244,6 +264,17 @@ def _serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
     return app.main(checked, repeats)
 
 
+def _check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    try:
+        form = one_of("text", "json")(arguments.form)
+    except ConfigError as error:
+        raise ConfigError(f"-o: {error}") from None
+    checked = config(_settings(flags.SERVE, arguments, environment), environment)
+    from vmsvc_grpc.check import command  # noqa: PLC0415
+
+    return command.check(checked, form, sys.stdout)
+
+
 def _render(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     given = _settings(flags.RENDER, arguments, environment)
     namespace = _one_of(given.get("namespace", ()))
@@ -286,6 +317,7 @@ def _release(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
 
 _COMMANDS = {
     "serve": _serve,
+    "check": _check,
     "render": _render,
     "release": _release,
 }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import resource
 import signal
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from heapq import nsmallest
 from pathlib import Path
@@ -49,7 +47,7 @@ from vmsvc_grpc.reconciler.store import ChangeError
 from vmsvc_grpc.server.access.gate import GateError, OpenGate
 from vmsvc_grpc.server.access.principal import CertificateRules
 from vmsvc_grpc.server.http.server import HttpServer
-from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.limits import FILES_MIN, Limits, within_files
 from vmsvc_grpc.server.listen import ListenError, Server
 from vmsvc_grpc.server.tls.files import TlsFilesError
 from vmsvc_grpc.server.tls.rotation import H2, HTTP1, TlsRotation
@@ -67,9 +65,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vmsvc_grpc")
 
 _NAMES_MAX = 10  # How many services one line names.
-
-# What the event loops, two listeners and the reading of a source take, and some for clients.
-_FILES_MIN = 32
 
 
 def main(config: Config, repeats: Repeats) -> int:
@@ -129,7 +124,7 @@ class App:
             on_published=_log_publication if _log.isEnabledFor(logging.DEBUG) else None,
         )
         scope = XdsScope(config.xds_scope)
-        limits = self._limits = within_files(config.limits, _raise_file_limit())
+        limits = self._limits = _limits(config.limits)
         _check_files()
         self._lines = LinesPerOrigin(_log)
         self._reviews = self._review_gate() if config.auth == "kubernetes" else None
@@ -520,6 +515,22 @@ def _announce(cache: Cache, grpc: str, place: Place) -> None:
     _log.info("%s", text, extra=shown("\n".join(lines), reason="Serving", **counts))
 
 
+def _limits(wanted: Limits) -> Limits:
+    """The limits, as far as this process may open files for them; says so where it may not."""
+    files_max = _raise_file_limit()
+    limits = within_files(wanted, files_max)
+    if limits.connections_max < wanted.connections_max:
+        _log.warning(
+            "the limit of open files (%d) allows %d gRPC connections at once, not %d "
+            "(--connections-max); raise it for more (ulimit -n)",
+            files_max,
+            limits.connections_max,
+            wanted.connections_max,
+            extra=about(reason="FewOpenFiles"),
+        )
+    return limits
+
+
 def _raise_file_limit() -> int:
     """Raise the limit of open files as far as the system allows; the limit then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -535,35 +546,13 @@ def _check_files() -> None:
     """
     try:
         with ExitStack() as opened:
-            for _ in range(_FILES_MIN):
+            for _ in range(FILES_MIN):
                 opened.enter_context(Path(os.devnull).open("rb"))
     except OSError as error:
         raise TooFewFilesError(
-            f"fewer than {_FILES_MIN} files can be opened: {_reason(error)}; "
+            f"fewer than {FILES_MIN} files can be opened: {_reason(error)}; "
             "raise the limit (ulimit -n)"
         ) from error
-
-
-def within_files(limits: Limits, files_max: int) -> Limits:
-    """The limits, with connections bounded so that open files are left for other uses.
-
-    One client's part of them stays the same.
-    """
-    if files_max == resource.RLIM_INFINITY:
-        return limits
-    reserved = min(limits.files_reserved, files_max // 2)
-    connections = min(limits.connections_max, files_max - reserved)
-    part = math.ceil(limits.connections_per_client_max * connections / limits.connections_max)
-    if connections < limits.connections_max:
-        _log.warning(
-            "the limit of open files (%d) allows %d gRPC connections at once, not %d "
-            "(--connections-max); raise it for more (ulimit -n)",
-            files_max,
-            connections,
-            limits.connections_max,
-            extra=about(reason="FewOpenFiles"),
-        )
-    return replace(limits, connections_max=connections, connections_per_client_max=part)
 
 
 def _certificate_rules(config: Config) -> CertificateRules:

@@ -502,11 +502,19 @@ SERVE_GROUPS = (
 SERVE = [flag for group in SERVE_GROUPS for flag in group.flags]
 
 
-def add(parser: argparse.ArgumentParser | argparse._ArgumentGroup, flags: Sequence[Flag]) -> None:
-    """Have a parser, or a group of it, know these flags. They stay texts; unset ones are None."""
+def add(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    flags: Sequence[Flag],
+    *,
+    hidden: bool = False,
+) -> None:
+    """Have a parser, or a group of it, know these flags. They stay texts; unset ones are None.
+
+    `hidden`: its help does not show them.
+    """
     for flag in flags:
         default = f" (default: {flag.default})" if flag.default else ""
-        text = f"{flag.help}{default}"
+        text = argparse.SUPPRESS if hidden else f"{flag.help}{default}"
         if flag.repeated:
             parser.add_argument(flag.name, metavar=flag.metavar, action="append", help=text)
         elif flag.convert is boolean:

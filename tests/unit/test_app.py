@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.collector import unchanged_collector
 from tests.unit.objects import WEB, service, vm
-from vmsvc_grpc.app import App, main, warn_each_hour, within_files
+from vmsvc_grpc.app import App, main, warn_each_hour
 from vmsvc_grpc.cache.cache import AT_ONCE_MAX, Cache
 from vmsvc_grpc.cache.topic import Topic
 from vmsvc_grpc.config import Config, ListenAddress
@@ -24,7 +24,7 @@ from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.place import SourceState
-from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.limits import Limits, within_files
 from vmsvc_grpc.source import Emit
 
 __all__ = ["unchanged_collector"]

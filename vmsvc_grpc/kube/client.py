@@ -171,11 +171,7 @@ class ApiServer:
         """
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if data is None else {"Content-Type": content_type}
-        bounds = self._bounds
-        timeout = aiohttp.ClientTimeout(
-            total=bounds.request_s, connect=bounds.connect_s, sock_read=bounds.silence_s
-        )
-        request = _HttpRequest(method, path, query, headers, data, timeout)
+        request = _HttpRequest(method, path, query, headers, data, self._timeout())
         token = MAY_SEND.set(may_send)
         try:
             response = await self._open(request)
@@ -184,6 +180,23 @@ class ApiServer:
         async with response:
             with translated():
                 return await response.read()
+
+    async def dated(self, path: str) -> tuple[bytes, str]:
+        """The body of what is at a path, and when the API server says it answered (`Date`).
+
+        Raises ApiServerError.
+        """
+        request = _HttpRequest("GET", path, None, {}, None, self._timeout())
+        response = await self._open(request)
+        async with response:
+            with translated():
+                return await response.read(), response.headers.get("Date", "")
+
+    def _timeout(self) -> aiohttp.ClientTimeout:
+        bounds = self._bounds
+        return aiohttp.ClientTimeout(
+            total=bounds.request_s, connect=bounds.connect_s, sock_read=bounds.silence_s
+        )
 
     @contextlib.asynccontextmanager
     async def watch(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import resource
+from dataclasses import dataclass, replace
 
 CLIENT_PART = 4
 """One client may have this part of a bound in bytes that is for all clients: a quarter."""
@@ -209,3 +211,20 @@ class Limits:
 
     stop_grace_s: float = 1.0
     """How long the last statuses may take to reach clients when the server stops."""
+
+
+FILES_MIN = 32
+"""What the event loops, two listeners and the reading of a source take, and some for clients."""
+
+
+def within_files(limits: Limits, files_max: int) -> Limits:
+    """The limits, with connections bounded so that open files are left for other uses.
+
+    One client's part of them stays the same. `files_max` may be `resource.RLIM_INFINITY`.
+    """
+    if files_max == resource.RLIM_INFINITY:
+        return limits
+    reserved = min(limits.files_reserved, files_max // 2)
+    connections = min(limits.connections_max, files_max - reserved)
+    part = math.ceil(limits.connections_per_client_max * connections / limits.connections_max)
+    return replace(limits, connections_max=connections, connections_per_client_max=part)
