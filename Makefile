@@ -178,12 +178,14 @@ $(GRPCURL): tests/tools/go.mod tests/tools/go.sum
 	$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# What runs, without the tools that a first look has no use for.
+# What runs, without the tools that a first look has no use for. A lock is complete (check-locks), so
+# nothing is resolved; and most modules of what it names are never imported, so none is compiled.
 .venv/serves: requirements.lock requirements-build.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'vmsvc-grpc needs Python 3.11 or newer, and $(PYTHON) is not: set PYTHON=, as in make PYTHON=python3.12 serve.' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP) --require-hashes -r requirements.lock -r requirements-build.lock
-	$(PIP) --no-deps --no-build-isolation -e clients/python -e .
+	$(PIP) --require-hashes --no-compile -r requirements-build.lock
+	$(PIP) --require-hashes --no-compile --no-deps -r requirements.lock
+	$(PIP) --no-compile --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
 .PHONY: clean
