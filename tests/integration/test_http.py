@@ -477,6 +477,23 @@ async def test_the_page_waits_for_a_verdict_and_not_for_ever(
         assert (await get(f"{url}/metrics", **bearer))[0] == 200
 
 
+async def test_what_a_proxy_beside_hands_on_is_not_from_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mesh's proxy connects from a loopback address to one that other machines reach."""
+    monkeypatch.setattr(
+        "vmsvc_grpc.server.http.server._is_here", lambda address: address == "127.0.0.6"
+    )
+    async with guarded(RightsGate()) as url:
+        port = int(url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, local_addr=("127.0.0.6", 0)
+        )
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.0 401 ")
+        writer.close()
+
+
 async def test_clients_on_this_machine_need_no_right() -> None:
     async with guarded(RightsGate()) as url:
         assert (await get(f"{url}/metrics"))[0] == 200

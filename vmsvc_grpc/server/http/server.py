@@ -89,7 +89,7 @@ class HttpServer:
 
     async def _readyz(self, request: web.Request) -> web.Response:
         reason = self._not_ready()
-        if _is_here(request.remote):
+        if _comes_from_here(request):
             lines = ("ok" if reason is None else reason, *self._troubles())
         else:
             lines = ("ok" if reason is None else "not ready",)
@@ -98,7 +98,7 @@ class HttpServer:
         )
 
     async def _page(self, request: web.Request) -> web.Response:
-        if self._gate is not None and not _is_here(request.remote):
+        if self._gate is not None and not _comes_from_here(request):
             within_s = self._limits.http_request_s / 2  # Then the connection is ended.
             need = UrlNeed("get", METRICS_URL)
             if (refused := await refusal(self._gate, need, request, within_s)) is not None:
@@ -108,8 +108,18 @@ class HttpServer:
         return web.Response(body=page, headers={"Content-Type": _TYPES[chosen]})
 
 
+def _comes_from_here(request: web.Request) -> bool:
+    """Whether a client is on this machine, as one of a port-forward is.
+
+    Both ends must be of this machine alone: the proxy of a mesh hands on what comes from elsewhere
+    with an address such as 127.0.0.6, but to the Pod's own one.
+    """
+    own = request.transport.get_extra_info("sockname") if request.transport else None
+    return own is not None and _is_here(own[0]) and _is_here(request.remote)
+
+
 def _is_here(remote: str | None) -> bool:
-    """Whether a client's address is one of this machine's own, as that of a port-forward is."""
+    """Whether an address is one that only this machine can reach."""
     try:
         address = ipaddress.ip_address(remote or "")
     except ValueError:
