@@ -99,7 +99,8 @@ def translated(*untouched: type[Exception]) -> Iterator[None]:
         yield
     except untouched:
         raise
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
+        # UnicodeError: a pod's variables name a host that none can be.
         raise translation(error) from error
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import yaml
@@ -325,6 +325,11 @@ def _checked_cluster(name: str, cluster: Cluster) -> Cluster:
         if flaw is not None:
             shown = quoted(_USER_IN_URL.sub("//...@", url))
             raise KubeconfigError(f"cluster {quoted(name)}: {field} {flaw}: {shown}")
+    if cluster.tls_server_name and not _is_host(cluster.tls_server_name):
+        raise KubeconfigError(
+            f"cluster {quoted(name)}: tls-server-name is no name of a host: "
+            f"{quoted(cluster.tls_server_name)}"
+        )
     return cluster
 
 
@@ -337,14 +342,14 @@ def _url_flaw(url: str, *, with_user: bool) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        if not host.isascii():
-            host = host.encode("idna").decode()
     except ValueError:
         return _NO_URL
-    if parts.scheme not in ("http", "https") or port == 0 or not _HOST.fullmatch(host):
+    if parts.scheme not in ("http", "https") or port == 0 or not _is_host(host):
         return _NO_URL
     if parts.username is not None and not with_user:
         return "names a user, which belongs under users"
+    if not _fits_header(unquote(f"{parts.username}{parts.password}")):
+        return "names a user in characters that no header may hold"
     if parts.query or parts.fragment:
         return "has more in it than host, port and path"
     return None
@@ -354,6 +359,18 @@ _NO_URL = "is not an http or https URL"
 
 # A name, or an address, which may have a zone.
 _HOST = re.compile("[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
+
+
+def _fits_header(text: str) -> bool:
+    return all(ord(character) < 256 for character in text)  # noqa: PLR2004 - Latin-1
+
+
+def _is_host(text: str) -> bool:
+    """Whether it may be looked up: a name, of other letters too, or an address."""
+    try:
+        return bool(_HOST.fullmatch(text.encode("idna").decode()))
+    except UnicodeError:  # As for a label that is empty, or of more than 63 characters.
+        return False
 
 
 def _checked_user(name: str, user: User) -> User:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import InCluster, Kubeconfig, NoApiServer, find
+from vmsvc_grpc.kube.errors import ApiServerError
 
 # A certificate of nobody's; its key was thrown away.
 CA = """\
@@ -171,6 +173,12 @@ async def test_a_pod_has_a_token_and_a_namespace(service_account: Path) -> None:
     assert access.tls.get_ca_certs()
     # Connections are kept for as long as nothing has changed.
     assert (await credentials.load()).tls is access.tls
+
+
+async def test_a_host_that_none_can_be_is_an_error_as_others(service_account: Path) -> None:
+    async with ApiServer(InCluster("h..h:443", service_account)) as api:
+        with pytest.raises(ApiServerError, match="label empty or too long"):
+            await api.request("GET", "/version")
 
 
 def missing(file: Path) -> None:

@@ -648,6 +648,12 @@ async def test_what_is_no_kubeconfig_is_told_in_one_line(
         pytest.param({"server": "https://h:99999"}, "server is not an http", id="no port"),
         pytest.param({"server": "https://h ost:1"}, "server is not an http", id="no host name"),
         pytest.param({"server": "https://h\u202e:1"}, "server is not an http", id="no character"),
+        pytest.param({"server": f"https://{'h' * 64}"}, "server is not an http", id="a long label"),
+        pytest.param({"server": "https://h..h:1"}, "server is not an http", id="an empty label"),
+        pytest.param({"tls-server-name": "h h"}, "is no name of a host: 'h h'", id="no TLS name"),
+        pytest.param(
+            {"tls-server-name": "h" * 64}, "tls-server-name is no name", id="a long TLS name"
+        ),
         pytest.param(
             {"server": f"https://a:{SECRET}@h:1"},
             "server names a user, which belongs under users: 'https://...@h:1'",
@@ -655,6 +661,9 @@ async def test_what_is_no_kubeconfig_is_told_in_one_line(
         ),
         pytest.param({"server": "https://h/?a=b"}, "has more in it than host", id="a query"),
         pytest.param({"proxy-url": "socks5://h:1"}, "proxy-url is not an http", id="SOCKS"),
+        pytest.param(
+            {"proxy-url": "http://%E4%B8%AD@h:1"}, "no header may hold", id="a user of letters"
+        ),
         pytest.param(
             {"proxy-url": f"socks5://a:{SECRET}@h:1"}, "URL: 'socks5://...@h:1'", id="its password"
         ),
