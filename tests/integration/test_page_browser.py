@@ -26,6 +26,28 @@ HOSTILE = (
     "<img src=x onerror=document.title='taken'><script>document.title='taken'</script>&amp;\u202e"
 )
 
+# Texts that are shown with a contrast below 4.5, as WCAG 2.2 works it out (1.4.3).
+FAINT = """(() => {
+  const parts = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3)
+    .map((part) => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = (one) => {
+    const colour = one ? getComputedStyle(one).backgroundColor : 'rgb(255, 255, 255)';
+    return parts(colour)[3] === 0 ? ground(one.parentElement) : colour;
+  };
+  const through = (one) => one ? getComputedStyle(one).opacity * through(one.parentElement) : 1;
+  const faint = [];
+  for (const one of document.querySelectorAll('body *')) {
+    const text = [...one.childNodes].filter((n) => n.nodeType === 3).map((n) => n.data).join('');
+    if (!text.trim() || !one.getClientRects().length) continue;
+    const pair = [getComputedStyle(one).color, ground(one)].map(light).sort((a, b) => b - a);
+    const contrast = (pair[0] + 0.05) / (pair[1] + 0.05);
+    if (contrast < 4.5 || through(one) < 1) faint.push([text.trim(), contrast, one.className]);
+  }
+  return faint;
+})()"""
+
 SERVICE = """\
 apiVersion: vmoperator.vmware.com/v1alpha3
 kind: VirtualMachineService
@@ -331,11 +353,20 @@ async def test_a_client_is_seen_with_what_it_follows(tab: Tab, url: str, program
     await tab.until("document.querySelector('.empty')?.innerText.includes('Nobody follows')")
 
 
-async def test_the_server_says_what_it_reads(tab: Tab, url: str) -> None:
+async def test_the_server_says_what_it_reads_and_how_that_goes(
+    tab: Tab, url: str, manifests: Manifests
+) -> None:
     await opened(tab, url + "#/server")
     text = await tab.until("document.querySelector('tbody tr')?.innerText")
-    assert text.startswith(("▲ Not well\tdirectory", "● Well\tdirectory"))
+    assert text.startswith("● Well\tdirectory")
     assert "Nothing is written" in await tab.text("main")
+    manifests.write("broken", "kind: [")
+    await tab.until("document.querySelector('tbody').innerText.includes('1 problem in its files')")
+    assert (await tab.text("tbody")).startswith("▲ Not well")
+    await opened_place(tab, "#/problems")
+    await tab.until("document.querySelector('main').innerText.includes('broken.yaml')")
+    manifests.remove("broken")
+    await tab.until("!document.querySelector('main').innerText.includes('broken.yaml')")
 
 
 async def test_the_server_goes_away_and_comes_back(
@@ -442,6 +473,7 @@ async def test_nothing_is_wider_than_the_window(tab: Tab, url: str, width: int, 
         await opened(tab, url + hash_)
         await tab.until("document.querySelector('tbody tr')")
         assert await tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert await tab.evaluate(FAINT) == []
         await tab.screenshot(PICTURES / f"{name}-{width}-{'dark' if dark else 'light'}.png")
     ground = await tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") is not dark

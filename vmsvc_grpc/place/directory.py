@@ -37,8 +37,10 @@ def directory_kinds(config: Config) -> frozenset[Kind]:
 
 
 def _state(path: Path | None, all_read: bool, problems: int) -> SourceState:
-    read = "read, and followed" if all_read else "being read"
-    how = f"{read}; {problems} problems in it" if problems else read
+    if problems:  # A file that cannot be read may also keep it from being read as a whole.
+        how = f"followed, with {problems} problem{'' if problems == 1 else 's'} in its files"
+    else:
+        how = "read, and followed" if all_read else "being read"
     return SourceState(f"directory {path}", how, not problems)
 
 

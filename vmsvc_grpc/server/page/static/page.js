@@ -449,7 +449,7 @@ class ServiceView {
     this.log = element("ol", { class: "log", reversed: true });
     this.quiet = element("p", { class: "quiet" }, "None since this page was opened.");
     this.ask = element("form", { class: "tools" },
-      element("label", { for: "vm" }, "Why is a VM in it, or not? Its name",
+      element("label", { for: "vm" }, "Why is a VM in it, or not? Name of the VM",
         element("input", { type: "text", id: "vm", autocomplete: "off", spellcheck: "false", value: this.vm })),
       element("button", { type: "submit" }, "Explain"),
       this.vm ? element("a", { href: serviceHash(this.name) }, "All VMs of the service") : null);
@@ -533,7 +533,7 @@ class ServiceView {
       ["Selector", selector || "none: it selects no VM"],
       ["Type", summary ? summary.type : ""],
       ["Ports", summary ? summary.ports.join(", ") + (summary.ports_more ? ` and ${summary.ports_more} more` : "") : ""],
-      ["Cluster address", summary ? summary.cluster_ips.join(", ") : ""],
+      ["Cluster address", summary ? headless(summary.cluster_ips.join(", ")) : ""],
       ["Load balancer", summary ? summary.ingress.join(", ") : ""],
       ["Address families", data.families.join(", ")],
       ["Nearly selected", near],
@@ -643,6 +643,10 @@ function counted(data) {
   if (data.summary && data.summary.refused && !data.serving_last_valid) return selected;
   const without = data.matching - data.ready - data.not_ready;
   return `${selected}: ${data.ready} ready, ${data.not_ready} not ready` + (without ? `, ${without} without an address` : "");
+}
+
+function headless(addresses) {
+  return addresses === "None" ? "None (headless)" : addresses;
 }
 
 function vmDifference(before, vm) {
