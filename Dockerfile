@@ -9,9 +9,9 @@ COPY requirements.lock requirements-build.lock ./
 RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements-build.lock \
  && python -m venv /opt/vmsvc && /opt/vmsvc/bin/pip install --require-hashes -r requirements.lock
 COPY clients/python clients/python
-COPY LICENSE pyproject.toml ./
+COPY LICENSE NOTICE README.md pyproject.toml ./
 COPY vmsvc_grpc vmsvc_grpc
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /opt/vmsvc/bin/pip install --no-deps --no-index /wheels/*.whl \
  && /opt/vmsvc/bin/pip check
 

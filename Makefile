@@ -11,7 +11,7 @@ GRPCURL := $(CACHE)/bin/grpcurl
 FIELDS  := vmsvc_grpc/model/fields.json
 PROTOS  := $(wildcard proto/vmsvc/v1/*.proto)
 LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-package vmsvc-client --custom-compile-command 'make lock' $(ARGS)
+	--custom-compile-command 'make lock' $(ARGS)
 PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
 
 # Tests look here; set it to use a grpcurl of your own, which also needs no Go.
@@ -65,7 +65,7 @@ bench-cluster: .venv kube ## Measure on a real API server, into bench/reports (A
 	$(BIN)/python -m bench.cluster $(ARGS)
 
 .PHONY: check
-check: check-style check-types check-imports check-proto check-gen check-locks ## Run every check but the tests
+check: check-style check-types check-imports check-proto check-gen check-locks check-licences ## Run every check but the tests
 
 .PHONY: check-style
 check-style: .venv
@@ -84,11 +84,7 @@ check-imports: .venv
 check-proto: .venv
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-ifneq ($(wildcard proto/baseline/vmsvc.binpb),)
 	$(BIN)/buf breaking --against proto/baseline/vmsvc.binpb
-else
-	@echo 'buf breaking: not run. No release yet, so no proto/baseline/vmsvc.binpb to compare with.'
-endif
 
 .PHONY: check-gen
 check-gen: .venv
@@ -107,6 +103,14 @@ check-gen: .venv
 check-locks: .venv
 	@! grep -nE '://|^-' requirements*.lock
 	@$(BIN)/pip check || { echo 'The locks lack what pyproject.toml asks for: run make lock.' >&2; exit 1; }
+
+.PHONY: check-licences
+check-licences: .venv
+	@$(BIN)/python -m tests.licences >/dev/null
+
+.PHONY: licences
+licences: .venv ## List the licences of what is installed beside vmsvc-grpc
+	@$(BIN)/python -m tests.licences
 
 .PHONY: format
 format: .venv ## Fix what ruff and buf can fix
@@ -130,6 +134,18 @@ lock: .venv ## Pin dependencies by hash (newest versions: ARGS=--upgrade)
 	$(LOCK) --output-file requirements.lock pyproject.toml
 	$(LOCK) --output-file requirements-dev.lock --constraints requirements.lock --group dev pyproject.toml
 	$(LOCK) --output-file requirements-build.lock --constraints requirements-dev.lock --group build
+	$(LOCK) --output-file requirements-sbom.lock --group sbom
+
+.PHONY: wheels
+wheels: .venv ## Build the wheels of server and client, into dist/
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--wheel-dir dist . ./clients/python
+
+.PHONY: sbom
+sbom: .venv/release ## Write what a release is made of (CycloneDX), to dist/vmsvc-grpc.cdx.json
+	@mkdir -p dist
+	.venv/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --spec-version 1.6 \
+		--output-reproducible --output-file dist/vmsvc-grpc.cdx.json .venv/runtime
 
 .PHONY: image
 image: ## Build the container image IMAGE=
@@ -186,6 +202,14 @@ $(GRPCURL): tests/tools/go.mod tests/tools/go.sum
 	$(PIP) --require-hashes --no-compile -r requirements-build.lock
 	$(PIP) --require-hashes --no-compile --no-deps -r requirements.lock
 	$(PIP) --no-compile --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+# The tool that makes an SBOM, and what it looks at: all that is installed to serve, and no more.
+.venv/release: .venv/serves requirements-sbom.lock
+	$(BIN)/python -m venv --without-pip .venv/sbom
+	$(BIN)/python -m venv --without-pip .venv/runtime
+	$(BIN)/pip --python .venv/sbom install --quiet --no-compile --no-deps --require-hashes -r requirements-sbom.lock
+	$(BIN)/pip --python .venv/runtime install --quiet --no-compile --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 .PHONY: clean

@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -30,6 +29,7 @@ import yaml
 from tests.integration.scripted import Failure, ScriptedServer
 from tests.program import PATIENCE_S, Program, awaited, serving
 from tests.unit.client.told import SYNCED, WEB, snapshot
+from vmsvc import __version__
 
 MANIFESTS = """\
 apiVersion: vmoperator.vmware.com/v1alpha6
@@ -345,7 +345,7 @@ def test_a_pipe_that_nobody_reads_is_no_failure_to_report(server: Program, line:
 
 
 def test_version(server: Program) -> None:
-    assert vmsvc(server.grpc, "--version").stdout == f"vmsvc {version('vmsvc-client')}\n"
+    assert vmsvc(server.grpc, "--version").stdout == f"vmsvc {__version__}\n"
 
 
 def test_a_closed_stdout_is_told() -> None:

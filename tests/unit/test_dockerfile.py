@@ -101,13 +101,11 @@ def test_the_context_is_only_what_is_copied() -> None:
 def test_what_is_copied_is_all_that_the_packages_are_made_of() -> None:
     build, *_ = stages()
     copied = {source for copy in instructions(build, "COPY") for source in copy.arguments()[:-1]}
-    for folder in (Path(), Path("clients/python")):
-        project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())
-        named = ["pyproject.toml", *project["project"]["license-files"]]
-        named += project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-        for name in named:
-            path = folder / name
-            assert copied & {str(path), *map(str, path.parents)}, f"{path} is not copied"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = ["pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]]
+    named += project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    for path in map(Path, named):
+        assert copied & {str(path), *map(str, path.parents)}, f"{path} is not copied"
 
 
 def test_every_package_is_installed_by_the_hash_of_a_lock_file() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from vmsvc.access import TokenFile
     from vmsvc.aio import AsyncClient, AsyncWatch

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from vmsvc import __version__
 from vmsvc.channel import DEFAULT_SERVER, target
 from vmsvc.model import Readiness
 
@@ -341,24 +342,15 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-class _Version(argparse.Action):
-    """Prints the version and exits. argparse's own action needs the version beforehand."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        # This import takes as long as all others together.
-        from importlib.metadata import version  # noqa: PLC0415
-
-        sys.stdout.write(f"vmsvc {version('vmsvc-client')}\n")
-        parser.exit()
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = _Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--version", action=_Version)
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"vmsvc {__version__}",
+        help="show the version and exit",
+    )
     _add_common(parser)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
