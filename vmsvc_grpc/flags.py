@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -354,7 +354,8 @@ _PROCESS = [
     Flag(
         "--tls-cert",
         path,
-        "certificate of --listen and the chain after it, in PEM; followed, as are the next two",
+        "certificate of --listen and the chain after it, in PEM; followed, as are --tls-key and "
+        "--client-ca",
         None,
         "FILE",
     ),
@@ -488,7 +489,7 @@ _READING = [
     ),
 ]
 
-SERVE_GROUPS = (
+_BY_SUBJECT = (
     FlagGroup("objects to serve", _TO_SERVE),
     FlagGroup("objects to hold", _TO_HOLD),
     FlagGroup("listening, logging and stopping", _PROCESS),
@@ -497,6 +498,31 @@ SERVE_GROUPS = (
     FlagGroup("how objects are read", _READING),
     FlagGroup("limits", _limit_flags()),
 )
+
+# A first look, and most installations, need no others.
+_FIRST = (
+    "--manifests",
+    "--output",
+    "--kubeconfig",
+    "--namespace",
+    "--reconcile",
+    "--listen",
+    "--tls-cert",
+    "--tls-key",
+    "--auth",
+    "--log-format",
+)
+
+
+def _grouped() -> Iterator[FlagGroup]:
+    """The flags that matter first, in the order of their names above; then the others."""
+    known = {flag.name: flag for group in _BY_SUBJECT for flag in group.flags}
+    yield FlagGroup("what matters first", [known[name] for name in _FIRST])
+    for title, flags in _BY_SUBJECT:
+        yield FlagGroup(title, [flag for flag in flags if flag.name not in _FIRST])
+
+
+SERVE_GROUPS = tuple(_grouped())
 """The flags of `serve`, as its help shows them."""
 
 SERVE = [flag for group in SERVE_GROUPS for flag in group.flags]

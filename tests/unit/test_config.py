@@ -706,3 +706,12 @@ def test_the_settings_of_access_are_read(tmp_path: Path) -> None:
 def test_a_trust_domain_is_written_as_spiffe_has_it(text: str) -> None:
     with pytest.raises(ConfigError, match="trust domain"):
         trust_domain(text)
+
+
+def test_the_help_shows_each_flag_once_and_first_those_that_matter_first() -> None:
+    first, *others = flags.SERVE_GROUPS
+    names = [flag.name for flag in flags.SERVE]
+    assert len(names) == len(set(names))
+    assert {"--manifests", "--kubeconfig", "--listen", "--auth"} <= {f.name for f in first.flags}
+    assert len(first.flags) <= 10
+    assert others[-1].title == "limits"
