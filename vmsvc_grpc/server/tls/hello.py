@@ -21,10 +21,21 @@ _HANDSHAKE = b"\x16"
 _HEADER_BYTES = 5
 _RECORD_BYTES_MAX = 16 * 1024
 
+# 4 and 5.1: a message has its type and its length, and may take several records. Clients with
+# little memory have them of 512 bytes.
+_MESSAGE_HEADER_BYTES = 4
+_RECORDS_MAX = 32
+
 
 def begins_tls(begun: bytes) -> bool:
     """Whether a client's first bytes may be those of TLS."""
     return begun[:1] == _HANDSHAKE
+
+
+def _is_whole(message: bytes) -> bool:
+    """Whether a message is all there, by the length that it begins with."""
+    length = int.from_bytes(message[1:_MESSAGE_HEADER_BYTES], "big")
+    return len(message) >= min(_MESSAGE_HEADER_BYTES + length, _RECORD_BYTES_MAX)
 
 
 class _Line:
@@ -68,14 +79,33 @@ class Handshakes:
             first = await self._peeked(accepted, _HEADER_BYTES)
             if len(first) == _HEADER_BYTES and begins_tls(first):
                 # Else it could send the rest together with others, and all would begin at once.
-                length = min(int.from_bytes(first[-2:], "big"), _RECORD_BYTES_MAX)
-                first = await self._peeked(accepted, _HEADER_BYTES + length)
+                first = await self._whole(accepted, first)
                 turn = self._loop.create_future()
                 self._turns.add(turn)
                 await turn
         finally:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         return first
+
+    async def _whole(self, accepted: socket.socket, begun: bytes) -> bytes:
+        """What a client has sent once its first message is whole, in however many records.
+
+        Less if the client sends no more, or what is no such message.
+        """
+        message, end = b"", 0
+        for _ in range(_RECORDS_MAX):
+            content = end + _HEADER_BYTES
+            if len(begun) < content:
+                begun = await self._peeked(accepted, content)
+            if len(begun) < content or not begins_tls(begun[end:]):
+                break
+            length = int.from_bytes(begun[content - 2 : content], "big")
+            end = content + min(length, _RECORD_BYTES_MAX)
+            begun = await self._peeked(accepted, end)
+            message += begun[content:end]
+            if len(begun) < end or _is_whole(message):
+                break
+        return begun
 
     async def _peeked(self, accepted: socket.socket, count: int) -> bytes:
         """So many bytes of what a client has sent; less if it sends no more."""

@@ -53,6 +53,40 @@ async def test_a_handshake_begins_once_its_first_message_is_whole(
         assert await asyncio.get_running_loop().sock_recv(ours, 2) == b"x"
 
 
+def in_records(size: int) -> bytes:
+    """The same message, in records of so many bytes."""
+    message = HELLO[5:]
+    pieces = (message[at : at + size] for at in range(0, len(message), size))
+    return b"".join(HELLO[:3] + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+@pytest.mark.parametrize("size", [100, 200, len(HELLO) - 6])
+async def test_a_first_message_of_several_records_is_waited_for(
+    ends: tuple[socket.socket, socket.socket], size: int
+) -> None:
+    client, ours = ends
+    sent = in_records(size)
+    ready = asyncio.create_task(Handshakes(asyncio.get_running_loop()).ready(ours))
+    for piece in (sent[: size + 5], sent[size + 5 : -1]):
+        client.sendall(piece)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not ready.done()
+    client.sendall(sent[-1:])
+    async with asyncio.timeout(PATIENCE_S):
+        assert await ready == sent
+
+
+async def test_records_without_end_are_not_waited_for(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    client, ours = ends
+    ready = asyncio.create_task(Handshakes(asyncio.get_running_loop()).ready(ours))
+    client.sendall(in_records(1))
+    async with asyncio.timeout(PATIENCE_S):
+        assert in_records(1).startswith(await ready)
+
+
 @pytest.mark.parametrize(
     "sent", [b"GET / HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\n", b"\x15\x03\x01\0\2"]
 )
