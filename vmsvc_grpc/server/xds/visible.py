@@ -97,7 +97,8 @@ class Visible:
         if self._holds[namespace]:
             return
         del self._holds[namespace]
-        if self._verdicts.pop(namespace, None) is not None:
+        if namespace in self._verdicts:
+            del self._verdicts[namespace]
             self._access.let_go(endpoints_in("watch", namespace))
         self._no_room.pop(namespace, None)
         self._required.discard(namespace)

@@ -226,6 +226,7 @@ def test_a_name_that_is_given_up_before_anybody_can_say_leaves_nothing(form: For
         client.change(EDS, (), [BANK])
     read(client, office)
     assert not client.stream._following._withheld
+    assert office.verdicts._rights.in_use.in_all == 1, "of the shop alone"
     office.come_back()
     told = read(client, office)
     assert not any(BANK in part for each in told for part in each)
