@@ -1,12 +1,35 @@
 # Local servers that stand for the VMs of shop/web, and vmsvc-grpc, which serves their manifests.
-# Examples read this in the project's root, after `make test` or `make serve` made .venv. It needs
-# the ports 50051 and 8080, and 9376 on 127.0.0.2 and 127.0.0.3 (Linux has them).
+# Examples read this in the project's root, after `make test` or `make serve` made .venv. All ports are
+# free ones, so that they run beside `make serve`, and beside each other. On 127.0.0.2 and 127.0.0.3
+# (Linux has them) the servers listen on $port.
 set -eu
 bin=${BIN:-.venv/bin}
 folder=$(mktemp -d)
 trap 'kill $(cat "$folder/pids") 2>/dev/null; wait; rm -rf "$folder"' EXIT
 trap 'exit 1' INT TERM
 mkdir "$folder/manifests"
+
+free_port() {  # One that nobody listens on now, neither here nor on the addresses of the servers.
+    "$bin/python" -c 'import socket
+while True:
+    held = [socket.socket() for _ in range(3)]
+    try:
+        held[0].bind(("127.0.0.1", 0))
+        port = held[0].getsockname()[1]
+        for number, each in enumerate(held[1:], 2):
+            each.bind((f"127.0.0.{number}", port))
+    except OSError:
+        continue
+    break
+print(port)'
+}
+port=$(free_port)
+xds=$(free_port)
+inlet=$(free_port)   # Where an example itself listens.
+
+at_free_ports() {  # at_free_ports FILE: with the ports that an example writes out replaced
+    sed -e "s/50051/$xds/; s/10000/$inlet/" "$1"
+}
 
 background() { "$@" >>"$folder/log" 2>&1 & echo $! >>"$folder/pids"; }
 
@@ -27,13 +50,14 @@ cat >"$folder/manifests/web.yaml" <<-EOF
 	spec:
 	  type: ClusterIP
 	  selector: {app: web}
-	  ports: [{name: main, protocol: TCP, port: 80, targetPort: 9376}]
+	  ports: [{name: main, protocol: TCP, port: 80, targetPort: $port}]
 EOF
 for number in 2 3; do
     machine "vm-$number" "127.0.0.$number"      # Whoever reads this says how one is started.
     vm "vm-$number" "127.0.0.$number"
 done
-background "$bin/vmsvc-grpc" serve --manifests "$folder/manifests" --allow-loopback
+background "$bin/vmsvc-grpc" serve --manifests "$folder/manifests" --allow-loopback \
+    --listen "127.0.0.1:$xds" --http-listen 127.0.0.1:0
 
 failed() { echo "$1; what was said:" >&2 && cat "$folder/log" >&2 && exit 1; }
 

@@ -1,4 +1,4 @@
-"""Stands for a VM: `server.py NAME ADDRESS FILE` tells its health, and writes who was asked."""
+"""Stands for a VM: `server.py NAME HOST:PORT FILE` tells its health, and writes who was asked."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +22,6 @@ class Health(health_pb2_grpc.HealthServicer):
 
 server = grpc.server(ThreadPoolExecutor())
 health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
-server.add_insecure_port(f"{ADDRESS}:9376")
+server.add_insecure_port(ADDRESS)
 server.start()
 server.wait_for_termination()

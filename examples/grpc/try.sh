@@ -4,12 +4,13 @@
 # `sh examples/grpc/try.sh node examples/grpc/client.js`. ../local-vms.sh tells what it needs.
 here=$(dirname "$0")
 
-machine() { background "$bin/python" "$here/server.py" "$1" "$2" "$folder/asked"; }
+machine() { background "$bin/python" "$here/server.py" "$1" "$2:$port" "$folder/asked"; }
 
 . "$here/../local-vms.sh"
 [ $# -gt 0 ] || set -- "$bin/python" "$here/client.py"
 client=$*
-export GRPC_XDS_BOOTSTRAP="$here/bootstrap.conf"
+at_free_ports "$here/bootstrap.conf" >"$folder/bootstrap.conf"
+export GRPC_XDS_BOOTSTRAP="$folder/bootstrap.conf"
 
 answers() {  # Each run is a process, which begins its round robin anywhere.
     : >"$folder/asked"
