@@ -15,6 +15,7 @@ import msgspec
 
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer
 from vmsvc_grpc.kube.errors import ApiServerError
+from vmsvc_grpc.kube.pages import next_token
 from vmsvc_grpc.kube.resources import newest_served, resource_path
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.objects import Key, Kind
@@ -166,13 +167,13 @@ async def _listed(api: ApiServer, path: str) -> AsyncIterator[_FinalizedMeta]:
 
 
 async def _pages(api: ApiServer, path: str) -> AsyncIterator[bytes]:
-    """The pages of a list, as bytes."""
+    """The pages of a list, as bytes. Raises ApiServerError, and msgspec.DecodeError."""
     token = ""
     while True:
         query = {"limit": str(_PAGE_OBJECTS), **({"continue": token} if token else {})}
         raw = await api.request("GET", path, query=query)
         yield raw
-        token = _decode_head(raw).metadata.continue_ or ""
+        token = next_token(token, _decode_head(raw).metadata.continue_ or "")
         if not token:
             return
 

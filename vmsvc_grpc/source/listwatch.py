@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from vmsvc_grpc.backoff import Backoff
+from vmsvc_grpc.kube.pages import next_token
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone, Malformed
 from vmsvc_grpc.model.from_wire import ParseError
@@ -192,18 +193,19 @@ class ListWatch:
         """The events of the page that `request` named; take all before asking anything else.
 
         Objects are decoded one by one, as they are taken. Raises msgspec.DecodeError, before
-        the first event, if it is no page.
+        the first event, if it is no page, or leads to itself again.
         """
         page = _decode_list(raw)
+        token = next_token(self._continue, page.metadata.continue_)
         self.contact = now
         self.trouble = ""
-        return self._page(page)
+        return self._page(page, token)
 
-    def _page(self, page: _Page) -> Iterator[Event]:
+    def _page(self, page: _Page, token: str) -> Iterator[Event]:
         for item in page.items or ():
             yield from self._listed(item)
-        self._continue = page.metadata.continue_
-        if not self._continue:
+        self._continue = token
+        if not token:
             # All pages are of one moment, and have the same resource version.
             self._resource_version = page.metadata.resource_version
             self._phase = _Phase.WATCH

@@ -126,6 +126,17 @@ def test_a_page_that_is_none_tells_nothing() -> None:
     assert machine.contact == 0.0
 
 
+def test_a_list_that_goes_round_in_a_circle_is_not_gone_on_with() -> None:
+    """It was asked for without end, and without a word."""
+    machine = paging()
+    assert told(list(machine.page(page(vm("b"), more="another"), 0.0))) == ["+shop/b"]
+    with pytest.raises(msgspec.DecodeError, match="continue: is that of the page itself"):
+        machine.page(page(vm("b"), more="another"), 0.0)
+    machine.failed(UNREADABLE, 0.0, 0.5)
+    machine.discovered(V6)
+    assert machine.request() == FROM_START
+
+
 @pytest.mark.parametrize(
     ("type_", "object_", "expected", "resumed_at"),
     [
