@@ -53,8 +53,9 @@ async def test_a_pods_token_that_comes_late_is_waited_for(
         assert lease["metadata"]["name"] == f"vmsvc-grpc.{desk.namespace}"
         lease_name = f"{desk.namespace}/vmsvc-grpc.{desk.namespace}"
         assert place.writing.startswith(f"this replica leads: it holds Lease {lease_name} as ")
+        # Slices are not waited for before something is held.
+        await until(lambda: all(one.how == "listed, and watched" for one in place.sources))
         read = {one.what: one for one in place.sources}
         assert f"VirtualMachine in namespace {desk.namespace}" in read
-        assert all(one.well and one.how == "listed, and watched" for one in read.values())
-        assert all(one.silence_s is not None for one in read.values())
+        assert all(one.well and one.silence_s is not None for one in read.values())
         running.cancel()

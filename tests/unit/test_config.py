@@ -152,6 +152,25 @@ def test_the_address_of_http_is_no_exception(tmp_path: Path, given: dict[str, An
     assert meant.exposed == (everywhere,)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize("given", [{}, {"insecure": True}], ids=["plain", "insecure"])
+def test_the_page_is_never_where_others_can_reach_it(
+    tmp_path: Path, host: str, given: dict[str, Any]
+) -> None:
+    """It asks nobody who they are, and --insecure is about what can be asked for by machines."""
+    with pytest.raises(ConfigError, match=r"^--page-listen .* other machines.* use 127\.0\.0\.1"):
+        Config(manifests=tmp_path, page_listen=ListenAddress(host, 8090), **given)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.5.0.1"])
+def test_the_page_is_on_loopback_without_tls(tmp_path: Path, host: str) -> None:
+    here = ListenAddress(host, 8090)
+    assert Config(manifests=tmp_path, page_listen=here).page_listen == here
+    pair: dict[str, Any] = {"tls_cert": Path("a"), "tls_key": Path("b")}
+    with pytest.raises(ConfigError, match=r"^--page-listen: the page has no TLS; write "):
+        Config(manifests=tmp_path, page_listen=here._replace(tls=True), **pair)
+
+
 @pytest.mark.parametrize("output", [".", "out", ".."])
 def test_output_and_manifests_must_not_lie_in_one_another(tmp_path: Path, output: str) -> None:
     with pytest.raises(ConfigError, match="lie in one another"):
