@@ -106,11 +106,7 @@ class NamespacesListing:
 
     def catch_up(self, most: int) -> int:
         """Take in changes of services, in at most so many looks; the number of looks it took."""
-        looks = 0
-        for part in self.parts.values():
-            if part.behind and looks < most:
-                looks += part.catch_up(most - looks)
-        return looks
+        return self._go_on(most, lambda part, left: part.catch_up(left) if part.behind else 0)
 
     @property
     def encodes(self) -> bool:
@@ -124,10 +120,13 @@ class NamespacesListing:
 
     def encode(self, most: int) -> int:
         """Encode endpoints of large services, in at most so many looks; how many it took."""
+        return self._go_on(most, lambda part, left: part.encode(left) if part.encodes else 0)
+
+    def _go_on(self, most: int, step: Callable[[Listing, int], int]) -> int:
         looks = 0
         for part in self.parts.values():
-            if part.encodes and looks < most:
-                looks += part.encode(most - looks)
+            if looks < most:
+                looks += step(part, most - looks)
         return looks
 
     @property
