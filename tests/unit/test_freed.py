@@ -16,11 +16,21 @@ class Process:
     def __init__(self) -> None:
         self.now_s = 1_000.0
         self.cpu_s = 5.0
-        self.times = 0
-        self.freed = FreedMemory(self.give_back, lambda: self.now_s, lambda: self.cpu_s)
+        self.blocks = 1_000_000
+        self.times = self.scans = 0
+        self.freed = FreedMemory(
+            self.give_back,
+            self.collect,
+            clock=lambda: self.now_s,
+            cpu=lambda: self.cpu_s,
+            blocks=lambda: self.blocks,
+        )
 
     def give_back(self) -> None:
         self.times += 1
+
+    def collect(self) -> None:
+        self.scans += 1
 
     def after(self, wait_s: float, work_s: float) -> int:
         self.now_s += wait_s
@@ -41,6 +51,22 @@ def test_an_idle_process_gives_back_nothing_until_it_has_worked() -> None:
     process = Process()
     assert [process.after(EVERY_S, 0.001) for _ in range(20)] == [0] * 20
     assert process.after(EVERY_S, 1.0) == 1
+
+
+def test_everything_is_looked_at_for_garbage_once_after_much_was_freed() -> None:
+    process = Process()
+    for blocks in (2_000_000, 1_950_000):
+        process.blocks = blocks
+        process.after(EVERY_S, 1.0)
+    assert (process.scans, process.times) == (0, 2)
+    process.blocks = 1_200_000
+    process.after(EVERY_S, 1.0)
+    assert (process.scans, process.times) == (1, 2), "one thing a turn"
+    process.after(0.02, 0.0)
+    assert (process.scans, process.times) == (1, 3)
+    for _ in range(5):
+        process.after(EVERY_S, 1.0)
+    assert (process.scans, process.times) == (1, 8)
 
 
 def test_memory_between_what_is_in_use_is_given_back() -> None:

@@ -149,6 +149,8 @@ class Topics:
     def unsubscribe(self, topic: Topic, subscription: Subscription) -> None:
         """Do not wake `subscription` any more; also if it was not subscribed."""
         topic.subscriptions.pop(subscription, None)
+        if not topic.subscriptions:
+            topic.subscriptions.clear()  # One that was full is as large when it is empty.
         self._drop_if_idle(topic)
 
     def publish(

@@ -225,6 +225,7 @@ def _member(
 def forget_members() -> None:
     """Drop all VMs as they are encoded, to be encoded anew."""
     _member.cache_clear()
+    canonical.cache_clear()
 
 
 def _address(address: str, protocol: str, port_bytes: int) -> bytes:

@@ -46,6 +46,10 @@ class References:
         """What a resource's name refers to; None if it does not have the form of a service's."""
         return self._kept(name) if len(name) <= self._name_max else None
 
+    def forget(self) -> None:
+        """Drop what is known of names: all are read anew."""
+        self._kept.cache_clear()
+
     def _read(self, name: str) -> Reference | None:
         host, colon, port = name.partition(":")
         service, _, rest = host.removesuffix(".").partition(".")

@@ -274,8 +274,9 @@ class Resources:
     def forget(self, publication: Publication) -> None:
         """Drop what is encoded of a publication."""
         kept = publication.encoded
-        for key in [key for key in kept if key.startswith("xds")]:
-            del kept[key]
+        others = {key: each for key, each in kept.items() if not key.startswith("xds")}
+        kept.clear()  # A dict that was full is as large when it is empty.
+        kept.update(others)
 
     def all_of(self, type_url: TypeUrl) -> BodyReader:
         """A reader for a stream that is sent all listeners, or all clusters, each time."""

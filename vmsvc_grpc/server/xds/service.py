@@ -188,6 +188,7 @@ class Xds:
         cache, resources = self._shared.cache, self._shared.resources
         if not self._streams:
             resources.forget_names()
+            self._shared.references.forget()
         for service in list(cache.services):
             if self._streams:
                 return
