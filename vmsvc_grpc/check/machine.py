@@ -24,6 +24,7 @@ from vmsvc_grpc.server.tls.files import (
     read_client_ca,
     read_pair,
 )
+from vmsvc_grpc.server.tls.rotation import RESCAN_S
 from vmsvc_grpc.source.inotify import DirectoryWatch
 
 _DAY_S = 24 * 3600.0
@@ -151,6 +152,9 @@ def directories(config: Config) -> Iterator[Finding]:
             yield _watched(config.manifests, found, config.rescan_s)
     if config.output is not None:
         yield _output(config.output)
+    if config.tls is not None:
+        folders = {str(file.absolute().parent).lstrip("/") for file in config.tls if file}
+        yield _watched(Path("/"), sorted(folders), RESCAN_S)
 
 
 def _below(root: Path) -> Iterator[str]:
@@ -165,6 +169,7 @@ def _below(root: Path) -> Iterator[str]:
 
 
 def _watched(root: Path, found: list[str], rescan_s: float) -> Finding:
+    """Whether changes of these directories are noticed; if not, they are looked for by time."""
     watch = DirectoryWatch(root)
     watch.open()
     try:
@@ -177,9 +182,9 @@ def _watched(root: Path, found: list[str], rescan_s: float) -> Finding:
         return ok("inotify", f"changes of {len(found)} directories are noticed at once (inotify)")
     return warning(
         "inotify",
-        f"--manifests {root}: {trouble}",
-        f"raise the limit (sysctl -w NAME=NUMBER, on the node); until then it is looked at every "
-        f"{rescan_s:g} s (--rescan-s)",
+        f"{root}: {trouble}",
+        "raise the limit (sysctl -w NAME=NUMBER, on the node); until then changes are looked for "
+        f"each {rescan_s:g} s",
     )
 
 
