@@ -12,7 +12,13 @@ FIELDS  := vmsvc_grpc/model/fields.json
 PROTOS  := $(wildcard proto/vmsvc/v1/*.proto)
 LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(ARGS)
-PIP     := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP_FLAGS := install --quiet --disable-pip-version-check
+PIP     := $(BIN)/pip $(PIP_FLAGS)
+
+# Where Python has the pip that `venv` would install: from there it installs the one of our lock, at once.
+BUNDLED_PIP := import ensurepip, pathlib, sysconfig; \
+	places = (sysconfig.get_config_var("WHEEL_PKG_DIR"), pathlib.Path(ensurepip.__file__).parent / "_bundled"); \
+	print(*[each for place in places if place for each in pathlib.Path(place).glob("pip-*.whl")][:1])
 
 # Tests look here; set it to use a grpcurl of your own, which also needs no Go.
 export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
@@ -198,8 +204,10 @@ $(GRPCURL): tests/tools/go.mod tests/tools/go.sum
 # nothing is resolved; and most modules of what it names are never imported, so none is compiled.
 .venv/serves: requirements.lock requirements-build.lock pyproject.toml clients/python/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'vmsvc-grpc needs Python 3.11 or newer, and $(PYTHON) is not: set PYTHON=, as in make PYTHON=python3.12 serve.' >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(PIP) --require-hashes --no-compile -r requirements-build.lock
+	$(PYTHON) -m venv --without-pip .venv
+	@pip=$$($(PYTHON) -c '$(BUNDLED_PIP)' 2>/dev/null) && [ -n "$$pip" ] || \
+	{ echo '$(PYTHON) has no pip to begin with: apt-get install python3-venv, or what has it here.' >&2; exit 1; }; \
+	$(BIN)/python "$$pip/pip" $(PIP_FLAGS) --require-hashes --no-compile -r requirements-build.lock
 	$(PIP) --require-hashes --no-compile --no-deps -r requirements.lock
 	$(PIP) --no-compile --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
