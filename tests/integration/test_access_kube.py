@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @asynccontextmanager
 async def running(
-    kube: Cluster, tmp_path: Path, authority: Authority, *namespaces: str
+    kube: Cluster,
+    tmp_path: Path,
+    authority: Authority,
+    *namespaces: str,
+    bounds: VerdictBounds = QUICK,
 ) -> AsyncIterator[Serving]:
     """A server that asks the API server, with a service `web` in each namespace."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -94,7 +99,7 @@ async def running(
     tls.set_alpn_protocols(["h2"])
     objects = [service(Key(namespace, "web")) for namespace in namespaces]
     async with (
-        desk(kube, tmp_path, QUICK, CertificateRules()) as here,
+        desk(kube, tmp_path, bounds, CertificateRules()) as here,
         serving(*objects, gate=here.gate, tls=lambda: tls) as server,
     ):
         yield server
@@ -287,6 +292,33 @@ async def test_a_token_expires_in_mid_stream(
                 await each.until({f"web.{account.namespace}:80"})
             for opened in (watch, *(each.call for each in clusters)):
                 assert await ending(opened) == "UNAUTHENTICATED"
+
+
+async def test_the_api_server_stays_away_for_longer_than_verdicts_hold(
+    kube: Cluster, tmp_path: Path, authority: Authority
+) -> None:
+    account = Account(kube)
+    bind(kube, account, account.namespace)
+    clusters_of = {f"web.{account.namespace}:80"}
+    bounds = replace(QUICK, stale_s=4.0)
+    async with running(kube, tmp_path, authority, account.namespace, bounds=bounds) as server:
+        token = account.token()
+        async with streams(server, authority, token, account.namespace) as (watch, clusters):
+            assert isinstance(await watch.read(), bytes)
+            for each in clusters:
+                await each.until(clusters_of)
+            await asyncio.to_thread(kube.server.kill)
+            try:
+                for opened in (watch, *(each.call for each in clusters)):
+                    assert await ending(opened) == "UNAVAILABLE"
+                async with streams(server, authority, token, account.namespace) as (again, _):
+                    assert await ending(again) == "UNAVAILABLE"
+            finally:
+                await asyncio.to_thread(kube.server.start)
+        async with streams(server, authority, token, account.namespace) as (watch, clusters):
+            assert isinstance(await watch.read(), bytes)
+            for each in clusters:
+                await each.until(clusters_of)
 
 
 async def test_denied_and_absent_are_the_same_on_a_real_api_server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import urllib.request
@@ -138,6 +139,21 @@ def test_the_program_does_not_start_with_a_policy_of_no_use(
     assert "Traceback" not in done.stderr
 
 
+def by_plugin(kubeconfig: Path) -> Path:
+    """The same kubeconfig, whose token comes from a program that it names, as clouds have it."""
+    config = json.loads(kubeconfig.read_text())
+    status = {"token": config["users"][0]["user"]["token"]}
+    version = "client.authentication.k8s.io/v1"
+    said = {"apiVersion": version, "kind": "ExecCredential", "status": status}
+    plugin = kubeconfig.with_name("plugin")
+    plugin.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
+    plugin.chmod(0o700)
+    asks = {"apiVersion": version, "command": str(plugin), "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": asks}
+    kubeconfig.write_text(json.dumps(config))
+    return kubeconfig
+
+
 def test_tokens_are_reviewed_and_are_in_nothing_that_is_said(
     find_binary: Callable[[str], Path], authority: Authority, tmp_path: Path
 ) -> None:
@@ -146,7 +162,7 @@ def test_tokens_are_reviewed_and_are_in_nothing_that_is_said(
     with Cluster(folder, find=find_binary) as kube:
         account = Account(kube)
         token = account.token()
-        config = kube.kubeconfig(tmp_path / "kubeconfig")
+        config = by_plugin(kube.kubeconfig(tmp_path / "kubeconfig"))
         # No CustomResourceDefinitions: whoever may ask is told that nothing is known yet.
         arguments: list[str | Path] = ["--kubeconfig", config, *tls(authority)]
         with serving([*arguments, "--auth", "kubernetes"], tmp_path / "log") as program:
