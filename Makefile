@@ -39,7 +39,7 @@ serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: AR
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out --page-listen 127.0.0.1:8090 $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube shells chromium ## Run every test but those of the benchmarks (pytest's options: ARGS=)
+test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells chromium ## Run every test but those of the benchmarks (pytest's options: ARGS=)
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: test-nightly
@@ -173,6 +173,10 @@ shells: ## Install the shells and the terminal that tests run, by apt-get, unles
 	@sh tests/tools/debian.sh fish fish
 	@sh tests/tools/debian.sh zsh zsh
 	@sh tests/tools/debian.sh tmux tmux
+
+.PHONY: promtool
+promtool: .venv ## Build promtool, which checks deploy/monitoring, into the cache
+	@$(BIN)/python -m tests.monitoring.promtool
 
 .PHONY: kube
 kube: .venv ## Build the kube-apiserver, etcd and kubectl that tests run, into the cache
