@@ -24,6 +24,7 @@ from vmsvc_grpc.bindings import (
     bind_requests,
     bind_reviews,
     bind_server,
+    bind_services,
     bind_tls,
 )
 from vmsvc_grpc.cache.cache import Cache
@@ -176,6 +177,9 @@ class App:
         for number in _stopping_signals():
             loop.add_signal_handler(number, self._stop_at_signal, number.name)
         bind_cache(self._metrics, self._cache)
+        if self._config.service_metrics != "off":
+            each = self._config.service_metrics == "all"
+            bind_services(self._metrics, self._cache, each=each)
         bind_server(self._metrics, self._server)
         if self._gate is not None:
             bind_access_refusals(self._metrics, self._gate.refusals)

@@ -6,15 +6,16 @@ Those of the source and of writing are bound in `place`, which has these parts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.metrics import Metric, Metrics, Values, moment
-from vmsvc_grpc.model.objects import Kind
+from vmsvc_grpc.metrics import Metric, Metrics, Sample, Values, moment
+from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
+from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.tls.rotation import TlsRotation
 from vmsvc_grpc.server.xds.resources import TypeUrl
@@ -43,6 +44,64 @@ def bind_cache(metrics: Metrics, cache: Cache) -> None:
     metrics.bind_one(Metric.EVALUATIONS, lambda: cache.counts.evaluations)
     metrics.bind_one(Metric.PUBLICATIONS, lambda: cache.counts.publications)
     metrics.bind_one(Metric.TOPICS, lambda: cache.topic_count)
+
+
+SERVICES_A_STEP = 200
+"""How many services one step of a scrape looks at: below 2 ms."""
+
+
+def bind_services(metrics: Metrics, cache: Cache, *, each: bool) -> None:
+    """Bind how many services and endpoints there are by namespace; `each`: by service, too."""
+    shown = [Metric.NAMESPACE_SERVICES, Metric.NAMESPACE_ENDPOINTS]
+    if each:
+        shown.append(Metric.SERVICE_ENDPOINTS)
+    metrics.bind_walk(shown, partial(_services, cache, each=each))
+
+
+def _services(cache: Cache, *, each: bool) -> Iterator[list[Sample]]:
+    """Steps over all services, in the order of their names. They may change in between."""
+    counted: Counter[tuple[Metric, str]] = Counter()
+    after: Key | None = None
+    while names := cache.collection.page(None, after, SERVICES_A_STEP):
+        step: list[Sample] = []
+        for name in names:
+            if after is not None and name.namespace != after.namespace:
+                step += _of_namespace(after.namespace, counted)
+                counted.clear()
+            after = name
+            found = _endpoints_of(cache, name)
+            if found is None:
+                counted[Metric.NAMESPACE_SERVICES, "refused"] += 1
+                continue
+            ready, others = found
+            counted[Metric.NAMESPACE_SERVICES, "ready" if ready else "empty"] += 1
+            counted[Metric.NAMESPACE_ENDPOINTS, "true"] += ready
+            counted[Metric.NAMESPACE_ENDPOINTS, "false"] += others
+            if each:
+                step.append((Metric.SERVICE_ENDPOINTS, (*name, "true"), ready))
+                step.append((Metric.SERVICE_ENDPOINTS, (*name, "false"), others))
+        yield step
+    if after is not None:
+        yield _of_namespace(after.namespace, counted)
+
+
+def _of_namespace(namespace: str, counted: Mapping[tuple[Metric, str], int]) -> list[Sample]:
+    states = (Metric.NAMESPACE_SERVICES, ("ready", "empty", "refused"))
+    ready = (Metric.NAMESPACE_ENDPOINTS, ("true", "false"))
+    return [
+        (metric, (namespace, value), counted.get((metric, value), 0))
+        for metric, values in (states, ready)
+        for value in values
+    ]
+
+
+def _endpoints_of(cache: Cache, service: Key) -> tuple[int, int] | None:
+    """How many endpoints of a service are ready, and how many are not; None if it is refused."""
+    ready = cache.state(service, FilterClass.READY_ONLY).state
+    everything = cache.state(service, FilterClass.ALL).state
+    if not isinstance(ready, EndpointSet) or not isinstance(everything, EndpointSet):
+        return None
+    return len(ready.endpoints), len(everything.endpoints) - len(ready.endpoints)
 
 
 def bind_server(metrics: Metrics, server: Server) -> None:

@@ -103,6 +103,7 @@ class Config:
     load_balancer_provider: str = ""
     transport: str = "http2"
     xds_scope: str = "all"
+    service_metrics: str = "namespaces"
     cluster_domain: str = "cluster.local"
     drain_s: float = 10.0
     settle_s: float = 0.2

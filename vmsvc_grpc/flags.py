@@ -344,6 +344,14 @@ _PROCESS = [
         "HOST:PORT",
     ),
     Flag(
+        "--service-metrics",
+        one_of("off", "namespaces", "all"),
+        "which endpoints /metrics counts: none; those of each namespace; or those of each service, "
+        "too, which makes two lines for it",
+        "namespaces",
+        "off|namespaces|all",
+    ),
+    Flag(
         "--page-listen",
         address,
         "where a page for a browser listens: services, endpoints and why, live and read only. On "

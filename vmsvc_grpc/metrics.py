@@ -6,7 +6,7 @@ The parts count in plain numbers of their own; no code here runs for an event or
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -28,6 +28,12 @@ Values = Mapping[tuple[str, ...], float]
 
 Histograms = Mapping[tuple[str, ...], Histogram]
 """The same for histograms."""
+
+Sample = tuple["Metric", tuple[str, ...], int]
+"""A metric, its label values, and its value."""
+
+Walk = Callable[[], Iterator[Iterable[Sample]]]
+"""Goes through what there may be much of. Each step takes a few ms at most."""
 
 
 class Metric(Enum):
@@ -132,6 +138,22 @@ class Metric(Enum):
         "vmsvc_xds_nacks_total",
         "xDS responses that clients refused; the log has their words.",
         ("type",),
+    )
+
+    NAMESPACE_SERVICES = (
+        "vmsvc_namespace_services",
+        "VirtualMachineServices: with a ready endpoint, with none, refused (--service-metrics).",
+        ("namespace", "state"),
+    )
+    NAMESPACE_ENDPOINTS = (
+        "vmsvc_namespace_endpoints",
+        "Endpoints of all services of a namespace (--service-metrics).",
+        ("namespace", "ready"),
+    )
+    SERVICE_ENDPOINTS = (
+        "vmsvc_service_endpoints",
+        "Endpoints of a service that is not refused (--service-metrics=all).",
+        ("namespace", "service", "ready"),
     )
 
     FILES = ("vmsvc_files_read_total", "Manifest files read.", ("source",))
@@ -283,20 +305,24 @@ LABELS = {
     "kind": "kind of object",
     "method": "HTTP method",
     "name": "the queue, or the Lease",
-    "namespace": "one named by `--namespace`; empty for all together",
+    "namespace": "of services, theirs; of sources, one named by `--namespace`, or empty for all "
+    "together",
+    "ready": "true or false",
     "reason": "why callers were refused",
     "result": "how it ended: a turn is done, is to be gone on with (again), or failed; a write was "
     "written, met a newer object (conflict), met none (gone), or failed; a review was answered yes "
     "or no, or failed",
     "review": "what is asked of the API server: token or rights",
+    "service": "the service's name",
     "setting": "the bound, by the name of its flag, with `_` for `-`",
     "source": "the directory",
+    "state": "ready, empty or refused",
     "status": "HTTP status; 0 where no answer came",
     "type": "type of xDS resource",
     "verb": "create, update or delete",
     "version": "the version that runs",
 }
-"""What each label says. All have few values, and callers can add none."""
+"""What each label says. Callers can add no value; services and namespaces are what there are."""
 
 
 class Metrics(Collector):
@@ -304,6 +330,7 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._readers: dict[Metric, list[Callable[[], Values]]] = {}
+        self._walks: list[tuple[Sequence[Metric], Walk]] = []
         self._histograms: dict[Metric, Callable[[], Histograms]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -321,6 +348,10 @@ class Metrics(Collector):
     def bind_one(self, metric: Metric, read: Callable[[], float]) -> None:
         """Ask `read` for the only value of `metric`, which has no labels."""
         self.bind(metric, lambda: {(): read()})
+
+    def bind_walk(self, metrics: Sequence[Metric], walk: Walk) -> None:
+        """Have `walk` made at each scrape for the values of gauges of which there may be many."""
+        self._walks.append((metrics, walk))
 
     def bind_histograms(self, metric: Metric, read: Callable[[], Histograms]) -> None:
         """Ask `read` for the histograms that `metric` has at a scrape."""
@@ -357,10 +388,54 @@ class Metrics(Collector):
             family.add_metric(list(labels), histogram.buckets(), histogram.sum_s)
         return family
 
-    def page(self, open_metrics: bool) -> bytes:
-        """All of it: as OpenMetrics, or in Prometheus' text format."""
+    def page(self, open_metrics: bool) -> Iterator[bytes]:
+        """All of it, part by part: as OpenMetrics, or in Prometheus' text format.
+
+        Each part, some of them empty, takes a few ms at most to make, so that others can have their
+        turn before the next one.
+        """
         generate = openmetrics.generate_latest if open_metrics else generate_latest
-        return generate(self._registry)
+        for family in self._registry.collect():
+            yield generate(_Families(family)).removesuffix(_END)
+        for metrics, walk in self._walks:
+            lines = {metric: [_head(metric)] for metric in metrics}
+            for step in walk():
+                for metric, values, number in step:
+                    lines[metric].append(_line(metric, values, number))
+                yield b""
+            for of_metric in lines.values():
+                yield "".join(of_metric).encode()
+        if open_metrics:
+            yield _END
+
+
+_END = b"# EOF\n"
+
+
+class _Families(CollectorRegistry):
+    """What the library writes one family of."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self._family = family
+
+    def collect(self) -> Iterator[Family]:
+        yield self._family
+
+
+def _head(metric: Metric) -> str:
+    """What stands before a gauge's values; the same in both formats."""
+    return f"# HELP {metric.metric} {metric.text}\n# TYPE {metric.metric} gauge\n"
+
+
+def _line(metric: Metric, values: Sequence[str], number: int) -> str:
+    pairs = zip(metric.labels, values, strict=True)
+    labels = ",".join([f'{label}="{_escaped(value)}"' for label, value in pairs])
+    return f"{metric.metric}{{{labels}}} {number}\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def moment(silence_s: float) -> float:

@@ -30,7 +30,7 @@ def test_the_page_shows_a_histogram() -> None:
     histogram = Histogram(BOUNDS_S)
     metrics.bind_histogram(Metric.LOOP_LAG, histogram)
     histogram.observe(0.03)
-    page = metrics.page(False).decode()
+    page = b"".join(metrics.page(False)).decode()
     assert "# TYPE vmsvc_loop_lag_seconds histogram" in page
     assert 'vmsvc_loop_lag_seconds_bucket{le="0.02"} 0.0' in page
     assert 'vmsvc_loop_lag_seconds_bucket{le="0.05"} 1.0' in page

@@ -61,7 +61,7 @@ def test_values_of_several_parts_are_added_by_label() -> None:
     metrics = Metrics()
     for values in ({("shared",): 1, ("own-1",): 5}, {("shared",): 2, ("own-2",): 5}):
         metrics.bind(Metric.FILES, partial(dict, values))
-    page = metrics.page(False).decode()
+    page = b"".join(metrics.page(False)).decode()
     assert 'vmsvc_files_read_total{source="shared"} 3.0' in page
     assert page.count('vmsvc_files_read_total{source="own-') == 2
 
@@ -72,7 +72,7 @@ def test_histograms_have_their_labels(open_metrics: bool) -> None:
     done, failed = Histogram((1.0,)), Histogram((1.0,))
     done.observe(0.5)
     metrics.bind_histograms(Metric.RECONCILES, lambda: {("done",): done, ("failed",): failed})
-    page = metrics.page(open_metrics).decode()
+    page = b"".join(metrics.page(open_metrics)).decode()
     assert 'vmsvc_reconcile_seconds_bucket{le="1.0",result="done"} 1.0' in page
     assert 'vmsvc_reconcile_seconds_count{result="failed"} 0.0' in page
 
@@ -84,7 +84,7 @@ def test_families_come_in_the_order_of_the_table() -> None:
             metrics.bind_histograms(metric, dict)
         else:
             metrics.bind(metric, dict)
-    page = metrics.page(False).decode()
+    page = b"".join(metrics.page(False)).decode()
     names = [family.name for family in parser.text_string_to_metric_families(page)]
     ours = [metric.metric.removesuffix("_total") for metric in Metric]
     assert [name for name in names if name in ours] == ours
