@@ -18,6 +18,9 @@ pytest_plugins = ["tests.kube.plugin"]
 settings.register_profile("ours", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ours")
 
+# Where the tests run in a Pod, the programs that they start are not to take it for theirs.
+os.environ.pop("KUBERNETES_SERVICE_HOST", None)
+
 # What a shell starts in the background, CI's run too, ignores SIGINT, and passes that on to
 # each program that a test starts, where it means something else.
 signal.signal(signal.SIGINT, signal.default_int_handler)
