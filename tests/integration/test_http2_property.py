@@ -304,7 +304,7 @@ def test_a_look_up_that_a_late_flush_leaves_keeps_its_place_before_streams() -> 
         transport.flush_until = 0.0
         connection.flush()
         assert transport._answering.popleft() is connection
-        transport._answering.append(connection)
+        transport._answering.append(connection, connection.client)
         assert b"which is answered later" not in harness.wire.written
         await harness.turns()
         assert b"which is answered later" in harness.wire.written

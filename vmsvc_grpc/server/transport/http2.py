@@ -192,7 +192,7 @@ class Http2:
 
     def received(self, connection: ClientConnection) -> None:
         """Have a connection take in what has come, in its turn."""
-        self._came.append(connection)
+        self._came.append(connection, connection.party)
         self._work()
 
     def lost(self, connection: ClientConnection) -> None:
@@ -216,7 +216,7 @@ class Http2:
 
     def mark_first(self, connection: ClientConnection) -> None:
         """Have a connection flushed before those that are only marked."""
-        self._answering.append(connection)
+        self._answering.append(connection, connection.client)
         self._work()
 
     def _connection(self, listener: Listener) -> ClientConnection:
@@ -246,7 +246,8 @@ class Http2:
     def _take_in(self, until: float) -> None:
         """Have connections take in what has come, a piece each, as long as anything is left.
 
-        Clients take turns: what one sends on thousands of connections holds up no other.
+        Clients take turns: what one sends on thousands of connections holds up no other, nor what
+        little the same one sends on another (`ClientConnection.party`).
         """
         left = TURN_READ_BYTES
         while self._came and left > 0:
@@ -259,7 +260,7 @@ class Http2:
             except Exception:  # noqa: BLE001 - a fault at one client must not stop the others.
                 connection.fail()
             if connection.came:
-                self._came.append(connection)
+                self._came.append(connection, connection.party)
             if self.loop.time() > until:
                 break
 
@@ -277,7 +278,7 @@ class Http2:
             if not losing.lost:
                 del self._losing[client]
                 for waiting in losing.waiting:
-                    self._came.append(waiting)
+                    self._came.append(waiting, waiting.party)
 
     def _flush(self, until: float) -> None:
         """Flush the marked connections until the time is over, those with a call to answer first.

@@ -80,6 +80,9 @@ _CLOSING_S = 1.0
 # A flush writes about so many bytes to one connection; the rest waits for the next flush.
 _CONNECTION_FLUSH_BYTES = 256 * 1024
 
+# So much is little to take in: a look-up with its header fields, a token among them.
+_LITTLE_BYTES = 2 * 1024
+
 # So many calls asked, and messages handed over, lie between two looks at the clock: some 50 µs.
 _STEPS_A_LOOK = 64
 
@@ -262,12 +265,12 @@ class ClientConnection(Begun):
     def buffer_updated(self, nbytes: int) -> None:
         """Keep the bytes read for this connection's turn; until then, at most two reads."""
         self._life.heard(self.server.loop.time())
-        if self._came:
+        self._came.append(bytes(self.server.read_buffer[:nbytes]))
+        if len(self._came) == 1:
+            self.server.received(self)
+        else:
             self._paused = True
             self.transport.pause_reading()
-        else:
-            self.server.received(self)
-        self._came.append(bytes(self.server.read_buffer[:nbytes]))
 
     def eof_received(self) -> None:
         """The client sends no more, and the connection closes: take in all that has come."""
@@ -278,6 +281,16 @@ class ClientConnection(Begun):
     def came(self) -> bool:
         """Whether received bytes have yet to be handed to the engine."""
         return bool(self._came)
+
+    @property
+    def party(self) -> tuple[str, bool]:
+        """With whom it takes turns in being taken in: its client's others that sent as much.
+
+        Little is a look-up or two, on a connection that has begun. So those of a client do not wait
+        for all of its streams that begin at the same time, be they thousands.
+        """
+        much = self._greeting is not None or (self.came and len(self._came[0]) > _LITTLE_BYTES)
+        return self.client, bool(much)
 
     def take_in(self) -> int:
         """Hand the engine the next piece of the received bytes; how many bytes it had."""

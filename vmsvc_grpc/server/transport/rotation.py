@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
-
-class _OfClient(Protocol):
-    @property
-    def client(self) -> str:
-        """Whose it is."""
-
-
-_Waiting = TypeVar("_Waiting", bound=_OfClient)
+_Waiting = TypeVar("_Waiting")
 
 
 class Rotation(Generic[_Waiting]):
-    """A queue that serves clients in turn, and the connections of each in order.
+    """A queue whose parties are served in turn, and what waits of each in order.
 
     So a client with thousands of connections delays those of others by one of its own, and not by
     all of them.
     """
 
-    __slots__ = ("_count", "_of_client")
+    __slots__ = ("_count", "_of_party")
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._of_client: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        self._of_party: OrderedDict[Hashable, deque[_Waiting]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
         """How many wait."""
         return self._count
 
-    def append(self, connection: _Waiting) -> None:
-        """Have a connection wait; also one that waits already."""
+    def append(self, waiting: _Waiting, party: Hashable) -> None:
+        """Have one wait in the turns of its party; also one that waits already."""
         self._count += 1
-        waiting = self._of_client.get(connection.client)
-        if waiting is None:
-            self._of_client[connection.client] = deque((connection,))
+        of_party = self._of_party.get(party)
+        if of_party is None:
+            self._of_party[party] = deque((waiting,))
         else:
-            waiting.append(connection)
+            of_party.append(waiting)
 
     def popleft(self) -> _Waiting:
-        """The first connection of the client whose turn it is; it is then the others' turn."""
+        """The first one of the party whose turn it is; it is then the others' turn."""
         self._count -= 1
-        client, waiting = next(iter(self._of_client.items()))
-        connection = waiting.popleft()
-        if waiting:
-            self._of_client.move_to_end(client)
+        party, of_party = next(iter(self._of_party.items()))
+        waiting = of_party.popleft()
+        if of_party:
+            self._of_party.move_to_end(party)
         else:
-            del self._of_client[client]
-        return connection
+            del self._of_party[party]
+        return waiting

@@ -17,10 +17,10 @@ def test_clients_take_turns_and_their_connections_keep_their_order() -> None:
     waiting: Rotation[Connection] = Rotation()
     for client, count in (("a", 4), ("b", 1), ("c", 2)):
         for number in range(count):
-            waiting.append(Connection(client, number))
+            waiting.append(Connection(client, number), client)
     assert len(waiting) == 7
     order = [waiting.popleft() for _ in range(4)]
-    waiting.append(Connection("b", 1))
+    waiting.append(Connection("b", 1), "b")
     while waiting:
         order.append(waiting.popleft())
     assert [f"{one.client}{one.number}" for one in order] == [
@@ -34,5 +34,5 @@ def test_one_connection_may_wait_twice() -> None:
     waiting: Rotation[Connection] = Rotation()
     one, other = Connection("a", 0), Connection("a", 1)
     for connection in (one, one, other):
-        waiting.append(connection)
+        waiting.append(connection, connection.client)
     assert [waiting.popleft() for _ in range(3)] == [one, one, other]
