@@ -198,6 +198,31 @@ def test_what_waited_on_streams_that_are_reset_counts_no_more_be_the_socket_full
     assert not played.transport.unread.in_all
 
 
+def test_streams_that_go_between_a_message_and_its_sending_are_not_sent_it(
+    played: Played,
+) -> None:
+    """As where the time of a turn is over in between. The others were sent nothing, then."""
+    gone, there = played.connect(LARGE_WINDOW), played.connect(LARGE_WINDOW)
+    streams = watch(played, gone, 2)
+    watch(played, there, 2)
+    (cohort,) = played.transport.cohorts.values()
+
+    def steps() -> None:
+        played.cache.apply(Apply(vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})))
+        played.transport._news.popleft().ask()
+        for stream in streams:
+            gone.engine.reset_stream(stream)
+        gone.send()
+        gone.connection.take_in()
+
+    played.run(steps)
+    assert not cohort._due
+    for number in (2, 3):
+        for one in there.watches.values():
+            assert one.reader.versions[str(WEB)] == newest(played)
+        move(played, number)
+
+
 def test_a_connection_that_is_lost_holds_up_no_message_for_the_others(played: Played) -> None:
     """All groups have a message before the next one is made."""
     watch(played, played.connect(LARGE_WINDOW), 3)

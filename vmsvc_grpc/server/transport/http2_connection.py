@@ -223,7 +223,8 @@ class ClientConnection(Begun):
         self._ending: dict[HttpCall, asyncio.TimerHandle | None] = {}
         self._blocked: dict[HttpCall, None] = {}
         self._groups: Groups = {}
-        self._due: list[Group] = []  # Those that have yet to be sent a message.
+        # Those that have yet to be sent a message, and are due, unless all their streams have gone.
+        self._due: list[Group] = []
         self._kept_window = 0  # By so much the client has opened its window, unknown to the engine.
         self._came: deque[bytes] = deque()  # Received, and not handed to the engine yet.
         self._paused = False
@@ -564,6 +565,7 @@ class ClientConnection(Begun):
                 self._count_unread(waiting)
         except NGH2Error:
             self._close()
+            self._drop_due()
         if self._later:
             later, self._later = self._later, {}
             for call in later:
@@ -582,13 +584,13 @@ class ClientConnection(Begun):
         Returns how many bytes of messages wait for the client then.
         """
         messages_before = self.traffic.messages_sent
-        due, self._due = self._due, []
-        self._send_due(due, _CONNECTION_FLUSH_BYTES)
-        data = self._engine.data_to_send()
-        self._write(data)
+        sent: list[Group] = []
+        self._send_due(sent, _CONNECTION_FLUSH_BYTES)
+        if data := self._engine.data_to_send():
+            self._write(data)
         self._floods.sent(self.traffic.messages_sent - messages_before, len(data))
         if waiting := self._engine.queued_body_size():
-            self._settle(self._members(due), waiting)
+            self._settle(self._members(sent), waiting)
         if self._due or self._wanting or (waiting and self._kept_window):
             self.mark()
         return waiting
@@ -604,7 +606,7 @@ class ClientConnection(Begun):
         while self._writable:
             sent = traffic.messages_sent
             asked: list[HttpCall] = []
-            due, self._due = self._due, []
+            due: list[Group] = []
             left -= self._hand_over(due, asked, left, waiting)
             queued = 0 if asked or due else engine.queued_body_size()
             if data := engine.data_to_send():
@@ -632,7 +634,7 @@ class ClientConnection(Begun):
     def _hand_over(self, due: list[Group], asked: list[HttpCall], most: int, waiting: int) -> int:
         """Hand the engine what groups and calls have to send; as `_send_due` and `_ask_each` do."""
         handed = 0
-        if due:
+        if self._due:
             handed = self._send_due(due, self._most(most, waiting))
         if self._wanting:
             handed += self._ask_each(asked, most - handed, waiting)
@@ -681,24 +683,28 @@ class ClientConnection(Begun):
         """Have a call share its messages with others, if it can now."""
         join(self.server, self, self._groups, call)
 
-    def _send_due(self, due: list[Group], most: int) -> int:
+    def _send_due(self, sent: list[Group], most: int) -> int:
         """Hand the engine the message of each group for all its streams; how many bytes in all.
 
-        A group scatters if that is more than `most`: its streams are asked in their turns. Groups
-        are left for later, and out of `due`, once it has been about as much, or the time is over.
+        Those that were handed it come into `sent`. A group scatters if it is more than `most`: its
+        streams are asked in their turns. Groups are left for later once it has been about as much,
+        or the time is over; in the last case the number returned is that of a whole flush.
         """
         handed = 0
-        for at, group in enumerate(due):
-            if at and (handed >= most or self._is_late()):
-                self._due += due[at:]
-                del due[at:]
+        while self._due:
+            if sent and handed >= most:
                 break
+            if sent and self._is_late():
+                return max(handed, _CONNECTION_FLUSH_BYTES)
+            group = self._due[0]
             size = len(group.cohort.framed) * len(group.members)
-            if size > most:
+            if group.due and size > most:
                 group.scatter()
-            else:
+            elif group.due:
                 handed += size
                 self._send_to(group)
+                sent.append(group)
+            del self._due[0]  # Last: a fault in between leaves it to `_drop_due`.
         return handed
 
     def _send_to(self, group: Group) -> None:
@@ -719,13 +725,15 @@ class ClientConnection(Begun):
         """Nothing may be written: the streams of groups wait each for itself."""
         due, self._due = self._due, []
         for group in due:
-            group.scatter()
+            if group.due:
+                group.scatter()
 
     def _drop_due(self) -> None:
         """The connection is closed: others are not to wait for its groups."""
         due, self._due = self._due, []
         for group in due:
-            group.sent(0)
+            if group.due:
+                group.sent(0)
 
     def _members(self, groups: Iterable[Group]) -> list[HttpCall]:
         """The calls of these groups that are open."""
