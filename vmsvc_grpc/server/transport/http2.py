@@ -27,7 +27,7 @@ from vmsvc_grpc.server.transport import Listener, grpc_wire
 from vmsvc_grpc.server.transport.http2_accept import Accepting
 from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
-from vmsvc_grpc.server.transport.http2_connection import ClientConnection
+from vmsvc_grpc.server.transport.http2_connection import ClientConnection, Party
 from vmsvc_grpc.server.transport.http2_groups import Cohort
 from vmsvc_grpc.server.transport.rotation import Rotation
 from vmsvc_grpc.server.transport.sockets import Sockets
@@ -45,16 +45,6 @@ _READ_PART = 0.5
 
 # And that much more to lose the calls of connections that are closed: thousands of one client.
 _LOSE_PART = 0.2
-
-
-class _Losing:
-    """Closed connections of one client that have yet to lose their calls; others, which wait."""
-
-    __slots__ = ("lost", "waiting")
-
-    def __init__(self) -> None:
-        self.lost: deque[ClientConnection] = deque()
-        self.waiting: list[ClientConnection] = []
 
 
 class _Next:
@@ -91,12 +81,13 @@ class Http2:
         self.windows = Windows(limits.window_bytes_max)
         self._listening: list[tuple[socket.socket, Listener]] = []
         self.read_buffer = memoryview(bytearray(READ_BYTES))
-        self._came: Rotation[ClientConnection] = Rotation()
-        self._losing: OrderedDict[str, _Losing] = OrderedDict()
+        self._came: Rotation[Party, ClientConnection] = Rotation()
+        # Closed connections that have yet to lose their calls, by their clients.
+        self._losing: OrderedDict[str, deque[ClientConnection]] = OrderedDict()
         self._news: deque[Cohort | _Next] = deque()
         self._marked: deque[ClientConnection | Batch] = deque()
         self.left_over = 0
-        self._answering: Rotation[ClientConnection] = Rotation()
+        self._answering: Rotation[str, ClientConnection] = Rotation()
         self._at_work = False
         self.flush_until = 0.0
         self._framed: dict[int, tuple[bytes, bytes]] = {}
@@ -136,7 +127,7 @@ class Http2:
             await asyncio.wait(gone, timeout=grace_s)
         for connection in list(self.connections):
             connection.abort()
-        lost = chain.from_iterable(losing.lost for losing in self._losing.values())
+        lost = chain.from_iterable(self._losing.values())
         if gone := [connection.gone for connection in (*self.connections, *lost)]:
             await asyncio.wait(gone)
 
@@ -201,7 +192,7 @@ class Http2:
         Until then they count as the client's. So no more is taken in of its other connections: a
         client at a bound that connects again would be refused for what it has let go of.
         """
-        self._losing.setdefault(connection.client, _Losing()).lost.append(connection)
+        self._losing.setdefault(connection.client, deque()).append(connection)
         self._work()
 
     def mark(self, connection: ClientConnection) -> None:
@@ -249,12 +240,15 @@ class Http2:
         Clients take turns: what one sends on thousands of connections holds up no other, nor what
         little the same one sends on another (`ClientConnection.party`).
         """
-        left = TURN_READ_BYTES
-        while self._came and left > 0:
-            connection = self._came.popleft()
-            if (losing := self._losing.get(connection.client)) is not None:
-                losing.waiting.append(connection)
+        left, passed = TURN_READ_BYTES, 0
+        while left > 0 and passed < self._came.parties:
+            client, _ = self._came.next_party
+            if client in self._losing:  # All of its connections wait, without a look at each.
+                self._came.pass_over()
+                passed += 1
                 continue
+            passed = 0
+            connection = self._came.popleft()
             try:
                 left -= connection.take_in()
             except Exception:  # noqa: BLE001 - a fault at one client must not stop the others.
@@ -268,17 +262,15 @@ class Http2:
         """Have closed connections lose their calls, client after client, until the time is over."""
         while self._losing and self.loop.time() <= until:
             client, losing = next(iter(self._losing.items()))
-            connection = losing.lost[0]
+            connection = losing[0]
             try:
                 if not connection.lose_calls(until):
-                    losing.lost.popleft()
+                    losing.popleft()
                     connection.finish()
             except Exception:  # noqa: BLE001 - a fault at one call must not keep the others.
                 connection.fail()
-            if not losing.lost:
+            if not losing:
                 del self._losing[client]
-                for waiting in losing.waiting:
-                    self._came.append(waiting, waiting.party)
 
     def _flush(self, until: float) -> None:
         """Flush the marked connections until the time is over, those with a call to answer first.
@@ -305,7 +297,7 @@ class Http2:
 
     def _flush_some(
         self,
-        waiting: deque[ClientConnection | Batch] | Rotation[ClientConnection],
+        waiting: deque[ClientConnection | Batch] | Rotation[str, ClientConnection],
         until: float,
     ) -> None:
         self.flush_until = until

@@ -127,6 +127,10 @@ _ENGINE_BOUNDS = {
 }
 
 
+Party = tuple[str, bool]
+"""Connections that are taken in one after the other: a client's, by whether they sent much."""
+
+
 class ConnectionServer(CallServer, CohortServer, Protocol):
     """What connections use of their server."""
 
@@ -284,7 +288,7 @@ class ClientConnection(Begun):
         return bool(self._came)
 
     @property
-    def party(self) -> tuple[str, bool]:
+    def party(self) -> Party:
         """With whom it takes turns in being taken in: its client's others that sent as much.
 
         Little is a look-up or two, on a connection that has begun. So those of a client do not wait

@@ -14,7 +14,7 @@ class Connection:
 
 
 def test_clients_take_turns_and_their_connections_keep_their_order() -> None:
-    waiting: Rotation[Connection] = Rotation()
+    waiting: Rotation[str, Connection] = Rotation()
     for client, count in (("a", 4), ("b", 1), ("c", 2)):
         for number in range(count):
             waiting.append(Connection(client, number), client)
@@ -31,8 +31,20 @@ def test_clients_take_turns_and_their_connections_keep_their_order() -> None:
 
 
 def test_one_connection_may_wait_twice() -> None:
-    waiting: Rotation[Connection] = Rotation()
+    waiting: Rotation[str, Connection] = Rotation()
     one, other = Connection("a", 0), Connection("a", 1)
     for connection in (one, one, other):
         waiting.append(connection, connection.client)
     assert [waiting.popleft() for _ in range(3)] == [one, one, other]
+
+
+def test_a_party_that_is_passed_over_keeps_its_order_and_comes_after_the_others() -> None:
+    waiting: Rotation[str, Connection] = Rotation()
+    for client, number in (("a", 0), ("a", 1), ("b", 0)):
+        waiting.append(Connection(client, number), client)
+    assert (waiting.next_party, waiting.parties) == ("a", 2)
+    waiting.pass_over()
+    assert waiting.next_party == "b"
+    order = [waiting.popleft() for _ in range(3)]
+    assert [(one.client, one.number) for one in order] == [("b", 0), ("a", 0), ("a", 1)]
+    assert not waiting.parties
