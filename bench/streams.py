@@ -57,7 +57,7 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """All of them, in the order of their letters. 45 minutes on 2 cores."""
+    """All of them, in the order of their letters. 50 minutes on 2 cores."""
     return [*_all(seconds=6.0), *_standstills(causes.FULL)]
 
 
