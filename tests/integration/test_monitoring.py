@@ -174,6 +174,12 @@ def test_files_objects_and_what_is_held(manifests: Path, tmp_path: Path) -> None
         ]
 
 
+def test_a_service_without_endpoints(manifests: Path, tmp_path: Path) -> None:
+    (manifests / "web.yaml").write_text(SERVICE)
+    with following(manifests, tmp_path) as program:
+        assert firing(tmp_path, [scraped(program, 0)], LATER) == ["VmsvcGrpcServicesEmpty"]
+
+
 def test_a_client_at_a_bound(manifests: Path, tmp_path: Path) -> None:
     with (
         following(manifests, tmp_path, "--streams-per-client-max", "1") as program,
