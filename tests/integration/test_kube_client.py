@@ -610,6 +610,19 @@ async def test_a_line_without_end_is_given_up() -> None:
             await read_into([], kube)
 
 
+async def test_an_answer_without_end_is_given_up() -> None:
+    async def answer(_: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        while not writer.is_closing():
+            writer.write(chunk(b"x" * 65536))
+            await writer.drain()
+
+    bounds = replace(QUICK, answer_bytes_max=1_000_000)
+    async with served(answer) as server, api(server, bounds) as kube:
+        with pytest.raises(ApiServerError, match="the answer is longer than 1000000 bytes"):
+            await kube.request("GET", "/version")
+
+
 async def test_a_watch_that_is_refused() -> None:
     async with served(says(response(b"{}", "410 Gone"))) as server, api(server) as kube:
         with pytest.raises(ApiServerError) as caught:

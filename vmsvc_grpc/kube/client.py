@@ -48,7 +48,8 @@ class RequestBounds:
 
     `connect_s` is for the connection, TLS included; `silence_s` for the next byte of an
     answer; `request_s` for all of it (an API server itself gives up after 60 s). A line
-    of a watch holds one object, which etcd bounds at 1.5 MiB by default.
+    of a watch holds one object, which etcd bounds at 1.5 MiB by default. An answer is at most a
+    page of 500 objects: its bound leaves half a MiB for each, and a VM has some 10 KiB.
     Refused credentials are read again every `reload_s` at most; with each failure to do so the time
     doubles, up to `reload_max_s`. A request waits at most `renewal_s` for the renewal of
     credentials that are about to expire, and then uses the old ones.
@@ -58,6 +59,7 @@ class RequestBounds:
     silence_s: float = 30.0
     request_s: float = 65.0
     line_bytes_max: int = 64 * 1024 * 1024
+    answer_bytes_max: int = 256 * 1024 * 1024
     reload_s: float = 1.0
     reload_max_s: float = 60.0
     renewal_s: float = 1.0
@@ -178,8 +180,7 @@ class ApiServer:
         finally:
             MAY_SEND.reset(token)
         async with response:
-            with translated():
-                return await response.read()
+            return await _body(response, self._bounds.answer_bytes_max)
 
     async def dated(self, path: str) -> tuple[bytes, str]:
         """The body of what is at a path, and when the API server says it answered (`Date`).
@@ -189,8 +190,8 @@ class ApiServer:
         request = _HttpRequest("GET", path, None, {}, None, self._timeout())
         response = await self._open(request)
         async with response:
-            with translated():
-                return await response.read(), response.headers.get("Date", "")
+            body = await _body(response, self._bounds.answer_bytes_max)
+            return body, response.headers.get("Date", "")
 
     def _timeout(self) -> aiohttp.ClientTimeout:
         bounds = self._bounds
@@ -348,6 +349,19 @@ class ApiServer:
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def _body(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    """All of an answer. Raises ApiServerError, also if it is longer."""
+    parts: list[bytes] = []
+    left = bytes_max
+    with translated():
+        while part := await response.content.readany():
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise ApiServerError(0, f"the answer is longer than {bytes_max} bytes")
+    return b"".join(parts)
 
 
 async def _lines(content: aiohttp.StreamReader, bytes_max: int) -> AsyncIterator[bytes]:
