@@ -54,6 +54,10 @@ conformance: .venv ## Run the cases of CASES=DIR, through files and an API serve
 fuzz: .venv ## Look for bytes that the transport does not survive (ARGS='--seconds 600 --keep')
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
+.PHONY: soak
+soak: .venv kube ## Every fault at once for 30 minutes, and a report (ARGS='--minutes 3 --seed 7')
+	$(BIN)/python -m soak $(ARGS)
+
 .PHONY: bench
 bench: .venv bench-tools ## Measure streams and standstills, into bench/reports and README (ARGS='--only c')
 	$(BIN)/python -m bench --readme README.md $(ARGS)

@@ -469,10 +469,12 @@ class World:
         steady: Sequence[str] = (),
         user: User | None = None,
         namespace: str = INSTALLED,
+        within: Sequence[str] = (),
     ) -> Iterator[Replica]:
         """A replica that writes if it holds the Lease in a namespace, with a listener.
 
-        It has the rights of deploy/base, unless a user is given who has others.
+        It has the rights of deploy/base, unless a user is given who has others. `within` is a
+        command that runs the one that it is given.
         """
         user = user or self.account()
         with ExitStack() as stack:
@@ -482,7 +484,7 @@ class World:
             arguments += ["--lease-duration-s", f"{LEASE_S:g}"]
             arguments += ["--drain-s", "0", *flags]
             log = self.folder / f"{next(self._names)}.log"
-            program = stack.enter_context(serving(arguments, log))
+            program = stack.enter_context(serving(arguments, log, within=within))
             listener = stack.enter_context(closing(Listener(program.grpc, steady)))
             yield Replica(program, listener, wire, _token_id(user.token))
 
