@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -295,3 +296,24 @@ def test_a_digest_counts_before_a_tag(helm: Helm) -> None:
     image = {"repository": "registry.example/a", "tag": "1.2", "digest": digest}
     assert container(rendered(helm, image=image))["image"] == f"registry.example/a@{digest}"
     assert container(rendered(helm, image={"tag": "1.2"}))["image"] == "vmsvc-grpc:1.2"
+
+
+def test_monitoring_fits_beside_the_release(helm: Helm, kubectl: Path, tmp_path: Path) -> None:
+    """As deploy/README.md says: the component by itself, and one more argument."""
+    relative = os.path.relpath(CHART.parent / "monitoring", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(f"components: [{relative}]\n")
+    command = [str(kubectl), "kustomize", str(tmp_path)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    beside = list(yaml.safe_load_all(text))
+    ours = rendered(helm, extraArgs=["--client-ca=/etc/vmsvc-grpc/tls/ca.crt"])
+    assert not by_id(beside).keys() & by_id(ours).keys()
+    monitor = one(beside, "PodMonitor", "vmsvc-grpc")["spec"]
+    pod = one(ours, "Deployment", "vmsvc-grpc")["spec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (scraped,) = monitor["podMetricsEndpoints"]
+    assert scraped["port"] in {port["name"] for port in container(ours)["ports"]}
+    names = one(ours, "Certificate", "vmsvc-grpc")["spec"]["dnsNames"]
+    assert scraped["tlsConfig"]["serverName"] in names
+    issuer = one(beside, "Certificate", "vmsvc-grpc-metrics")["spec"]["issuerRef"]["name"]
+    assert one(ours, "Issuer", issuer)
+    assert given_to(container(ours))["client_ca"] == Path("/etc/vmsvc-grpc/tls/ca.crt")
