@@ -556,6 +556,19 @@ def test_a_large_service_that_changes_in_each_turn_is_sent_all_the_same(
     assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
 
 
+@pytest.mark.parametrize("turns", [20, 24, 28])
+def test_a_large_service_that_changes_while_a_first_answer_is_due_is_sent_again(
+    turns: int,
+) -> None:
+    """News is looked at meanwhile, so that the answer has everything: no note is left of it."""
+    client = XdsClient(_large(), Form.DELTA).change(EDS, ["*", "web.shop:80"])
+    for turn in range(turns):
+        assert client.stream.next_message() is LATER
+        client.cache.apply(Apply(_one_of_many(turn, network=11)))
+    client.read_all()
+    assert client.held(EDS)["web.shop:80"] == truth(client.cache, EDS, "web.shop:80")
+
+
 @BOTH
 def test_a_large_service_that_changes_in_each_turn_holds_up_no_other(form: Form) -> None:
     """Of a wildcard: while the large one is encoded, what it was stays listed, and others go on."""
