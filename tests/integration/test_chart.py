@@ -27,10 +27,12 @@ from tests.integration.charts import (
 )
 from tests.integration.test_deploy import given_to
 from tests.kube.charts import Helm, HelmError
+from vmsvc.kubectl import LABEL
 from vmsvc_grpc.reconciler.election import lease_name
 
 SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS: Object = yaml.safe_load((CHART / "values.yaml").read_text())
+FOUND_BY = dict([LABEL.split("=")])
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,7 @@ def test_every_value_changes_something(helm: Helm) -> None:
             "podLabels",
             id="the selector's label",
         ),
+        pytest.param({"podLabels": FOUND_BY}, "podLabels", id="the label of kubectl vmsvc"),
         pytest.param({"image": {"digest": "abc"}}, "digest", id="no digest"),
         pytest.param({"networkPolicy": {"from": []}}, "from", id="from nobody, which is everybody"),
         pytest.param({"tls": {"from": "none"}}, "insecure=true", id="no TLS, unmeant"),
@@ -232,7 +235,7 @@ def test_another_release_shares_no_name_with_the_first_and_no_pod(helm: Helm) ->
     label = {"app.kubernetes.io/name": name}
     deployment = one(there, "Deployment", name)["spec"]
     assert deployment["selector"]["matchLabels"] == label
-    assert deployment["template"]["metadata"]["labels"] == label
+    assert deployment["template"]["metadata"]["labels"] == {**label, **FOUND_BY}
     text = json.dumps(there)
     assert f"system:serviceaccount:edge:{name}" in text
     # The Lease is called after what it is for, and not after the release.

@@ -19,7 +19,7 @@ import pytest
 
 from tests.integration.test_client_cli import ENVIRONMENT, _line
 from tests.program import PATIENCE_S, Program, awaited, serving
-from vmsvc.kubectl import Arguments, Place, place_in
+from vmsvc.kubectl import LABEL, Arguments, Place, place_in
 
 PLUGIN = str(Path(sys.executable).with_name("kubectl-vmsvc"))
 MANIFESTS = """\
@@ -36,12 +36,18 @@ status: {network: {primaryIP4: 10.0.0.1}}
 KUBECTL = (
     f"#!{sys.executable}\n"
     """
-import os, socket, sys, threading
+import json, os, socket, sys, threading
 arguments = sys.argv[1:]
 with open(os.environ["STUB_LOG"], "a") as log:
     log.write(f"{os.getpid()} {' '.join(arguments)}\\n")
 if "get" in arguments:
-    sys.stdout.write(open(os.environ["STUB_PODS"]).read())
+    pods = json.load(open(os.environ["STUB_PODS"]))["items"]
+    within = [a.partition("=")[2] for a in arguments if a.startswith("--namespace=")]
+    if not within and os.environ.get("STUB_FORBIDS"):
+        sys.exit("Error from server (Forbidden): pods is forbidden")
+    if within:
+        pods = [pod for pod in pods if pod["metadata"]["namespace"] in within]
+    json.dump({"items": pods}, sys.stdout)
     sys.exit()
 if os.environ.get("STUB_FAILS"):
     sys.exit("error: unable to forward: no kubelet")
@@ -64,9 +70,15 @@ while True:
 )
 
 
-def pod(name: str = "vmsvc-grpc-1", *, ready: bool = True, **container: Any) -> dict[str, Any]:
+def pod(
+    name: str = "vmsvc-grpc-1",
+    *,
+    namespace: str = "vmsvc-grpc",
+    ready: bool = True,
+    **container: Any,
+) -> dict[str, Any]:
     return {
-        "metadata": {"namespace": "vmsvc-grpc", "name": name},
+        "metadata": {"namespace": namespace, "name": name},
         "spec": {"containers": [{"name": "vmsvc-grpc", **container}]},
         "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
     }
@@ -92,13 +104,40 @@ DEPLOYED = ["serve", "--listen=0.0.0.0:50051", "--tls-cert=c", "--listen=127.0.0
         pytest.param([pod(args=["--listen=0.0.0.0:7", "--tls-cert=c"])], None, id="TLS alone"),
         pytest.param([pod(args=["--tls-cert=c", "--listen=tls://127.0.0.1:7"])], None, id="tls://"),
         pytest.param([pod()], None, id="no arguments"),
+        pytest.param(
+            [pod(args=["serve", "--listen", "127.0.0.1:7"])], ("vmsvc-grpc-1", 7), id="two words"
+        ),
+        pytest.param(
+            [pod(command=["vmsvc-grpc", "serve", "--listen=[::1]:7"])],
+            ("vmsvc-grpc-1", 7),
+            id="a command of its own",
+        ),
+        *(
+            pytest.param(
+                [pod("a", args=odd), pod("b", args=DEPLOYED)], ("b", 50052), id=f"odd: {odd}"
+            )
+            for odd in (
+                ["--listen=evil"],
+                ["--listen"],
+                ["--listen="],
+                ["--listen=$(WHERE)"],
+                ["--listen=127.0.0.1:0"],
+                ["--listen=127.0.0.1:65536"],
+                ["--listen=127.0.0.1:-1"],
+                ["--listen=127.0.0.1:\u0667"],
+            )
+        ),
     ],
 )
 def test_place(pods: list[Any], found: tuple[str, int] | None) -> None:
     assert place_in({"items": pods}) == (Place("vmsvc-grpc", *found) if found else None)
 
 
-def test_arguments_are_sorted_by_whose_they_are() -> None:
+def test_arguments_are_sorted_by_whose_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VMSVC_SERVER_NAMESPACE", raising=False)
+    assert Arguments.of(["list"]).namespace == "vmsvc-grpc"
+    monkeypatch.setenv("VMSVC_SERVER_NAMESPACE", "edge")
+    assert Arguments.of(["list"]).namespace == "edge"
     line = "--context c list -n shop --kubeconfig=f --server-namespace infra -o name"
     assert Arguments.of(line.split()) == (
         ("--context=c", "--kubeconfig=f"),
@@ -171,7 +210,7 @@ def test_a_command_is_asked_of_the_server_in_the_cluster(cluster: Cluster) -> No
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "shop/web-1\n", "")
     get, forward = cluster.asked()
-    assert get.startswith("--context=c get pods --all-namespaces")
+    assert get.startswith("--context=c get pods --namespace=vmsvc-grpc")
     assert forward.startswith("--context=c port-forward --address=127.0.0.1")
     assert not any(map(alive, cluster.forwarders()))
 
@@ -220,9 +259,34 @@ def test_a_cluster_without_the_server(cluster: Cluster) -> None:
     ran = cluster.run("list --server-namespace infra")
     assert ran.returncode == 3
     assert (
-        "there is no running Pod labelled app.kubernetes.io/name=vmsvc-grpc in namespace infra"
-        in (ran.stderr)
+        f"there is no running Pod labelled {LABEL} in namespace infra; is vmsvc-grpc installed"
+        in ran.stderr
     )
+
+
+def test_a_stranger_is_never_asked(cluster: Cluster, server: Program) -> None:
+    """Whoever may create a Pod may label it as ours; that is one namespace's fault."""
+    listens = [f"--listen={server.grpc}"]
+    ours = pod(args=listens)
+    strangers = [
+        pod("a", namespace="attacker", args=["--listen=127.0.0.1:1"]),
+        pod("b", namespace="attacker", args=["--listen=evil"]),
+    ]
+    for mine in (ours, pod(args=listens, ready=False)):
+        cluster.has([*strangers, mine])
+        assert cluster.run("list -o name").stdout == "shop/web\n"
+    # Nor if ours is away.
+    asked = len(cluster.asked())
+    cluster.has([*strangers, pod("c", namespace="edge", args=listens)])
+    ran = cluster.run("list -o name")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert (
+        "in namespace vmsvc-grpc; there is one in attacker, edge: if you trust who may create Pods "
+        "there, name it by --server-namespace\n" in ran.stderr
+    )
+    assert not any("port-forward" in line for line in cluster.asked()[asked:])
+    assert "is vmsvc-grpc installed" in cluster.run("list", STUB_FORBIDS="yes").stderr
+    assert cluster.run("list -o name --server-namespace edge").stdout == "shop/web\n"
 
 
 def test_a_port_that_cannot_be_forwarded(cluster: Cluster) -> None:

@@ -2,7 +2,8 @@
 
 It finds a Pod of the server, and has kubectl forward a port of this machine to where that Pod
 listens for itself alone, without TLS. So the rights are those of the kubeconfig: to list Pods, and
-to `create` `pods/portforward`.
+to `create` `pods/portforward`. What says that a Pod is the server's is its namespace, which the
+caller trusts: whoever may create Pods in another one may label them as ours.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from itertools import zip_longest
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -31,7 +33,7 @@ through `kubectl port-forward`. `kubectl vmsvc COMMAND --help` tells of each.
 
   --context NAME, --kubeconfig FILE, --cluster NAME, --user NAME, --as NAME, --as-group NAME
                          as for kubectl; before or after the command
-  --server-namespace NS  where the server runs (default: wherever there is one)
+  --server-namespace NS  where the server runs (VMSVC_SERVER_NAMESPACE; default: vmsvc-grpc)
 
 You need the rights to list Pods there, and to `create` pods/portforward.
 
@@ -40,10 +42,14 @@ You need the rights to list Pods there, and to `create` pods/portforward.
 _OF_KUBECTL = ("--context", "--kubeconfig", "--cluster", "--user", "--as", "--as-group")
 _SERVER_NAMESPACE = "--server-namespace"
 
-_LABEL = "app.kubernetes.io/name=vmsvc-grpc"
+LABEL = "app.kubernetes.io/part-of=vmsvc-grpc"
+"""Of each Pod of the server, however it was installed and whatever it is called."""
+
 _NAMESPACE = "vmsvc-grpc"
 _CONTAINER = "vmsvc-grpc"
 
+_PORT_MAX = 65535
+_PORT = re.compile(r":([0-9]{1,5})\Z")
 _FORWARDS = re.compile(r"Forwarding from (127\.0\.0\.1:[0-9]+) -> ")
 _PATIENCE_S = 30.0
 _RETRY_S = 1.0
@@ -62,8 +68,9 @@ class Arguments(NamedTuple):
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Arguments:
-        """What belongs to whom. Raises ValueError for a flag that cannot be."""
-        kubectl, namespace, vmsvc = [], "", []
+        """What belongs to whom; the environment may name a namespace. Raises ValueError."""
+        kubectl, vmsvc = [], []
+        namespace = os.environ.get("VMSVC_SERVER_NAMESPACE") or _NAMESPACE
         left = iter(arguments)
         for text in left:
             if text == "--":
@@ -114,15 +121,27 @@ def _ready(pod: Mapping[str, Any]) -> bool:
 def _place_of(pod: Mapping[str, Any]) -> Place | None:
     about = pod["metadata"]
     for container in pod["spec"]["containers"]:
-        arguments = container.get("args", ())
         if container["name"] != _CONTAINER:
             continue
+        arguments = (*container.get("command", ()), *container.get("args", ()))
         tls = any(text.startswith("--tls-cert") for text in arguments)
-        for text in arguments:
-            flag, _, address = text.partition("=")
-            if flag == "--listen" and (is_loopback(address) or not tls):
-                return Place(about["namespace"], about["name"], int(address.rpartition(":")[2]))
+        for address in _listens(arguments):
+            if (is_loopback(address) or not tls) and (port := _port(address)):
+                return Place(about["namespace"], about["name"], port)
     return None
+
+
+def _listens(arguments: Sequence[str]) -> Iterator[str]:
+    for text, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, given, value = text.partition("=")
+        if flag == "--listen":
+            yield value if given else following
+
+
+def _port(address: str) -> int | None:
+    """None where there is nothing to forward to: a Pod with odd arguments is passed over."""
+    found = _PORT.search(address)
+    return int(found[1]) if found and 0 < int(found[1]) <= _PORT_MAX else None
 
 
 class Forwarder:
@@ -191,27 +210,28 @@ class Forwarder:
 
     def _find(self) -> Place:
         namespace = self._arguments.namespace
-        if namespace:
-            pods = self._pods(f"--namespace={namespace}")
-        else:
-            try:
-                pods = self._pods("--all-namespaces")
-            except _NotFoundError:
-                # Who may not look everywhere may where it is installed by default.
-                pods = self._pods(f"--namespace={_NAMESPACE}")
-        if place := place_in(pods):
+        if place := place_in(self._pods(f"--namespace={namespace}")):
             return place
-        where = f"namespace {namespace}" if namespace else "any namespace"
+        elsewhere: set[str] = set()
+        with suppress(_NotFoundError):  # Not everybody may look everywhere.
+            pods = self._pods("--all-namespaces")["items"]
+            elsewhere = {pod["metadata"]["namespace"] for pod in pods if _place_of(pod)}
+        advice = (
+            f"there is one in {', '.join(sorted(elsewhere))}: if you trust who may create Pods "
+            f"there, name it by {_SERVER_NAMESPACE}"
+            if elsewhere
+            else "is vmsvc-grpc installed, and does its container listen on loopback, "
+            "as deploy/ has it?"
+        )
         raise _NotFoundError(
-            f"there is no running Pod labelled {_LABEL} in {where}; is vmsvc-grpc installed, and "
-            "does its container listen on loopback, as deploy/ has it?"
+            f"there is no running Pod labelled {LABEL} in namespace {namespace}; {advice}"
         )
 
     def _pods(self, where: str) -> Any:
         ran = subprocess.run(  # noqa: S603 - kubectl, as the user has it
             [
                 *("kubectl", *self._arguments.kubectl, "get", "pods", where, "--output=json"),
-                *(f"--selector={_LABEL}", "--field-selector=status.phase=Running"),
+                *(f"--selector={LABEL}", "--field-selector=status.phase=Running"),
             ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
