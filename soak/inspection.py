@@ -18,8 +18,7 @@ from vmsvc_grpc.metrics import Metric
 
 _PATIENCE_S = 30.0
 
-# What is open or taken; nothing of it is left once nobody asks and nothing is there. The queue of
-# the reconciler is not in it: a replica that has led keeps its work until it leads again.
+# What is open, taken or waiting; nothing of it is left once nobody asks and nothing is there.
 GAUGES = (
     Metric.OBJECTS,
     Metric.TOPICS,
@@ -29,6 +28,10 @@ GAUGES = (
     Metric.NAME_BYTES,
     Metric.REVIEWS_OPEN,
     Metric.FILE_PROBLEMS,
+    Metric.PENDING,
+    Metric.FAILING,
+    Metric.QUEUE_DEPTH,
+    Metric.QUEUE_UNFINISHED,
 )
 
 # What is kept on purpose: for ten minutes, the answers about callers.

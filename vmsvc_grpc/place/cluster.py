@@ -167,9 +167,8 @@ class ClusterPlace:
         def changed(now: Standing) -> None:
             before, self._standing = self._standing, now
             _log_standing(lease, identity, before, now)
-            if now.leads and not before.leads and self._reconciler is not None:
-                # Changes made while there was no leader are still to be worked on.
-                self._reconciler.enqueue_all()
+            if self._reconciler is not None:
+                self._reconciler.lead_changed()
 
         return Leader(
             api,

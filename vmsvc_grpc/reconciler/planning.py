@@ -39,7 +39,7 @@ class Planning:
         self._hand_over = hand_over
         self._all_listed = all_listed
         self._now = now
-        # Services with objects whose VMService was seen in the life of this process.
+        # Services with objects whose VMService was seen since this process may write.
         self._seen: set[Key] = set()
 
     def next_change(

@@ -111,8 +111,9 @@ class Queue:
         backoff: Backoff,
         hanging_max: int,
         random: Callable[[], float],
+        measures: QueueMeasures,
     ) -> None:
-        """An empty queue. `random` gives numbers from 0 to 1."""
+        """An empty queue. `random` gives numbers from 0 to 1; `measures` go on."""
         self._cooldown_s = cooldown_s
         self._backoff = backoff
         self._hanging_max = hanging_max
@@ -121,7 +122,7 @@ class Queue:
         # Whether a key hangs changes only while it is in work, so it waits in one of them.
         self._quick = _Agenda(numbers)
         self._hanging = _Agenda(numbers)
-        self.measures = QueueMeasures()
+        self.measures = measures
         # Keys that were due while their namespace had its one place, and since when they were;
         # and the same of those that have got it, and are to be taken.
         self._aside: dict[str, deque[Key]] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import gc
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -318,7 +319,7 @@ async def test_nothing_is_written_while_a_large_service_is_evaluated_for_the_fir
 
 async def test_all_services_are_queued_in_slices() -> None:
     """When a replica began to lead, 10,000 keys were queued in one piece of 16 ms."""
-    world = World(may_write=lambda: False)
+    world = World()  # Nothing is listed yet, so none of them has its turn.
     keys = {Key("shop", f"s{number}") for number in range(3 * QUEUED_MAX + 1)}
     async with running(world):
         world.reconciler.enqueue(keys)
@@ -326,7 +327,7 @@ async def test_all_services_are_queued_in_slices() -> None:
         while queued[-1] < len(keys):
             await asyncio.sleep(0)
             assert world.reconciler.queue_depth == len(keys)
-            queued.append(len(world.reconciler._queue))
+            queued.append(len(world.reconciler._term.queue))
         assert max(after - before for before, after in pairwise(queued)) <= QUEUED_MAX
 
 
@@ -382,7 +383,7 @@ async def test_the_objects_of_a_deleted_vmservice_go_the_endpoints_first(
         await world.settled()
         assert world.store.writes[2:] == ["delete Endpoints shop/web", "delete Service shop/web"]
         assert world.store.held == {}
-        assert world.reconciler._work._planning._seen == set()
+        assert world.reconciler._term.work._planning._seen == set()
 
 
 async def test_a_vmservice_created_anew_gets_objects_of_its_own() -> None:
@@ -1359,21 +1360,76 @@ async def test_what_was_found_instead_is_planned_from() -> None:
 # -- Who may write --
 
 
-async def test_while_another_leads_nothing_is_written_and_nothing_is_forgotten() -> None:
-    """What changed while nobody led is made good by the next leader (linkerd2 #12021)."""
+async def test_while_another_leads_nothing_is_written_and_nothing_is_kept() -> None:
+    """What changed while nobody led is made good by the next leader (linkerd2 #12021).
+
+    It finds that in the cache. A replica that never led kept each key that there ever was.
+    """
     leading = False
     world = World(Cluster(), may_write=lambda: leading)
     async with running(world):
         world.list(service(), vm("a", "10.0.0.1"))
-        world.apply(vm("b", "10.0.0.2"))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        world.apply(vm("b", "10.0.0.2"), service(DB))
+        world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, DB))
+        await world.settled()
         assert (world.store.writes, world.reconciler.counts.reconciles) == ([], 0)
-        assert world.reconciler.queue_depth == 1
         leading = True
+        await until(lambda: len(world.store.writes) == len(CREATED))
         await world.settled()
         assert world.right
         assert world.store.writes == CREATED
+
+
+@pytest.mark.parametrize("sort", ["it fails", "it conflicts", "it is changed back", "it hangs"])
+async def test_who_loses_the_lease_keeps_neither_work_nor_failures_nor_memories(sort: str) -> None:
+    """Its gauges stood at 3 for ever: services that had failed, and were deleted since."""
+    leading = True
+    patience = Patience(rounds_max=1)
+    bounds = replace(FAST, backoff=Backoff(60.0, 60.0), retries_max=1, patience=patience)
+    world = World(Cluster(), replace(bounds, hang_s=0.01), may_write=lambda: leading)
+    store, reconciler = world.store, world.reconciler
+    async with running(world):
+        match sort:
+            case "it fails":
+                store.refused = lambda _: ChangeError("Refused", "no")
+            case "it conflicts":
+                store.trouble = [Conflict(cause="its cause") for _ in range(10)]
+            case "it hangs":
+                store.gate = asyncio.Event()
+        world.list(service(), vm("a", "10.0.0.1"))
+        if sort == "it is changed back":
+            await world.settled()
+            held = store.children(WEB).service
+            assert held is not None
+            world.put(replace(held, selector={"not": "ours"}))
+        if sort == "it hangs":
+            await until(lambda: bool(reconciler._term.queue._hung))
+        else:
+            await until(lambda: bool(reconciler.failures))
+        leading = False
+        reconciler.lead_changed()
+        if store.gate:
+            store.gate.set()
+        world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, WEB))
+        await until(lambda: not (world.busy or reconciler.failures))
+        assert reconciler.due == 0
+        assert not any(isinstance(one, Key) for one in reached(reconciler._term))
+
+
+CONTAINERS = (dict, list, tuple, set, frozenset, deque, Counter, OrderedDict)
+
+
+def reached(root: object) -> Iterator[object]:
+    """All that the reconciler holds in containers, and in objects of its own classes."""
+    seen, ahead = set[int](), [root]
+    while ahead:
+        one = ahead.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            own = type(one).__module__.startswith("vmsvc_grpc.reconciler.")
+            if own or isinstance(one, CONTAINERS):
+                ahead += gc.get_referents(one)
 
 
 async def test_a_turn_ends_before_its_next_write_when_the_lease_is_lost() -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.unit.counting import counted_calls
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.model.objects import Key
-from vmsvc_grpc.reconciler.queue import Queue, TokenBucket
+from vmsvc_grpc.reconciler.queue import Queue, QueueMeasures, TokenBucket
 
 A, B, C = Key("shop", "a"), Key("shop", "b"), Key("shop", "c")
 COOLDOWN_S, FIRST_S, LONGEST_S = 0.2, 1.0, 60.0
@@ -25,6 +25,7 @@ def queue(random: Callable[[], float] = lambda: 1.0, *, hanging_max: int = 3) ->
         backoff=Backoff(FIRST_S, LONGEST_S),
         hanging_max=hanging_max,
         random=random,
+        measures=QueueMeasures(),
     )
 
 
