@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vmsvc_grpc.__main__ import main
+from vmsvc_grpc.metrics import Metric
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -67,6 +68,16 @@ def test_every_flag_in_the_table_of_flags_exists(capsys: pytest.CaptureFixture[s
     table = re.findall(r"(?m)^\| `(--[a-z-]+)", text(Path("docs/configuration.md")))
     assert table
     assert set(table) <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_metric_exists(document: Path) -> None:
+    """But those that an entry of the CHANGELOG says are replaced."""
+    entries = re.split(r"(?m)^(?=- |\n)", text(document))
+    still = "\n".join(each for each in entries if "Replaced:" not in each)
+    named = set(re.findall(r"\bvmsvc_[a-z_]*[a-z]\b", still)) - {"vmsvc_grpc"}
+    there = {metric.value[0] for metric in Metric}
+    assert {re.sub("_(bucket|count|sum)$", "", name) for name in named} <= there
 
 
 def test_decisions_are_numbered_without_a_gap() -> None:
