@@ -154,7 +154,9 @@ class Responses:
 
     def _next_response(self, node: Node) -> bytes | Later | None:
         while True:
-            if self._may_mark() and not self._mark():
+            self._begin_answers()
+            # What has begun is finished first, so that it is sent however much changes meanwhile.
+            if not self._under_way() and not self._mark():
                 return LATER
             for one in self._subscriptions.sending_order:
                 due = one.pending or one.draft or one.answer_due or _reads(one)
@@ -197,16 +199,15 @@ class Responses:
         self._sends(assignments, message.nonce, (resource.name,), 1)
         return message.encoded
 
-    def _may_mark(self) -> bool:
-        """Whether it is time to look at news.
+    def _begin_answers(self) -> None:
+        """Have each wildcard that is to be answered read to its end, whatever else is under way.
 
-        What has begun is finished first, so that removals come however much changes. But a first
-        answer must have everything: its client would delete what it lacked.
+        The answer must have everything that was listed: its client would delete what it lacked.
         """
         for subscription in self._subscriptions.sending_order:
-            if subscription.answer_due:
-                return True
-        return not self._under_way()
+            listed = subscription.listed
+            if subscription.answer_due and listed is not None and listed.behind:
+                listed.reading = True
 
     def _noted(self) -> bool:
         return self._marking is not None or bool(self._following.noted)

@@ -321,8 +321,8 @@ class XdsSubscription:
 
     @property
     def under_way(self) -> bool:
-        """Whether there are names left to look at, or to send."""
-        return bool(self.pending or self.draft or self.gone)
+        """Whether there are names left to look at, or a response to send."""
+        return bool(self.pending or self.draft or self.answer_due or self.gone)
 
     @property
     def gone(self) -> bool:
