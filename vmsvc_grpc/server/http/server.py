@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import ssl
-from collections.abc import Callable, Iterable, Iterator
-from time import perf_counter
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -16,6 +14,7 @@ from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.http.accept import prefers
 from vmsvc_grpc.server.http.guard import refusal
 from vmsvc_grpc.server.http.port import HttpPort
+from vmsvc_grpc.server.http.scrapes import MetricsPage, Scrapes
 from vmsvc_grpc.server.limits import Limits
 
 # The media types of the two formats of metrics, in the versions that prometheus_client writes.
@@ -26,17 +25,8 @@ _TYPES = {
     _OPEN_METRICS: f"{_OPEN_METRICS}; version=1.0.0; charset=utf-8",
 }
 
-# After so much work on a page, others have their turn.
-_WORK_S = 0.002
-
 METRICS_URL = "/metrics"
 """The non-resource URL of the page, as Kubernetes' own servers name theirs."""
-
-MetricsPage = Callable[[bool], Iterator[bytes]]
-"""The page of metrics: as OpenMetrics if the argument is true, else in Prometheus' text format.
-
-It comes in parts, between which others have their turn.
-"""
 
 
 class HttpServer:
@@ -68,7 +58,7 @@ class HttpServer:
         self._gate = gate
         self._not_ready = not_ready
         self._troubles = troubles
-        self._metrics = metrics
+        self._scrapes = Scrapes(metrics)
         self._limits = limits
         application = web.Application()
         application.add_routes(
@@ -112,14 +102,8 @@ class HttpServer:
             if (refused := await refusal(self._gate, need, request, within_s)) is not None:
                 return refused
         chosen = prefers(",".join(request.headers.getall("Accept", ())), (_TEXT, _OPEN_METRICS))
-        parts: list[bytes] = []
-        rest_at = perf_counter() + _WORK_S
-        for part in self._metrics(chosen == _OPEN_METRICS):
-            parts.append(part)
-            if perf_counter() > rest_at:
-                await asyncio.sleep(0)
-                rest_at = perf_counter() + _WORK_S
-        return web.Response(body=b"".join(parts), headers={"Content-Type": _TYPES[chosen]})
+        body = await self._scrapes.page(chosen == _OPEN_METRICS)
+        return web.Response(body=body, headers={"Content-Type": _TYPES[chosen]})
 
 
 def _comes_from_here(request: web.Request) -> bool:
