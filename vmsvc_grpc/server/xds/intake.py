@@ -159,7 +159,7 @@ class Intake:
         elif names.keys() == subscription.names.keys() and wildcard == subscription.wildcard:
             # As with every ACK.
             if len(asked.names) <= _NAMES_A_STEP:
-                subscription.asked_few = asked.names
+                subscription.asked_few = tuple(asked.names)
             return
         if wildcard:
             yield from self._set_wildcard(subscription, True)
@@ -346,4 +346,5 @@ def _changes_nothing(subscription: XdsSubscription, asked: SotwRequest | DeltaRe
     """Whether a request that is not a stream's first asks for nothing new, as most ACKs."""
     if isinstance(asked, DeltaRequest):
         return not (asked.subscribe or asked.unsubscribe)
-    return asked.names == subscription.asked_few
+    few = subscription.asked_few
+    return few is not None and len(few) == len(asked.names) and few == tuple(asked.names)

@@ -317,7 +317,7 @@ def node(content: bytes) -> Node:
         id=said.id[:_TEXT_MAX],
         message=kept,
         envoy=said.user_agent_name.lower().startswith("envoy"),
-        namespace=metadata.get("namespace", ""),
+        namespace=metadata.get("namespace", "")[:_TEXT_MAX],  # No namespace has half of that.
         filter_class=FilterClass.ALL
         if metadata.get("readiness") == "all"
         else FilterClass.READY_ONLY,

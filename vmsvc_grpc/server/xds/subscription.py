@@ -127,8 +127,11 @@ class XdsSubscription:
         self.names: dict[str, None] = {}
         self.asked_last: int | None = None
         """State of the world: a digest of the names that the last request had, refused ones too."""
-        self.asked_few: Sequence[str] | None = None
-        """The same names themselves, if they are few, and all are followed."""
+        self.asked_few: tuple[str, ...] | None = None
+        """The same names themselves, if they are few, and all are followed.
+
+        Not the request's own list of them, which keeps all of the request with it.
+        """
         self.asked_bytes = 0
         """The bytes that the names take in a request that asks for all of them."""
         self.resuming_bytes = 0

@@ -374,6 +374,19 @@ def test_the_words_of_refusals_do_not_multiply_by_names() -> None:
     assert not subscription.refusals
 
 
+@pytest.mark.parametrize("named", [(), ("*",), (NAME,)], ids=["all", "a wildcard", "a name"])
+def test_of_a_request_that_comes_again_nothing_is_kept_but_its_names(
+    named: tuple[str, ...],
+) -> None:
+    """protobuf's own list keeps its message: an Envoy's node, of some 100 KB, with each type."""
+    client = XdsClient(cache(), Form.SOTW, who=node("envoy", node_id="n" * 100_000))
+    for _ in range(2):
+        client._first = True
+        client.ask(EDS, *named)
+    assert client.stream.subscriptions[EDS].asked_few == named
+    assert type(client.stream.subscriptions[EDS].asked_few) is tuple
+
+
 def test_a_reason_that_comes_again_and_again_is_not_forgotten_for_it() -> None:
     keys = [Key("shop", f"s{number}") for number in range(10)]
     client = XdsClient(cache(*map(service, keys)), Form.DELTA, who=ENVOY)

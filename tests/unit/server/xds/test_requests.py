@@ -94,6 +94,12 @@ def test_of_metadata_that_nobody_has_that_many_of_none_is_read() -> None:
     assert (read.id, read.envoy, read.namespace) == ("n1", True, "")
 
 
+def test_of_a_long_namespace_only_what_names_none_is_kept() -> None:
+    who = node(namespace="n" * 1_000_000)
+    kept = requests.node(who.SerializeToString()).namespace
+    assert 253 < len(kept) <= 1_000
+
+
 def test_what_is_no_message_is_refused() -> None:
     for read in (requests.sotw, requests.delta):
         with pytest.raises(RpcError, match="the request is not a envoy") as refused:
