@@ -9,7 +9,7 @@ or a pause is over. The pause grows with each vain attempt. Time is an argument:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -55,6 +55,9 @@ class Patience:
 
     The disagreement is over once everything has stayed as written for `quiet_s`, and for twice as
     long as it ever stayed before it was changed back: a tool may run every few minutes only.
+
+    What is left of a service that is gone is forgotten after `quiet_s`, or its writes of an hour
+    would be kept for each name that there was.
     """
 
     rounds_max: int = 3
@@ -212,13 +215,28 @@ class Yielding:
         """Forget old writes that stayed: a few services at each call, in turn."""
         for service in list(islice(self._records, _EXPIRED_AT_ONCE)):
             records = self._records.pop(service)
+            patience = self._patience
+            kept_s = patience.quiet_s if _is_gone(records) else patience.memory_s
             kept = {
                 about: record
                 for about, record in records.items()
-                if record.disputed or now < record.at + self._patience.memory_s
+                if record.disputed or now < record.at + kept_s
             }
             if kept:
                 self._records[service] = kept
+
+
+def _is_gone(records: Mapping[Target, _Record]) -> bool:
+    """Whether a service is not there any more, by what we wrote of it last."""
+    kind = Kind.VIRTUAL_MACHINE_SERVICE
+    own = [record.after for about, record in records.items() if about.kind is kind]
+    if own:
+        return any(map(_goes, own))
+    return all(_goes(record.after) for record in records.values())
+
+
+def _goes(after: Held | None) -> bool:
+    return after is None or (after.meta.deleting and not after.meta.finalizers)
 
 
 def _failure(about: Target, record: _Record, rounds: int) -> Failure:

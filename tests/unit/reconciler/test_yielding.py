@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.objects import WEB, service
-from vmsvc_grpc.model.objects import ACCEPTED, Condition, ObjectMeta, StoredService
+from vmsvc_grpc.model.objects import ACCEPTED, Condition, Ingress, ObjectMeta, StoredService
 from vmsvc_grpc.reconciler.held import HeldObjects
 from vmsvc_grpc.reconciler.plan import Change, plan
 from vmsvc_grpc.reconciler.yielding import Patience, Target, Yielding, target
@@ -330,6 +330,39 @@ def test_what_was_written_long_ago_is_not_kept() -> None:
         yielding.written(key, Change(None, one), float(number))
     # Two minutes of writes, one a second, and some that wait for their turn.
     assert len(yielding._records) <= 240
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["with its VMService", "without"])
+def test_what_was_written_of_services_that_are_gone_is_kept_for_a_minute(owned: bool) -> None:
+    """Each name that there was stayed for an hour, at some 2 KB."""
+    yielding = Yielding(PATIENCE)
+    for number in range(1000):
+        key, now = WEB._replace(name=f"s{number}"), float(number)
+        one = replace(OURS, meta=replace(META, key=key))
+        yielding.written(key, Change(None, one), now)
+        yielding.written(key, Change(one, None), now)
+        if owned:
+            held = service(key, deleting=True)
+            claimed = replace(held, meta=replace(held.meta, finalizers=("a/b",)))
+            told = replace(claimed, ingress=(Ingress("10.0.0.1", ""),))
+            yielding.written(key, Change(claimed, told), now)
+            yielding.written(key, Change(claimed, held), now)
+    # A minute of writes, one service a second, and some that wait for their turn.
+    assert len(yielding._records) <= 120
+
+
+def test_what_somebody_makes_again_after_its_end_is_yielded_to() -> None:
+    desk = Desk()
+    desk.turn()
+    desk.wanted = None
+    assert desk.rounds(20, OURS) == 4
+    assert desk.disputed
+    # Others' writes are what old records are forgotten by.
+    for number in range(100):
+        key = WEB._replace(name=f"s{number}")
+        one = replace(OURS, meta=replace(META, key=key))
+        desk.yielding.written(key, Change(None, one), desk.now + number)
+    assert desk.disputed
 
 
 TYPES = ("ClusterIP", "LoadBalancer")
