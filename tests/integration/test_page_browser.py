@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -313,6 +314,31 @@ async def test_each_odd_service_says_what_to_do(tab: Tab, url: str, manifests: M
     assert await tab.until(f"{row('web-1')}?.innerText")
     manifests.remove("late")
     await tab.until("document.querySelector('#state').innerText === '✕ Not there'")
+
+
+async def test_a_service_that_is_created_again_is_shown_as_at_first(
+    tab: Tab, url: str, manifests: Manifests
+) -> None:
+    shown = "document.querySelector('main').innerText.split('Changes')[0]"
+    manifests.write("late", service("late", app="web", kind="NodePort"))
+    for place, state in (("shop/web", "Partly ready"), ("shop/late", "Refused")):
+        await opened(tab, f"{url}#/service/{place}")
+        is_there = f"document.querySelector('#state').innerText.includes('{state}')"
+        await tab.until(f"{is_there} && {row('web-1')}?.innerText")
+        at_first, title = await tab.evaluate(shown), await tab.evaluate("document.title")
+        assert "Selector" in at_first
+        manifests.write("web", vm("web-1", "10.0.0.1", "web"))
+        manifests.remove("late")
+        await tab.until("document.querySelector('#state').innerText === '✕ Not there'")
+        assert (await tab.evaluate("document.title")).startswith(f"{place}: not there")
+        gone = await tab.evaluate(shown)
+        assert "There is no VirtualMachineService" in gone
+        assert "Selector" not in gone
+        manifests.write("late", service("late", app="web", kind="NodePort"))
+        manifests.write("web", WEB)
+        await tab.until(f"{shown} === {json.dumps(at_first)}")
+        assert await tab.evaluate("document.title") == title
+    manifests.remove("late")
 
 
 async def test_one_vm_is_explained(tab: Tab, url: str) -> None:

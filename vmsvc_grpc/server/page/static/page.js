@@ -41,6 +41,25 @@ function facts(pairs) {
     .map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)));
 }
 
+// An element whose content is drawn anew when what it shows has changed, and by nobody else.
+class Part {
+  constructor(name, attributes, ...children) {
+    this.element = element(name, attributes, ...children);
+    this.shown = null;
+  }
+
+  show(what, draw) {
+    const shown = JSON.stringify(what);
+    if (shown === this.shown) return;
+    this.shown = shown;
+    this.element.replaceChildren(...draw());
+  }
+
+  clear() {
+    this.show(null, () => []);
+  }
+}
+
 function clock(date) {
   return date.toLocaleTimeString(undefined, { hour12: false });
 }
@@ -435,9 +454,9 @@ class ServiceView {
 
   start(main) {
     this.state = element("p", { class: "state", id: "state" });
-    this.problems = element("div", {});
-    this.facts = element("dl", { class: "facts" });
-    this.none = element("div", {}, element("p", { class: "quiet" }, "Reading the service …"));
+    this.problems = new Part("div", {});
+    this.facts = new Part("dl", { class: "facts" });
+    this.none = new Part("div", {}, element("p", { class: "quiet" }, "Reading the service …"));
     this.caption = element("caption", {});
     this.body = element("tbody", {});
     this.table = element("table", { class: "vms", hidden: true },
@@ -445,7 +464,7 @@ class ServiceView {
       element("thead", {}, element("tr", {},
         ...["State", "VM", "Address", "Zone", "Why", "Last change seen"].map((text) => element("th", { scope: "col" }, text)))),
       this.body);
-    this.pages = element("p", {});
+    this.pages = new Part("p", {});
     this.log = element("ol", { class: "log", reversed: true });
     this.quiet = element("p", { class: "quiet" }, "None since this page was opened.");
     this.ask = element("form", { class: "tools" },
@@ -460,8 +479,8 @@ class ServiceView {
     });
     main.append(
       element("p", {}, element("a", { href: "#/" }, "← All services")),
-      heading(this.name), this.state, this.problems, this.facts,
-      element("h2", {}, "VMs"), this.ask, this.none, element("div", { class: "scroll" }, this.table), this.pages,
+      heading(this.name), this.state, this.problems.element, this.facts.element,
+      element("h2", {}, "VMs"), this.ask, this.none.element, element("div", { class: "scroll" }, this.table), this.pages.element,
       element("h2", {}, "Changes"), this.quiet, this.log);
   }
 
@@ -481,15 +500,14 @@ class ServiceView {
     this.vms = null;
     this.state.textContent = "✕ Not there";
     this.state.dataset.mood = "bad";
-    this.problems.replaceChildren();
-    this.facts.replaceChildren();
+    document.title = `${this.name}: not there – vmsvc-grpc`;
     this.table.hidden = true;
-    this.pages.replaceChildren();
+    for (const part of [this.problems, this.facts, this.pages]) part.clear();
     const [namespace] = this.name.split("/");
-    this.none.replaceChildren(element("div", { class: "empty" },
+    this.none.show({ absent: data.absent }, () => [element("div", { class: "empty" },
       element("p", {}, `${capital(data.absent)}.`),
       element("p", {}, "It is shown here as soon as it is created. Or see ",
-        element("a", { href: `#/?q=${encodeURIComponent(`${namespace}/`)}` }, `the services of namespace ${namespace}`), ".")));
+        element("a", { href: `#/?q=${encodeURIComponent(`${namespace}/`)}` }, `the services of namespace ${namespace}`), "."))]);
   }
 
   there(data) {
@@ -511,19 +529,15 @@ class ServiceView {
   }
 
   showProblems(data) {
-    const key = JSON.stringify([data.problems, data.serving_last_valid]);
-    if (key === this.problemsShown) return;
-    this.problemsShown = key;
-    this.problems.replaceChildren();
-    if (!data.problems.length) return;
-    const refused = data.summary && data.summary.refused;
-    this.problems.append(element("section", { class: "problems", "aria-labelledby": "wrong" },
+    const refused = Boolean(data.summary && data.summary.refused);
+    const draw = () => [element("section", { class: "problems", "aria-labelledby": "wrong" },
       element("h2", { id: "wrong" }, refused ? "✕ Refused" : "▲ What is wrong"),
       element("ul", {}, ...data.problems.map(([field, message]) =>
         element("li", {}, element("span", { class: "field" }, field), ` ${message}`))),
       refused ? element("p", {}, data.serving_last_valid
         ? "Until it is mended, the last valid specification is served."
-        : "Nothing is served of it until it is mended.") : null));
+        : "Nothing is served of it until it is mended.") : null)];
+    this.problems.show([data.problems, data.serving_last_valid, refused], data.problems.length ? draw : () => []);
   }
 
   showFacts(data, summary) {
@@ -539,10 +553,7 @@ class ServiceView {
       ["Nearly selected", near],
       ["VMs here that cannot be read", data.unreadable ? String(data.unreadable) : ""],
     ];
-    const key = JSON.stringify(pairs);
-    if (key === this.factsShown) return;
-    this.factsShown = key;
-    this.facts.replaceChildren(...facts(pairs));
+    this.facts.show(pairs, () => facts(pairs));
   }
 
   showVms(data) {
@@ -577,19 +588,14 @@ class ServiceView {
       if (Object.keys(data.selector).length) lines.push(`The selector matches no VM of this namespace${data.vms.length ? "; these come near" : ", and none comes near"}.`, "Give VMs its labels, or ask about a VM by its name above.");
       else lines.push("The service has no selector, so it selects no VM.", "Its endpoints are whatever others put into the Endpoints of its name.");
     }
-    const key = lines.join("\n");
-    if (key === this.noneShown && !this.none.querySelector(".quiet")) return;
-    this.noneShown = key;
-    this.none.replaceChildren(...(lines.length ? [empty(...lines)] : []));
+    this.none.show(lines, () => (lines.length ? [empty(...lines)] : []));
   }
 
   showPages(data) {
-    const key = data.next;
-    if (key === this.nextShown) return;
-    this.nextShown = key;
-    this.pages.replaceChildren();
-    if (this.after) this.pages.append(element("a", { href: serviceHash(this.name) }, "First VMs"), " ");
-    if (data.next) this.pages.append(element("a", { href: serviceHash(this.name, { after: data.next }) }, "More VMs"));
+    this.pages.show({ next: data.next }, () => [
+      ...(this.after ? [element("a", { href: serviceHash(this.name) }, "First VMs"), " "] : []),
+      ...(data.next ? [element("a", { href: serviceHash(this.name, { after: data.next }) }, "More VMs")] : []),
+    ]);
   }
 
   drawVm(vm, first) {
@@ -671,8 +677,8 @@ class ProblemsView {
   }
 
   start(main) {
-    this.content = element("div", {}, element("p", { class: "quiet" }, "Reading the problems …"));
-    main.append(heading("Problems"), this.content);
+    this.content = new Part("div", {}, element("p", { class: "quiet" }, "Reading the problems …"));
+    main.append(heading("Problems"), this.content.element);
   }
 
   stop() {}
@@ -683,9 +689,10 @@ class ProblemsView {
     if (name === "status") this.troubles = data.troubles;
     if (name === "problems") this.problems = data;
     if (!this.problems || !this.troubles) return;
-    const key = JSON.stringify([this.troubles, this.problems]);
-    if (key === this.shown) return;
-    this.shown = key;
+    this.content.show([this.troubles, this.problems], () => this.parts());
+  }
+
+  parts() {
     const left = this.problems.count - this.problems.objects.length;
     const parts = [];
     if (this.troubles.length) {
@@ -698,7 +705,7 @@ class ProblemsView {
         element("tbody", {}, ...this.problems.objects.map(problemRow))));
     }
     if (!parts.length) parts.push(empty("Nothing is wrong.", "Refused services, objects that cannot be read, and what cannot be written would be here."));
-    this.content.replaceChildren(...parts);
+    return parts;
   }
 
   key() {}
