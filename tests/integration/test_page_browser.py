@@ -341,6 +341,16 @@ async def test_a_service_that_is_created_again_is_shown_as_at_first(
     manifests.remove("late")
 
 
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "nothing"])
+async def test_what_is_no_view_or_order_is_the_first_one(tab: Tab, url: str, name: str) -> None:
+    await opened(tab, f"{url}#/{name}?sort={name}")
+    await tab.until(f"{row('shop/alone')}?.innerText")
+    assert await tab.text("h1") == "Services"
+    assert await tab.evaluate("document.querySelector('#sort').value") == "name"
+    names = await tab.evaluate("[...document.querySelectorAll('tbody th')].map(t => t.innerText)")
+    assert names == sorted(names)
+
+
 async def test_one_vm_is_explained(tab: Tab, url: str) -> None:
     await opened(tab, url + "#/service/shop/alone")
     await tab.until("document.querySelector('#vm')")

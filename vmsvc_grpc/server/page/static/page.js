@@ -76,7 +76,7 @@ function place() {
   const path = (mark < 0 ? hash : hash.slice(0, mark)).split("/").map(decoded);
   const query = new URLSearchParams(mark < 0 ? "" : hash.slice(mark + 1));
   if (path[0] === "service") return { view: "service", name: path.slice(1).join("/"), query };
-  return { view: VIEWS[path[0]] ? path[0] : "services", query };
+  return { view: path[0] in VIEWS ? path[0] : "services", query };
 }
 
 function decoded(text) {
@@ -104,6 +104,7 @@ function stateOf(row) {
 }
 
 const VERDICTS = {
+  __proto__: null,
   READY: { word: "Ready", shape: "●", mood: "good" },
   NOT_READY: { word: "Not ready", shape: "○", mood: "bad" },
   NO_ADDRESS: { word: "No address", shape: "○", mood: "bad" },
@@ -165,7 +166,7 @@ class ServicesView {
     this.limit = ROWS_STEP;
     this.complete = false;
     this.filter = at.query.get("q") || "";
-    this.sort = at.query.get("sort") || "name";
+    this.sort = at.query.get("sort") in ORDERS ? at.query.get("sort") : "name";
     this.hash = location.hash || "#/";
     const kept = ServicesView.kept;
     if (kept) {
@@ -310,7 +311,7 @@ class ServicesView {
   draw() {
     const words = this.filter.toLowerCase().split(/\s+/).filter(Boolean);
     const found = [...this.rows.values()].filter((row) => words.every((word) => row.text.includes(word)));
-    this.shown = found.sort(ORDERS[this.sort] || ORDERS.name);
+    this.shown = found.sort(ORDERS[this.sort]);
     const visible = this.shown.slice(0, this.limit);
     const wanted = new Set(visible.map((row) => row.service));
     for (const [name, drawn] of this.drawn) {
@@ -405,6 +406,7 @@ ServicesView.kept = null;
 
 const byName = (a, b) => (a.service < b.service ? -1 : a.service > b.service ? 1 : 0);
 const ORDERS = {
+  __proto__: null, // `constructor` is no order.
   name: byName,
   state: (a, b) => a.state.order - b.state.order || byName(a, b),
   vms: (a, b) => b.matching - a.matching || byName(a, b),
@@ -799,7 +801,10 @@ function drawServer(data) {
   ];
 }
 
-const VIEWS = { services: ServicesView, service: ServiceView, clients: ClientsView, problems: ProblemsView, server: ServerView };
+const VIEWS = {
+  __proto__: null, // `constructor` is no view.
+  services: ServicesView, service: ServiceView, clients: ClientsView, problems: ProblemsView, server: ServerView,
+};
 
 // -- The stream of events --
 
