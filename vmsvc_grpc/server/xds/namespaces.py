@@ -326,10 +326,13 @@ class NamespacesWildcard:
         self._parts[namespace_of(name)].sent_ahead(name)
 
     def skip(self) -> None:
-        """Note that everything of namespaces not begun was sent, as it is now, in another way."""
+        """Note that all was sent, as it is now, in another way, of namespaces not yet answered.
+
+        Of one that is answered, the changes are to be taken.
+        """
         self._fresh = False
         for part in self._parts.values():
-            if not part.begun:
+            if not part.answered:
                 part.skip()
 
     def again(self) -> None:

@@ -302,6 +302,30 @@ def test_nothing_is_said_until_it_is_known_what_may_be(form: Form, names: Iterab
 
 
 @BOTH
+@pytest.mark.parametrize("type_url", [CDS, LDS], ids=lambda type_url: type_url.label)
+@pytest.mark.parametrize("comes", [False, True], ids=["there before", "comes meanwhile"])
+def test_a_name_that_is_left_to_a_wildcard_of_some_namespaces_is_answered(
+    form: Form, type_url: TypeUrl, comes: bool
+) -> None:
+    """It was sent ahead, which was taken for part of the wildcard's answer: that never ended."""
+    rights = gate(SHOP)
+    client = XdsClient(both(), form, gate=rights)
+    beside = ["*"] if comes else []
+    name = "web.bank:80" if comes else "web.shop:80"
+    ask(client, type_url, *beside, name).read_all()
+    if comes:
+        rights.grant(USER, endpoints_in("watch", "bank"))
+    ask(client, type_url, "*")
+    if form is Form.DELTA:
+        client.change(type_url, [], [name])
+    for _ in range(20):
+        client.turn()
+    assert client.stream.quiet
+    client.read_all()
+    assert set(client.held(type_url)) == {"web.shop:80", name}
+
+
+@BOTH
 def test_nobody_can_say_what_is_allowed(form: Form) -> None:
     """The stream ends, at first; later, what it was not sent so far waits until somebody can."""
     rights = gate(SHOP, endpoints_in("watch", "lab"))
