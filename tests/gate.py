@@ -17,6 +17,7 @@ class RightsGate:
     """A Gate. A right in all namespaces ("") is one in each, as in Kubernetes.
 
     `open` False: nothing that is not known yet becomes known, until `answer`. `away`: it cannot.
+    Whose the tokens in `remembered` are was known before.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class RightsGate:
         self.away = False
         self.asked: Counter[Need] = Counter()
         self.passes: dict[_RightsPass, None] = {}
+        self.remembered: set[str] = set()
 
     def admit(self, token: str, *rights: Need) -> str:
         """Know the token, as that of a user of its own, who has these rights."""
@@ -110,6 +112,11 @@ class _RightsPass:
     def username(self) -> str:
         known = AUTHENTICATED in self._known
         return self._gate.users.get(self._token, "") if known else ""
+
+    @property
+    def last_username(self) -> str:
+        remembered = self._token in self._gate.remembered
+        return self._gate.users.get(self._token, "") if remembered else self.username
 
     def close(self) -> None:
         self._gate.passes.pop(self, None)

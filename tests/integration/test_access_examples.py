@@ -73,6 +73,7 @@ class TokenGate:
 
 class _TokenPass:
     username = ""
+    last_username = ""
 
     def __init__(self, gate: TokenGate, token: str, wake: Callable[[], None]) -> None:
         self._gate, self._token, self.wake = gate, token, wake

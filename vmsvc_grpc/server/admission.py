@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv6Address
+from math import ceil
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from vmsvc_grpc.server.call import Code, RequestBound, RpcError
@@ -27,11 +29,51 @@ _IPV6_HOST_BITS = 64
 
 _USER = "user:"
 _STRANGER = "stranger:"
+_ANONYMOUS = "anonymous:"
+
+ANONYMOUS_PART = 10
+"""Anonymous calls have this part of the places, and of the pace, that a client has."""
 
 
 def is_stranger(client: str) -> bool:
-    """Whether a client is whoever is at an address of whom nobody knows who they are."""
+    """Whether a client is whoever is at an address of whom it is not known yet who they are."""
     return client.startswith(_STRANGER)
+
+
+def is_anonymous(client: str) -> bool:
+    """Whether a client is whoever is at an address and calls what is open to all."""
+    return client.startswith(_ANONYMOUS)
+
+
+class Words(NamedTuple):
+    """What a refusal says of a client: it may have been others at the same address."""
+
+    who: str
+    have: str = "have"
+    make: str = "make"
+    whose: str = ""
+    instead: str = ""
+
+
+_KNOWN = Words("this client", "has", "makes")
+_WORDS = {
+    _STRANGER: Words(
+        "callers at this address of whom it is not known who they are",
+        whose=" of callers of whom it is not known who they are",
+        instead="try again",
+    ),
+    _ANONYMOUS: Words(
+        "callers at this address who do not say who they are",
+        whose=" of callers who do not say who they are",
+        instead="say who asks, with a token or a client certificate",
+    ),
+}
+
+
+def words_for(client: str) -> Words:
+    """What a refusal says of a client."""
+    kind, colon, _ = client.partition(":")
+    return _WORDS.get(kind + colon, _KNOWN)
 
 
 def stranger_at(peer: str) -> str:
@@ -40,6 +82,15 @@ def stranger_at(peer: str) -> str:
     That takes nothing from those who are known, at that address or elsewhere.
     """
     return sys.intern(_STRANGER + client_of(peer))
+
+
+def anonymous_at(peer: str) -> str:
+    """The client for which a call of what is open to all counts, if it is not known who calls.
+
+    Nobody finds that out, so such a stream stays nobody's. That takes nothing from strangers, who
+    wait to be known.
+    """
+    return sys.intern(_ANONYMOUS + client_of(peer))
 
 
 def client_of(peer: str, username: str = "") -> str:
@@ -73,7 +124,8 @@ def _network_of(host: str) -> str:
 class Admission:
     """Decides whether a call may begin. Not thread-safe: one event loop owns it.
 
-    Strangers have as many places as all others, and no place of theirs.
+    Strangers have as many places as all others, and no place of theirs; what is anonymous has a
+    part as many, and none of theirs either.
     """
 
     def __init__(
@@ -90,6 +142,7 @@ class Admission:
         self._draining = False
         self._streams = Tally()
         self._strangers = Tally()
+        self._anonymous = Tally()
         self._request_bytes_max = {bound: getattr(limits, bound.value) for bound in RequestBound}
 
     def drain(self) -> None:
@@ -155,25 +208,29 @@ class Admission:
         self._places(client).add(client, -1)
 
     def _places(self, client: str) -> Tally:
+        if is_anonymous(client):
+            return self._anonymous
         return self._strangers if is_stranger(client) else self._streams
 
     def _take_place(self, client: str) -> None:
         places = self._places(client)
-        whose = " of strangers" if places is self._strangers else ""
-        most = self._limits.streams_max
+        words = words_for(client)
+        part = ANONYMOUS_PART if is_anonymous(client) else 1
+        most = ceil(self._limits.streams_max / part)
         if places.in_all >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the server has {most} streams{whose} open, which is its limit (streams_max); "
-                "connect to another replica",
+                f"the server has {most} streams{words.whose} open, which is its limit "
+                "(streams_max); connect to another replica",
                 limit="streams_max",
             )
-        most = self._limits.streams_per_client_max
+        most = ceil(self._limits.streams_per_client_max / part)
         if places.of(client) >= most:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"this client has {most} streams open, which is the limit "
-                "(streams_per_client_max); watch several services on one stream",
+                f"{words.who} {words.have} {most} streams open, which is the limit "
+                f"(streams_per_client_max); "
+                f"{words.instead or 'watch several services on one stream'}",
                 limit="streams_per_client_max",
             )
         places.add(client, 1)

@@ -67,18 +67,17 @@ class Clearance:
         """The caller's name; "" as long as it is not known."""
         return self._pass.username
 
-    def knows(self, entry: Need) -> bool:
-        """Ask for what a call needs to enter; whether it is known at once who calls.
+    def username_at_once(self, entry: Need) -> str:
+        """Ask for what a call needs to enter; the caller's name as far as it is known at once.
 
+        That is the last name that was known, while it is found out whether that is still true.
         Raises nothing: asking again does.
         """
-        if entry is OPEN:
-            return False
         try:
             self.ask(entry)
         except RpcError as error:
-            return error.code is Code.PERMISSION_DENIED
-        return bool(self.username)
+            return self.username if error.code is Code.PERMISSION_DENIED else ""
+        return self._pass.last_username
 
     def check(self, need: Need) -> Verdict:
         """Whether a need is granted, as it is known now; `granted` does not depend on it."""
@@ -201,9 +200,8 @@ class GuardedStream:
         self._wake()
 
     def username_at_once(self) -> str:
-        """The caller's name if it is known already, or ""."""
-        known = self._clearance.knows(self._method.needs.entry)
-        return self._clearance.username if known else ""
+        """The caller's name if it is known already, or ""; as `Clearance` says."""
+        return self._clearance.username_at_once(self._method.needs.entry)
 
     def receive(self, request: bytes) -> None:
         """Take in a request: for its method only once what it needs is granted."""

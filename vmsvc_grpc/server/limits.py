@@ -20,17 +20,19 @@ class Limits:
 
     streams_max: int = 20_000
     """Streams open at once, of all clients. At about 6 KB each: 120 MB; on grpcio, 600 MB. Of
-    callers of a guarded listener who are not known, or not yet, there may be as many besides."""
+    callers of a guarded listener of whom it is being found out who they are, there may be as many
+    besides; and a tenth as many of health watches of callers who do not say who they are."""
 
     streams_per_client_max: int = 2_000
     """Streams open at once of one client: of one who calls or, where nobody is asked who, of one
     address. So it is with all bounds of a client but those on connections. Strangers to a guarded
-    listener have as many for each address, and take none from callers who are known there. One
-    stream can watch many services."""
+    listener have as many for each address, and a tenth as many health watches, apart from those;
+    they take none from callers who are known there. One stream can watch many services."""
 
     calls_per_second_max: int = 1_000
     """Calls a second that one caller of a guarded listener may begin in the long run; those that
-    say nothing true of who calls count for their address. A look-up costs some 50 us of CPU."""
+    say nothing true of who calls count for their address. Questions for health of callers who do
+    not say who they are have a tenth of it, apart. A look-up costs some 50 us of CPU."""
 
     calls_burst_max: int = 10_000
     """Calls that it may begin at once, if it made few before: five times its streams, which all

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from vmsvc_grpc.server.admission import words_for
 from vmsvc_grpc.server.call import Code, RpcError
 
 _PER_S = "calls_per_second_max"
@@ -30,10 +31,12 @@ class Pace:
     def check(self, client: str, now: float) -> None:
         """Raise RpcError (RESOURCE_EXHAUSTED) if a client has no call left."""
         if self._has(client, now) < 1:
+            words = words_for(client)
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"this client makes more than {self._per_s:g} calls a second, which is the limit "
-                f"({_PER_S}); keep a watch instead of asking again and again",
+                f"{words.who} {words.make} more than {self._per_s:g} calls a second, which is the "
+                f"limit ({_PER_S}); "
+                f"{words.instead or 'keep a watch instead of asking again and again'}",
                 limit=_PER_S,
             )
 

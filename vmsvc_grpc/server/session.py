@@ -20,7 +20,16 @@ from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.model.problem import escaped
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import Gate
-from vmsvc_grpc.server.admission import Admission, client_of, is_stranger, stranger_at
+from vmsvc_grpc.server.access.needs import OPEN, Need
+from vmsvc_grpc.server.admission import (
+    ANONYMOUS_PART,
+    Admission,
+    anonymous_at,
+    client_of,
+    is_anonymous,
+    is_stranger,
+    stranger_at,
+)
 from vmsvc_grpc.server.call import (
     HELD,
     LATER,
@@ -97,7 +106,9 @@ class Sessions:
         """
         self.gate = gate
         self._clock = clock
-        self._pace = Pace(limits.calls_per_second_max, limits.calls_burst_max)
+        per_s, burst = limits.calls_per_second_max, limits.calls_burst_max
+        self._pace = Pace(per_s, burst)
+        self._pace_of_anonymous = Pace(per_s / ANONYMOUS_PART, max(1, burst / ANONYMOUS_PART))
         self.taking_in = KeptBytes(
             "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
         )
@@ -176,7 +187,8 @@ class Sessions:
     ) -> Session:
         stream = GuardedStream(method, caller, self.gate, wake)
         try:
-            client = self.client_at_once(caller.peer, stream.username_at_once())
+            username = stream.username_at_once()
+            client = self.client_at_once(caller.peer, username, method.needs.entry)
             self._admission.enter(method.path, client)
         except BaseException:
             stream.close()
@@ -185,21 +197,24 @@ class Sessions:
         stream.begin(session.enter)
         return session
 
-    def client_at_once(self, peer: str, username: str) -> str:
+    def client_at_once(self, peer: str, username: str, entry: Need) -> str:
         """The client of a guarded call, whose caller's name is "" if it is not known at once.
 
-        Raises RpcError if that is a stranger who has made too many calls in vain.
+        `entry` is what the call needs to enter. Raises RpcError if that is a stranger who has made
+        too many calls in vain, or too many anonymous calls have come from there.
         """
         if username:
             return client_of(peer, username)
-        client = stranger_at(peer)
-        self._pace.check(client, self._clock())
+        client = anonymous_at(peer) if entry is OPEN else stranger_at(peer)
+        self._pace_of(client).check(client, self._clock())
         return client
 
-    def count_call(self, peer: str, username: str) -> None:
-        """Count a call for its caller, whose name is known, or "". Raises RpcError at the bound."""
-        client = client_of(peer, username) if username else stranger_at(peer)
-        self._pace.take(client, self._clock())
+    def count_call(self, client: str) -> None:
+        """Count a call for its client, as far as it is known. Raises RpcError at the bound."""
+        self._pace_of(client).take(client, self._clock())
+
+    def _pace_of(self, client: str) -> Pace:
+        return self._pace_of_anonymous if is_anonymous(client) else self._pace
 
     def count_stranger(self, client: str, code: Code) -> None:
         """Count a call for its address that ends with `code`, if that says nobody knows whose."""
@@ -374,10 +389,10 @@ class WaitingCall:
         """Whether the caller has all that the call needs; False: it is not known yet."""
         clearance = self._clearance
         if not self._client:
-            known = clearance.knows(self._method.needs.entry)
-            username = clearance.username if known else ""
-            self._client = self._sessions.client_at_once(self._peer, username)
-            clearance.ask(self._method.needs.entry)
+            entry = self._method.needs.entry
+            username = clearance.username_at_once(entry)
+            self._client = self._sessions.client_at_once(self._peer, username, entry)
+            clearance.ask(entry)
         if not clearance.granted():
             return False
         if not self._entered:
@@ -390,7 +405,8 @@ class WaitingCall:
 
     def _enter(self, username: str) -> None:
         """Count it for its caller, who is known now. Raises RpcError at a bound."""
-        self._sessions.count_call(self._peer, username)
+        client = client_of(self._peer, username) if username else self._client
+        self._sessions.count_call(client)
         self._entered = True
         if username and self._waits:
             assert self._request is not None, "it has not answered"
@@ -540,7 +556,7 @@ class Session:
 
     def enter(self, peer: str, username: str) -> None:
         """Count it for its caller, who is known now. Raises RpcError at a bound."""
-        self._sessions.count_call(peer, username)
+        self._sessions.count_call(client_of(peer, username) if username else self._client)
         if username:
             self._client = self._sessions.move(self._client, username, self._kept_bytes)
 

@@ -181,6 +181,88 @@ def test_an_open_method_asks_nobody() -> None:
     session.close()
 
 
+def test_open_streams_of_nobody_keep_out_nobody_who_waits_to_be_known() -> None:
+    world = World(Limits(streams_per_client_max=2, streams_max=20))
+    world.gate.admit("a", SHOP)
+    anonymous = world.open("", Needs(OPEN))
+    method = StreamMethod(PATH, world._open, MANY, {}, Needs(OPEN), client_streaming=True)
+    refused = world.sessions.open(method, caller(""), world.wake)
+    assert isinstance(refused, Status)
+    assert refused == Status(
+        Code.RESOURCE_EXHAUSTED,
+        "callers at this address who do not say who they are have 1 streams open, which is the "
+        "limit (streams_per_client_max); say who asks, with a token or a client certificate",
+    )
+    world.gate.open = False
+    waiting = [world.open("a"), world.open("a")]
+    assert world.admission._strangers.in_all == 2
+    world.gate.answer()
+    for session in waiting:
+        session.receive(b"shop")
+        assert session.next() == b"shop"
+    for session in (anonymous, *waiting):
+        session.close()
+    for places in (
+        world.admission._streams,
+        world.admission._strangers,
+        world.admission._anonymous,
+    ):
+        assert not places._of_client
+
+
+def test_open_calls_of_nobody_take_no_pace_of_callers_who_wait_to_be_known() -> None:
+    world = World(Limits(calls_per_second_max=10, calls_burst_max=20))
+    world.gate.admit("a", SHOP)
+    for _ in range(2):
+        assert world.call("", b"x", Needs(OPEN)) == b"x"
+    refused = world.call("", b"x", Needs(OPEN))
+    assert isinstance(refused, Status)
+    assert refused.code is Code.RESOURCE_EXHAUSTED
+    assert "who do not say who they are make more than 1 calls a second" in refused.message
+    world.gate.open = False
+    waiting = world.call("a")
+    assert isinstance(waiting, WaitingCall)
+    world.gate.answer()
+    assert waiting.answer() == b"shop"
+
+
+def test_an_open_stream_counts_for_its_caller_if_that_is_known() -> None:
+    world = World()
+    owner = world.gate.admit("a")
+    world.gate.remembered.add("a")
+    session = world.open("a", Needs(OPEN))
+    session.receive(b"x")
+    assert session.next() == b"x"
+    assert world.admission._streams.of(f"user:{owner}") == 1
+    assert not world.gate.asked, "that it is known costs no question"
+    session.close()
+    assert not world.admission._streams._of_client
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_a_caller_who_was_known_counts_for_itself_while_that_is_asked_again(kind: str) -> None:
+    world = World(Limits(streams_per_client_max=1))
+    owner = world.gate.admit("a", SHOP)
+    world.gate.open = False
+    assert isinstance(world.call("stolen"), WaitingCall)  # It takes the last place of strangers.
+    assert isinstance(world.call("b"), Status)
+    world.gate.remembered.add("a")
+    if kind == "unary":
+        waiting = world.call("a")
+        assert isinstance(waiting, WaitingCall)
+        assert world.admission._streams.of(f"user:{owner}") == 1
+        world.gate.answer()
+        assert waiting.answer() == b"shop"
+    else:
+        session = world.open("a")
+        assert world.admission._streams.of(f"user:{owner}") == 1
+        session.receive(b"shop")
+        world.gate.answer()
+        assert session.next() == b"shop"
+        session.close()
+    assert not world.admission._streams.in_all
+
+
 def test_a_call_waits_for_a_verdict_and_is_woken_by_it() -> None:
     world = World()
     world.gate.admit("t", SHOP)

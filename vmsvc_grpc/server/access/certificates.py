@@ -181,6 +181,8 @@ class _CertifiedPass(CountedPass):
     def username(self) -> str:
         return "" if self._principal is None else self._principal.username
 
+    last_username = username
+
     def check(self, need: Need) -> Verdict:
         if need is OPEN:
             return Verdict.ALLOWED

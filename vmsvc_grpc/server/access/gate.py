@@ -37,6 +37,13 @@ class Pass(Protocol):
     def username(self) -> str:
         """The caller's name; "" until it is known, and on a listener that asks nobody."""
 
+    @property
+    def last_username(self) -> str:
+        """The caller's name as it was known last, though perhaps not so lately as to go by it.
+
+        "" if it was not, or cannot be true any more. Asks nothing.
+        """
+
     def close(self) -> None:
         """The call is over: wake it no more, and keep nothing of it. May be called twice."""
 
@@ -89,6 +96,7 @@ class CountedPass:
 
 class _OpenPass:
     username = ""
+    last_username = ""
     changes = 0
 
     def check(self, need: Need) -> Verdict:  # noqa: ARG002 - the Protocol says it

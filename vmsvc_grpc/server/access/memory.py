@@ -54,6 +54,10 @@ class Memory(Generic[Key, Kept]):
                 self.use(key, fact)
         return fact
 
+    def peek(self, key: Key) -> Kept | None:
+        """What is remembered of a yes or in use, which leaves it as it is."""
+        return self._used.get(key) or self._granted.peek(key)
+
     def use(self, key: Key, fact: Kept) -> None:
         """Remember a new one, which is in use."""
         self._used[key] = fact
@@ -87,6 +91,9 @@ class _Idle(Generic[Key, Kept]):
             if not keys:
                 del self._of[idle.caller]
         return idle
+
+    def peek(self, key: Key) -> Kept | None:
+        return self._kept.get(key)
 
     def keep(self, key: Key, idle: Kept) -> None:
         keys = self._of.get(idle.caller, ())

@@ -121,6 +121,10 @@ class ReviewGate:
             self._news.set()
         return verdict
 
+    def last_principal(self, seat: Seat) -> Principal | None:
+        """As `Verdicts.last_principal`, now."""
+        return self._verdicts.last_principal(seat, self._clock())
+
     def let_go(self, seat: Seat, need: Need) -> None:
         """As `Verdicts.let_go`."""
         self._verdicts.let_go(seat, need)
@@ -230,6 +234,11 @@ class _ReviewedPass(CountedPass):
     @property
     def username(self) -> str:
         principal = self._seat.principal
+        return "" if principal is None else principal.username
+
+    @property
+    def last_username(self) -> str:
+        principal = self._gate.last_principal(self._seat)
         return "" if principal is None else principal.username
 
     def check(self, need: Need) -> Verdict:

@@ -146,6 +146,19 @@ class Verdicts:
             return Verdict.PENDING
         return Verdict.ALLOWED if fact.answer else Verdict.DENIED
 
+    def last_principal(self, seat: Seat, now: float) -> Principal | None:
+        """Who calls, by the last answer, if that still holds where there is no newer one.
+
+        A call that begins may not go by it, but counts for its owner. Asks nothing.
+        """
+        if seat.token is None:
+            over = seat.expires is not None and now >= seat.expires
+            return None if over else seat.principal
+        fact = seat.token_fact or self._tokens.peek(seat.token.digest)
+        if fact is None or fact.expired(now) or not fact.is_known(now, self._bounds.stale_s):
+            return None
+        return fact.answer if isinstance(fact.answer, Principal) else None
+
     def let_go(self, seat: Seat, need: Need) -> None:
         """A call does not go by a need any more."""
         if (fact := seat.rights.pop(need, None)) is not None:

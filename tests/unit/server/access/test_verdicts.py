@@ -100,6 +100,38 @@ def test_what_is_open_asks_nobody() -> None:
     assert not desk.questions()
 
 
+def test_whose_a_token_was_last_is_known_until_it_expires_or_the_answer_is_too_old() -> None:
+    desk = Desk(VerdictBounds(yes_s=30.0, stale_s=600.0))
+
+    def last(seat: Seat) -> Principal | None:
+        return desk.verdicts.last_principal(seat, desk.now)
+
+    first = desk.token()
+    assert last(first) is None
+    desk.check(first)
+    assert last(first) is None
+    desk.answer(expires=500.0)
+    desk.verdicts.close(first)  # Nobody holds it any more.
+    desk.go(40.0)
+    again = desk.token()
+    assert last(again) == ANN
+    assert not desk.questions(), "that asks nothing"
+    assert desk.check(again) is Verdict.PENDING, "it is too old for a call to go by it"
+    assert last(again) == ANN
+    desk.go(500.0)
+    assert last(again) is None
+    desk.answer(owner=NOBODY)
+    assert last(again) is None
+    other = desk.token(b"other")
+    desk.check(other)
+    desk.answer()
+    desk.verdicts.close(other)
+    desk.now += 600.0
+    assert last(desk.token(b"other")) is None
+    assert last(desk.certificate(expires=desk.now + 1)) == ANN
+    assert last(desk.certificate(expires=desk.now)) is None
+
+
 def test_a_call_without_credentials_is_told_what_to_send() -> None:
     with pytest.raises(RpcError, match="Bearer") as refused:
         Desk().verdicts.check(Seat(lambda: None), AUTHENTICATED, 0.0)

@@ -57,6 +57,7 @@ class Office:
 
 class OfficePass:
     username = "sa"
+    last_username = "sa"
 
     def __init__(self, office: Office, seat: Seat) -> None:
         self._office = office
