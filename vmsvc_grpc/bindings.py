@@ -124,6 +124,7 @@ def bind_server(metrics: Metrics, server: Server) -> None:
     metrics.bind_one(Metric.REQUEST_BYTES, lambda: counts.request_bytes)
     metrics.bind_one(Metric.NAMES, lambda: server.names.names)
     metrics.bind_one(Metric.NAME_BYTES, lambda: server.names.name_bytes)
+    metrics.bind_one(Metric.FAULTS, lambda: counts.faults)
     metrics.bind_one(Metric.DRAINED, lambda: counts.drained)
     metrics.bind(Metric.MESSAGES, lambda: {(kind,): n for kind, n in counts.messages.items()})
     metrics.bind(Metric.ENCODINGS, lambda: {(kind,): n for kind, n in counts.encodings.items()})

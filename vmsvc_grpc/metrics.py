@@ -69,6 +69,11 @@ class Metric(Enum):
         "Streams that are open, and calls that wait for a verdict on who asks (--streams-max).",
         ("grpc_type", "grpc_service", "grpc_method"),
     )
+    FAULTS = (
+        "vmsvc_faults_total",
+        "Calls that ended by a fault of ours; the log has the traceback of each.",
+        (),
+    )
     DRAINED = ("vmsvc_streams_drained_total", "Streams ended as the server stops.", ())
     REQUEST_BYTES = (
         "vmsvc_request_bytes_total",

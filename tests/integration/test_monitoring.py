@@ -26,6 +26,7 @@ import pytest
 import yaml
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from envoy.service.endpoint.v3 import eds_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.certificates import Authority
 from tests.integration.cluster import World, eventually, world
@@ -211,6 +212,16 @@ def test_a_client_that_refuses_what_it_is_sent(manifests: Path, tmp_path: Path) 
         assert firing(tmp_path, [before, scraped(program, 5)], 10) == ["VmsvcGrpcXdsRefused"]
 
 
+def test_a_fault_of_ours(manifests: Path, tmp_path: Path) -> None:
+    """None is known that a test could cause: it is written into the second scrape."""
+    with following(manifests, tmp_path) as program:
+        well = scraped(program, 0)
+    assert well.values is not None
+    assert well.values["vmsvc_faults_total"] == 0, "the first one is a rise"
+    one = Scraped(5, {**well.values, "vmsvc_faults_total": 1}, well.at + 300)
+    assert firing(tmp_path, [well, one], 10) == ["VmsvcGrpcFaults"]
+
+
 def test_a_standstill(manifests: Path, tmp_path: Path) -> None:
     with following(manifests, tmp_path) as program:
         before = scraped(program, 0)
@@ -304,6 +315,9 @@ def test_an_api_server_that_never_answers(tmp_path: Path) -> None:
         grpc.secure_channel(_secure(program), _trusting(authority)) as guarded,
     ):
         before = scraped(program, 0)
+        stub = health_pb2_grpc.HealthStub(plain)  # type: ignore[no-untyped-call]
+        for _ in range(100):  # Who asks after its health is answered.
+            stub.Check(health_pb2.HealthCheckRequest())
         for channel in (plain, guarded, guarded):
             with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
                 pb_grpc.EndpointServiceStub(channel).ResolveEndpoints(

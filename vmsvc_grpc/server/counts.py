@@ -62,6 +62,9 @@ class ServerCounts:
     request_bytes: int = 0
     """Bytes of requests that were handed to methods."""
 
+    faults: int = 0
+    """Calls that ended by a fault of ours, each of which is logged."""
+
     drained: int = 0
     """Streams that were ended because the server stops."""
 

@@ -279,9 +279,10 @@ class Sessions:
         return self._admission.check_fields(method.request, request)
 
     def ending_of(self, path: str, error: Exception) -> RpcError:
-        """The error with which a call of `path` ends that raised `error`. Counts a refusal."""
+        """The error with which a call of `path` ends that raised `error`, which is counted."""
         if not isinstance(error, RpcError):
             extra = about(reason="Fault", method=path)
+            self._counts.faults += 1
             _log.error("a fault of ours in %s", path, exc_info=error, extra=extra)
             return RpcError(Code.INTERNAL, "a fault of the server; its log says more")
         if error.limit:

@@ -126,6 +126,7 @@ class TestFaults:
         answer = world.unary(UnaryMethod(PATH, raising(error), ONE, {}, OPEN_TO_ALL), b"")
         assert answer == Status(code, message)
         assert world.counts.calls == {(PATH, code): 1}
+        assert world.counts.faults == (code is Code.INTERNAL)
 
     def test_at_the_beginning(self, error: Exception, code: Code, message: str) -> None:
         world = World()
