@@ -74,7 +74,7 @@ def _services(cache: Cache, *, each: bool) -> Iterator[list[Sample]]:
                 counted[Metric.NAMESPACE_SERVICES, "refused"] += 1
                 continue
             ready, others = found
-            counted[Metric.NAMESPACE_SERVICES, "ready" if ready else "empty"] += 1
+            counted[Metric.NAMESPACE_SERVICES, _state(cache, name, ready)] += 1
             counted[Metric.NAMESPACE_ENDPOINTS, "true"] += ready
             counted[Metric.NAMESPACE_ENDPOINTS, "false"] += others
             if each:
@@ -86,13 +86,21 @@ def _services(cache: Cache, *, each: bool) -> Iterator[list[Sample]]:
 
 
 def _of_namespace(namespace: str, counted: Mapping[tuple[Metric, str], int]) -> list[Sample]:
-    states = (Metric.NAMESPACE_SERVICES, ("ready", "empty", "refused"))
+    states = (Metric.NAMESPACE_SERVICES, ("ready", "empty", "no_selector", "refused"))
     ready = (Metric.NAMESPACE_ENDPOINTS, ("true", "false"))
     return [
         (metric, (namespace, value), counted.get((metric, value), 0))
         for metric, values in (states, ready)
         for value in values
     ]
+
+
+def _state(cache: Cache, service: Key, ready: int) -> str:
+    """The state of a service that is not refused."""
+    if ready:
+        return "ready"
+    # One without selector has what others write into the Endpoints of its name.
+    return "empty" if cache.services[service].selector else "no_selector"
 
 
 def _endpoints_of(cache: Cache, service: Key) -> tuple[int, int] | None:

@@ -147,7 +147,7 @@ class Metric(Enum):
 
     NAMESPACE_SERVICES = (
         "vmsvc_namespace_services",
-        "VirtualMachineServices: with a ready endpoint, with none, refused (--service-metrics).",
+        "VirtualMachineServices by state (--service-metrics).",
         ("namespace", "state"),
     )
     NAMESPACE_ENDPOINTS = (
@@ -321,7 +321,8 @@ LABELS = {
     "service": "the service's name",
     "setting": "the bound, by the name of its flag, with `_` for `-`",
     "source": "the directory",
-    "state": "ready, empty or refused",
+    "state": "ready (it has a ready endpoint), empty (it has none), no_selector (its endpoints are "
+    "others' to write) or refused",
     "status": "HTTP status; 0 where no answer came",
     "type": "type of xDS resource",
     "verb": "create, update or delete",

@@ -44,6 +44,13 @@ metadata: {name: web, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ---
 """
+# Its endpoints are others' to write.
+OTHERS = """\
+apiVersion: vmoperator.vmware.com/v1alpha6
+kind: VirtualMachineService
+metadata: {name: others, namespace: lab}
+spec: {ports: [{port: 80}]}
+"""
 VM = """\
 apiVersion: vmoperator.vmware.com/v1alpha6
 kind: VirtualMachine
@@ -177,8 +184,20 @@ def test_files_objects_and_what_is_held(manifests: Path, tmp_path: Path) -> None
 
 def test_a_service_without_endpoints(manifests: Path, tmp_path: Path) -> None:
     (manifests / "web.yaml").write_text(SERVICE)
+    (manifests / "others.yaml").write_text(OTHERS)
     with following(manifests, tmp_path) as program:
-        assert firing(tmp_path, [scraped(program, 0)], LATER) == ["VmsvcGrpcServicesEmpty"]
+        scrape = scraped(program, 0)
+        assert firing(tmp_path, [scrape], LATER) == ["VmsvcGrpcServicesEmpty"]
+        assert scrape.values is not None
+        states = {
+            name: number
+            for name, number in scrape.values.items()
+            if name.startswith("vmsvc_namespace_services{") and number
+        }
+        assert states == {
+            'vmsvc_namespace_services{namespace="shop",state="empty"}': 1,
+            'vmsvc_namespace_services{namespace="lab",state="no_selector"}': 1,
+        }
 
 
 def test_a_client_at_a_bound(manifests: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ CACHE_OBJECTS = (
     vm("b", "10.0.0.2"),
     vm("c", "10.0.0.3", probe=Probe.TCP_SOCKET, ready=Readiness.FALSE),
     service(Key("shop", "empty"), spec({"app": "nothing"})),
+    service(Key("shop", "others"), spec({})),
     service(Key("lab", "odd"), problems=(Problem("spec.type", "is odd"),)),
 )
 
@@ -66,9 +67,11 @@ def test_each_service_and_its_namespace(open_metrics: bool) -> None:
     assert samples(filled(*CACHE_OBJECTS), each=True, open_metrics=open_metrics) == {
         "namespace_services lab ready": 0,
         "namespace_services lab empty": 0,
+        "namespace_services lab no_selector": 0,
         "namespace_services lab refused": 1,
         "namespace_services shop ready": 1,
         "namespace_services shop empty": 1,
+        "namespace_services shop no_selector": 1,
         "namespace_services shop refused": 0,
         "namespace_endpoints lab true": 0,
         "namespace_endpoints lab false": 0,
@@ -76,6 +79,8 @@ def test_each_service_and_its_namespace(open_metrics: bool) -> None:
         "namespace_endpoints shop false": 1,
         "service_endpoints shop empty true": 0,
         "service_endpoints shop empty false": 0,
+        "service_endpoints shop others true": 0,
+        "service_endpoints shop others false": 0,
         "service_endpoints shop web true": 2,
         "service_endpoints shop web false": 1,
     }
@@ -102,7 +107,7 @@ def test_many_services_take_many_steps() -> None:
         parts, most = parts + 1, max(most, counted[0])
     assert parts > count / SERVICES_A_STEP
     assert most < 60 * SERVICES_A_STEP
-    assert len(samples(cache, each=True)) == 2 * count + 5 * 7
+    assert len(samples(cache, each=True)) == 2 * count + 6 * 7
 
 
 def test_services_may_go_between_two_steps() -> None:
