@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,24 @@ async def test_a_new_policy_counts_for_open_calls(
         put(path, RULE)
         await until(desk, entered, Verdict.ALLOWED)
         assert desk.woken == 2
+
+
+@pytest.mark.parametrize("why", ["policy", "expiry"])
+async def test_very_many_calls_are_woken_in_pieces_and_none_is_missed(
+    path: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(path, monkeypatch) as desk:
+        passes = [desk.enter(expires_at=1500.0) for _ in range(1_700)]
+        if why == "policy":
+            put(path, NOBODY)
+        else:
+            desk.time = 1500.0
+        woken = [0]
+        while desk.woken < len(passes):
+            await asyncio.sleep(0)
+            woken.append(desk.woken)
+        pieces = {now - before for before, now in pairwise(woken)} - {0}
+        assert pieces == {500, 200}
 
 
 @pytest.mark.parametrize("text", ["", "rules:\n- no\n", "\xff"], ids=["empty", "wrong", "odd"])
