@@ -524,6 +524,7 @@ def test_in_the_background_of_a_script_it_hears_sigterm_and_no_interrupt(server:
         bufsize=0,
     ) as process:
         assert addresses(json.loads(_line(process.stdout))) == ["10.0.0.1"]
+        assert json.loads(_line(process.stdout))["event"] == "synced"
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         try:

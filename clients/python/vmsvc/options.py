@@ -342,15 +342,21 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """Prints the version and exits. argparse's own says nothing where it cannot be written."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        sys.stdout.write(f"vmsvc {__version__}\n")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = _Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"vmsvc {__version__}",
-        help="show the version and exit",
-    )
+    parser.add_argument("--version", action=_Version)
     _add_common(parser)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
