@@ -10,9 +10,11 @@ from tests.integration.http2_watches import Client, Played
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.watching import request, synced_cache
 from vmsvc_grpc.cache.topic import Publication
+from vmsvc_grpc.histogram import Histogram
 from vmsvc_grpc.model.endpoints import FilterClass
 from vmsvc_grpc.model.events import Apply
 from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.server.deliveries import BOUNDS_S
 from vmsvc_grpc.server.endpoint_service.encode import Encoder
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.transport.http2_groups import GROUP_STREAMS_MAX
@@ -158,6 +160,42 @@ def test_what_is_too_large_for_all_at_once_is_sent_to_each_in_its_turn(played: P
     assert {reader.versions[str(WEB)] for reader in readers} == {newest(played)}
     sent = played.server.counts.messages.total()
     assert sent == sum(reader.taken for reader in readers), "each is counted once"
+
+
+def test_a_change_counts_as_sent_once_the_last_stream_has_it(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it too large for all at once: then the group's streams are asked one by one, later."""
+    client = played.connect(10_000_000)
+    client.engine.set_local_window_size(100_000_000)
+    watch(played, client, 32)
+    seen: list[str] = []
+    write, deliveries = client.wire.write, played.server.counts.deliveries
+
+    def noted(data: bytes) -> None:
+        seen.append("written")
+        write(data)
+
+    class Noted(Histogram):
+        def observe(self, seconds: float) -> None:
+            seen.append("counted")
+            super().observe(seconds)
+
+    deliveries.to_last = Noted(BOUNDS_S)
+    monkeypatch.setattr(client.wire, "write", noted)
+
+    def steps() -> None:
+        since = deliveries.clock()
+        for n in range(400):
+            each = vm(f"v{n}", f"10.1.{n // 250}.{n % 250}", namespace="n1", labels={"app": "x"})
+            played.cache.apply(Apply(each))
+        deliveries.published(since, played.cache.version)
+
+    played.run(steps)
+    played.read_all()
+    assert seen.count("counted") == 1
+    assert seen.count("written") >= 1
+    assert seen[-1] == "counted"
 
 
 def test_a_full_socket_stalls_each_of_them(played: Played) -> None:

@@ -595,7 +595,10 @@ class ClientConnection(Begun):
         self._floods.sent(self.traffic.messages_sent - messages_before, len(data))
         if waiting := self._engine.queued_body_size():
             self._settle(self._members(sent), waiting)
-        if self._due or self._wanting or (waiting and self._kept_window):
+        if self._due or self._wanting:
+            self.server.left_over += 1
+            self.mark()
+        elif waiting and self._kept_window:
             self.mark()
         return waiting
 
