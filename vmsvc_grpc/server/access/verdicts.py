@@ -45,7 +45,8 @@ _CERTIFICATE_EXPIRED = "the client's certificate has expired; connect with a new
 
 # Re-asks come up to a fifth earlier, so that they do not come all at once.
 _RECHECK_SPREAD = 0.2
-# So many alarms are dealt with in one piece, and rights of calls that are over: some 5 ms each.
+# So many alarms, or calls that one may wake, are dealt with in one piece, and rights of calls that
+# are over: some 5 ms each.
 _ALARMS_A_TURN = 500
 _RIGHTS_A_TURN = 500
 
@@ -216,13 +217,13 @@ class Verdicts:
         """Deal with what is due: not with all of it, if that is much. See `next_at` then."""
         if self._leaving:
             self._give_back(self._leaving[0])
-        for _ in range(_ALARMS_A_TURN):
-            due = self._alarms.due(now)
-            if due is None:
-                return
+        left = _ALARMS_A_TURN
+        while left > 0 and (due := self._alarms.due(now)) is not None:
             if isinstance(due, Seat):
+                left -= 1
                 due.wake()
             else:
+                left -= max(1, len(due.seats))  # All of them may be woken.
                 self._look_at(due, now)
 
     # Who calls.

@@ -383,6 +383,21 @@ def test_a_right_that_a_call_lets_go_is_asked_about_for_it_no_more() -> None:
     desk.verdicts.close(seat)
 
 
+def test_calls_of_tokens_that_expire_at_once_are_woken_in_slices_and_none_is_missed() -> None:
+    desk = Desk(VerdictBounds(recheck_s=60.0))
+    seats = [desk.token(b"%d" % (number % 10)) for number in range(1_000)]
+    for seat in seats:
+        desk.check(seat)
+    desk.answer(expires=20.0)
+    desk.woken.clear()
+    desk.now = 20.0
+    while (at := desk.verdicts.next_at()) is not None and at <= desk.now:
+        before = len(desk.woken)
+        desk.verdicts.advance(desk.now)
+        assert 0 < len(desk.woken) - before <= 500
+    assert set(desk.woken) == set(seats)
+
+
 def test_a_call_with_very_many_rights_gives_them_back_in_slices() -> None:
     desk = Desk()
     first, other = desk.certificate(), desk.certificate()
