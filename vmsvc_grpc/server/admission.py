@@ -45,6 +45,11 @@ def is_anonymous(client: str) -> bool:
     return client.startswith(_ANONYMOUS)
 
 
+def is_known(client: str) -> bool:
+    """Whether a client is somebody, or an address where nobody is asked who they are."""
+    return not client.startswith((_STRANGER, _ANONYMOUS))
+
+
 class Words(NamedTuple):
     """What a refusal says of a client: it may have been others at the same address."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmsvc_grpc.server.admission import is_stranger
+from vmsvc_grpc.server.admission import is_known, words_for
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import CLIENT_PART
 from vmsvc_grpc.server.tally import Tally
@@ -26,11 +26,12 @@ class KeptBytes:
 
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
+        who = words_for(client).who
         bounds = [
-            (self._kept.of(client), self._bytes_max // CLIENT_PART, "of this client"),
+            (self._kept.of(client), self._bytes_max // CLIENT_PART, f"of {who}"),
             (self._kept.in_all, self._bytes_max, "of all clients"),
         ]
-        if is_stranger(client):
+        if not is_known(client):
             bounds.append((self._of_strangers, self._bytes_max // _STRANGERS_PART, "of strangers"))
         for held, most, whose in bounds:
             if held + size > most:
@@ -58,5 +59,5 @@ class KeptBytes:
 
     def _add(self, client: str, more: int) -> None:
         self._kept.add(client, more)
-        if is_stranger(client):
+        if not is_known(client):
             self._of_strangers += more
