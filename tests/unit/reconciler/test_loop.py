@@ -1447,6 +1447,7 @@ async def test_a_turn_ends_before_its_next_write_when_the_lease_is_lost() -> Non
         await until(lambda: not leading and not world.reconciler.working)
         assert world.store.writes == CREATED[:2]
         leading = True
+        await until(lambda: len(world.store.writes) == len(CREATED))
         await world.settled()
         assert world.store.writes == CREATED
 
