@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.apiserver import Cluster, User
+from tests.reconciling import attempts
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.kube.client import MERGE_PATCH, ApiServer
@@ -19,6 +20,7 @@ from vmsvc_grpc.model.events import Event
 from vmsvc_grpc.model.objects import IPFamily, Key, Kind
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
+from vmsvc_grpc.reconciler.counts import Attempt
 from vmsvc_grpc.reconciler.events import EventRecorder
 from vmsvc_grpc.reconciler.held import Failure, Held
 from vmsvc_grpc.reconciler.kube import KubeStore
@@ -260,7 +262,7 @@ class Replica:
     @property
     def writes(self) -> int:
         """How many writes of objects were made."""
-        return self.reconciler.counts.writes.total()
+        return attempts(self.reconciler.counts, Attempt.WRITTEN).total()
 
     async def move(self, name: str, ip: str) -> None:
         """Give a VM another address, by a connection that is there already."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.reconciling import attempts
 from tests.unit.objects import WEB, service, spec, vm
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
@@ -25,6 +26,7 @@ from vmsvc_grpc.model.events import Apply, Delete, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key, Kind, ServiceType, made_uid
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
+from vmsvc_grpc.reconciler.counts import Attempt
 from vmsvc_grpc.reconciler.directory import DirectoryStore
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.loop import Reconciler
@@ -85,7 +87,7 @@ class Program:
 
     @property
     def writes(self) -> int:
-        return self.reconciler.counts.writes.total()
+        return attempts(self.reconciler.counts, Attempt.WRITTEN).total()
 
     @property
     def files_read(self) -> int:

@@ -11,8 +11,10 @@ import pytest
 
 from tests.integration.kube_replica import RULES, Desk, replica, until
 from tests.kube.apiserver import Cluster
+from tests.reconciling import attempts, turns
 from vmsvc_grpc.model.objects import IPFamily, Kind
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
+from vmsvc_grpc.reconciler.counts import Attempt, Turn
 from vmsvc_grpc.reconciler.plan import Verb
 
 NSX = replace(RULES, load_balancer_provider="nsx-t-lb")
@@ -52,7 +54,7 @@ async def test_objects_are_made_and_then_nothing_more(desk: Desk, tmp_path: Path
     async with replica(desk, tmp_path) as one:
         await desk.holds("10.20.0.11")
         await one.settled()
-        assert one.reconciler.counts.writes == {
+        assert attempts(one.reconciler.counts, Attempt.WRITTEN) == {
             (Kind.VIRTUAL_MACHINE_SERVICE, Verb.UPDATE): 2,
             (Kind.SERVICE, Verb.CREATE): 1,
             (Kind.ENDPOINTS, Verb.CREATE): 1,
@@ -348,7 +350,7 @@ async def test_a_refused_one_says_why_and_is_held_once_it_is_right(
 async def test_what_the_api_server_refuses_is_told_in_its_words(desk: Desk, tmp_path: Path) -> None:
     await desk.vmservice(ipFamilyPolicy="RequireDualStack")
     async with replica(desk, tmp_path) as one:
-        await until(lambda: one.reconciler.counts.errors > 2)
+        await until(lambda: turns(one.reconciler.counts, Turn.FAILED) > 2)
         condition = await desk.condition(ACCEPTED)
         assert condition is not None
         assert (condition["status"], condition["reason"]) == ("False", "CreateServiceFailed")
@@ -404,14 +406,14 @@ async def test_what_happens_to_others_objects_is_no_work(desk: Desk, tmp_path: P
     await desk.vmservice()
     async with replica(desk, tmp_path) as one:
         await one.settled()
-        turns, writes = one.reconciler.counts.reconciles, one.writes
+        begun, writes = turns(one.reconciler.counts), one.writes
         for at in range(10):
             mark = {"metadata": {"labels": {"at": f"{at}"}}}
             for resource in ("services", "endpoints"):
                 await desk.patch(resource, "pods", mark)
                 await desk.patch(resource, "web", mark)
         await one.settled()
-        assert one.reconciler.counts.reconciles == turns
+        assert turns(one.reconciler.counts) == begun
         assert one.writes == writes
         assert one.cache.keys_with_work() == {desk.key()}
 

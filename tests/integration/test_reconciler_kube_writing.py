@@ -31,9 +31,11 @@ from tests.integration.kube_replica import (
 from tests.kube.apiserver import Cluster
 from tests.kube.plugin import StartVMOperator
 from tests.kube.vm_operator import VMOperator
+from tests.reconciling import attempts
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.kube.credentials import Credentials
 from vmsvc_grpc.model.objects import IPFamily, Key
+from vmsvc_grpc.reconciler.counts import Attempt
 from vmsvc_grpc.reconciler.events import EventBounds, EventRecorder
 from vmsvc_grpc.reconciler.held import Failure
 from vmsvc_grpc.reconciler.kube import KubeStore
@@ -271,7 +273,7 @@ async def test_what_a_namespace_that_is_going_refuses_is_nobodys_fault(
         # The namespace's content is deleted kind by kind.
         await desk.delete("endpoints")
         await desk.delete("services")
-        await until(lambda: one.reconciler.counts.conflicts > 1)
+        await until(lambda: attempts(one.reconciler.counts, Attempt.CONFLICT).total() > 1)
         about = one.cache.services[desk.key()].object
         one.recorder.record(about, Notice(False, "Say", "Said", "done"))
         await until(lambda: one.recorder.counts["dropped"])
@@ -811,7 +813,7 @@ async def test_slices_in_the_place_of_ours_stay_and_ours_have_the_next_names(
         ours = await desk.get("endpointslices", "web-ipv4-2")
         assert ours is not None
         assert [e["addresses"] for e in ours["endpoints"]] == [["10.20.0.1"]]
-        assert one.reconciler.counts.conflicts == 2
+        assert attempts(one.reconciler.counts, Attempt.CONFLICT).total() == 2
     assert [await desk.get("endpointslices", f"web-ipv4-{n}") for n in range(2)] == theirs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -36,12 +35,7 @@ class Attempt(Enum):
 
 @dataclass(slots=True)
 class ReconcilerCounts:
-    """How much work was done, for tests and metrics. Only rises."""
-
-    reconciles: int = 0
-    errors: int = 0
-    conflicts: int = 0
-    writes: Counter[tuple[Kind, Verb]] = field(default_factory=Counter)
+    """How much work was done. Only rises."""
 
     turns: dict[Turn, Histogram] = field(
         default_factory=lambda: {turn: Histogram(_BOUNDS_S) for turn in Turn}

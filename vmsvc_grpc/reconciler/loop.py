@@ -215,7 +215,6 @@ class Reconciler:
     async def _turn(self, key: Key) -> None:
         """Work on one key, and note the outcome in the queue."""
         clock = asyncio.get_running_loop().time
-        self.counts.reconciles += 1
         began, ended = clock(), Turn.AGAIN
         try:
             done = await self._reconcile(key)
@@ -223,7 +222,6 @@ class Reconciler:
             self._term.queue.failed(key, clock())
         except ChangeError as error:
             ended = Turn.FAILED
-            self.counts.errors += 1
             self._term.telling.report(key, error.failure)
             if not error.passing:
                 self._warn(key, (error.failure,))

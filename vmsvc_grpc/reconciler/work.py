@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -138,7 +139,6 @@ class Work:
 
     def _note_conflict(self, key: Key, conflict: Conflict) -> None:
         """Take the object that is there instead into the cache."""
-        self._counts.conflicts += 1
         if conflict.found is not None:
             self._take_in(key, Answer(conflict.found))
 
@@ -151,7 +151,6 @@ class Work:
         found = conflict.found
         if not isinstance(found, StoredEndpointSlice) or is_our_slice_of(found, key):
             raise conflict
-        self._counts.conflicts += 1
         self._taken.seen(key, found.key, asyncio.get_running_loop().time())
         if found.meta.uid == self._yielding.uid(key, target(Change(None, found))):
             with self._asked(key):
@@ -193,10 +192,8 @@ class Work:
 
         If that fails too, it is tried again with the next attempt.
         """
-        try:
+        with contextlib.suppress(ChangeError, Conflict):
             await self._make_all(key, failure)
-        except (ChangeError, Conflict):
-            self._counts.errors += 1
 
     async def _waited_for_token(self) -> bool:
         """Wait until a write is allowed; whether that took any time."""
@@ -225,7 +222,6 @@ class Work:
             raise
         finally:
             self._counts.attempted(change.kind, change.verb, attempt, clock() - began)
-        self._counts.writes[change.kind, change.verb] += 1
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("wrote: %s", change, extra=about(change.kind, change.key, reason="Wrote"))
         service = self._cache.services.get(key)

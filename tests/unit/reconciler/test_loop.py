@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.reconciling import attempts, turns
 from tests.unit.objects import APP_WEB, WEB, service, spec, vm
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.cache.cache import Cache
@@ -36,6 +37,7 @@ from vmsvc_grpc.model.ownership import service_of_slice
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
 from vmsvc_grpc.reconciler.bounds import ReconcilerBounds
+from vmsvc_grpc.reconciler.counts import Attempt, Turn
 from vmsvc_grpc.reconciler.desired import desired
 from vmsvc_grpc.reconciler.held import Child, Failure, Held, HeldObjects
 from vmsvc_grpc.reconciler.loop import QUEUED_MAX, Reconciler
@@ -255,9 +257,9 @@ async def until(condition: Callable[[], bool]) -> None:
 async def looked_at(world: World, key: Key = WEB) -> None:
     """Return once a turn of the service that was begun from now on has ended."""
     await until(lambda: not world.reconciler.working)
-    begun = world.reconciler.counts.reconciles
+    begun = turns(world.reconciler.counts)
     world.reconciler.enqueue([key])
-    await until(lambda: world.reconciler.counts.reconciles > begun)
+    await until(lambda: turns(world.reconciler.counts) > begun)
     await until(lambda: not world.reconciler.working)
 
 
@@ -295,7 +297,7 @@ async def test_a_service_is_created_with_its_endpoints_the_service_first() -> No
     async with reconciled(service(), vm("a", "10.0.0.1")) as world:
         assert world.store.writes == ["create Service shop/web", "create Endpoints shop/web"]
         assert world.right
-        assert world.reconciler.counts.writes == {
+        assert attempts(world.reconciler.counts, Attempt.WRITTEN) == {
             (Kind.SERVICE, Verb.CREATE): 1,
             (Kind.ENDPOINTS, Verb.CREATE): 1,
         }
@@ -340,7 +342,7 @@ async def test_nothing_happens_before_everything_is_listed() -> None:
         world.reconciler.enqueue([WEB])
         for _ in range(20):
             await asyncio.sleep(0)
-        assert (world.store.writes, world.reconciler.counts.reconciles) == ([], 0)
+        assert (world.store.writes, turns(world.reconciler.counts)) == ([], 0)
         world.tell(InitDone(Kind.ENDPOINTS))
         await world.settled()
         assert world.right
@@ -475,7 +477,7 @@ async def test_it_stays_while_its_vmservice_may_be_among_the_unread() -> None:
     async with running(world):
         world.list(service())
         await until(lambda: len(world.store.writes) == 2)
-        await until(lambda: world.reconciler.counts.errors > 2)
+        await until(lambda: turns(world.reconciler.counts, Turn.FAILED) > 2)
         old = Key("shop", "old")
         assert len(world.store.held) == 4
         assert [(key, f and f.reason) for key, f in world.failures] == [
@@ -523,16 +525,16 @@ async def test_changes_of_foreign_objects_are_no_turns() -> None:
     others = [Key("shop", f"pods-{n}") for n in range(5)]
     held = [one for key in (WEB, *others) for one in foreign(0, key)]
     async with reconciled(service(), store=holding(*held)) as world:
-        assert world.reconciler.counts.reconciles == 1
+        assert turns(world.reconciler.counts) == 1
         for at in range(1, 101):
             for key in (WEB, *others):
                 world.apply(*foreign(at, key))
                 assert not world.busy
-        assert world.reconciler.counts.reconciles == 1
+        assert turns(world.reconciler.counts) == 1
         assert world.failing[WEB].reason == "ServiceNotOurs"
         world.reconciler.enqueue_all()
         await world.settled()
-        assert world.reconciler.counts.reconciles == 2
+        assert turns(world.reconciler.counts) == 2
         assert world.store.writes == []
 
 
@@ -556,7 +558,7 @@ async def test_a_failed_write_is_reported_once_for_each_message_and_tried_again(
     ]
     async with reconciled(service(), store=store) as world:
         assert world.right
-        assert world.reconciler.counts.errors == 3
+        assert turns(world.reconciler.counts, Turn.FAILED) == 3
         assert world.failures == [
             (WEB, Failure("WriteFailed", "the disk is full")),
             (WEB, Failure("WriteFailed", "the disk is gone")),
@@ -578,7 +580,8 @@ async def test_a_conflict_is_observed_again_and_not_reported() -> None:
     store.trouble = [Conflict(cause="its cause"), Conflict(cause="its cause")]
     async with reconciled(service(), store=store) as world:
         assert world.right
-        assert (world.reconciler.counts.conflicts, world.failures) == (2, [])
+        assert attempts(world.reconciler.counts, Attempt.CONFLICT).total() == 2
+        assert not world.failures
 
 
 class Stubborn(Cluster):
@@ -708,7 +711,7 @@ async def test_a_conflict_without_end_is_told_of_after_a_bounded_number() -> Non
         store._apply = apply  # type: ignore[method-assign]
         world.apply(vm("b", "10.0.0.2"))
         await until(lambda: len(world.failures) > 0)
-        assert world.reconciler.counts.conflicts >= 5
+        assert attempts(world.reconciler.counts, Attempt.CONFLICT).total() >= 5
         ((key, failure),) = world.failures
         assert failure is not None
         assert (key, failure.reason) == (WEB, "UpdateEndpointsConflicts")
@@ -758,7 +761,7 @@ async def test_what_changes_during_each_write_is_no_trouble_and_waits_for_a_rest
         assert world.right
         assert world.failures == []
         # The first turn writes two objects, each other one.
-        assert world.reconciler.counts.reconciles >= len(world.store.writes) - 1
+        assert turns(world.reconciler.counts) >= len(world.store.writes) - 1
 
 
 # -- How much at once --
@@ -948,7 +951,7 @@ async def test_it_is_not_let_go_while_one_cannot_be_deleted() -> None:
     async with reconciled(service(), store=store) as world:
         store.trouble = [ChangeError("DeleteServiceFailed", "forbidden")] * 3
         world.put(going(store))
-        await until(lambda: world.reconciler.counts.errors == 3)
+        await until(lambda: turns(world.reconciler.counts, Turn.FAILED) == 2)
         assert store.vmservice().meta.finalizers == (FINALIZER,)
         assert store.accepted() == ("False", "DeleteServiceFailed", "forbidden")
         await world.settled()
@@ -1019,7 +1022,7 @@ async def test_a_refused_write_is_told_once_and_is_true_again_when_it_succeeds()
         world.put(
             replace(store.vmservice(), spec=spec(type=ServiceType.LOAD_BALANCER)),
         )
-        await until(lambda: world.reconciler.counts.errors > 3)
+        await until(lambda: turns(world.reconciler.counts, Turn.FAILED) > 3)
         assert store.accepted() == ("False", "UpdateServiceFailed", "Invalid value")
         reasons = [reason for _, reason, _ in world.notices]
         assert reasons == ["CreateK8sServiceSuccess", "UpdateServiceFailed"]
@@ -1031,8 +1034,8 @@ async def test_a_refused_write_is_told_once_and_is_true_again_when_it_succeeds()
 
 async def refused_again(world: World, times: int = 5) -> None:
     """Return once as many more writes have been refused."""
-    most = world.reconciler.counts.errors + times
-    await until(lambda: world.reconciler.counts.errors >= most)
+    most = turns(world.reconciler.counts, Turn.FAILED) + times
+    await until(lambda: turns(world.reconciler.counts, Turn.FAILED) >= most)
 
 
 async def test_a_refusal_that_has_another_number_each_time_is_one_until_something_is_edited() -> (
@@ -1250,7 +1253,7 @@ async def test_a_slice_in_the_place_of_ours_stays_and_ours_has_the_next_name(
         assert str(SLICE) in accepted[2]
         assert [reason for _, reason, _ in world.notices].count("EndpointSliceNotOurs") == 1
         assert [f and f.reason for _, f in world.failures] == ["EndpointSliceNotOurs"]
-        assert world.reconciler.counts.conflicts == 1
+        assert attempts(world.reconciler.counts, Attempt.CONFLICT).total() == 1
         del store.held[theirs.kind, SLICE]
         world.tell(Delete(theirs.kind, SLICE))
         await world.settled()
@@ -1275,7 +1278,7 @@ async def test_many_slices_in_the_place_of_ours_are_passed_at_once_and_reported_
             one = theirs_at(number)
             store.held[one.kind, one.key] = one
         await until(lambda: store.accepted() is not None)
-        assert world.reconciler.counts.conflicts == 5
+        assert attempts(world.reconciler.counts, Attempt.CONFLICT).total() == 5
         world.reconciler.enqueue([WEB])
         ours = Kind.ENDPOINT_SLICE, Key("shop", "web-ipv4-7")
         await until(lambda: ours in store.held and not world.reconciler.working)
@@ -1372,7 +1375,7 @@ async def test_while_another_leads_nothing_is_written_and_nothing_is_kept() -> N
         world.apply(vm("b", "10.0.0.2"), service(DB))
         world.tell(Delete(Kind.VIRTUAL_MACHINE_SERVICE, DB))
         await world.settled()
-        assert (world.store.writes, world.reconciler.counts.reconciles) == ([], 0)
+        assert (world.store.writes, turns(world.reconciler.counts)) == ([], 0)
         leading = True
         await until(lambda: len(world.store.writes) == len(CREATED))
         await world.settled()
