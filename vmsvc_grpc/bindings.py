@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import product
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,9 @@ def bind_access_refusals(metrics: Metrics, refusals: Mapping[str, int]) -> None:
 
 def bind_reviews(metrics: Metrics, gate: ReviewGate) -> None:
     """Bind what is said of questions about who calls, and what they may do."""
-    metrics.bind(Metric.REVIEWS, lambda: dict(gate.reviews.items()))
+    # From 0, so that the first one is a rise.
+    none = [*product(gate.remembered, ("yes", "no", "failed"))]
+    metrics.bind(Metric.REVIEWS, lambda: {which: gate.reviews[which] for which in none})
     metrics.bind_one(Metric.REVIEWS_OPEN, lambda: gate.waiting)
     metrics.bind(Metric.REVIEW_ANSWER, lambda: _since(gate.silence_s))
     metrics.bind(

@@ -317,7 +317,7 @@ LABELS = {
     "result": "how it ended: a turn is done, is to be gone on with (again), or failed; a write was "
     "written, met a newer object (conflict), met none (gone), or failed; a review was answered yes "
     "or no, or failed",
-    "review": "what is asked of the API server: token or rights",
+    "review": "what is asked of the API server: about a token (token) or a right (access)",
     "service": "the service's name",
     "setting": "the bound, by the name of its flag, with `_` for `-`",
     "source": "the directory",
