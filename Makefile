@@ -162,8 +162,8 @@ image: ## Build the container image IMAGE=
 	docker build --tag $(IMAGE) .
 
 .PHONY: chromium
-chromium: ## Install the Chromium that tests run, by apt-get, unless there is one
-	@sh tests/tools/debian.sh "$${VMSVC_TEST_CHROMIUM:-chromium}" chromium fonts-dejavu-core
+chromium: .venv ## Install the Chromium that tests run, by apt-get, unless there is one
+	@$(BIN)/python -m tests.browser >/dev/null 2>&1 || sh tests/tools/debian.sh "$${VMSVC_TEST_CHROMIUM:-chromium}" chromium fonts-dejavu-core
 
 .PHONY: page-picture
 page-picture: .venv chromium ## Make the picture of the page that the README shows

@@ -1,5 +1,7 @@
 """A real Chromium, driven by its own protocol (CDP), for tests that see and do what a person does.
 
+    python -m tests.browser     print where it is, or fail: there is none
+
 Knows nothing of what it shows. https://chromedevtools.github.io/devtools-protocol/
 """
 
@@ -259,3 +261,7 @@ def _written(file: Path) -> tuple[str, str] | None:
     """The port and the path in the file; None until it has been written."""
     lines = file.read_text().split("\n") if file.exists() else []
     return (lines[0], lines[1]) if len(lines) > 1 else None
+
+
+if __name__ == "__main__":
+    print(chromium())
