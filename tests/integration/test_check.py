@@ -276,7 +276,7 @@ def test_a_certificate(days: int, code: int, says: str, manifests: Path, tmp_pat
     done = checked("--manifests", manifests, *on(("--listen=tls://127.0.0.1:0", *tls)))
     assert done.returncode == code, done.stdout
     assert says in done.stdout
-    assert "changes of 1 directories are noticed at once (inotify)" in done.stdout
+    assert "changes of 1 directory are noticed at once (inotify)" in done.stdout
 
 
 def test_a_policy_that_cannot_be_used(manifests: Path, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ def _watched(root: Path, found: list[str], rescan_s: float) -> Finding:
     finally:
         watch.close()
     if trouble is None:
-        return ok("inotify", f"changes of {len(found)} directories are noticed at once (inotify)")
+        what = "1 directory" if len(found) == 1 else f"{len(found)} directories"
+        return ok("inotify", f"changes of {what} are noticed at once (inotify)")
     return warning(
         "inotify",
         f"{root}: {trouble}",
