@@ -111,19 +111,19 @@ class Responses:
             if (listed := one.listed) is not None:
                 if listed.reading or listed.behind:
                     return True
-            elif one.wildcard:
+            elif one.wildcard and (one.claimed or not one.barren):
                 return True
         return False
 
     def _follow_listings(self, node: Node) -> None:
         """Follow the listings of all types with a wildcard, now that the cache is synced."""
         for subscription in self._subscriptions.sending_order:
-            if (
-                subscription.wildcard
-                and subscription.listed is None
-                and has_any(node, subscription)
-            ):
+            if not subscription.wildcard or subscription.listed is not None:
+                continue
+            if has_any(node, subscription):
                 subscription.listed = self._wildcard(node, subscription.type_url)
+            else:
+                subscription.barren = True
 
     def _wildcard(self, node: Node, type_url: TypeUrl) -> AnyWildcard | None:
         """All that a wildcard of a type covers; None if it is not known yet how much that is."""

@@ -98,6 +98,7 @@ class XdsSubscription:
         "asked_bytes",
         "asked_few",
         "asked_last",
+        "barren",
         "begun",
         "bodies",
         "claimed",
@@ -137,6 +138,8 @@ class XdsSubscription:
         self.resuming_bytes = 0
         """The same if it also says in which versions its client holds them, as deltas do."""
         self.wildcard = False
+        self.barren = False
+        """Whether a wildcard is known to cover nothing, ever: no resource of the type suits."""
         self.listed: AnyWildcard | None = None
         # The wildcard that was dropped while the client had yet to answer what it had handed out.
         self._left: AnyWildcard | None = None

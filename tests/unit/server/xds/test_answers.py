@@ -421,3 +421,16 @@ def test_a_name_and_a_refusal_of_any_length_are_told_as_they_are() -> None:
         assert shown.keys() == {NAME, name}
         assert shown[NAME].error_state.details == "no " * (length // 3)
         assert {one.type_url for one in shown.values()} == {EDS.value}
+
+
+@BOTH
+def test_an_envoy_that_asks_for_listeners_of_which_there_are_none_is_quiet(form: Form) -> None:
+    """It never was, so no message was made once for it and for others with the same news."""
+    client = XdsClient(cache(), form, who=node("envoy"))
+    for type_url in (CDS, LDS):
+        ask(client, type_url).read_all()
+    assert client.stream.quiet
+    ask(client, EDS, NAME).read_all()
+    move(client.cache, "10.0.0.9")
+    assert client.read_all() == [(E, NAME)]
+    assert client.stream.quiet
