@@ -199,11 +199,17 @@ class Browser:
             elif not answer.done():
                 answer.set_result(said["result"])
 
-    async def tab(self) -> Tab:
-        """A new tab, in a context of its own: no storage is shared."""
+    @asynccontextmanager
+    async def tab(self) -> AsyncIterator[Tab]:
+        """A tab until the block ends, in a context of its own: no storage is shared."""
         context = await self.ask("Target.createBrowserContext", {})
-        where = {"url": "about:blank", "browserContextId": context["browserContextId"]}
-        target = await self.ask("Target.createTarget", where)
+        try:
+            yield await self._opened({"browserContextId": context["browserContextId"]})
+        finally:
+            await self.ask("Target.disposeBrowserContext", context)
+
+    async def _opened(self, where: Mapping[str, Any]) -> Tab:
+        target = await self.ask("Target.createTarget", {"url": "about:blank", **where})
         attached = await self.ask(
             "Target.attachToTarget", {"targetId": target["targetId"], "flatten": True}
         )

@@ -31,8 +31,7 @@ async def _taken(program: Program, manifest: Path, directory: Path) -> None:
     """Look at a service while one of its VMs becomes ready."""
     found = re.search(r"page  on (\S+)", program.said())
     assert found is not None, "it says where the page is"
-    async with browsing(directory / "chromium") as browser:
-        tab = await browser.tab()
+    async with browsing(directory / "chromium") as browser, browser.tab() as tab:
         await tab.look(width=1200, height=860)
         await tab.ask("Emulation.setScrollbarsHidden", hidden=True)
         await tab.go(f"{found[1]}/#/service/shop/web")

@@ -107,9 +107,9 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(browser: Browser) -> AsyncIterator[Tab]:
-    opened = await browser.tab()
-    yield opened
-    assert opened.errors == []
+    async with browser.tab() as opened:
+        yield opened
+        assert opened.errors == []
 
 
 @pytest.fixture(scope="module")
