@@ -127,18 +127,14 @@ class LinesPerOrigin:
 
     def sum_up(self) -> None:
         """Log how many lines were left out, for origins that are quiet now. O(origins)."""
-        self._log_left_out(self._windows.left_out(self._clock()))
+        self._log_left_out(self._clock())
 
     async def run(self) -> None:
         """Sum up from time to time until cancelled, and once more at the end."""
-        try:
-            while True:
-                await asyncio.sleep(_LOOK_S)
-                self.sum_up()
-        finally:
-            self._log_left_out(self._windows.left_out(math.inf))
+        await summing_up(self._log_left_out, self._clock)
 
-    def _log_left_out(self, left_out: Counter[str]) -> None:
+    def _log_left_out(self, now: float) -> None:
+        left_out = self._windows.left_out(now)
         if not left_out:
             return
         shown = ", ".join(
@@ -154,3 +150,16 @@ class LinesPerOrigin:
             self._advice,
             extra={ABOUT: {"reason": "LinesLeftOut", "lines": left_out.total()}, BOUNDED: True},
         )
+
+
+async def summing_up(log_left_out: Callable[[float], None], clock: Callable[[], float]) -> None:
+    """Log what was left out, from time to time until cancelled, and all of it at the end.
+
+    `log_left_out` is given a time of `clock`, and logs what is quiet then.
+    """
+    try:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            log_left_out(clock())
+    finally:
+        log_left_out(math.inf)

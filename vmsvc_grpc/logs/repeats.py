@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
 
 from vmsvc_grpc.logs.about import ABOUT, BOUNDED, SHOWN
-from vmsvc_grpc.logs.origins import ORIGIN_LINES_MAX, Windows
+from vmsvc_grpc.logs.origins import ORIGIN_LINES_MAX, Windows, summing_up
 from vmsvc_grpc.model.problem import quoted
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S = 1.0
 _KIND_CHARACTERS_MAX = 100  # Some libraries put values into what should be a template.
 
 
@@ -52,12 +49,7 @@ class Repeats(logging.Filter):
 
     async def run(self) -> None:
         """Sum up from time to time until cancelled, and once more at the end."""
-        try:
-            while True:
-                await asyncio.sleep(_LOOK_S)
-                self.sum_up()
-        finally:
-            self._log_left_out(math.inf)
+        await summing_up(self._log_left_out, self._clock)
 
     def _log_left_out(self, now: float) -> None:
         with self._lock:
