@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_client_cli import ENVIRONMENT
 from tests.program import PATIENCE_S, Program, serving
 
 BIN = Path(sys.executable).parent
@@ -45,9 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def environment(server: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("VMSVC_")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": path, "VMSVC_SERVER": server, "TERM": "xterm", "PS1": "$ "}
+    return {**ENVIRONMENT, "PATH": path, "VMSVC_SERVER": server, "TERM": "xterm", "PS1": "$ "}
 
 
 def in_fish(server: str, line: str) -> list[str]:
