@@ -24,6 +24,7 @@ import grpc
 import pytest
 import yaml
 
+from soak.acting import repeating
 from tests.conformance.told import Fold, NotTold, Told, ToldEndpoint, content, disagreements
 from tests.conformance.told import told as told_of
 from tests.kube.apiserver import Cluster, Response, Session, User
@@ -266,24 +267,8 @@ _APPS = ("web", "api", "db", "mail")
 @contextmanager
 def churn(site: Site) -> Iterator[None]:
     """Changes without a pause in a thread, until the block ends."""
-    end = threading.Event()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            while not end.wait(_CHURN_PAUSE_S):
-                site.step()
-        except BaseException as error:  # noqa: BLE001 - told below, in the test's own thread
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="churn")
-    thread.start()
-    try:
+    with repeating("churn", site.step, _CHURN_PAUSE_S):
         yield
-    finally:
-        end.set()
-        thread.join()
-    assert not failed, failed
 
 
 class Listener:
