@@ -88,6 +88,7 @@ def rows() -> Iterator[tuple[str, bytes, dict[str, str]]]:
     yield LIST, b"", BY_RIGHT
     yield WATCH, pb.WatchEndpointsRequest(all_services=True).SerializeToString(), BY_RIGHT
     yield EXPLAIN, pb.ExplainEndpointsRequest(service="shop/web").SerializeToString(), BY_RIGHT
+    yield "/vmsvc.v1.ServerService/GetVersion", b"", TO_KNOWN
     for method in ("Check", "List", "Watch"):
         yield f"/grpc.health.v1.Health/{method}", b"", OPEN_TO_ALL
     asked = reflection_pb2.ServerReflectionRequest(list_services="*").SerializeToString()

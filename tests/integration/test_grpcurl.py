@@ -17,12 +17,14 @@ import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
 from tests.program import Program, awaited, serving
+from vmsvc_grpc import __version__
 
 SERVICES = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "vmsvc.v1.EndpointService",
+    "vmsvc.v1.ServerService",
 ]
 METHODS = {
     "grpc.health.v1.Health": ["Check", "List", "Watch"],
@@ -34,6 +36,7 @@ METHODS = {
         "ResolveEndpoints",
         "WatchEndpoints",
     ],
+    "vmsvc.v1.ServerService": ["GetVersion"],
 }
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -121,6 +124,11 @@ def test_a_look_up_gives_the_ready_endpoints(grpcurl: str, program: Program) -> 
         ("10.20.0.11", "zone-a", True),
         ("10.20.0.12", "zone-b", True),
     ]
+
+
+def test_the_server_tells_its_version(grpcurl: str, program: Program, transport: str) -> None:
+    told = called(grpcurl, program, "vmsvc.v1.ServerService/GetVersion")
+    assert (told["version"], told["transport"]) == (__version__, transport)
 
 
 def test_xds_is_asked_for_and_shown(grpcurl: str, program: Program) -> None:

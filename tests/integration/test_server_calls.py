@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +21,9 @@ from tests.unit.leavings import leavings
 from tests.unit.objects import service, vm
 from tests.unit.server.endpoint_service.watching import key, listed, synced_cache
 from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc.v1 import server_service_pb2 as server_pb
+from vmsvc.v1.server_service_pb2_grpc import ServerServiceStub
+from vmsvc_grpc import __version__
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.problem import Problem
 from vmsvc_grpc.model.resolve import AddressRules
@@ -33,6 +39,7 @@ SERVICES = [
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "vmsvc.v1.EndpointService",
+    "vmsvc.v1.ServerService",
 ]
 REFUSED = service(key("shop/bad"), problems=(Problem("spec.type", "NodePort is not supported"),))
 
@@ -88,6 +95,22 @@ async def test_a_page_token_that_is_garbage_is_told_by_its_field(running: Servin
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     found = detail(error, error_details_pb2.BadRequest).field_violations
     assert [violation.field for violation in found] == ["page_size", "page_token"]
+
+
+async def test_the_version_is_told_before_the_cache_is_synced(transport: str) -> None:
+    before = datetime.now(UTC)
+    async with serving(cache=Cache(AddressRules())) as running:
+        stub: Any = ServerServiceStub(running.channel())
+        told = await stub.GetVersion(server_pb.GetVersionRequest())
+        assert (told.version, told.transport) == (__version__, transport)
+        assert told.python_version == platform.python_version()
+        services = (await running.health().List(health_pb2.HealthListRequest())).statuses
+        assert list(told.packages) == sorted({s.rpartition(".")[0] for s in services if s})
+        assert before <= told.started_at.ToDatetime(UTC) <= datetime.now(UTC)
+        assert await stub.GetVersion(server_pb.GetVersionRequest()) == told
+        path = "/vmsvc.v1.ServerService/GetVersion"
+        assert running.counts.calls[path, Code.OK] == 2
+        assert running.server.labels_of(path) == ("unary", "vmsvc.v1.ServerService", "GetVersion")
 
 
 async def test_before_the_cache_is_synced_look_ups_say_when_to_try_again() -> None:

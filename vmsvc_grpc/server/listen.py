@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import resources
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -28,7 +29,7 @@ from vmsvc_grpc.server.endpoint_service.lookup import Lookup
 from vmsvc_grpc.server.endpoint_service.watch import WatchStream
 from vmsvc_grpc.server.fields import shape_of
 from vmsvc_grpc.server.followed import FollowedNames
-from vmsvc_grpc.server.introspection import channelz, health, reflection
+from vmsvc_grpc.server.introspection import channelz, health, reflection, version
 from vmsvc_grpc.server.introspection.reflection import Reflection
 from vmsvc_grpc.server.leaving import Leaving
 from vmsvc_grpc.server.limits import Limits
@@ -42,6 +43,7 @@ from vmsvc_grpc.server.xds.stream import XdsStream
 # Described by reflection. The last two have the messages in the details of our errors.
 _FILES = (
     endpoint_service_pb2.DESCRIPTOR,
+    version.FILE,
     health_pb2.DESCRIPTOR,
     channelz.FILE,
     status_pb2.DESCRIPTOR,
@@ -111,7 +113,8 @@ class Server:
         )
         services = [service for file in _FILES for service in file.services_by_name.values()]
         names = [service.full_name for service in (*services, *xds.services())]
-        self._health = health.Health(cache, (*names, *reflection.SERVICES))
+        self._services = (*names, *reflection.SERVICES)
+        self._health = health.Health(cache, self._services)
         self._reflection = Reflection(names, _described())
         self._admission = Admission(
             self._limits,
@@ -128,7 +131,11 @@ class Server:
         sessions = Sessions(self._admission, self.counts, self._limits, self._gate)
         transport = self._transport = self._make_transport(sessions, self._limits)
         self.counts.deliveries.send_by(transport.line)
-        methods = (*self._methods(), *channelz.methods(transport.channelz))
+        methods = (
+            *self._methods(),
+            *channelz.methods(transport.channelz),
+            *version.methods(self._services, transport.name, datetime.now(UTC)),
+        )
         self._labels = {method.path: _labels(method) for method in methods}
         transport.serve(methods)
         bound = tuple(_bound(transport, listener) for listener in self._listeners)

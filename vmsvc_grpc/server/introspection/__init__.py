@@ -1,1 +1,1 @@
-"""The services that gRPC's own tools ask for: health, reflection and channelz."""
+"""What the server says of itself: its health, services, connections and version."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
@@ -35,6 +35,9 @@ class Transport(Protocol):
 
     Must be made on the event loop that will run it. `stop` may be called twice.
     """
+
+    name: ClassVar[str]
+    """As `--transport` has it."""
 
     def channelz(self, method: str, request: Message) -> Message:
         """The answer of channelz' `method` about this transport's connections. Raises RpcError."""

@@ -13,7 +13,7 @@ import socket
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -71,6 +71,8 @@ _LEAVING_S = 5.0
 
 class GrpcAio:
     """A server of grpc.aio, as `transport.Transport` describes it."""
+
+    name: ClassVar[str] = "grpcio"
 
     def __init__(self, sessions: Sessions, limits: Limits) -> None:
         """Must be made on the event loop that will run it."""

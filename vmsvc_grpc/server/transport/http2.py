@@ -14,7 +14,7 @@ import socket
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
 from itertools import chain
-from typing import Self
+from typing import ClassVar, Self
 
 from google.protobuf.message import Message
 
@@ -63,6 +63,8 @@ class _Next:
 
 class Http2:
     """A server of gRPC on HTTP/2, as `transport.Transport` describes it."""
+
+    name: ClassVar[str] = "http2"
 
     def __init__(self, sessions: Sessions, limits: Limits) -> None:
         """Must be made on the event loop that will run it."""
