@@ -12,6 +12,7 @@ FIELDS  := vmsvc_grpc/model/fields.json
 PROTOS  := $(wildcard proto/vmsvc/v1/*.proto)
 LOCK    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(ARGS)
+COMMA   := ,
 PIP_FLAGS := install --quiet --disable-pip-version-check
 PIP     := $(BIN)/pip $(PIP_FLAGS)
 
@@ -23,12 +24,22 @@ BUNDLED_PIP := import ensurepip, pathlib, sysconfig; \
 # Tests look here; set it to use a grpcurl of your own, which also needs no Go.
 export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
 
+# What makes the Go client's stubs: plugins of protoc, built like grpcurl.
+GO_STUBS  := $(CACHE)/bin/protoc-gen-go
+GO_MODULE := github.com/vmsvc-grpc/vmsvc-grpc/clients/go
+
 # $(call protoc,DIR): stubs and their types into DIR, and what reflection tells: the stubs
 # hold no comments.
 protoc = $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
 	--plugin=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet:$(1) \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
 	--include_source_info --descriptor_set_out=$(1)/vmsvc/v1/descriptor_set.binpb $(PROTOS)
+
+# $(call protoc_go,DIR): the stubs of the Go client, whose module is rooted in DIR.
+protoc_go = $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
+	--plugin=$(GO_STUBS) --plugin=$(GO_STUBS)-grpc \
+	--go_out=$(1) --go_opt=module=$(GO_MODULE) \
+	--go-grpc_out=$(1) --go-grpc_opt=module=$(GO_MODULE) $(PROTOS)
 
 .PHONY: help
 help: ## List the targets
@@ -97,10 +108,13 @@ check-proto: .venv
 	$(BIN)/buf breaking --against proto/baseline/vmsvc.binpb
 
 .PHONY: check-gen
-check-gen: .venv
+check-gen: .venv $(GO_STUBS)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call protoc,"$$made") && \
 	diff -r -x __init__.py -x __pycache__ clients/python/vmsvc/v1 "$$made/vmsvc/v1" || \
 	{ echo 'The committed stubs are not those of proto/: run make gen.' >&2; exit 1; }
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call protoc_go,"$$made") && \
+	diff -r clients/go/vmsvc/v1 "$$made/vmsvc/v1" || \
+	{ echo 'The committed stubs of the Go client are not those of proto/: run make gen.' >&2; exit 1; }
 	@made=$$(mktemp) && trap 'rm -f "$$made"' EXIT && $(BIN)/python -m tests.crds.fields "$$made" && \
 	diff $(FIELDS) "$$made" || \
 	{ echo '$(FIELDS) is not that of the CRDs in tests/crds: run make gen.' >&2; exit 1; }
@@ -129,8 +143,9 @@ format: .venv ## Fix what ruff and buf can fix
 	$(BIN)/buf format --write
 
 .PHONY: gen
-gen: .venv ## Make the stubs from proto/, the table of fields from the CRDs, and docs/metrics.md
+gen: .venv $(GO_STUBS) ## Make the stubs from proto/, the table of fields from the CRDs, and docs/metrics.md
 	$(call protoc,clients/python)
+	$(call protoc_go,clients/go)
 	$(BIN)/python -m tests.crds.fields $(FIELDS)
 	$(BIN)/python -m tests.monitoring.reference docs/metrics.md
 
@@ -194,9 +209,18 @@ bench-tools: ## Build the benchmark's client and peers, in Go, into the cache
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-broadcast ./broadcast
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-controlplane ./controlplane
 
-# Go 1.21 is the first that fetches the newer Go a module asks for, and knows this variable.
+# $(call needs_go,WHAT,ELSE): go on only with a Go that can do what is needed. Go 1.21 is the first that
+# fetches the newer Go a module asks for, and knows this variable.
+needs_go = test -n "$$(go env GOTOOLCHAIN 2>/dev/null)" || { echo '$(1) with Go 1.21 or newer, and finds none: apt-get install golang-go (Debian 12: add -t bookworm-backports)$(2).' >&2; exit 1; }
+
+$(GO_STUBS): clients/go/tools/go.mod clients/go/tools/go.sum
+	@$(call needs_go,make gen and make check build what makes stubs)
+	@mkdir -p $(@D)
+	go build -C clients/go/tools -o $(@D)/ tool
+	@touch $@
+
 $(GRPCURL): tests/tools/go.mod tests/tools/go.sum
-	@test -n "$$(go env GOTOOLCHAIN 2>/dev/null)" || { echo 'make test builds grpcurl with Go 1.21 or newer, and finds none: apt-get install golang-go (Debian 12: add -t bookworm-backports), or set VMSVC_TEST_GRPCURL to a grpcurl.' >&2; exit 1; }
+	@$(call needs_go,make test builds grpcurl,$(COMMA) or set VMSVC_TEST_GRPCURL to a grpcurl)
 	@mkdir -p $(@D)
 	go build -C tests/tools -o $@ github.com/fullstorydev/grpcurl/cmd/grpcurl
 	@touch $@
