@@ -9,7 +9,8 @@ import signal
 import sys
 from types import FrameType
 
-from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, UsageError, parse
+from vmsvc.arguments import UsageError
+from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, parse
 
 # Shells report a process that a signal ended by this plus the signal.
 _EXIT_BY_SIGNAL = 128

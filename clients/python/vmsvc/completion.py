@@ -11,7 +11,8 @@ import argcomplete
 from argcomplete.completers import ChoicesCompleter, FilesCompleter, SuppressCompleter
 from argcomplete.shell_integration import shellcode
 
-from vmsvc.options import OUTPUTS, Options, UsageError, parser, settled
+from vmsvc.arguments import UsageError
+from vmsvc.options import OUTPUTS, Options, parser, settled
 
 # Somebody waits with a finger on the key.
 _PATIENCE_S = 1.0

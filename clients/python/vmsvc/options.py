@@ -6,16 +6,14 @@ Imports neither gRPC nor rich, so that `--help` and a mistyped flag are answered
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from itertools import takewhile
-from typing import Any, NoReturn
+from typing import Any
 
 from vmsvc import __version__
-from vmsvc.channel import DEFAULT_SERVER, target
+from vmsvc.arguments import Parser, UsageError, add_server, count, flag, names, seconds, server
+from vmsvc.channel import DEFAULT_SERVER
 from vmsvc.model import Readiness
 
 EXIT_REFUSED = 1
@@ -28,8 +26,6 @@ OUTPUTS = ("table", "wide", "json", "yaml", "name")
 _OUTPUTS_OF_WATCH = ("table", "wide", "json", "yaml")
 
 SHELLS = ("bash", "zsh", "fish")
-
-_COMMANDS = ("list", "resolve", "watch", "explain", "completion")
 
 _DESCRIPTION = "Ask a vmsvc-grpc server which VMs stand behind a VirtualMachineService."
 
@@ -98,17 +94,6 @@ examples:
   source <(vmsvc completion zsh)      in ~/.zshrc, after compinit
   vmsvc completion fish | source      in ~/.config/fish/config.fish
 """
-
-# Eleven days. gRPC cannot wait for ever, and nobody waits longer.
-_SECONDS_MAX = 1_000_000
-_VMS_MAX = 1_000_000
-_NUMBER_CHARACTERS_MAX = 20
-_FLAG_CHARACTERS_MAX = 80
-_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
-
-
-class UsageError(Exception):
-    """The command line or an environment variable is wrong; the text says which and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +177,8 @@ def _goal(given: Mapping[str, Any], services: Sequence[str]) -> dict[str, Any]:
     if len(goal) > 1:
         raise UsageError("watch: --until-ready and --for=absent cannot both come true; give one")
     if goal and not services:
-        flag = "--until-ready" if "until_ready" in goal else "--for=absent"
-        raise UsageError(f"watch: {flag} needs the services by name: vmsvc watch SERVICE {flag}")
+        asked = "--until-ready" if "until_ready" in goal else "--for=absent"
+        raise UsageError(f"watch: {asked} needs the services by name: vmsvc watch SERVICE {asked}")
     return goal
 
 
@@ -234,31 +219,6 @@ def _full_name(name: str, namespaces: Sequence[str]) -> str:
     return f"{namespaces[0]}/{name}"
 
 
-def _server(text: str) -> str:
-    try:
-        return target(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _seconds(text: str) -> float:
-    number = len(text) <= _NUMBER_CHARACTERS_MAX and _DECIMAL.fullmatch(text)
-    if not (number and 0 < float(text) <= _SECONDS_MAX):
-        shown = text[:_NUMBER_CHARACTERS_MAX]
-        flaw = f"{shown!r} is not a number of seconds above 0, {_SECONDS_MAX:,} at most"
-        raise argparse.ArgumentTypeError(flaw)
-    return float(text)
-
-
-def _vms(text: str) -> int:
-    whole = len(text) <= _NUMBER_CHARACTERS_MAX and text.isascii() and text.isdigit()
-    if not (whole and 0 < int(text) <= _VMS_MAX):
-        shown = text[:_NUMBER_CHARACTERS_MAX]
-        flaw = f"{shown!r} is not a number of VMs above 0, {_VMS_MAX:,} at most"
-        raise argparse.ArgumentTypeError(flaw)
-    return int(text)
-
-
 def _absent(text: str) -> bool:
     if text != "absent":
         raise argparse.ArgumentTypeError(f"{text!r} is not 'absent', the only thing to wait for")
@@ -271,26 +231,14 @@ def _output(text: str) -> str:
     return text
 
 
-def _flag(text: str) -> bool:
-    if text.lower() in ("1", "true", "yes", "on"):
-        return True
-    if text.lower() in ("0", "false", "no", "off"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 _VARIABLES: Mapping[str, Callable[[str], object]] = {
-    "server": _server,
-    "timeout_s": _seconds,
+    "server": server,
+    "timeout_s": seconds,
     "output": _output,
-    "namespace": _names,
-    "all_namespaces": _flag,
-    "all": _flag,
-    "tls": _flag,
+    "namespace": names,
+    "all_namespaces": flag,
+    "all": flag,
+    "tls": flag,
     "cacert": str,
     "cert": str,
     "key": str,
@@ -311,37 +259,6 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return given
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line, which we print, and without defaults.
-
-    An error names the command that it is about, and, for an unknown flag, the likely one.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            **settings,
-            argument_default=argparse.SUPPRESS,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        given = sys.argv[1:] if args is None else list(args)
-        for text in takewhile(lambda text: text != "--" and text not in _COMMANDS, given):
-            flag = text.partition("=")[0]
-            if flag.startswith("--") and flag not in self._option_string_actions:
-                likely = get_close_matches(flag, self._option_string_actions, 1)
-                meant = f" (did you mean {likely[0]}?)" if likely else ""
-                self.error(f"there is no flag {flag[:_FLAG_CHARACTERS_MAX]!r}{meant}")
-        found, unknown = super().parse_known_args(given, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return found, unknown
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
 class _Version(argparse.Action):
     """Prints the version and exits. argparse's own says nothing where it cannot be written."""
 
@@ -355,11 +272,11 @@ class _Version(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
-    parser = _Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
+    parser = Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version)
     _add_common(parser)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
     listing = _command(commands, "list", "services with their type, addresses and counts")
     listing.add_argument(
@@ -381,7 +298,7 @@ def parser() -> argparse.ArgumentParser:
     _add_all(watch)
     watch.add_argument(
         "--until-ready",
-        type=_vms,
+        type=count("VMs"),
         metavar="N",
         help="end once each of the services has N ready VMs, or with 4 after --timeout-s",
     )
@@ -408,19 +325,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, what: str, epilog: str | None = None) -> _Parser:
-    parser: _Parser = commands.add_parser(name, help=what, description=what, epilog=epilog)
+def _command(commands: Any, name: str, what: str, epilog: str | None = None) -> Parser:
+    parser: Parser = commands.add_parser(name, help=what, description=what, epilog=epilog)
     _add_common(parser)
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--server",
-        type=_server,
-        metavar="HOST:PORT",
-        help=f"the server to ask (default: {DEFAULT_SERVER})",
-    )
+    add_server(parser)
     parser.add_argument(
         "-n",
         "--namespace",
@@ -438,26 +350,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout-s",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="how long to wait for an answer (default: 10); watch: for what --until-ready or --for "
         "names (default: for ever)",
-    )
-    parser.add_argument(
-        "--tls",
-        action=argparse.BooleanOptionalAction,
-        help="use TLS, or do not, whatever VMSVC_TLS says (default: do not)",
-    )
-    parser.add_argument(
-        "--cacert", metavar="FILE", help="CAs of the server, in PEM (default: the system's)"
-    )
-    parser.add_argument("--cert", metavar="FILE", help="certificate to show the server, in PEM")
-    parser.add_argument("--key", metavar="FILE", help="its key, in PEM")
-    parser.add_argument(
-        "--token-file", metavar="FILE", help="file of a bearer token, read anew for each call"
-    )
-    parser.add_argument(
-        "--authority", metavar="NAME", help="name in the server's certificate, if not its address"
     )
 
 

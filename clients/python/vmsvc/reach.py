@@ -8,7 +8,8 @@ from typing import Any
 
 from vmsvc.access import TokenFile
 from vmsvc.aio import AsyncClient
-from vmsvc.options import Options, UsageError
+from vmsvc.arguments import UsageError
+from vmsvc.options import Options
 from vmsvc.sync import Client
 from vmsvc.tls import FilesError, TlsFiles
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from vmsvc import Readiness
-from vmsvc.options import Options, UsageError, parse
+from vmsvc.arguments import UsageError
+from vmsvc.options import Options, parse
 
 LIST = Options(
     command="list",
