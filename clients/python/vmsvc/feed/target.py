@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from vmsvc.model import Port, ServiceState
 
@@ -14,7 +15,10 @@ _TARGET = re.compile(
     rf"(?P<name>{_NAME})=(?P<service>{_SERVICE})(:(?P<port>[A-Za-z0-9-]{{1,63}}))?"
 )
 
+_PORT_MAX = 65535
+
 _PORTS_SHOWN_MAX = 10
+_ADDRESS_CHARACTERS_SHOWN_MAX = 100
 
 
 class TargetError(ValueError):
@@ -64,19 +68,37 @@ class Target:
         """The servers of a state, by address and port; none if the service is absent.
 
         Two VMs that report one address are one server, that is ready if either is. Raises
-        TargetError.
+        TargetError if it has no such port, or has an endpoint that is none: outputs write them
+        where other text would be an instruction.
         """
         if not state.endpoints:
             return ()
         port = self.port_in(state).target_port
+        if not 0 < port <= _PORT_MAX:
+            raise TargetError(f"{self.name}: service {self.service} has endpoints on port {port}")
         found: dict[str, Server] = {}
         for endpoint in state.endpoints:
+            if not _is_address(endpoint.address):
+                shown = endpoint.address[:_ADDRESS_CHARACTERS_SHOWN_MAX]
+                raise TargetError(
+                    f"{self.name}: service {self.service} has {shown!r} for an address"
+                )
             before = found.get(endpoint.address)
             if before is None or (endpoint.ready and not before.ready):
                 found[endpoint.address] = Server(
                     endpoint.address, port, endpoint.ready, endpoint.zone, endpoint.vm_name
                 )
         return tuple(found.values())
+
+
+def _is_address(text: str) -> bool:
+    if "%" in text:
+        # A zone of IPv6: one of this machine's interfaces, or any other text.
+        return False
+    try:
+        return bool((IPv6Address if ":" in text else IPv4Address)(text))
+    except AddressValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
