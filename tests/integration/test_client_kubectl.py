@@ -138,11 +138,17 @@ def test_arguments_are_sorted_by_whose_they_are(monkeypatch: pytest.MonkeyPatch)
     assert Arguments.of(["list"]).namespace == "vmsvc-grpc"
     monkeypatch.setenv("VMSVC_SERVER_NAMESPACE", "edge")
     assert Arguments.of(["list"]).namespace == "edge"
-    line = "--context c list -n shop --kubeconfig=f --server-namespace infra -o name"
+    line = "--context c list -n shop --kubeconfig=f --server-namespace infra -o name -- --user"
     assert Arguments.of(line.split()) == (
         ("--context=c", "--kubeconfig=f"),
         "infra",
-        ("list", "-n", "shop", "-o", "name"),
+        ("list", "-n", "shop", "-o", "name", "--", "--user"),
+    )
+    line = "watch --until-ready 3 --as a --as-group g -A --as-group h --cont c"
+    assert Arguments.of(line.split()) == (
+        ("--as=a", "--as-group=g", "--as-group=h"),
+        "edge",
+        ("watch", "--until-ready", "3", "-A", "--cont", "c"),
     )
 
 
@@ -240,7 +246,9 @@ def test_a_watch_goes_on_with_another_pod(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        pytest.param("--context", 2, "--context needs a value", id="no value"),
+        pytest.param("--context", 2, "--context: expected one argument; see", id="no value"),
+        pytest.param("list --user=", 2, "--user: expected one argument", id="an empty value"),
+        pytest.param("list --as --user u", 2, "--as: expected one", id="a flag is no value"),
         pytest.param("list --server a:1", 2, "it finds the server by itself", id="a server"),
         pytest.param("resolve shop/none", 1, "there is no VirtualMachineService", id="the answer"),
     ],

@@ -8,6 +8,7 @@ caller trusts: whoever may create Pods in another one may label them as ours.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -17,9 +18,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import zip_longest
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from vmsvc import cli
 from vmsvc.channel import is_loopback
@@ -69,30 +71,45 @@ class Arguments(NamedTuple):
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Arguments:
         """What belongs to whom; the environment may name a namespace. Raises ValueError."""
-        kubectl, vmsvc = [], []
-        namespace = os.environ.get("VMSVC_SERVER_NAMESPACE") or _NAMESPACE
-        left = iter(arguments)
-        for text in left:
-            if text == "--":
-                vmsvc += [text, *left]
-                break
-            flag, given, value = text.partition("=")
-            if flag == "--server":
-                raise ValueError(
-                    "--server: it finds the server by itself; `vmsvc --server` asks another"
-                )
-            if flag not in (*_OF_KUBECTL, _SERVER_NAMESPACE):
-                vmsvc.append(text)
-                continue
-            if not given:
-                value = next(left, "")
-            if not value:
-                raise ValueError(f"{flag} needs a value; see kubectl vmsvc --help")
-            if flag == _SERVER_NAMESPACE:
-                namespace = value
-            else:
-                kubectl.append(f"{flag}={value}")
-        return cls(tuple(kubectl), namespace, tuple(vmsvc))
+        ours, end = list(arguments), []
+        if "--" in ours:
+            at = ours.index("--")
+            ours, end = ours[:at], ours[at:]
+        found, vmsvc = _parser().parse_known_args(ours)
+        return cls(tuple(found.kubectl), found.namespace, (*vmsvc, *end))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Of the flags that are not `vmsvc`'s, wherever they stand."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see kubectl vmsvc --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for flag in _OF_KUBECTL:
+        parser.add_argument(
+            flag, dest="kubectl", action="append", default=[], type=partial(_as_given, flag)
+        )
+    namespace = os.environ.get("VMSVC_SERVER_NAMESPACE") or _NAMESPACE
+    parser.add_argument(_SERVER_NAMESPACE, dest="namespace", default=namespace, type=_not_empty)
+    parser.add_argument("--server", type=_refused)
+    return parser
+
+
+def _as_given(flag: str, value: str) -> str:
+    return f"{flag}={_not_empty(value)}"
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        raise argparse.ArgumentTypeError("expected one argument")
+    return value
+
+
+def _refused(_value: str) -> NoReturn:
+    raise argparse.ArgumentTypeError("it finds the server by itself; `vmsvc --server` asks another")
 
 
 class Place(NamedTuple):
