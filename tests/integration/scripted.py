@@ -19,6 +19,11 @@ from vmsvc.v1.endpoint_service_pb2_grpc import (
     EndpointServiceServicer,
     add_EndpointServiceServicer_to_server,
 )
+from vmsvc.v1.server_service_pb2 import GetVersionRequest, GetVersionResponse
+from vmsvc.v1.server_service_pb2_grpc import (
+    ServerServiceServicer,
+    add_ServerServiceServicer_to_server,
+)
 
 _Response = TypeVar("_Response", bound=Message)
 
@@ -77,7 +82,7 @@ class Stream:
         self._to_send.put(None)
 
 
-class ScriptedServer(EndpointServiceServicer):
+class ScriptedServer(EndpointServiceServicer, ServerServiceServicer):
     """Serves on a free port of loopback, or on the one given, until the block ends."""
 
     def __init__(self, port: int = 0) -> None:
@@ -92,6 +97,7 @@ class ScriptedServer(EndpointServiceServicer):
         self._threads = ThreadPoolExecutor(thread_name_prefix="scripted-server")
         self._server = grpc.server(self._threads, options=[("grpc.so_reuseport", 0)])
         add_EndpointServiceServicer_to_server(self, self._server)
+        add_ServerServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self.address = f"127.0.0.1:{self.port}"
 
@@ -133,6 +139,11 @@ class ScriptedServer(EndpointServiceServicer):
         self, request: pb.ExplainEndpointsRequest, context: grpc.ServicerContext
     ) -> pb.ExplainEndpointsResponse:
         return self._answer(request, context, pb.ExplainEndpointsResponse)
+
+    def GetVersion(  # noqa: N802 - the method's name in the proto
+        self, request: GetVersionRequest, context: grpc.ServicerContext
+    ) -> GetVersionResponse:
+        return self._answer(request, context, GetVersionResponse)
 
     def _check(self, context: grpc.ServicerContext) -> None:
         fields = dict(iter(context.invocation_metadata()))

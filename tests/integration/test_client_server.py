@@ -8,10 +8,12 @@ import socket
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+import vmsvc_grpc
 from tests.program import PATIENCE_S, Program, serving
 from vmsvc import (
     AbsenceReason,
@@ -154,6 +156,15 @@ async def test_errors(client: AsyncClient) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
         await following(client.watch("Shop/web", "shop/web", namespaces=["-"]))
     assert [v.field for v in raised.value.violations] == ["services[0].service", "namespaces[0]"]
+
+
+async def test_the_version_of_the_server(client: AsyncClient) -> None:
+    told = await client.version()
+    assert (told.version, told.transport) == (vmsvc_grpc.__version__, "http2")
+    assert "vmsvc.v1" in told.packages
+    assert told.started_at.utcoffset() == timedelta(0)
+    with Client(client.server) as sync:
+        assert sync.version() == told
 
 
 def test_errors_of_the_sync_client(server: Program) -> None:

@@ -63,14 +63,17 @@ _RETRY_POLICY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-_UNARY = ("ResolveEndpoints", "ListServices", "ExplainEndpoints")
+_UNARY = (
+    ("vmsvc.v1.EndpointService", "ResolveEndpoints"),
+    ("vmsvc.v1.EndpointService", "ListServices"),
+    ("vmsvc.v1.EndpointService", "ExplainEndpoints"),
+    ("vmsvc.v1.ServerService", "GetVersion"),
+)
 _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [
-                    {"service": "vmsvc.v1.EndpointService", "method": method} for method in _UNARY
-                ],
+                "name": [{"service": service, "method": method} for service, method in _UNARY],
                 "retryPolicy": _RETRY_POLICY,
             }
         ]

@@ -181,3 +181,19 @@ class Explanation:
     near_misses: int = 0
     near_misses_incomplete: bool = False
     unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerVersion:
+    """What a server says of itself.
+
+    `version` is its release; `packages` are the protobuf packages that it serves, sorted, with
+    "vmsvc.v1" among them. `transport` is what carries its calls: "http2" or "grpcio".
+    `started_at` is when it began to listen, in UTC, by its own clock.
+    """
+
+    version: str
+    packages: tuple[str, ...]
+    python_version: str
+    transport: str
+    started_at: datetime

@@ -18,12 +18,20 @@ from vmsvc import wire
 from vmsvc.access import Access, Credentials, Token
 from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
 from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
-from vmsvc.model import Explanation, Readiness, ServiceState, ServiceSummary
+from vmsvc.model import (
+    Explanation,
+    Readiness,
+    ServerVersion,
+    ServiceState,
+    ServiceSummary,
+)
 from vmsvc.retry import RetryPolicy
 from vmsvc.session import Session
 from vmsvc.state import Event, Scope
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceStub
+from vmsvc.v1.server_service_pb2 import GetVersionRequest
+from vmsvc.v1.server_service_pb2_grpc import ServerServiceStub
 
 if TYPE_CHECKING:
     # This name exists in the types of grpc only; at run time it is both a Call and an iterator.
@@ -128,6 +136,11 @@ class Client:
             if not pages[-1].next_page_token:
                 return wire.explanation(pages)
             request.page_token = pages[-1].next_page_token
+
+    def version(self) -> ServerVersion:
+        """What the server says of itself. Raises UnimplementedError if it is older than 0.2."""
+        stub = ServerServiceStub(self._newest().channel)
+        return wire.version(self._answer(stub.GetVersion, GetVersionRequest()))
 
     def watch(
         self,

@@ -19,12 +19,14 @@ from vmsvc.model import (
     Port,
     Problem,
     Readiness,
+    ServerVersion,
     ServiceState,
     ServiceSummary,
     Verdict,
     VirtualMachineExplanation,
 )
 from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc.v1.server_service_pb2 import GetVersionResponse
 
 _READINESS: Mapping[Readiness, pb.Readiness] = {
     Readiness.READY_ONLY: pb.READINESS_READY_ONLY,
@@ -90,6 +92,17 @@ def summary(message: pb.ServiceSummary) -> ServiceSummary:
         ports=ports(message.ports),
         refused=message.refused,
         refused_reason=message.refused_reason,
+    )
+
+
+def version(message: GetVersionResponse) -> ServerVersion:
+    """What a server says of itself."""
+    return ServerVersion(
+        message.version,
+        tuple(message.packages),
+        message.python_version,
+        message.transport,
+        message.started_at.ToDatetime(UTC),
     )
 
 
