@@ -26,10 +26,12 @@ import grpc
 import pytest
 import yaml
 
+import vmsvc_grpc
 from tests.integration.scripted import Failure, ScriptedServer
 from tests.program import PATIENCE_S, Program, awaited, serving
 from tests.unit.client.told import SYNCED, WEB, snapshot
 from vmsvc import __version__
+from vmsvc.v1.server_service_pb2 import GetVersionResponse
 
 MANIFESTS = """\
 apiVersion: vmoperator.vmware.com/v1alpha6
@@ -346,6 +348,59 @@ def test_a_pipe_that_nobody_reads_is_no_failure_to_report(server: Program, line:
 
 def test_version(server: Program) -> None:
     assert vmsvc(server.grpc, "--version").stdout == f"vmsvc {__version__}\n"
+
+
+def test_version_of_both(server: Program) -> None:
+    ran = vmsvc(server.grpc, "version")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    client, told = ran.stdout.splitlines()
+    assert client.split() == ["Client:", "vmsvc", __version__]
+    assert told.split() == ["Server:", "vmsvc-grpc", vmsvc_grpc.__version__]
+    both = json.loads(vmsvc(server.grpc, "version -o json").stdout)
+    assert both == yaml.safe_load(vmsvc(server.grpc, "version -o yaml").stdout)
+    assert both["client"]["version"] == __version__
+    assert list(both["server"]) == [
+        "version", "packages", "python_version", "transport", "started_at",
+    ]  # fmt: skip
+    assert "vmsvc.v1" in both["server"]["packages"]
+    wide = vmsvc(server.grpc, "version -o wide").stdout
+    assert wide.startswith("Client:      vmsvc ")
+    assert "\nTransport:   http2\n" in wide
+
+
+def test_version_without_a_server_is_still_that_of_the_client(nobody: str) -> None:
+    ran = vmsvc(nobody, "version")
+    assert (ran.returncode, ran.stdout) == (3, f"Client:   vmsvc {__version__}\n")
+    assert ran.stderr == f"vmsvc: server {nobody} cannot be reached: Connection refused\n"
+    ran = vmsvc(nobody, "version -o json")
+    assert ran.returncode == 3
+    assert json.loads(ran.stdout)["server"] is None
+    ran = vmsvc(nobody, "version --client")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == f"Client:   vmsvc {__version__}\n"
+
+
+def test_version_of_a_server_that_is_too_old_to_tell() -> None:
+    with ScriptedServer() as old:
+        old.unary["GetVersionRequest"] = Failure(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+        ran = vmsvc(old.address, "version")
+    assert (ran.returncode, ran.stdout) == (3, f"Client:   vmsvc {__version__}\n")
+    assert ran.stderr == (
+        f"vmsvc: server {old.address} does not tell its version: it is vmsvc-grpc 0.1.0 or older, "
+        "or no vmsvc-grpc\n"
+    )
+
+
+def test_version_of_a_server_that_is_far_away() -> None:
+    with ScriptedServer() as far:
+        far.unary["GetVersionRequest"] = GetVersionResponse(version="0.9.3")
+        ran = vmsvc(far.address, "version")
+    assert ran.returncode == 0
+    assert ran.stdout.endswith("Server:   vmsvc-grpc 0.9.3\n")
+    assert ran.stderr == (
+        f"vmsvc: {__version__} and the server's 0.9.3 are more than one minor version apart, and "
+        "may not understand each other: upgrade the older one\n"
+    )
 
 
 def test_a_closed_stdout_is_told() -> None:

@@ -67,6 +67,7 @@ def in_fish(server: str, line: str) -> list[str]:
     ("line", "offers"),
     [
         pytest.param("vmsvc ex", ["explain"], id="a command"),
+        pytest.param("vmsvc version --cl", ["--client"], id="a flag of one command"),
         pytest.param("vmsvc watch --until", ["--until-ready"], id="a flag"),
         pytest.param("vmsvc list -o ", ["json", "name", "table", "wide", "yaml"], id="its value"),
         pytest.param("vmsvc completion ", ["bash", "fish", "zsh"], id="a shell"),

@@ -19,11 +19,12 @@ from vmsvc.errors import (
     PermissionDeniedError,
     RefusedError,
     UnauthenticatedError,
+    UnimplementedError,
     VmsvcError,
 )
 from vmsvc.goal import Goal
 from vmsvc.live import Board
-from vmsvc.model import Readiness, ServiceState
+from vmsvc.model import Readiness, ServerVersion, ServiceState
 from vmsvc.options import (
     EXIT_LATE,
     EXIT_NO_ANSWER,
@@ -43,10 +44,12 @@ from vmsvc.show import (
     lines,
     printable,
     services_table,
+    versions_text,
     vm_names,
     yaml_text,
 )
 from vmsvc.state import Event
+from vmsvc.versions import ClientVersion, Versions, too_far_apart
 
 # Answers, and what a watch tells, for a program.
 _AS_DATA: Mapping[str, Callable[[object], str]] = {"json": json_text, "yaml": yaml_text}
@@ -63,6 +66,9 @@ def run(options: Options) -> int:
     """
     if options.command == "completion":
         _write(script(options.shell))
+        return 0
+    if options.client_only:
+        _write_versions(None, options)
         return 0
     try:
         # In an event loop, an interrupt arrives only where the code waits.
@@ -169,6 +175,38 @@ async def _explain(server: AsyncClient, options: Options) -> int:
     return 0
 
 
+async def _version(server: AsyncClient, options: Options) -> int:
+    try:
+        told = await server.version()
+    except UnimplementedError:
+        _write_versions(None, options)
+        _note(
+            f"server {options.server} does not tell its version: it is vmsvc-grpc 0.1.0 or older, "
+            "or no vmsvc-grpc"
+        )
+        return EXIT_NO_ANSWER
+    except VmsvcError as error:
+        # What is asked when nothing works should say what it can.
+        _write_versions(None, options)
+        return _failed(error)
+    ours = _write_versions(told, options)
+    if too_far_apart(ours.version, told.version):
+        _note(
+            f"{ours.version} and the server's {told.version} are more than one minor version "
+            "apart, and may not understand each other: upgrade the older one"
+        )
+    return 0
+
+
+def _write_versions(server: ServerVersion | None, options: Options) -> ClientVersion:
+    versions = Versions(ClientVersion(), server)
+    if options.output in _AS_DATA:
+        _write(_AS_DATA[options.output](versions))
+    else:
+        _write(versions_text(versions, wide=options.output == "wide"))
+    return versions.client
+
+
 async def _watch(server: AsyncClient, options: Options) -> int:
     watch = server.watch(
         *options.services,
@@ -224,4 +262,5 @@ _COMMANDS: Mapping[str, Callable[[AsyncClient, Options], Awaitable[int]]] = {
     "resolve": _resolve,
     "explain": _explain,
     "watch": _watch,
+    "version": _version,
 }

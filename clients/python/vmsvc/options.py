@@ -22,10 +22,12 @@ EXIT_NO_ANSWER = 3
 EXIT_LATE = 4
 
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
-# A live table is as wide as there is something to show.
-_OUTPUTS_OF_WATCH = ("table", "wide", "json", "yaml")
+_OUTPUTS_WITHOUT_NAMES = ("table", "wide", "json", "yaml")
 
 SHELLS = ("bash", "zsh", "fish")
+
+# These ask about one namespace; a variable may name several, for watch.
+_OF_ONE_NAMESPACE = ("list", "resolve", "explain")
 
 _DESCRIPTION = "Ask a vmsvc-grpc server which VMs stand behind a VirtualMachineService."
 
@@ -40,6 +42,7 @@ examples:
   vmsvc watch shop/web | jq .         one service, a JSON object a line
   vmsvc explain shop/web              which VMs are in it, and which nearly are
   vmsvc explain shop/web web-7        why is my VM not in the service?
+  vmsvc version                       of vmsvc, and of the server
 
 environment:
   Each flag has a variable, which the flag overrides: VMSVC_SERVER, VMSVC_TIMEOUT_S,
@@ -86,6 +89,16 @@ examples:
   vmsvc watch shop/web --until-ready 3 --timeout-s 60
 """
 
+_VERSION = "the version of vmsvc, and the server's"
+
+_VERSION_EPILOG = """\
+As JSON or YAML: `client` with `version` and `python_version`; `server` with these, and
+with `packages`, `transport` and `started_at`. It is null if the server was not asked, or
+has not told; then stderr says why, and the exit code is 1 or 3. One of 0.1.0 cannot tell.
+
+Client and server may be one minor version apart. If it is more, stderr says so.
+"""
+
 _COMPLETION_EPILOG = """\
 Commands, flags, namespaces, and, as the server tells them, services and VMs.
 
@@ -124,6 +137,13 @@ class Options:
     """For `watch`: end once there is none of the services."""
     goal_timeout_s: float | None = None
     """How long `watch` waits for one of these; None: for ever."""
+    client_only: bool = False
+    """For `version`: ask no server."""
+
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether it needs no server."""
+        return self.command == "completion" or self.client_only
 
     @property
     def all_services(self) -> bool:
@@ -144,8 +164,7 @@ def settled(flags: dict[str, Any], environment: Mapping[str, str], *, terminal: 
     given = _from_environment(environment) | flags
     command: str = given["command"]
     live = command == "watch"
-    if live:
-        _check_output_of_watch(given.get("output"), terminal)
+    _check_output(command, given.get("output"), terminal)
     services, namespaces = _scope(command, given)
     goal = _goal(given, services)
     return Options(
@@ -158,16 +177,18 @@ def settled(flags: dict[str, Any], environment: Mapping[str, str], *, terminal: 
         readiness=Readiness.ALL if given.get("all") else Readiness.READY_ONLY,
         shell=given.get("shell", ""),
         vm_name=given.get("vm_name") or "",
+        client_only=given.get("client_only", False),
         goal_timeout_s=given.get("timeout_s") if goal else None,
         **goal,
         **_access(given),
     )
 
 
-def _check_output_of_watch(output: str | None, terminal: bool) -> None:
-    if output and output not in _OUTPUTS_OF_WATCH:
-        raise UsageError(f"watch: -o takes {', '.join(_OUTPUTS_OF_WATCH)}, and not {output}")
-    if output in ("table", "wide") and not terminal:
+def _check_output(command: str, output: str | None, terminal: bool) -> None:
+    if command in ("watch", "version") and output not in (None, *_OUTPUTS_WITHOUT_NAMES):
+        takes = ", ".join(_OUTPUTS_WITHOUT_NAMES)
+        raise UsageError(f"{command}: -o takes {takes}, and not {output}")
+    if command == "watch" and output in ("table", "wide") and not terminal:
         raise UsageError("watch: a live table needs a terminal; use -o json")
 
 
@@ -204,7 +225,7 @@ def _scope(command: str, given: Mapping[str, Any]) -> tuple[tuple[str, ...], tup
         namespaces = ()
     if in_namespace := given.get("in_namespace"):
         namespaces = (in_namespace,)
-    if command != "watch" and len(namespaces) > 1:
+    if command in _OF_ONE_NAMESPACE and len(namespaces) > 1:
         raise UsageError(f"{command}: takes one namespace, and not {', '.join(namespaces)}")
     named = (_full_name(name, namespaces) for name in given.get("services", ()))
     services = tuple(dict.fromkeys(named))
@@ -318,6 +339,17 @@ def parser() -> argparse.ArgumentParser:
         "vm_name", nargs="?", metavar="VM", help="explain only this VM of the service's namespace"
     )
 
+    version: Parser = commands.add_parser(
+        "version", help=_VERSION, description=_VERSION, epilog=_VERSION_EPILOG
+    )
+    _add_asking(version, _OUTPUTS_WITHOUT_NAMES)
+    version.add_argument(
+        "--client",
+        dest="client_only",
+        action="store_true",
+        help="ask no server: only the version of vmsvc",
+    )
+
     completion = _command(
         commands, "completion", "what a shell needs to complete vmsvc's words", _COMPLETION_EPILOG
     )
@@ -332,7 +364,7 @@ def _command(commands: Any, name: str, what: str, epilog: str | None = None) -> 
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    add_server(parser)
+    _add_asking(parser, OUTPUTS)
     parser.add_argument(
         "-n",
         "--namespace",
@@ -341,12 +373,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="the namespace of services named without one; if none is named, show only its "
         "services (watch: may be repeated)",
     )
+
+
+def _add_asking(parser: argparse.ArgumentParser, outputs: Sequence[str]) -> None:
+    add_server(parser)
     parser.add_argument(
         "-o",
         "--output",
         type=_output,
         metavar="FORMAT",
-        help=f"how to write the answer: {', '.join(OUTPUTS)} (default: table)",
+        help=f"how to write the answer: {', '.join(outputs)} (default: table)",
     )
     parser.add_argument(
         "--timeout-s",

@@ -22,6 +22,7 @@ from vmsvc.model import (
     VirtualMachineExplanation,
 )
 from vmsvc.state import Disconnected, Event, Synced
+from vmsvc.versions import Versions
 
 _GAP = "   "
 _NONE = "<none>"
@@ -168,6 +169,22 @@ def explanation_text(explanation: Explanation, *, wide: bool = False) -> str:
     return f"{text}\n{_table(('VM', 'VERDICT', 'ADDRESS', *more, 'WHY'), rows)}"
 
 
+def versions_text(versions: Versions, *, wide: bool = False) -> str:
+    """The releases of client and server, a line each. Wide: with what else the server tells."""
+    server = versions.server
+    rows = [("Client:", f"vmsvc {versions.client.version}")]
+    if server:
+        rows.append(("Server:", f"vmsvc-grpc {server.version}"))
+    if server and wide:
+        rows += [
+            ("Started:", server.started_at.isoformat(timespec="seconds")),
+            ("Transport:", server.transport),
+            ("Python:", server.python_version),
+            ("Packages:", ",".join(server.packages)),
+        ]
+    return _columns(rows)
+
+
 _NEAR = frozenset({Verdict.LABELS_DIFFER, Verdict.DELETING})
 
 
@@ -214,7 +231,11 @@ def _condition(condition: Condition | None) -> tuple[str, str]:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = [header, *([printable(cell) for cell in row] for row in rows)]
+    return _columns([header, *rows])
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> str:
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
         _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

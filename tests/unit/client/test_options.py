@@ -107,6 +107,12 @@ def options(**different: object) -> Options:
             options(command="explain", services=("shop/web",)),
             id="a full name needs no namespace",
         ),
+        pytest.param(
+            "version --client -o wide",
+            {"VMSVC_NAMESPACE": "a,b"},
+            options(command="version", client_only=True, output="wide", namespaces=("a", "b")),
+            id="a version has no namespace",
+        ),
         pytest.param("watch", {}, options(command="watch"), id="watch all"),
         pytest.param(
             "watch -n a -n b -n a",
@@ -235,6 +241,9 @@ def test_output(line: str, terminal: bool, output: str) -> None:
         ),
         pytest.param("watch -o name", {}, "-o takes table, wide, json, yaml, and not name", id="n"),
         pytest.param(
+            "version -o name", {}, "version: -o takes table, wide, json, yaml, and not", id="none"
+        ),
+        pytest.param(
             "watch -o table",
             {},
             "watch: a live table needs a terminal; use -o json",
@@ -248,7 +257,9 @@ def test_wrong(line: str, environment: dict[str, str], sentence: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("line", ["--help", "list -h", "resolve -h", "watch -h", "explain -h"])
+@pytest.mark.parametrize(
+    "line", ["--help", "list -h", "resolve -h", "watch -h", "explain -h", "version -h"]
+)
 def test_help_fits_a_terminal(
     line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
