@@ -19,6 +19,7 @@ import pytest
 
 from tests.integration.test_client_cli import ENVIRONMENT, _line
 from tests.program import PATIENCE_S, Program, awaited, serving
+from vmsvc import __version__
 from vmsvc.kubectl import LABEL, Arguments, Place, place_in
 
 PLUGIN = str(Path(sys.executable).with_name("kubectl-vmsvc"))
@@ -158,6 +159,7 @@ class Cluster:
     def __init__(self, folder: Path, server: Program) -> None:
         self._log, self._pods = folder / "log", folder / "pods"
         self.has([pod(args=[f"--listen={server.grpc}"])])
+        self._log.touch()
         (folder / "kubectl").write_text(KUBECTL)
         (folder / "kubectl").chmod(0o755)
         self.environment = {
@@ -306,6 +308,38 @@ def test_a_port_that_cannot_be_forwarded(cluster: Cluster) -> None:
     )
 
 
-def test_help_needs_no_cluster(cluster: Cluster) -> None:
-    assert cluster.run("--help").stdout.startswith("usage: kubectl vmsvc")
-    assert "--until-ready" in cluster.run("watch --help").stdout
+def test_the_versions_of_both(cluster: Cluster) -> None:
+    ran = cluster.run("version")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == ["Client:", "Server:"]
+    cluster.has([])
+    ran = cluster.run("version -o json")
+    assert ran.returncode == 3
+    assert json.loads(ran.stdout)["client"]["version"] == __version__
+    assert json.loads(ran.stdout)["server"] is None
+    assert ran.stderr.startswith("kubectl vmsvc: there is no running Pod")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("--help", 0, "usage: kubectl vmsvc"),
+        ("watch --help", 0, "--until-ready"),
+        ("--version", 0, "vmsvc "),
+        ("version --client", 0, "Client:"),
+        ("completion bash", 0, "complete "),
+        ("list --speed", 2, "there is no flag '--speed'"),
+    ],
+)
+def test_what_needs_no_server_needs_no_cluster(
+    cluster: Cluster, line: str, code: int, said: str
+) -> None:
+    ran = cluster.run(line)
+    assert ran.returncode == code
+    assert said in ran.stdout + ran.stderr
+    assert cluster.asked() == []
+
+
+def test_a_machine_without_kubectl(cluster: Cluster) -> None:
+    ran = cluster.run("list", PATH="/none")
+    assert (ran.returncode, ran.stderr) == (3, "kubectl vmsvc: there is no kubectl in PATH\n")

@@ -7,17 +7,32 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import FrameType
+from typing import TypeAlias
 
 from vmsvc.arguments import UsageError
-from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, parse
+from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, Options, parse
 
 # Shells report a process that a signal ended by this plus the signal.
 _EXIT_BY_SIGNAL = 128
 
 
+Reaching: TypeAlias = Callable[[Options], AbstractContextManager[Options]]
+"""Opens the way to the server for as long as a command runs; the options to run it with."""
+
+
 def main() -> int:
     """Run the command line of this process; its exit code. Only --help and --version raise."""
+    return run(sys.argv[1:], os.environ, contextlib.nullcontext)
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str], reaching: Reaching) -> int:
+    """Run a command line; its exit code. Raises as `main` does, and what `reaching` raises.
+
+    That is not called for a command line that is wrong.
+    """
     terminated = False
 
     def terminate(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
@@ -34,7 +49,7 @@ def main() -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
     try:
-        return _run()
+        return _run(arguments, environment, reaching)
     except UsageError as error:
         print(f"vmsvc: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -50,7 +65,7 @@ def main() -> int:
         return EXIT_NO_ANSWER
 
 
-def _run() -> int:
+def _run(arguments: Sequence[str], environment: Mapping[str, str], reaching: Reaching) -> int:
     if sys.__stdout__ is None:
         raise OSError(errno.EBADF, "stdout is closed")
     terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -59,11 +74,12 @@ def _run() -> int:
             from vmsvc.completion import complete  # noqa: PLC0415 - no other command needs it
 
             complete(os.environ)
-        options = parse(sys.argv[1:], os.environ, terminal=terminal)
+        options = parse(arguments, environment, terminal=terminal)
         # gRPC reads this when it is imported. It would log each lost connection into the table.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        from vmsvc.commands import run  # noqa: PLC0415 - after what it depends on
+        with reaching(options) as reached:
+            from vmsvc import commands  # noqa: PLC0415 - after what it depends on
 
-        return run(options)
+            return commands.run(reached)
     finally:
         sys.stdout.flush()

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 from types import FrameType
@@ -25,13 +26,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from vmsvc import cli
 from vmsvc.channel import is_loopback
-from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE
+from vmsvc.options import EXIT_NO_ANSWER, EXIT_USAGE, Options
 
 _HELP = """\
 usage: kubectl vmsvc [FLAGS] COMMAND ...
 
-The commands of vmsvc (list, resolve, watch, explain), asked of the vmsvc-grpc in the cluster,
-through `kubectl port-forward`. `kubectl vmsvc COMMAND --help` tells of each.
+The commands of vmsvc (list, resolve, watch, explain, version), asked of the vmsvc-grpc in
+the cluster, through `kubectl port-forward`. `kubectl vmsvc COMMAND --help` tells of each.
 
   --context NAME, --kubeconfig FILE, --cluster NAME, --user NAME, --as NAME, --as-group NAME
                          as for kubectl; before or after the command
@@ -46,6 +47,11 @@ _SERVER_NAMESPACE = "--server-namespace"
 
 LABEL = "app.kubernetes.io/part-of=vmsvc-grpc"
 """Of each Pod of the server, however it was installed and whatever it is called."""
+
+_OF_ANOTHER = frozenset(
+    f"VMSVC_{name}"
+    for name in ("SERVER", "TLS", "CACERT", "CERT", "KEY", "TOKEN_FILE", "AUTHORITY")
+)
 
 _NAMESPACE = "vmsvc-grpc"
 _CONTAINER = "vmsvc-grpc"
@@ -197,7 +203,12 @@ class Forwarder:
                     process.terminate()
 
     def _forwarded(self) -> tuple[subprocess.Popen[str], str]:
-        place = self._find()
+        try:
+            return self._forwarded_to(self._find())
+        except FileNotFoundError:
+            raise _NotFoundError("there is no kubectl in PATH") from None
+
+    def _forwarded_to(self, place: Place) -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(  # noqa: S603 - kubectl, as the user has it
             [
                 *("kubectl", *self._arguments.kubectl, "port-forward", "--address=127.0.0.1"),
@@ -270,26 +281,34 @@ def main() -> int:
         arguments = Arguments.of(sys.argv[1:])
     except ValueError as error:
         return _failed(str(error), EXIT_USAGE)
-    sys.argv[1:] = arguments.vmsvc
     if not arguments.vmsvc or arguments.vmsvc[0] in ("-h", "--help"):
         sys.stdout.write(_HELP)
         return 0
-    if {"-h", "--help", "--version"}.intersection(arguments.vmsvc):
-        return cli.main()
     signal.signal(signal.SIGHUP, _hang_up)
     # What a shell has set for a server that is reached otherwise is not for this one.
-    for name in ("TLS", "CACERT", "CERT", "KEY", "TOKEN_FILE", "AUTHORITY"):
-        os.environ.pop(f"VMSVC_{name}", None)
+    environment = {name: text for name, text in os.environ.items() if name not in _OF_ANOTHER}
     try:
-        with closing(Forwarder(arguments)) as forwarder:
-            os.environ["VMSVC_SERVER"] = forwarder.address
-            return cli.main()
+        return cli.run(arguments.vmsvc, environment, partial(_forwarding, arguments))
     except _NotFoundError as error:
         return _failed(str(error), EXIT_NO_ANSWER)
-    except FileNotFoundError:
-        return _failed("there is no kubectl in PATH", EXIT_NO_ANSWER)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+
+
+@contextmanager
+def _forwarding(arguments: Arguments, options: Options) -> Iterator[Options]:
+    """The options for the server in the cluster, and the way to it. Raises _NotFoundError."""
+    if options.asks_nobody:
+        yield options
+        return
+    try:
+        forwarder = Forwarder(arguments)
+    except _NotFoundError:
+        if options.command == "version":
+            from vmsvc import commands  # noqa: PLC0415 - no other failure needs gRPC
+
+            commands.run(replace(options, client_only=True))
+        raise
+    with closing(forwarder):
+        yield replace(options, server=forwarder.address)
 
 
 def _hang_up(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
