@@ -34,7 +34,7 @@ async def run(
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=asyncio.subprocess.PIPE,
+                stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
                 stdout=heard.pipe,
                 stderr=heard.pipe,
                 env={**os.environ, **(environment or {})},
@@ -63,7 +63,8 @@ async def run(
 
 
 async def _give(process: asyncio.subprocess.Process, given: bytes) -> None:
-    assert process.stdin is not None
+    if process.stdin is None or process.stdin.is_closing():
+        return
     # It need not read what it is given.
     with suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(given)
