@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from vmsvc.model import ServiceState
@@ -15,19 +16,31 @@ class OutputError(Exception):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a call of `apply` has done.
+
+    `changes` is how many it made; 0: all was as it should be. `again_in_s`: not all could be done
+    yet, as a server drains or a reload would come too soon; it should be called again then.
+    """
+
+    changes: int
+    again_in_s: float | None = None
+
+
 class Output(Protocol):
     """A load balancer, a file or a command."""
 
-    async def apply(self, states: Mapping[str, ServiceState]) -> int:
+    async def apply(self, states: Mapping[str, ServiceState]) -> Applied:
         """Make what is kept follow the states, by the services' full names.
 
         Called after each change with the newest states, and now and then without one: it compares
         with what is really there, which others may have changed, and writes what differs. A service
         that `states` lacks is not known: what was made of it before stays.
 
-        Returns how many changes it made; 0: all was as it should be. Raises OutputError once all
-        has been tried: what is wrong with one service does not keep others from following. Safe to
-        cancel: the next call goes on from what it finds. One call at a time.
+        Raises OutputError once all has been tried: what is wrong with one service does not keep
+        others from following. It does not wait for what takes long by its nature. Safe to cancel:
+        the next call goes on from what it finds. One call at a time.
         """
         ...
 

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from vmsvc.feed.output import OutputError
 
 _MODE = 0o644
+
+Result = TypeVar("Result")
+
+
+async def finished(work: Callable[[], Result]) -> Result:
+    """Do it in a thread, as a disk may be slow, and to its end: a cancellation waits for that."""
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # What is written next must not be overtaken by it.
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 def write(path: Path, content: bytes) -> bool:
@@ -21,7 +39,7 @@ def write(path: Path, content: bytes) -> bool:
     """
     try:
         place = path.resolve()
-        if (found := _read(place, len(content))) == content:
+        if (found := read(place, len(content) + 1)) == content:
             return False
         _replace(place, content, place.stat() if found is not None else None)
     except OSError as error:
@@ -29,14 +47,17 @@ def write(path: Path, content: bytes) -> bool:
     return True
 
 
-def _read(path: Path, size: int) -> bytes | None:
-    """As much of a file as shows whether it has a content of this size; None: there is none."""
+def read(path: Path, bytes_max: int) -> bytes | None:
+    """The content of a file, or its first bytes if it has more; None: there is no such file.
+
+    Raises OSError.
+    """
     try:
         # Without a wait, as a FIFO could stand there.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise OSError(0, "is not a regular file")
-            return file.read(size + 1)
+            return file.read(bytes_max)
     except FileNotFoundError:
         return None
 
