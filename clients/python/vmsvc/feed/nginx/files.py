@@ -1,8 +1,4 @@
-"""The files that nginx includes, each with a copy of what nginx has last taken of it.
-
-The copy, `.NAME.taken` beside the file, outlives the feed: it says whether nginx lacks something,
-and what to go back to if nginx refuses the file.
-"""
+"""The files that nginx includes, each with what nginx has last taken of it."""
 
 from __future__ import annotations
 
@@ -10,11 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmsvc.feed import written
+from vmsvc.feed import taken, written
 from vmsvc.feed.output import OutputError
-
-# An upstream of 100,000 servers has a tenth of it.
-_BYTES_MAX = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +27,9 @@ class File:
     seen: Seen
 
     @property
-    def is_written(self) -> bool:
-        """Whether the file held what it should."""
-        return self.seen.found == self.wanted
-
-    @property
     def is_taken(self) -> bool:
-        """Whether nginx has what it should, as far as is known."""
-        return self.is_written and self.seen.taken == self.wanted
+        """Whether nginx has what the file should hold, and holds, as far as is known."""
+        return self.seen.found == self.wanted == self.seen.taken
 
     @property
     def before(self) -> bytes | None:
@@ -51,10 +39,7 @@ class File:
 
 def look(path: Path) -> Seen:
     """What there is. Raises OutputError if it cannot be read."""
-    try:
-        return Seen(written.read(path, _BYTES_MAX), written.read(_copy(path), _BYTES_MAX))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return Seen(taken.found(path), taken.taken(path))
 
 
 def put(files: Iterable[File]) -> None:
@@ -78,9 +63,4 @@ def put_back(files: Iterable[File]) -> None:
 def take(files: Iterable[File]) -> None:
     """Note that nginx has taken what each should hold. Raises OutputError."""
     for file in files:
-        written.write(_copy(file.path), file.wanted)
-
-
-def _copy(path: Path) -> Path:
-    # A name that begins with a dot is in no pattern of an `include`.
-    return path.with_name(f".{path.name}.taken")
+        taken.take(file.path, file.wanted)
