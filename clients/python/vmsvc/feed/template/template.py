@@ -1,0 +1,151 @@
+"""A file that a template makes: rendered within bounds, written whole, told to a command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vmsvc.feed import command, taken, written
+from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.template.view import context
+from vmsvc.feed.written import finished
+from vmsvc.model import ServiceState
+from vmsvc.show import printable
+
+TEMPLATE_BYTES_MAX = 1024 * 1024
+
+# Twenty thousand endpoints, and what is made of them, take a tenth of it.
+_MEMORY_BYTES_MAX = 1024 * 1024 * 1024
+_FAULT_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a template may take to render, and how much it may make."""
+
+    render_s: float = 5.0
+    output_bytes_max: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The command that is run when the file is new, and how long it may take."""
+
+    command: Sequence[str]
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Template:
+    """The Output of `vmsvc feed template`.
+
+    `named` are services that must be known before anything is made. What is made is as new as the
+    states, but made no sooner than `interval_s` after the last time; `clock` yields seconds.
+    """
+
+    template: Path
+    file: Path
+    named: Sequence[str]
+    variables: Mapping[str, str]
+    told: Told | None = None
+    bounds: Bounds = Bounds()
+    interval_s: float = 1.0
+    clock: Callable[[], float] = time.monotonic
+    _source: str = field(init=False)
+    _made: tuple[Mapping[str, ServiceState], bytes] | None = None
+    _fault: OutputError | None = None
+    _due: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.reread()
+
+    def reread(self) -> None:
+        """Read the template anew. Raises OutputError, and goes on with the one of before."""
+        try:
+            found = written.read(self.template, TEMPLATE_BYTES_MAX + 1)
+            if found is None:
+                raise OutputError(f"there is no template {self.template}")
+            source = found.decode()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"template {self.template} cannot be read: {reason}") from error
+        except UnicodeDecodeError as error:
+            raise OutputError(f"template {self.template} is not UTF-8: {error.reason}") from None
+        if len(found) > TEMPLATE_BYTES_MAX:
+            raise OutputError(f"template {self.template} has more than {TEMPLATE_BYTES_MAX} bytes")
+        self._source, self._made, self._due = source, None, -math.inf
+
+    async def apply(self, states: Mapping[str, ServiceState]) -> Applied:
+        """Have the file follow the states, and the command run for it; see Output."""
+        if unknown := [name for name in self.named if name not in states]:
+            raise OutputError(f"{self.file} waits for what is not known yet: {', '.join(unknown)}")
+        if self._made is None or self._made[0] != states:
+            if (wait_s := self._due - self.clock()) > 0:
+                if self._fault:
+                    raise self._fault
+                return Applied(0, wait_s)
+            await self._make(states)
+        assert self._made is not None
+        made = self._made[1]
+        changes = int(await finished(lambda: written.write(self.file, made)))
+        if self.told and await finished(lambda: taken.taken(self.file)) != made:
+            await command.run(self.told.command, timeout_s=self.told.timeout_s)
+            await finished(lambda: taken.take(self.file, made))
+            changes = 1
+        return Applied(changes)
+
+    async def aclose(self) -> None:
+        """Nothing is open between calls."""
+
+    async def _make(self, states: Mapping[str, ServiceState]) -> None:
+        self._due, self._fault = self.clock() + self.interval_s, None
+        try:
+            self._made = (states, await self._rendered(states))
+        except OutputError as fault:
+            self._fault = fault
+            raise
+
+    async def _rendered(self, states: Mapping[str, ServiceState]) -> bytes:
+        work = {
+            "path": str(self.template),
+            "source": self._source,
+            "context": context(states, self.variables),
+            "output_bytes_max": self.bounds.output_bytes_max,
+            "memory_bytes_max": _MEMORY_BYTES_MAX,
+            "cpu_s_max": math.ceil(self.bounds.render_s) + 1,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            # Not from the directory that we happen to run in.
+            *("-P", "-m", "vmsvc.feed.template.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            # The rest of our environment is not the template's.
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(self.bounds.render_s):
+                made, said = await process.communicate(json.dumps(work).encode())
+        except TimeoutError:
+            late = f"{self.template}: it takes more than {self.bounds.render_s:g} s to render"
+            raise OutputError(late) from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        if process.returncode:
+            text = printable(said.decode("utf-8", "replace"))[-_FAULT_CHARACTERS_MAX:]
+            raise OutputError(text or f"{self.template}: it is ended by {process.returncode}")
+        return made
