@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from vmsvc.aio import AsyncClient, AsyncWatch
+from vmsvc.arguments import UsageError
 from vmsvc.completion import script
 from vmsvc.errors import (
     InvalidArgumentError,
@@ -207,6 +208,15 @@ def _write_versions(server: ServerVersion | None, options: Options) -> ClientVer
     return versions.client
 
 
+async def _feed(server: AsyncClient, options: Options) -> int:
+    try:
+        from vmsvc.feed.run import run  # noqa: PLC0415 - no other command needs what it imports
+    except ModuleNotFoundError as error:
+        raise UsageError(f"feed needs {error.name}: pip install 'vmsvc-client[feed]'") from None
+    _show_log()
+    return await run(server, options)
+
+
 async def _watch(server: AsyncClient, options: Options) -> int:
     watch = server.watch(
         *options.services,
@@ -230,13 +240,17 @@ async def _watch(server: AsyncClient, options: Options) -> int:
 async def _watch_lines(
     watch: AsyncWatch, goal: Goal, text: Callable[[Event, datetime], str]
 ) -> None:
-    log = logging.getLogger("vmsvc")
-    log.setLevel(logging.INFO)
-    log.addHandler(_Notes())
+    _show_log()
     async for event in watch.events():
         _write(text(event, datetime.now(UTC)))
         if goal.take(event):
             return
+
+
+def _show_log() -> None:
+    log = logging.getLogger("vmsvc")
+    log.setLevel(logging.INFO)
+    log.addHandler(_Notes())
 
 
 async def _watch_live(watch: AsyncWatch, goal: Goal, board: Board) -> None:
@@ -263,4 +277,5 @@ _COMMANDS: Mapping[str, Callable[[AsyncClient, Options], Awaitable[int]]] = {
     "explain": _explain,
     "watch": _watch,
     "version": _version,
+    "feed": _feed,
 }

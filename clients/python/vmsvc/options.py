@@ -14,6 +14,8 @@ from typing import Any
 from vmsvc import __version__
 from vmsvc.arguments import Parser, UsageError, add_server, count, flag, names, seconds, server
 from vmsvc.channel import DEFAULT_SERVER
+from vmsvc.feed import options as feed_options
+from vmsvc.feed.options import FeedOptions
 from vmsvc.model import Readiness
 
 EXIT_REFUSED = 1
@@ -139,6 +141,8 @@ class Options:
     """How long `watch` waits for one of these; None: for ever."""
     client_only: bool = False
     """For `version`: ask no server."""
+    feed: FeedOptions | None = None
+    """For `feed`: what is fed, and how."""
 
     @property
     def asks_nobody(self) -> bool:
@@ -161,8 +165,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str], *, terminal:
 
 def settled(flags: dict[str, Any], environment: Mapping[str, str], *, terminal: bool) -> Options:
     """The options from flags, by their names in the parser, and environment. Raises UsageError."""
-    given = _from_environment(environment) | flags
+    shared = _from_environment(environment)
+    feed: FeedOptions | None = None
+    given = shared | flags
     command: str = given["command"]
+    if command == "feed":
+        feed, given = feed_options.settled(flags, shared, environment)
     live = command == "watch"
     _check_output(command, given.get("output"), terminal)
     services, namespaces = _scope(command, given)
@@ -179,6 +187,7 @@ def settled(flags: dict[str, Any], environment: Mapping[str, str], *, terminal: 
         vm_name=given.get("vm_name") or "",
         client_only=given.get("client_only", False),
         goal_timeout_s=given.get("timeout_s") if goal else None,
+        feed=feed,
         **goal,
         **_access(given),
     )
@@ -349,6 +358,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="ask no server: only the version of vmsvc",
     )
+    feed_options.add(commands)
 
     completion = _command(
         commands, "completion", "what a shell needs to complete vmsvc's words", _COMPLETION_EPILOG

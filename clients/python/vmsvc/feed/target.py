@@ -11,9 +11,9 @@ from vmsvc.model import Port, ServiceState
 _NAME = r"[A-Za-z0-9_.-]{1,128}"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _SERVICE = rf"{_LABEL}/{_LABEL}"
-_TARGET = re.compile(
-    rf"(?P<name>{_NAME})=(?P<service>{_SERVICE})(:(?P<port>[A-Za-z0-9-]{{1,63}}))?"
-)
+_FOLLOWED = rf"(?P<service>{_SERVICE})(:(?P<port>[A-Za-z0-9-]{{1,63}}))?"
+_TARGET = re.compile(rf"(?P<name>{_NAME})={_FOLLOWED}")
+_UNNAMED = re.compile(_FOLLOWED)
 
 _PORT_MAX = 65535
 
@@ -47,6 +47,14 @@ class Target:
             )
         return cls(found["name"], found["service"], found["port"] or "")
 
+    @classmethod
+    def unnamed(cls, text: str) -> Target:
+        """The target of NAMESPACE/SERVICE[:PORT], which has no name. Raises TargetError."""
+        found = _UNNAMED.fullmatch(text)
+        if not found:
+            raise TargetError(f"{text[:200]!r} is not NAMESPACE/SERVICE or NAMESPACE/SERVICE:PORT")
+        return cls("", found["service"], found["port"] or "")
+
     def port_in(self, state: ServiceState) -> Port:
         """The port that it follows. Raises TargetError if the service has no such port."""
         found = [
@@ -62,7 +70,8 @@ class Target:
         asked = f"no port {self.port!r}" if self.port else "not one port"
         if len(found) > 1 and self.port:
             asked = f"more than one port {self.port!r}"
-        raise TargetError(f"{self.name}: service {self.service} has {asked}: {has}")
+        of = f"{self.name}: " if self.name else ""
+        raise TargetError(f"{of}service {self.service} has {asked}: {has}")
 
     def servers(self, state: ServiceState) -> tuple[Server, ...]:
         """The servers of a state, by address and port; none if the service is absent.
@@ -116,6 +125,10 @@ class Server:
 
     @property
     def reached(self) -> str:
-        """Address and port as in a URL: an IPv6 address in brackets."""
-        address = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{address}:{self.port}"
+        """Address and port as in a URL."""
+        return reached(self.address, self.port)
+
+
+def reached(address: str, port: int) -> str:
+    """Address and port as in a URL: an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -26,5 +26,5 @@ def state(
     return ServiceState(service, ports, tuple(made))
 
 
-def absent(service: str) -> ServiceState:
-    return ServiceState(service, absence=Absence(AbsenceReason.NOT_FOUND, "there is none"))
+def absent(service: str, reason: AbsenceReason = AbsenceReason.NOT_FOUND) -> ServiceState:
+    return ServiceState(service, absence=Absence(reason, "there is none"))

@@ -1,0 +1,122 @@
+"""One watch in, one output kept right: when to apply, when to try again, what to report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from vmsvc.aio import AsyncWatch
+from vmsvc.errors import VmsvcError
+from vmsvc.feed.held import Held
+from vmsvc.feed.output import Applied, Output, OutputError
+from vmsvc.feed.report import Report
+from vmsvc.model import ServiceState
+from vmsvc.state import Event
+
+_log = logging.getLogger("vmsvc.feed")
+
+# Every output bounds its own waits; this ends one that forgot to.
+_APPLY_S_MAX = 60.0
+
+_BACKOFF_INITIAL_S = 0.25
+_BACKOFF_MAX_S = 10.0
+_REFUSED_AGAIN_S = 30.0
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Keeps an output right for as long as it runs.
+
+    `open_watch` opens a watch of all that is fed. `save` keeps the states for the next start; it
+    may raise OutputError. `check_interval_s`: how often the output is looked at without a change.
+    """
+
+    open_watch: Callable[[], AsyncWatch]
+    held: Held
+    output: Output
+    save: Callable[[Mapping[str, ServiceState]], None]
+    check_interval_s: float
+    report: Report
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _failures: int = 0
+
+    async def run(self) -> None:
+        """Until it is cancelled. Raises VmsvcError if the server refuses, and nothing is known."""
+        if self.held.known:
+            self._news.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._feed())
+
+    def look(self) -> None:
+        """Look at the output at once, as somebody says that it is not as it should be."""
+        self._failures = 0
+        self._news.set()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with self.open_watch() as watch:
+                    async for event in watch.events():
+                        self._take(event, watch.states)
+            except VmsvcError as error:
+                # A right that is taken away is no reason to let a balancer go astray.
+                if not self.held.known:
+                    raise
+                again_s = _jittered(_REFUSED_AGAIN_S)
+                self.report.refused(error, again_s)
+                await asyncio.sleep(again_s)
+
+    def _take(self, event: Event, complete: Mapping[str, ServiceState]) -> None:
+        if self.held.take(event, complete):
+            self._news.set()
+        self.report.received(event, self.held)
+
+    async def _feed(self) -> None:
+        await self._news.wait()
+        while True:
+            self._news.clear()
+            again_s, patient = await self._apply()
+            if patient:
+                # News would fail in the same way, and come often.
+                await asyncio.sleep(again_s)
+            else:
+                try:
+                    async with asyncio.timeout(again_s):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
+
+    async def _apply(self) -> tuple[float, bool]:
+        """When to apply again without news, and whether to wait for that whatever comes."""
+        states = self.held.fed()
+        began = time.monotonic()
+        try:
+            applied = await self._applied(states)
+            self.save(states)
+        except OutputError as error:
+            self._failures += 1
+            again_s = _jittered(
+                min(_BACKOFF_INITIAL_S * 2.0 ** min(self._failures, 32), _BACKOFF_MAX_S)
+            )
+            self.report.failed(error, again_s, time.monotonic() - began)
+            return again_s, True
+        self._failures = 0
+        self.held.applied(states)
+        self.report.applied(applied, states, self.held, time.monotonic() - began)
+        return min(self.check_interval_s, applied.again_in_s or self.check_interval_s), False
+
+    async def _applied(self, states: Mapping[str, ServiceState]) -> Applied:
+        try:
+            async with asyncio.timeout(_APPLY_S_MAX):
+                return await self.output.apply(states)
+        except TimeoutError:
+            raise OutputError(f"not done within {_APPLY_S_MAX:g} s, and given up") from None
+
+
+def _jittered(delay_s: float) -> float:
+    return delay_s * (0.5 + random.random() / 2)  # noqa: S311 - jitter
