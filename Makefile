@@ -41,6 +41,10 @@ protoc_go = $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
 	--go_out=$(1) --go_opt=module=$(GO_MODULE) \
 	--go-grpc_out=$(1) --go-grpc_opt=module=$(GO_MODULE) $(PROTOS)
 
+# $(call protoc_cases,DIR): what reads the cases for clients, into DIR.
+protoc_cases = $(BIN)/python -m grpc_tools.protoc --proto_path=proto --proto_path=clients/conformance \
+	--python_out=$(1) --pyi_out=$(1) clients/conformance/case.proto
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +119,9 @@ check-gen: .venv $(GO_STUBS)
 	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call protoc_go,"$$made") && \
 	diff -r clients/go/vmsvc/v1 "$$made/vmsvc/v1" || \
 	{ echo 'The committed stubs of the Go client are not those of proto/: run make gen.' >&2; exit 1; }
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(call protoc_cases,"$$made") && \
+	for each in "$$made"/*; do diff "tests/client_conformance/$${each##*/}" "$$each" || \
+	{ echo 'tests/client_conformance does not read clients/conformance/case.proto: run make gen.' >&2; exit 1; }; done
 	@made=$$(mktemp) && trap 'rm -f "$$made"' EXIT && $(BIN)/python -m tests.crds.fields "$$made" && \
 	diff $(FIELDS) "$$made" || \
 	{ echo '$(FIELDS) is not that of the CRDs in tests/crds: run make gen.' >&2; exit 1; }
@@ -146,6 +153,7 @@ format: .venv ## Fix what ruff and buf can fix
 gen: .venv $(GO_STUBS) ## Make the stubs from proto/, the table of fields from the CRDs, and docs/metrics.md
 	$(call protoc,clients/python)
 	$(call protoc_go,clients/go)
+	$(call protoc_cases,tests/client_conformance)
 	$(BIN)/python -m tests.crds.fields $(FIELDS)
 	$(BIN)/python -m tests.monitoring.reference docs/metrics.md
 

@@ -42,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="run conformance cases through files, an API server, or both (default)",
     )
+    parser.addoption(
+        "--driver",
+        metavar="COMMAND",
+        help="the client that is to do what clients/conformance says, in place of those of here",
+    )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
