@@ -16,7 +16,7 @@ import grpc
 from vmsvc import wire
 from vmsvc.access import Access, Credentials, Token
 from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
-from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
+from vmsvc.errors import UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import (
     Explanation,
     Readiness,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-_Stream = grpc.aio.UnaryStreamCall[pb.WatchEndpointsRequest, pb.WatchEndpointsResponse]
+_Stream = grpc.aio.UnaryStreamCall[pb.WatchEndpointsRequest, bytes]
 
 
 class AsyncClient:
@@ -162,8 +162,11 @@ class AsyncClient:
 
     def _open(self, request: pb.WatchEndpointsRequest) -> _Stream:
         held = self._newest()
-        stub: EndpointServiceAsyncStub = EndpointServiceStub(held.channel)
-        stream = stub.WatchEndpoints(request, metadata=self._access.sent())
+        method: grpc.aio.UnaryStreamMultiCallable[pb.WatchEndpointsRequest, bytes]
+        method = held.channel.unary_stream(
+            wire.WATCH, request_serializer=pb.WatchEndpointsRequest.SerializeToString
+        )
+        stream = method(request, metadata=self._access.sent())
         held.streams += 1
 
         def ended(_stream: object) -> None:
@@ -307,7 +310,7 @@ class AsyncWatch:
 
     async def _read(self, stream: _Stream) -> None:
         try:
-            message = await stream.read()
+            data = await stream.read()
         except grpc.aio.AioRpcError as failure:
             await self._ended(_error(self._session.server, failure, self._session.proxy))
         except asyncio.CancelledError:
@@ -317,12 +320,12 @@ class AsyncWatch:
             if not self._closed.is_set() or _being_cancelled():
                 raise
         else:
-            if not isinstance(message, pb.WatchEndpointsResponse):
+            if not isinstance(data, bytes):
                 await self._ended(None)
                 return
             try:
-                self._session.receive(message, time.monotonic())
-            except ProtocolError as error:
+                self._session.receive(wire.watched(data), time.monotonic())
+            except VmsvcError as error:
                 stream.cancel()
                 await self._ended(error)
 

@@ -17,7 +17,7 @@ import grpc
 from vmsvc import wire
 from vmsvc.access import Access, Credentials, Token
 from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
-from vmsvc.errors import ProtocolError, UnauthenticatedError, VmsvcError, from_status
+from vmsvc.errors import UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import (
     Explanation,
     Readiness,
@@ -162,10 +162,13 @@ class Client:
             self._watches.add(watch)
         return watch
 
-    def _open(self, request: pb.WatchEndpointsRequest) -> _CallIterator[pb.WatchEndpointsResponse]:
+    def _open(self, request: pb.WatchEndpointsRequest) -> _CallIterator[bytes]:
         held = self._newest()
-        stub = EndpointServiceStub(held.channel)
-        stream = stub.WatchEndpoints(request, metadata=self._access.sent())
+        method: grpc.UnaryStreamMultiCallable[pb.WatchEndpointsRequest, bytes]
+        method = held.channel.unary_stream(
+            wire.WATCH, request_serializer=pb.WatchEndpointsRequest.SerializeToString
+        )
+        stream = method(request, metadata=self._access.sent())
         with self._lock:
             held.streams += 1
 
@@ -231,13 +234,13 @@ class Watch:
 
     def __init__(
         self,
-        open_stream: Callable[[pb.WatchEndpointsRequest], _CallIterator[pb.WatchEndpointsResponse]],
+        open_stream: Callable[[pb.WatchEndpointsRequest], _CallIterator[bytes]],
         session: Session,
     ) -> None:
         """Made by `Client.watch`."""
         self._open_stream = open_stream
         self._session = session
-        self._stream: _CallIterator[pb.WatchEndpointsResponse] | None = None
+        self._stream: _CallIterator[bytes] | None = None
         self._closed = False
         # Not an Event: an interrupt (Ctrl-C) while waiting for one can leave it locked.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -317,9 +320,9 @@ class Watch:
                 self._wake.get(timeout=delay_s)
         return self._closed
 
-    def _read(self, stream: _CallIterator[pb.WatchEndpointsResponse]) -> None:
+    def _read(self, stream: _CallIterator[bytes]) -> None:
         try:
-            message = next(stream)
+            data = next(stream)
         except StopIteration:
             self._ended(None)
         except grpc.RpcError as failure:
@@ -327,8 +330,8 @@ class Watch:
                 self._ended(_error(self._session.server, failure, self._session.proxy))
         else:
             try:
-                self._session.receive(message, time.monotonic())
-            except ProtocolError as error:
+                self._session.receive(wire.watched(data), time.monotonic())
+            except VmsvcError as error:
                 stream.cancel()
                 self._ended(error)
 

@@ -1,4 +1,4 @@
-"""Messages of vmsvc.v1 as values of the model, and back. Pure.
+"""Messages of vmsvc.v1 as values of the model, and back; those of a watch from bytes. Pure.
 
 An enum number that this client does not know comes from a newer server. It becomes UNKNOWN, so that
 an old client goes on.
@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from types import MappingProxyType
 
+import grpc
+from google.protobuf.message import DecodeError
+
+from vmsvc.errors import VmsvcError
 from vmsvc.model import (
     Absence,
     AbsenceReason,
@@ -45,6 +49,20 @@ _VERDICT: Mapping[int, Verdict] = {
     pb.VirtualMachineExplanation.VERDICT_INVALID: Verdict.INVALID,
     pb.VirtualMachineExplanation.VERDICT_SERVICE_REFUSED: Verdict.SERVICE_REFUSED,
 }
+
+
+WATCH = "/vmsvc.v1.EndpointService/WatchEndpoints"
+"""The method by its path: its messages are decoded here, as gRPC has no good end for bad ones."""
+
+
+def watched(data: bytes) -> pb.WatchEndpointsResponse:
+    """A message of a watch. Raises VmsvcError if the bytes are none."""
+    try:
+        return pb.WatchEndpointsResponse.FromString(data)
+    except DecodeError as error:
+        raise VmsvcError(
+            "the server sent bytes that are no message of vmsvc.v1", code=grpc.StatusCode.INTERNAL
+        ) from error
 
 
 def readiness_number(readiness: Readiness) -> pb.Readiness:
