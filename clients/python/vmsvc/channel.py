@@ -132,6 +132,8 @@ def options(policy: RetryPolicy) -> Sequence[tuple[str, int | str]]:
         ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
         ("grpc.keepalive_time_ms", _KEEPALIVE_TIME_S * 1000),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_S * 1000),
+        # What ends the connection in fact; a minute by itself, so that it took 90 s in all.
+        ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT_S * 1000),
         # A watch may be silent for hours.
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", round(policy.backoff_initial_s * 1000)),
