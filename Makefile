@@ -54,7 +54,7 @@ serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: AR
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out --page-listen 127.0.0.1:8090 $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells balancers chromium ## Run every test but those of the benchmarks (pytest's options: ARGS=)
+test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells balancers chromium compiler ## Run every test but those of the benchmarks (pytest's options: ARGS=)
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: test-nightly
@@ -204,6 +204,10 @@ shells: ## Install the shells and the terminal that tests run, by apt-get, unles
 .PHONY: balancers
 balancers: ## Install the load balancers that tests run, by apt-get, unless they are there
 	@sh tests/tools/debian.sh nginx nginx
+
+.PHONY: compiler
+compiler: ## Install the C compiler that Go's detector of races needs, by apt-get, unless there is one
+	@sh tests/tools/debian.sh gcc gcc libc6-dev
 
 .PHONY: promtool
 promtool: .venv ## Build promtool, which checks deploy/monitoring, into the cache

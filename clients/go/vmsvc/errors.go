@@ -1,0 +1,98 @@
+package vmsvc
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ErrClosed is the error of calls and watches of a client that was closed.
+var ErrClosed = errors.New("the client is closed")
+
+// FieldViolation is what is wrong with one field of a request.
+type FieldViolation struct{ Field, Description string }
+
+// Error is how a call failed. It wraps gRPC's own error, so that status.Code and errors.Is see through
+// it.
+//
+//	NotFound            there is no such service
+//	FailedPrecondition  it exists, but its specification is not valid
+//	InvalidArgument     the request is wrong; Violations name the fields
+//	Unavailable         not reachable, not ready, or about to stop: try again
+//	ResourceExhausted   a limit of the server is reached
+//	Unauthenticated, PermissionDenied  the server does not let you
+//	Unimplemented       what answers is no endpoint server
+//	Internal            the server broke its contract; a watch starts afresh after it
+//	OK                  of a watch: the server ended the stream without an error
+type Error struct {
+	Code codes.Code
+	// Message is one sentence for a person.
+	Message    string
+	Violations []FieldViolation
+	// RetryAfter is how long the server asks to wait before the next attempt; 0 if it does not say.
+	RetryAfter time.Duration
+
+	protocol bool
+	cause    error
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap is the error of gRPC, or of a context; nil if the server's messages were at fault.
+func (e *Error) Unwrap() error { return e.cause }
+
+// failure is the error for one of gRPC. server is named where the fault may lie in the way to it.
+func failure(server string, cause error) *Error {
+	found := status.Convert(cause)
+	err := &Error{Code: found.Code(), cause: cause}
+	for _, detail := range found.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.BadRequest:
+			for _, v := range detail.GetFieldViolations() {
+				err.Violations = append(err.Violations, FieldViolation{v.GetField(), v.GetDescription()})
+			}
+		case *errdetails.RetryInfo:
+			err.RetryAfter = detail.GetRetryDelay().AsDuration()
+		}
+	}
+	err.Message = sentence(server, found.Code(), found.Message())
+	return err
+}
+
+// endedWithOK is the error of a stream that the server ended without one.
+func endedWithOK(server string) *Error {
+	return &Error{Code: codes.OK, Message: fmt.Sprintf("server %s ended the stream", server)}
+}
+
+// What grpc-go says of an address that it cannot connect to. The last clause is the reason.
+var (
+	dialFailed      = regexp.MustCompile(`Error while dialing: (?:dial \S+ \S+: )?(.*?)"?$`)
+	handshakeFailed = regexp.MustCompile(`authentication handshake failed: (.*?)"?$`)
+)
+
+func sentence(server string, code codes.Code, message string) string {
+	switch code {
+	case codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition:
+		if message != "" {
+			return message
+		}
+	case codes.DeadlineExceeded:
+		return fmt.Sprintf("server %s did not answer in time", server)
+	}
+	if found := dialFailed.FindStringSubmatch(message); found != nil {
+		return fmt.Sprintf("server %s cannot be reached: %s", server, strings.TrimPrefix(found[1], "connect: "))
+	}
+	if found := handshakeFailed.FindStringSubmatch(message); found != nil {
+		return fmt.Sprintf("server %s cannot be trusted, or does not trust us: %s", server, found[1])
+	}
+	if message == "" {
+		message = code.String()
+	}
+	return fmt.Sprintf("server %s: %s", server, message)
+}

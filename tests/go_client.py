@@ -1,0 +1,64 @@
+"""The Go client: its module's folder, Go's own commands on it, and programs built of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MODULE = ROOT / "clients" / "go"
+_GO_TIMEOUT_S = 900
+
+
+def go(*arguments: str | Path) -> str:
+    """What a command of Go says, run in the module. Raises RuntimeError where it fails.
+
+    Go's tests start the server by this Python.
+    """
+    return _run("go", *arguments)
+
+
+def unformatted(*files: Path) -> str:
+    """The files that gofmt would change, of these or of the whole module, a line each."""
+    return _run("gofmt", "-l", *(files or ["."]))
+
+
+def build(file: Path) -> Path:
+    """The program of one file, which may be anywhere, with the module's packages; beside it."""
+    built = file.with_suffix("")
+    go("build", "-o", built, file)
+    return built
+
+
+@cache
+def program(package: str) -> str:
+    """Where the module's program of that package is, as in `./internal/cmd/watch`; built anew."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    built = base / "vmsvc-grpc" / "bin" / f"client-go-{Path(package).name}"
+    go("build", "-o", built, package)
+    return str(built)
+
+
+def _run(*command: str | Path) -> str:
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(
+            f"tests of the Go client run {command[0]}, which is not on the PATH: "
+            "apt-get install golang-go"
+        )
+    done = subprocess.run(
+        command,
+        cwd=MODULE,
+        env={**os.environ, "VMSVC_TEST_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=_GO_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        shown = " ".join(map(str, command))
+        raise RuntimeError(f"{shown} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
