@@ -120,7 +120,7 @@ class Toy:
 
     def handshakes(self) -> int:
         """How many connections have been accepted, and have yet to agree on TLS."""
-        return len(self.transport.accepting._beginning)
+        return self.transport.accepting.beginning
 
     def waiting(self) -> int:
         """How many calls the server's connections keep that have something to say."""

@@ -1,4 +1,4 @@
-"""When handshakes begin: once the client's first message is there, and a few in each turn.
+"""When handshakes begin on the HTTP port: once the client's first message is there, few in a turn.
 
 To answer it takes a signature, a millisecond or more. All clients come back at once after a
 restart, and others would wait for all of theirs.
@@ -18,7 +18,7 @@ _LOOKS_A_TURN = 64
 
 # RFC 8446, 5.1: a record has its type (this one is a handshake's), a version, and its length.
 _HANDSHAKE = b"\x16"
-_HEADER_BYTES = 5
+HEADER_BYTES = 5
 _RECORD_BYTES_MAX = 16 * 1024
 
 # 4 and 5.1: a message has its type and its length, and may take several records. Clients with
@@ -76,8 +76,8 @@ class Handshakes:
         nothing. Sets no time limit. Raises OSError. Safe to cancel.
         """
         try:
-            first = await self._peeked(accepted, _HEADER_BYTES)
-            if len(first) == _HEADER_BYTES and begins_tls(first):
+            first = await self._peeked(accepted, HEADER_BYTES)
+            if len(first) == HEADER_BYTES and begins_tls(first):
                 # Else it could send the rest together with others, and all would begin at once.
                 first = await self._whole(accepted, first)
                 turn = self._loop.create_future()
@@ -94,7 +94,7 @@ class Handshakes:
         """
         message, end = b"", 0
         for _ in range(_RECORDS_MAX):
-            content = end + _HEADER_BYTES
+            content = end + HEADER_BYTES
             if len(begun) < content:
                 begun = await self._peeked(accepted, content)
             if len(begun) < content or not begins_tls(begun[end:]):

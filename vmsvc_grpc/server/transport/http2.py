@@ -77,12 +77,12 @@ class Http2:
         self.entrance = Entrance(limits)
         self.unread = Unread(limits.unread_bytes_max)
         self.loop = asyncio.get_running_loop()
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.accepting = Accepting(self, self._connection)
         self.sockets = Sockets()
         self.uploads = Uploads(limits.upload_bytes_max)
         self.windows = Windows(limits.window_bytes_max)
         self._listening: list[tuple[socket.socket, Listener]] = []
-        self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._came: Rotation[Party, ClientConnection] = Rotation()
         # Closed connections that have yet to lose their calls, by their clients.
         self._losing: OrderedDict[str, deque[ClientConnection]] = OrderedDict()

@@ -16,13 +16,14 @@ from vmsvc_grpc.logs.about import about
 from vmsvc_grpc.server.admission import client_of
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Sessions
-from vmsvc_grpc.server.tls.hello import Handshakes, begins_tls
+from vmsvc_grpc.server.tls.layer import TlsLayer
 from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.http2_bounds import Entrance
 from vmsvc_grpc.server.transport.http2_farewell import (
     farewell,
     plain_answer,
 )
+from vmsvc_grpc.server.transport.http2_handshakes import HandshakeTurns
 from vmsvc_grpc.server.transport.sockets import peer_of
 
 ACCEPTS_A_TURN = 32
@@ -56,6 +57,7 @@ class AcceptingServer(Protocol):
     limits: Limits
     sessions: Sessions
     entrance: Entrance
+    read_buffer: memoryview
 
 
 class Begun(asyncio.BufferedProtocol):
@@ -80,9 +82,17 @@ class Accepting:
         """`make` makes the protocol of a connection at a listener, for after its handshake."""
         self._server = server
         self._make = make
+        self.handshake_s = server.limits.handshake_s
+        self.read_buffer = server.read_buffer
         self._listening: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._beginning: set[asyncio.Task[None]] = set()
-        self._handshakes = Handshakes(server.loop)
+        self._shaking: dict[TlsLayer, Begun] = {}
+        self._handshakes = HandshakeTurns(server.loop)
+
+    @property
+    def beginning(self) -> int:
+        """How many connections have been accepted, and have yet to agree on TLS."""
+        return len(self._beginning) + len(self._shaking)
 
     def listen(self, listening: socket.socket, listener: Listener) -> None:
         """Accept connections on the socket of a listener, until `close` closes it."""
@@ -102,6 +112,8 @@ class Accepting:
             for task in self._beginning:
                 task.cancel()
             await asyncio.wait(self._beginning)
+        for layer in list(self._shaking):
+            layer.abort()
 
     def _look(self, listening: socket.socket, listener: Listener) -> None:
         self._listening[listening] = None
@@ -138,29 +150,48 @@ class Accepting:
 
     async def _begin(self, accepted: socket.socket, client: str, listener: Listener) -> None:
         made = self._make(listener)
-        loop = self._server.loop
+        layer: TlsLayer | None = None
+        if listener.tls is not None:
+            layer = TlsLayer(self, client, listener.tls, made)
+            self._shaking[layer] = made
+        connected = False
         try:
-            if listener.tls is None:
-                await loop.connect_accepted_socket(lambda: made, accepted)
-                return
-            began = loop.time()
-            handshake_s = self._server.limits.handshake_s
-            first = await asyncio.wait_for(self._handshakes.ready(accepted), handshake_s)
-            if first and not begins_tls(first):
-                _send_away(accepted, plain_answer(first))
-            elif left_s := max(0.0, began + handshake_s - loop.time()):
-                await loop.connect_accepted_socket(
-                    lambda: made, accepted, ssl=listener.tls(), ssl_handshake_timeout=left_s
-                )
-        except (TimeoutError, ConnectionAbortedError):  # asyncio raises the second for TLS.
-            self._server.sessions.count_refusal("handshake_s")
-        except OSError:  # The client went away, or does not speak TLS as we do.
+            await self._server.loop.connect_accepted_socket(lambda: layer or made, accepted)
+            connected = True
+        except OSError:  # The client went away.
             pass
         finally:
-            if not made.begun:
-                self._server.entrance.leave(client)
+            if layer is None:
+                self._leave_unless_begun(made, client)
+            elif not connected:
+                self.is_over(layer)
+            if not connected:
                 with contextlib.suppress(OSError):
                     accepted.close()
+
+    # What layers of TLS call.
+
+    def line_up(self, layer: TlsLayer) -> None:
+        """Have a layer take its step in its client's turn."""
+        self._handshakes.line_up(layer)
+
+    def plain_answer(self, begun: bytes) -> bytes:
+        """For a client that uses no TLS where it has to."""
+        return plain_answer(begun)
+
+    def is_late(self) -> None:
+        """Count a handshake that has taken too long."""
+        self._server.sessions.count_refusal("handshake_s")
+
+    def is_over(self, layer: TlsLayer) -> None:
+        """Note that a handshake has come to an end. May be called twice."""
+        made = self._shaking.pop(layer, None)
+        if made is not None:
+            self._leave_unless_begun(made, layer.client)
+
+    def _leave_unless_begun(self, made: Begun, client: str) -> None:
+        if not made.begun:
+            self._server.entrance.leave(client)
 
 
 def _send_away(accepted: socket.socket, answer: bytes) -> None:

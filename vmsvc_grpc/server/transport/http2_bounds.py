@@ -269,6 +269,10 @@ class Unread:
 class Living(Protocol):
     """What `Life` uses of its connection."""
 
+    @property
+    def came(self) -> bool:
+        """Whether received bytes have yet to be taken in."""
+
     def ping(self) -> None:
         """Ask the client whether it is there."""
 
@@ -378,7 +382,11 @@ class Life:
         self._timers[what] = self._loop.call_later(delay_s, callback)
 
     def _miss_greeting(self) -> None:
-        self._connection.refuse("handshake_s")
+        """Send away a client that has not begun; unless what it has sent waits for its turn."""
+        if self._connection.came:
+            self._later("greeting", self._limits.handshake_s, self._miss_greeting)
+        else:
+            self._connection.refuse("handshake_s")
 
     def _keep_alive(self) -> None:
         """Ping a silent client; cut it off if it does not answer."""

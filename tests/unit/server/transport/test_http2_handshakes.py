@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from vmsvc_grpc.server.transport.http2_handshakes import HANDSHAKES_TURN_S, HandshakeTurns
+
+
+class Loop:
+    """A loop of which each turn is asked for; its time passes by what is done."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._soon: list[object] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: object) -> None:
+        self._soon.append(callback)
+
+    def turn(self) -> None:
+        (callback,) = self._soon
+        self._soon.clear()
+        assert callable(callback)
+        callback()
+
+    @property
+    def rests(self) -> bool:
+        return not self._soon
+
+
+class Shaking:
+    def __init__(self, client: str, loop: Loop, done: list[str], takes_s: float) -> None:
+        self.client = client
+        self._loop, self._done, self._takes_s = loop, done, takes_s
+
+    def step(self) -> None:
+        self._loop.now += self._takes_s
+        self._done.append(self.client)
+
+
+def test_a_turn_has_time_for_some_and_clients_take_turns() -> None:
+    loop, done = Loop(), list[str]()
+    turns = HandshakeTurns(cast(asyncio.AbstractEventLoop, loop))
+    step_s = HANDSHAKES_TURN_S / 4
+    for client in (*["many"] * 100, "one"):
+        turns.line_up(Shaking(client, loop, done, step_s))
+    loop.turn()
+    assert len(done) == 5, "the last one began in time"
+    assert done[1] == "one"
+    turns.line_up(Shaking("late", loop, done, step_s))
+    loop.turn()
+    assert done[6] == "late"
+    while not loop.rests:
+        before = len(done)
+        loop.turn()
+        assert len(done) - before <= 5
+    assert len(done) == 102
+    turns.line_up(Shaking("after", loop, done, step_s))
+    loop.turn()
+    assert (done[-1], loop.rests) == ("after", True)
+
+
+def test_a_step_that_takes_longer_than_a_turn_is_the_last_of_it() -> None:
+    loop, done = Loop(), list[str]()
+    turns = HandshakeTurns(cast(asyncio.AbstractEventLoop, loop))
+    for _ in range(3):
+        turns.line_up(Shaking("slow", loop, done, 2 * HANDSHAKES_TURN_S))
+    for count in (1, 2, 3):
+        loop.turn()
+        assert len(done) == count
