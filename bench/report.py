@@ -33,6 +33,13 @@ _RECONNECT_COLUMNS = {
     "resumed_cpu_us_a_stream": "CPU a stream, µs",
     "resumed_bytes": "bytes",
     "resumed_failures": "failures",
+    "first_s": "the first time: all in, s",
+    "first_p99_ms": "p99, ms",
+    "first_cpu_us_a_stream": "CPU a stream, µs",
+    "first_failures": "failures",
+    "first_stood_ms": "event loop stood still, the first time, ms",
+    "anew_stood_ms": "anew, ms",
+    "resumed_stood_ms": "resumed, ms",
 }
 _EVENT_COLUMNS = {"us": "CPU an event, µs", "evaluations": "services evaluated"}
 _STANDSTILL_COLUMNS = {
@@ -84,6 +91,9 @@ delivered. A latency is from just before a change is made to when a stream's rea
 stream held; *last stream* is when the last of them has it. RSS a stream is what connecting added,
 over the streams. *Skipped* counts changes that a stream was not told one by one, as it got a newer
 state instead.
+
+Of f and p, that the event loop *stood still* is how much later than due it came round, but for its
+waiting for a core. *The first time*, who the clients are and what they may do is not known yet.
 
 Of q, *lag* is how much later than due the server's event loop came round: what everybody
 waits for. *But for waiting for a core* leaves out how long its thread was ready to run and other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +22,26 @@ _START_S = 120.0
 class Server:
     """A server and the API by which it is asked; `name` is what reports call it.
 
-    `program` is a module of ours, or a binary that `make bench-tools` builds.
+    `program` is a module of ours, or a binary that `make bench-tools` builds. With `tokens`, its
+    callers send one each, and it has them reviewed by a program that says yes.
     """
 
     name: str
     program: str
     api: str = "vmsvc"
     tls: bool = False
+    tokens: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a module of ours."""
+        return self.program.startswith("bench.")
 
 
 OURS = Server("vmsvc-grpc", "bench.subject")
 OURS_GRPCIO = Server("vmsvc-grpc on grpcio", "bench.subject_grpcio")
 OURS_TLS = Server("vmsvc-grpc, TLS", "bench.subject", tls=True)
+OURS_TOKENS = Server("vmsvc-grpc, TLS and tokens", "bench.subject", tls=True, tokens=True)
 BARE = Server("bare grpc.aio", "bench.bare")
 GRPC_GO = Server("grpc-go", "vmsvc-broadcast")
 GRPC_GO_TLS = Server("grpc-go, TLS", "vmsvc-broadcast", tls=True)
@@ -68,12 +76,15 @@ def serving(server: Server, data: DataSet) -> Iterator[tuple[Process, str]]:
     flags.append("--listen=127.0.0.1:0")
     if server.tls:
         flags += [f"--certificate={certificate().file}", f"--key={certificate().key}"]
-    started = (
-        python(server.program, *flags)
-        if server.program.startswith("bench.")
-        else running(server.name, [_tool(server.program), *flags])
-    )
-    with started as process:
+    with ExitStack() as stack:
+        if server.tokens:
+            reviews = stack.enter_context(running("vmsvc-reviews", [_tool("vmsvc-reviews")]))
+            flags.append(f"--reviews={reviews.answer(_START_S)['address']}")
+        process = stack.enter_context(
+            python(server.program, *flags)
+            if server.ours
+            else running(server.name, [_tool(server.program), *flags])
+        )
         yield process, process.answer(_START_S)["address"]
 
 
@@ -99,6 +110,8 @@ def loading(
     if server.tls:
         flags["ca"] = certificate().file
     told = [f"--{name}={value}" for name, value in flags.items()]
+    if server.tokens:
+        told.append("--tokens")
     if load.lean:
         told += ["--lean", f"--open-timeout={PATIENCE_S - 10:g}s"]
     with running("vmsvc-load", [_tool("vmsvc-load"), *told]) as process:

@@ -16,9 +16,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.dataset import DataSet
+from bench.standstills.steps import Steps
+from bench.standstills.witness import Witness
+from vmsvc_grpc.server.tls.files import context, read_pair
+from vmsvc_grpc.server.tls.rotation import H2
 
 Change = Callable[[int], Callable[[], object]]
 """Prepares the change of this sequence number, and returns what makes it.
@@ -29,11 +34,15 @@ A VM's bytes come to a server from elsewhere: to write them is no part of what i
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Where to listen, as `host:port`, what to serve, and under which TLS, if any."""
+    """Where to listen, as `host:port`, what to serve, and under which TLS, if any.
+
+    `reviews` is the `host:port` of who answers reviews of callers; "": nobody asks who they are.
+    """
 
     listen: str
     data: DataSet
     tls: ssl.SSLContext | None
+    reviews: str
 
 
 def flags(description: str) -> Flags:
@@ -44,13 +53,12 @@ def flags(description: str) -> Flags:
     parser.add_argument("--endpoints", type=int, required=True)
     parser.add_argument("--certificate", help="file of the certificate for TLS")
     parser.add_argument("--key", help="file of its key")
+    parser.add_argument("--reviews", default="", help="where reviews of callers are answered")
     given = parser.parse_args()
     tls = None
     if given.certificate:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(given.certificate, given.key)
-        tls.set_alpn_protocols(["h2"])
-    return Flags(given.listen, DataSet(given.services, given.endpoints), tls)
+        tls = context(read_pair(Path(given.certificate), Path(given.key), time.time()), None, H2)
+    return Flags(given.listen, DataSet(given.services, given.endpoints), tls, given.reviews)
 
 
 def allow_connections() -> None:
@@ -67,14 +75,33 @@ async def obey(address: str, data: DataSet, change: Change) -> None:
     )
     _say({"event": "serving", "address": address, "pid": os.getpid()})
     seq = data.first_seq
-    while line := await commands.readline():
-        command = json.loads(line)
-        if command["do"] == "quit":
-            return
-        assert command["do"] == "change", command
-        applied_ns = await _changed(change, seq, command["count"], command["rate"])
-        _say({"event": "changed", "first_seq": seq, "applied_ns": applied_ns})
-        seq += command["count"]
+    async with asyncio.TaskGroup() as tasks:
+        watching: asyncio.Task[None] | None = None
+        witness = Witness(Steps())
+        while line := await commands.readline():
+            command = json.loads(line)
+            match command["do"]:
+                case "quit":
+                    break
+                case "change":
+                    applied_ns = await _changed(change, seq, command["count"], command["rate"])
+                    _say({"event": "changed", "first_seq": seq, "applied_ns": applied_ns})
+                    seq += command["count"]
+                case "witness":
+                    watching = watching or tasks.create_task(witness.run())
+                    _say({"event": "witnessed", **_witnessed(witness)})
+                    witness.forget()
+        if watching is not None:
+            watching.cancel()
+
+
+def _witnessed(witness: Witness) -> dict[str, float]:
+    """What has been seen of the event loop, in seconds: 0 of what was not looked at yet."""
+    return {
+        "lag_s": max(witness.lags_s, default=0.0),
+        "stood_s": max(witness.stood_s, default=0.0),
+        "turn_s": max(witness.spent_s, default=0.0),
+    }
 
 
 async def _changed(change: Change, first_seq: int, count: int, rate: float) -> list[int]:

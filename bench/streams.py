@@ -1,4 +1,4 @@
-"""Scenarios a to o: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
+"""Scenarios a to p: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
 
 And q: what everybody waits for while somebody asks for much. (k to m are `bench.cluster`'s.)
 """
@@ -57,7 +57,7 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """All of them, in the order of their letters. 50 minutes on 2 cores."""
+    """All of them, in the order of their letters. 55 minutes on 2 cores."""
     return [*_all(seconds=6.0), *_standstills(causes.FULL)]
 
 
@@ -110,7 +110,7 @@ def _all(seconds: float) -> Iterator[Scenario]:
     title = "1,000 streams on 1,000 connections, 200 services of 20, 50 changes/s"
     yield Scenario("d", title, d.by(_OWN))
     yield Scenario("e", f"10,000 streams on 1,000 connections, {many}, 1 change/s", e.by(_OWN))
-    yield Scenario("f", "5,000 clients connect at once, and again", _reconnects())
+    yield Scenario("f", "5,000 clients connect at once, and again", _reconnects(_FEW))
     yield Scenario("g", "c, and 10 streams that never read", _stalled(c))
     flat_out = replace(c, changes=Changes(round(200 * seconds), 200.0))
     title = "c with more changes than can be delivered: 200/s"
@@ -118,11 +118,12 @@ def _all(seconds: float) -> Iterator[Scenario]:
     yield Scenario("i-b", "b by xDS", b.by(_XDS), repeats=2)
     yield Scenario("i-c", "c by xDS", c.by(_XDS), repeats=2)
     yield Scenario("i-e", "e by xDS", e.by(_XDS), repeats=2)
-    tls = c.by((servers.OURS_TLS, servers.GRPC_GO_TLS))
-    yield Scenario("n", "c with TLS", tls)
+    tls = (servers.OURS_TLS, servers.OURS_TOKENS, servers.GRPC_GO_TLS)
+    yield Scenario("n", "c with TLS, and with a token on each connection", c.by(tls))
     o = replace(e, load=Load(100_000, 1_000, lean=True))
     title = f"100,000 streams on 1,000 connections, {many}, 1 change/s; a lean client"
     yield Scenario("o", title, o.by((servers.OURS,)))
+    yield Scenario("p", "f with TLS, and with a token for each client", _reconnects(tls), repeats=2)
     yield Scenario("j", "one VM's event, from bytes to published", tuple(_events()))
 
 
@@ -143,11 +144,11 @@ class _Shape:
         )
 
 
-def _reconnects() -> tuple[Contender, ...]:
+def _reconnects(contenders: Sequence[Server]) -> tuple[Contender, ...]:
     data, load = DataSet(1, 100), Load(5_000, 5_000)
     return tuple(
         Contender(s.name, partial(reconnected, s, data, load), once=s in servers.BESIDE)
-        for s in _FEW
+        for s in contenders
     )
 
 

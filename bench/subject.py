@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
-from collections.abc import Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import uvloop
 
 from bench import dataset
 from bench.serving import Flags, allow_connections, flags, obey
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.collector import calm_collector
+from vmsvc_grpc.collector import GarbageScans, calm_collector
+from vmsvc_grpc.kube.client import ApiServer
+from vmsvc_grpc.kube.credentials import Kubeconfig
+from vmsvc_grpc.lag import LoopLag
 from vmsvc_grpc.model.events import Apply, Init, InitDone
 from vmsvc_grpc.model.objects import Kind
 from vmsvc_grpc.model.parse import parse_json
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.access.kube_reviews import KubeReviews
+from vmsvc_grpc.server.access.principal import CertificateRules
+from vmsvc_grpc.server.access.reviews import ReviewGate
+from vmsvc_grpc.server.access.verdicts import VerdictBounds
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.listen import Server
 from vmsvc_grpc.server.transport import Listener, MakeTransport
@@ -24,6 +35,16 @@ from vmsvc_grpc.server.transport.http2 import Http2
 _LIMITS = Limits(
     streams_max=200_000, streams_per_client_max=200_000, connections_per_client_max=20_000
 )
+
+
+_KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+clusters: [{name: bench, cluster: {server: "http://%s"}}]
+contexts: [{name: bench, context: {cluster: bench, user: bench}}]
+users: [{name: bench, user: {token: of-the-server}}]
+current-context: bench
+"""
 
 
 def filled(data: dataset.DataSet) -> Cache:
@@ -54,13 +75,32 @@ async def _serve(given: Flags, make_transport: MakeTransport) -> None:
         assert given.tls is not None, "it is asked for where there is TLS"
         return given.tls
 
-    listener = Listener(given.listen, tls if given.tls else None)
-    server = Server(cache, [listener], make_transport, _LIMITS)
-    try:
-        (address,) = await server.start()
-        await obey(address, given.data, change)
-    finally:
-        await server.stop()
+    async with _gate(given.reviews) as gate, asyncio.TaskGroup() as tasks:
+        scanning = tasks.create_task(LoopLag(GarbageScans().scan_if_due).run())  # As the program.
+        listener = Listener(given.listen, tls if given.tls else None, guarded=gate is not None)
+        server = Server(cache, [listener], make_transport, _LIMITS, gate=gate)
+        try:
+            (address,) = await server.start()
+            await obey(address, given.data, change)
+        finally:
+            await server.stop()
+            scanning.cancel()
+
+
+@asynccontextmanager
+async def _gate(reviews: str) -> AsyncIterator[ReviewGate | None]:
+    """The program's gate, which asks at this address; None if there is none."""
+    if not reviews:
+        yield None
+        return
+    gate = ReviewGate(VerdictBounds(), CertificateRules(), logging.log)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as kubeconfig:
+        kubeconfig.write(_KUBECONFIG % reviews)
+        kubeconfig.flush()
+        async with ApiServer(Kubeconfig(kubeconfig.name)) as api, asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(gate.run(KubeReviews(api, ("vmsvc-grpc",))))
+            yield gate
+            asking.cancel()
 
 
 def run(given: Flags, make_transport: MakeTransport) -> None:

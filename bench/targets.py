@@ -109,6 +109,17 @@ def _targets() -> Iterator[Target]:
     yield from _xds()
     what = "CPU a message beside grpc-go with TLS"
     yield Target("n", what, ratio(_CPU, servers.OURS_TLS.name, servers.GRPC_GO_TLS.name), most=0.8)
+    ours, tokens = servers.OURS_TLS.name, servers.OURS_TOKENS.name
+    what = "CPU a message with tokens beside that without"
+    yield Target("n", what, ratio(_CPU, tokens, ours), most=1.1)
+    for how in ("first", "anew", "resumed"):
+        for name in (ours, tokens):
+            what = f"failures, {how}, {name}"
+            yield Target("p", what, worst(f"{how}_failures", name), most=0, unit="")
+            what = f"time until all are in, {how}, {name}"
+            yield Target("p", what, median(f"{how}_s", name), most=10, unit="s")
+            what = f"loop stood still, {how}, {name}"
+            yield Target("p", what, worst(f"{how}_stood_ms", name), most=50, unit="ms")
     yield Target("o", "p99", worst("delivery_p99_ms"), most=1_000, unit="ms")
     yield Target("o", "RSS", worst("rss_mib"), most=700, unit="MiB")
     for name in ("connect_failures", "behind", "ended"):

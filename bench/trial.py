@@ -14,6 +14,9 @@ from bench.servers import Load, Server, loading, serving
 
 Measured = dict[str, float]
 
+# What is seen of the event loop meanwhile, as `Witness` has it.
+_SEEN = ("lag", "stood", "turn")
+
 # After the last change: 10,000 streams of a slow server take some seconds.
 _SETTLE_S = 60.0
 
@@ -68,16 +71,24 @@ def streamed(server: Server, data: DataSet, load: Load, changes: Changes) -> Mea
 
 
 def reconnected(server: Server, data: DataSet, load: Load) -> Measured:
-    """Have all clients connect at once, and again: knowing nothing, and with a true revision."""
+    """Have all clients connect at once, for the first time and again.
+
+    Again they come knowing nothing, and with a true revision.
+    """
     measured: Measured = {}
     with (
         serving(server, data) as (process, address),
         loading(server, address, data, load) as client,
     ):
-        client.ask("open")
-        for name, held in (("anew", False), ("resumed", True)):
+        for name, how in (
+            ("first", {"do": "open"}),
+            ("anew", {"do": "reopen", "revision": False}),
+            ("resumed", {"do": "reopen", "revision": True}),
+        ):
+            if server.ours:
+                process.ask("witness")
             cpu_s = process.cpu_s()
-            opened = client.ask("reopen", revision=held)
+            opened = client.ask(**how)
             measured |= {
                 f"{name}_s": opened["seconds"],
                 f"{name}_p99_ms": opened["p99_ms"],
@@ -85,6 +96,9 @@ def reconnected(server: Server, data: DataSet, load: Load) -> Measured:
                 f"{name}_bytes": opened["bytes"],
                 f"{name}_cpu_us_a_stream": (process.cpu_s() - cpu_s) / load.streams * 1e6,
             }
+            if server.ours:
+                seen = process.ask("witness")
+                measured |= {f"{name}_{what}_ms": seen[f"{what}_s"] * 1e3 for what in _SEEN}
     return measured
 
 

@@ -47,6 +47,7 @@ def _tools() -> None:
         servers.OURS,
         servers.OURS_GRPCIO,
         servers.OURS_TLS,
+        servers.OURS_TOKENS,
         servers.GRPC_GO_TLS,
         servers.BARE,
         servers.OURS_DELTA,
@@ -73,6 +74,11 @@ def test_a_true_revision_spares_most_bytes() -> None:
     got = reconnected(servers.OURS, DataSet(services=1, endpoints=50), Load(8, 8))
     assert (got["anew_failures"], got["resumed_failures"]) == (0, 0)
     assert got["resumed_bytes"] * 5 < got["anew_bytes"]
+
+
+def test_clients_with_tokens_are_known_again() -> None:
+    got = reconnected(servers.OURS_TOKENS, DataSet(services=1, endpoints=4), Load(8, 8))
+    assert [got[f"{how}_failures"] for how in ("first", "anew", "resumed")] == [0, 0, 0]
 
 
 def test_an_event_looks_at_one_service_however_many_there_are(unchanged_collector: None) -> None:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type client struct {
 	openTimeout time.Duration
 	lean        bool                             // Streams are not those of grpc-go: see `lean`.
 	transport   credentials.TransportCredentials // How connections are protected.
+	tokens      bool                             // Each connection has a bearer token of its own.
 	streams     []*stream
 	resuming    bool          // Streams send the revision that they hold.
 	resumed     chan struct{} // Closed when stalled streams are to read again.
@@ -151,7 +153,11 @@ func (c *client) dialled() ([]*grpc.ClientConn, error) {
 		options = append(options, grpc.WithContextDialer(c.dial))
 	}
 	for i := range connections {
-		connection, err := grpc.NewClient("passthrough:///"+c.target, options...)
+		own := options
+		if c.tokens {
+			own = append(slices.Clone(options), grpc.WithPerRPCCredentials(tokenOf(i)))
+		}
+		connection, err := grpc.NewClient("passthrough:///"+c.target, own...)
 		if err != nil {
 			return nil, err
 		}

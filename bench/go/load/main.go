@@ -65,7 +65,9 @@ func fromFlags() (*client, error) {
 	flag.IntVar(&c.set.Endpoints, "endpoints", 100, "how many endpoints each service has")
 	flag.DurationVar(&c.openTimeout, "open-timeout", time.Minute, "how long streams may take to open")
 	flag.BoolVar(&c.lean, "lean", false, "follow all streams of a connection with one goroutine; "+
-		"by our own API, without TLS, stalled streams or a second try")
+		"by our own API, without TLS, tokens, stalled streams or a second try")
+	flag.BoolVar(&c.tokens, "tokens", false, "send a bearer token with each call: one of its own for "+
+		"each connection")
 	authority := flag.String("ca", "", "`FILE` with the certificate of a server that has TLS")
 	name := flag.String("api", "vmsvc", "what is spoken: vmsvc, xds-delta or xds-sotw")
 	descriptor := flag.String("descriptor", "",
@@ -79,8 +81,8 @@ func fromFlags() (*client, error) {
 			return nil, err
 		}
 	}
-	if c.lean && (*name != "vmsvc" || stalled > 0 || *authority != "") {
-		return nil, errors.New("--lean is for our own API, without TLS or stalled streams")
+	if c.lean && (*name != "vmsvc" || stalled > 0 || *authority != "" || c.tokens) {
+		return nil, errors.New("--lean is for our own API, without TLS, tokens or stalled streams")
 	}
 	var err error
 	if c.transport, err = transportOf(*authority); err != nil {
