@@ -203,6 +203,7 @@ shells: ## Install the shells and the terminal that tests run, by apt-get, unles
 
 .PHONY: balancers
 balancers: ## Install the load balancers that tests run, by apt-get, unless they are there
+	@sh tests/tools/debian.sh haproxy haproxy
 	@sh tests/tools/debian.sh nginx nginx
 
 .PHONY: compiler

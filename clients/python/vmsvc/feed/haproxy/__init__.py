@@ -2,5 +2,5 @@
 
 What HAProxy holds is read back (`held`) and compared with what is wanted (`wanted`): the difference
 is a list of `commands`, planned for servers that are added and deleted (`dynamic`) or for slots
-that are filled (`slots`). All that is pure. `runtime` asks.
+that are filled (`slots`). All that is pure. `runtime` asks, `output` brings them together.
 """

@@ -34,8 +34,9 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A line for the Runtime API; `done` is what its whole answer looks like if it was done."""
+    """A line for the Runtime API about a `server`, BACKEND/NAME; `done` is how it is confirmed."""
 
+    server: str
     text: str
     done: re.Pattern[str] = _NOTHING
 
@@ -54,47 +55,54 @@ class Command:
 def add(backend: str, name: str, server: WantedServer, options: str) -> Command:
     """Adds a server, in maintenance and with its health checks switched off, as HAProxy does."""
     address = f"[{server.address}]" if server.address.version == 6 else str(server.address)  # noqa: PLR2004 - IPv6
-    words = [f"add server {backend}/{name} {address}:{server.port}"]
-    words += ["backup"] if server.backup else []
+    words = ["backup"] if server.backup else []
     words += [options] if options else []
-    return Command(" ".join(words), _REGISTERED)
+    text = " ".join(("add server", f"{backend}/{name}", f"{address}:{server.port}", *words))
+    return Command(f"{backend}/{name}", text, _REGISTERED)
 
 
 def delete(backend: str, name: str) -> Command:
     """Deletes a server that is in maintenance and has no connections."""
-    return Command(f"del server {backend}/{name}", _DELETED)
+    return _command("del server", backend, name, done=_DELETED)
 
 
 def set_address(backend: str, name: str, address: Address, port: int) -> Command:
     """Sends what is new of a server elsewhere."""
-    return Command(f"set server {backend}/{name} addr {address} port {port}", _ADDRESS_SET)
+    return _command("set server", backend, name, f" addr {address} port {port}", done=_ADDRESS_SET)
 
 
 def set_state(backend: str, name: str, state: State) -> Command:
     """Forces an administrative state."""
-    return Command(f"set server {backend}/{name} state {state.value}")
+    return _command("set server", backend, name, f" state {state.value}")
 
 
 def reset_weight(backend: str, name: str) -> Command:
     """Gives a server the weight of its configuration."""
-    return Command(f"set server {backend}/{name} weight 100%")
+    return _command("set server", backend, name, " weight 100%")
 
 
 def enable_health(backend: str, name: str) -> Command:
     """Switches configured health checks on."""
-    return Command(f"enable health {backend}/{name}")
+    return _command("enable health", backend, name)
 
 
 def enable_agent(backend: str, name: str) -> Command:
     """Switches configured checks by an agent on."""
-    return Command(f"enable agent {backend}/{name}")
+    return _command("enable agent", backend, name)
 
 
 def disable_agent(backend: str, name: str) -> Command:
     """Switches checks by an agent off: they could take a server out of maintenance."""
-    return Command(f"disable agent {backend}/{name}")
+    return _command("disable agent", backend, name)
 
 
 def shut_down_sessions(backend: str, name: str) -> Command:
     """Ends what is still under way on a server."""
-    return Command(f"shutdown sessions server {backend}/{name}")
+    return _command("shutdown sessions server", backend, name)
+
+
+def _command(
+    verb: str, backend: str, name: str, more: str = "", done: re.Pattern[str] = _NOTHING
+) -> Command:
+    server = f"{backend}/{name}"
+    return Command(server, f"{verb} {server}{more}", done)

@@ -37,8 +37,9 @@ class HeldServer:
 
     `address` is None if it has none that is an IP address; the port may be 0. `reweighted`: its
     weight is not that of its configuration, and no agent sets it. `unchecked`: health checks are
-    configured and switched off. `agent`: an agent's checks may change its state. `sessions` are
-    requests under way, or queued for it. `since_s`: since it went up or down.
+    configured and switched off. `agent`: an agent's checks may change its state. `named`: the
+    configuration has a host's name for it, and no address. `sessions` are requests under way, or
+    queued for it. `since_s`: since it went up or down.
     """
 
     name: str
@@ -49,6 +50,7 @@ class HeldServer:
     unchecked: bool = False
     agent: bool = False
     backup: bool = False
+    named: bool = False
     sessions: int = 0
     since_s: int = 0
 
@@ -103,6 +105,7 @@ def _server(row: dict[str, str], counted: dict[str, str]) -> HeldServer:
         unchecked=check & (_CONFIGURED | _ENABLED) == _CONFIGURED,
         agent=own_weight,
         backup=counted.get("bck") == "1",
+        named=row.get("srv_fqdn", "-") != "-",
         sessions=int(counted.get("scur", 0)) + int(counted.get("qcur", 0)),
         since_s=int(row["srv_time_since_last_change"]),
     )
