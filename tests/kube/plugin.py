@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.go_programs import BuildError
 from tests.kube.apiserver import IPV4_RANGE, IPV6_RANGE, Cluster
-from tests.kube.binaries import BuildError, binary
+from tests.kube.binaries import binary
 from tests.kube.vm_operator import VMOperator
 
 CRDS = Path(__file__).parent.parent / "crds"

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.go_programs import BuildError
 from tests.kube.apiserver import Cluster, KubectlError
-from tests.kube.binaries import BuildError, binary, cache_folder
+from tests.kube.binaries import binary, cache_folder
 from tests.kube.plugin import FLAVOURS, StartCluster
 from tests.kube.process import Process, ProcessError
 
