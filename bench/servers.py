@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from bench.certificate import certificate
 from bench.dataset import DataSet
 from bench.process import PATIENCE_S, BenchError, Process, python, running
+from tests.go_programs import cache
 
-_TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmsvc-grpc" / "bin"
+_TOOLS = cache() / "bin"
 _DESCRIPTOR = Path(__file__).parents[1] / "clients/python/vmsvc/v1/descriptor_set.binpb"
 
 _START_S = 120.0

@@ -16,6 +16,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 
+from tests.go_programs import cache
 from tests.program import Program, awaited, serving
 from vmsvc_grpc import __version__
 
@@ -44,8 +45,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture(scope="module")
 def grpcurl() -> str:
     """The binary that `make grpcurl` built, or the one that VMSVC_TEST_GRPCURL names."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = os.environ.get("VMSVC_TEST_GRPCURL") or str(cache / "vmsvc-grpc" / "bin" / "grpcurl")
+    path = os.environ.get("VMSVC_TEST_GRPCURL") or str(cache() / "bin" / "grpcurl")
     if not os.access(path, os.X_OK):
         raise FileNotFoundError(f"no grpcurl at {path}: run make grpcurl")
     return path

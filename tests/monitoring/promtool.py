@@ -2,28 +2,33 @@
 
     python -m tests.monitoring.promtool     build it, print where it is
 
-Go must be on the PATH; which version is built stands in `tests/tools/promtool/go.mod`.
+Which version is built stands in `tests/tools/promtool/go.mod`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from tests.go_programs import GoProgram, built, cache
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "monitoring" / "prometheus-rule.yaml"
 
-_MODULE = ROOT / "tests" / "tools" / "promtool"
-_PACKAGE = "github.com/prometheus/prometheus/cmd/promtool"
-_BUILD_TIMEOUT_S = 1800
+_MODULE = "github.com/prometheus/prometheus"
+_PROMTOOL = GoProgram(
+    "promtool",
+    ROOT / "tests" / "tools" / "promtool",
+    _MODULE,
+    f"{_MODULE}/cmd/promtool",
+    # Service discovery, of which it checks nothing here, is three quarters of its code.
+    flags=("-tags", "remove_all_sd"),
+)
 _RUN_TIMEOUT_S = 120
 
 _NAME = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?")
@@ -40,34 +45,9 @@ class Scraped(NamedTuple):
     at: float
 
 
-@cache
 def promtool() -> Path:
     """Where promtool is. It is built if it has to be, in some minutes."""
-    version = re.search(r"prometheus/prometheus (v\S+)", (_MODULE / "go.mod").read_text())
-    assert version is not None, "go.mod names it"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    program = base / "vmsvc-grpc" / "bin" / f"promtool-{version[1]}"
-    if program.exists():
-        return program
-    if shutil.which("go") is None:
-        raise FileNotFoundError(
-            "tests run promtool, and build it with Go, which is not on the PATH: "
-            "apt-get install golang-go"
-        )
-    # Service discovery, of which it checks nothing here, is three quarters of its code.
-    flags = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-tags", "remove_all_sd")
-    done = subprocess.run(
-        ("go", "build", *flags, "-ldflags", "-s -w", "-o", program, _PACKAGE),
-        cwd=_MODULE,
-        env=os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"},
-        capture_output=True,
-        text=True,
-        timeout=_BUILD_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"go build {_PACKAGE} failed:\n{done.stdout}{done.stderr}")
-    return program
+    return built(_PROMTOOL, cache() / "bin" / _PROMTOOL.versioned_name)
 
 
 def asked(*arguments: str | Path, given: str = "") -> tuple[int, str]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.go_programs import cache
 
 _HERE = Path(__file__).parent
 _BUILD_TIMEOUT_S = 900
@@ -27,7 +28,7 @@ def command(language: str) -> list[str]:
     if language == "python":
         return [sys.executable, str(_HERE / "python_client.py")]
     sources = _HERE / language
-    folder = _cache() / f"{language}-{_digest(sources)}"
+    folder = cache() / "xds" / f"{language}-{_digest(sources)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{language}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -37,11 +38,6 @@ def command(language: str) -> list[str]:
             _BUILDS[language](folder)
             (folder / "built").touch()
     return _COMMANDS[language](folder)
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vmsvc-grpc" / "xds"
 
 
 def _digest(sources: Path) -> str:
