@@ -14,6 +14,7 @@ import msgspec
 from vmsvc_grpc.check.findings import Finding, failed, ok, skipped, warning
 from vmsvc_grpc.check.rights import Right, rights
 from vmsvc_grpc.config import Config
+from vmsvc_grpc.kube.access_review import granted
 from vmsvc_grpc.kube.client import ApiServer, RequestBounds
 from vmsvc_grpc.kube.credentials import Credentials, NoApiServer
 from vmsvc_grpc.kube.errors import ApiServerError
@@ -41,15 +42,6 @@ class _Version(msgspec.Struct, rename="camel"):
     git_version: str = "of an unknown version"
 
 
-class _Verdict(msgspec.Struct):
-    allowed: bool = False
-    denied: bool = False
-
-
-class _Review(msgspec.Struct):
-    status: _Verdict
-
-
 class _User(msgspec.Struct):
     username: str = ""
 
@@ -72,7 +64,6 @@ class _Lease(msgspec.Struct):
 
 
 _decode_version = decoder(_Version)
-_decode_review = decoder(_Review)
 _decode_self = decoder(_SelfReview)
 _decode_lease = decoder(_Lease)
 
@@ -203,14 +194,11 @@ class _Asking:
         }
         async with self._limit:
             try:
-                verdict = _decode_review(
-                    await self._api.request("POST", _ACCESS_REVIEWS, body=body)
-                ).status
+                return granted(await self._api.request("POST", _ACCESS_REVIEWS, body=body))
             except ApiServerError as error:
                 return error
             except msgspec.DecodeError as error:
                 return ApiServerError(0, f"the answer cannot be read: {error}")
-        return verdict.allowed and not verdict.denied
 
     async def _lease(self, lease: Key, found: list[Finding]) -> Finding:
         if any("leases.coordination" in each.text for each in found if each.advice):

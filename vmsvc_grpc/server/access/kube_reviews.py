@@ -1,6 +1,6 @@
 """Asks an API server whose a token is and what somebody may do: TokenReview, SubjectAccessReview.
 
-Owns the shapes of both. Decides nothing about time: `reviews` does.
+Owns their shapes, but for what `access_review` reads. Decides nothing about time: `reviews` does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from vmsvc_grpc.kube.access_review import granted
 from vmsvc_grpc.kube.client import ApiServer
 from vmsvc_grpc.model.decoding import decoder
 from vmsvc_grpc.server.access.facts import Refusal, Secret
@@ -39,21 +40,11 @@ class _TokenReview(msgspec.Struct):
     status: _TokenStatus
 
 
-class _AccessStatus(msgspec.Struct):
-    allowed: bool = False
-    denied: bool = False
-
-
-class _AccessReview(msgspec.Struct):
-    status: _AccessStatus
-
-
 class _Claims(msgspec.Struct):
     exp: float | None = None
 
 
 _decode_token_review = decoder(_TokenReview)
-_decode_access_review = decoder(_AccessReview)
 _decode_claims = decoder(_Claims)
 
 
@@ -101,9 +92,9 @@ class KubeReviews:
             "extra": dict(principal.extra),
             **_attributes(need),
         }
-        answer = await self._api.request("POST", ACCESS_REVIEWS, body=_review(ACCESS_REVIEWS, spec))
-        status = _decode_access_review(answer).status
-        return status.allowed and not status.denied
+        return granted(
+            await self._api.request("POST", ACCESS_REVIEWS, body=_review(ACCESS_REVIEWS, spec))
+        )
 
 
 def _review(path: str, spec: dict[str, Any]) -> dict[str, Any]:
