@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -28,7 +28,8 @@ import yaml
 
 import vmsvc_grpc
 from tests.integration.scripted import Failure, ScriptedServer
-from tests.program import PATIENCE_S, Program, awaited, serving
+from tests.integration.vmsvc_command import ENVIRONMENT, line_of, serving_manifests
+from tests.program import PATIENCE_S, Program, awaited
 from tests.unit.client.told import SYNCED, WEB, snapshot
 from vmsvc import __version__
 from vmsvc.v1.server_service_pb2 import GetVersionResponse
@@ -55,30 +56,24 @@ metadata: {name: web-2, namespace: shop, labels: {app: web}}
 spec: {readinessProbe: {tcpSocket: {port: 80}}}
 status: {network: {primaryIP4: 10.0.0.2}, conditions: [{type: Ready, status: "False", reason: R}]}
 """
-# Whoever runs the tests may have settings of their own.
-ENVIRONMENT = {
-    k: v for k, v in os.environ.items() if not k.startswith("VMSVC_") and "proxy" not in k.lower()
-}
 VMSVC = [str(Path(sys.executable).with_name("vmsvc"))]
 
 
 @pytest.fixture(scope="module")
-def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("manifests")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
 
 
 @pytest.fixture(scope="module")
-def server(manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    (manifests / "shop.yaml").write_text(MANIFESTS)
-    arguments: list[str | Path] = ["--manifests", manifests, "--drain-s", "0.2"]
-    with serving(arguments, tmp_path_factory.mktemp("log") / "log") as program:
+def server(folder: Path) -> Iterator[Program]:
+    with serving_manifests(MANIFESTS, folder) as program:
         yield program
 
 
 @pytest.fixture
-def file(manifests: Path) -> Iterator[Path]:
+def file(folder: Path) -> Iterator[Path]:
     """The manifest, put back after the test."""
-    path = manifests / "shop.yaml"
+    path = folder / "manifests" / "all.yaml"
     yield path
     replace(path, MANIFESTS)
 
@@ -429,7 +424,7 @@ class Watch:
 
     def told(self, event: str = "state") -> Any:
         """The next line, which is such an event, and not from before this watch began."""
-        told = json.loads(_line(self.process.stdout))
+        told = json.loads(line_of(self.process.stdout))
         assert told["event"] == event, told
         assert self._since <= datetime.fromisoformat(told["time"]), told
         return told
@@ -437,14 +432,14 @@ class Watch:
     def told_after_disconnects(self) -> Any:
         """The next state, before which there was one `disconnected` or, as it tried anew, more."""
         self.told("disconnected")
-        while (told := json.loads(_line(self.process.stdout)))["event"] == "disconnected":
+        while (told := json.loads(line_of(self.process.stdout)))["event"] == "disconnected":
             pass
         assert told["event"] == "state", told
         return told
 
     def noted(self) -> str:
         """The next line on stderr."""
-        return _line(self.process.stderr)
+        return line_of(self.process.stderr)
 
     def end(self, signum: int) -> tuple[int, str, str]:
         """Exit code after a signal, and what is left to read."""
@@ -455,17 +450,6 @@ class Watch:
         """Exit code once it has ended, and what is left to read."""
         out, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out.decode(), err.decode()
-
-
-def _line(stream: IO[bytes] | None) -> str:
-    assert stream is not None
-    line = b""
-    while not line.endswith(b"\n"):
-        assert select.select([stream], [], [], PATIENCE_S)[0], f"no more was told than {line!r}"
-        byte = stream.read(1)
-        assert byte, f"it ended after {line!r}"
-        line += byte
-    return line.decode()
 
 
 @contextmanager
@@ -578,8 +562,8 @@ def test_in_the_background_of_a_script_it_hears_sigterm_and_no_interrupt(server:
         stderr=subprocess.PIPE,
         bufsize=0,
     ) as process:
-        assert addresses(json.loads(_line(process.stdout))) == ["10.0.0.1"]
-        assert json.loads(_line(process.stdout))["event"] == "synced"
+        assert addresses(json.loads(line_of(process.stdout))) == ["10.0.0.1"]
+        assert json.loads(line_of(process.stdout))["event"] == "synced"
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         try:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_client_cli import ENVIRONMENT
-from tests.program import PATIENCE_S, Program, serving
+from tests.integration.vmsvc_command import ENVIRONMENT, serving_manifests
+from tests.program import PATIENCE_S, Program
 
 BIN = Path(sys.executable).parent
 MANIFESTS = """\
@@ -39,9 +39,7 @@ status: {network: {primaryIP4: 10.0.0.1}}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    manifests = tmp_path_factory.mktemp("manifests")
-    (manifests / "all.yaml").write_text(MANIFESTS)
-    with serving(["--manifests", manifests], tmp_path_factory.mktemp("log") / "log") as program:
+    with serving_manifests(MANIFESTS, tmp_path_factory.mktemp("server")) as program:
         yield program
 
 

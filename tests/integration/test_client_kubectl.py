@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_client_cli import ENVIRONMENT, _line
-from tests.program import PATIENCE_S, Program, awaited, serving
+from tests.integration.vmsvc_command import ENVIRONMENT, line_of, serving_manifests
+from tests.program import PATIENCE_S, Program, awaited
 from vmsvc import __version__
 from vmsvc.kubectl import LABEL, Arguments, Place, place_in
 
@@ -193,9 +193,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    manifests = tmp_path_factory.mktemp("manifests")
-    (manifests / "all.yaml").write_text(MANIFESTS)
-    with serving(["--manifests", manifests], tmp_path_factory.mktemp("log") / "log") as program:
+    with serving_manifests(MANIFESTS, tmp_path_factory.mktemp("server")) as program:
         yield program
 
 
@@ -232,10 +230,10 @@ def test_a_watch_goes_on_with_another_pod(cluster: Cluster) -> None:
         bufsize=0,
     ) as process:
         try:
-            assert json.loads(_line(process.stdout))["service"] == "shop/web"
-            assert json.loads(_line(process.stdout))["event"] == "synced"
+            assert json.loads(line_of(process.stdout))["service"] == "shop/web"
+            assert json.loads(line_of(process.stdout))["event"] == "synced"
             os.kill(cluster.forwarders()[0], signal.SIGKILL)
-            while json.loads(_line(process.stdout))["event"] != "synced":
+            while json.loads(line_of(process.stdout))["event"] != "synced":
                 pass
             assert len(cluster.forwarders()) == 2
             process.send_signal(signal.SIGHUP)
