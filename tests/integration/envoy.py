@@ -264,6 +264,11 @@ class Machines:
     port: int
     addresses: dict[str, str] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
+    runners: dict[str, web.ServerRunner] = field(default_factory=dict)
+
+    async def end(self, name: str) -> None:
+        """Have one be gone, with its connections."""
+        await self.runners.pop(name).cleanup()
 
 
 @asynccontextmanager
@@ -273,17 +278,15 @@ async def machines(*names: str) -> AsyncIterator[Machines]:
     with socket.socket() as probe:
         probe.bind(("", 0))
         running = Machines(probe.getsockname()[1], addresses)
-    runners = []
     try:
         for name, address in addresses.items():
-            runner = web.ServerRunner(web.Server(_answering(running, name)))
-            runners.append(runner)
+            runner = running.runners[name] = web.ServerRunner(web.Server(_answering(running, name)))
             await runner.setup()
             await web.TCPSite(runner, address, running.port).start()
         yield running
     finally:
-        for runner in runners:
-            await runner.cleanup()
+        for name in list(running.runners):
+            await running.end(name)
 
 
 def _answering(running: Machines, name: str) -> Callable[[Any], Any]:

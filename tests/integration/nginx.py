@@ -16,11 +16,13 @@ import aiohttp
 
 from tests.integration.serving import PATIENCE_S, until
 
+_WORKERS = 2
+
 _CONFIG = """\
 daemon off;
 pid nginx.pid;
 error_log error.log notice;
-worker_processes 2;
+worker_processes {workers};
 events {{ worker_connections 512; }}
 http {{
     access_log off;
@@ -63,7 +65,7 @@ class Nginx:
         self.directory = self.folder / "upstreams"
         self.directory.mkdir()
         (self.folder / "temp").mkdir()
-        (self.folder / "nginx.conf").write_text(_CONFIG.format(port=self.port))
+        (self.folder / "nginx.conf").write_text(_CONFIG.format(port=self.port, workers=_WORKERS))
         self.include("include upstreams/*.conf;")
 
     @property
@@ -90,6 +92,11 @@ class Nginx:
         """Wait until it has been reloaded so often, and no more."""
         await until(lambda: self.reloads >= times)
         assert self.reloads == times
+
+    async def settled(self) -> None:
+        """Wait until it has no workers but those of the newest configuration."""
+        workers = r"worker process \d+ exited with code 0"
+        await until(lambda: len(re.findall(workers, self.said())) == _WORKERS * self.reloads)
 
     def include(self, text: str) -> None:
         """Configure its upstreams."""

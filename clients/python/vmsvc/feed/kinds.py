@@ -6,8 +6,12 @@ from collections.abc import Mapping
 
 from vmsvc.feed import execute, prometheus
 from vmsvc.feed.kind import Kind
+from vmsvc.feed.nginx import kind as nginx
+from vmsvc.feed.template import kind as template
 
 KINDS: Mapping[str, Kind] = {
+    "nginx": nginx.KIND,
     "prometheus": prometheus.KIND,
+    "template": template.KIND,
     "exec": execute.KIND,
 }

@@ -237,6 +237,7 @@ def _targets(given: Mapping[str, Any]) -> list[Target]:
 def _converted(action: argparse.Action, text: str) -> Any:
     if action.nargs == 0:
         return flag(text)
+    read = action.type if callable(action.type) else str
     if isinstance(action, argparse._AppendAction):  # noqa: SLF001 - it has no other name
-        return names(text)
-    return action.type(text) if callable(action.type) else text
+        return [read(each) for each in names(text)]
+    return read(text)
