@@ -18,7 +18,7 @@ import yaml
 
 from tests import program
 from tests.integration.envoy import Machines, machines
-from tests.integration.feeding import feeding
+from tests.integration.feed_in_loop import feeding
 from tests.integration.nginx import Nginx, prepared
 from tests.integration.serving import Serving, serving, until
 from tests.unit.objects import WEB, service, spec, vm
