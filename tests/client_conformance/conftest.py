@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import go_client
 from tests.client_conformance.case_pb2 import NETWORK_FROZEN, Case
 from tests.client_conformance.driver import Driver
 from tests.client_conformance.play import play
@@ -20,10 +21,14 @@ from tests.client_conformance.table import CASES, read
 # More would only wait for the processor.
 _AT_ONCE = 8
 
-_BIN = Path(sys.executable).parent
-DRIVERS: Mapping[str, Driver] = {
-    "python-async": Driver([_BIN / "vmsvc", "watch", "-o", "json"]),
-    "python-sync": Driver([sys.executable, Path(__file__).with_name("sync_driver.py")]),
+_BIN, _HERE = Path(sys.executable).parent, Path(__file__).parent
+
+# Each is made when it is first used: that of Go has to be built.
+DRIVERS: Mapping[str, Callable[[], Driver]] = {
+    "python-async": lambda: Driver([_BIN / "vmsvc", "watch", "-o", "json"]),
+    "python-sync": lambda: Driver([sys.executable, _HERE / "sync_driver.py"]),
+    "go": lambda: Driver([go_client.program("./internal/cmd/watch")]),
+    "feed": lambda: Driver([sys.executable, _HERE / "feed_driver.py"], newest=True),
 }
 
 
@@ -36,9 +41,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("client", _drivers(metafunc.config))
 
 
-def _drivers(config: pytest.Config) -> Mapping[str, Driver]:
+def _drivers(config: pytest.Config) -> Mapping[str, Callable[[], Driver]]:
     own = config.getoption("--driver")
-    return {"driver": Driver(shlex.split(own))} if own else DRIVERS
+    return {"driver": lambda: Driver(shlex.split(own))} if own else DRIVERS
 
 
 def _takes_long(case: Case) -> bool:
@@ -56,7 +61,8 @@ def played(
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     room = asyncio.Semaphore(_AT_ONCE)
-    drivers = _drivers(request.config)
+    made = _drivers(request.config)
+    drivers = {client: made[client]() for client in {client for client, _ in selected}}
 
     async def begun(client: str, case: Case) -> None:
         async with room:

@@ -31,13 +31,14 @@ class DriverError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """How the program of a client is run, and what it can show.
+    """How the program of a client is run.
 
-    `shows`: the events that its lines tell of; cases expect none of others of it.
+    `newest`: it shows states only, the newest ones of those that come quickly, from when all is
+    known on; and it does not end any more then, as `vmsvc feed`.
     """
 
     command: Sequence[str | Path]
-    shows: frozenset[str] = frozenset({"state", "absent", "synced", "disconnected"})
+    newest: bool = False
 
 
 def arguments(server: str, watch: pb.WatchEndpointsRequest, token_file: Path | None) -> list[str]:

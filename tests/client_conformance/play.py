@@ -6,10 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 
 from tests.client_conformance.case_pb2 import (
     NETWORK_CUT,
@@ -24,6 +20,8 @@ from tests.client_conformance.case_pb2 import (
     Step,
 )
 from tests.client_conformance.driver import Driver, Line, Running, arguments, running
+from tests.client_conformance.newest import Row
+from tests.client_conformance.shown import agrees, brief, expected, on_the_way
 from tests.client_conformance.world import Stream, World, large, world
 from tests.program import PATIENCE_S
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -33,9 +31,6 @@ _STILL_S = 0.3
 
 # How long a client has to notice that nothing comes any more, beside what everything may take.
 _KEEPALIVE_S = 60
-
-# What of a state is compared in any case, as an empty list is not to be told from none given.
-_ALWAYS = frozenset({"service", "endpoints"})
 
 
 class CaseFailed(AssertionError):  # noqa: N818 - it is a failed assertion, of a step
@@ -69,7 +64,7 @@ class _Playing:
     ) -> None:
         self._around = around
         self._client = client
-        self._driver = driver
+        self._row = Row() if driver.newest else None
         self._token_file = token_file
         self._stream: Stream | None = None
         # Whether the client may open another stream, and when at the earliest.
@@ -97,8 +92,12 @@ class _Playing:
         for shown in step.shows:
             # It may also give a stream up by itself.
             self._may_open = self._may_open or shown.HasField("disconnected")
-            if _kind(shown) in self._driver.shows:
+            if self._row:
+                self._row.expect(shown)
+            else:
                 await self._shown(shown)
+        while self._row and self._row.due():
+            self._row.take(await self._client.line(self._patience_s))
         if step.gives_up:
             await self._given_up(step.gives_up)
 
@@ -117,7 +116,10 @@ class _Playing:
         assert self._may_open or not extra, "it has opened a stream that no step tells of"
         await self._client.end()
         while (line := await self._client.line(self._patience_s)) is not None:
-            assert self._passed_over(line), f"it shows {_brief(line)} beyond what it should"
+            if self._row:
+                self._row.take(line)
+            else:
+                assert self._passed_over(line), f"it shows {brief(line)} beyond what it should"
 
     @property
     def _open_stream(self) -> Stream:
@@ -134,16 +136,16 @@ class _Playing:
                     await self._stream.over.wait()
             except TimeoutError:
                 raise AssertionError("it holds on to the stream before") from None
-        asked, expected = _request(stream.request), _request(opens.request)
-        assert asked == expected, f"it asks for {asked}, not {expected}"
+        asked, meant = _request(stream.request), _request(opens.request)
+        assert asked == meant, f"it asks for {asked}, not {meant}"
         assert stream.token == opens.token, f"it shows the token {stream.token!r}"
         self._stream, self._may_open = stream, False
 
     async def _next_stream(self) -> Stream:
         opening = asyncio.create_task(self._around.streams.get())
-        ending = asyncio.create_task(self._client.status(2 * PATIENCE_S))
+        ending = asyncio.create_task(self._client.status(2 * self._patience_s))
         done, others = await asyncio.wait(
-            (opening, ending), return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S
+            (opening, ending), return_when=asyncio.FIRST_COMPLETED, timeout=self._patience_s
         )
         for task in others:
             task.cancel()
@@ -164,7 +166,8 @@ class _Playing:
             taken = stream.taken
             await asyncio.sleep(_STILL_S)
         taken -= before
-        assert taken <= burst.taken_max, f"it takes {taken} messages that nobody reads"
+        # Who holds but the newest may take them all.
+        assert self._row or taken <= burst.taken_max, f"it takes {taken} messages that nobody reads"
         stream.withdraw()
         stream.send(_changed(burst.service, burst.last_version))
         self._client.read_on()
@@ -193,29 +196,18 @@ class _Playing:
                 if self._passed_over(line):
                     continue
                 self._away = False
-            if shown.HasField("newest"):
-                if self._towards(shown, line):
-                    return
-                continue
-            assert _agree(shown, line), f"it shows {_brief(line)}, not {_expected(shown)}"
-            return
+            if not on_the_way(shown, line):
+                assert agrees(shown, line), f"it shows {brief(line)}, not {expected(shown)}"
+                return
 
     def _passed_over(self, line: Line | None) -> bool:
         return self._away and line is not None and line.get("event") == "disconnected"
 
-    def _towards(self, shown: Shown, line: Line | None) -> bool:
-        """Whether a line is the last of a row; fails if it is none of the row."""
-        newest = shown.newest
-        agrees = line is not None and line.get("service") == newest.service and line.get("present")
-        assert agrees, f"it shows {_brief(line)}, not a state of {newest.service}"
-        assert line is not None
-        version = int(line["version"])
-        assert version <= newest.version, f"it shows version {version}"
-        return version == newest.version
-
     async def _given_up(self, sentence: str) -> None:
+        if self._row and self._row.ever_synced:
+            return
         line = await self._client.line(self._patience_s)
-        assert line is None, f"it shows {_brief(line)}, and does not end"
+        assert line is None, f"it shows {brief(line)}, and does not end"
         status = await self._client.status(PATIENCE_S)
         assert status, "it ends with 0"
         assert sentence in self._client.said(), f"it does not say {sentence!r}"
@@ -237,78 +229,3 @@ def _request(request: pb.WatchEndpointsRequest) -> Mapping[str, object]:
         "all_services": request.all_services,
         "readiness": request.readiness or pb.READINESS_READY_ONLY,
     }
-
-
-def _kind(shown: Shown) -> str:
-    event = shown.WhichOneof("event") or ""
-    return "state" if event in ("many", "newest") else event
-
-
-def _agree(shown: Shown, line: Line | None) -> bool:
-    """Whether a client's line says what is expected."""
-    if line is None:
-        return False
-    match shown.WhichOneof("event"):
-        case "synced":
-            return line.get("event") == "synced"
-        case "disconnected":
-            code = shown.disconnected.code
-            return line.get("event") == "disconnected" and code in ("", line.get("code"))
-        case "many":
-            many = shown.many
-            found = line.get("service"), len(line.get("endpoints", ()))
-            return line.get("event") == "state" and found == (many.service, many.endpoints)
-        case "absent":
-            return line.get("event") == "state" and _absent(shown.absent, line)
-        case _:
-            return line.get("event") == "state" and _present(shown.state, line)
-
-
-def _absent(absent: pb.Absent, line: Line) -> bool:
-    absence = line.get("absence") or {}
-    return (
-        line.get("service") == absent.service
-        and line.get("present") is False
-        and not line.get("endpoints")
-        and absence.get("reason") == _reason(absent.reason)
-        and absent.message in ("", absence.get("message"))
-    )
-
-
-def _present(state: pb.EndpointSet, line: Line) -> bool:
-    expected = _fields(state)
-    compared = _ALWAYS | {field.name for field, _ in state.ListFields()}
-    return (
-        line.get("present") is True
-        and line.get("absence") is None
-        and all(line.get(name) == expected[name] for name in compared)
-    )
-
-
-def _reason(reason: pb.Absent.Reason) -> str:
-    name = pb.Absent.Reason.Name(reason).removeprefix("REASON_")
-    return "UNKNOWN" if name == "UNSPECIFIED" else name
-
-
-def _fields(state: pb.EndpointSet) -> dict[str, Any]:
-    """The fields of a state as a client writes them."""
-    fields = _as_dict(state)
-    fields["version"] = state.version  # In JSON of protobuf, 64 bits are a text.
-    return fields
-
-
-def _as_dict(message: Message) -> dict[str, Any]:
-    return MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-
-
-def _expected(shown: Shown) -> str:
-    return str(MessageToDict(shown, preserving_proto_field_name=True))
-
-
-def _brief(line: Line | None) -> str:
-    if line is None:
-        return "its end"
-    text = str({name: value for name, value in line.items() if name != "time"})
-    return f"{text[:1000]}…" if len(text) > 1000 else text
