@@ -97,10 +97,11 @@ class Report:
         if applied.changes and not mended:
             _log.debug("%d changes made in %.3f s", applied.changes, took_s)
         text = _counted(states) + (f", {held.kept} kept by policy" if held.kept else "")
+        text += "" if self._connected else "; the server is away"
         if mended or self._reloading:
             self._reloading = False
             self._notifier.ready(text)
-        self._notifier.status(text if self._connected else f"{text}; the server is away")
+        self._notifier.status(text)
 
     def failed(self, error: OutputError, again_s: float, took_s: float) -> None:
         """The output could not be made right."""
@@ -150,4 +151,8 @@ class _Metrics:
 def _counted(states: Mapping[str, ServiceState]) -> str:
     present = [state for state in states.values() if state.present]
     ready = sum(endpoint.ready for state in present for endpoint in state.endpoints)
-    return f"{len(present)} services, {ready} endpoints ready"
+    return f"{_number(len(present), 'service')}, {_number(ready, 'endpoint')} ready"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

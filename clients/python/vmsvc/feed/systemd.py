@@ -21,12 +21,10 @@ class Notifier:
         # Linux has sockets without a file; their name begins with a zero byte.
         self._address = f"\0{name[1:]}" if name.startswith("@") else name
         self._last = ""
-        usec = environment.get("WATCHDOG_USEC", "")
-        self.watchdog_s = int(usec) / 1e6 if usec.isascii() and usec.isdigit() else None
-        """How long systemd waits for a sign of life; None: it does not."""
 
     def ready(self, status: str) -> None:
         """The feed has made all as it should be, for the first time or after a reload."""
+        self._last = status
         self._send(f"READY=1\nSTATUS={_line(status)}")
 
     def status(self, status: str) -> None:
