@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -278,3 +280,13 @@ def test_help_names_every_variable_and_exit_code(capsys: pytest.CaptureFixture[s
         assert f"VMSVC_{flag}" in text
     for code in ("  0  ", "  1  ", "  2  ", "  3  ", "  130  "):
         assert code in text
+
+
+def test_the_command_line_is_read_without_what_takes_its_time() -> None:
+    """And gRPC's log is turned off before it is imported, or it would come into the table."""
+    heavy = ("grpc", "google.protobuf", "rich", "yaml", "jinja2", "prometheus_client")
+    program = f"import sys, vmsvc.cli; print(*set({heavy}).intersection(sys.modules))"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout.split() == []

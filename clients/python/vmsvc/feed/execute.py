@@ -10,11 +10,10 @@ from typing import Any
 
 from vmsvc.arguments import seconds
 from vmsvc.feed import arguments, command
-from vmsvc.feed.held import Policies, Policy
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.policies import Policies, Policy
 from vmsvc.model import ServiceState
-from vmsvc.show import json_text
 
 _EPILOG = """\
 The command is run for each service at first, and after each change, with the service's state
@@ -41,6 +40,8 @@ class Execution:
 
     async def apply(self, states: Mapping[str, ServiceState]) -> Applied:
         """See Output."""
+        from vmsvc.show import json_text  # noqa: PLC0415 - the command line reads this module
+
         self._given = {name: state for name, state in self._given.items() if name in states}
         news = [state for name, state in states.items() if self._given.get(name) != state]
         room = asyncio.Semaphore(_COMMANDS_MAX)

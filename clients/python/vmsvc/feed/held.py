@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
 
+from vmsvc.feed.policies import Policies, Policy
 from vmsvc.model import Absence, AbsenceReason, ServiceState
 from vmsvc.state import Disconnected, Event, Synced
-
-
-class Policy(Enum):
-    """What is fed of a service in a case in which a balancer would be left without servers."""
-
-    EMPTY = "empty"
-    """That there are none."""
-    KEEP = "keep"
-    """Its last state that had some."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policies:
-    """`absent`: the service does not exist, or is refused. `no_endpoints`: none is ready."""
-
-    absent: Policy
-    no_endpoints: Policy
 
 
 class Held:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vmsvc.feed.held import Policies
+from vmsvc.feed.policies import Policies
 
 if TYPE_CHECKING:
     from vmsvc.feed.output import Output

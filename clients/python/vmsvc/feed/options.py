@@ -11,9 +11,9 @@ from typing import Any
 
 from vmsvc.arguments import Parser, UsageError, add_server, flag, names, seconds
 from vmsvc.feed import arguments
-from vmsvc.feed.held import Policies, Policy
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.kinds import KINDS
+from vmsvc.feed.policies import Policies, Policy
 from vmsvc.feed.target import Target, TargetError
 
 _EPILOG = """\

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vmsvc.feed import arguments, written
-from vmsvc.feed.held import Policies, Policy
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.policies import Policies, Policy
 from vmsvc.feed.target import Target, TargetError, reached
 from vmsvc.model import Port, ServiceState
 

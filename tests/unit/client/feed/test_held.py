@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.unit.client.feed.states import DB, WEB, absent, endpoint, state
 from vmsvc.errors import UnavailableError
-from vmsvc.feed.held import Held, Policies, Policy
+from vmsvc.feed.held import Held
+from vmsvc.feed.policies import Policies, Policy
 from vmsvc.model import AbsenceReason, ServiceState
 from vmsvc.state import Disconnected, Event, Synced
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from vmsvc.arguments import UsageError, seconds
 from vmsvc.feed import arguments
-from vmsvc.feed.held import Policies, Policy
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.nginx.upstream import Form, ParameterError, parameters
+from vmsvc.feed.policies import Policies, Policy
 from vmsvc.feed.target import Target
 
 if TYPE_CHECKING:

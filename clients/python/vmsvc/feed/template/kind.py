@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from vmsvc.arguments import UsageError, count, seconds
 from vmsvc.feed import arguments
-from vmsvc.feed.held import Policies, Policy
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.output import OutputError
+from vmsvc.feed.policies import Policies, Policy
 
 if TYPE_CHECKING:
     from vmsvc.feed.output import Output
