@@ -1,9 +1,10 @@
 # What a person runs and what CI runs are the same targets. `make` alone lists them.
 
-PYTHON ?= python3
-ARGS   ?=
-CASES  ?= tests/conformance/cases
-IMAGE  ?= vmsvc-grpc:dev
+PYTHON  ?= python3
+ARGS    ?=
+CASES   ?= tests/conformance/cases
+WORKERS ?= 3
+IMAGE   ?= vmsvc-grpc:dev
 
 BIN     := .venv/bin
 CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmsvc-grpc
@@ -27,6 +28,12 @@ export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
 # What makes the Go client's stubs: plugins of protoc, built like grpcurl.
 GO_STUBS  := $(CACHE)/bin/protoc-gen-go
 GO_MODULE := github.com/vmsvc-grpc/vmsvc-grpc/clients/go
+
+# Most tests wait, so that three at a time keep two cores busy (docs/adr/0060). Those of a file share a
+# worker, as they share servers. Files go out in their order, in which tests/unit is last: its files are
+# short, so that no worker has a long one when the others are done. A test that ends its worker has
+# failed; another worker would be given the same test again.
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # $(call protoc,DIR): stubs and their types into DIR, and what reflection tells: the stubs
 # hold no comments.
@@ -54,8 +61,8 @@ serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: AR
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out --page-listen 127.0.0.1:8090 $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells balancers chromium compiler ## Run every test but those of the benchmarks (pytest's options: ARGS=)
-	$(BIN)/pytest $(ARGS)
+test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells balancers chromium compiler ## Run every test but those of the benchmarks, WORKERS=3 at a time (ARGS=tests/...: some, one by one)
+	$(BIN)/pytest $(or $(ARGS),$(SIDE_BY_SIDE))
 
 .PHONY: test-nightly
 test-nightly: .venv bench-tools kube ## Run the tests of the benchmarks
