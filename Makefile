@@ -22,6 +22,9 @@ BUNDLED_PIP := import ensurepip, pathlib, sysconfig; \
 	places = (sysconfig.get_config_var("WHEEL_PKG_DIR"), pathlib.Path(ensurepip.__file__).parent / "_bundled"); \
 	print(*[each for place in places if place for each in pathlib.Path(place).glob("pip-*.whl")][:1])
 
+# Where it is set, as in many images, each program that a test starts compiles all of its Python anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests look here; set it to use a grpcurl of your own, which also needs no Go.
 export VMSVC_TEST_GRPCURL ?= $(GRPCURL)
 
