@@ -31,7 +31,7 @@ class UnknownCallerError(Exception):
     """What a caller shows does not say who it is. Its text is one sentence for the caller."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Principal:
     """One who asks. Equal ones have the same rights, whenever what they show expires.
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 from vmsvc_grpc.backoff import Backoff
 from vmsvc_grpc.server.access.alarms import Alarms
@@ -97,6 +98,8 @@ class Verdicts:
         )
         self._line = Line[Question](bounds.questions_max, bounds.questions_per_caller_max)
         self._alarms = Alarms[Question | Seat]()
+        # Of each name one whom a token has been found to be of.
+        self._owners = WeakValueDictionary[str, Principal]()
         # Calls that are over, and have more rights than are given back in one piece.
         self._leaving: deque[Seat] = deque()
         self._answered_at = float("-inf")
@@ -191,8 +194,20 @@ class Verdicts:
     ) -> None:
         """It is known whose a token is, and until when it is valid."""
         before = fact.answer, fact.expired(now)
-        fact.answer, fact.expires = answer, expires
+        fact.answer = self._with_shared(answer) if isinstance(answer, Principal) else answer
+        fact.expires = expires
         self._answered(fact, now, differs=before != (answer, fact.expired(now)))
+
+    def _with_shared(self, owner: Principal) -> Principal:
+        """The same, with the groups and extras of another equal one, where there is one.
+
+        Else thousands of tokens of somebody in a thousand groups would take 85 KB each.
+        """
+        known = self._owners.get(owner.username)
+        if known == owner:
+            return replace(owner, groups=known.groups, extra=known.extra)
+        self._owners[owner.username] = owner
+        return owner
 
     def right_answered(self, fact: RightFact, answer: bool, now: float) -> None:
         """It is known whether somebody has a right."""

@@ -352,6 +352,24 @@ def test_calls_that_come_and_go_leave_a_bounded_memory() -> None:
     assert len(desk.verdicts._alarms._heap) < 200
 
 
+def test_what_is_known_of_one_owner_is_kept_once_however_many_tokens() -> None:
+    desk = Desk()
+    seats = [desk.token(b"%d" % number) for number in range(3)]
+    for number, seat in enumerate(seats):
+        desk.check(seat)
+        groups = tuple(f"group-{each}" for each in range(3 if number < 2 else 2))
+        desk.answer(owner=Principal(username="ann", groups=groups, expires_at=float(number)))
+        desk.check(seat)
+        desk.answer()
+    first, second, other = (seat.principal for seat in seats)
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert first.groups is second.groups
+    assert (first.expires_at, second.expires_at) == (0.0, 1.0)
+    assert len(other.groups) == 2
+
+
 def test_a_token_is_kept_only_while_a_call_has_it_and_shown_never() -> None:
     desk = Desk()
     seat = desk.token()
