@@ -46,6 +46,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     """
 
     __slots__ = (
+        "_broken",
         "_closing",
         "_context",
         "_first",
@@ -92,7 +93,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         self._timer: asyncio.TimerHandle | None = None  # There is one while we wait for the client.
         self._lines_up = False
         self._held = self._paused = False  # The socket is not read; the protocol wants no more.
-        self._said_goodbye = self._closing = False
+        self._said_goodbye = self._broken = self._closing = False
 
     # As the protocol of its socket.
 
@@ -227,31 +228,40 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
 
     def _read(self) -> None:
         """Hand the protocol what has come, until it wants no more."""
-        if not self._wants_more():
-            return
-        assert self._protocol is not None, "it goes when the connection is lost"
-        buffer = self._owner.read_buffer
+        while self._wants_more() and (count := self._decrypted()):
+            assert self._protocol is not None, "it goes when the connection is lost"
+            self._protocol.buffer_updated(count)
+        if self._broken:
+            self.close()
+        elif not self._closing:
+            self._send()
+        if self._wants_more():
+            self._read_on()
+
+    def _decrypted(self) -> int:
+        """Fill the buffer with what has come; how many bytes that are.
+
+        Of as many records as fit: the client may send a record for each frame.
+        """
+        buffer, filled = self._owner.read_buffer, 0
         try:
-            while self._incoming.pending or self._tls.pending():
-                count = cast(int, self._tls.read(len(buffer), buffer))
+            while filled < len(buffer) and (self._incoming.pending or self._tls.pending()):
+                count = cast(int, self._tls.read(len(buffer) - filled, buffer[filled:]))
                 if not count:  # Its goodbye. Ours takes a turn, as thousands may come at once.
                     self._said_goodbye = True
                     self._owner.line_up(self)
-                    return
-                self._protocol.buffer_updated(count)
-                if not self._wants_more():
-                    return
+                    break
+                filled += count
         except ssl.SSLWantReadError:
             pass  # The rest of a record is to come.
         except ssl.SSLError:
-            self.close()
-            return
-        self._send()
-        self._read_on()
+            self._broken = True
+        return filled
 
     def _wants_more(self) -> bool:
-        """Whether the protocol takes in what comes."""
-        return not (self._closing or self._paused)
+        """Whether the protocol takes in what comes, and anything comes."""
+        over = self._closing or self._said_goodbye or self._broken
+        return not (over or self._paused)
 
     def _read_on(self) -> None:
         """Have the socket read again, unless it is."""

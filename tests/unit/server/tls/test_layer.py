@@ -63,7 +63,7 @@ class Told(asyncio.BufferedProtocol):
     def __init__(self, owner: Owner, most: int) -> None:
         self._owner = owner
         self._most = most
-        self._reads = 0
+        self.reads = 0
         self.transport: Any = None
         self.came = b""
         self.ended: list[str] = []
@@ -76,13 +76,13 @@ class Told(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.came += bytes(self._owner.read_buffer[:nbytes])
-        self._reads += 1
-        if self._reads == self._most:
+        self.reads += 1
+        if self.reads == self._most:
             self.transport.pause_reading()
 
     def go_on(self) -> None:
-        if self._reads >= self._most:
-            self._reads = 0
+        if self.reads >= self._most:
+            self.reads = 0
             self.transport.resume_reading()
 
     def eof_received(self) -> None:
@@ -302,6 +302,15 @@ def test_what_is_written_arrives_and_a_goodbye_after_it(pair: Pair) -> None:
     pair.layer.write(b"too late")
     assert pair.read() == b"x" * 100_000 + b"end<goodbye>"
     assert pair.raw.over == "closed"
+
+
+def test_small_records_come_together(pair: Pair) -> None:
+    """A client may send one for each frame."""
+    pair.agree()
+    for _ in range(50):
+        pair.client.write(b"frame")
+    pair.send(pair.said())
+    assert (pair.told.reads, pair.told.came) == (1, b"frame" * 50)
 
 
 def test_a_clients_goodbye_has_its_turn(pair: Pair) -> None:
