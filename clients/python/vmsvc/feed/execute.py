@@ -71,6 +71,9 @@ class Execution:
             raise OutputError("; ".join(sorted(faults)[:_FAULTS_SHOWN_MAX]) + more)
         return Applied(len(news))
 
+    def reread(self) -> None:
+        """See Output."""
+
     async def aclose(self) -> None:
         """See Output."""
 

@@ -7,12 +7,13 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vmsvc.aio import AsyncWatch
 from vmsvc.errors import VmsvcError
 from vmsvc.feed.held import Held
-from vmsvc.feed.output import Applied, Output, OutputError
+from vmsvc.feed.output import Applied, Output, OutputError, PartlyError
 from vmsvc.feed.report import Report
 from vmsvc.model import ServiceState
 from vmsvc.state import Event
@@ -42,6 +43,7 @@ class Keeper:
     check_interval_s: float
     report: Report
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _failures: int = 0
 
     async def run(self) -> None:
@@ -53,9 +55,14 @@ class Keeper:
             tasks.create_task(self._feed())
 
     def look(self) -> None:
-        """Look at the output at once, as somebody says that it is not as it should be."""
+        """Look at the output at once, and read anew what it is made of, as somebody asks for it."""
+        try:
+            self.output.reread()
+        except OutputError as error:
+            _log.error("%s; it goes on as it was", error)
         self._failures = 0
         self._news.set()
+        self._asked.set()
 
     async def _follow(self) -> None:
         while True:
@@ -80,16 +87,13 @@ class Keeper:
         await self._news.wait()
         while True:
             self._news.clear()
+            self._asked.clear()
             again_s, patient = await self._apply()
-            if patient:
-                # News would fail in the same way, and come often.
-                await asyncio.sleep(again_s)
-            else:
-                try:
-                    async with asyncio.timeout(again_s):
-                        await self._news.wait()
-                except TimeoutError:
-                    pass
+            # News would fail in the same way, and come often.
+            awaited = self._asked if patient else self._news
+            with suppress(TimeoutError):
+                async with asyncio.timeout(again_s):
+                    await awaited.wait()
 
     async def _apply(self) -> tuple[float, bool]:
         """When to apply again without news, and whether to wait for that whatever comes."""
@@ -104,6 +108,8 @@ class Keeper:
                 min(_BACKOFF_INITIAL_S * 2.0 ** min(self._failures, 32), _BACKOFF_MAX_S)
             )
             self.report.failed(error, again_s, time.monotonic() - began)
+            if isinstance(error, PartlyError):
+                return min(again_s, error.again_in_s or again_s), False
             return again_s, True
         self._failures = 0
         self.held.applied(states)

@@ -16,6 +16,18 @@ class OutputError(Exception):
     """
 
 
+class PartlyError(OutputError):
+    """Not all could be made as it should be; the text says what.
+
+    News need not wait for the next try: it may be of the rest, or mend it. `again_in_s` is as of
+    Applied.
+    """
+
+    def __init__(self, text: str, again_in_s: float | None = None) -> None:
+        super().__init__(text)
+        self.again_in_s = again_in_s
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What a call of `apply` has done.
@@ -38,10 +50,14 @@ class Output(Protocol):
         with what is really there, which others may have changed, and writes what differs. A service
         that `states` lacks is not known: what was made of it before stays.
 
-        Raises OutputError once all has been tried: what is wrong with one service does not keep
-        others from following. It does not wait for what takes long by its nature. Safe to cancel:
-        the next call goes on from what it finds. One call at a time.
+        Raises OutputError; PartlyError once all has been tried, as what is wrong with one service
+        does not keep others from following. It does not wait for what takes long by its nature.
+        Safe to cancel: the next call goes on from what it finds. One call at a time.
         """
+        ...
+
+    def reread(self) -> None:
+        """Read anew what it was made of, as SIGHUP asks. Raises OutputError, and stays as it is."""
         ...
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vmsvc.feed import arguments, written
 from vmsvc.feed.kind import Kind
-from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.output import Applied, PartlyError
 from vmsvc.feed.policies import Policies, Policy
 from vmsvc.feed.target import Target, TargetError, reached
 from vmsvc.model import Port, ServiceState
@@ -56,8 +56,11 @@ class TargetsFile:
         text = f"{json.dumps(groups, indent=1)}\n"
         changed = await asyncio.to_thread(written.write, self.path, text.encode())
         if faults:
-            raise OutputError("; ".join(faults))
+            raise PartlyError("; ".join(faults))
         return Applied(int(changed))
+
+    def reread(self) -> None:
+        """See Output."""
 
     async def aclose(self) -> None:
         """See Output."""

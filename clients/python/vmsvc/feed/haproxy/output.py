@@ -13,7 +13,7 @@ from vmsvc.feed.haproxy.commands import Command, Outcome
 from vmsvc.feed.haproxy.held import HeldError, HeldServer, NoSuchBackendError, held
 from vmsvc.feed.haproxy.runtime import Runtime
 from vmsvc.feed.haproxy.wanted import State, WantedServer, wanted
-from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.output import Applied, OutputError, PartlyError
 from vmsvc.feed.target import Target, TargetError
 from vmsvc.model import ServiceState
 
@@ -66,8 +66,11 @@ class Backends:
         changes = await self._carry_out(commands, faults)
         await self._keep_state(holding, faults)
         if faults:
-            raise OutputError(_shown(faults))
+            raise PartlyError(_shown(faults), _LOOK_AGAIN_S)
         return Applied(changes, _LOOK_AGAIN_S)
+
+    def reread(self) -> None:
+        """See Output."""
 
     async def aclose(self) -> None:
         """See Output."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from vmsvc.feed import command
 from vmsvc.feed.nginx.files import File, Seen, look, put, put_back, take
 from vmsvc.feed.nginx.upstream import Form, content, file_name, is_of, is_ours
-from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.output import Applied, OutputError, PartlyError
 from vmsvc.feed.target import Target, TargetError
 from vmsvc.feed.written import finished
 from vmsvc.model import ServiceState
@@ -67,8 +67,11 @@ class Nginx:
             changes, self._refusals = await self._offer(lacking)
             self._due = self._clock() + self._interval_s
         if faults := faults + self._refusals:
-            raise OutputError("; ".join(faults))
+            raise PartlyError("; ".join(faults), again_in_s)
         return Applied(changes, again_in_s)
+
+    def reread(self) -> None:
+        """It is made of nothing that could change."""
 
     async def aclose(self) -> None:
         """Nothing is open between calls."""

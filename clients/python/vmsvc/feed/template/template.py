@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmsvc.feed import command, taken, written
-from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.output import Applied, OutputError, PartlyError
 from vmsvc.feed.template.view import context
 from vmsvc.feed.written import finished
 from vmsvc.model import ServiceState
@@ -44,6 +44,18 @@ class Told:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a template's text has made of states."""
+
+    source: str
+    states: Mapping[str, ServiceState]
+    content: bytes
+
+    def is_of(self, source: str, states: Mapping[str, ServiceState]) -> bool:
+        return self.source == source and self.states == states
+
+
 @dataclass(slots=True)
 class Template:
     """The Output of `vmsvc feed template`.
@@ -61,8 +73,8 @@ class Template:
     interval_s: float = 1.0
     clock: Callable[[], float] = time.monotonic
     _source: str = field(init=False)
-    _made: tuple[Mapping[str, ServiceState], bytes] | None = None
-    _fault: OutputError | None = None
+    _made: _Made | None = None
+    _fault: str = ""
     _due: float = -math.inf
 
     def __post_init__(self) -> None:
@@ -82,20 +94,19 @@ class Template:
             raise OutputError(f"template {self.template} is not UTF-8: {error.reason}") from None
         if len(found) > TEMPLATE_BYTES_MAX:
             raise OutputError(f"template {self.template} has more than {TEMPLATE_BYTES_MAX} bytes")
-        self._source, self._made, self._due = source, None, -math.inf
+        self._source, self._due = source, -math.inf
 
     async def apply(self, states: Mapping[str, ServiceState]) -> Applied:
         """Have the file follow the states, and the command run for it; see Output."""
         if unknown := [name for name in self.named if name not in states]:
-            raise OutputError(f"{self.file} waits for what is not known yet: {', '.join(unknown)}")
-        if self._made is None or self._made[0] != states:
+            raise PartlyError(f"{self.file} waits for what is not known yet: {', '.join(unknown)}")
+        if self._made is None or not self._made.is_of(self._source, states):
             if (wait_s := self._due - self.clock()) > 0:
                 if self._fault:
-                    raise self._fault
+                    raise OutputError(self._fault)
                 return Applied(0, wait_s)
-            await self._make(states)
-        assert self._made is not None
-        made = self._made[1]
+            self._made = await self._make(states)
+        made = self._made.content
         changes = int(await finished(lambda: written.write(self.file, made)))
         if self.told and await finished(lambda: taken.taken(self.file)) != made:
             await command.run(self.told.command, timeout_s=self.told.timeout_s)
@@ -106,18 +117,20 @@ class Template:
     async def aclose(self) -> None:
         """Nothing is open between calls."""
 
-    async def _make(self, states: Mapping[str, ServiceState]) -> None:
-        self._due, self._fault = self.clock() + self.interval_s, None
+    async def _make(self, states: Mapping[str, ServiceState]) -> _Made:
+        self._due, self._fault = self.clock() + self.interval_s, ""
+        # It may be read anew while it is rendered.
+        source = self._source
         try:
-            self._made = (states, await self._rendered(states))
+            return _Made(source, states, await self._rendered(source, states))
         except OutputError as fault:
-            self._fault = fault
+            self._fault = str(fault)
             raise
 
-    async def _rendered(self, states: Mapping[str, ServiceState]) -> bytes:
+    async def _rendered(self, source: str, states: Mapping[str, ServiceState]) -> bytes:
         work = {
             "path": str(self.template),
-            "source": self._source,
+            "source": source,
             "context": context(states, self.variables),
             "output_bytes_max": self.bounds.output_bytes_max,
             "memory_bytes_max": _MEMORY_BYTES_MAX,
