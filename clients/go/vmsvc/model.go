@@ -138,8 +138,13 @@ func absenceReason(number vmsvcv1.Absent_Reason) AbsenceReason {
 }
 
 func sorted(endpoints []Endpoint) []Endpoint {
-	slices.SortFunc(endpoints, func(a, b Endpoint) int {
-		return cmp.Or(cmp.Compare(a.Address, b.Address), cmp.Compare(a.VMUID, b.VMUID))
-	})
+	slices.SortFunc(endpoints, byKey)
 	return endpoints
+}
+
+func byKey(a, b Endpoint) int {
+	if order := cmp.Compare(a.Address, b.Address); order != 0 {
+		return order
+	}
+	return cmp.Compare(a.VMUID, b.VMUID)
 }

@@ -146,28 +146,44 @@ func (s *watchState) delta(m *vmsvcv1.Delta) ([]Event, *Error) {
 	return s.hold(after), nil
 }
 
-// changed are the endpoints of a state after a delta: removals come first.
+// changed are the endpoints of a state after a delta: removals come first. Both are sorted, so that it
+// takes one pass; a service of many endpoints changes often.
 func changed(held ServiceState, m *vmsvcv1.Delta) ([]Endpoint, *Error) {
-	kept := make(map[endpointKey]Endpoint, len(held.Endpoints)+len(m.GetUpserted()))
-	for _, each := range held.Endpoints {
-		kept[each.key()] = each
-	}
+	removed := make(map[endpointKey]bool, len(m.GetRemoved()))
 	for _, each := range m.GetRemoved() {
-		key := endpointKey{each.GetAddress(), each.GetVmUid()}
-		if _, ok := kept[key]; !ok {
-			return nil, violation(held.Service, fmt.Sprintf("a delta removes %s, which is not held", key.address))
+		key := Endpoint{Address: each.GetAddress(), VMUID: each.GetVmUid()}
+		if _, ok := slices.BinarySearchFunc(held.Endpoints, key, byKey); !ok || removed[key.key()] {
+			return nil, violation(held.Service, fmt.Sprintf("a delta removes %s, which is not held", key.Address))
 		}
-		delete(kept, key)
+		removed[key.key()] = true
 	}
+	upserted := make([]Endpoint, 0, len(m.GetUpserted()))
 	for _, each := range m.GetUpserted() {
-		after := endpoint(each)
-		kept[after.key()] = after
+		upserted = append(upserted, endpoint(each))
 	}
-	endpoints := make([]Endpoint, 0, len(kept))
-	for _, each := range kept {
-		endpoints = append(endpoints, each)
+	slices.SortStableFunc(upserted, byKey)
+	after := make([]Endpoint, 0, len(held.Endpoints)+len(upserted))
+	put := func(each Endpoint) {
+		// Of two with one key the later one counts.
+		if last := len(after) - 1; last >= 0 && byKey(after[last], each) == 0 {
+			after[last] = each
+		} else {
+			after = append(after, each)
+		}
 	}
-	return sorted(endpoints), nil
+	for _, each := range held.Endpoints {
+		for len(upserted) > 0 && byKey(upserted[0], each) < 0 {
+			put(upserted[0])
+			upserted = upserted[1:]
+		}
+		if len(removed) == 0 || !removed[each.key()] {
+			put(each)
+		}
+	}
+	for _, each := range upserted {
+		put(each)
+	}
+	return after, nil
 }
 
 func (s *watchState) current(m *vmsvcv1.Current) ([]Event, *Error) {
