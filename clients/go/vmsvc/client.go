@@ -46,7 +46,8 @@ const serviceConfig = `{
     "name": [
       {"service": "vmsvc.v1.EndpointService", "method": "ResolveEndpoints"},
       {"service": "vmsvc.v1.EndpointService", "method": "ListServices"},
-      {"service": "vmsvc.v1.EndpointService", "method": "ExplainEndpoints"}
+      {"service": "vmsvc.v1.EndpointService", "method": "ExplainEndpoints"},
+      {"service": "vmsvc.v1.ServerService", "method": "GetVersion"}
     ],
     "retryPolicy": {
       "maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
@@ -211,6 +212,12 @@ func (c *Client) Explain(
 			return page, nil
 		}
 	}
+}
+
+// Version is the release that answers, its protobuf packages, what it runs on, and since when it serves.
+// A server of release 0.1.0 does not say: Unimplemented.
+func (c *Client) Version(ctx context.Context) (*vmsvcv1.GetVersionResponse, error) {
+	return answer(ctx, c, vmsvcv1.NewServerServiceClient(c.conn).GetVersion, &vmsvcv1.GetVersionRequest{})
 }
 
 // Watch follows the services of scope. Nothing is sent before it is read.

@@ -120,6 +120,10 @@ func TestLookUpsOfTheRealServer(t *testing.T) {
 		explained.GetVirtualMachines()[0].GetVerdict() != vmsvcv1.VirtualMachineExplanation_VERDICT_NOT_READY {
 		t.Errorf("got %v, %v", explained, err)
 	}
+	version, err := asked.Version(ctx)
+	if err != nil || !slices.Contains(version.GetPackages(), "vmsvc.v1") {
+		t.Errorf("got %v, %v", version, err)
+	}
 	_ = asked.Close()
 	if _, err := asked.Resolve(ctx, web, All); !errors.Is(err, ErrClosed) {
 		t.Errorf("got %v", err)
