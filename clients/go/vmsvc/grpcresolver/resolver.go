@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/attributes"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/resolver"
 
 	"github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc"
@@ -16,6 +17,8 @@ import (
 // refusedWait is the longest wait before a server that refused is asked again: rights may be granted
 // while a program runs. It waits for half of it at least.
 const refusedWait = time.Minute
+
+var log = grpclog.Component("vmsvc")
 
 // Builder makes resolvers: give it to grpc.WithResolvers, or for all of a process to resolver.Register.
 type Builder struct {
@@ -66,7 +69,10 @@ func (b *Builder) Build(
 	// All endpoints, as the reason why none is ready counts them.
 	watch := client.Watch(vmsvc.Scope{Services: []string{asked.service}, Readiness: vmsvc.All})
 	ctx, cancel := context.WithCancel(context.Background())
-	made := &following{cc: cc, watch: watch, port: asked.port, refusedWait: b.refusedWait, cancel: cancel}
+	made := &following{
+		cc: cc, watch: watch, service: asked.service, port: asked.port,
+		refusedWait: b.refusedWait, cancel: cancel,
+	}
 	made.work.Go(func() {
 		defer b.release(asked.server)
 		made.follow(ctx)
@@ -108,6 +114,7 @@ func (b *Builder) release(server string) {
 type following struct {
 	cc          resolver.ClientConn
 	watch       *vmsvc.Watch
+	service     string
 	port        string
 	refusedWait time.Duration
 	cancel      context.CancelFunc
@@ -116,6 +123,27 @@ type following struct {
 	// What the channel was told last, if anything.
 	told bool
 	last outcome
+	away outage
+}
+
+// outage is a time in which a server does not answer. It is logged once, and not where a stream that was
+// good is replaced by the next try: a server that is about to stop ends its streams.
+type outage struct {
+	good     bool
+	failures int
+}
+
+// failed is for a try that failed, or a stream that ended; it says whether to log an outage.
+func (o *outage) failed() bool {
+	o.failures++
+	return o.good && o.failures == 2 || !o.good && o.failures == 1
+}
+
+// over is for a stream that is good; it says whether to log that an outage is over.
+func (o *outage) over() bool {
+	logged := o.good && o.failures > 1 || !o.good && o.failures > 0
+	*o = outage{good: true}
+	return logged
 }
 
 // ResolveNow does nothing: what changes is told at once, and a server that is away is asked again soon.
@@ -153,6 +181,10 @@ func (f *following) read(ctx context.Context) error {
 		switch event := event.(type) {
 		case vmsvc.ServiceState:
 			f.tell(of(event, f.port))
+		case vmsvc.Synced:
+			if f.away.over() {
+				log.Infof("the server of %s answers again", f.service)
+			}
 		case vmsvc.Disconnected:
 			f.unknown(event.Err)
 		}
@@ -163,6 +195,9 @@ func (f *following) read(ctx context.Context) error {
 // unknown is for a server that does not answer: the channel goes on with what it knows, if that is
 // anything.
 func (f *following) unknown(err error) {
+	if f.away.failed() {
+		log.Warningf("%s is not followed, until its server answers: %v", f.service, err)
+	}
 	if !f.told {
 		// Without the status of our own call: gRPC would end calls with that, waiting ones as well.
 		f.cc.ReportError(errors.New(err.Error()))

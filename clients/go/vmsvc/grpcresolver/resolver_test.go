@@ -378,6 +378,77 @@ func TestChannelThatWasIdleAsksAnew(t *testing.T) {
 	channel.until("127.0.0.2")
 }
 
+func TestOutagesAreLoggedOnce(t *testing.T) {
+	const failed, good = "failed", "good"
+	for _, test := range []struct {
+		steps  []string
+		logged []bool
+	}{
+		{[]string{failed, failed, good, good}, []bool{true, false, true, false}},
+		{[]string{good, failed, good, failed, good}, []bool{false, false, false, false, false}},
+		{[]string{good, failed, failed, failed, good}, []bool{false, false, true, false, true}},
+	} {
+		var away outage
+		var logged []bool
+		for _, step := range test.steps {
+			if step == failed {
+				logged = append(logged, away.failed())
+			} else {
+				logged = append(logged, away.over())
+			}
+		}
+		if !slices.Equal(logged, test.logged) {
+			t.Errorf("%v: logged %v, want %v", test.steps, logged, test.logged)
+		}
+	}
+}
+
+// zoned is round_robin that lets a test see the zones of the endpoints that it is given.
+const zoned = "test_zoned"
+
+var zones = make(chan map[string]string, 100)
+
+func init() { balancer.Register(zonedBuilder{}) }
+
+type zonedBuilder struct{}
+
+func (zonedBuilder) Name() string { return zoned }
+
+func (zonedBuilder) Build(cc balancer.ClientConn, options balancer.BuildOptions) balancer.Balancer {
+	return zonedBalancer{balancer.Get("round_robin").Build(cc, options)}
+}
+
+type zonedBalancer struct{ balancer.Balancer }
+
+func (b zonedBalancer) UpdateClientConnState(state balancer.ClientConnState) error {
+	found := map[string]string{}
+	for _, each := range state.ResolverState.Endpoints {
+		if known, ok := EndpointOf(each); ok {
+			found[known.VMName] = known.Zone
+		}
+	}
+	zones <- found
+	return b.Balancer.UpdateClientConnState(state)
+}
+
+func TestPolicyKnowsTheZoneOfEachVM(t *testing.T) {
+	manifests := t.TempDir()
+	port := backends(t, "127.0.0.1", "127.0.0.2")
+	serving.Write(t, manifests, "web", serving.Service("http:80:"+port))
+	serving.Write(t, manifests, "a", serving.VM{Name: "a", IPv4: "127.0.0.1", Zone: "zone-a"}.Manifest())
+	serving.Write(t, manifests, "b", serving.VM{Name: "b", IPv4: "127.0.0.2", Zone: "zone-b"}.Manifest())
+	builder := New(vmsvc.Config{Server: serving.Start(t, manifests, "").Address, Retry: atOnce})
+	call(t, builder, "vmsvc:///shop/web", zoned).until("127.0.0.1", "127.0.0.2")
+	if got, want := <-zones, (map[string]string{"a": "zone-a", "b": "zone-b"}); !maps.Equal(got, want) {
+		t.Errorf("zones %v", got)
+	}
+	// A VM that moves is told, though its address is as it was.
+	serving.Write(t, manifests, "b", serving.VM{Name: "b", IPv4: "127.0.0.2", Zone: "zone-c"}.Manifest())
+	if got := <-zones; got["b"] != "zone-c" {
+		t.Errorf("zones %v", got)
+	}
+}
+
 func TestTargetThatCannotBe(t *testing.T) {
 	builder := New(vmsvc.Config{})
 	for target, reason := range map[string]string{
