@@ -6,8 +6,11 @@ import asyncio
 import logging
 import os
 import resource
+import shlex
+import shutil
 import signal
 import ssl
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -503,20 +506,29 @@ def _announce(cache: Cache, grpc: str, place: Place) -> None:
     services, vms = len(served), len(cache.vms)
     text = f"serving {services} services and {vms} virtual machines from {place}"
     lines = [text]
+    vmsvc = _vmsvc() + (f" --server {grpc}" if grpc and not grpc.endswith(":50051") else "")
     if refused:
         names = ", ".join(map(str, nsmallest(_NAMES_MAX, refused)))
         more = f" and {len(refused) - _NAMES_MAX} more" if len(refused) > _NAMES_MAX else ""
-        lines.append(f"refused: {names}{more} (why: vmsvc explain NAME)")
+        lines.append(f"refused: {names}{more} (why: {vmsvc} explain {min(refused)})")
     first = min(served, default=None)
     if first and grpc:
-        server = "" if grpc.endswith(":50051") else f"--server {grpc} "
         request = f'\'{{"service":"{first}"}}\''
         method = "vmsvc.v1.EndpointService/ResolveEndpoints"
         lines.append("look one up, or watch it change:")
         lines.append(f"  grpcurl -plaintext -d {request} {grpc} {method}")
-        lines.append(f"  vmsvc {server}watch {first}")
+        lines.append(f"  {vmsvc} watch {first}")
     counts = {"services": services, "refused": len(refused), "virtual_machines": vms}
     _log.info("%s", text, extra=shown("\n".join(lines), reason="Serving", **counts))
+
+
+def _vmsvc() -> str:
+    """The command `vmsvc`, as it can be typed here: it is installed beside this program."""
+    beside = Path(sys.executable).with_name("vmsvc")
+    if shutil.which("vmsvc") or not beside.exists():
+        return "vmsvc"
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def _limits(wanted: Limits) -> Limits:

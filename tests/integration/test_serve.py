@@ -82,6 +82,21 @@ def test_it_says_what_it_serves_and_how_to_ask(program: Program) -> None:
     assert 'vmsvc_loop_lag_seconds_bucket{le="0.02"}' in page
 
 
+def test_the_command_that_it_names_works_where_it_runs(program: Program) -> None:
+    """`make serve` named a `vmsvc` that no shell found: it is in .venv."""
+    assert awaited(lambda: "watch shop/web" in program.said())
+    line = next(line for line in program.said().splitlines() if line.endswith(" watch shop/web"))
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f"{line} --until-ready 1 -o json"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert '"service": "shop/web"' in ran.stdout
+
+
 @pytest.mark.parametrize(("scope", "shown"), [("all", 2), ("namespace", 1)])
 def test_xds_has_a_scope_and_is_counted(
     manifests: Path, tmp_path: Path, scope: str, shown: int
