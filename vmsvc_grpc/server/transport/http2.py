@@ -29,7 +29,7 @@ from vmsvc_grpc.server.transport.http2_bounds import Entrance, Unread
 from vmsvc_grpc.server.transport.http2_calls import StreamCall
 from vmsvc_grpc.server.transport.http2_connection import ClientConnection, Party
 from vmsvc_grpc.server.transport.http2_groups import Cohort
-from vmsvc_grpc.server.transport.rotation import Rotation
+from vmsvc_grpc.server.transport.round_robin import RoundRobin
 from vmsvc_grpc.server.transport.sockets import Sockets
 from vmsvc_grpc.server.transport.uploads import Uploads
 from vmsvc_grpc.server.transport.windows import Windows
@@ -83,13 +83,13 @@ class Http2:
         self.uploads = Uploads(limits.upload_bytes_max)
         self.windows = Windows(limits.window_bytes_max)
         self._listening: list[tuple[socket.socket, Listener]] = []
-        self._came: Rotation[Party, ClientConnection] = Rotation()
+        self._came: RoundRobin[Party, ClientConnection] = RoundRobin()
         # Closed connections that have yet to lose their calls, by their clients.
         self._losing: OrderedDict[str, deque[ClientConnection]] = OrderedDict()
         self._news: deque[Cohort | _Next] = deque()
         self._marked: deque[ClientConnection | Batch] = deque()
         self.left_over = 0
-        self._answering: Rotation[str, ClientConnection] = Rotation()
+        self._answering: RoundRobin[str, ClientConnection] = RoundRobin()
         self._at_work = False
         self.flush_until = 0.0
         self._framed: dict[int, tuple[bytes, bytes]] = {}
@@ -299,7 +299,7 @@ class Http2:
 
     def _flush_some(
         self,
-        waiting: deque[ClientConnection | Batch] | Rotation[str, ClientConnection],
+        waiting: deque[ClientConnection | Batch] | RoundRobin[str, ClientConnection],
         until: float,
     ) -> None:
         self.flush_until = until

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from vmsvc_grpc.server.transport.rotation import Rotation
+from vmsvc_grpc.server.transport.round_robin import RoundRobin
 
 HANDSHAKES_TURN_S = 0.005
 """How long handshakes may take in one turn of the event loop; a single step may be longer."""
@@ -30,7 +30,7 @@ class HandshakeTurns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """None waits."""
         self._loop = loop
-        self._waiting: Rotation[str, Shaking] = Rotation()
+        self._waiting: RoundRobin[str, Shaking] = RoundRobin()
 
     def line_up(self, shaking: Shaking) -> None:
         """Have a connection take its step in its client's turn."""

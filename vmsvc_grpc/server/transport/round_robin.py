@@ -10,7 +10,7 @@ _Party = TypeVar("_Party", bound=Hashable)
 _Waiting = TypeVar("_Waiting")
 
 
-class Rotation(Generic[_Party, _Waiting]):
+class RoundRobin(Generic[_Party, _Waiting]):
     """A queue whose parties are served in turn, and what waits of each in order.
 
     So a client with thousands of connections delays those of others by one of its own, and not by

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmsvc_grpc.server.transport.rotation import Rotation
+from vmsvc_grpc.server.transport.round_robin import RoundRobin
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Connection:
 
 
 def test_clients_take_turns_and_their_connections_keep_their_order() -> None:
-    waiting: Rotation[str, Connection] = Rotation()
+    waiting: RoundRobin[str, Connection] = RoundRobin()
     for client, count in (("a", 4), ("b", 1), ("c", 2)):
         for number in range(count):
             waiting.append(Connection(client, number), client)
@@ -31,7 +31,7 @@ def test_clients_take_turns_and_their_connections_keep_their_order() -> None:
 
 
 def test_one_connection_may_wait_twice() -> None:
-    waiting: Rotation[str, Connection] = Rotation()
+    waiting: RoundRobin[str, Connection] = RoundRobin()
     one, other = Connection("a", 0), Connection("a", 1)
     for connection in (one, one, other):
         waiting.append(connection, connection.client)
@@ -39,7 +39,7 @@ def test_one_connection_may_wait_twice() -> None:
 
 
 def test_a_party_that_is_passed_over_keeps_its_order_and_comes_after_the_others() -> None:
-    waiting: Rotation[str, Connection] = Rotation()
+    waiting: RoundRobin[str, Connection] = RoundRobin()
     for client, number in (("a", 0), ("a", 1), ("b", 0)):
         waiting.append(Connection(client, number), client)
     assert (waiting.next_party, waiting.parties) == ("a", 2)
