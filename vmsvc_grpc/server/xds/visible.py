@@ -164,7 +164,8 @@ class Visible:
     def still(self) -> bool:
         """Whether nothing is left to look at until the stream is woken."""
         left = self._pending or self._looking or self._no_room
-        return self._knows and not left and self._looked == self._access.changes
+        failed = self._error is not None and not self._knows
+        return not (left or failed) and self._looked == self._access.changes
 
     def _look_at_all(self) -> None:
         """Look at everything if any verdict has changed, as far as the turn goes."""

@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Any
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.address_pb2 import SocketAddress
+from envoy.config.core.v3.base_pb2 import Locality
+from envoy.config.core.v3.health_check_pb2 import HealthStatus
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
 from vmsvc_grpc.cache.cache import Cache
-from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
-from vmsvc_grpc.model.objects import Key
+from vmsvc_grpc.model.endpoints import Endpoint, EndpointSet, FilterClass
+from vmsvc_grpc.model.objects import Key, ServicePort
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import EVERYTHING, Access, Gate
-from vmsvc_grpc.server.call import LATER
+from vmsvc_grpc.server.call import LATER, Later
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.followed import FollowedNames
 from vmsvc_grpc.server.guarded import Clearance
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.xds import resources as xds_resources
-from vmsvc_grpc.server.xds.assignments import Localities, load_assignment
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, ports_by_text
@@ -38,6 +41,8 @@ WHOLE = (CDS, LDS)
 
 Told = tuple[str, ...]
 """A response in short: its type's short name, resources, and `-name` for what is removed."""
+
+_TURNS_MAX = 10_000  # No message takes nearly as many.
 
 _KINDS = {
     CDS: Cluster,
@@ -280,28 +285,36 @@ class XdsClient:
                 )
 
     def _send(self, request: Any) -> None:
+        stream = self.stream
+        while self.stream._intake.under_way:
+            self.turn()  # As a transport: no request is handed in while another is taken in.
+        if self.stream is not stream:
+            return  # That one has ended, and on the next everything has been asked for.
         if self._first:
             request.node.CopyFrom(self.who)
             self._first = False
-        while self.stream._intake.under_way:
-            self.turn()  # As a transport: no request is handed in while another is taken in.
         self.stream.receive(request.SerializeToString())
 
     # -- Reading --
 
     def turn(self) -> None:
         """One turn, as a transport gives it: what comes of it flies."""
-        self._do_soon()
-        message = self.stream.next_message()
+        message = self._asked()
         if isinstance(message, bytes):
             self.flying.append(message)
 
     def said(self) -> bytes | None:
         """The stream's next message, in as many turns as it takes."""
-        self._do_soon()
-        while (message := self.stream.next_message()) is LATER:
+        for _ in range(_TURNS_MAX):
+            if (message := self._asked()) is not LATER:
+                return message
             self.slices += 1
-        return message
+        raise AssertionError("the stream always asks for another turn")
+
+    def _asked(self) -> bytes | Later | None:
+        """What the stream says in one turn."""
+        self._do_soon()
+        return self.stream.next_message()
 
     def _do_soon(self) -> None:
         while self.soon:
@@ -433,10 +446,39 @@ def truth(
     if port is None:
         return None
     if type_url is EDS:
-        content = load_assignment(name, port, Localities(state.endpoints))
-    else:
-        content = xds_resources._CONTENTS[type_url](name)
-    return _KINDS[type_url].FromString(content)
+        return assignment(name, port, state.endpoints)
+    return _KINDS[type_url].FromString(xds_resources._CONTENTS[type_url](name))
+
+
+def assignment(name: str, port: ServicePort, endpoints: Iterable[Endpoint]) -> Any:
+    """The load assignment of these endpoints, as plainly as it can be said."""
+    by_address: dict[Any, Endpoint] = {}
+    for one in endpoints:
+        address = ip_address(one.address)
+        known = by_address.get(address, one)
+        by_address[address] = min(one, known, key=lambda each: (not each.ready, each.vm_uid))
+    places: dict[tuple[str, str], dict[tuple[str, bool], list[tuple[bool, str]]]] = {}
+    for address, one in by_address.items():
+        machines = places.setdefault((one.region, one.zone), {})
+        machines.setdefault((one.vm_uid, one.ready), []).append((one.secondary, str(address)))
+    made = ClusterLoadAssignment(cluster_name=name)
+    for (region, zone), machines in sorted(places.items()):
+        locality = made.endpoints.add(locality=Locality(region=region, zone=zone))
+        locality.load_balancing_weight.value = max(1, sum(ready for _, ready in machines))
+        for (_, ready), held in machines.items():
+            member = locality.lb_endpoints.add()
+            member.health_status = HealthStatus.HEALTHY if ready else HealthStatus.UNHEALTHY
+            (_, first), *others = sorted(held)
+            _set_address(member.endpoint.address, first, port)
+            for _, other in others:
+                _set_address(member.endpoint.additional_addresses.add().address, other, port)
+    return made
+
+
+def _set_address(address: Any, host: str, port: ServicePort) -> None:
+    protocol = SocketAddress.UDP if port.protocol == "UDP" else SocketAddress.TCP
+    socket = SocketAddress(protocol=protocol, address=host, port_value=port.target_port)
+    address.socket_address.CopyFrom(socket)
 
 
 def addresses(assignment: Any) -> list[str]:

@@ -2,38 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import pytest
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.service.discovery.v3 import discovery_pb2 as pb
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.gate import RightsGate
 from tests.unit.leavings import leavings
 from tests.unit.objects import service, spec, vm
 from tests.unit.server.endpoint_service.test_watch_property import events
 from tests.unit.server.endpoint_service.watching import KINDS, emptied, listed
-from tests.unit.server.xds.client import CDS, EDS, LDS, RDS, Release, Told, XdsClient, node, truth
-from vmsvc_grpc.cache import changes
+from tests.unit.server.xds.client import (
+    CDS,
+    EDS,
+    LDS,
+    RDS,
+    Release,
+    Told,
+    XdsClient,
+    node,
+    truth,
+    unpacked,
+)
+from vmsvc_grpc.cache import changes, evaluation, membership
 from vmsvc_grpc.cache.cache import Cache
 from vmsvc_grpc.model.endpoints import EndpointSet, FilterClass
 from vmsvc_grpc.model.events import Apply, Event, Init, InitDone
 from vmsvc_grpc.model.objects import Key
 from vmsvc_grpc.model.resolve import AddressRules
+from vmsvc_grpc.server.access.needs import Need, endpoints_everywhere, endpoints_in
+from vmsvc_grpc.server.call import LATER, Code, Later, RpcError
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.xds import assignments, listing, news, resources
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.listing import Listings
-from vmsvc_grpc.server.xds.names import canonical_names
+from vmsvc_grpc.server.xds.names import CLUSTER_LOCAL, canonical_names
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
 
 NAMES = ["s1.n1:80", "s1.n1:81", "s1.n1", "s2.n1:80", "s2.n1.svc:p", "s1.n2:80", "xdstp://x"]
 CLASSES = {"": FilterClass.READY_ONLY, "all": FilterClass.ALL}
 
+# With these, one endpoint makes a service large, and each of its VMs is a piece of work.
+_PIECES: dict[ModuleType, dict[str, int]] = {
+    evaluation: dict.fromkeys(("MATCHED_MAX", "_SORTED_MAX", "_COMPARED_MAX", "_LATE_MAX"), 1),
+    membership: {"MATCHED_MAX": 1},
+    assignments: {"AT_ONCE": 0, "_LOCATED_A_STEP": 1, "_ENCODED_A_STEP": 1},
+    resources: {"AT_ONCE": 0},
+    listing: {"STEPS_BESIDE": 1},
+    news: {"STEPS_BESIDE": 1},
+}
+
 types = st.sampled_from([CDS, EDS, LDS, RDS])
 names = st.lists(st.sampled_from([*NAMES, "*"]), unique=True, max_size=4)
 seldom = st.integers(0, 5).map(lambda number: number == 5)
+
+
+RIGHTS = [endpoints_in("watch", "n1"), endpoints_in("watch", "n2"), endpoints_everywhere("watch")]
+USER = "user-of-t"
+
+rights = st.none() | st.sets(st.sampled_from(RIGHTS))
+"""Those that a client has at first; None: it need have none."""
+
+
+class Entitled(XdsClient):
+    """A client that comes back once a right is taken away, and is sent nothing without a right."""
+
+    def __init__(self, *args: Any, rights: RightsGate | None, **kwargs: Any) -> None:
+        self.rights = rights
+        super().__init__(*args, gate=rights, **kwargs)
+
+    def connect(self) -> None:
+        self.bereft = False
+        """Whether a right was taken away since the stream began."""
+        self.baffled = self.rights is not None and self.rights.away
+        """Whether since then nobody could say what it may hear of."""
+        super().connect()
+
+    def _asked(self) -> bytes | Later | None:
+        try:
+            message = super()._asked()
+        except RpcError as error:
+            self._come_back(error)
+            return LATER
+        if isinstance(message, bytes):
+            self._check_rights(message)
+        return message
+
+    def _come_back(self, error: RpcError) -> None:
+        assert self.rights is not None
+        if error.code is Code.PERMISSION_DENIED:
+            assert self.bereft, "only what was taken away ends a stream"
+        else:
+            assert error.code is Code.UNAVAILABLE
+            assert self.baffled
+            self.can_say()
+        self.reconnect()
+
+    def can_say(self) -> None:
+        """From now on, rights are known at once."""
+        if self.rights is not None:
+            self.rights.away = False
+            self.rights.answer()
+
+    def may_see(self, name: str) -> bool:
+        """Whether it may hear of what has a name."""
+        asked = CLUSTER_LOCAL.of(name)
+        if self.rights is None or asked is None:
+            return True
+        return self.rights.allows(USER, endpoints_in("watch", asked.service.namespace))
+
+    def _check_rights(self, message: bytes) -> None:
+        kind = pb.DiscoveryResponse if self.form is Form.SOTW else pb.DeltaDiscoveryResponse
+        for resource in kind.FromString(message).resources:
+            name, content = unpacked(resource if self.form is Form.SOTW else resource.resource)
+            emptied = isinstance(content, ClusterLoadAssignment) and not content.endpoints
+            assert emptied or self.may_see(name)
 
 
 class Client:
@@ -48,19 +139,26 @@ class Client:
         scope: XdsScope,
         limit: int,
         looks_max: int,
-        listings: tuple[Resources, Listings],
+        rights: Iterable[Need] | None,
+        shared: tuple[Resources, Listings],
+        *,
+        looks_min: int,
     ) -> None:
+        """`looks_min`: a turn of one look finds a large service, and has none left for it."""
         who = node(agent, readiness=readiness, namespace="n1")
-        limits = Limits(response_bytes_max=limit)
-        self.xds = XdsClient(
+        self.gate = None if rights is None else RightsGate()
+        if self.gate is not None:
+            self.gate.admit("t", *rights or ())
+        self.xds = Entitled(
             cache,
             form,
             who=who,
             scope=scope,
-            limits=limits,
-            resources=listings[0],
-            listings=listings[1],
-            looks_max=looks_max,
+            limits=Limits(response_bytes_max=limit),
+            resources=shared[0],
+            listings=shared[1],
+            looks_max=max(looks_min, looks_max),
+            rights=self.gate,
         )
         self.scope = scope
         self.envoy = agent == "envoy"
@@ -78,7 +176,11 @@ class Client:
                     wanted.update(canonical_names(key, state.ports))
         if self.envoy and type_url is LDS:
             return {}
-        seen = (name for name in wanted if self.scope is XdsScope.ALL or ".n2" not in name)
+        seen = (
+            name
+            for name in wanted
+            if self.xds.may_see(name) and (self.scope is XdsScope.ALL or ".n2" not in name)
+        )
         known = {name: truth(cache, type_url, name, self.filter_class) for name in seen}
         expected = {name: message for name, message in known.items() if message is not None}
         if type_url is CDS:
@@ -118,6 +220,7 @@ class Following(RuleBasedStateMachine):
 
     @initialize(
         unsynced=seldom,
+        large=st.booleans(),
         changes_kept=st.sampled_from([1, 3, changes.CHANGES_KEPT]),
         agents=st.lists(
             st.tuples(
@@ -126,6 +229,7 @@ class Following(RuleBasedStateMachine):
                 st.sampled_from(list(XdsScope)),
                 st.sampled_from([1, 400, 4_000_000]),
                 st.sampled_from([1, 2, LOOKS_MAX]),
+                rights,
             ),
             min_size=2,
             max_size=3,
@@ -134,28 +238,66 @@ class Following(RuleBasedStateMachine):
     def begin(
         self,
         unsynced: bool,
+        large: bool,
         changes_kept: int,
-        agents: list[tuple[str, str, XdsScope, int, int]],
+        agents: list[tuple[str, str, XdsScope, int, int, set[Need] | None]],
     ) -> None:
+        """`large`: all services are, so that each is evaluated and encoded in slices."""
         self.patch.setattr(changes, "CHANGES_KEPT", changes_kept)
+        if large:
+            for module, bounds in _PIECES.items():
+                for bound, most in bounds.items():
+                    self.patch.setattr(module, bound, most)
         self.cache = Cache(AddressRules())
         if not unsynced:
             keys = [Key("n1", "s1"), Key("n1", "s2"), Key("n2", "s1")]
             members = [vm("a", "10.0.0.1", namespace="n1", labels={"app": "x"})]
             listed(self.cache, *(service(key, spec({"app": "x"})) for key in keys), *members)
-        resources = Resources(ServerCounts(), shared_from=1)
-        self.listings = Listings(self.cache, resources)
-        shared = resources, self.listings
-        self.clients = [Client(self.cache, self.form, *agent, shared) for agent in agents]
+        made = Resources(ServerCounts(), shared_from=1)
+        self.listings = Listings(self.cache, made)
+        shared = made, self.listings
+        self.clients = [
+            Client(self.cache, self.form, *agent, shared, looks_min=2 if large else 1)
+            for agent in agents
+        ]
 
-    @rule(told=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
+    @rule(told=st.lists(st.tuples(events, st.integers(0, 15)), min_size=1, max_size=8))
     def change_between_slices(self, told: list[tuple[Event, int]]) -> None:
-        """After each event some clients have one turn, which may not be enough to say all."""
+        """After each event some clients have one turn, which may not be enough to say all.
+
+        The cache may have none, and then has not evaluated a large service to its end.
+        """
         for event, lucky in told:
-            self.cache.apply(event)
+            self.cache.take_in(event)
             for number, client in enumerate(self.clients):
                 if lucky & 1 << number:
                     client.xds.turn()
+            if lucky & 8:
+                self.cache.proceed()
+
+    @rule(number=st.integers(0, 2), granted=st.sampled_from(RIGHTS))
+    def grant(self, number: int, granted: Need) -> None:
+        if (gate := self.clients[number % len(self.clients)].gate) is not None:
+            gate.grant(USER, granted)
+
+    @rule(number=st.integers(0, 2), revoked=st.sampled_from(RIGHTS))
+    def revoke(self, number: int, revoked: Need) -> None:
+        client = self.clients[number % len(self.clients)]
+        if client.gate is not None:
+            client.xds.bereft = True
+            client.gate.revoke(USER, revoked)
+
+    @rule(number=st.integers(0, 2), away=st.booleans())
+    def nobody_says_what_is_allowed(self, number: int, away: bool) -> None:
+        """Not now, or not yet: what has been known stays."""
+        client = self.clients[number % len(self.clients)]
+        if client.gate is not None:
+            client.gate.away, client.gate.open = away, False
+            client.xds.baffled |= away
+
+    @rule(number=st.integers(0, 2))
+    def somebody_says_what_is_allowed(self, number: int) -> None:
+        self.clients[number % len(self.clients)].xds.can_say()
 
     @rule(changes=st.lists(st.tuples(events, st.integers(0, 7)), min_size=1, max_size=8))
     def change(self, changes: list[tuple[Event, int]]) -> None:
@@ -191,6 +333,7 @@ class Following(RuleBasedStateMachine):
     ) -> None:
         """Delta: whatever is named. State of the world: what is new in it, if it exists."""
         client = self.clients[number % len(self.clients)]
+        client.xds.can_say()
         client.xds.read_all()
         new, by_name = set(wanted) - {"*"}, set(client.xds.asked(type_url).names)
         if self.form is Form.SOTW:
@@ -229,6 +372,7 @@ class Following(RuleBasedStateMachine):
         """A request comes when some of the news has been found, and the rest has not."""
         client = self.clients[number % len(self.clients)]
         xds = client.xds
+        xds.can_say()
         xds.read_all()
         every = ["*"] if xds.asked(type_url).wildcard else []
         if xds.form is Form.SOTW:
@@ -331,8 +475,11 @@ class Following(RuleBasedStateMachine):
     @rule()
     def everybody_catches_up(self) -> None:
         for client in self.clients:
+            client.xds.can_say()
             client.xds.read_all()
             assert client.xds.read_all() == []
+            if self.cache.synced and client.xds.stream.node is not None:
+                assert client.xds.stream.quiet
             for type_url in client.xds.types:
                 if self.cache.synced:
                     client.holds(self.cache, type_url)
