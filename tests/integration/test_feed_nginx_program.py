@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 
 from tests import program
 from tests.integration.envoy import Machines, machines
-from tests.integration.feed_in_loop import feeding
+from tests.integration.feeding import Feed, feeding
 from tests.integration.nginx import Nginx, prepared
 from tests.integration.serving import Serving, serving, until
 from tests.unit.objects import WEB, service, spec, vm
@@ -64,7 +64,7 @@ def served_by(running: Serving, vms: Machines, names: str) -> None:
 def feed_of(nginx: Nginx) -> Sequence[str]:
     command = " ".join(nginx.command)
     return (
-        *("web=shop/web:http", "--directory", str(nginx.directory)),
+        *("nginx", "web=shop/web:http", "--directory", str(nginx.directory)),
         *("--test-command", f"{command} -t", "--reload-command", f"{command} -s reload"),
         *("--reload-interval-s", str(INTERVAL_S), "--check-interval-s", "1"),
     )
@@ -98,7 +98,7 @@ async def test_no_request_fails_while_vms_come_and_go(
     dice = random.Random(14)
     async with serving(cache=known(vms)) as running:
         served_by(running, vms, "b")
-        async with feeding(running.address, "nginx", *feed_of(nginx), log=tmp_path / "log"):
+        with feeding(running.address, feed_of(nginx), tmp_path / "log"):
             await nginx.answers("b")
             # Its first workers know no upstream.
             await nginx.settled()
@@ -122,6 +122,15 @@ async def test_no_request_fails_while_vms_come_and_go(
             await asyncio.wait({asking})
             assert set(traffic.answers) == {"a", "b", "c"}
             assert 1 < nginx.reloads - reloads <= elapsed_s / INTERVAL_S + 1
+
+
+async def test_an_nginx_can_start_before_the_server_has_ever_answered(tmp_path: Path) -> None:
+    async with prepared(tmp_path) as nginx:
+        nginx.include("include upstreams/web.upstream.conf;")
+        with feeding("127.0.0.1:1", feed_of(nginx), tmp_path / "log") as feed:
+            await says(feed, "cannot be reached")
+            await nginx.start()
+            assert await nginx.ask() == "502"
 
 
 def manifests(folder: Path, vms: Machines, names: str) -> Path:
@@ -153,28 +162,31 @@ def manifests(folder: Path, vms: Machines, names: str) -> Path:
     return folder
 
 
+async def says(feed: Feed, text: str) -> None:
+    """Wait until a feed says so, and have what stands for VMs go on meanwhile."""
+    await until(lambda: text in feed.said())
+
+
 async def test_an_nginx_that_is_restarted_and_a_server_that_is_away(
     nginx: Nginx, vms: Machines, tmp_path: Path
 ) -> None:
     folder, logs = tmp_path / "manifests", [tmp_path / f"log{number}" for number in range(3)]
     served = ("--manifests", manifests(folder, vms, "ab"), "--allow-loopback", "--drain-s", "0")
-    async with AsyncExitStack() as feeds:
+    with ExitStack() as feeds:
         with program.serving(served, logs[0]) as server:
-            feed = await feeds.enter_async_context(
-                feeding(server.grpc, "nginx", *feed_of(nginx), log=logs[1])
-            )
+            feed = feeds.enter_context(feeding(server.grpc, feed_of(nginx), logs[1]))
             await nginx.answers("a", "b")
             await nginx.stop()
             manifests(folder, vms, "bc")
-            await feed.says("its reload failed")
+            await says(feed, "its reload failed")
             await nginx.start()
             await nginx.answers("b", "c")
-        await feed.says("cannot be reached")
+        await says(feed, "cannot be reached")
         await nginx.answers("b", "c")
         before = {path: path.read_bytes() for path in nginx.directory.iterdir()}
         reloads = nginx.reloads
-    async with feeding(server.grpc, "nginx", *feed_of(nginx), log=logs[2]) as feed:
-        await feed.says("cannot be reached")
+    with feeding(server.grpc, feed_of(nginx), logs[2]) as feed:
+        await says(feed, "cannot be reached")
         await nginx.answers("b", "c")
     assert before == {path: path.read_bytes() for path in nginx.directory.iterdir()}
     assert nginx.reloads == reloads

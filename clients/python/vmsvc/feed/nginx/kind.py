@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vmsvc.arguments import UsageError, seconds
 from vmsvc.feed import arguments
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.nginx.upstream import Form, ParameterError, parameters
+from vmsvc.feed.output import OutputError
 from vmsvc.feed.policies import Policies, Policy
 from vmsvc.feed.target import Target
 
@@ -125,7 +127,7 @@ def _made(given: Mapping[str, Any]) -> Output:
     _check(given["targets"])
     if not given["directory"].is_dir():
         raise UsageError(f"--directory: there is no directory {given['directory']}")
-    return Nginx(
+    nginx = Nginx(
         given["targets"],
         given["directory"],
         Form(
@@ -139,6 +141,10 @@ def _made(given: Mapping[str, Any]) -> Output:
         ),
         reload_interval_s=given["reload_interval_s"],
     )
+    # What cannot be written now may be later, and is told then.
+    with suppress(OutputError):
+        nginx.begin()
+    return nginx
 
 
 def _check(targets: Sequence[Target]) -> None:

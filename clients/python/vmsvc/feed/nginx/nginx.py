@@ -53,6 +53,14 @@ class Nginx:
         self._due = clock()
         self._refusals: list[str] = []
 
+    def begin(self) -> None:
+        """Have a file for each target that has none: nginx does not start without what it includes.
+
+        The server may be away for long. Raises OutputError.
+        """
+        files, _ = self._looked({})
+        put(file for file in files if file.seen.found is None)
+
     async def apply(self, states: Mapping[str, ServiceState]) -> Applied:
         """Have nginx take what it lacks, unless it has been asked to just now; see Output."""
         files, faults = await finished(lambda: self._looked(states))
