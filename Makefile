@@ -236,6 +236,7 @@ bench-tools: ## Build the benchmark's client and peers, in Go, into the cache
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-broadcast ./broadcast
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-controlplane ./controlplane
 	go build -C bench/go -buildvcs=false -o $(CACHE)/bin/vmsvc-reviews ./reviews
+	go build -C clients/go -buildvcs=false -o $(CACHE)/bin/vmsvc-follower ./internal/cmd/follow
 
 # $(call needs_go,WHAT,ELSE): go on only with a Go that can do what is needed. Go 1.21 is the first that
 # fetches the newer Go a module asks for, and knows this variable.

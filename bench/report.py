@@ -41,6 +41,13 @@ _RECONNECT_COLUMNS = {
     "anew_stood_ms": "anew, ms",
     "resumed_stood_ms": "resumed, ms",
 }
+_CLIENT_COLUMNS = {
+    "client_cpu_us_a_state": "CPU of the client a state, µs",
+    "client_rss_kib_a_stream": "RSS of the client a stream, KiB",
+    "client_rss_mib": "RSS, MiB",
+    "received": "states",
+    "skipped": "skipped",
+}
 _EVENT_COLUMNS = {"us": "CPU an event, µs", "evaluations": "services evaluated"}
 _STANDSTILL_COLUMNS = {
     "lag_ms": "lag, at most, ms",
@@ -61,7 +68,13 @@ _STANDSTILL_COLUMNS = {
     "ended": "ended or failed",
 }
 
-_COLUMNS = (_STREAM_COLUMNS, _RECONNECT_COLUMNS, _EVENT_COLUMNS, _STANDSTILL_COLUMNS)
+_COLUMNS = (
+    _STREAM_COLUMNS,
+    _RECONNECT_COLUMNS,
+    _CLIENT_COLUMNS,
+    _EVENT_COLUMNS,
+    _STANDSTILL_COLUMNS,
+)
 
 WRONG = ("connect_failures", "behind", "out_of_order", "lost", "wrong_state", "ended")
 """What must be 0, however slow a machine is."""
@@ -91,6 +104,9 @@ delivered. A latency is from just before a change is made to when a stream's rea
 stream held; *last stream* is when the last of them has it. RSS a stream is what connecting added,
 over the streams. *Skipped* counts changes that a stream was not told one by one, as it got a newer
 state instead.
+
+Of r, CPU and RSS are the *client's*: of one process with all streams, between the first change and
+the last state. A bare stream is the same gRPC and the same messages, read and left.
 
 Of f and p, that the event loop *stood still* is how much later than due it came round, but for its
 waiting for a core. *The first time*, who the clients are and what they may do is not known yet.

@@ -78,12 +78,12 @@ def serving(server: Server, data: DataSet) -> Iterator[tuple[Process, str]]:
         flags += [f"--certificate={certificate().file}", f"--key={certificate().key}"]
     with ExitStack() as stack:
         if server.tokens:
-            reviews = stack.enter_context(running("vmsvc-reviews", [_tool("vmsvc-reviews")]))
+            reviews = stack.enter_context(running("vmsvc-reviews", [tool("vmsvc-reviews")]))
             flags.append(f"--reviews={reviews.answer(_START_S)['address']}")
         process = stack.enter_context(
             python(server.program, *flags)
             if server.ours
-            else running(server.name, [_tool(server.program), *flags])
+            else running(server.name, [tool(server.program), *flags])
         )
         yield process, process.answer(_START_S)["address"]
 
@@ -114,12 +114,13 @@ def loading(
         told.append("--tokens")
     if load.lean:
         told += ["--lean", f"--open-timeout={PATIENCE_S - 10:g}s"]
-    with running("vmsvc-load", [_tool("vmsvc-load"), *told]) as process:
+    with running("vmsvc-load", [tool("vmsvc-load"), *told]) as process:
         yield process
 
 
-def _tool(name: str) -> Path:
-    tool = _TOOLS / name
-    if not tool.exists():
+def tool(name: str) -> Path:
+    """A program that `make bench-tools` builds. Raises BenchError."""
+    found = _TOOLS / name
+    if not found.exists():
         raise BenchError(f"there is no {name}: build it with make bench-tools")
-    return tool
+    return found

@@ -1,4 +1,4 @@
-"""Scenarios a to p: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
+"""Scenarios a to p, and r: what streams cost, beside a bare grpc.aio, grpc-go and go-control-plane.
 
 And q: what everybody waits for while somebody asks for much. (k to m are `bench.cluster`'s.)
 """
@@ -14,6 +14,7 @@ from functools import partial
 
 from bench import servers
 from bench.dataset import DataSet
+from bench.following import FOLLOWERS, followed
 from bench.servers import Load, Server
 from bench.standstills import causes
 from bench.standstills.trial import Size, provoked
@@ -57,7 +58,7 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """All of them, in the order of their letters. 55 minutes on 2 cores."""
+    """All of them, in the order of their letters. 60 minutes on 2 cores."""
     return [*_all(seconds=6.0), *_standstills(causes.FULL)]
 
 
@@ -124,6 +125,7 @@ def _all(seconds: float) -> Iterator[Scenario]:
     title = f"100,000 streams on 1,000 connections, {many}, 1 change/s; a lean client"
     yield Scenario("o", title, o.by((servers.OURS,)))
     yield Scenario("p", "f with TLS, and with a token for each client", _reconnects(tls), repeats=2)
+    yield Scenario("r", "c by clients: what following costs them", _followers(c.load, c.changes))
     yield Scenario("j", "one VM's event, from bytes to published", tuple(_events()))
 
 
@@ -150,6 +152,10 @@ def _reconnects(contenders: Sequence[Server]) -> tuple[Contender, ...]:
         Contender(s.name, partial(reconnected, s, data, load), once=s in servers.BESIDE)
         for s in contenders
     )
+
+
+def _followers(load: Load, changes: Changes) -> tuple[Contender, ...]:
+    return tuple(Contender(f.name, partial(followed, f, load, changes)) for f in FOLLOWERS)
 
 
 def _stalled(shape: _Shape) -> tuple[Contender, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from bench import servers
+from bench import following, servers
 from bench.results import Outcome, Results
 from bench.standstills.causes import CAUSES
 
@@ -107,6 +107,15 @@ def _targets() -> Iterator[Target]:
     what = "streams that do not end on the newest state"
     yield Target("h", what, worst("behind"), most=0, unit="")
     yield from _xds()
+    for library, bare in (
+        (following.PYTHON_ASYNC, following.PYTHON_BARE),
+        (following.PYTHON_SYNC, following.PYTHON_BARE),
+        (following.GO, following.GO_BARE),
+    ):
+        what = f"{{}} of a client, {library.name}, beside {bare.name}"
+        cpu, memory = "client_cpu_us_a_state", "client_rss_kib_a_stream"
+        yield Target("r", what.format("CPU"), ratio(cpu, library.name, bare.name))
+        yield Target("r", what.format("RSS a stream"), ratio(memory, library.name, bare.name))
     what = "CPU a message beside grpc-go with TLS"
     yield Target("n", what, ratio(_CPU, servers.OURS_TLS.name, servers.GRPC_GO_TLS.name), most=0.8)
     ours, tokens = servers.OURS_TLS.name, servers.OURS_TOKENS.name

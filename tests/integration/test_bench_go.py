@@ -278,7 +278,7 @@ def test_streams_that_end_are_behind_and_say_why(tmp_path: Path) -> None:
 def test_streams_that_cannot_open_fail_and_say_why() -> None:
     with _nobody() as address:
         flags = ["--target", address, "--streams=10", "--connections=3", "--open-timeout=1s"]
-        with running("vmsvc-load", [servers._tool("vmsvc-load"), *flags]) as client:
+        with running("vmsvc-load", [servers.tool("vmsvc-load"), *flags]) as client:
             opened = client.ask("open")
     assert opened["failures"] == 10
     assert opened["p50_ms"] is None
@@ -295,7 +295,7 @@ def _nobody() -> Iterator[str]:
 
 
 def test_a_command_that_is_not_known_ends_it_with_one_line() -> None:
-    command: list[str | Path] = [servers._tool("vmsvc-load"), "--target=127.0.0.1:1"]
+    command: list[str | Path] = [servers.tool("vmsvc-load"), "--target=127.0.0.1:1"]
     done = subprocess.run(
         command, input='{"do": "dance"}\n', capture_output=True, text=True, check=False
     )

@@ -15,6 +15,7 @@ import pytest
 from bench import plot, report, results, servers, streams, targets
 from bench.dataset import DataSet
 from bench.events import measured as measured_events
+from bench.following import FOLLOWERS, Follower, followed
 from bench.results import Outcome, Results
 from bench.servers import Load, Server
 from bench.streams import Contender, Scenario
@@ -68,6 +69,13 @@ def test_a_lean_client_is_told_the_same(server: Server) -> None:
     got = streamed(server, _DATA, replace(_LOAD, lean=True), _CHANGES)
     assert got["deliveries"] + got["skipped"] == _PAIRS
     assert {name: got[name] for name in report.WRONG} == dict.fromkeys(report.WRONG, 0)
+
+
+@pytest.mark.parametrize("follower", FOLLOWERS, ids=lambda f: f.name)
+def test_each_client_is_told_the_newest_state(follower: Follower) -> None:
+    got = followed(follower, Load(6, 2), Changes(count=20, per_s=60.0))
+    assert got["received"] + got["skipped"] == 6 * 20
+    assert (got["behind"], got["received"] > 0) == (0, True)
 
 
 def test_a_true_revision_spares_most_bytes() -> None:
