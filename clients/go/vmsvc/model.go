@@ -137,9 +137,18 @@ func absenceReason(number vmsvcv1.Absent_Reason) AbsenceReason {
 	}
 }
 
+// sorted has each endpoint once: of two with one key, the later one.
 func sorted(endpoints []Endpoint) []Endpoint {
-	slices.SortFunc(endpoints, byKey)
-	return endpoints
+	slices.SortStableFunc(endpoints, byKey)
+	once := endpoints[:0]
+	for _, each := range endpoints {
+		if last := len(once) - 1; last >= 0 && byKey(once[last], each) == 0 {
+			once[last] = each
+		} else {
+			once = append(once, each)
+		}
+	}
+	return once
 }
 
 func byKey(a, b Endpoint) int {

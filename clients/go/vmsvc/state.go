@@ -3,11 +3,16 @@ package vmsvc
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	vmsvcv1 "github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1"
 )
+
+// nameShownMax has room for a namespace, "/", and the longest name of Kubernetes. Whatever breaks the
+// contract may send more.
+const nameShownMax = 63 + 1 + 253
 
 // Scope says which services a watch is about: those named ("namespace/name"), those of namespaces,
 // or all. One of the three has to be given; AllServices and Namespaces exclude each other.
@@ -98,6 +103,9 @@ func (s *watchState) lost(resume bool) {
 // receive takes in the stream's next message; the events that follow, in order, none if it changes
 // nothing. An error of the protocol changes nothing, either.
 func (s *watchState) receive(message *vmsvcv1.WatchEndpointsResponse) ([]Event, *Error) {
+	if service, ok := about(message); ok && !s.asked(service) {
+		return nil, violation(service, "it was not asked for")
+	}
 	switch event := message.GetEvent().(type) {
 	case *vmsvcv1.WatchEndpointsResponse_Snapshot:
 		return s.snapshot(event.Snapshot)
@@ -114,6 +122,28 @@ func (s *watchState) receive(message *vmsvcv1.WatchEndpointsResponse) ([]Event, 
 		// A newer server sends a message that this client does not know.
 		return nil, nil
 	}
+}
+
+// about is the service that a message is about, if it is about one.
+func about(message *vmsvcv1.WatchEndpointsResponse) (string, bool) {
+	switch event := message.GetEvent().(type) {
+	case *vmsvcv1.WatchEndpointsResponse_Snapshot:
+		return event.Snapshot.GetService(), true
+	case *vmsvcv1.WatchEndpointsResponse_Delta:
+		return event.Delta.GetService(), true
+	case *vmsvcv1.WatchEndpointsResponse_Current:
+		return event.Current.GetService(), true
+	case *vmsvcv1.WatchEndpointsResponse_Absent:
+		return event.Absent.GetService(), true
+	default:
+		return "", false
+	}
+}
+
+// asked says whether a service was asked for. To hold others would be to ask for them next time.
+func (s *watchState) asked(service string) bool {
+	namespace, _, _ := strings.Cut(service, "/")
+	return s.scope.AllServices || s.named[service] || slices.Contains(s.scope.Namespaces, namespace)
 }
 
 func (s *watchState) snapshot(m *vmsvcv1.EndpointSet) ([]Event, *Error) {
@@ -245,6 +275,9 @@ func (s *watchState) hold(state ServiceState) []Event {
 }
 
 func violation(service, what string) *Error {
+	if len(service) > nameShownMax {
+		service = strings.ToValidUTF8(service[:nameShownMax], "") + "..."
+	}
 	return &Error{Code: codes.Internal, Message: fmt.Sprintf("service %s: %s", service, what), protocol: true}
 }
 

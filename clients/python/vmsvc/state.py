@@ -17,6 +17,9 @@ from vmsvc.errors import ProtocolError, VmsvcError
 from vmsvc.model import Absence, AbsenceReason, Endpoint, Readiness, ServiceState
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
+# A namespace, "/", and the longest name of Kubernetes. Whatever breaks the contract may send more.
+_NAME_SHOWN_MAX = 63 + 1 + 253
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -121,7 +124,10 @@ class WatchState:
         Empty if it changes nothing. Raises ProtocolError, and changes nothing, if it does not
         follow from the messages before.
         """
-        match message.WhichOneof("event"):
+        event = message.WhichOneof("event")
+        if event is not None and event != "synced":
+            self._check(getattr(message, event).service)
+        match event:
             case "snapshot":
                 return self._snapshot(message.snapshot)
             case "delta":
@@ -136,10 +142,18 @@ class WatchState:
                 # A newer server sends a message that this client does not know.
                 return ()
 
+    def _check(self, service: str) -> None:
+        """Whether a service was asked for. To hold others would be to ask for them next time."""
+        scope = self._scope
+        namespace = service.partition("/")[0]
+        if not (scope.all_services or service in self._named or namespace in scope.namespaces):
+            raise _violation(service, "it was not asked for")
+
     def _snapshot(self, snapshot: pb.EndpointSet) -> tuple[Event, ...]:
         self._rise(snapshot.service, snapshot.version)
         state = wire.present(snapshot)
-        return self._hold(replace(state, endpoints=_sorted(state.endpoints)))
+        once = {(e.address, e.vm_uid): e for e in state.endpoints}
+        return self._hold(replace(state, endpoints=_sorted(once.values())))
 
     def _delta(self, delta: pb.Delta) -> tuple[Event, ...]:
         held = self._held.get(delta.service)
@@ -208,4 +222,5 @@ def _deleted(state: ServiceState) -> bool:
 
 
 def _violation(service: str, what: str) -> ProtocolError:
-    return ProtocolError(f"service {service}: {what}", code=grpc.StatusCode.INTERNAL)
+    shown = service if len(service) <= _NAME_SHOWN_MAX else f"{service[:_NAME_SHOWN_MAX]}..."
+    return ProtocolError(f"service {shown}: {what}", code=grpc.StatusCode.INTERNAL)
