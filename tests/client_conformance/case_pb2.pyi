@@ -19,12 +19,14 @@ class Network(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NETWORK_STOPPED: _ClassVar[Network]
     NETWORK_STARTED: _ClassVar[Network]
     NETWORK_DRAINED: _ClassVar[Network]
+    NETWORK_MUTE: _ClassVar[Network]
 NETWORK_UNSPECIFIED: Network
 NETWORK_CUT: Network
 NETWORK_FROZEN: Network
 NETWORK_STOPPED: Network
 NETWORK_STARTED: Network
 NETWORK_DRAINED: Network
+NETWORK_MUTE: Network
 
 class Table(_message.Message):
     __slots__ = ("cases",)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import go_client
-from tests.client_conformance.case_pb2 import NETWORK_FROZEN, Case
+from tests.client_conformance.case_pb2 import NETWORK_FROZEN, NETWORK_MUTE, Case
 from tests.client_conformance.driver import Driver
 from tests.client_conformance.play import play
 from tests.client_conformance.table import CASES, read
@@ -48,7 +48,7 @@ def _drivers(config: pytest.Config) -> Mapping[str, Callable[[], Driver]]:
 
 def _takes_long(case: Case) -> bool:
     """Whether a client is to notice by itself that nothing comes any more."""
-    return any(step.network == NETWORK_FROZEN for step in case.steps)
+    return any(step.network in (NETWORK_FROZEN, NETWORK_MUTE) for step in case.steps)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from tests.client_conformance.case_pb2 import (
     NETWORK_CUT,
     NETWORK_DRAINED,
     NETWORK_FROZEN,
+    NETWORK_MUTE,
     NETWORK_STARTED,
     NETWORK_STOPPED,
     Burst,
@@ -174,7 +175,8 @@ class _Playing:
 
     async def _changed(self, network: int) -> None:
         self._may_open = True
-        self._patience_s = PATIENCE_S + (_KEEPALIVE_S if network == NETWORK_FROZEN else 0)
+        silent = network in (NETWORK_FROZEN, NETWORK_MUTE)
+        self._patience_s = PATIENCE_S + (_KEEPALIVE_S if silent else 0)
         match network:
             case _ if network == NETWORK_CUT:
                 self._around.cut()
@@ -183,6 +185,9 @@ class _Playing:
             case _ if network == NETWORK_STOPPED:
                 self._away = True
                 await self._around.stop()
+            case _ if network == NETWORK_MUTE:
+                self._away = True
+                await self._around.stop(mute=True)
             case _ if network == NETWORK_STARTED:
                 self._away = True
                 await self._around.start()

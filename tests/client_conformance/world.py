@@ -117,6 +117,8 @@ class Way:
 
     def __init__(self) -> None:
         self._to: int | None = None
+        self._mute = False
+        self._unanswered: set[asyncio.StreamWriter] = set()
         self._connections: set[Connection] = set()
         self._frozen: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +131,7 @@ class Way:
     async def __aexit__(self, *_: object) -> None:
         assert self._listener
         self._listener.close()
-        self._to = None
+        self.lead_to(None)
         self.cut()
         for connection in self._frozen:
             connection.cut()
@@ -140,12 +142,14 @@ class Way:
         assert self._listener
         return f"127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
 
-    def lead_to(self, port: int | None) -> None:
-        """Where new connections go. None: they are reset at once, as if nobody listened."""
-        self._to = port
+    def lead_to(self, port: int | None, *, mute: bool = False) -> None:
+        """Where new connections go. None: they are reset at once, or are kept and get no answer."""
+        self._to, self._mute = port, mute
 
     def cut(self) -> None:
         """Reset the connections."""
+        while self._unanswered:
+            _reset(self._unanswered.pop())
         while self._connections:
             self._connections.pop().cut()
 
@@ -157,6 +161,9 @@ class Way:
         self._connections.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._mute:
+            self._unanswered.add(writer)
+            return
         if self._to is None:
             _reset(writer)
             return
@@ -243,9 +250,9 @@ class World:
         self._server = await Server(self.streams).start()
         self._way.lead_to(self._server.port)
 
-    async def stop(self) -> None:
-        """The server goes; there is none."""
-        self._way.lead_to(None)
+    async def stop(self, *, mute: bool = False) -> None:
+        """The server goes; there is none, or what takes connections is mute."""
+        self._way.lead_to(None, mute=mute)
         self._way.cut()
         if self._server:
             await self._server.stop()
