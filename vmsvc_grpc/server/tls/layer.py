@@ -153,6 +153,11 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
 
     # The handshake.
 
+    @property
+    def begun(self) -> bool:
+        """Whether the handshake has begun."""
+        return self._context is None
+
     def step(self) -> None:
         """Go on with the handshake: 0.2 ms of work, a signature above all. Or say goodbye."""
         self._lines_up = False

@@ -20,29 +20,42 @@ class Shaking(Protocol):
 
     client: str
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has taken a step already."""
+
     def step(self) -> None:
         """Go on with the handshake, if it still is not. Does not raise."""
 
 
 class HandshakeTurns:
-    """Lets handshakes go on. One event loop owns it."""
+    """Lets handshakes go on, those that have begun first. One event loop owns it.
+
+    Clients give up after some time: gRPC's connect again if it has been 20 s. When there is more to
+    do than fits in that, some are served in time so, where else all would be nearly done.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """None waits."""
         self._loop = loop
-        self._waiting: RoundRobin[str, Shaking] = RoundRobin()
+        self._begun: RoundRobin[str, Shaking] = RoundRobin()
+        self._others: RoundRobin[str, Shaking] = RoundRobin()
+        self._at_work = False
 
     def line_up(self, shaking: Shaking) -> None:
         """Have a connection take its step in its client's turn."""
-        self._waiting.append(shaking, shaking.client)
-        if len(self._waiting) == 1:
+        (self._begun if shaking.begun else self._others).append(shaking, shaking.client)
+        self._work()
+
+    def _work(self) -> None:
+        if not self._at_work:
+            self._at_work = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        self._at_work = False
         until = self._loop.time() + HANDSHAKES_TURN_S
-        for _ in range(len(self._waiting)):
-            self._waiting.popleft().step()
-            if self._loop.time() > until:
-                break
-        if self._waiting:
-            self._loop.call_soon(self._turn)
+        while (waiting := self._begun or self._others) and self._loop.time() <= until:
+            waiting.popleft().step()
+        if waiting:
+            self._work()

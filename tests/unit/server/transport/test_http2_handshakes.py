@@ -31,8 +31,11 @@ class Loop:
 
 
 class Shaking:
-    def __init__(self, client: str, loop: Loop, done: list[str], takes_s: float) -> None:
+    def __init__(
+        self, client: str, loop: Loop, done: list[str], takes_s: float, *, begun: bool = False
+    ) -> None:
         self.client = client
+        self.begun = begun
         self._loop, self._done, self._takes_s = loop, done, takes_s
 
     def step(self) -> None:
@@ -70,3 +73,18 @@ def test_a_step_that_takes_longer_than_a_turn_is_the_last_of_it() -> None:
     for count in (1, 2, 3):
         loop.turn()
         assert len(done) == count
+
+
+def test_what_has_begun_comes_first() -> None:
+    """So that a crowd that takes longer than clients wait is served in part, and not nearly."""
+    loop, done = Loop(), list[str]()
+    turns = HandshakeTurns(cast(asyncio.AbstractEventLoop, loop))
+    step_s = HANDSHAKES_TURN_S / 4
+    for number in range(20):
+        turns.line_up(Shaking(f"begins-{number}", loop, done, step_s))
+    loop.turn()
+    for number in range(3):
+        turns.line_up(Shaking(f"goes-on-{number}", loop, done, step_s, begun=True))
+    loop.turn()
+    assert done[5:8] == ["goes-on-0", "goes-on-1", "goes-on-2"]
+    assert done[8] == "begins-5"
