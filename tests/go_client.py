@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+
+from tests.go_programs import cache as cache_folder
 
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "clients" / "go"
@@ -37,9 +40,13 @@ def build(file: Path) -> Path:
 @cache
 def program(package: str) -> str:
     """Where the module's program of that package is, as in `./internal/cmd/watch`; built anew."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    built = base / "vmsvc-grpc" / "bin" / f"client-go-{Path(package).name}"
-    go("build", "-o", built, package)
+    folder = cache_folder() / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    built = folder / f"client-go-{Path(package).name}"
+    # Go itself knows what has changed; but another worker may run the program while it is written.
+    with (folder / f".{built.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        go("build", "-o", built, package)
     return str(built)
 
 

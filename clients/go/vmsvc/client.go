@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	vmsvcv1 "github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1"
 )
@@ -56,7 +58,7 @@ const serviceConfig = `{
   }]
 }`
 
-var hostAndPort = regexp.MustCompile(`^(\[[0-9a-fA-F:.%\w]+\]|[^\s:/\[\]]+):[0-9]{1,5}$`)
+var hostAndPort = regexp.MustCompile(`^(\[[\w:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}$`)
 var grpcName = regexp.MustCompile(`^(dns|unix|unix-abstract):\S+$`)
 
 // Config is whom a client asks, and how. Its zero value is for a server of this machine.
@@ -103,7 +105,12 @@ func New(config Config) (*Client, error) {
 		return nil, fmt.Errorf("a token would be sent to %s without TLS, for all to read; give TLS", server)
 	}
 	policy := config.Retry.withDefaults()
-	conn, err := grpc.NewClient(server, append(config.options(policy, loopback), config.DialOptions...)...)
+	// gRPC reads a URL: the % of an IPv6 zone is no escape in it.
+	target := server
+	if hostAndPort.MatchString(server) {
+		target = "dns:///" + strings.ReplaceAll(server, "%", "%25")
+	}
+	conn, err := grpc.NewClient(target, append(config.options(policy, loopback), config.DialOptions...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -244,14 +251,16 @@ func answer[Request, Response any](
 	if err == nil {
 		return response, nil
 	}
-	failed := client.failure(err)
-	if failed.Code != codes.Unauthenticated || !client.renewable {
-		return nil, failed
+	if status.Code(err) == codes.Unauthenticated && client.renewable {
+		if response, err = method(ctx, request); err == nil {
+			return response, nil
+		}
 	}
-	if response, err = method(ctx, request); err != nil {
-		return nil, client.failure(err)
+	if ctx.Err() != nil {
+		// Of a context that is done, gRPC's error does not know.
+		err = errors.Join(err, context.Cause(ctx))
 	}
-	return response, nil
+	return nil, client.failure(err)
 }
 
 // failure is the error of a call that ended with err.

@@ -45,6 +45,9 @@ func TestWhatAConfigCannotBe(t *testing.T) {
 		{Config{Server: "localhost:50051", Token: token}, ""},
 		{Config{Server: "127.1.2.3:50051", Token: token}, ""},
 		{Config{Server: "[::1]:50051", Token: token}, ""},
+		{Config{Server: "dns:///localhost:50051", Token: token}, ""},
+		{Config{Server: "dns:///localhost.example:50051", Token: token}, "without TLS, for all to read"},
+		{Config{Server: "[fe80::1%eth0]:50051"}, ""},
 		{Config{Server: "endpoints.example:50051", Token: token}, "without TLS, for all to read"},
 		{Config{Server: "127.0.0.1.example:50051", Token: token}, "without TLS, for all to read"},
 		{Config{Server: "endpoints.example:50051", Token: token, TLS: credentials.NewTLS(nil)}, ""},
@@ -181,6 +184,21 @@ func TestLookUpIsTriedAgainWhileAServerIsUnavailable(t *testing.T) {
 	}
 }
 
+func TestLookUpEndsWithItsContext(t *testing.T) {
+	server := scripted.Serve(t, "")
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(bounded(t))
+	server.Answer = func(any) (any, error) {
+		cancel(enough)
+		<-ctx.Done()
+		return nil, status.Error(codes.Unavailable, "too late")
+	}
+	_, err := client(t, Config{Server: server.Address}).Resolve(ctx, web, All)
+	if !errors.Is(err, enough) || status.Code(err) != codes.Canceled {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestLookUpAsksForItsTokenOnceMore(t *testing.T) {
 	server := scripted.Serve(t, "")
 	server.Accept("2")
@@ -247,7 +265,9 @@ func (a *authority) sign(about *x509.Certificate, by *authority) (*x509.Certific
 // write puts the CA, and a certificate by it for loopback with its key, into files.
 func (a *authority) write(folder string) (ca, cert, key string) {
 	a.t.Helper()
-	leaf, private := a.sign(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, a)
+	leaf, private := a.sign(&x509.Certificate{
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"endpoints.example"},
+	}, a)
 	der, err := x509.MarshalECPrivateKey(private)
 	if err != nil {
 		a.t.Fatal(err)
@@ -324,6 +344,26 @@ func TestServerOfAnotherAuthorityIsNotTrusted(t *testing.T) {
 	told := events.event().(Disconnected)
 	if told.Err.Code != codes.Unavailable || !strings.Contains(told.Err.Error(), "cannot be trusted") {
 		t.Errorf("got %v", told.Err)
+	}
+}
+
+func TestServerHasToProveTheAuthority(t *testing.T) {
+	ours := newAuthority(t, "ours")
+	files, err := TLSFiles(ours.write(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := serveTLS(t, ours, "")
+	server.Answer = func(any) (any, error) {
+		return &vmsvcv1.ResolveEndpointsResponse{EndpointSet: snapshot(web, 1).GetSnapshot()}, nil
+	}
+	for authority, code := range map[string]codes.Code{
+		"": codes.OK, "endpoints.example": codes.OK, "other.example": codes.Unavailable,
+	} {
+		asked := client(t, Config{Server: server.Address, TLS: files, Authority: authority})
+		if _, err := asked.Resolve(bounded(t), web, All); status.Code(err) != code {
+			t.Errorf("%q: got %v", authority, err)
+		}
 	}
 }
 

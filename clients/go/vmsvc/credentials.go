@@ -71,7 +71,7 @@ func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 func (b bearer) RequireTransportSecurity() bool { return !b.loopback }
 
 var loopbackServer = regexp.MustCompile(
-	`^(localhost|127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]+$|^unix(-abstract)?:\S+$`)
+	`^(dns:(///)?)?(localhost|127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]+$|^unix(-abstract)?:\S+$`)
 
 // TLSFiles are credentials from files in PEM: the CAs to trust (empty: the system's), and a
 // certificate of our own with its key (both or none). They are read anew for each connection, since

@@ -49,7 +49,11 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // failure is the error for one of gRPC. server is named where the fault may lie in the way to it.
 func failure(server string, cause error) *Error {
+	var of interface{ GRPCStatus() *status.Status }
 	found := status.Convert(cause)
+	if errors.As(cause, &of) {
+		found = of.GRPCStatus() // Without the texts of other errors beside it.
+	}
 	err := &Error{Code: found.Code(), cause: cause}
 	for _, detail := range found.Details() {
 		switch detail := detail.(type) {
