@@ -6,7 +6,8 @@ stream does not repeat what is still true.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -159,17 +160,13 @@ class WatchState:
         held = self._held.get(delta.service)
         if held is None or self._sent.get(delta.service) is None:
             raise _violation(delta.service, "a delta came before a state to apply it to")
-        kept = {(e.address, e.vm_uid): e for e in held.endpoints}
-        for key in delta.removed:
-            if kept.pop((key.address, key.vm_uid), None) is None:
-                raise _violation(delta.service, f"a delta removes {key.address}, which is not held")
-        kept |= {(e.address, e.vm_uid): e for e in wire.endpoints(delta.upserted)}
+        endpoints = _changed(held, delta)
         self._rise(delta.service, delta.version)
         return self._hold(
             ServiceState(
                 delta.service,
                 wire.ports(delta.ports) if delta.ports_changed else held.ports,
-                _sorted(kept.values()),
+                endpoints,
                 version=delta.version,
                 revision=delta.revision,
             )
@@ -212,8 +209,40 @@ class WatchState:
         return ()
 
 
+def _changed(held: ServiceState, delta: pb.Delta) -> tuple[Endpoint, ...]:
+    """The endpoints after a delta, whose removals come first. Raises ProtocolError.
+
+    Of those that stay, only pointers are looked at: a large service may change often.
+    """
+    endpoints, gone, new = list(held.endpoints), set[int](), dict[tuple[str, str], Endpoint]()
+    for key in delta.removed:
+        at = _place(endpoints, (key.address, key.vm_uid))
+        if at is None or at in gone:
+            raise _violation(delta.service, f"a delta removes {key.address}, which is not held")
+        gone.add(at)
+    for endpoint in wire.endpoints(delta.upserted):
+        if (at := _place(endpoints, _key(endpoint))) is None:
+            new[_key(endpoint)] = endpoint
+        else:
+            endpoints[at] = endpoint
+            gone.discard(at)
+    if gone:
+        endpoints = [endpoint for at, endpoint in enumerate(endpoints) if at not in gone]
+    return _sorted([*endpoints, *new.values()]) if new else tuple(endpoints)
+
+
+def _place(endpoints: Sequence[Endpoint], key: tuple[str, str]) -> int | None:
+    """Where an endpoint stands among sorted ones; None: it is not there."""
+    at = bisect_left(endpoints, key, key=_key)
+    return at if at < len(endpoints) and _key(endpoints[at]) == key else None
+
+
+def _key(endpoint: Endpoint) -> tuple[str, str]:
+    return endpoint.address, endpoint.vm_uid
+
+
 def _sorted(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    return tuple(sorted(endpoints, key=lambda e: (e.address, e.vm_uid)))
+    return tuple(sorted(endpoints, key=_key))
 
 
 def _deleted(state: ServiceState) -> bool:
