@@ -100,17 +100,21 @@ class Keeper:
         states = self.held.fed()
         began = time.monotonic()
         try:
-            applied = await self._applied(states)
+            try:
+                applied = await self._applied(states)
+            except PartlyError:
+                # What is wrong with one service keeps no next start from beginning with the others.
+                self.save(states)
+                raise
             self.save(states)
         except OutputError as error:
             self._failures += 1
             again_s = _jittered(
                 min(_BACKOFF_INITIAL_S * 2.0 ** min(self._failures, 32), _BACKOFF_MAX_S)
             )
+            again_s = min(again_s, error.again_in_s or again_s)
             self.report.failed(error, again_s, time.monotonic() - began)
-            if isinstance(error, PartlyError):
-                return min(again_s, error.again_in_s or again_s), False
-            return again_s, True
+            return again_s, not isinstance(error, PartlyError)
         self._failures = 0
         self.held.applied(states)
         self.report.applied(applied, states, self.held, time.monotonic() - began)

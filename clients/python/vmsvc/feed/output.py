@@ -12,20 +12,20 @@ from vmsvc.model import ServiceState
 class OutputError(Exception):
     """Something could not be made as it should be; the text is one sentence for a person.
 
-    It names what and why: a file, a socket, a command, a backend. The feed tries again.
-    """
-
-
-class PartlyError(OutputError):
-    """Not all could be made as it should be; the text says what.
-
-    News need not wait for the next try: it may be of the rest, or mend it. `again_in_s` is as of
-    Applied.
+    It names what and why: a file, a socket, a command, a backend. The feed tries again, later each
+    time; with `again_in_s` after that time at the latest, as a try costs little.
     """
 
     def __init__(self, text: str, again_in_s: float | None = None) -> None:
         super().__init__(text)
         self.again_in_s = again_in_s
+
+
+class PartlyError(OutputError):
+    """Not all could be made as it should be; the text says what.
+
+    News need not wait for the next try: it may be of the rest, or mend it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

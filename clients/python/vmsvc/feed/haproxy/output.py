@@ -11,14 +11,11 @@ from vmsvc.feed import written
 from vmsvc.feed.haproxy import dynamic, server_state, slots
 from vmsvc.feed.haproxy.commands import Command, Outcome
 from vmsvc.feed.haproxy.held import HeldError, HeldServer, NoSuchBackendError, held
-from vmsvc.feed.haproxy.runtime import Runtime
+from vmsvc.feed.haproxy.runtime import LOOK_AGAIN_S, Runtime
 from vmsvc.feed.haproxy.wanted import State, WantedServer, wanted
 from vmsvc.feed.output import Applied, OutputError, PartlyError
 from vmsvc.feed.target import Target, TargetError
 from vmsvc.model import ServiceState
-
-# HAProxy tells nobody that it was restarted, and begins without the servers that were added.
-_LOOK_AGAIN_S = 0.5
 
 _FAULTS_SHOWN_MAX = 5
 
@@ -66,8 +63,8 @@ class Backends:
         changes = await self._carry_out(commands, faults)
         await self._keep_state(holding, faults)
         if faults:
-            raise PartlyError(_shown(faults), _LOOK_AGAIN_S)
-        return Applied(changes, _LOOK_AGAIN_S)
+            raise PartlyError(_shown(faults), LOOK_AGAIN_S)
+        return Applied(changes, LOOK_AGAIN_S)
 
     def reread(self) -> None:
         """See Output."""

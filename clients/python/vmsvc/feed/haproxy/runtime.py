@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from vmsvc.feed.output import OutputError
 
+LOOK_AGAIN_S = 0.5
+"""HAProxy tells nobody that it was restarted, and begins without the servers that were added."""
+
 # Of 10,000 servers, `show stat` has about 6 MB.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024
 _READ_BYTES = 256 * 1024
@@ -75,18 +78,18 @@ class Runtime:
                     answers = (await self._asked((on, *commands)))[1:]
                 return answers
         except TimeoutError:
-            late = f"HAProxy at {self._place} has not answered within {self._timeout_s:g} s"
-            raise OutputError(late) from None
+            raise self._fault(f"has not answered within {self._timeout_s:g} s") from None
+        except asyncio.LimitOverrunError:
+            raise self._fault(f"answers more than {_ANSWER_BYTES_MAX} bytes") from None
         except asyncio.IncompleteReadError:
-            raise OutputError(f"HAProxy at {self._place} has closed the connection") from None
+            raise self._fault("has closed the connection") from None
         except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"HAProxy at {self._place} cannot be asked: {reason}") from error
+            raise self._fault(f"cannot be asked: {error.strerror or error}") from error
 
     async def _asked(self, commands: Sequence[str]) -> list[str]:
         reader, writer = await self._connected()
         try:
-            answers = _Answers(reader, str(self._place))
+            answers = _Answers(reader)
             writer.write(b"prompt\n")
             # Answers come with a prompt after each, which no answer has in it. Without one they
             # end with an empty line, but not all, nor in all versions.
@@ -103,6 +106,9 @@ class Runtime:
             with suppress(OSError):
                 await writer.wait_closed()
 
+    def _fault(self, what: str) -> OutputError:
+        return OutputError(f"HAProxy at {self._place} {what}", again_in_s=LOOK_AGAIN_S)
+
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._place.path:
             return await asyncio.open_unix_connection(self._place.path)
@@ -112,21 +118,18 @@ class Runtime:
 class _Answers:
     """The answers on one connection, each ended by a prompt."""
 
-    def __init__(self, reader: asyncio.StreamReader, place: str) -> None:
+    def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
-        self._place = place
         self._read = bytearray()
         self.of_master = False
 
     async def next(self) -> str:
-        """The next answer. Raises IncompleteReadError, OSError and OutputError."""
+        """The next answer. Raises OSError, IncompleteReadError and LimitOverrunError."""
         looked = 0
         while not (found := _PROMPT.search(self._read, looked)):
             looked = max(0, len(self._read) - _PROMPT_BYTES_MAX)
             if len(self._read) > _ANSWER_BYTES_MAX:
-                raise OutputError(
-                    f"HAProxy at {self._place} answers more than {_ANSWER_BYTES_MAX} bytes"
-                )
+                raise asyncio.LimitOverrunError("", len(self._read))
             data = await self._reader.read(_READ_BYTES)
             if not data:
                 raise asyncio.IncompleteReadError(bytes(self._read), None)
