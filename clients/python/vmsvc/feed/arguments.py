@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vmsvc.arguments import UsageError
 from vmsvc.feed.target import Target, TargetError
 
 
@@ -27,6 +30,25 @@ def target(text: str) -> Target:
         return Target.of(text)
     except TargetError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_targets(parser: argparse.ArgumentParser, what: str) -> None:
+    """Targets, one at least; `what` they name, as in "a backend"."""
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        type=target,
+        metavar="TARGET",
+        help=f"{what}'s name, and the service, with the name or number of a port if it has "
+        "several: NAME=NAMESPACE/SERVICE[:PORT]",
+    )
+
+
+def check_once(targets: Iterable[Target]) -> None:
+    """Raises UsageError if two targets have one name."""
+    name, count = Counter(target.name for target in targets).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"target {name!r} is given {count} times")
 
 
 def add_services(parser: argparse.ArgumentParser, metavar: str = "SERVICE") -> None:

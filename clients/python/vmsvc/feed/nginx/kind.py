@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -53,14 +52,7 @@ def _parameters(text: str) -> str:
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "targets",
-        nargs="+",
-        type=arguments.target,
-        metavar="TARGET",
-        help="an upstream's name, and the service, with the name or number of a port if it has "
-        "several: NAME=NAMESPACE/SERVICE[:PORT]",
-    )
+    arguments.add_targets(parser, "an upstream")
     parser.add_argument(
         "--directory",
         type=arguments.path,
@@ -149,9 +141,7 @@ def _made(given: Mapping[str, Any]) -> Output:
 
 def _check(targets: Sequence[Target]) -> None:
     """Raises UsageError for names that cannot be those of files beside each other."""
-    name, count = Counter(target.name for target in targets).most_common(1)[0]
-    if count > 1:
-        raise UsageError(f"target {name!r} is given {count} times")
+    arguments.check_once(targets)
     for target in targets:
         if target.name.startswith("."):
             raise UsageError(
