@@ -129,10 +129,7 @@ class Haproxy:
             )
         await until(lambda: self._listens() or self._ended())
         assert not self._ended(), self.said()
-        # Until then it takes no signal to reload.
-        async with asyncio.timeout(PATIENCE_S):
-            while not await self._master_answers():  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
+        await self._settled()
 
     async def stop(self) -> None:
         """End it at once, with all connections."""
@@ -150,6 +147,7 @@ class Haproxy:
         async with asyncio.timeout(PATIENCE_S):
             while await self.pid() == before:  # noqa: ASYNC110 - HAProxy tells nobody
                 await asyncio.sleep(0.01)
+        await self._settled()
 
     async def pid(self) -> str:
         """The process that a new connection reaches."""
@@ -167,6 +165,11 @@ class Haproxy:
         at = [names.index(name) for name in ("svname", "addr", "status")]
         return {row[at[0]]: f"{row[at[1]]} {row[at[2]]}" for row in rows}
 
+    async def serving(self) -> list[str]:
+        """Addresses of servers that are not in maintenance, in order."""
+        found = (await self.servers()).values()
+        return sorted(said.partition(":")[0] for said in found if not said.endswith(" MAINT"))
+
     async def get(self, path: str = "/") -> str:
         """Who answers a request on a new connection; its status if that is not 200."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -182,6 +185,12 @@ class Haproxy:
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    async def _settled(self) -> None:
+        """Wait until the master takes the next signal."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self._master_answers():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
 
     async def _master_answers(self) -> bool:
         with suppress(OutputError):

@@ -1,4 +1,4 @@
-"""The command lines of `vmsvc feed nginx` and `vmsvc feed template`."""
+"""The command lines of `vmsvc feed haproxy`, `nginx` and `template`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 from vmsvc.arguments import UsageError
+from vmsvc.feed.haproxy.output import Backends, Settings
+from vmsvc.feed.haproxy.runtime import Place, Runtime
+from vmsvc.feed.haproxy.wanted import State
 from vmsvc.feed.kinds import KINDS
 from vmsvc.feed.nginx.nginx import Nginx
 from vmsvc.feed.output import Output
+from vmsvc.feed.target import Target
 from vmsvc.feed.template.template import Bounds, Template, Told
+from vmsvc.model import Readiness
 from vmsvc.options import Options, parse
 
+HAPROXY = ("haproxy", "web=shop/web:http", "api=shop/api", "--runtime")
 NGINX = ("nginx", "web=shop/web:http", "--directory")
 # argparse takes targets in one place.
 AT_LAST = ("nginx", "--directory", ".", "web=shop/web:http")
@@ -33,6 +39,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_haproxy_is_fed_as_its_flags_say() -> None:
+    options, output = made(
+        *HAPROXY, "[::1]:9999", "--zone", "a", "--server-options", " check  inter 2s ",
+        "--drain-s", "9", "--not-ready", "drain", "--slots", "s", "--haproxy-state-file", "f",
+        "--runtime-timeout-s", "3",
+    )  # fmt: skip
+    assert options.services == ("shop/web", "shop/api")
+    assert options.readiness is Readiness.ALL
+    assert isinstance(output, Backends)
+    assert output.runtime == Runtime(Place(host="::1", port=9999), 3)
+    assert output.targets == [Target("web", "shop/web", "http"), Target("api", "shop/api")]
+    assert output.settings == Settings("s", "check inter 2s", 9, State.DRAIN, "a", Path("f"))
+
+
 def test_an_nginx_is_fed_what_its_targets_follow() -> None:
     options, output = made(*AT_LAST, "db=data/db")
     assert options.services == ("shop/web", "data/db")
@@ -42,6 +62,18 @@ def test_an_nginx_is_fed_what_its_targets_follow() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
+        pytest.param(HAPROXY[:3], "--runtime (VMSVC_FEED_RUNTIME) is required", id="no HAProxy"),
+        pytest.param((*HAPROXY, "x"), "'x' is neither /PATH", id="no place"),
+        pytest.param((*HAPROXY, "/x", "--not-ready", "ready"), "not maint or drain", id="no state"),
+        pytest.param((*HAPROXY, "/x", "--slots", "a b"), "not what names of", id="no prefix"),
+        pytest.param((*HAPROXY, "/x", "--server-options", "a;b"), "has ';'", id="two commands"),
+        pytest.param((*HAPROXY, "/x", "--server-options", "a\nb"), "has '\\n'", id="two lines"),
+        pytest.param(
+            (*HAPROXY, "/x", "--server-options", "a" * 5000), "has over 4000 characters", id="long"
+        ),
+        pytest.param(
+            ("haproxy", "--runtime", "/x", "web=a/b", "web=a/c"), "'web' is given 2", id="backends"
+        ),
         pytest.param(NGINX[:2], "--directory (VMSVC_FEED_DIRECTORY) is required", id="none"),
         pytest.param((*NGINX, "nowhere"), "there is no directory nowhere", id="no directory"),
         pytest.param((*AT_LAST, "web=shop/db"), "'web' is given 2 times", id="a name twice"),

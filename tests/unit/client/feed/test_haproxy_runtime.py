@@ -84,7 +84,7 @@ async def test_one_that_closes_early_is_away() -> None:
 
 async def test_one_that_does_not_answer_is_given_up() -> None:
     async with peer(lambda line: "", first="no prompt> ") as (haproxy, _):
-        late = Runtime(haproxy._place, timeout_s=0.05)
+        late = Runtime(haproxy.place, timeout_s=0.05)
         with pytest.raises(OutputError, match=r"has not answered within 0.05 s$"):
             await late.ask(["show servers state"])
 

@@ -51,6 +51,7 @@ class Place:
         return self.path or f"{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """HAProxy, as its Runtime API shows it: by a worker's socket, or the master's.
 
@@ -58,9 +59,8 @@ class Runtime:
     and the old process does not end while it has one.
     """
 
-    def __init__(self, place: Place, *, timeout_s: float) -> None:
-        self._place = place
-        self._timeout_s = timeout_s
+    place: Place
+    timeout_s: float
 
     async def ask(self, commands: Sequence[str]) -> list[str]:
         """The answer to each command, in order, without white space around it.
@@ -71,14 +71,14 @@ class Runtime:
         OutputError if HAProxy is away, answers too much, or not within `timeout_s`.
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 answers = await self._asked(commands)
                 if any(_EXPERIMENTAL in answer for answer in answers):
                     on = "experimental-mode on"
                     answers = (await self._asked((on, *commands)))[1:]
                 return answers
         except TimeoutError:
-            raise self._fault(f"has not answered within {self._timeout_s:g} s") from None
+            raise self._fault(f"has not answered within {self.timeout_s:g} s") from None
         except asyncio.LimitOverrunError:
             raise self._fault(f"answers more than {_ANSWER_BYTES_MAX} bytes") from None
         except asyncio.IncompleteReadError:
@@ -107,12 +107,12 @@ class Runtime:
                 await writer.wait_closed()
 
     def _fault(self, what: str) -> OutputError:
-        return OutputError(f"HAProxy at {self._place} {what}", again_in_s=LOOK_AGAIN_S)
+        return OutputError(f"HAProxy at {self.place} {what}", again_in_s=LOOK_AGAIN_S)
 
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._place.path:
-            return await asyncio.open_unix_connection(self._place.path)
-        return await asyncio.open_connection(self._place.host, self._place.port)
+        if self.place.path:
+            return await asyncio.open_unix_connection(self.place.path)
+        return await asyncio.open_connection(self.place.host, self.place.port)
 
 
 class _Answers:
