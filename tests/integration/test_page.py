@@ -102,6 +102,7 @@ async def answer(url: str, method: str = "GET", **headers: str) -> tuple[int, di
     [
         ("/", "text/html; charset=utf-8"),
         ("/page.js", "text/javascript; charset=utf-8"),
+        ("/services.js", "text/javascript; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml; charset=utf-8"),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from http import HTTPStatus
 from importlib import resources
+from pathlib import PurePath
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -19,11 +20,11 @@ from vmsvc_grpc.server.page.page import Page, QueryError
 from vmsvc_grpc.server.page.views import PageStream
 from vmsvc_grpc.server.page.visitor import refusal
 
-_FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+_KINDS = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
 }
 
 _CHECKED = ("Host", "Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode")
@@ -53,16 +54,18 @@ class PageServer:
         self._woken: dict[PageStream, asyncio.Event] = {}
         # One slice a turn of the event loop, however many pages are open.
         self._turn = asyncio.Lock()
-        static = resources.files(__package__).joinpath("static")
         self._files = {
-            path: (static.joinpath(name).read_bytes(), kind)
-            for path, (name, kind) in _FILES.items()
+            "/" if file.name == "index.html" else f"/{file.name}": (
+                file.read_bytes(),
+                _KINDS[PurePath(file.name).suffix],
+            )
+            for file in resources.files(__package__).joinpath("static").iterdir()
         }
         application = web.Application(middlewares=[_checked])
         application.on_response_prepare.append(_with_headers)
         application.add_routes(
             [
-                *(web.get(path, self._file) for path in _FILES),
+                *(web.get(path, self._file) for path in self._files),
                 web.get("/events", self._events, allow_head=False),
             ]
         )
