@@ -1,4 +1,4 @@
-"""The xDS examples work: Envoy's, gRPC's, and the sidecar's bootstrap."""
+"""Examples work: Envoy's, gRPC's, nginx's, and the sidecar's bootstrap."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tried(example: str, programs: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("example", ["envoy", "grpc"])
+@pytest.mark.parametrize("example", ["envoy", "grpc", "nginx"])
 def test_an_example_balances_and_follows_whoever_has_the_usual_ports(example: str) -> None:
     with ExitStack() as held:
         for number, port in USUAL:
@@ -68,11 +68,12 @@ def test_an_example_balances_and_follows_whoever_has_the_usual_ports(example: st
     ]
 
 
-@pytest.mark.parametrize("example", ["envoy", "grpc"])
+@pytest.mark.parametrize("example", ["envoy", "grpc", "nginx"])
 def test_an_example_that_cannot_run_says_why(example: str, tmp_path: Path) -> None:
     programs = {
         "python": f'exec {sys.executable} "$@"',
         "envoy": f'exec {binary()} "$@"',
+        "vmsvc": f'exec {Path(sys.executable).with_name("vmsvc")} "$@"',
         "vmsvc-grpc": "echo Address already in use; exit 1",
     }
     for name, does in programs.items():

@@ -15,6 +15,8 @@ from vmsvc.feed.template.template import TEMPLATE_BYTES_MAX, Bounds, Template, T
 from vmsvc.feed.template.view import context
 from vmsvc.model import ServiceState
 
+ROOT = Path(__file__).parents[4]
+
 STATES = (
     state(
         WEB,
@@ -100,6 +102,18 @@ def rendered(source: str, **variables: str) -> str:
 )
 def test_a_template_makes(source: str, expected: str) -> None:
     assert rendered(source, PORT="8080") == expected
+
+
+def test_the_example_makes_json() -> None:
+    source = (ROOT / "examples" / "template" / "zones.json.j2").read_text()
+    assert json.loads(rendered(source)) == {
+        "data/db": {"none": {"ready": ["10.0.1.1:8080"], "not_ready": []}},
+        "data/gone": {},
+        "shop/web": {
+            "a": {"ready": ["10.0.0.1:8080", "[2001:db8::3]:8080"], "not_ready": []},
+            "b": {"ready": [], "not_ready": ["10.0.0.2:8080"]},
+        },
+    }
 
 
 @pytest.fixture
