@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -90,13 +90,21 @@ class _Parser(argparse.ArgumentParser):
         for text in takewhile(lambda text: text != "--" and text not in _COMMANDS, given):
             flag = text.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
-                likely = likely_meant(flag, self._option_string_actions)
-                meant = f" (did you mean {likely}?)" if likely else ""
-                self.error(f"there is no flag {flag}{meant}")
+                self._error_of("flag", flag, self._option_string_actions)
         found, unknown = super().parse_known_args(given, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:  # noqa: SLF001 - no other way
+            self._error_of("command", value, action.choices)
+        super()._check_value(action, value)
+
+    def _error_of(self, what: str, word: str, known: Iterable[str]) -> NoReturn:
+        likely = likely_meant(word, known)
+        meant = f" (did you mean {likely}?)" if likely else ""
+        self.error(f"there is no {what} {word}{meant}")
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")

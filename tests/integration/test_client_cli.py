@@ -219,7 +219,7 @@ def test_explain_of_a_refused_service_has_its_problem_first(server: Program) -> 
         pytest.param("resolve Shop/web", 2, "cannot be a namespace's name", id="no name"),
         pytest.param("watch Shop/web", 2, "cannot be a namespace's name", id="no name to watch"),
         pytest.param("resolve web", 2, "has no namespace", id="no namespace"),
-        pytest.param("frob", 2, "invalid choice: 'frob'", id="no such command"),
+        pytest.param("frob", 2, "there is no command 'frob'", id="no such command"),
         pytest.param("--srever x list", 2, "did you mean --server?", id="a flag before, misspelt"),
         pytest.param("watch --al", 2, "did you mean --all?", id="a flag after, misspelt"),
     ],

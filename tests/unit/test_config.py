@@ -296,6 +296,7 @@ def test_an_error_of_the_system_is_one_line_and_not_about_our_output(
         (["serve", "examples"], "unrecognized arguments: examples; see vmsvc-grpc serve --help"),
         (["release", "--ye\x1b[2J\n\ud800"], "--ye\\x1b[2J\\n\\ud800"),
         (["served\n"], "served\\n"),
+        (["serv"], "there is no command serv (did you mean serve?); see vmsvc-grpc --help"),
         (["serve", "--insecure=\u202e"], "\\u202e"),
         (["serve", "--listen"], "--listen"),
         ([], "COMMAND"),

@@ -16,7 +16,7 @@ from vmsvc.channel import DEFAULT_SERVER, target
 _SECONDS_MAX = 1_000_000
 _COUNT_MAX = 1_000_000
 _NUMBER_CHARACTERS_MAX = 20
-_FLAG_CHARACTERS_MAX = 80
+_WORD_CHARACTERS_MAX = 80
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
@@ -45,13 +45,21 @@ class Parser(argparse.ArgumentParser):
         for text in takewhile(lambda text: text not in ends, given):
             flag = text.partition("=")[0]
             if flag.startswith("--") and flag not in self._option_string_actions:
-                likely = get_close_matches(flag, self._option_string_actions, 1)
-                meant = f" (did you mean {likely[0]}?)" if likely else ""
-                self.error(f"there is no flag {flag[:_FLAG_CHARACTERS_MAX]!r}{meant}")
+                self._error_of("flag", flag, self._option_string_actions)
         found, unknown = super().parse_known_args(given, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:  # noqa: SLF001 - no other way
+            self._error_of(str(action.metavar).lower(), value, action.choices)
+        super()._check_value(action, value)
+
+    def _error_of(self, what: str, word: str, known: Iterable[str]) -> NoReturn:
+        likely = get_close_matches(word, known, 1)
+        meant = f" (did you mean {likely[0]}?)" if likely else ""
+        self.error(f"there is no {what} {word[:_WORD_CHARACTERS_MAX]!r}{meant}")
 
     def _commands(self) -> Iterable[str]:
         """The words after which another parser's flags come."""
@@ -112,25 +120,26 @@ def names(text: str) -> list[str]:
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     """The flags about which server is asked, and how it is reached."""
-    parser.add_argument(
+    group = parser.add_argument_group("the server")
+    group.add_argument(
         "--server",
         type=server,
         metavar="HOST:PORT",
         help=f"the server to ask (default: {DEFAULT_SERVER})",
     )
-    parser.add_argument(
+    group.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
         help="use TLS, or do not, whatever VMSVC_TLS says (default: do not)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--cacert", metavar="FILE", help="CAs of the server, in PEM (default: the system's)"
     )
-    parser.add_argument("--cert", metavar="FILE", help="certificate to show the server, in PEM")
-    parser.add_argument("--key", metavar="FILE", help="its key, in PEM")
-    parser.add_argument(
+    group.add_argument("--cert", metavar="FILE", help="certificate to show the server, in PEM")
+    group.add_argument("--key", metavar="FILE", help="its key, in PEM")
+    group.add_argument(
         "--token-file", metavar="FILE", help="file of a bearer token, read anew for each call"
     )
-    parser.add_argument(
+    group.add_argument(
         "--authority", metavar="NAME", help="name in the server's certificate, if not its address"
     )

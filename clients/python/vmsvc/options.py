@@ -91,6 +91,11 @@ examples:
   vmsvc watch shop/web --until-ready 3 --timeout-s 60
 """
 
+_NAMESPACE = "the namespace of services that are named without one"
+_TIMEOUT = "how long to wait for an answer (default: 10)"
+
+_WATCH = "services' endpoints, and each change"
+
 _VERSION = "the version of vmsvc, and the server's"
 
 _VERSION_EPILOG = """\
@@ -304,23 +309,37 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = Parser(prog="vmsvc", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action=_Version)
-    _add_common(parser)
+    _add_asking(parser, OUTPUTS, f"{_TIMEOUT}; watch: for what it waits for (default: for ever)")
+    _add_namespace(parser, f"{_NAMESPACE}; if none is named, show only its services")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
     listing = _command(commands, "list", "services with their type, addresses and counts")
+    _add_namespace(listing, "the same: show only its services")
     listing.add_argument(
         "in_namespace", nargs="?", metavar="NAMESPACE", help="show only its services"
     )
     _add_all_namespaces(listing)
 
     resolve = _command(commands, "resolve", "the endpoints of services, now")
+    _add_namespace(resolve, _NAMESPACE)
     resolve.add_argument(
         "services", nargs="+", metavar="SERVICE", help="NAMESPACE/NAME, or NAME with -n"
     )
     _add_all(resolve)
 
-    watch = _command(commands, "watch", "services' endpoints, and each change", _WATCH_EPILOG)
+    watch = commands.add_parser(
+        "watch", help=_WATCH, description=_capital(_WATCH), epilog=_WATCH_EPILOG
+    )
+    _add_asking(
+        watch,
+        _OUTPUTS_WITHOUT_NAMES,
+        "how long to wait for what --until-ready or --for names (default: for ever)",
+        "table; in a pipe, json",
+    )
+    _add_namespace(
+        watch, f"{_NAMESPACE}; if none is named, watch all of its services; may be repeated"
+    )
     watch.add_argument(
         "services", nargs="*", metavar="SERVICE", help="NAMESPACE/NAME; none: all services"
     )
@@ -341,6 +360,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     explain = _command(commands, "explain", "why each VM is in a service, or is not")
+    _add_namespace(explain, _NAMESPACE)
     explain.add_argument(
         "services", nargs=1, metavar="SERVICE", help="NAMESPACE/NAME, or NAME with -n"
     )
@@ -349,9 +369,9 @@ def parser() -> argparse.ArgumentParser:
     )
 
     version: Parser = commands.add_parser(
-        "version", help=_VERSION, description=_VERSION, epilog=_VERSION_EPILOG
+        "version", help=_VERSION, description=_capital(_VERSION), epilog=_VERSION_EPILOG
     )
-    _add_asking(version, _OUTPUTS_WITHOUT_NAMES)
+    _add_asking(version, _OUTPUTS_WITHOUT_NAMES, _TIMEOUT)
     version.add_argument(
         "--client",
         dest="client_only",
@@ -363,43 +383,41 @@ def parser() -> argparse.ArgumentParser:
     completion = _command(
         commands, "completion", "what a shell needs to complete vmsvc's words", _COMPLETION_EPILOG
     )
+    _add_namespace(completion, argparse.SUPPRESS)
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     return parser
 
 
 def _command(commands: Any, name: str, what: str, epilog: str | None = None) -> Parser:
-    parser: Parser = commands.add_parser(name, help=what, description=what, epilog=epilog)
-    _add_common(parser)
+    parser: Parser = commands.add_parser(name, help=what, description=_capital(what), epilog=epilog)
+    _add_asking(parser, OUTPUTS, _TIMEOUT)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    _add_asking(parser, OUTPUTS)
-    parser.add_argument(
-        "-n",
-        "--namespace",
-        action="append",
-        metavar="NAMESPACE",
-        help="the namespace of services named without one; if none is named, show only its "
-        "services (watch: may be repeated)",
-    )
+def _capital(what: str) -> str:
+    return f"{what[:1].upper()}{what[1:]}."
 
 
-def _add_asking(parser: argparse.ArgumentParser, outputs: Sequence[str]) -> None:
+def _add_namespace(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-n", "--namespace", action="append", metavar="NAMESPACE", help=what)
+
+
+def _add_asking(
+    parser: argparse.ArgumentParser, outputs: Sequence[str], timeout: str, default: str = "table"
+) -> None:
     add_server(parser)
     parser.add_argument(
         "-o",
         "--output",
         type=_output,
         metavar="FORMAT",
-        help=f"how to write the answer: {', '.join(outputs)} (default: table)",
+        help=f"how to write the answer: {', '.join(outputs)} (default: {default})",
     )
     parser.add_argument(
         "--timeout-s",
         type=seconds,
         metavar="SECONDS",
-        help="how long to wait for an answer (default: 10); watch: for what --until-ready or --for "
-        "names (default: for ever)",
+        help=timeout,
     )
 
 

@@ -159,7 +159,13 @@ def test_output(line: str, terminal: bool, output: str) -> None:
         pytest.param(
             "", {}, "the following arguments are required: COMMAND; see vmsvc --help", id="nothing"
         ),
-        pytest.param("frob", {}, "invalid choice: 'frob'", id="no such command"),
+        pytest.param("frob", {}, "there is no command 'frob'; see vmsvc --help", id="no command"),
+        pytest.param(
+            "rsolve a/b", {}, "'rsolve' (did you mean resolve?)", id="a command, misspelt"
+        ),
+        pytest.param(
+            "feed ngnix", {}, "there is no output 'ngnix' (did you mean nginx?)", id="an output"
+        ),
         pytest.param(
             "--srever x list",
             {},
