@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from tests.integration.feeding import feeding
 from tests.integration.scripted import ScriptedServer, Stream
 from tests.integration.test_client_cli import MANIFESTS
+from tests.monitoring.promtool import promtool
 from tests.program import PATIENCE_S, awaited, serving
 from tests.unit.client.told import SYNCED, WEB, not_found, snapshot
 from vmsvc.v1 import endpoint_service_pb2 as pb
@@ -75,6 +77,36 @@ def test_follows_the_real_server(tmp_path: Path, file: Path) -> None:
         (manifests / "shop.yaml.new").write_text(MANIFESTS.replace("10.0.0.1", "10.0.0.7"))
         (manifests / "shop.yaml.new").rename(manifests / "shop.yaml")
         assert has(file, "10.0.0.2", "10.0.0.7")
+
+
+def discovered(file: Path) -> list[dict[str, str]]:
+    """The labels that Prometheus itself gives each target of a file."""
+    config = file.with_name("prometheus.yml")
+    scraped = {"job_name": "vms", "file_sd_configs": [{"files": [str(file)]}]}
+    config.write_text(json.dumps({"scrape_configs": [scraped]}))
+    command = [promtool(), "check", "service-discovery", "--timeout=1s", config, "vms"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    return [target["labels"] for target in json.loads(told.stdout)]
+
+
+@pytest.mark.parametrize("prefix", ["", "__meta_vmsvc_"])
+def test_prometheus_reads_it(
+    server: ScriptedServer, tmp_path: Path, file: Path, prefix: str
+) -> None:
+    arguments = ["prometheus", "--file", file, "--label-prefix", prefix]
+    with feeding(server.address, arguments if prefix else arguments[:-2], tmp_path / "log"):
+        begun(server, snapshot(WEB, 1, "10.0.0.1", "fd00::1"), snapshot("data/db", 2, "10.0.0.9"))
+        assert awaited(lambda: len(targets(file) or ()) == 3)
+    found = discovered(file)
+    assert sorted(labels["instance"] for labels in found) == [
+        "10.0.0.1:8080",
+        "10.0.0.9:8080",
+        "[fd00::1]:8080",
+    ]
+    ours = {"namespace", "service", "port", "vm", "zone", "ready"}
+    for labels in found:
+        # What begins with two underscores is for relabelling, and goes once that is done.
+        assert {name for name in labels if name in ours} == (set() if prefix else ours)
 
 
 def test_what_is_known_stays_while_the_server_is_away(
