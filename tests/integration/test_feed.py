@@ -84,7 +84,7 @@ def discovered(file: Path) -> list[dict[str, str]]:
     config = file.with_name("prometheus.yml")
     scraped = {"job_name": "vms", "file_sd_configs": [{"files": [str(file)]}]}
     config.write_text(json.dumps({"scrape_configs": [scraped]}))
-    command = [promtool(), "check", "service-discovery", "--timeout=1s", config, "vms"]
+    command = [f"{promtool()}", "check", "service-discovery", "--timeout=1s", f"{config}", "vms"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     return [target["labels"] for target in json.loads(told.stdout)]
 
@@ -413,6 +413,22 @@ def test_a_state_file_that_is_none_is_an_error_of_the_command_line(
         assert why in feed.said()
         assert str(states) in feed.said()
     assert states.read_text() == content
+
+
+def test_a_state_file_that_cannot_be_written_holds_back_no_news(
+    server: ScriptedServer, tmp_path: Path, file: Path
+) -> None:
+    states = tmp_path / "not-there" / "states"
+    arguments = ["prometheus", "--file", file, "--state-file", states]
+    with feeding(server.address, arguments, tmp_path / "log") as feed:
+        stream = begun(server, snapshot(WEB, 1, "10.0.0.1"))
+        for version in range(2, 8):
+            stream.send(snapshot(WEB, version, f"10.0.0.{version}"))
+            assert has(file, f"10.0.0.{version}")
+        assert feed.has_said(f"{states} cannot be written")
+        states.parent.mkdir()
+        assert awaited(states.exists)
+        assert feed.has_said("the output is right")
 
 
 def test_every_flag_has_a_variable(server: ScriptedServer, tmp_path: Path, file: Path) -> None:

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from vmsvc.aio import AsyncWatch
 from vmsvc.errors import VmsvcError
 from vmsvc.feed.held import Held
 from vmsvc.feed.output import Applied, Output, OutputError, PartlyError
 from vmsvc.feed.report import Report
+from vmsvc.feed.written import finished
 from vmsvc.model import ServiceState
 from vmsvc.state import Event
 
@@ -27,13 +29,16 @@ _BACKOFF_INITIAL_S = 0.25
 _BACKOFF_MAX_S = 10.0
 _REFUSED_AGAIN_S = 30.0
 
+_REST_S_MAX = 1.0
+
 
 @dataclass(slots=True)
 class Keeper:
     """Keeps an output right for as long as it runs.
 
-    `open_watch` opens a watch of all that is fed. `save` keeps the states for the next start; it
-    may raise OutputError. `check_interval_s`: how often the output is looked at without a change.
+    `open_watch` opens a watch of all that is fed. `save` keeps the states for the next start; it is
+    called in a thread, and may raise OutputError. `check_interval_s`: how often the output is
+    looked at without a change.
     """
 
     open_watch: Callable[[], AsyncWatch]
@@ -45,6 +50,7 @@ class Keeper:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _failures: int = 0
+    _saved: Mapping[str, ServiceState] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Until it is cancelled. Raises VmsvcError if the server refuses, and nothing is known."""
@@ -88,25 +94,27 @@ class Keeper:
         while True:
             self._news.clear()
             self._asked.clear()
-            again_s, patient = await self._apply()
+            began = time.monotonic()
+            again_s, patient = await self._apply(began)
+            # Of states that change all the time, making them so is half of what it does at most.
+            await asyncio.sleep(min(time.monotonic() - began, _REST_S_MAX))
             # News would fail in the same way, and come often.
             awaited = self._asked if patient else self._news
             with suppress(TimeoutError):
                 async with asyncio.timeout(again_s):
                     await awaited.wait()
 
-    async def _apply(self) -> tuple[float, bool]:
+    async def _apply(self, began: float) -> tuple[float, bool]:
         """When to apply again without news, and whether to wait for that whatever comes."""
         states = self.held.fed()
-        began = time.monotonic()
         try:
             try:
                 applied = await self._applied(states)
-            except PartlyError:
+            except PartlyError as error:
                 # What is wrong with one service keeps no next start from beginning with the others.
-                self.save(states)
+                await self._save(states, f"{error}; ")
                 raise
-            self.save(states)
+            await self._save(states)
         except OutputError as error:
             self._failures += 1
             again_s = _jittered(
@@ -126,6 +134,16 @@ class Keeper:
                 return await self.output.apply(states)
         except TimeoutError:
             raise OutputError(f"not done within {_APPLY_S_MAX:g} s, and given up") from None
+
+    async def _save(self, states: Mapping[str, ServiceState], before: str = "") -> None:
+        if states == self._saved:
+            return
+        try:
+            await finished(partial(self.save, states))
+        except OutputError as error:
+            # The output follows, whatever becomes of the file.
+            raise PartlyError(f"{before}{error}") from error
+        self._saved = states
 
 
 def _jittered(delay_s: float) -> float:
