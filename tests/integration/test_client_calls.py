@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from tests.integration.scripted import Failure, ScriptedServer
 from tests.integration.serving import serving
+from tests.integration.vmsvc_command import ENVIRONMENT
 from tests.program import PATIENCE_S
 from tests.unit.objects import service, vm
 from vmsvc import AsyncClient, Client, UnavailableError, Verdict, VmsvcError
@@ -145,6 +151,96 @@ async def test_an_explanation_is_fetched_page_by_page() -> None:
     assert names == [*(f"vm-{n:03}" for n in range(300)), "near"]
     assert (explained.matching, explained.ready, explained.near_misses) == (300, 300, 1)
     assert one.vm_name == "vm-007"
+
+
+OTHER = pb.EndpointSet(service="shop/db", version=1)
+SAME_PAGE = "again"
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "sentence"),
+    [
+        ("resolve", b"\x0f\xff", "its answer cannot be read"),
+        ("list", b"\x0a\x03\x0a\x01\xff", "its answer cannot be read"),
+        ("explain", b"\x0a\x01\xff", "its answer cannot be read"),
+        ("resolve", b"", "asked about shop/web, and answers about ''"),
+        ("resolve", pb.ResolveEndpointsResponse(endpoint_set=OTHER), "answers about 'shop/db'"),
+        ("explain", pb.ExplainEndpointsResponse(service="shop/db"), "answers about 'shop/db'"),
+        ("list", pb.ListServicesResponse(next_page_token=SAME_PAGE), "the same page again"),
+        (
+            "explain",
+            pb.ExplainEndpointsResponse(service="shop/web", next_page_token=SAME_PAGE),
+            "the same page again",
+        ),
+    ],
+)
+async def test_an_answer_that_cannot_be_is_an_error_of_either_client(
+    call: str, answer: bytes | Message, sentence: str
+) -> None:
+    data = answer if isinstance(answer, bytes) else answer.SerializeToString()
+    with answering(data) as server:
+        with pytest.raises(VmsvcError, match=sentence) as failed:
+            async with AsyncClient(server) as client:
+                await asked(client, call)
+        assert failed.value.code is grpc.StatusCode.INTERNAL
+        with Client(server) as sync, pytest.raises(VmsvcError, match=sentence) as failed:
+            asked_sync(sync, call)
+        assert failed.value.code is grpc.StatusCode.INTERNAL
+
+
+def test_an_answer_that_cannot_be_read_is_one_line_of_the_command() -> None:
+    with answering(b"\x0f\xff") as server:
+        program = Path(sys.executable).with_name("vmsvc")
+        command = [str(program), "resolve", "shop/web", "--server", server]
+        ran = subprocess.run(
+            command,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert ran.stderr == f"vmsvc: server {server}: its answer cannot be read\n"
+
+
+@contextmanager
+def answering(data: bytes) -> Iterator[str]:
+    """The address of a server that answers all look-ups by these bytes."""
+    handler: grpc.RpcMethodHandler[bytes, bytes]
+    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: data)
+    methods = dict.fromkeys(("ResolveEndpoints", "ListServices", "ExplainEndpoints"), handler)
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("vmsvc.v1.EndpointService", methods),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()
+
+
+async def asked(client: AsyncClient, call: str) -> object:
+    match call:
+        case "resolve":
+            return await client.resolve("shop/web")
+        case "explain":
+            return await client.explain("shop/web")
+        case _:
+            return [each async for each in client.list()]
+
+
+def asked_sync(client: Client, call: str) -> object:
+    match call:
+        case "resolve":
+            return client.resolve("shop/web")
+        case "explain":
+            return client.explain("shop/web")
+        case _:
+            return list(client.list())
 
 
 def test_a_verdict_of_a_newer_server_is_unknown() -> None:

@@ -173,7 +173,29 @@ func (c *Client) Resolve(ctx context.Context, service string, readiness Readines
 	if err != nil {
 		return ServiceState{}, err
 	}
+	if err := answersAbout(service, response.GetEndpointSet().GetService()); err != nil {
+		return ServiceState{}, err
+	}
 	return present(response.GetEndpointSet()), nil
+}
+
+// answersAbout is an error where an answer is about another service than was asked for.
+func answersAbout(asked, answered string) error {
+	if answered != asked {
+		return violation(asked, fmt.Sprintf("the server answers about %.300q", answered))
+	}
+	return nil
+}
+
+// following is the token of the page after the one asked for by token, if there is one. One that leads
+// to itself is an error, as it would do so for ever.
+func following(token, next string) (string, error) {
+	if next != "" && next == token {
+		return "", &Error{
+			Code: codes.Internal, Message: "the server gives the same page again and again", protocol: true,
+		}
+	}
+	return next, nil
 }
 
 // List is the services of a namespace, or of all if it is empty, by name; fetched page by page. After
@@ -192,7 +214,11 @@ func (c *Client) List(ctx context.Context, namespace string) iter.Seq2[*vmsvcv1.
 					return
 				}
 			}
-			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			if request.PageToken, err = following(request.PageToken, page.GetNextPageToken()); err != nil {
+				yield(nil, err)
+				return
+			}
+			if request.PageToken == "" {
 				return
 			}
 		}
@@ -212,8 +238,14 @@ func (c *Client) Explain(
 		if err != nil {
 			return nil, err
 		}
+		if err := answersAbout(service, page.GetService()); err != nil {
+			return nil, err
+		}
 		vms = append(vms, page.GetVirtualMachines()...)
-		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+		if request.PageToken, err = following(request.PageToken, page.GetNextPageToken()); err != nil {
+			return nil, err
+		}
+		if request.PageToken == "" {
 			// All but the VMs is told anew on each page; the last one is the newest.
 			page.VirtualMachines = vms
 			return page, nil

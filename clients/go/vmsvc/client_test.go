@@ -145,6 +145,7 @@ func TestAnswersOfSeveralPages(t *testing.T) {
 			}, nil
 		case *vmsvcv1.ExplainEndpointsRequest:
 			return &vmsvcv1.ExplainEndpointsResponse{
+				Service:         request.Service,
 				VirtualMachines: []*vmsvcv1.VirtualMachineExplanation{{VmName: "vm" + request.PageToken}},
 				NextPageToken:   pages[request.PageToken], Matching: uint32(len(request.PageToken)),
 			}, nil
@@ -166,6 +167,37 @@ func TestAnswersOfSeveralPages(t *testing.T) {
 	explained, err := asked.Explain(bounded(t), web, "")
 	if err != nil || explained.GetMatching() != 1 || len(explained.GetVirtualMachines()) != 3 {
 		t.Errorf("got %v, %v", explained, err)
+	}
+}
+
+func TestAnswersThatCannotBe(t *testing.T) {
+	server := scripted.Serve(t, "")
+	server.Answer = func(request any) (any, error) {
+		switch request.(type) {
+		case *vmsvcv1.ResolveEndpointsRequest:
+			return &vmsvcv1.ResolveEndpointsResponse{EndpointSet: &vmsvcv1.EndpointSet{Service: db}}, nil
+		case *vmsvcv1.ListServicesRequest:
+			return &vmsvcv1.ListServicesResponse{NextPageToken: "again"}, nil
+		default:
+			return &vmsvcv1.ExplainEndpointsResponse{Service: web, NextPageToken: "again"}, nil
+		}
+	}
+	asked := client(t, Config{Server: server.Address})
+	_, err := asked.Resolve(bounded(t), web, All)
+	internal(t, err, `service shop/web: the server answers about "shop/db"`)
+	_, err = asked.Explain(bounded(t), db, "")
+	internal(t, err, `service shop/db: the server answers about "shop/web"`)
+	_, err = asked.Explain(bounded(t), web, "")
+	internal(t, err, "the same page again")
+	for _, err := range asked.List(bounded(t), "") {
+		internal(t, err, "the same page again")
+	}
+}
+
+func internal(t *testing.T, err error, sentence string) {
+	t.Helper()
+	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), sentence) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -110,7 +110,7 @@ class AsyncClient:
             service=service, readiness=wire.readiness_number(readiness)
         )
         response = await self._answer(self._stub().ResolveEndpoints, request)
-        return wire.present(response.endpoint_set)
+        return wire.resolved(response, service)
 
     async def list(self, namespace: str | None = None) -> AsyncIterator[ServiceSummary]:
         """The services of a namespace, or of all, by name; fetched page by page."""
@@ -119,9 +119,8 @@ class AsyncClient:
             page = await self._answer(self._stub().ListServices, request)
             for service in page.services:
                 yield wire.summary(service)
-            if not page.next_page_token:
+            if not wire.has_next_page(request, page):
                 return
-            request.page_token = page.next_page_token
 
     async def explain(self, service: str, *, vm_name: str = "") -> Explanation:
         """Why each VM is in "namespace/name", or is not; or one VM of its namespace alone.
@@ -132,9 +131,9 @@ class AsyncClient:
         pages = []
         while True:
             pages.append(await self._answer(self._stub().ExplainEndpoints, request))
-            if not pages[-1].next_page_token:
+            wire.check_about(service, pages[-1].service)
+            if not wire.has_next_page(request, pages[-1]):
                 return wire.explanation(pages)
-            request.page_token = pages[-1].next_page_token
 
     async def version(self) -> ServerVersion:
         """What the server says of itself. Raises UnimplementedError if it is older than 0.2."""
@@ -209,13 +208,19 @@ class AsyncClient:
         self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
     ) -> _Response:
         try:
-            return await method(request, timeout=self._timeout_s, metadata=self._access.sent())
+            response = await method(request, timeout=self._timeout_s, metadata=self._access.sent())
         except grpc.aio.AioRpcError as failure:
             raise _error(self.server, failure, self._access.proxy) from failure
         except asyncio.CancelledError:
             if self._closed and not _being_cancelled():
                 raise RuntimeError("the client was closed") from None
             raise
+        if response is None:
+            # What grpc.aio gives for bytes that are no message; the sync one fails.
+            raise VmsvcError(
+                f"server {self.server}: its answer cannot be read", code=grpc.StatusCode.INTERNAL
+            )
+        return response
 
 
 class AsyncWatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import sys
@@ -77,6 +78,8 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], reaching: Rea
         options = parse(arguments, environment, terminal=terminal)
         # gRPC reads this when it is imported. It would log each lost connection into the table.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        # Of an answer that it cannot read it would write a traceback; we say so in one line.
+        logging.getLogger("grpc").setLevel(logging.CRITICAL)
         with reaching(options) as reached:
             from vmsvc import commands  # noqa: PLC0415 - after what it depends on
 

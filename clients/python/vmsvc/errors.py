@@ -17,6 +17,7 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 # gRPC's message for an address that it cannot connect to. The last clause is the reason.
 _CONNECT_FAILED = re.compile(r"failed to connect to all addresses; last error: .*?([^:]+)$")
 _NOT_RESOLVED = re.compile(r"errors resolving .*?([^:\]]+)\]?$")
+_NOT_READ = "Exception deserializing response!"
 _HTTP1 = "(Trying to connect an http1.x server"
 
 # What TLS reports of gRPC's core, and what it means for the server. The first that is there counts.
@@ -182,6 +183,8 @@ def _sentence(server: str, code: grpc.StatusCode, message: str, way: str) -> str
             return f"server {server} {meaning}{way}"
     if unreachable := _CONNECT_FAILED.match(message) or _NOT_RESOLVED.match(message):
         return f"server {server} cannot be reached{way}: {unreachable[1].strip()}"
+    if message == _NOT_READ:
+        return f"server {server}: its answer cannot be read"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"server {server} did not answer in time{way}"
     return f"server {server}: {message or code.name}"

@@ -112,7 +112,7 @@ class Client:
             service=service, readiness=wire.readiness_number(readiness)
         )
         response = self._answer(self._stub().ResolveEndpoints, request)
-        return wire.present(response.endpoint_set)
+        return wire.resolved(response, service)
 
     def list(self, namespace: str | None = None) -> Iterator[ServiceSummary]:
         """The services of a namespace, or of all, by name; fetched page by page."""
@@ -120,9 +120,8 @@ class Client:
         while True:
             page = self._answer(self._stub().ListServices, request)
             yield from map(wire.summary, page.services)
-            if not page.next_page_token:
+            if not wire.has_next_page(request, page):
                 return
-            request.page_token = page.next_page_token
 
     def explain(self, service: str, *, vm_name: str = "") -> Explanation:
         """Why each VM is in "namespace/name", or is not; or one VM of its namespace alone.
@@ -133,9 +132,9 @@ class Client:
         pages = []
         while True:
             pages.append(self._answer(self._stub().ExplainEndpoints, request))
-            if not pages[-1].next_page_token:
+            wire.check_about(service, pages[-1].service)
+            if not wire.has_next_page(request, pages[-1]):
                 return wire.explanation(pages)
-            request.page_token = pages[-1].next_page_token
 
     def version(self) -> ServerVersion:
         """What the server says of itself. Raises UnimplementedError if it is older than 0.2."""

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import grpc
 from google.protobuf.message import DecodeError
 
-from vmsvc.errors import VmsvcError
+from vmsvc.errors import ProtocolError, VmsvcError
 from vmsvc.model import (
     Absence,
     AbsenceReason,
@@ -78,6 +78,36 @@ def ports(messages: Iterable[pb.Port]) -> tuple[Port, ...]:
 def endpoints(messages: Iterable[pb.Endpoint]) -> tuple[Endpoint, ...]:
     """Endpoints, in the order of the messages."""
     return tuple(Endpoint(m.address, m.ready, m.vm_name, m.vm_uid, m.zone) for m in messages)
+
+
+def resolved(response: pb.ResolveEndpointsResponse, service: str) -> ServiceState:
+    """The answer of a look-up. Raises ProtocolError if it is about another service."""
+    check_about(service, response.endpoint_set.service)
+    return present(response.endpoint_set)
+
+
+def check_about(asked: str, answered: str) -> None:
+    """Raises ProtocolError if an answer is about another service than was asked for."""
+    if answered != asked:
+        raise _broken(f"the server was asked about {asked}, and answers about {answered[:300]!r}")
+
+
+def has_next_page(
+    request: pb.ListServicesRequest | pb.ExplainEndpointsRequest,
+    page: pb.ListServicesResponse | pb.ExplainEndpointsResponse,
+) -> bool:
+    """Whether another page follows; `request` then asks for it.
+
+    Raises ProtocolError if that is the same again, as it would be for ever.
+    """
+    if page.next_page_token and page.next_page_token == request.page_token:
+        raise _broken("the server gives the same page again and again")
+    request.page_token = page.next_page_token
+    return bool(page.next_page_token)
+
+
+def _broken(what: str) -> ProtocolError:
+    return ProtocolError(what, code=grpc.StatusCode.INTERNAL)
 
 
 def present(message: pb.EndpointSet) -> ServiceState:
