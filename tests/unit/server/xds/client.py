@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,9 @@ Told = tuple[str, ...]
 """A response in short: its type's short name, resources, and `-name` for what is removed."""
 
 _TURNS_MAX = 10_000  # No message takes nearly as many.
+
+_CANONICAL = re.compile(r"[^.]+\.[^.]+:\d+")
+"""A name that wildcards cover."""
 
 _KINDS = {
     CDS: Cluster,
@@ -183,7 +187,11 @@ class XdsClient:
         Not of one that it has refused: nothing more is said of that until it changes.
         """
         assignments = self.asked(EDS)
-        return self._changed & self.held(CDS).keys() & (assignments.names - assignments.refused)
+        return {
+            name
+            for name in self._changed & self.held(CDS).keys() - assignments.refused
+            if name in assignments.names or (assignments.wildcard and _CANONICAL.fullmatch(name))
+        }
 
     def _note(self, type_url: TypeUrl, got: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
         if type_url is CDS:

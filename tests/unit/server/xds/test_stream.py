@@ -509,14 +509,15 @@ def test_what_is_held_is_not_taken_away_before_the_cache_is_synced() -> None:
 @pytest.mark.parametrize("order", [(CDS, EDS), (EDS, CDS)], ids=["clusters first", "last"])
 @pytest.mark.parametrize("first_synced", [True, False], ids=["synced", "to be synced"])
 @pytest.mark.parametrize("claimed", ["old", "none"])
+@pytest.mark.parametrize("names", [(NAME, "api.shop:80"), ("*",)], ids=["names", "wildcard"])
 def test_a_cluster_that_changed_meanwhile_brings_its_assignment_whatever_is_claimed(
-    order: tuple[TypeUrl, TypeUrl], first_synced: bool, claimed: str
+    order: tuple[TypeUrl, TypeUrl], first_synced: bool, claimed: str, names: tuple[str, ...]
 ) -> None:
     """envoy#22418: an Envoy that came back said that it held the assignment, and waited for it."""
     served = Cache(AddressRules())
     before = XdsClient(full := cache(service(API)), Form.DELTA, who=ENVOY).change(CDS)
     before.read_all()
-    before.change(EDS, [NAME, "api.shop:80"]).read_all()
+    before.change(EDS, names).read_all()
     clusters, assignments = before.asked(CDS).versions, before.asked(EDS).versions
     held = {CDS: clusters | {NAME: "of another release"}, EDS: assignments}
     if claimed == "none":
@@ -526,8 +527,7 @@ def test_a_cluster_that_changed_meanwhile_brings_its_assignment_whatever_is_clai
     client = XdsClient(served, Form.DELTA, who=ENVOY)
     told = []
     for type_url in order:
-        names = ["*"] if type_url is CDS else [NAME, "api.shop:80"]
-        client.change(type_url, names, held=held[type_url])
+        client.change(type_url, ["*"] if type_url is CDS else names, held=held[type_url])
         told += client.read_all()
     if not first_synced:
         assert told == []
