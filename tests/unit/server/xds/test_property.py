@@ -23,6 +23,7 @@ from tests.unit.server.xds.client import (
     EDS,
     LDS,
     RDS,
+    WHOLE,
     Release,
     Told,
     XdsClient,
@@ -406,10 +407,15 @@ class Following(RuleBasedStateMachine):
     def refuse_a_change(self, number: int, agent: int) -> None:
         """A NACK is followed by silence, until something changes."""
         client = self.clients[number % len(self.clients)]
+        client.xds.can_say()
         client.xds.read_all()
         self.cache.apply(_moved(agent))
-        if client.xds.read(refuse="no") is not None:
-            client.xds.read_all()
+        if (refused := client.xds.read(refuse="no")) is not None:
+            label, *about = refused
+            others = [names for other, *names in client.xds.read_all() if other == label]
+            # A state of the world of clusters says all of them each time.
+            if self.form is Form.DELTA or label not in {type_url.label for type_url in WHOLE}:
+                assert not {name for names in others for name in names} & set(about)
             assert client.xds.read() is None
 
     @rule(
