@@ -43,7 +43,7 @@ WHOLE = (CDS, LDS)
 Told = tuple[str, ...]
 """A response in short: its type's short name, resources, and `-name` for what is removed."""
 
-_TURNS_MAX = 10_000  # No message takes nearly as many.
+_TURNS_MAX = 10_000  # No message takes nearly as many; nor are there so many at a time.
 
 _CANONICAL = re.compile(r"[^.]+\.[^.]+:\d+")
 """A name that wildcards cover."""
@@ -345,7 +345,11 @@ class XdsClient:
 
     def read_all(self) -> list[Told]:
         """Read until there is nothing more to say."""
-        return list(iter(self.read, None))
+        read: list[Told] = []
+        while (told := self.read()) is not None:
+            read.append(told)
+            assert len(read) < _TURNS_MAX, "the stream always has more to say"
+        return read
 
     def _sotw(self, raw: bytes, refuse: str) -> Told:
         response = pb.DiscoveryResponse.FromString(raw)
