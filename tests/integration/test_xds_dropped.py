@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 
+from tests.integration.envoy import bootstrap, envoy, on_demand
 from tests.integration.serving import serving, until
+from tests.integration.test_xds_envoy import world
 from tests.integration.test_xds_server import NAME, ads
-from tests.unit.objects import service, vm
+from tests.unit.objects import service, spec, vm
 from tests.unit.server.xds.client import CDS, EDS, node
+from vmsvc_grpc.model.events import Apply
+from vmsvc_grpc.model.objects import Key, ServicePort
+from vmsvc_grpc.server.call import Code
 from vmsvc_grpc.server.limits import Limits
+from vmsvc_grpc.server.listen import Server
+from vmsvc_grpc.server.transport import Listener
 from vmsvc_grpc.server.transport.http2 import Http2
 
 MOST = 100_000
+LONG = "x" * 500
+TOO_MANY = 220
 
 
 def too_long(form: str, type_url: str) -> Any:
@@ -55,3 +66,31 @@ async def test_a_request_that_is_too_long_is_dropped_and_its_stream_goes_on(
         assert running.counts.request_bytes < MOST, "none of it was read"
     lines = [record.message for record in caplog.records]
     assert all("(message_bytes_max) and is dropped" in line for line in lines), lines
+
+
+async def test_an_envoy_with_more_names_than_a_request_may_have_comes_back(tmp_path: Path) -> None:
+    """It keeps its clusters, and is sent what it asks for next."""
+    limits = Limits(message_bytes_max=MOST)
+    async with world() as here, AsyncExitStack() as stack:
+        first = Server(here.running.cache, [Listener("127.0.0.1:0")], Http2, limits=limits)
+        (address,) = await first.start()
+        config = on_demand(bootstrap([address], "DELTA_GRPC"))
+        proxy = await stack.enter_async_context(envoy(config, tmp_path))
+        await proxy.answers("a", "b")
+        assert TOO_MANY * len(LONG) > MOST
+        for number in range(TOO_MANY):
+            assert await proxy.call_raw(f"{LONG}{number}") == 503
+        await first.stop()
+        second = Server(here.running.cache, [Listener(address)], Http2, limits=limits)
+        assert await second.start() == (address,)
+        await until(lambda: second.counts.refusals["message_bytes_max"])
+        here.vm("c")
+        await proxy.answers("a", "b", "c")
+        ports = (ServicePort("http", "TCP", 80, here.machines.port),)
+        here.running.apply(Apply(service(Key("shop", "none"), spec(ports=ports))))
+        await proxy.answers("a", "b", "c", cluster="none.shop:80")
+        calls = second.counts.calls
+        assert not [path for path, code in calls if code is not Code.OK], "no stream has ended"
+        await stack.aclose()
+        await until(lambda: not second.counts.streams_open.total())
+        await second.stop()
