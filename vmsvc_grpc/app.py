@@ -269,7 +269,9 @@ class App:
             PolicyFile,
         )
 
-        return CertificateGate(PolicyFile(path), _certificate_rules(self._config), self._log_access)
+        watch = DirectoryWatch(Path("/"))
+        rules = _certificate_rules(self._config)
+        return CertificateGate(PolicyFile(path), rules, watch, self._log_access)
 
     def _log_access(self, level: int, text: str) -> None:
         trouble = text if level >= logging.WARNING else None

@@ -21,9 +21,12 @@ from vmsvc_grpc.server.access.policy import Policy, policy
 from vmsvc_grpc.server.access.policy_yaml import PolicyError
 from vmsvc_grpc.server.access.principal import CertificateRules, Principal
 from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.file_follower import FileFollower, FileWatch
 
-LOOK_S = 1.0
-"""How often the file is looked at. A new text counts once it is the same in two looks."""
+RESCAN_S = 1.0
+"""How often the file is looked at unasked: what it takes away should not last."""
+
+_ALARMS_S = 1.0  # How late a call may end whose certificate expires.
 
 POLICY_BYTES_MAX = 1024 * 1024
 
@@ -81,11 +84,15 @@ class CertificateGate:
         self,
         file: PolicyFile,
         certificates: CertificateRules,
+        watch: FileWatch,
         log: Callable[[int, str], object],
         *,
         clock_of_day: Callable[[], float] = time.time,
     ) -> None:
-        """Reads the file. Raises PolicyFileError. `log` logs a line at a level."""
+        """Reads the file. Raises PolicyFileError. `log` logs a line at a level.
+
+        `watch` has notices of changes for it.
+        """
         self.refusals: Counter[str] = Counter()
         self._file = file
         self._certificates = certificates
@@ -93,7 +100,7 @@ class CertificateGate:
         self._clock_of_day = clock_of_day
         self._text = file.text()
         self._policy = file.policy_of(self._text)
-        self._seen = self._text
+        self._follower = FileFollower((file.path,), watch, RESCAN_S, self._log_unwatched)
         self._refused: str | None = None
         self._trouble = ""
         self._passes: dict[_CertifiedPass, None] = {}
@@ -130,20 +137,24 @@ class CertificateGate:
 
     async def run(self) -> None:
         """Follow the file, and wake calls, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follower.run(self._look))
+            tasks.create_task(self._wake_expired())
+
+    async def _wake_expired(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(_ALARMS_S)
             await self._wake(iter(lambda: self._alarms.due(self._clock_of_day()), None))
-            try:
-                await self._look()
-            except PolicyFileError as error:
-                self._report(str(error))
 
     async def _look(self) -> None:
-        """Take the file's text if it is a new one, and rests. Raises PolicyFileError."""
+        try:
+            await self._take()
+        except PolicyFileError as error:
+            self._report(str(error))
+
+    async def _take(self) -> None:
+        """Take the file's text if it is a new one. Raises PolicyFileError."""
         text = await asyncio.to_thread(self._file.text)
-        if text != self._seen:
-            self._seen = text  # Perhaps it is just being written.
-            return
         if text == self._text:
             self._report("")
         elif text != self._refused:
@@ -160,6 +171,10 @@ class CertificateGate:
             entered.wake()
             if woken % _WAKES_A_TURN == 0:
                 await asyncio.sleep(0)
+
+    def _log_unwatched(self, unwatched: str) -> None:
+        where = f"where {self._file.path} is, {unwatched}"
+        self._log(logging.WARNING, f"{where}; it is looked at each {RESCAN_S:g} s")
 
     def _report(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -7,7 +7,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from vmsvc_grpc.kube.credential_files import FileFlawError, filled_text_of
 from vmsvc_grpc.model.problem import escaped, system_reason
+from vmsvc_grpc.server.file_follower import identity
 from vmsvc_grpc.server.tls import pem
 from vmsvc_grpc.server.tls.validity import CertificateError, Validity, validity
 
@@ -23,9 +24,6 @@ _READS_MAX = 5
 
 # Of TLS 1.2, those that RFC 9113 allows (9.2.2). Those of TLS 1.3 are not chosen by this.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-
-Identity = tuple[tuple[int, ...] | None, ...]
-"""Which files stand at some paths: equal as long as nothing has replaced or changed one."""
 
 
 class TlsFilesError(Exception):
@@ -53,19 +51,6 @@ class Usable:
 
     text: str = field(repr=False)
     ends: float
-
-
-def identity(paths: Sequence[Path]) -> Identity:
-    """Which files stand there now. Does not raise."""
-    return tuple(map(_identity_of, paths))
-
-
-def _identity_of(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_pair(certificate: Path, key: Path, now: float) -> Usable:

@@ -7,30 +7,25 @@ one does not hold up the other. What cannot be used is reported, and what was la
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from vmsvc_grpc.logs.about import about
+from vmsvc_grpc.server.file_follower import FileFollower, FileWatch, Identity, identity
 from vmsvc_grpc.server.tls.files import (
-    Identity,
     TlsFiles,
     TlsFilesError,
     Usable,
     at,
     context,
-    identity,
     read_client_ca,
     read_pair,
 )
-from vmsvc_grpc.server.tls.links import directories
 
 PAIR, CLIENT_CA = "certificate", "client-ca"
 """The two parts, as metrics name them."""
@@ -41,36 +36,7 @@ H2, HTTP1 = "h2", "http/1.1"
 RESCAN_S = 10.0
 """How often files are looked at unasked: some file systems give no notice of changes."""
 
-SETTLE_S = 0.2
-"""How long files must rest after a notice: a certificate and its key may be written in turn."""
-
-_SETTLES_MAX = 10
-
 _log = logging.getLogger(__name__)
-
-
-class FileWatch(Protocol):
-    """Notices of changes in directories, by their paths without the first slash."""
-
-    noticed: asyncio.Event
-
-    def open(self) -> None:
-        """Begin. Does not raise."""
-
-    def close(self) -> None:
-        """End: nothing is watched any more."""
-
-    def directory(self, path: str) -> None:
-        """Watch a directory. Does not raise."""
-
-    def keep(self, paths: AbstractSet[str]) -> None:
-        """Watch only these from now on."""
-
-    def take(self) -> object:
-        """Begin to wait for the next notice."""
-
-    def unwatched(self) -> str | None:
-        """What cannot be watched, and why; None if everything is watched."""
 
 
 class _Part:
@@ -99,6 +65,10 @@ class _Part:
             return error
 
 
+def _log_unwatched(unwatched: str) -> None:
+    _log.warning("TLS: where its files are, %s; they are looked at each %g s", unwatched, RESCAN_S)
+
+
 class TlsRotation:
     """A server's TLS by files. `load` them, then `run` while serving; one event loop owns it."""
 
@@ -106,8 +76,6 @@ class TlsRotation:
         """Reads nothing yet."""
         self.loads: Counter[str] = Counter()
         """How often each part was taken: at the start, and when its files changed."""
-        self._watch = watch
-        self._unwatched: str | None = None
         pair = partial(read_pair, files.certificate, files.key)
         self._pair = _Part(PAIR, (files.certificate, files.key), pair)
         self._parts = [self._pair]
@@ -116,6 +84,8 @@ class TlsRotation:
             read = partial(read_client_ca, files.client_ca)
             self._client_ca = _Part(CLIENT_CA, (files.client_ca,), read)
             self._parts.append(self._client_ca)
+        paths = [path for part in self._parts for path in part.paths]
+        self._follower = FileFollower(paths, watch, RESCAN_S, _log_unwatched)
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     def load(self) -> None:
@@ -132,17 +102,12 @@ class TlsRotation:
 
     async def run(self) -> None:
         """Take new files until cancelled."""
-        self._watch.open()
-        try:
-            while True:
-                self._watch.take()
-                await self._watch_directories()
-                for part in self._parts:
-                    found = await asyncio.to_thread(part.look, time.time())
-                    self._follow(part, found)
-                await self._rest()
-        finally:
-            self._watch.close()
+        await self._follower.run(self._look)
+
+    async def _look(self) -> None:
+        for part in self._parts:
+            found = await asyncio.to_thread(part.look, time.time())
+            self._follow(part, found)
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -187,28 +152,3 @@ class TlsRotation:
         assert self._pair.used is not None, "it is the first that is read"
         client_ca = self._client_ca.used if self._client_ca else None
         self._contexts = {each: context(self._pair.used, client_ca, each) for each in (H2, HTTP1)}
-
-    async def _watch_directories(self) -> None:
-        """Watch all directories where a change may lead to other files."""
-        paths = [path for part in self._parts for path in part.paths]
-        found = await asyncio.to_thread(directories, paths)
-        self._watch.keep(found)
-        for directory in found:
-            self._watch.directory(directory)
-        unwatched = self._watch.unwatched()
-        if unwatched not in (None, self._unwatched):
-            _log.warning(
-                "TLS: where its files are, %s; they are looked at each %g s", unwatched, RESCAN_S
-            )
-        self._unwatched = unwatched
-
-    async def _rest(self) -> None:
-        """Wait for a notice, and then until there are no more for a while; or for the next look."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RESCAN_S):
-                await self._watch.noticed.wait()
-        for _ in range(_SETTLES_MAX):
-            if not self._watch.noticed.is_set():
-                return
-            self._watch.take()
-            await asyncio.sleep(SETTLE_S)

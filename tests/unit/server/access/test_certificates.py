@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.server.notices import NoNotices
+from vmsvc_grpc.server import file_follower
 from vmsvc_grpc.server.access import certificates
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.certificate import ClientCertificate
@@ -38,6 +40,7 @@ class Desk:
         self.gate = CertificateGate(
             PolicyFile(path),
             CertificateRules(),
+            NoNotices(None),
             lambda _, text: self.logged.append(text),
             clock_of_day=lambda: self.time,
         )
@@ -54,7 +57,9 @@ class Desk:
 
 @asynccontextmanager
 async def running(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    monkeypatch.setattr(certificates, "LOOK_S", 0.01)
+    monkeypatch.setattr(certificates, "RESCAN_S", 0.01)
+    monkeypatch.setattr(certificates, "_ALARMS_S", 0.01)
+    monkeypatch.setattr(file_follower, "SETTLE_S", 0.01)
     desk = Desk(path)
     task = asyncio.create_task(desk.gate.run())
     try:

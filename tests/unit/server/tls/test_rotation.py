@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import Authority
+from tests.unit.server.notices import NoNotices
+from vmsvc_grpc.server import file_follower
 from vmsvc_grpc.server.tls import rotation
 from vmsvc_grpc.server.tls.files import TlsFiles
 from vmsvc_grpc.server.tls.rotation import PAIR, TlsRotation
@@ -16,37 +17,11 @@ from vmsvc_grpc.server.tls.rotation import PAIR, TlsRotation
 PATIENCE_S = 30.0
 
 
-class NoNotices:
-    """A FileWatch of a system that gives no notices, for now."""
-
-    def __init__(self) -> None:
-        self.noticed = asyncio.Event()
-        self.why: str | None = "cannot be watched: too many open files"
-        self.looks = 0
-
-    def open(self) -> None:
-        """There is nothing to open."""
-
-    def close(self) -> None:
-        """Nor to close."""
-
-    def directory(self, path: str) -> None:
-        """It is not watched."""
-
-    def keep(self, paths: AbstractSet[str]) -> None:
-        self.looks += 1
-
-    def take(self) -> None:
-        """There are none."""
-
-    def unwatched(self) -> str | None:
-        return self.why
-
-
 async def test_files_without_notices_are_followed_and_that_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rotation, "RESCAN_S", 0.01)
+    monkeypatch.setattr(file_follower, "SETTLE_S", 0.01)
     authority = Authority(tmp_path)
     pair, newer = authority.issue(), authority.issue()
     watch = NoNotices()

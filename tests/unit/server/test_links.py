@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.certificates import Secret
-from vmsvc_grpc.server.tls.links import directories
+from vmsvc_grpc.server.links import directories
 
 
 def relative(*paths: Path) -> set[str]:
