@@ -9,8 +9,9 @@ from tests.conformance.case import VM, VM_SERVICE, ObjectId
 from tests.conformance.server import Server
 from tests.program import PATIENCE_S, awaited
 
-# A look costs the API server about as much as a write, and the cases that run beside wait for it.
-_POLL_S = 0.02
+# A look costs the API server about as much as a write, and the cases that run beside wait for it:
+# every 20 ms, it was a quarter of what they cost. A fence takes some seconds, as services rest.
+_POLL_S = 0.1
 
 
 class Fence:
