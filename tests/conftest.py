@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from tests.confidential import leaked
 
-pytest_plugins = ["tests.kube.plugin"]
+pytest_plugins = ["tests.kube.plugin", "tests.workers"]
 
 # How long an example takes depends on the machine. CI looks at the same ones each time, so
 # that what it says of a commit does not change; people's machines look further.
