@@ -191,9 +191,7 @@ func answersAbout(asked, answered string) error {
 // to itself is an error, as it would do so for ever.
 func following(token, next string) (string, error) {
 	if next != "" && next == token {
-		return "", &Error{
-			Code: codes.Internal, Message: "the server gives the same page again and again", protocol: true,
-		}
+		return "", broken("the server gives the same page again and again")
 	}
 	return next, nil
 }

@@ -44,7 +44,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap is the error of gRPC, or of a context; nil if the server's messages were at fault.
+// Unwrap is the error of gRPC, or of a context; nil for a stream that ended with OK.
 func (e *Error) Unwrap() error { return e.cause }
 
 // failure is the error for one of gRPC. server is named where the fault may lie in the way to it.
@@ -67,6 +67,12 @@ func failure(server string, cause error) *Error {
 	}
 	err.Message = sentence(server, found.Code(), found.Message())
 	return err
+}
+
+// broken is the error for a server that broke its contract, by messages that gRPC finds no fault with.
+func broken(message string) *Error {
+	cause := status.Error(codes.Internal, message)
+	return &Error{Code: codes.Internal, Message: message, protocol: true, cause: cause}
 }
 
 // endedWithOK is the error of a stream that the server ended without one.

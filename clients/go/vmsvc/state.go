@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	vmsvcv1 "github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1"
 )
 
@@ -278,7 +276,7 @@ func violation(service, what string) *Error {
 	if len(service) > nameShownMax {
 		service = strings.ToValidUTF8(service[:nameShownMax], "") + "..."
 	}
-	return &Error{Code: codes.Internal, Message: fmt.Sprintf("service %s: %s", service, what), protocol: true}
+	return broken(fmt.Sprintf("service %s: %s", service, what))
 }
 
 // unique has each name once, in the order of their first.
