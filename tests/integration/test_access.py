@@ -413,6 +413,7 @@ async def test_strangers_who_wait_shut_out_nobody_who_is_known_at_their_address(
     ):
         request = ROWS[WATCH][0]
         assert await outcome(client, call(client, WATCH, ann, request)) == (OK, "")
+        call(theirs, WATCH, "Bearer first", request)  # It has a place of its connection's own.
         for number, path in enumerate((WATCH, RESOLVE) * (most // 2)):
             call(theirs, path, f"Bearer {number}", ROWS[path][0])
         places = server.server._admission._strangers

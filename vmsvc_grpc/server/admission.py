@@ -29,6 +29,7 @@ _IPV6_HOST_BITS = 64
 
 _USER = "user:"
 _STRANGER = "stranger:"
+_NEWCOMER = "newcomer:"
 _ANONYMOUS = "anonymous:"
 
 ANONYMOUS_PART = 10
@@ -40,6 +41,11 @@ def is_stranger(client: str) -> bool:
     return client.startswith(_STRANGER)
 
 
+def is_newcomer(client: str) -> bool:
+    """Whether a client is a connection by which somebody calls who is not known yet."""
+    return client.startswith(_NEWCOMER)
+
+
 def is_anonymous(client: str) -> bool:
     """Whether a client is whoever is at an address and calls what is open to all."""
     return client.startswith(_ANONYMOUS)
@@ -47,7 +53,7 @@ def is_anonymous(client: str) -> bool:
 
 def is_known(client: str) -> bool:
     """Whether a client is somebody, or an address where nobody is asked who they are."""
-    return not client.startswith((_STRANGER, _ANONYMOUS))
+    return not client.startswith((_STRANGER, _NEWCOMER, _ANONYMOUS))
 
 
 class Words(NamedTuple):
@@ -65,6 +71,13 @@ _WORDS = {
     _STRANGER: Words(
         "callers at this address of whom it is not known who they are",
         whose=" of callers of whom it is not known who they are",
+        instead="try again",
+    ),
+    _NEWCOMER: Words(
+        "this connection",
+        "has",
+        "makes",
+        whose=" of connections with one caller of whom it is not known who they are",
         instead="try again",
     ),
     _ANONYMOUS: Words(
@@ -87,6 +100,19 @@ def stranger_at(peer: str) -> str:
     That takes nothing from those who are known, at that address or elsewhere.
     """
     return sys.intern(_STRANGER + client_of(peer))
+
+
+def newcomer_at(peer: str) -> str:
+    """The client for which one call at a time of a connection counts until it is known who calls.
+
+    So whoever makes up tokens at an address does not keep out others who come from there.
+    """
+    return _NEWCOMER + peer
+
+
+def stranger_of(client: str) -> str:
+    """The strangers to whom a newcomer belongs; any other client as it is."""
+    return stranger_at(client.removeprefix(_NEWCOMER)) if is_newcomer(client) else client
 
 
 def anonymous_at(peer: str) -> str:
@@ -129,8 +155,8 @@ def _network_of(host: str) -> str:
 class Admission:
     """Decides whether a call may begin. Not thread-safe: one event loop owns it.
 
-    Strangers have as many places as all others, and no place of theirs; what is anonymous has a
-    part as many, and none of theirs either.
+    Strangers have as many places as all others, and no place of theirs; and so have newcomers, of
+    each connection one. What is anonymous has a part as many, and none of theirs either.
     """
 
     def __init__(
@@ -147,6 +173,7 @@ class Admission:
         self._draining = False
         self._streams = Tally()
         self._strangers = Tally()
+        self._newcomers = Tally()
         self._anonymous = Tally()
         self._request_bytes_max = {bound: getattr(limits, bound.value) for bound in RequestBound}
 
@@ -212,9 +239,16 @@ class Admission:
         self._counts.streams_open[path] -= 1
         self._places(client).add(client, -1)
 
+    def has_place_for(self, newcomer: str) -> bool:
+        """Whether a newcomer may `enter`: its connection has no other, and there is room for it."""
+        here = self._newcomers
+        return not here.of(newcomer) and here.in_all < self._limits.streams_max
+
     def _places(self, client: str) -> Tally:
         if is_anonymous(client):
             return self._anonymous
+        if is_newcomer(client):
+            return self._newcomers
         return self._strangers if is_stranger(client) else self._streams
 
     def _take_place(self, client: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmsvc_grpc.server.admission import is_known, words_for
+from vmsvc_grpc.server.admission import is_known, stranger_of, words_for
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.limits import CLIENT_PART
 from vmsvc_grpc.server.tally import Tally
@@ -16,6 +16,8 @@ class KeptBytes:
     def __init__(self, setting: str, bytes_max: int, what: str) -> None:
         """`bytes_max` is for all clients; one may hold a quarter of it, and all strangers half.
 
+        What newcomers have counts for the strangers at their address.
+
         `setting` is the name of the bound, and `what` a noun for what is kept.
         """
         self._setting = setting
@@ -26,9 +28,10 @@ class KeptBytes:
 
     def keep(self, client: str, size: int) -> None:
         """Keep `size` bytes more of a client. Raises RpcError, keeping none."""
-        who = words_for(client).who
+        crowd = stranger_of(client)
+        who = words_for(crowd).who
         bounds = [
-            (self._kept.of(client), self._bytes_max // CLIENT_PART, f"of {who}"),
+            (self._kept.of(crowd), self._bytes_max // CLIENT_PART, f"of {who}"),
             (self._kept.in_all, self._bytes_max, "of all clients"),
         ]
         if not is_known(client):
@@ -58,6 +61,6 @@ class KeptBytes:
         self._add(client, -size)
 
     def _add(self, client: str, more: int) -> None:
-        self._kept.add(client, more)
+        self._kept.add(stranger_of(client), more)
         if not is_known(client):
             self._of_strangers += more

@@ -28,9 +28,13 @@ class Pace:
         """How many clients something is kept of."""
         return len(self._left)
 
+    def has(self, client: str, now: float) -> bool:
+        """Whether a client has a call left."""
+        return self._left_of(client, now) >= 1
+
     def check(self, client: str, now: float) -> None:
         """Raise RpcError (RESOURCE_EXHAUSTED) if a client has no call left."""
-        if self._has(client, now) < 1:
+        if not self.has(client, now):
             words = words_for(client)
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
@@ -43,11 +47,11 @@ class Pace:
     def take(self, client: str, now: float) -> None:
         """Count one call of a client. Raises RpcError as `check` does, and counts none then."""
         self.check(client, now)
-        self._left[client] = self._has(client, now) - 1, now
+        self._left[client] = self._left_of(client, now) - 1, now
         self._left.move_to_end(client)
         self._drop_full(now)
 
-    def _has(self, client: str, now: float) -> float:
+    def _left_of(self, client: str, now: float) -> float:
         left, since = self._left.get(client, (self._burst, now))
         return min(self._burst, left + (now - since) * self._per_s)
 

@@ -27,8 +27,10 @@ from vmsvc_grpc.server.admission import (
     anonymous_at,
     client_of,
     is_anonymous,
-    is_stranger,
+    is_known,
+    newcomer_at,
     stranger_at,
+    stranger_of,
 )
 from vmsvc_grpc.server.call import (
     HELD,
@@ -81,6 +83,11 @@ TURN_S = 0.01
 The rest waits for later turns. A single answer may take longer, and is then the last of its turn.
 """
 
+# So many calls of a connection may be in vain, as nobody knows whose they are, and then so many a
+# second, before it has no newcomer any more: a client whose token is of no use tries again.
+_IN_VAIN_BURST = 5
+_IN_VAIN_PER_S = 0.2
+
 # A larger request is taken in slice by slice, and its bytes count for its client meanwhile.
 _SMALL_BYTES = 64 * 1024
 
@@ -108,6 +115,7 @@ class Sessions:
         self._clock = clock
         per_s, burst = limits.calls_per_second_max, limits.calls_burst_max
         self._pace = Pace(per_s, burst)
+        self._pace_of_newcomers = Pace(_IN_VAIN_PER_S, _IN_VAIN_BURST)
         self._pace_of_anonymous = Pace(per_s / ANONYMOUS_PART, max(1, burst / ANONYMOUS_PART))
         self.taking_in = KeptBytes(
             "taking_in_bytes_max", limits.taking_in_bytes_max, "requests that are being read"
@@ -205,8 +213,15 @@ class Sessions:
         """
         if username:
             return client_of(peer, username)
-        client = anonymous_at(peer) if entry is OPEN else stranger_at(peer)
-        self._pace_of(client).check(client, self._clock())
+        now = self._clock()
+        newcomer = newcomer_at(peer)
+        if entry is OPEN:
+            client = anonymous_at(peer)
+        elif self._pace_of_newcomers.has(newcomer, now) and self._admission.has_place_for(newcomer):
+            return newcomer
+        else:
+            client = stranger_at(peer)
+        self._pace_of(client).check(client, now)
         return client
 
     def count_call(self, client: str) -> None:
@@ -218,9 +233,12 @@ class Sessions:
 
     def count_stranger(self, client: str, code: Code) -> None:
         """Count a call for its address that ends with `code`, if that says nobody knows whose."""
-        if code is Code.UNAUTHENTICATED and is_stranger(client):
+        if code is Code.UNAUTHENTICATED and not (is_known(client) or is_anonymous(client)):
+            now, stranger = self._clock(), stranger_of(client)
             with contextlib.suppress(RpcError):
-                self._pace.take(client, self._clock())
+                if client != stranger:
+                    self._pace_of_newcomers.take(client, now)
+                self._pace.take(stranger, now)
 
     def wait(self, path: str, client: str, size: int) -> None:
         """Count a call that waits with a request of so many bytes, until it is to `go_on`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -103,22 +104,28 @@ class World:
         return self.streams[-1]
 
     def call(
-        self, token: str, request: bytes = b"shop", needs: Needs | None = None
+        self, token: str, request: bytes = b"shop", needs: Needs | None = None, port: int = 50_000
     ) -> bytes | Status | WaitingCall | LongAnswer:
         needs = needs or Needs(AUTHENTICATED, of_request)
         method = UnaryMethod(PATH, self._handle, MANY, {}, needs)
-        return self.sessions.unary(method, request, caller(token), self.wake)
+        return self.sessions.unary(method, request, caller(token, port), self.wake)
 
-    def open(self, token: str, needs: Needs | None = None) -> Session:
+    def open(self, token: str, needs: Needs | None = None, port: int = 50_000) -> Session:
         needs = needs or Needs(AUTHENTICATED, of_request)
         method = StreamMethod(PATH, self._open, MANY, {}, needs, client_streaming=True)
-        session = self.sessions.open(method, caller(token), self.wake)
+        session = self.sessions.open(method, caller(token, port), self.wake)
         assert isinstance(session, Session)
         return session
 
+    @property
+    def unknown(self) -> int:
+        """How many calls count for nobody who is known."""
+        return self.admission._strangers.in_all + self.admission._newcomers.in_all
 
-def caller(token: str) -> Caller:
-    return Caller("ipv4:192.0.2.1:50000", guarded=True, token=token)
+
+def caller(token: str, port: int = 50_000) -> Caller:
+    """One who calls by the connection that comes from this port."""
+    return Caller(f"ipv4:192.0.2.1:{port}", guarded=True, token=token)
 
 
 def code_of(answer: bytes | Status | WaitingCall | LongAnswer | Later | Held | None) -> Code:
@@ -195,7 +202,7 @@ def test_open_streams_of_nobody_keep_out_nobody_who_waits_to_be_known() -> None:
     )
     world.gate.open = False
     waiting = [world.open("a"), world.open("a")]
-    assert world.admission._strangers.in_all == 2
+    assert world.unknown == 2
     world.gate.answer()
     for session in waiting:
         session.receive(b"shop")
@@ -205,6 +212,7 @@ def test_open_streams_of_nobody_keep_out_nobody_who_waits_to_be_known() -> None:
     for places in (
         world.admission._streams,
         world.admission._strangers,
+        world.admission._newcomers,
         world.admission._anonymous,
     ):
         assert not places._of_client
@@ -244,7 +252,8 @@ def test_a_caller_who_was_known_counts_for_itself_while_that_is_asked_again(kind
     world = World(Limits(streams_per_client_max=1))
     owner = world.gate.admit("a", SHOP)
     world.gate.open = False
-    assert isinstance(world.call("stolen"), WaitingCall)  # It takes the last place of strangers.
+    assert isinstance(world.call("stolen"), WaitingCall)  # It takes its connection's place,
+    assert isinstance(world.call("stolen"), WaitingCall)  # and this one the last of strangers.
     assert isinstance(world.call("b"), Status)
     world.gate.remembered.add("a")
     if kind == "unary":
@@ -270,7 +279,8 @@ def test_a_call_waits_for_a_verdict_and_is_woken_by_it() -> None:
     waiting = world.call("t")
     assert isinstance(waiting, WaitingCall)
     assert waiting.answer() is None
-    assert world.admission._strangers.of("stranger:ipv4:192.0.2.1") == 1, "it counts while it waits"
+    newcomers = world.admission._newcomers
+    assert newcomers.of("newcomer:ipv4:192.0.2.1:50000") == 1, "it counts while it waits"
     world.gate.answer()
     assert world.wakes == 1
     assert waiting.answer() == b"shop"
@@ -278,17 +288,21 @@ def test_a_call_waits_for_a_verdict_and_is_woken_by_it() -> None:
     assert world.counts.request_bytes == len(b"shop"), "it is read once"
     assert not world.gate.passes
     assert not world.admission._streams.in_all
-    assert not world.admission._strangers.in_all
+    assert not world.unknown
 
 
-def test_calls_that_wait_have_a_bound() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_calls_that_wait_have_a_bound(first: int) -> None:
+    """One of a connection, and those of strangers at an address."""
     world = World(Limits(streams_per_client_max=1))
     world.gate.open = False
-    waiting = world.call("t")
-    assert isinstance(waiting, WaitingCall)
+    waiting = [world.call("t"), world.call("t")]
     assert code_of(world.call("t")) is Code.RESOURCE_EXHAUSTED
-    waiting.close()
+    leaves = waiting[first]
+    assert isinstance(leaves, WaitingCall)
+    leaves.close()
     assert isinstance(world.call("t"), WaitingCall)
+    assert code_of(world.call("t")) is Code.RESOURCE_EXHAUSTED
 
 
 def test_bytes_of_calls_that_wait_have_a_bound() -> None:
@@ -296,7 +310,8 @@ def test_bytes_of_calls_that_wait_have_a_bound() -> None:
     world.gate.open = False
     assert isinstance(world.call("t", b"x" * 8), WaitingCall)
     assert code_of(world.call("t", b"x" * 8)) is Code.RESOURCE_EXHAUSTED
-    assert world.admission._strangers.in_all == 1
+    assert code_of(world.call("t", b"x" * 8, port=50_001)) is Code.RESOURCE_EXHAUSTED
+    assert world.unknown == 1
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
@@ -316,7 +331,8 @@ def test_strangers_who_wait_take_no_place_of_callers_who_are_known(kind: str) ->
     waiting.close()
     assert not world.sessions.taking_in._kept._of_client
     assert not world.sessions.taking_in._of_strangers
-    for places in (world.admission._streams, world.admission._strangers):
+    here = world.admission
+    for places in (here._streams, here._strangers, here._newcomers):
         assert not places._of_client
 
 
@@ -329,7 +345,7 @@ def test_a_call_that_waits_counts_for_its_caller_once_that_is_known() -> None:
     world.gate.told = {AUTHENTICATED}
     assert waiting.answer() is None
     assert world.admission._streams.of("user:user-of-a") == 1
-    assert not world.admission._strangers.in_all
+    assert not world.unknown
     world.gate.answer()
     assert waiting.answer() == b"shop"
     assert not world.admission._streams.in_all
@@ -533,15 +549,15 @@ def test_bytes_of_a_request_count_for_who_calls() -> None:
     session.close()
 
 
-def ended(world: World, kind: str, token: str) -> Code:
+def ended(world: World, kind: str, token: str, port: int = 50_000) -> Code:
     """How a call ends."""
     if kind == "unary":
-        answer = world.call(token)
+        answer = world.call(token, port=port)
         return Code.OK if answer == b"shop" else code_of(answer)
     method = StreamMethod(
         PATH, world._open, MANY, {}, Needs(AUTHENTICATED, of_request), client_streaming=True
     )
-    session = world.sessions.open(method, caller(token), world.wake)
+    session = world.sessions.open(method, caller(token, port), world.wake)
     if isinstance(session, Status):
         return session.code
     session.receive(b"shop")
@@ -557,8 +573,8 @@ def test_each_caller_has_a_pace_and_strangers_share_that_of_their_address(kind: 
         world.gate.admit(token, SHOP)
     assert [ended(world, kind, "a") for _ in range(4)] == [*[Code.OK] * 3, Code.RESOURCE_EXHAUSTED]
     assert world.counts.refusals == {"calls_per_second_max": 1}
-    found = [ended(world, kind, f"stolen-{number}") for number in range(4)]
-    assert found == [*[Code.UNAUTHENTICATED] * 3, Code.RESOURCE_EXHAUSTED]
+    found = [ended(world, kind, f"stolen-{number}") for number in range(6)]
+    assert found == [*[Code.UNAUTHENTICATED] * 5, Code.RESOURCE_EXHAUSTED]
     world.now += 1
     assert ended(world, kind, "b") is Code.OK
     assert ended(world, kind, "a") is Code.OK
@@ -577,6 +593,37 @@ def test_strangers_keep_nobody_out_who_is_known_at_their_address(kind: str) -> N
     assert [ended(world, kind, "a") for _ in range(4)] == [*[Code.OK] * 3, Code.RESOURCE_EXHAUSTED]
     assert not world.gate.passes
     assert not world.admission._streams.in_all
+
+
+def begun(world: World, kind: str, port: int) -> Any:
+    """A call of somebody who is not known yet, by the connection from that port."""
+    if kind == "unary":
+        return world.call("a", port=port)
+    method = StreamMethod(
+        PATH, world._open, MANY, {}, Needs(AUTHENTICATED, of_request), client_streaming=True
+    )
+    return world.sessions.open(method, caller("a", port), world.wake)
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+def test_who_makes_up_tokens_keeps_out_nobody_who_comes_from_there(kind: str) -> None:
+    """Neither by calls in vain nor by calls that wait."""
+    world = World(Limits(streams_per_client_max=1, calls_per_second_max=1, calls_burst_max=3))
+    while ended(world, kind, "stolen") is Code.UNAUTHENTICATED:
+        pass
+    world.gate.open = False
+    assert code_of(begun(world, kind, 50_000)) is Code.RESOURCE_EXHAUSTED, "it was in vain here"
+    others = [begun(world, kind, 50_001)]
+    assert not isinstance(others[0], Status)
+    world.now += 1
+    others.append(world.call("stolen"))
+    assert isinstance(others[1], WaitingCall), "it has the last place of strangers"
+    others.append(begun(world, kind, 50_002))
+    assert not isinstance(others[2], Status)
+    assert code_of(begun(world, kind, 50_002)) is Code.RESOURCE_EXHAUSTED, "it has one already"
+    for other in others:
+        other.close()
+    assert not world.unknown
 
 
 @pytest.mark.parametrize("ends", ["held", "open", "denied"])

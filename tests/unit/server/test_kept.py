@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from vmsvc_grpc.server.admission import anonymous_at, stranger_at
+from vmsvc_grpc.server.admission import anonymous_at, newcomer_at, stranger_at
 from vmsvc_grpc.server.call import Code, RpcError
 from vmsvc_grpc.server.kept import KeptBytes
 
@@ -66,3 +66,16 @@ def test_strangers_leave_half_to_those_who_are_known() -> None:
     kept.keep("a", 100)
     kept.move(stranger_at("ipv4:192.0.2.0:1"), "b", 100)
     kept.keep(stranger_at("ipv4:192.0.2.9:1"), 100)
+
+
+def test_what_newcomers_have_counts_for_the_strangers_at_their_address() -> None:
+    kept = KeptBytes("taking_in_bytes_max", 400, "requests that are being read")
+    kept.keep(newcomer_at("ipv4:192.0.2.1:1"), 60)
+    kept.keep(newcomer_at("ipv4:192.0.2.1:2"), 40)
+    with pytest.raises(RpcError, match="callers at this address of whom it is not known"):
+        kept.keep(stranger_at("ipv4:192.0.2.1:3"), 1)
+    kept.move(newcomer_at("ipv4:192.0.2.1:1"), "user:ann", 60)
+    kept.let_go(newcomer_at("ipv4:192.0.2.1:2"), 40)
+    kept.let_go("user:ann", 60)
+    assert not kept._kept._of_client
+    assert not kept._of_strangers

@@ -58,11 +58,15 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token of a call from `client`. It is known by its `digest`, an HMAC."""
+    """A bearer token of a call from `client`, by its connection from `peer`.
+
+    It is known by its `digest`, an HMAC.
+    """
 
     client: str
     digest: bytes
     secret: Secret
+    peer: str = ""
 
 
 class Seat:
@@ -100,9 +104,10 @@ class Fact(Generic[Answer]):
 
     The answer is true until it `expires`; None: as far as is known.
 
-    `caller` is for whom it is asked; `failures` counts how often it could not be answered since
-    then. `due` is when it should be asked again for those who rely on it. `waiting` is how many
-    calls wait for an answer, and `waiting_since` when the first of them began to.
+    `caller` is for whom it is asked, and `source` the connection that asked first; `failures`
+    counts how often it could not be answered since then. `due` is when it should be asked again for
+    those who rely on it. `waiting` is how many calls wait for an answer, and `waiting_since` when
+    the first of them began to.
     """
 
     __slots__ = (
@@ -114,12 +119,14 @@ class Fact(Generic[Answer]):
         "expires",
         "failures",
         "seats",
+        "source",
         "waiting",
         "waiting_since",
     )
 
-    def __init__(self, caller: str) -> None:
+    def __init__(self, caller: str, source: str = "") -> None:
         self.caller = caller
+        self.source = source
         self.answer: Answer | None = None
         self.answered_at = 0.0
         self.asking = Asking.NO
@@ -167,7 +174,7 @@ class TokenFact(Fact[Principal | Refusal]):
     __slots__ = ("digest", "secret")
 
     def __init__(self, token: Token) -> None:
-        super().__init__(token.client)
+        super().__init__(token.client, token.peer)
         self.digest = token.digest
         self.secret: Secret | None = token.secret
 

@@ -13,7 +13,8 @@ class Line(Generic[Question]):
     """Questions that wait, by who caused them. Each operation is O(1).
 
     At most `places` are under way at once, and `places_per_caller` of one caller. Who has those
-    waits until one of them is done; the others have their turn meanwhile.
+    waits until one of them is done; the others have their turn meanwhile. Of one caller's, the
+    sources (its connections) have theirs.
     """
 
     def __init__(self, places: int, places_per_caller: int) -> None:
@@ -21,26 +22,31 @@ class Line(Generic[Question]):
         self._places = places
         self._places_per_caller = places_per_caller
         self._under_way: Counter[str] = Counter()
-        self._waiting: dict[str, OrderedDict[Question, None]] = {}
+        # By caller, and then by source in the order of their turns.
+        self._waiting: dict[str, OrderedDict[str, OrderedDict[Question, None]]] = {}
         # Callers who have a question and a place for it, in the order of their turns.
         self._turns: OrderedDict[str, None] = OrderedDict()
         self.under_way = 0
         self.waiting = 0
 
-    def add(self, caller: str, question: Question) -> None:
-        """Have a question wait, behind the caller's others. It must not wait already."""
-        questions = self._waiting.setdefault(caller, OrderedDict())
+    def add(self, caller: str, question: Question, source: str = "") -> None:
+        """Have a question wait, behind the others of its source. It must not wait already."""
+        sources = self._waiting.setdefault(caller, OrderedDict())
+        questions = sources.setdefault(source, OrderedDict())
         assert question not in questions, "each question waits once"
         questions[question] = None
         self.waiting += 1
         self._take_turn(caller)
 
-    def remove(self, caller: str, question: Question) -> None:
+    def remove(self, caller: str, question: Question, source: str = "") -> None:
         """Drop a question that waits."""
-        questions = self._waiting[caller]
+        sources = self._waiting[caller]
+        questions = sources[source]
         del questions[question]
         self.waiting -= 1
         if not questions:
+            del sources[source]
+        if not sources:
             del self._waiting[caller]
             self._turns.pop(caller, None)
 
@@ -49,8 +55,11 @@ class Line(Generic[Question]):
         if self.under_way >= self._places or not self._turns:
             return None
         caller, _ = self._turns.popitem(last=False)
-        question = next(iter(self._waiting[caller]))
-        self.remove(caller, question)
+        sources = self._waiting[caller]
+        source, questions = next(iter(sources.items()))
+        sources.move_to_end(source)
+        question = next(iter(questions))
+        self.remove(caller, question, source)
         self._under_way[caller] += 1
         self.under_way += 1
         self._take_turn(caller)

@@ -103,7 +103,8 @@ class ReviewGate:
     def _seat(self, caller: Caller, wake: Callable[[], None]) -> Seat:
         if caller.token:
             digest = hmac.digest(self._key, caller.token.encode(), "sha256")
-            return Seat(wake, token=Token(client_of(caller.peer), digest, Secret(caller.token)))
+            shown = Token(client_of(caller.peer), digest, Secret(caller.token), caller.peer)
+            return Seat(wake, token=shown)
         principal, problem = self._certificates.named_by(caller)
         expires = None if principal is None else self._moment(principal.expires_at)
         return Seat(wake, principal=principal, expires=expires, problem=problem)

@@ -346,7 +346,7 @@ class Verdicts:
     def _release(self, fact: Question) -> None:
         """No call has a fact any more."""
         if fact.asking is Asking.QUEUED:
-            self._line.remove(fact.caller, fact)
+            self._line.remove(fact.caller, fact, fact.source)
             fact.asking = Asking.NO
         self._alarms.set(fact, None)
         keep = fact.answer is not None
@@ -371,7 +371,7 @@ class Verdicts:
     def _queue(self, fact: Question) -> None:
         if fact.asking is Asking.NO:
             fact.asking = Asking.QUEUED
-            self._line.add(fact.caller, fact)
+            self._line.add(fact.caller, fact, fact.source)
 
     def _answered(self, fact: Question, now: float, *, differs: bool) -> None:
         self._line.done(fact.caller)

@@ -24,6 +24,18 @@ def test_callers_take_turns_however_many_questions_each_has() -> None:
     assert (line.under_way, line.waiting) == (6, 997)
 
 
+def test_connections_of_one_caller_take_turns() -> None:
+    line = Line[str](places=10, places_per_caller=4)
+    for number in range(100):
+        line.add("here", f"made-up-{number}", "their connection")
+    line.add("here", "good", "another connection")
+    line.add("here", "dropped", "a third one")
+    line.remove("here", "dropped", "a third one")
+    assert drawn(line) == ["made-up-0", "good", "made-up-1", "made-up-2"]
+    line.done("here")
+    assert drawn(line) == ["made-up-3"]
+
+
 def test_who_has_all_places_of_a_caller_waits_and_keeps_nobody_from_theirs() -> None:
     line = Line[str](places=4, places_per_caller=2)
     for number in range(10):
