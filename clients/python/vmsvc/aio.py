@@ -8,7 +8,6 @@ import random
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
@@ -16,6 +15,7 @@ import grpc
 from vmsvc import wire
 from vmsvc.access import Access, Credentials, Token
 from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
+from vmsvc.closing import AsyncClosing
 from vmsvc.errors import UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import (
     Explanation,
@@ -41,7 +41,7 @@ _Response = TypeVar("_Response")
 _Stream = grpc.aio.UnaryStreamCall[pb.WatchEndpointsRequest, bytes]
 
 
-class AsyncClient:
+class AsyncClient(AsyncClosing):
     """Asks one server which VMs serve a service. Use it as `async with AsyncClient(...)`.
 
     Connects when first asked. A call that fails raises VmsvcError or a subclass; after `aclose`,
@@ -78,17 +78,6 @@ class AsyncClient:
         self._closing: set[asyncio.Task[None]] = set()
         self._watches: weakref.WeakSet[AsyncWatch] = weakref.WeakSet()
         self._closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """End every watch of this client and close its connection. May be called twice."""
@@ -223,7 +212,7 @@ class AsyncClient:
         return response
 
 
-class AsyncWatch:
+class AsyncWatch(AsyncClosing):
     """An async iterator over services' states, that reconnects for ever.
 
     Yields a service's state when it is first known and after each change, but not after a reconnect
@@ -265,17 +254,6 @@ class AsyncWatch:
         # The reader left its loop over the watch: grpc.aio would keep the stream open.
         if self._stream is not None:
             self._stream.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __aiter__(self) -> Self:
         return self

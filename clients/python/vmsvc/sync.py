@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
@@ -17,6 +16,7 @@ import grpc
 from vmsvc import wire
 from vmsvc.access import Access, Credentials, Token
 from vmsvc.channel import DEFAULT_SERVER, Channels, Held, options, target
+from vmsvc.closing import Closing
 from vmsvc.errors import UnauthenticatedError, VmsvcError, from_status
 from vmsvc.model import (
     Explanation,
@@ -41,7 +41,7 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
-class Client:
+class Client(Closing):
     """Asks one server which VMs serve a service. Use it as `with Client(...)`.
 
     Connects when first asked. A call that fails raises VmsvcError or a subclass; after `close`,
@@ -78,17 +78,6 @@ class Client:
         self._lock = threading.Lock()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End every watch of this client, in any thread, and close its connection."""
@@ -220,7 +209,7 @@ class Client:
             raise _error(self.server, failure, self._access.proxy) from failure
 
 
-class Watch:
+class Watch(Closing):
     """An iterator over services' states, that reconnects for ever.
 
     Yields a service's state when it is first known and after each change, but not after a reconnect
@@ -259,17 +248,6 @@ class Watch:
         self._closed = True
         self._wake.put(None)
         self._cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Self:
         return self
