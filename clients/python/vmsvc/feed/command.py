@@ -44,22 +44,30 @@ async def run(
             reason = (isinstance(error, OSError) and error.strerror) or str(error)
             raise OutputError(f"command {name} cannot be started: {reason}") from error
         heard.begun()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await _give(process, given)
-                code = await process.wait()
-            await asyncio.wait({heard.ended}, timeout=_LAST_WORDS_S)
-        except TimeoutError:
-            late = f"command {name} has not ended within {timeout_s:g} s{heard.quoted()}"
-            raise OutputError(late) from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        async with over(process):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await _give(process, given)
+                    code = await process.wait()
+                await asyncio.wait({heard.ended}, timeout=_LAST_WORDS_S)
+            except TimeoutError:
+                late = f"command {name} has not ended within {timeout_s:g} s{heard.quoted()}"
+                raise OutputError(late) from None
     if code:
         how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
         raise OutputError(f"command {name} {how}{heard.quoted()}")
+
+
+@asynccontextmanager
+async def over(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """After the block, a process that leads its group has ended; killed with it, if need be."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
 
 async def _give(process: asyncio.subprocess.Process, given: bytes) -> None:

@@ -6,11 +6,9 @@ import asyncio
 import json
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,17 +145,13 @@ class Template:
             env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
-        try:
-            async with asyncio.timeout(self.bounds.render_s):
-                made, said = await process.communicate(json.dumps(work).encode())
-        except TimeoutError:
-            late = f"{self.template}: it takes more than {self.bounds.render_s:g} s to render"
-            raise OutputError(late) from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        async with command.over(process):
+            try:
+                async with asyncio.timeout(self.bounds.render_s):
+                    made, said = await process.communicate(json.dumps(work).encode())
+            except TimeoutError:
+                late = f"{self.template}: it takes more than {self.bounds.render_s:g} s to render"
+                raise OutputError(late) from None
         if process.returncode:
             text = printable(said.decode("utf-8", "replace"))[-_FAULT_CHARACTERS_MAX:]
             raise OutputError(text or f"{self.template}: it is ended by {process.returncode}")
