@@ -1,8 +1,8 @@
 package vmsvc
 
 import (
-	"cmp"
 	"slices"
+	"strings"
 
 	vmsvcv1 "github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc/v1"
 )
@@ -152,8 +152,8 @@ func sorted(endpoints []Endpoint) []Endpoint {
 }
 
 func byKey(a, b Endpoint) int {
-	if order := cmp.Compare(a.Address, b.Address); order != 0 {
+	if order := strings.Compare(a.Address, b.Address); order != 0 {
 		return order
 	}
-	return cmp.Compare(a.VMUID, b.VMUID)
+	return strings.Compare(a.VMUID, b.VMUID)
 }

@@ -174,44 +174,53 @@ func (s *watchState) delta(m *vmsvcv1.Delta) ([]Event, *Error) {
 	return s.hold(after), nil
 }
 
-// changed are the endpoints of a state after a delta: removals come first. Both are sorted, so that it
-// takes one pass; a service of many endpoints changes often.
+// changed are the endpoints of a state after a delta: removals come first. All are sorted, so that what
+// stays is copied run by run: a service of many endpoints changes often, and few of them at once.
 func changed(held ServiceState, m *vmsvcv1.Delta) ([]Endpoint, *Error) {
-	removed := make(map[endpointKey]bool, len(m.GetRemoved()))
+	removed := make([]Endpoint, 0, len(m.GetRemoved()))
 	for _, each := range m.GetRemoved() {
-		key := Endpoint{Address: each.GetAddress(), VMUID: each.GetVmUid()}
-		if _, ok := slices.BinarySearchFunc(held.Endpoints, key, byKey); !ok || removed[key.key()] {
-			return nil, violation(held.Service, fmt.Sprintf("a delta removes %s, which is not held", key.Address))
-		}
-		removed[key.key()] = true
+		removed = append(removed, Endpoint{Address: each.GetAddress(), VMUID: each.GetVmUid()})
 	}
 	upserted := make([]Endpoint, 0, len(m.GetUpserted()))
 	for _, each := range m.GetUpserted() {
 		upserted = append(upserted, endpoint(each))
 	}
-	slices.SortStableFunc(upserted, byKey)
-	after := make([]Endpoint, 0, len(held.Endpoints)+len(upserted))
-	put := func(each Endpoint) {
-		// Of two with one key the later one counts.
-		if last := len(after) - 1; last >= 0 && byKey(after[last], each) == 0 {
-			after[last] = each
-		} else {
-			after = append(after, each)
-		}
+	slices.SortFunc(removed, byKey)
+	kept, err := without(held, removed)
+	if err != nil {
+		return nil, err
 	}
-	for _, each := range held.Endpoints {
-		for len(upserted) > 0 && byKey(upserted[0], each) < 0 {
-			put(upserted[0])
-			upserted = upserted[1:]
-		}
-		if len(removed) == 0 || !removed[each.key()] {
-			put(each)
-		}
+	return with(kept, sorted(upserted)), nil
+}
+
+func without(held ServiceState, removed []Endpoint) ([]Endpoint, *Error) {
+	rest := held.Endpoints
+	if len(removed) == 0 {
+		return rest, nil
 	}
+	kept := make([]Endpoint, 0, len(rest))
+	for _, each := range removed {
+		at, found := slices.BinarySearchFunc(rest, each, byKey)
+		if !found {
+			return nil, violation(held.Service, fmt.Sprintf("a delta removes %s, which is not held", each.Address))
+		}
+		kept = append(kept, rest[:at]...)
+		rest = rest[at+1:]
+	}
+	return append(kept, rest...), nil
+}
+
+func with(kept, upserted []Endpoint) []Endpoint {
+	after := make([]Endpoint, 0, len(kept)+len(upserted))
 	for _, each := range upserted {
-		put(each)
+		at, found := slices.BinarySearchFunc(kept, each, byKey)
+		after = append(append(after, kept[:at]...), each)
+		if found {
+			at++
+		}
+		kept = kept[at:]
 	}
-	return after, nil
+	return append(after, kept...)
 }
 
 func (s *watchState) current(m *vmsvcv1.Current) ([]Event, *Error) {
