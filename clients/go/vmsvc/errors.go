@@ -18,8 +18,8 @@ var ErrClosed = errors.New("the client is closed")
 // FieldViolation is what is wrong with one field of a request.
 type FieldViolation struct{ Field, Description string }
 
-// Error is how a call failed. It wraps gRPC's own error, so that status.Code and errors.Is see through
-// it.
+// Error is how a call failed. It wraps gRPC's own error, if there is one, so that errors.Is sees through
+// it, and status.Code has its Code.
 //
 //	NotFound            there is no such service
 //	FailedPrecondition  it exists, but its specification is not valid
@@ -47,12 +47,32 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap is the error of gRPC, or of a context; nil for a stream that ended with OK.
 func (e *Error) Unwrap() error { return e.cause }
 
+// GRPCStatus is it as gRPC has it, with the server's own message and details. Of a stream that ended with
+// OK it is UNKNOWN: an error is never OK.
+func (e *Error) GRPCStatus() *status.Status {
+	if of := statusOf(e.cause); of != nil {
+		return of
+	}
+	if e.Code == codes.OK {
+		return status.New(codes.Unknown, e.Message)
+	}
+	return status.New(e.Code, e.Message)
+}
+
+// statusOf is the status of an error of gRPC, without the texts of errors beside it; nil of any other.
+func statusOf(err error) *status.Status {
+	var of interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &of) {
+		return of.GRPCStatus()
+	}
+	return nil
+}
+
 // failure is the error for one of gRPC. server is named where the fault may lie in the way to it.
 func failure(server string, cause error) *Error {
-	var of interface{ GRPCStatus() *status.Status }
-	found := status.Convert(cause)
-	if errors.As(cause, &of) {
-		found = of.GRPCStatus() // Without the texts of other errors beside it.
+	found := statusOf(cause)
+	if found == nil {
+		found = status.Convert(cause)
 	}
 	err := &Error{Code: found.Code(), cause: cause}
 	for _, detail := range found.Details() {

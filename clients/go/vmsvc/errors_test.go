@@ -58,3 +58,20 @@ func TestDetails(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+func TestStatusOfAnError(t *testing.T) {
+	for _, test := range []struct {
+		err     *Error
+		code    codes.Code
+		message string
+	}{
+		{failure("s:1", status.Error(codes.Unavailable, "about to stop")), codes.Unavailable, "about to stop"},
+		{failure("s:1", errors.New("?")), codes.Unknown, "server s:1: ?"},
+		{violation(web, "?"), codes.Internal, "service shop/web: ?"},
+		{endedWithOK("s:1"), codes.Unknown, "server s:1 ended the stream"},
+	} {
+		if got := status.Convert(test.err); got.Code() != test.code || got.Message() != test.message {
+			t.Errorf("%v: got %v", test.err, got)
+		}
+	}
+}
