@@ -55,7 +55,8 @@ class Goal:
             gone = state.absence and state.absence.reason is AbsenceReason.NOT_FOUND
             return "" if gone else "is there still"
         if state.absence:
-            return f"is absent: {state.absence.message}"
+            refused = state.absence.reason is AbsenceReason.REFUSED
+            return f"is {'refused' if refused else 'absent'}: {state.absence.message}"
         ready = len({e.vm_name for e in state.endpoints if e.ready})
         return (
             "" if ready >= (self.ready_min or 0) else f"has {ready} of {self.ready_min} VMs ready"

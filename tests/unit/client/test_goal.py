@@ -71,6 +71,9 @@ REFUSED = absent("a/b", AbsenceReason.REFUSED)
         pytest.param(
             ready(1, "a/b"), [absent("a/b"), Synced()], "a/b is absent: it is told why", id="absent"
         ),
+        pytest.param(
+            ready(1, "a/b"), [REFUSED, Synced()], "a/b is refused: it is told why", id="refused"
+        ),
         pytest.param(gone("a/b"), [absent("a/b"), Synced()], "", id="gone"),
         pytest.param(gone("a/b"), [REFUSED, Synced()], "a/b is there still", id="refused is there"),
         pytest.param(
