@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -414,3 +415,38 @@ def test_the_client_is_valid_meets_the_restricted_level_and_names_its_own_files(
     assert Path(options.token_file) == mounts["token"] / projected["path"]
     assert projected["audience"] == "vmsvc-grpc"
     assert (options.tls, options.namespaces) == (True, (where,))
+
+
+def test_the_load_balancer_is_valid_meets_the_restricted_level_and_fits_together(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    where = "balancers"
+    manifests = built(cluster, "load-balancer")
+    found = {part["kind"]: part for part in yaml.safe_load_all(manifests)}
+    template = found["Deployment"]["spec"]["template"]
+    # The level is enforced on Pods; of a Deployment's, an API server only warns.
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": template["spec"]}
+    restricted(cluster, where, f"{manifests}\n---\n{json.dumps(pod)}")
+    haproxy, feed = template["spec"]["containers"]
+    assert feed["image"] == container()["image"]
+    environment = {entry["name"]: entry.get("value", where) for entry in feed["env"]}
+    command, *given = (text.replace("$(NAMESPACE)", where) for text in feed["command"])
+    assert command == "vmsvc"
+    options = client_options(given, environment, terminal=False)
+    assert options.feed is not None
+    assert options.services == (f"{where}/web",)
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in feed["volumeMounts"]}
+    assert Path(options.cacert) == mounts["ca"] / "ca.crt"
+    assert Path(options.token_file) == mounts["token"] / "token"
+    assert options.feed.state_file is not None
+    assert options.feed.state_file.parent == mounts["states"]
+    host, port = options.feed.http_listen or ("", 0)
+    assert f"http://{host}:{port}/livez" in feed["livenessProbe"]["exec"]["command"][-1]
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(found["ConfigMap"]["data"]["haproxy.cfg"])
+    subprocess.run(["haproxy", "-c", "-f", config], check=True, capture_output=True)
+    socket = f"stats socket {options.feed.given['runtime']} "
+    assert socket in config.read_text()
+    assert "runtime" in {mount["name"] for mount in haproxy["volumeMounts"]}
+    [target] = options.feed.given["targets"]
+    assert f"backend {target.name}\n" in config.read_text()
