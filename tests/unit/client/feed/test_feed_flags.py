@@ -89,6 +89,9 @@ def test_an_nginx_is_fed_what_its_targets_follow() -> None:
         pytest.param(
             (*TEMPLATE, "--template", "gone"), "there is no template gone", id="nor there"
         ),
+        pytest.param(
+            ("template", "shop/db:sql", *TEMPLATE[2:]), "the template says which port", id="a port"
+        ),
         pytest.param((*TEMPLATE, "--var", "x"), "'x' is not NAME=VALUE", id="no variable"),
         pytest.param((*TEMPLATE, "--output-mib-max", "0"), "not a number of MiB", id="no output"),
     ],

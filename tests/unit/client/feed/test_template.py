@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -181,6 +184,12 @@ class Feed:
         pytest.param(
             "\n{{ 'x' * 10 ** 10 }}", 2, "it takes more than 1024 MiB of memory", id="memory"
         ),
+        pytest.param(
+            "{% macro again() %}\n{{ again() }}{% endmacro %}{{ again() }}",
+            2,
+            "RecursionError: ",
+            id="recursion",
+        ),
         pytest.param("{{ 'x' * 10001 }}", None, "it makes more than 10000 bytes", id="much"),
         pytest.param("{{ vars.HOME }}", 1, "has no attribute 'HOME'", id="the environment"),
     ],
@@ -206,6 +215,37 @@ async def test_a_template_that_does_not_end_is_ended(template: Path) -> None:
     fault = await feed.fault(state(WEB, "10.0.0.1"))
     assert fault == f"{template}: it takes more than 0.5 s to render"
     assert not feed.file.exists()
+
+
+@pytest.mark.parametrize("nested", ["(", "[", "not ", "-", "{% if 1 %}"])
+async def test_a_template_that_is_nested_without_end_is_one_fault(
+    template: Path, nested: str
+) -> None:
+    """Parsers recurse, and some end their process by that."""
+    edited(template, "{{ " * ("%" not in nested) + nested * 100_000)
+    feed = Feed(template)
+    assert (await feed.fault(state(WEB, "10.0.0.1"))).startswith(str(template))
+    edited(template, "right")
+    feed.output.reread()
+    assert await feed.apply(state(WEB, "10.0.0.1")) == Applied(1)
+
+
+def test_a_worker_whose_feed_is_gone_ends_by_itself() -> None:
+    work = worker.Work(
+        path="t.j2",
+        source="{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        context={},
+        output_bytes_max=1,
+        memory_bytes_max=1024**3,
+        cpu_s_max=1,
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "vmsvc.feed.template.worker"],
+        input=json.dumps(work).encode(),
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 async def test_the_file_follows(template: Path) -> None:

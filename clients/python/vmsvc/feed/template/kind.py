@@ -112,6 +112,11 @@ def _made(given: Mapping[str, Any]) -> Output:
 
     if find_spec("jinja2") is None:
         raise UsageError("feed template needs Jinja2: pip install 'vmsvc-client[feed]'")
+    for target in given["targets"]:
+        if target.port:
+            raise UsageError(
+                f"feed template: {target.service}:{target.port}: the template says which port"
+            )
     told = Told(given["run"], given["command_timeout_s"]) if "run" in given else None
     try:
         return Template(

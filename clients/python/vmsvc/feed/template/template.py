@@ -154,5 +154,6 @@ class Template:
                 raise OutputError(late) from None
         if process.returncode:
             text = printable(said.decode("utf-8", "replace"))[-_FAULT_CHARACTERS_MAX:]
-            raise OutputError(text or f"{self.template}: it is ended by {process.returncode}")
+            ended = f"{self.template}: the process that renders it ended with {process.returncode}"
+            raise OutputError(text or ended)
         return made
