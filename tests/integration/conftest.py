@@ -14,7 +14,6 @@ from tests.integration import serving
 _OVER_EACH_TRANSPORT = (
     "test_client_calls",
     "test_client_server",
-    "test_client_watch",
     "test_server_bounds",
     "test_server_calls",
     "test_server_drain",

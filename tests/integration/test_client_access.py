@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from tests.certificates import Authority, Pair
@@ -18,7 +16,6 @@ from tests.program import PATIENCE_S, Program, serving
 from vmsvc import (
     AsyncClient,
     Client,
-    Disconnected,
     RetryPolicy,
     ServiceState,
     Synced,
@@ -26,7 +23,6 @@ from vmsvc import (
     UnauthenticatedError,
     UnavailableError,
 )
-from vmsvc.state import Event
 from vmsvc.tls import FilesError, TlsFiles, credentials
 from vmsvc.v1 import endpoint_service_pb2 as pb
 
@@ -227,38 +223,6 @@ async def test_a_token_that_is_not_taken_is_asked_for_once_more() -> None:
         with Client(server.address, token="fixed") as sync, pytest.raises(UnauthenticatedError):
             sync.resolve("shop/web")
         assert server.shown[4:] == ["Bearer fixed"], "the same again cannot help"
-
-
-@pytest.mark.parametrize("kind", ["async", "sync"])
-async def test_a_watch_whose_token_expires_goes_on_with_the_next(kind: str) -> None:
-    given = tokens("first", "second", "third")
-    heard: list[Event] = []
-
-    def follow() -> None:
-        with Client(server.address, token=lambda: next(given)) as client:
-            heard.extend(client.watch("shop/web").events())
-
-    async def follow_too() -> None:
-        async with AsyncClient(server.address, token=lambda: next(given)) as client:
-            async for event in client.watch("shop/web").events():
-                heard.append(event)  # noqa: PERF401 - those before an error count
-
-    with ScriptedServer() as server:
-        reading = asyncio.create_task(
-            follow_too() if kind == "async" else asyncio.to_thread(follow)
-        )
-        for _ in range(2):
-            stream = await asyncio.to_thread(server.accept)
-            stream.send(SNAPSHOT, SYNCED)
-            stream.fail(grpc.StatusCode.UNAUTHENTICATED, "the token has expired")
-        last = await asyncio.to_thread(server.accept)
-        last.fail(grpc.StatusCode.UNAUTHENTICATED, "no more")
-        with pytest.raises(UnauthenticatedError, match="no more"):
-            await reading
-    assert server.shown == ["Bearer first", "Bearer second", "Bearer third"]
-    if kind == "async":
-        assert [each.retry_in_s for each in heard if isinstance(each, Disconnected)] == [0, 0]
-        assert any(isinstance(each, ServiceState) for each in heard)
 
 
 async def test_a_token_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Watches of both clients on a server that breaks off, lies, or asks to wait.
+"""Watches of both clients as a program holds them: states, errors, closing, cancelling.
 
-One suite for both: what a user sees is the same.
+What they ask and show of every server is in clients/conformance.
 """
 
 from __future__ import annotations
@@ -21,16 +21,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 
 from tests.integration.scripted import ScriptedServer, Stream
 from tests.program import PATIENCE_S
-from tests.unit.client.told import (
-    DB,
-    SYNCED,
-    WEB,
-    current,
-    delta,
-    endpoint,
-    not_found,
-    snapshot,
-)
+from tests.unit.client.told import DB, SYNCED, WEB, current, delta, not_found, snapshot
 from vmsvc import (
     AsyncClient,
     AsyncWatch,
@@ -38,11 +29,9 @@ from vmsvc import (
     Disconnected,
     Event,
     PermissionDeniedError,
-    ProtocolError,
     RetryPolicy,
     ServiceState,
     Synced,
-    UnavailableError,
 )
 
 AT_ONCE = RetryPolicy(backoff_initial_s=0.02, backoff_max_s=0.1)
@@ -204,83 +193,27 @@ def until_synced(reader: Reader) -> list[str]:
     raise AssertionError(f"not synced in time: {texts}")
 
 
-def test_states_are_told_as_they_change(server: ScriptedServer, reader: Reader) -> None:
-    with waiting(reader) as first:
-        stream = server.accept()
-        stream.send(snapshot(WEB, 1, "a"), not_found(DB), SYNCED)
-    assert list(map(told, first)) == ["shop/web a"]
-    assert take(reader, 1) == ["synced"]
-    assert reader.synced
-    stream.send(delta(WEB, 2, upserted=[endpoint("b")]), delta(WEB, 3, removed=["a"]))
-    assert take(reader, 2) == ["shop/web a b", "shop/web b"]
-
-
-def test_a_server_that_is_gone_and_comes_back_with_nothing_changed_tells_no_state(
+def test_states_are_kept_while_the_server_is_away_and_said_not_to_be_synced(
     open_reader: Open,
 ) -> None:
     with ScriptedServer() as server:
         reader = open_reader(server.address, AT_ONCE)
         with waiting(reader):
-            server.accept().send(snapshot(WEB, 1, "a"), SYNCED)
-        assert take(reader, 1) == ["synced"]
+            server.accept().send(snapshot(WEB, 1, "a"), snapshot(DB, 2, "b"), SYNCED)
+        assert take(reader, 2) == ["shop/db b", "synced"]
+        synced_before = reader.synced
     assert take(reader, 1) == ["disconnected: UNAVAILABLE"]
-    assert not reader.synced
-    assert [state.endpoints[0].address for state in reader.states.values()] == ["a"]
+    assert (synced_before, reader.synced) == (True, False)
+    assert sorted(reader.states) == [DB, WEB]
 
     with ScriptedServer(server.port) as server, ThreadPoolExecutor(1) as thread:
-        rest = thread.submit(until_synced, reader)
-        stream = server.accept()
-        assert stream.revisions == {WEB: "a"}
-        stream.send(current(WEB, 1, "a"), SYNCED)
-        assert rest.result(PATIENCE_S) == ["synced"]
-        stream.send(delta(WEB, 2, removed=["a"]))
-        assert take(reader, 1) == ["shop/web"]
-
-
-def test_services_that_went_while_away_are_told_absent(
-    server: ScriptedServer, reader: Reader
-) -> None:
-    with waiting(reader):
-        stream = server.accept()
-        stream.send(snapshot(WEB, 1, "a"), snapshot(DB, 2, "b"), SYNCED)
-        stream.fail(grpc.StatusCode.UNAVAILABLE, "about to stop")
-    with ThreadPoolExecutor(1) as thread:
-        rest = thread.submit(until_synced, reader)
-        assert rest.result(PATIENCE_S) == ["shop/db b", "synced"]
         rest = thread.submit(until_synced, reader)
         stream = server.accept()
         assert stream.revisions == {WEB: "a", DB: "b"}
         stream.send(not_found(WEB), current(DB, 1, "b"), SYNCED)
         assert rest.result(PATIENCE_S) == ["shop/web absent", "synced"]
+    assert reader.synced
     assert list(reader.states) == [DB]
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        None,
-    ],
-    ids=lambda code: code.name if code else "OK",
-)
-def test_a_stream_that_ends_is_opened_again(
-    server: ScriptedServer, reader: Reader, code: grpc.StatusCode | None
-) -> None:
-    with waiting(reader) as first:
-        stream = server.accept()
-        if code is None:
-            stream.finish()
-        else:
-            stream.fail(code, "why")
-    assert list(map(told, first)) == [f"disconnected: {code.name if code else 'OK'}"]
-    with waiting(reader) as second:
-        server.accept().send(SYNCED)
-    assert list(map(told, second)) == ["synced"]
 
 
 def test_a_code_that_no_retry_mends_ends_the_watch(server: ScriptedServer, reader: Reader) -> None:
@@ -292,55 +225,6 @@ def test_a_code_that_no_retry_mends_ends_the_watch(server: ScriptedServer, reade
         with pytest.raises(PermissionDeniedError, match="not yours"):
             reader.next()
     assert reader.next() is None
-
-
-def test_retry_info_is_waited_for(server: ScriptedServer, open_reader: Open) -> None:
-    reader = open_reader(server.address, RetryPolicy(backoff_initial_s=0, backoff_max_s=0.1))
-    with waiting(reader) as first:
-        hint = RetryInfo(retry_delay=Duration(nanos=300_000_000))
-        call = server.accept()
-        began = time.monotonic()  # The client waits from the failure on, seen here or not.
-        call.fail(grpc.StatusCode.UNAVAILABLE, "not filled yet", hint)
-    [event] = first
-    assert isinstance(event, Disconnected)
-    assert event.retry_in_s == pytest.approx(0.3)
-    assert isinstance(event.error, UnavailableError)
-    with waiting(reader):
-        server.accept().send(SYNCED)
-    assert time.monotonic() - began >= 0.3
-
-
-def test_a_delta_that_does_not_follow_is_answered_by_asking_anew(
-    server: ScriptedServer, reader: Reader
-) -> None:
-    with waiting(reader):
-        wrong = server.accept()
-        wrong.send(snapshot(WEB, 1, "a"), SYNCED, delta(WEB, 2, removed=["z"]))
-    assert take(reader, 1) == ["synced"]
-    event = reader.next()
-    assert isinstance(event, Disconnected)
-    assert isinstance(event.error, ProtocolError)
-    with ThreadPoolExecutor(1) as thread:
-        rest = thread.submit(until_synced, reader)
-        stream = server.accept()
-        assert stream.revisions == {}
-        stream.send(snapshot(WEB, 1, "a", "b"), SYNCED)
-        assert rest.result(PATIENCE_S) == ["shop/web a b", "synced"]
-    assert wrong.over.wait(PATIENCE_S)
-
-
-def test_a_reader_that_stalls_leaves_most_with_the_server(
-    server: ScriptedServer, reader: Reader
-) -> None:
-    """Without the channel's settings some 20,000 small messages go into its buffers."""
-    with waiting(reader):
-        stream = server.accept()
-        stream.send(*(snapshot(WEB, version) for version in range(1, 10_001)))
-    before = -1
-    while stream.taken != before:
-        before = stream.taken
-        time.sleep(0.2)
-    assert stream.taken < 3_000
 
 
 @pytest.mark.parametrize("what", ["watch", "client"])

@@ -14,6 +14,7 @@ from vmsvc import (
     PermissionDeniedError,
     ProtocolError,
     RetryPolicy,
+    UnauthenticatedError,
     UnavailableError,
     VmsvcError,
 )
@@ -72,6 +73,28 @@ def test_what_a_retry_cannot_mend_ends_the_watch() -> None:
     denied = PermissionDeniedError("no", code=grpc.StatusCode.PERMISSION_DENIED)
     with pytest.raises(PermissionDeniedError):
         session.ended(denied, now=5, chance=0.5)
+
+
+def test_a_token_is_renewed_at_once_and_once_for_each_stream_that_got_an_answer() -> None:
+    expired = UnauthenticatedError("expired", code=grpc.StatusCode.UNAUTHENTICATED)
+    session = Session("server:1", ALL, POLICY, renewable=True)
+    for now in (5, 6):
+        session.begin()
+        session.receive(SYNCED, 0)
+        session.pending.clear()
+        session.ended(expired, now=now, chance=0.5)
+        assert list(session.pending) == [Disconnected(expired, retry_in_s=0)]
+        assert session.retry_at == now
+    session.begin()
+    with pytest.raises(UnauthenticatedError):
+        session.ended(expired, now=7, chance=0.5)
+
+
+def test_a_token_that_stays_the_same_is_not_shown_again() -> None:
+    session = synced()
+    expired = UnauthenticatedError("expired", code=grpc.StatusCode.UNAUTHENTICATED)
+    with pytest.raises(UnauthenticatedError):
+        session.ended(expired, now=5, chance=0.5)
 
 
 def test_more_services_held_than_a_request_may_name_are_asked_for_anew_and_once() -> None:
