@@ -16,8 +16,8 @@ from vmsvc_grpc.model.problem import escaped, system_reason
 from vmsvc_grpc.server.access.alarms import Alarms
 from vmsvc_grpc.server.access.caller import Caller
 from vmsvc_grpc.server.access.gate import CountedPass, GateError, OpenGate, Pass, Verdict
-from vmsvc_grpc.server.access.needs import OPEN, Entry, Need
-from vmsvc_grpc.server.access.policy import Policy, policy
+from vmsvc_grpc.server.access.needs import OPEN, Entry, Need, ResourceNeed, UrlNeed
+from vmsvc_grpc.server.access.policy import Policy, Rights, policy
 from vmsvc_grpc.server.access.policy_yaml import PolicyError
 from vmsvc_grpc.server.access.principal import CertificateRules, Principal
 from vmsvc_grpc.server.call import Code, RpcError
@@ -122,9 +122,10 @@ class CertificateGate:
             self._alarms.set(entered, principal.expires_at)
         return entered
 
-    def allows(self, principal: Principal, need: Need) -> bool:
-        """Whether somebody has what is needed."""
-        return isinstance(need, Entry) or self._policy.allows(principal, need)
+    @property
+    def policy(self) -> Policy:
+        """The policy in use."""
+        return self._policy
 
     def expired(self, principal: Principal) -> bool:
         """Whether the certificate of somebody has expired."""
@@ -184,7 +185,7 @@ class CertificateGate:
 
 
 class _CertifiedPass(CountedPass):
-    __slots__ = ("_gate", "_principal", "_problem", "wake")
+    __slots__ = ("_gate", "_policy", "_principal", "_problem", "_rights", "wake")
 
     def __init__(
         self,
@@ -198,6 +199,8 @@ class _CertifiedPass(CountedPass):
         self._gate = gate
         self._principal = principal
         self._problem = problem
+        self._policy: Policy | None = None  # The one that gives these rights.
+        self._rights: tuple[Rights, ...] = ()
 
     @property
     def username(self) -> str:
@@ -212,10 +215,16 @@ class _CertifiedPass(CountedPass):
             raise self._unauthenticated(self._problem)
         if self._gate.expired(self._principal):
             raise self._unauthenticated(_EXPIRED)
-        if self._gate.allows(self._principal, need):
+        if isinstance(need, Entry) or self._allows(self._principal, need):
             return Verdict.ALLOWED
         self.count("denied")
         return Verdict.DENIED
+
+    def _allows(self, principal: Principal, need: ResourceNeed | UrlNeed) -> bool:
+        if self._policy is not self._gate.policy:
+            self._policy = self._gate.policy
+            self._rights = self._policy.rights_of(principal)
+        return any(rights.allows(need) for rights in self._rights)
 
     def let_go(self, need: Need) -> None:
         """Nothing is kept of it."""

@@ -48,18 +48,37 @@ class Rule:
     resources: frozenset[str] = frozenset()
     urls: tuple[str, ...] = ()
 
+
+class Rights:
+    """What somebody may do. Answers do not take longer for many rules, but for those of URLs."""
+
+    __slots__ = ("_namespaces", "_urls")
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        """By these rules together, and by no other."""
+        self._namespaces: dict[tuple[str, str], set[str]] = {}  # By verb and resource.
+        self._urls: dict[str, list[str]] = {}  # By verb.
+        for rule in rules:
+            for verb in rule.verbs:
+                self._urls.setdefault(verb, []).extend(rule.urls)
+                for resource in rule.resources:
+                    self._namespaces.setdefault((verb, resource), set()).update(rule.namespaces)
+
     def allows(self, need: ResourceNeed | UrlNeed) -> bool:
-        """Whether its subjects have what is needed. All namespaces are only those of `*`."""
-        if not self.verbs & {need.verb, ANY}:
-            return False
+        """Whether they give what is needed. All namespaces are only those of `*`."""
         if isinstance(need, UrlNeed):
-            return any(_covers(url, need.path) for url in self.urls)
-        known = _RESOURCES.get(need.resource) == need.group
-        return (
-            known
-            and need.resource in self.resources
-            and (ANY in self.namespaces or need.namespace in self.namespaces)
-        )
+            return any(
+                _covers(url, need.path)
+                for verb in (need.verb, ANY)
+                for url in self._urls.get(verb, ())
+            )
+        if _RESOURCES.get(need.resource) != need.group:
+            return False
+        for verb in (need.verb, ANY):
+            namespaces = self._namespaces.get((verb, need.resource), ())
+            if ANY in namespaces or need.namespace in namespaces:
+                return True
+        return False
 
 
 class Policy:
@@ -67,18 +86,17 @@ class Policy:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Who is in no rule may do nothing."""
-        self._rules: dict[Subject, list[Rule]] = {}
+        of_subject: dict[Subject, list[Rule]] = {}
         for rule in rules:
             for subject in rule.subjects:
-                self._rules.setdefault(subject, []).append(rule)
+                of_subject.setdefault(subject, []).append(rule)
+        self._rights = {subject: Rights(rules) for subject, rules in of_subject.items()}
 
-    def allows(self, principal: Principal, need: ResourceNeed | UrlNeed) -> bool:
-        """Whether a rule gives somebody what is needed. O(groups, and the rules for them)."""
+    def rights_of(self, principal: Principal) -> tuple[Rights, ...]:
+        """What the rules give somebody: each of them counts. O(groups): keep it for many needs."""
         subjects = [Subject("User", principal.username)]
         subjects += (Subject("Group", group) for group in principal.groups)
-        return any(
-            rule.allows(need) for subject in subjects for rule in self._rules.get(subject, ())
-        )
+        return tuple(self._rights[subject] for subject in subjects if subject in self._rights)
 
 
 def policy(text: str) -> Policy:
