@@ -190,6 +190,9 @@ class Feed:
             "RecursionError: ",
             id="recursion",
         ),
+        pytest.param(
+            "{{ services['" + "x" * 10_000 + "'] }}", 1, "has no attribute 'xxx", id="long names"
+        ),
         pytest.param("{{ 'x' * 10001 }}", None, "it makes more than 10000 bytes", id="much"),
         pytest.param("{{ vars.HOME }}", 1, "has no attribute 'HOME'", id="the environment"),
     ],
@@ -204,6 +207,7 @@ async def test_what_is_wrong_is_told_with_its_line_and_the_file_stays(
     place, _, text = fault.partition(": ")
     assert place == (f"{template}:{line}" if line else str(template))
     assert why in text
+    assert len(text) <= 500
     assert feed.file.read_text() == "before"
 
 
@@ -227,6 +231,17 @@ async def test_a_template_that_is_nested_without_end_is_one_fault(
     assert (await feed.fault(state(WEB, "10.0.0.1"))).startswith(str(template))
     edited(template, "right")
     feed.output.reread()
+    assert await feed.apply(state(WEB, "10.0.0.1")) == Applied(1)
+
+
+async def test_a_machine_that_starts_no_process_is_one_fault(
+    template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = Feed(template)
+    with monkeypatch.context() as gone:
+        gone.setattr(sys, "executable", str(template.with_name("gone")))
+        fault = await feed.fault(state(WEB, "10.0.0.1"))
+    assert fault == f"{template}: no process renders it: No such file or directory"
     assert await feed.apply(state(WEB, "10.0.0.1")) == Applied(1)
 
 

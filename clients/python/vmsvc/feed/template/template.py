@@ -23,7 +23,8 @@ TEMPLATE_BYTES_MAX = 1024 * 1024
 
 # Twenty thousand endpoints, and what is made of them, take a tenth of it.
 _MEMORY_BYTES_MAX = 1024 * 1024 * 1024
-_FAULT_CHARACTERS_MAX = 500
+# Of what a process says that cannot even begin, the end says why.
+_FAULT_CHARACTERS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +135,7 @@ class Template:
             "memory_bytes_max": _MEMORY_BYTES_MAX,
             "cpu_s_max": math.ceil(self.bounds.render_s) + 1,
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            # Not from the directory that we happen to run in.
-            *("-P", "-m", "vmsvc.feed.template.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            # The rest of our environment is not the template's.
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,
-        )
+        process = await self._worker()
         async with command.over(process):
             try:
                 async with asyncio.timeout(self.bounds.render_s):
@@ -157,3 +148,20 @@ class Template:
             ended = f"{self.template}: the process that renders it ended with {process.returncode}"
             raise OutputError(text or ended)
         return made
+
+    async def _worker(self) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                # Not from the directory that we happen to run in.
+                *("-P", "-m", "vmsvc.feed.template.worker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                # The rest of our environment is not the template's.
+                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{self.template}: no process renders it: {reason}") from error

@@ -18,6 +18,7 @@ from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateSynta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _MIB = 1024 * 1024
+_WHY_CHARACTERS_MAX = 500
 
 
 class Work(TypedDict):
@@ -106,8 +107,8 @@ def main() -> int:
     try:
         made = render(work)
     except Exception as error:  # noqa: BLE001 - a template may raise whatever it likes
-        text = f"{_where(error, work['path'])}: {_why(error, work)}"
-        sys.stderr.write(" ".join(text.split()))
+        why = " ".join(_why(error, work)[:_WHY_CHARACTERS_MAX].split())
+        sys.stderr.write(f"{_where(error, work['path'])}: {why}")
         return 1
     sys.stdout.buffer.write(made)
     return 0
