@@ -72,9 +72,10 @@ func (r *reader) ending() error {
 	}
 }
 
+// bounded is for all that a test does, several starts of the server included.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), scripted.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*scripted.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -253,29 +254,31 @@ func TestWatchEndsWithItsContextAndWithItsClient(t *testing.T) {
 	}
 }
 
-func TestNothingIsLeftOfClientsThatAreClosed(t *testing.T) {
+func TestNothingIsLeftOfWatchesThatWereLeftNorOfClientsThatAreClosed(t *testing.T) {
 	server := scripted.Serve(t, "")
 	ctx := bounded(t)
-	round := func() {
-		asked := client(t, Config{Server: server.Address})
-		for range 10 {
-			server.Then(scripted.Sends(synced()))
-			for event, err := range asked.Watch(one).Events(ctx) {
-				if err != nil || event != (Synced{}) {
-					t.Fatal(event, err)
-				}
-				break
+	look := func(asked *Client) {
+		server.Then(scripted.Sends(synced()))
+		for event, err := range asked.Watch(one).Events(ctx) {
+			if err != nil || event != (Synced{}) {
+				t.Fatal(event, err)
 			}
+			break
 		}
-		_ = asked.Close()
 	}
-	round()
-	before := scripted.Goroutines(0)
-	for range 5 {
-		round()
+	without := scripted.Goroutines()
+	asked := client(t, Config{Server: server.Address})
+	look(asked)
+	with := scripted.Goroutines()
+	for range 20 {
+		look(asked)
 	}
-	if after := scripted.Goroutines(before); after > before {
-		t.Errorf("%d goroutines, %d before", after, before)
+	if left := scripted.MoreThan(with); left != "" {
+		t.Error(left)
+	}
+	_ = asked.Close()
+	if left := scripted.MoreThan(without); left != "" {
+		t.Error(left)
 	}
 }
 

@@ -4,6 +4,7 @@ package scripted
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"runtime"
 	"strings"
@@ -67,17 +68,33 @@ type Stream struct {
 	stream grpc.ServerStreamingServer[vmsvcv1.WatchEndpointsResponse]
 }
 
-// Goroutines is how many there are, once they are not more than most, or have not ended in a while.
-func Goroutines(most int) int {
-	now := runtime.NumGoroutine()
-	for range 200 {
-		if now <= most {
-			break
+// Goroutines is how many there are once they stand still: what was closed may take a moment to end.
+func Goroutines() int {
+	now, still := runtime.NumGoroutine(), 0
+	for still < 20 {
+		time.Sleep(5 * time.Millisecond)
+		before := now
+		if now = runtime.NumGoroutine(); now == before {
+			still++
+		} else {
+			still = 0
 		}
-		time.Sleep(10 * time.Millisecond)
-		now = runtime.NumGoroutine()
 	}
 	return now
+}
+
+// MoreThan is how many goroutines there are if there are more than before for as long as a test waits,
+// with where each of them is; nothing if they have ended.
+func MoreThan(before int) string {
+	for deadline := time.Now().Add(Patience); runtime.NumGoroutine() > before; {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			return fmt.Sprintf("%d goroutines, %d before:\n%s",
+				runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return ""
 }
 
 // Serve begins to, on a free port or on the address given.
