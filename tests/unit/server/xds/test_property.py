@@ -352,6 +352,19 @@ class Following(RuleBasedStateMachine):
         if xds.form is Form.DELTA and type_url in xds.types:
             xds.change(type_url, [], unwanted)
 
+    @precondition(lambda self: self.form is Form.DELTA and self.cache.synced)
+    @rule(number=st.integers(0, 2), type_url=types, unwanted=st.sampled_from(NAMES))
+    def what_is_left_to_a_wildcard_is_answered(
+        self, number: int, type_url: TypeUrl, unwanted: str
+    ) -> None:
+        """The client cannot know whether that covers the name."""
+        xds = self.clients[number % len(self.clients)].xds
+        xds.can_say()
+        xds.change(type_url, ["*", unwanted])
+        xds.read_all()
+        xds.change(type_url, [], [unwanted])
+        assert unwanted in told(xds.read_all(), type_url)
+
     @precondition(lambda self: self.cache.synced)
     @rule(
         number=st.integers(0, 2),
