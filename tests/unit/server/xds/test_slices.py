@@ -605,6 +605,23 @@ def test_a_large_service_that_changes_in_each_turn_holds_up_no_other(form: Form)
     assert client.held(EDS)["web.shop:80"] == truth(served, EDS, "web.shop:80")
 
 
+def test_a_large_service_that_changes_while_its_client_is_waited_for_is_sent_as_it_is() -> None:
+    """Its first acknowledgement comes while endpoints are encoded: news of them is noted then."""
+    served = _large()
+    served.apply(Apply(service(API, spec({"app": "api"}))))
+    client = XdsClient(served).ask(EDS, "api.shop:80")
+    assert client.pump()
+    served.apply(Apply(vm("other", "10.1.0.1", labels={"app": "api"})))
+    assert client.pump(), "it may only listen, for all that is known"
+    client.ask(EDS, "api.shop:80", "web.shop:80")
+    assert client.stream.next_message() is LATER
+    client.read()
+    served.apply(Apply(_one_of_many(0, network=11)))
+    assert client.said() is None, "it has yet to acknowledge the second"
+    client.read_all()
+    assert client.held(EDS)["web.shop:80"] == truth(served, EDS, "web.shop:80")
+
+
 @pytest.mark.parametrize("then", ["deleted", "small", "created again", "without ports"])
 @BOTH
 def test_a_large_service_may_become_another_while_it_is_encoded_for_all(
