@@ -26,6 +26,7 @@ from vmsvc_grpc.server.call import LATER, RequestBound, StreamMethod
 from vmsvc_grpc.server.counts import ServerCounts
 from vmsvc_grpc.server.limits import Limits
 from vmsvc_grpc.server.session import Session, Sessions
+from vmsvc_grpc.server.xds.assignments import AT_ONCE
 from vmsvc_grpc.server.xds.listing import Listings
 from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import LOOKS_MAX, Form
@@ -482,8 +483,8 @@ def test_to_be_asked_for_nothing_costs_few_calls(form: Form) -> None:
 _VMS = 12_000
 
 
-def _large() -> Cache:
-    return synced_cache(service(), *(_one_of_many(number) for number in range(_VMS)))
+def _large(vms: int = _VMS) -> Cache:
+    return synced_cache(service(), *(_one_of_many(number) for number in range(vms)))
 
 
 def _one_of_many(number: int, network: int = 10) -> VirtualMachine:
@@ -623,15 +624,21 @@ def test_a_large_service_that_changes_while_its_client_is_waited_for_is_sent_as_
 
 
 @pytest.mark.parametrize("then", ["deleted", "small", "created again", "without ports"])
+@pytest.mark.parametrize("waits", [False, True], ids=["is encoded", "waits to be encoded"])
 @BOTH
 def test_a_large_service_may_become_another_while_it_is_encoded_for_all(
-    form: Form, then: str
+    form: Form, waits: bool, then: str
 ) -> None:
-    served = _large()
-    client = ask(XdsClient(served, form), EDS, "*")
+    served = _large(AT_ONCE + 1)
+    client = ask(XdsClient(served, form, looks_max=2), EDS, "*")
     client.read_all()
+    if waits:
+        served.apply(Apply(service(Key("shop", "also"))))
     served.apply(Apply(_one_of_many(0, network=11)))
-    assert client.stream.next_message() is LATER
+    for _ in range(4):
+        assert client.stream.next_message() is LATER
+    (listing,) = client.stream._shared.listings._open.values()
+    assert list(listing._large).index(Key("shop", "web")) == waits
     if then in ("deleted", "created again"):
         served.apply(Delete(Kind.VIRTUAL_MACHINE_SERVICE, Key("shop", "web")))
     if then == "created again":
