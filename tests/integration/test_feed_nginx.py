@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.integration.envoy import Machines, machines
 from tests.integration.nginx import Nginx, prepared
 from tests.integration.serving import until
-from tests.unit.client.feed.states import DB, WEB, endpoint, state
+from tests.unit.client.feed.states import DB, WEB, ByHand, by_name, endpoint, state
 from vmsvc.feed.nginx import nginx as feed_nginx
 from vmsvc.feed.nginx.upstream import Form, content
-from vmsvc.feed.output import Applied, OutputError
+from vmsvc.feed.output import Applied
 from vmsvc.feed.target import Server, Target
 from vmsvc.model import Endpoint, Port, ServiceState
 
@@ -36,13 +36,12 @@ async def vms() -> AsyncIterator[Machines]:
         yield running
 
 
-class Feed:
+class Feed(ByHand[feed_nginx.Nginx]):
     """An output whose seconds pass as a test says."""
 
     def __init__(
         self, nginx: Nginx, *targets: Target, form: Form = PLAIN, interval_s: float = 0
     ) -> None:
-        self.now_s = 0.0
         self.output = feed_nginx.Nginx(
             targets or TARGETS[:1],
             nginx.directory,
@@ -51,18 +50,6 @@ class Feed:
             reload_interval_s=interval_s,
             clock=lambda: self.now_s,
         )
-
-    async def apply(self, *states: ServiceState) -> Applied:
-        return await self.output.apply(by_name(*states))
-
-    async def fault(self, *states: ServiceState) -> str:
-        with pytest.raises(OutputError) as caught:
-            await self.apply(*states)
-        return str(caught.value)
-
-
-def by_name(*states: ServiceState) -> Mapping[str, ServiceState]:
-    return {each.service: each for each in states}
 
 
 def serving(vms: Machines, service: str, *names: str) -> ServiceState:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import pytest
+
+from vmsvc.feed.output import Applied, Output, OutputError
 from vmsvc.model import Absence, AbsenceReason, Endpoint, Port, ServiceState
+
+Kept = TypeVar("Kept", bound=Output)
 
 WEB = "shop/web"
 DB = "data/db"
@@ -28,3 +36,26 @@ def state(
 
 def absent(service: str, reason: AbsenceReason = AbsenceReason.NOT_FOUND) -> ServiceState:
     return ServiceState(service, absence=Absence(reason, "there is none"))
+
+
+def by_name(*states: ServiceState) -> Mapping[str, ServiceState]:
+    return {each.service: each for each in states}
+
+
+class ByHand(Generic[Kept]):
+    """An output that a test gives states by itself, in the place of a keeper.
+
+    Its seconds pass as the test says.
+    """
+
+    output: Kept
+    now_s = 0.0
+
+    async def apply(self, *states: ServiceState) -> Applied:
+        return await self.output.apply(by_name(*states))
+
+    async def fault(self, *states: ServiceState) -> str:
+        """Why it cannot follow these."""
+        with pytest.raises(OutputError) as caught:
+            await self.apply(*states)
+        return str(caught.value)

@@ -6,17 +6,25 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.unit.client.feed.states import DB, HTTP, METRICS, WEB, absent, endpoint, state
+from tests.unit.client.feed.states import (
+    DB,
+    HTTP,
+    METRICS,
+    WEB,
+    ByHand,
+    absent,
+    by_name,
+    endpoint,
+    state,
+)
 from vmsvc.feed.output import Applied, OutputError
 from vmsvc.feed.template import worker
 from vmsvc.feed.template.template import TEMPLATE_BYTES_MAX, Bounds, Template, Told
 from vmsvc.feed.template.view import context
-from vmsvc.model import ServiceState
 
 ROOT = Path(__file__).parents[4]
 
@@ -31,10 +39,6 @@ STATES = (
     state(DB, "10.0.1.1"),
     absent("data/gone"),
 )
-
-
-def by_name(*states: ServiceState) -> Mapping[str, ServiceState]:
-    return {each.service: each for each in states}
 
 
 def rendered(source: str, **variables: str) -> str:
@@ -132,7 +136,7 @@ def edited(template: Path, content: str | bytes | None) -> None:
         template.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-class Feed:
+class Feed(ByHand[Template]):
     """A template's output whose seconds pass as a test says."""
 
     def __init__(
@@ -143,7 +147,6 @@ class Feed:
         output_bytes_max: int = 10_000,
         interval_s: float = 0,
     ) -> None:
-        self.now_s = 0.0
         self.file = template.with_name("out")
         self.output = Template(
             template,
@@ -155,14 +158,6 @@ class Feed:
             interval_s=interval_s,
             clock=lambda: self.now_s,
         )
-
-    async def apply(self, *states: ServiceState) -> Applied:
-        return await self.output.apply(by_name(*states))
-
-    async def fault(self, *states: ServiceState) -> str:
-        with pytest.raises(OutputError) as caught:
-            await self.apply(*states)
-        return str(caught.value)
 
 
 @pytest.mark.parametrize(
