@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import struct
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -185,3 +187,76 @@ async def test_who_goes_away_before_it_is_let_in_costs_itself(tls: ssl.SSLContex
             assert await other.status(other.call(ECHO, framed(b"hi"))) == (0, "")
         await until(lambda: not toy.transport.connections and not toy.handshakes())
     assert not faults
+
+
+async def goes_in_peace(toy: Toy) -> None:
+    await answered(toy)
+
+
+async def is_cut_off(toy: Toy) -> None:
+    """After a call, without a goodbye."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port, ssl=theirs("h2"))
+    await until(lambda: toy.transport.connections)
+    writer.transport.abort()
+    with suppress(ConnectionError):
+        await reader.read()
+
+
+async def goes_in_mid_handshake(toy: Toy) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+    writer.write(b"\x16\x03\x01\x02\x00\x01")
+    await until(toy.handshakes)
+    writer.transport.abort()
+    await until(lambda: not toy.handshakes())
+
+
+async def never_ends_it(toy: Toy) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+    async with asyncio.timeout(PATIENCE_S):
+        with suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+
+
+async def trusts_another(toy: Toy) -> None:
+    with pytest.raises(ssl.SSLError):
+        await asyncio.open_connection("127.0.0.1", toy.port, ssl=ssl.create_default_context())
+
+
+async def uses_none(toy: Toy) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", toy.port)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    await reader.read()
+    writer.close()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    "comes",
+    [goes_in_peace, is_cut_off, goes_in_mid_handshake, never_ends_it, trusts_another, uses_none],
+)
+async def test_who_has_gone_leaves_no_cycle(
+    comes: Callable[[Toy], Awaitable[None]], no_collector: None
+) -> None:
+    """The collector does not look at what has lived long (ADR 41): it would stay for ever."""
+    async with serving(Limits(handshake_s=0.2), tls=ours()) as toy:
+        await comes(toy)  # So that all that is made once is there.
+        await until(lambda: not toy.transport.entrance.in_all)
+        gc.freeze()
+        for _ in range(3):
+            await comes(toy)
+        await until(lambda: not left_behind())
+        assert not toy.transport.entrance.in_all
+
+
+def left_behind() -> list[str]:
+    """Of what was made since the freeze: the server's objects that could be part of a cycle."""
+    names = (f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    return [name for name in names if name.startswith("vmsvc_grpc.server.")]
