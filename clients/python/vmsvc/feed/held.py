@@ -48,8 +48,13 @@ class Held:
             case Synced():
                 self.synced = True
                 first, self.known = not self.known, True
-                gone = [name for name in self._fed if name not in complete]
-                changed = [self._put(_gone(name)) for name in gone]
+                # A watch forgets a deleted service once it has yielded that; what it said stays.
+                unanswered = [
+                    name
+                    for name, state in self._fed.items()
+                    if name not in complete and not _is_gone(state)
+                ]
+                changed = [self._put(_gone(name)) for name in unanswered]
                 return first or any(changed)
             case ServiceState():
                 return self._put(event) and self.known

@@ -107,6 +107,15 @@ def test_a_service_that_went_while_nobody_fed_goes_once_all_is_known() -> None:
     assert held.fed().keys() == {WEB}
 
 
+def test_what_the_server_says_of_a_service_that_went_is_fed_as_it_is() -> None:
+    held = Held([], EMPTY)
+    watched = Watched(held)
+    watched.take(GOOD, Synced(), LOST, absent(WEB))
+    del watched.complete[WEB]  # As a watch does for a service that it does not name.
+    assert not watched.take(Synced())
+    assert held.fed() == {WEB: absent(WEB)}
+
+
 def test_a_named_service_that_is_absent_is_fed_for_as_long_as_it_is() -> None:
     held = Held([WEB], EMPTY)
     Watched(held).take(absent(WEB), Synced())
