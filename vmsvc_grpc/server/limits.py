@@ -129,7 +129,8 @@ class Limits:
 
     handshake_s: float = 20.0
     """A connection is closed if its client has not sent HTTP/2's preface and SETTINGS within this
-    time, or not completed the TLS handshake."""
+    time, or takes longer for its part of the TLS handshake. What it has sent may wait for us as
+    long as it must."""
 
     connection_idle_s: float = 600.0
     """A connection without a call for this long is closed; its client makes another when it
