@@ -16,12 +16,19 @@ ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "clients" / "go"
 _GO_TIMEOUT_S = 900
 
+_SETTINGS = {
+    # Go's tests start the server by this Python.
+    "VMSVC_TEST_PYTHON": sys.executable,
+    # What the detector of races is linked with.
+    "CGO_ENABLED": "1",
+    # Neither a go.work of the tree around us nor git's view of the tree is part of a build.
+    "GOWORK": "off",
+    "GOFLAGS": f"{os.environ.get('GOFLAGS', '')} -buildvcs=false".strip(),
+}
+
 
 def go(*arguments: str | Path) -> str:
-    """What a command of Go says, run in the module. Raises RuntimeError where it fails.
-
-    Go's tests start the server by this Python.
-    """
+    """What a command of Go says, run in the module. Raises RuntimeError where it fails."""
     return _run("go", *arguments)
 
 
@@ -59,7 +66,7 @@ def _run(*command: str | Path) -> str:
     done = subprocess.run(
         command,
         cwd=MODULE,
-        env={**os.environ, "VMSVC_TEST_PYTHON": sys.executable},
+        env=os.environ | _SETTINGS,
         capture_output=True,
         text=True,
         timeout=_GO_TIMEOUT_S,
