@@ -29,6 +29,12 @@ type Builder struct {
 	clients map[string]*shared
 }
 
+// gRPC asks for these at run time.
+var (
+	_ resolver.Builder            = (*Builder)(nil)
+	_ resolver.AuthorityOverrider = (*Builder)(nil)
+)
+
 // shared is a client of one server, and how many resolvers use it.
 type shared struct {
 	*vmsvc.Client

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
@@ -62,7 +63,7 @@ func backends(t *testing.T, hosts ...string) string {
 			t.Fatal(err)
 		}
 		port = strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
-		server := grpc.NewServer()
+		server := grpc.NewServer(grpc.UnaryInterceptor(tellAuthority))
 		healthv1.RegisterHealthServer(server, health.NewServer())
 		served := make(chan struct{})
 		go func() {
@@ -75,6 +76,17 @@ func backends(t *testing.T, hosts ...string) string {
 		})
 	}
 	return port
+}
+
+// tellAuthority answers with the :authority that a call had, as metadata.
+func tellAuthority(
+	ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
+	had := metadata.ValueFromIncomingContext(ctx, ":authority")
+	if err := grpc.SetHeader(ctx, metadata.MD{"had-authority": had}); err != nil {
+		return nil, err
+	}
+	return handler(ctx, request)
 }
 
 // caller is a channel to shop/web, with a policy for balancing.
@@ -204,6 +216,10 @@ func TestChannelFollowsAServiceAndOutlivesItsServer(t *testing.T) {
 	builder := New(vmsvc.Config{Server: "127.0.0.1:1", Retry: atOnce})
 	channel := call(t, builder, "vmsvc://"+address+"/shop/web:80", "round_robin")
 	channel.until("127.0.0.1", "127.0.0.2")
+	var header metadata.MD
+	if _, err := channel.once(grpc.Header(&header)); err != nil || header["had-authority"][0] != "web.shop.svc" {
+		t.Errorf("%v, %v", header, err)
+	}
 	serving.Write(t, manifests, "c", serving.VM{Name: "c", IPv6: "::1"}.Manifest())
 	channel.until("127.0.0.1", "127.0.0.2", "::1")
 	serving.Remove(t, manifests, "c")
