@@ -8,12 +8,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from vmsvc.aio import AsyncClient, AsyncWatch
 from vmsvc.arguments import UsageError
-from vmsvc.completion import script
 from vmsvc.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -24,7 +22,6 @@ from vmsvc.errors import (
     VmsvcError,
 )
 from vmsvc.goal import Goal
-from vmsvc.live import Board
 from vmsvc.model import Readiness, ServerVersion, ServiceState
 from vmsvc.options import (
     EXIT_LATE,
@@ -34,7 +31,6 @@ from vmsvc.options import (
     Options,
 )
 from vmsvc.reach import client
-from vmsvc.screen import show
 from vmsvc.show import (
     endpoints_table,
     event_json,
@@ -52,6 +48,9 @@ from vmsvc.show import (
 from vmsvc.state import Event
 from vmsvc.versions import ClientVersion, Versions, too_far_apart
 
+if TYPE_CHECKING:
+    from vmsvc.live import Board
+
 # Answers, and what a watch tells, for a program.
 _AS_DATA: Mapping[str, Callable[[object], str]] = {"json": json_text, "yaml": yaml_text}
 _EVENT_AS: Mapping[str, Callable[[Event, datetime], str]] = {
@@ -66,6 +65,8 @@ def run(options: Options) -> int:
     Raises KeyboardInterrupt, with everything closed, and OSError if stdout fails.
     """
     if options.command == "completion":
+        from vmsvc.completion import script  # noqa: PLC0415 - no other command needs it
+
         _write(script(options.shell))
         return 0
     if options.client_only:
@@ -230,8 +231,7 @@ async def _watch(server: AsyncClient, options: Options) -> int:
             if options.output in _EVENT_AS:
                 await _watch_lines(watch, goal, _EVENT_AS[options.output])
             else:
-                board = Board(options.server, options.services, options.readiness)
-                await _watch_live(watch, goal, board)
+                await _watch_live(watch, goal, options)
     except TimeoutError:
         raise _LateError(f"after {options.goal_timeout_s:g} s, {goal.lacks()}") from None
     return 0
@@ -253,7 +253,14 @@ def _show_log() -> None:
     log.addHandler(_Notes())
 
 
-async def _watch_live(watch: AsyncWatch, goal: Goal, board: Board) -> None:
+async def _watch_live(watch: AsyncWatch, goal: Goal, options: Options) -> None:
+    # Here, as rich takes longer to import than most answers take to come.
+    from rich.console import Console  # noqa: PLC0415
+
+    from vmsvc.live import Board  # noqa: PLC0415
+    from vmsvc.screen import show  # noqa: PLC0415
+
+    board = Board(options.server, options.services, options.readiness)
     # The table shows all that the log would.
     logging.getLogger("vmsvc").addHandler(logging.NullHandler())
     reading = asyncio.create_task(_read(watch, goal, board))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
-
-import yaml
 
 from vmsvc.model import (
     Condition,
@@ -251,24 +248,9 @@ def json_text(value: object) -> str:
 
 def yaml_text(value: object) -> str:
     """The same as YAML."""
-    text: str = yaml.dump(
-        _plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf
-    )
-    return text
+    from vmsvc.as_yaml import dumped  # noqa: PLC0415 - who asks for no YAML need not wait for it
 
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what another reader of YAML than PyYAML could take for a number or a truth value."""
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - of the base
-        return True
-
-    def text(self, text: str) -> yaml.ScalarNode:
-        plain = text[:1].isalpha() and text.lower() not in ("y", "n")
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
-
-
-_Dumper.add_representer(str, _Dumper.text)
+    return dumped(_plain(value))
 
 
 def event_json(event: Event, at: datetime) -> str:

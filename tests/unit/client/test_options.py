@@ -288,10 +288,20 @@ def test_help_names_every_variable_and_exit_code(capsys: pytest.CaptureFixture[s
         assert code in text
 
 
-def test_the_command_line_is_read_without_what_takes_its_time() -> None:
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("cli", ("grpc", "google.protobuf", "rich", "yaml", "jinja2", "prometheus_client")),
+        pytest.param(
+            "commands", ("rich", "yaml", "argcomplete", "jinja2"), id="-o json, and tables of text"
+        ),
+    ],
+)
+def test_nothing_is_imported_that_takes_its_time_and_is_not_needed(
+    module: str, heavy: tuple[str, ...]
+) -> None:
     """And gRPC's log is turned off before it is imported, or it would come into the table."""
-    heavy = ("grpc", "google.protobuf", "rich", "yaml", "jinja2", "prometheus_client")
-    program = f"import sys, vmsvc.cli; print(*set({heavy}).intersection(sys.modules))"
+    program = f"import sys, vmsvc.{module}; print(*set({heavy}).intersection(sys.modules))"
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
