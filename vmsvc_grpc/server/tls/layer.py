@@ -167,6 +167,13 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
             self.eof_received()
             self.close()
             return
+        try:
+            self._go_on()
+        except Exception:  # A fault of ours must not leave it without a timer.
+            self.abort()
+            raise
+
+    def _go_on(self) -> None:
         if self._context is not None:
             begun = self._context().wrap_bio(self._incoming, self._outgoing, server_side=True)
             self._tls, self._context = begun, None
@@ -202,8 +209,10 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
     def _begin(self) -> None:
         self._shaking = False
         assert self._protocol is not None, "it goes when the connection is lost"
-        self._protocol.connection_made(self)
-        self._owner.is_over(self)
+        try:
+            self._protocol.connection_made(self)
+        finally:
+            self._owner.is_over(self)
         self._read()
 
     def _wait(self) -> None:

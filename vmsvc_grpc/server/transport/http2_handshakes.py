@@ -25,7 +25,7 @@ class Shaking(Protocol):
         """Whether it has taken a step already."""
 
     def step(self) -> None:
-        """Go on with the handshake, if it still is not. Does not raise."""
+        """Go on with the handshake, if it still is not. Raises for a fault of ours alone."""
 
 
 class HandshakeTurns:
@@ -55,7 +55,9 @@ class HandshakeTurns:
     def _turn(self) -> None:
         self._at_work = False
         until = self._loop.time() + HANDSHAKES_TURN_S
-        while (waiting := self._begun or self._others) and self._loop.time() <= until:
-            waiting.popleft().step()
-        if waiting:
-            self._work()
+        try:
+            while (waiting := self._begun or self._others) and self._loop.time() <= until:
+                waiting.popleft().step()
+        finally:  # Whatever happens, the others have their turns.
+            if self._begun or self._others:
+                self._work()

@@ -304,6 +304,22 @@ def test_what_is_written_arrives_and_a_goodbye_after_it(pair: Pair) -> None:
     assert pair.raw.over == "closed"
 
 
+@pytest.mark.parametrize("at", ["context", "protocol"])
+def test_a_fault_of_ours_ends_the_connection(
+    pair: Pair, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError
+
+    if at == "context":
+        pair.layer._context = fault  # type: ignore[assignment]
+    else:
+        monkeypatch.setattr(Told, "connection_made", fault)
+    with pytest.raises(ZeroDivisionError):
+        pair.agree()
+    assert (pair.raw.over, pair.owner.over) == ("aborted", 1)
+
+
 def test_small_records_come_together(pair: Pair) -> None:
     """A client may send one for each frame."""
     pair.agree()

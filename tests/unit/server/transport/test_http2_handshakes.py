@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+import pytest
+
 from vmsvc_grpc.server.transport.http2_handshakes import HANDSHAKES_TURN_S, HandshakeTurns
 
 
@@ -88,3 +90,19 @@ def test_what_has_begun_comes_first() -> None:
     loop.turn()
     assert done[5:8] == ["goes-on-0", "goes-on-1", "goes-on-2"]
     assert done[8] == "begins-5"
+
+
+class Faulty(Shaking):
+    def step(self) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_fault_at_one_leaves_the_others_their_turns() -> None:
+    loop, done = Loop(), list[str]()
+    turns = HandshakeTurns(cast(asyncio.AbstractEventLoop, loop))
+    turns.line_up(Faulty("faulty", loop, done, 0.0))
+    turns.line_up(Shaking("other", loop, done, 0.0))
+    with pytest.raises(ZeroDivisionError):
+        loop.turn()
+    loop.turn()
+    assert (done, loop.rests) == (["other"], True)
