@@ -656,16 +656,20 @@ def test_a_large_service_may_become_another_while_it_is_encoded_for_all(
             assert client.held(EDS).get(name) == expected
 
 
-def test_a_large_service_that_is_left_to_the_wildcard_while_it_is_encoded_stays() -> None:
+@pytest.mark.parametrize("begins", ["itself", "another"])
+def test_a_large_service_that_is_left_to_the_wildcard_while_it_is_encoded_stays(
+    begins: str,
+) -> None:
     """It was sent by its name; for the wildcard, which has yet to encode it, there was none."""
     served = synced_cache(*(_one_of_many(number) for number in range(_VMS)))
-    shared = XdsClient(served, Form.DELTA)
-    resources, listings = shared.stream._shared.resources, shared.stream._shared.listings
+    other = XdsClient(served, Form.DELTA).change(EDS, ["*"])
+    resources, listings = other.stream._shared.resources, other.stream._shared.listings
     client = XdsClient(served, Form.DELTA, resources=resources, listings=listings)
     client.change(EDS, ["*"])
-    client.read_all()
+    for one in (client, other):
+        one.read_all()
     served.apply(Apply(service()))
-    assert client.stream.next_message() is LATER
+    assert (client if begins == "itself" else other).stream.next_message() is LATER
     client.change(EDS, ["web.shop:80"])
     client.change(EDS, [], ["web.shop:80"])
     assert (E, "-web.shop:80") not in client.read_all()
