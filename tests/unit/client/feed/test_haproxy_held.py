@@ -83,7 +83,7 @@ def test_a_server_is_read(found: str, server: HeldServer) -> None:
 
 
 def test_an_empty_backend_has_no_servers() -> None:
-    assert held("# pxname,svname,", answer()) == ()
+    assert held("# pxname,svname,qcur,scur,bck,", answer()) == ()
 
 
 def test_a_backend_that_is_missing_is_told_from_an_empty_one() -> None:

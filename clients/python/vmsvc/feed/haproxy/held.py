@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from vmsvc.feed.haproxy.wanted import Address, State
 
@@ -19,6 +20,13 @@ _FORCED_DRAIN = 0x08
 # Masks of srv_check_state and srv_agent_state: CHK_ST_CONFIGURED and CHK_ST_ENABLED.
 _CONFIGURED = 0x02
 _ENABLED = 0x04
+
+_STAT_COLUMNS = ("svname", "qcur", "scur", "bck")
+_UNCOUNTED = ("0", "0", "0")
+_STATE_COLUMNS = (
+    *("srv_name", "srv_addr", "srv_port", "srv_admin_state", "srv_uweight", "srv_iweight"),
+    *("srv_time_since_last_change", "srv_check_state", "srv_agent_state", "srv_fqdn"),
+)
 
 _SHOWN_CHARACTERS_MAX = 200
 
@@ -64,50 +72,66 @@ def held(stat: str, state: str) -> tuple[HeldServer, ...]:
     if state.startswith("Can't find backend"):
         raise NoSuchBackendError
     try:
-        counted = {row["svname"]: row for row in _csv(stat)}
-        return tuple(_server(row, counted.get(row["srv_name"], {})) for row in _rows(state))
-    except (KeyError, ValueError) as error:
+        counted = {name: rest for name, *rest in _stat(stat)}
+        return tuple(_server(row, counted.get(row[0], _UNCOUNTED)) for row in _state(state))
+    except (IndexError, ValueError) as error:
         said = " ".join((state + stat).split())[:_SHOWN_CHARACTERS_MAX]
         raise HeldError(f"HAProxy's answer is not understood ({error}): {said}") from error
 
 
-def _csv(stat: str) -> Iterator[dict[str, str]]:
-    if stat.startswith("No such proxy"):
+def _stat(text: str) -> Iterable[Sequence[str]]:
+    if text.startswith("No such proxy"):
         # It has gone, or come, since.
-        return
-    for row in csv.DictReader(stat.removeprefix("# ").splitlines()):
-        yield {name: value for name, value in row.items() if value}
+        return ()
+    return _columns(csv.reader(text.removeprefix("# ").splitlines()), _STAT_COLUMNS)
 
 
-def _rows(state: str) -> Iterator[dict[str, str]]:
-    version, header, *lines = state.strip().splitlines()
+def _state(text: str) -> Iterable[Sequence[str]]:
+    version, _, table = text.partition("\n")
     if version.strip() != "1":
         raise ValueError(f"format {version}")
-    names = header.removeprefix("# ").split(" ")
-    for line in lines:
-        yield dict(zip(names, line.split(" "), strict=False))
+    lines = table.removeprefix("# ").splitlines()
+    return _columns((line.split(" ") for line in lines), _STATE_COLUMNS)
 
 
-def _server(row: dict[str, str], counted: dict[str, str]) -> HeldServer:
-    admin = int(row["srv_admin_state"])
-    check, agent = int(row["srv_check_state"]), int(row["srv_agent_state"])
-    own_weight = bool(agent & _ENABLED)
+def _columns(rows: Iterator[list[str]], names: Sequence[str]) -> Iterable[Sequence[str]]:
+    """The columns of these names; a table of many servers has a hundred others."""
+    header = next(rows, [])
+    return map(itemgetter(*(header.index(name) for name in names)), rows)
+
+
+def _server(row: Sequence[str], counted: Sequence[str]) -> HeldServer:
+    (
+        name,
+        address,
+        port,
+        admin_state,
+        weight,
+        own_weight,
+        since_s,
+        check_state,
+        agent_state,
+        fqdn,
+    ) = row
+    queued, current, backup = counted
+    admin, check = int(admin_state), int(check_state)
+    agent = bool(int(agent_state) & _ENABLED)
     return HeldServer(
-        row["srv_name"],
-        _address(row["srv_addr"]),
-        int(row["srv_port"]),
+        name,
+        _address(address),
+        int(port),
         State.MAINT
         if admin & _FORCED_MAINT
         else State.DRAIN
         if admin & _FORCED_DRAIN
         else State.READY,
-        reweighted=row["srv_uweight"] != row["srv_iweight"] and not own_weight,
+        reweighted=weight != own_weight and not agent,
         unchecked=check & (_CONFIGURED | _ENABLED) == _CONFIGURED,
-        agent=own_weight,
-        backup=counted.get("bck") == "1",
-        named=row.get("srv_fqdn", "-") != "-",
-        sessions=int(counted.get("scur", 0)) + int(counted.get("qcur", 0)),
-        since_s=int(row["srv_time_since_last_change"]),
+        agent=agent,
+        backup=backup == "1",
+        named=fqdn != "-",
+        sessions=int(current or 0) + int(queued or 0),
+        since_s=int(since_s),
     )
 
 
