@@ -70,6 +70,16 @@ SLOT = HeldServer("slot1", ipaddress.ip_address("0.0.0.0"), 0, State.MAINT)
             id="what somebody else has changed is put right",
         ),
         pytest.param(
+            (replace(HELD, state=State.MAINT, agent_off=True),),
+            (A,),
+            "",
+            [
+                "enable agent web/vmsvc_10.0.0.1_80",
+                "set server web/vmsvc_10.0.0.1_80 state ready",
+            ],
+            id="one that was leaving and comes back has its agent again",
+        ),
+        pytest.param(
             (HELD,),
             (),
             "",

@@ -124,6 +124,7 @@ def test_a_plan_makes_dynamic_servers_those_that_are_wanted(
         assert WantedServer(made.address, made.port, made.state, made.backup) == want  # type: ignore[arg-type]
         assert not made.reweighted
         assert not made.unchecked
+        assert not made.agent_off
     assert all(s.admin & 1 for s in draining.values())
 
 

@@ -69,6 +69,9 @@ def _kept(backend: str, old: HeldServer, server: WantedServer) -> Iterator[Comma
         yield commands.set_address(backend, old.name, server.address, server.port)
     if old.unchecked:
         yield commands.enable_health(backend, old.name)
+    if old.agent_off:
+        # It was about to leave.
+        yield commands.enable_agent(backend, old.name)
     yield from steps.put_right(backend, old, server.state)
 
 

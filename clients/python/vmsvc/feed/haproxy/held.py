@@ -45,9 +45,10 @@ class HeldServer:
 
     `address` is None if it has none that is an IP address; the port may be 0. `reweighted`: its
     weight is not that of its configuration, and no agent sets it. `unchecked`: health checks are
-    configured and switched off. `agent`: an agent's checks may change its state. `named`: the
-    configuration has a host's name for it, and no address. `sessions` are requests under way, or
-    queued for it. `since_s`: since it went up or down.
+    configured and switched off. `agent`: an agent's checks may change its state; `agent_off`: they
+    are configured and switched off. `named`: the configuration has a host's name for it, and no
+    address. `sessions` are requests under way, or queued for it. `since_s`: since it went up or
+    down.
     """
 
     name: str
@@ -57,6 +58,7 @@ class HeldServer:
     reweighted: bool = False
     unchecked: bool = False
     agent: bool = False
+    agent_off: bool = False
     backup: bool = False
     named: bool = False
     sessions: int = 0
@@ -101,21 +103,10 @@ def _columns(rows: Iterator[list[str]], names: Sequence[str]) -> Iterable[Sequen
 
 
 def _server(row: Sequence[str], counted: Sequence[str]) -> HeldServer:
-    (
-        name,
-        address,
-        port,
-        admin_state,
-        weight,
-        own_weight,
-        since_s,
-        check_state,
-        agent_state,
-        fqdn,
-    ) = row
+    name, address, port, admin_state, weight, own_weight, since_s, *checks, fqdn = row
     queued, current, backup = counted
-    admin, check = int(admin_state), int(check_state)
-    agent = bool(int(agent_state) & _ENABLED)
+    admin = int(admin_state)
+    check, agent = (int(state) & (_CONFIGURED | _ENABLED) for state in checks)
     return HeldServer(
         name,
         _address(address),
@@ -125,9 +116,10 @@ def _server(row: Sequence[str], counted: Sequence[str]) -> HeldServer:
         else State.DRAIN
         if admin & _FORCED_DRAIN
         else State.READY,
-        reweighted=weight != own_weight and not agent,
-        unchecked=check & (_CONFIGURED | _ENABLED) == _CONFIGURED,
-        agent=agent,
+        reweighted=weight != own_weight and not agent & _ENABLED,
+        unchecked=check == _CONFIGURED,
+        agent=bool(agent & _ENABLED),
+        agent_off=agent == _CONFIGURED,
         backup=backup == "1",
         named=fqdn != "-",
         sessions=int(current or 0) + int(queued or 0),

@@ -17,6 +17,9 @@ from vmsvc.feed.output import Applied, OutputError, PartlyError
 from vmsvc.feed.target import Target, TargetError
 from vmsvc.model import ServiceState
 
+# Each time, HAProxy has its bound of time to answer. A thousand servers took it 0.1 s.
+_COMMANDS_AT_ONCE_MAX = 1000
+
 _FAULTS_SHOWN_MAX = 5
 
 
@@ -132,16 +135,18 @@ class Backends:
         return [slot for slot in found if self.settings.state_file is None or _restored(slot)]
 
     async def _carry_out(self, commands: Sequence[Command], faults: list[str]) -> int:
-        answers = await self.runtime.ask([each.text for each in commands]) if commands else []
         done = 0
         refused = set()
-        for command, answer in zip(commands, answers, strict=True):
-            outcome = command.outcome(answer)
-            done += outcome is Outcome.DONE
-            # What is then asked of a server that could not be added says nothing new.
-            if outcome is Outcome.REFUSED and command.server not in refused:
-                refused.add(command.server)
-                faults.append(command.refusal(answer))
+        for start in range(0, len(commands), _COMMANDS_AT_ONCE_MAX):
+            some = commands[start : start + _COMMANDS_AT_ONCE_MAX]
+            answers = await self.runtime.ask([command.text for command in some])
+            for command, answer in zip(some, answers, strict=True):
+                outcome = command.outcome(answer)
+                done += outcome is Outcome.DONE
+                # What is then asked of a server that could not be added says nothing new.
+                if outcome is Outcome.REFUSED and command.server not in refused:
+                    refused.add(command.server)
+                    faults.append(command.refusal(answer))
         return done
 
     async def _keep_state(
