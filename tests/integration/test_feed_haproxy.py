@@ -275,3 +275,31 @@ async def test_a_socket_without_the_right_to_change_is_told(haproxy: Haproxy, vm
     weak = Runtime(Place(path=str(haproxy.folder / "user.sock")), timeout_s=PATIENCE_S)
     with pytest.raises(OutputError, match="Permission denied"):
         await Backends(weak, (Target("web", WEB),), Settings()).apply(serving(vms, A))
+
+
+async def test_a_weight_that_an_agent_sets_is_left_alone(haproxy: Haproxy, vms: Vms) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"up 50%\n")
+        writer.close()
+
+    async with await asyncio.start_server(say, A, 0) as agent:
+        port = agent.sockets[0].getsockname()[1]
+        haproxy.configure()
+        await haproxy.start()
+        options = f"weight 100 agent-check agent-inter 50 agent-port {port}"
+        output = backends(haproxy, server_options=options)
+        await output.apply(serving(vms, A))
+        async with asyncio.timeout(PATIENCE_S):
+            while " 50 100 " not in await state_of(haproxy):  # noqa: ASYNC110 - HAProxy tells nobody
+                await asyncio.sleep(0.01)
+        assert (await output.apply(serving(vms, A))).changes == 0
+        assert await haproxy.get() == A
+        # HAProxy deletes no server that an agent could bring up again.
+        async with asyncio.timeout(PATIENCE_S):
+            while await haproxy.servers():
+                await output.apply(serving(vms))
+
+
+async def state_of(haproxy: Haproxy) -> str:
+    (said,) = await haproxy.ask("show servers state web")
+    return said
