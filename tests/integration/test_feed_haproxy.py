@@ -286,7 +286,7 @@ async def test_a_weight_that_an_agent_sets_is_left_alone(haproxy: Haproxy, vms: 
         port = agent.sockets[0].getsockname()[1]
         haproxy.configure()
         await haproxy.start()
-        options = f"weight 100 agent-check agent-inter 50 agent-port {port}"
+        options = f"weight 100 agent-check agent-inter 50ms agent-port {port}"
         output = backends(haproxy, server_options=options)
         await output.apply(serving(vms, A))
         async with asyncio.timeout(PATIENCE_S):
