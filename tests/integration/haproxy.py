@@ -187,19 +187,21 @@ class Haproxy:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     async def _settled(self) -> None:
-        """Wait until the master takes the next signal."""
+        """Wait until the worker can be asked, and the master takes the next signal."""
         async with asyncio.timeout(PATIENCE_S):
-            while not await self._master_answers():  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
-
-    async def _master_answers(self) -> bool:
-        with suppress(OutputError):
-            return bool(await self.master.ask(["show info"]))
-        return False
+            for asked in (self.runtime, self.master):
+                while not await _answers(asked):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
 
     def _ended(self) -> bool:
         assert self.process is not None
         return self.process.returncode is not None
+
+
+async def _answers(runtime: Runtime) -> bool:
+    with suppress(OutputError):
+        return bool(await runtime.ask(["show info"]))
+    return False
 
 
 def request(path: str = "/", *, close: bool = False) -> bytes:

@@ -56,7 +56,10 @@ async def test_dynamic_servers_follow_the_endpoints(haproxy: Haproxy, vms: Vms) 
     found = await haproxy.servers()
     assert found[f"vmsvc_{A}_{vms.port}"] == f"{A}:{vms.port} MAINT"
     assert found["fixed"] == "127.0.0.1:9 no check"
-    assert f"vmsvc_::1_{vms.port}" not in found
+    async with asyncio.timeout(PATIENCE_S):
+        # HAProxy may keep a connection for a moment.
+        while f"vmsvc_::1_{vms.port}" in await haproxy.servers():
+            await output.apply(serving(vms, endpoint(A, ready=False), B))
 
 
 async def test_slots_follow_the_endpoints(haproxy: Haproxy, vms: Vms) -> None:
@@ -257,15 +260,16 @@ async def test_what_is_wrong_with_one_backend_keeps_no_other_from_following(
         Target("web", WEB),
     )
     states = serving(vms, A) | {"shop/dns": state("shop/dns", A, ports=(Port("", 53, 53, "UDP"),))}
-    refusal = "Backend must use a dynamic load balancing to support dynamic servers."
     with pytest.raises(OutputError) as caught:
         await Backends(haproxy.runtime, targets, Settings()).apply(states)
-    assert str(caught.value).split("; ") == [
+    *told, refusal = str(caught.value).split("; ")
+    assert told == [
         "HAProxy has no backend none",
         "HAProxy has no backend udp",
         "still: service shop/web has no port 'https': it has http",
-        f"'add server still/vmsvc_{A}_{vms.port} {A}:{vms.port}' is answered {refusal!r}",
     ]
+    assert refusal.startswith(f"'add server still/vmsvc_{A}_{vms.port} {A}:{vms.port}' is answered")
+    assert "dynamic load balancing" in refusal
     assert await haproxy.get() == A
 
 
