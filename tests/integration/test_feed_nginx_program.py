@@ -122,9 +122,10 @@ async def test_no_request_fails_while_vms_come_and_go(
             asking.cancel()
             await asyncio.wait({asking})
             assert set(traffic.answers) == {"a", "b", "c"}
-            # The time is that after the last of them.
-            reloads = nginx.reloads - reloads
-            assert 1 < reloads <= (time.monotonic() - began) / INTERVAL_S + 1
+            # One for all three, and one without c, which the log may have later.
+            await until(lambda: nginx.reloads - reloads > 1)
+            counted = nginx.reloads - reloads
+            assert counted <= (time.monotonic() - began) / INTERVAL_S + 1
 
 
 async def test_an_nginx_can_start_before_the_server_has_ever_answered(tmp_path: Path) -> None:
