@@ -44,6 +44,16 @@ class Principal:
     groups: tuple[str, ...] = ()
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     expires_at: float | None = field(default=None, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work out the hash once: each right that is looked up asks for it, of all groups."""
+        told = (self.username, self.uid, self.groups, self.extra)
+        object.__setattr__(self, "_hash", hash(told))
+
+    def __hash__(self) -> int:
+        """Equal for equal ones."""
+        return self._hash
 
 
 def lasting(said: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:

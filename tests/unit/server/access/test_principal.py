@@ -192,3 +192,23 @@ def test_what_says_which_credential_it_is_and_where_makes_nobody_another() -> No
 def test_a_new_certificate_of_somebody_makes_nobody_another() -> None:
     renewed = ClientCertificate(("ann",), expires_at=200.0)
     assert PLAIN.principal(renewed) == PLAIN.principal(shown("ann"))
+
+
+class Counted(str):
+    """A group that counts how often it is looked at."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __hash__(self) -> int:
+        Counted.looks += 1
+        return super().__hash__()
+
+
+def test_groups_are_not_looked_at_for_each_right() -> None:
+    """A wildcard looks up a thousand rights in one turn of the event loop."""
+    groups = tuple(Counted(f"g-{number}") for number in range(10))
+    principal = Principal(username="ann", groups=groups)
+    rights = {(principal, number): None for number in range(100)}
+    assert (Counted.looks, len(rights)) == (10, 100)
+    assert hash(Principal(username="ann", groups=tuple(map(str, groups)))) == hash(principal)
