@@ -36,14 +36,14 @@ from tests.integration.cluster import (
     world,
 )
 from tests.kube.plugin import StartVMOperator
-from tests.program import ProgramError, awaited
+from tests.program import PATIENCE_S, ProgramError, awaited
 
 __all__ = ["world"]
 
 LEASE = f"{INSTALLED}/vmsvc-grpc"
 LEASE_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{INSTALLED}/leases/vmsvc-grpc"
 # How much later than it might a busy machine does something.
-SLACK_S = 5.0
+SLACK_S = PATIENCE_S
 
 
 def leader_of(*replicas: Replica) -> Replica | None:
