@@ -17,9 +17,11 @@ from vmsvc_grpc.model.events import Apply, Delete
 from vmsvc_grpc.model.objects import Key, Kind
 from vmsvc_grpc.server.access.needs import Need, endpoints_everywhere, endpoints_in
 from vmsvc_grpc.server.call import Code, RpcError
+from vmsvc_grpc.server.counts import ServerCounts
+from vmsvc_grpc.server.xds.bodies import SHARED_FROM
 from vmsvc_grpc.server.xds.following import XdsScope
 from vmsvc_grpc.server.xds.namespaces import Namespaces
-from vmsvc_grpc.server.xds.resources import TypeUrl
+from vmsvc_grpc.server.xds.resources import Resources, TypeUrl
 from vmsvc_grpc.server.xds.shared import Form
 
 BANK, NONE = Key("bank", "web"), Key("bank", "none")
@@ -74,11 +76,16 @@ def test_who_may_hear_of_nothing_is_answered_as_if_there_were_nothing(form: Form
     client.close()
 
 
+@pytest.mark.parametrize("shared_from", [1, SHARED_FROM], ids=["many", "few"])
 @BOTH
 @TYPES
-def test_a_namespace_that_becomes_allowed_appears(form: Form, type_url: TypeUrl) -> None:
+def test_a_namespace_that_becomes_allowed_appears(
+    form: Form, type_url: TypeUrl, shared_from: int
+) -> None:
+    """If there are many resources, all of them are one body, which is patched by what changes."""
     rights = gate(SHOP)
-    client = XdsClient(both(), form, gate=rights)
+    resources = Resources(ServerCounts(), shared_from)
+    client = XdsClient(both(), form, gate=rights, resources=resources)
     assert wild(client, type_url) == {"web.shop:80"}
     wakes = client.wakes
     rights.grant(USER, endpoints_in("watch", "bank"))
