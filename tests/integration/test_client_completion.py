@@ -68,6 +68,7 @@ def in_fish(server: str, line: str) -> list[str]:
         pytest.param("vmsvc version --cl", ["--client"], id="a flag of one command"),
         pytest.param("vmsvc watch --until", ["--until-ready"], id="a flag"),
         pytest.param("vmsvc list -o ", ["json", "name", "table", "wide", "yaml"], id="its value"),
+        pytest.param("vmsvc watch -o ", ["json", "table", "wide", "yaml"], id="the values it has"),
         pytest.param("vmsvc completion ", ["bash", "fish", "zsh"], id="a shell"),
         pytest.param("vmsvc resolve ", ["bank/ledger", "shop/storefront"], id="services"),
         pytest.param("vmsvc resolve shop/storefront ", ["bank/ledger"], id="those not named yet"),

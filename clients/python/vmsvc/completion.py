@@ -12,7 +12,7 @@ from argcomplete.completers import ChoicesCompleter, FilesCompleter, SuppressCom
 from argcomplete.shell_integration import shellcode
 
 from vmsvc.arguments import UsageError
-from vmsvc.options import OUTPUTS, Options, parser, settled
+from vmsvc.options import Options, outputs_of, parser, settled
 
 # Somebody waits with a finger on the key.
 _PATIENCE_S = 1.0
@@ -29,29 +29,31 @@ def script(shell: str) -> str:
 def complete(environment: Mapping[str, str]) -> None:
     """Answer the shell that asks, and exit. Returns if it does not ask for this program."""
     words = parser()
-    for action in _actions(words):
-        if completer := _completer(action.dest, environment):
+    for command, action in _actions("", words):
+        if completer := _completer(command, action.dest, environment):
             action.completer = completer  # type: ignore[attr-defined] # where argcomplete looks
     argcomplete.autocomplete(
         words, always_complete_options=False, default_completer=SuppressCompleter()
     )
 
 
-def _actions(words: argparse.ArgumentParser) -> Iterable[argparse.Action]:
+def _actions(command: str, words: argparse.ArgumentParser) -> Iterable[tuple[str, argparse.Action]]:
     for action in words._actions:  # noqa: SLF001 - argparse has no other way to them
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            for command in action.choices.values():
-                yield from _actions(command)
+            for name, of_command in action.choices.items():
+                yield from _actions(name, of_command)
         else:
-            yield action
+            yield command, action
 
 
-def _completer(name: str, environment: Mapping[str, str]) -> Callable[..., object] | None:
+def _completer(
+    command: str, name: str, environment: Mapping[str, str]
+) -> Callable[..., object] | None:
     """What completes the value of a flag or an argument; None: nothing but its choices."""
     if name in _FILES:
         return FilesCompleter()
     if name == "output":
-        return ChoicesCompleter(dict.fromkeys(OUTPUTS, ""))
+        return ChoicesCompleter(dict.fromkeys(outputs_of(command), ""))
     if name == "until_absent":
         return ChoicesCompleter({"absent": ""})
     names = _NAMES.get(name)

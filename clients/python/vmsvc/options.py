@@ -25,6 +25,7 @@ EXIT_LATE = 4
 
 OUTPUTS = ("table", "wide", "json", "yaml", "name")
 _OUTPUTS_WITHOUT_NAMES = ("table", "wide", "json", "yaml")
+_WITHOUT_NAMES = ("watch", "version")
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -198,10 +199,15 @@ def settled(flags: dict[str, Any], environment: Mapping[str, str], *, terminal: 
     )
 
 
+def outputs_of(command: str) -> tuple[str, ...]:
+    """What -o of a command may be."""
+    return _OUTPUTS_WITHOUT_NAMES if command in _WITHOUT_NAMES else OUTPUTS
+
+
 def _check_output(command: str, output: str | None, terminal: bool) -> None:
-    if command in ("watch", "version") and output not in (None, *_OUTPUTS_WITHOUT_NAMES):
-        takes = ", ".join(_OUTPUTS_WITHOUT_NAMES)
-        raise UsageError(f"{command}: -o takes {takes}, and not {output}")
+    takes = outputs_of(command)
+    if output not in (None, *takes):
+        raise UsageError(f"{command}: -o takes {', '.join(takes)}, and not {output}")
     if command == "watch" and output in ("table", "wide") and not terminal:
         raise UsageError("watch: a live table needs a terminal; use -o json")
 
@@ -333,7 +339,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_asking(
         watch,
-        _OUTPUTS_WITHOUT_NAMES,
+        outputs_of("watch"),
         "how long to wait for what --until-ready or --for names (default: for ever)",
         "table; in a pipe, json",
     )
@@ -371,7 +377,7 @@ def parser() -> argparse.ArgumentParser:
     version: Parser = commands.add_parser(
         "version", help=_VERSION, description=_capital(_VERSION), epilog=_VERSION_EPILOG
     )
-    _add_asking(version, _OUTPUTS_WITHOUT_NAMES, _TIMEOUT)
+    _add_asking(version, outputs_of("version"), _TIMEOUT)
     version.add_argument(
         "--client",
         dest="client_only",
@@ -390,7 +396,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, what: str, epilog: str | None = None) -> Parser:
     parser: Parser = commands.add_parser(name, help=what, description=_capital(what), epilog=epilog)
-    _add_asking(parser, OUTPUTS, _TIMEOUT)
+    _add_asking(parser, outputs_of(name), _TIMEOUT)
     return parser
 
 
