@@ -18,6 +18,8 @@ MIB = 1024 * 1024
         pytest.param("grpc.keepalive_permit_without_calls", 1, id="pings without a call"),
         pytest.param("grpc.keepalive_time_ms", 60_000, id="our pings, by default every 2 h"),
         pytest.param("grpc.keepalive_timeout_ms", 10_000, id="how long a ping may take"),
+        # Without it, a client that vanished was dropped after a minute, and the time to our ping.
+        pytest.param("grpc.http2.ping_timeout_ms", 10_000, id="how long a ping may take in fact"),
         pytest.param("grpc.http2.max_pings_without_data", 0, id="pings on a quiet stream"),
         pytest.param("grpc.max_connection_age_ms", 30 * 60_000, id="a connection's age"),
         # Without it, streams of a connection that is too old were open 25 s later.

@@ -541,6 +541,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", ms(limits.connection_idle_s)),
         ("grpc.keepalive_time_ms", ms(limits.keepalive_s)),
         ("grpc.keepalive_timeout_ms", ms(limits.keepalive_timeout_s)),
+        # What ends the connection in fact, after a minute by itself.
+        ("grpc.http2.ping_timeout_ms", ms(limits.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", ms(limits.client_ping_interval_min_s)),
         # The default, 2, would stop our own pings on a stream without messages.
