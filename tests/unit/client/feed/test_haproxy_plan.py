@@ -52,6 +52,13 @@ SLOT = HeldServer("slot1", ipaddress.ip_address("0.0.0.0"), 0, State.MAINT)
         ),
         pytest.param(
             (),
+            (replace(AWAY, state=State.MAINT),),
+            "from be:",
+            ["add server web/vmsvc_fd00::2_8080_backup [fd00::2]:8080 from be: backup"],
+            id="options come first, as one that HAProxy 3.5 has must",
+        ),
+        pytest.param(
+            (),
             (replace(A, state=State.MAINT),),
             "",
             ["add server web/vmsvc_10.0.0.1_80 10.0.0.1:80"],

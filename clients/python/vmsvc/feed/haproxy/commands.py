@@ -55,8 +55,9 @@ class Command:
 def add(backend: str, name: str, server: WantedServer, options: str) -> Command:
     """Adds a server, in maintenance and with its health checks switched off, as HAProxy does."""
     address = f"[{server.address}]" if server.address.version == 6 else str(server.address)  # noqa: PLR2004 - IPv6
-    words = ["backup"] if server.backup else []
-    words += [options] if options else []
+    # `from` among the options has to come first (HAProxy 3.5).
+    words = [options] if options else []
+    words += ["backup"] if server.backup else []
     text = " ".join(("add server", f"{backend}/{name}", f"{address}:{server.port}", *words))
     return Command(f"{backend}/{name}", text, _REGISTERED)
 
