@@ -64,11 +64,11 @@ serve: .venv/serves ## Serve examples/ and hold their objects in out/ (flags: AR
 	@$(BIN)/vmsvc-grpc serve --manifests examples --output out --page-listen 127.0.0.1:8090 $(ARGS)
 
 .PHONY: test
-test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells balancers chromium compiler ## Run every test but those of the benchmarks, WORKERS=3 at a time (ARGS=tests/...: some, one by one)
+test: .venv $(VMSVC_TEST_GRPCURL) kube promtool shells balancers chromium compiler ## Run every test but those of the night, WORKERS=3 at a time (ARGS=tests/...: some, one by one)
 	$(BIN)/pytest $(or $(ARGS),$(SIDE_BY_SIDE))
 
 .PHONY: test-nightly
-test-nightly: .venv bench-tools kube ## Run the tests of the benchmarks
+test-nightly: .venv bench-tools kube ## Run the tests of the benchmarks, and of the clusters that tests run on
 	$(BIN)/pytest -m nightly $(ARGS)
 
 .PHONY: conformance

@@ -1,4 +1,7 @@
-"""The test cluster itself: each flavour serves what it says, and nothing of it is left behind."""
+"""The test cluster itself: each flavour serves what it says, and nothing of it is left behind.
+
+What the tests of the program use all the time, and could not pass without, is tested by night.
+"""
 
 import asyncio
 import json
@@ -82,6 +85,7 @@ def first_event(kube: Cluster, path: str) -> dict[str, Any]:
     return event
 
 
+@pytest.mark.nightly
 def test_single_stack_serves_every_version_and_one_family(kube: Cluster) -> None:
     status = {"network": {"primaryIP4": "10.20.0.11"}}
     for version in ("v1alpha2", "v1alpha6"):
@@ -92,6 +96,7 @@ def test_single_stack_serves_every_version_and_one_family(kube: Cluster) -> None
     assert filled["clusterIP"].startswith("10.96.")
 
 
+@pytest.mark.nightly
 def test_dual_stack_gives_both_families(kube_dual_stack: Cluster) -> None:
     status = {"network": {"primaryIP4": "10.20.0.11", "primaryIP6": "fd00::11"}}
     assert round_trip(kube_dual_stack, "v1alpha6", status)["status"] == status
@@ -100,6 +105,7 @@ def test_dual_stack_gives_both_families(kube_dual_stack: Cluster) -> None:
     assert filled["clusterIPs"][1].startswith("fd00:10:96::")
 
 
+@pytest.mark.nightly
 def test_relaxed_takes_what_the_published_crd_refuses(kube: Cluster, kube_relaxed: Cluster) -> None:
     status = {"network": {"primaryIP4": "10.20.0.11"}}
     assert round_trip(kube_relaxed, "v1alpha2", status)["status"] == status
@@ -113,6 +119,7 @@ def test_relaxed_takes_what_the_published_crd_refuses(kube: Cluster, kube_relaxe
     assert taken.body["spec"]["ports"] == [{"port": 80, "protocol": "TCP"}]
 
 
+@pytest.mark.nightly
 def test_v1alpha1_storage_keeps_the_address(kube_v1alpha1_storage: Cluster) -> None:
     status = {"vmIp": "10.20.0.11", "powerState": "poweredOn"}
     assert round_trip(kube_v1alpha1_storage, "v1alpha1", status)["status"] == status
@@ -145,6 +152,7 @@ def test_rbac_denies_a_user_until_a_rule_grants(kube: Cluster) -> None:
     assert kube.request("GET", path, user=kube.nobody).status == 403
 
 
+@pytest.mark.nightly
 def test_a_restart_keeps_data_port_tokens_and_trust(start_cluster: StartCluster) -> None:
     kube = start_cluster()
     kube.install_crds(*FLAVOURS["single-stack"].crds)
@@ -166,6 +174,7 @@ def test_a_restart_keeps_data_port_tokens_and_trust(start_cluster: StartCluster)
     assert kube.request("GET", path).body == before
 
 
+@pytest.mark.nightly
 def test_after_a_compaction_a_restarted_server_has_no_old_revision(
     start_cluster: StartCluster,
 ) -> None:
@@ -182,6 +191,7 @@ def test_after_a_compaction_a_restarted_server_has_no_old_revision(
     assert first_event(kube, watch)["object"]["code"] == 410
 
 
+@pytest.mark.nightly
 def test_a_second_server_serves_when_the_first_is_gone(start_cluster: StartCluster) -> None:
     kube = start_cluster(servers=2)
     first, second = kube.servers
@@ -197,6 +207,7 @@ def test_a_second_server_serves_when_the_first_is_gone(start_cluster: StartClust
     assert first.request("GET", "/readyz").status == 200
 
 
+@pytest.mark.nightly
 def test_controllers_end_a_namespace(start_cluster: StartCluster) -> None:
     kube = start_cluster()
     namespace = kube.create_namespace()
