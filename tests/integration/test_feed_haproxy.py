@@ -62,6 +62,17 @@ async def test_dynamic_servers_follow_the_endpoints(haproxy: Haproxy, vms: Vms) 
             await output.apply(serving(vms, endpoint(A, ready=False), B))
 
 
+async def test_a_service_that_is_not_known_changes_nothing(haproxy: Haproxy, vms: Vms) -> None:
+    haproxy.configure()
+    await haproxy.start()
+    output = backends(haproxy)
+    await output.apply(serving(vms, A))
+    assert (await output.apply({})).changes == 0
+    assert await haproxy.get() == A
+    assert (await output.apply(serving(vms))).changes
+    assert await haproxy.get() == "503"
+
+
 async def test_slots_follow_the_endpoints(haproxy: Haproxy, vms: Vms) -> None:
     haproxy.configure(real.SLOTS, slots=2)
     await haproxy.start()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from vmsvc.feed.haproxy import dynamic, slots
+from vmsvc.feed.haproxy import commands, dynamic, slots
+from vmsvc.feed.haproxy.commands import Command, Outcome
 from vmsvc.feed.haproxy.held import HeldServer
 from vmsvc.feed.haproxy.wanted import State, WantedServer, wanted
 from vmsvc.feed.target import Server
@@ -130,8 +131,8 @@ SLOT = HeldServer("slot1", ipaddress.ip_address("0.0.0.0"), 0, State.MAINT)
 def test_dynamic_servers(
     held: tuple[HeldServer, ...], want: tuple[WantedServer, ...], options: str, planned: list[str]
 ) -> None:
-    commands = dynamic.plan("web", held, want, options=options, drain_s=30)
-    assert [command.text for command in commands] == planned
+    plan = dynamic.plan("web", held, want, options=options, drain_s=30)
+    assert [command.text for command in plan] == planned
 
 
 def slot(number: int, server: WantedServer | None = None, **changed: Any) -> HeldServer:
@@ -211,6 +212,24 @@ def slot(number: int, server: WantedServer | None = None, **changed: Any) -> Hel
             id="of two slots with one address the first is used",
         ),
         pytest.param(
+            (slot(1, A, state=State.MAINT), slot(2, A)),
+            (A,),
+            [],
+            (0, 0),
+            id="unless only the second one is in use",
+        ),
+        pytest.param(
+            (slot(1, A, state=State.MAINT), slot(2, B, state=State.MAINT)),
+            (
+                replace(A, state=State.MAINT),
+                replace(B, state=State.MAINT),
+                replace(B, port=1),
+            ),
+            ["set server web/slot2 addr fd00::2 port 1", "set server web/slot2 state ready"],
+            (0, 0),
+            id="of those that are not ready the last one gives its slot up",
+        ),
+        pytest.param(
             (slot(1, A, state=State.MAINT, sessions=1, since_s=30),),
             (),
             ["shutdown sessions server web/slot1"],
@@ -228,6 +247,45 @@ def test_slots(
     filling = slots.plan("web", held, want, drain_s=30)
     assert [command.text for command in filling.commands] == planned
     assert (filling.missing, filling.missing_backup) == missing
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "outcome"),
+    [
+        (commands.add("web", "a", A, ""), "New server registered.", Outcome.DONE),
+        (commands.add("web", "a", A, ""), "a warning\nNew server registered.", Outcome.DONE),
+        (commands.add("web", "a", A, ""), "", Outcome.REFUSED),
+        (commands.add("web", "a", A, ""), "unknown keyword 'x'", Outcome.REFUSED),
+        (commands.delete("web", "a"), "Server deleted.", Outcome.DONE),
+        (commands.delete("web", "a"), "No such server.", Outcome.DONE),
+        (
+            commands.delete("web", "a"),
+            "Server still has connections attached to it, cannot remove it.",
+            Outcome.LATER,
+        ),
+        (
+            commands.delete("web", "a"),
+            "Only servers in maintenance mode can be deleted.",
+            Outcome.REFUSED,
+        ),
+        (
+            commands.set_address("web", "a", A.address, 80),
+            "IP changed from '0.0.0.0' to '10.0.0.1', no need to change the port by 'stats socket'",
+            Outcome.DONE,
+        ),
+        (
+            commands.set_address("web", "a", A.address, 80),
+            "no need to change the addr, port changed from '+0' to '80' by 'stats socket command'",
+            Outcome.DONE,
+        ),
+        (commands.set_address("web", "a", A.address, 80), "nothing changed", Outcome.DONE),
+        (commands.set_address("web", "a", A.address, 80), "Invalid addr 'x'", Outcome.REFUSED),
+        (commands.set_state("web", "a", State.READY), "", Outcome.DONE),
+        (commands.set_state("web", "a", State.READY), "Permission denied", Outcome.REFUSED),
+    ],
+)
+def test_what_haproxy_answers_to_a_command(command: Command, answer: str, outcome: Outcome) -> None:
+    assert command.outcome(answer) is outcome
 
 
 def test_slots_are_found_by_prefix_and_number_in_the_order_of_numbers() -> None:

@@ -51,6 +51,23 @@ async def test_answers_come_in_order_whatever_lines_they_have() -> None:
         assert heard == ["prompt", "one", "two", "three"]
 
 
+async def test_a_prompt_may_come_in_pieces() -> None:
+    text = b"\n> one\n\n> \n> "
+    for cut in range(len(text) + 1):
+        reader = asyncio.StreamReader()
+        answers = runtime._Answers(reader)
+        reader.feed_data(text[:cut])
+        reading = asyncio.create_task(three_of(answers))
+        while reader._buffer:  # type: ignore[attr-defined] # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
+        reader.feed_data(text[cut:])
+        assert await reading == ["", "one", ""]
+
+
+async def three_of(answers: runtime._Answers) -> list[str]:
+    return [await answers.next() for _ in range(3)]
+
+
 async def test_a_master_hands_commands_on_to_the_worker() -> None:
     def answering(line: str) -> str:
         assert line.startswith("@1 ")
