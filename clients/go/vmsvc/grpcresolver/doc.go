@@ -11,7 +11,9 @@
 //
 // Only endpoints that are ready get calls. A VM with an IPv4 and an IPv6 address is one endpoint of gRPC
 // with two addresses. Which of them gets a call is the load-balancing policy's matter; this package sets
-// none, and gRPC's own default is pick_first: set for instance round_robin in the service config.
+// none, and gRPC's own default is pick_first: set for instance round_robin in the service config. A policy
+// of your own must bear an endpoint without addresses: it is given that one alone where nobody gets calls,
+// so that it has whom to report the reason of.
 //
 // If the service does not exist, is refused, lacks the port, or has no endpoint that is ready, no endpoint
 // is left to gRPC, and calls fail with UNAVAILABLE and the reason, unless they wait for ready. While the

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/attributes"
 	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/ringhash"
 
 	"github.com/vmsvc-grpc/vmsvc-grpc/clients/go/vmsvc"
 )
@@ -226,10 +227,12 @@ func (f *following) tell(now outcome) {
 //
 // Without endpoints it has one that has no address. From an empty state, policies that balance over
 // endpoints forget the reason that is reported next, and fail calls with "no children to pick from"; of
-// an endpoint without address they know that it cannot be reached, and the reason why.
+// an endpoint without address they know that it cannot be reached, and the reason why. It has a key for
+// ring_hash, which else takes the first address of each endpoint for one, and panics where there is none.
 func state(of outcome) resolver.State {
 	if of.reason != "" {
-		return resolver.State{Endpoints: []resolver.Endpoint{{}}}
+		nobody := ringhash.SetHashKey(resolver.Endpoint{}, "nobody")
+		return resolver.State{Endpoints: []resolver.Endpoint{nobody}}
 	}
 	made := resolver.State{}
 	for _, each := range of.endpoints {
