@@ -194,6 +194,8 @@ def test_a_service_without_endpoints(manifests: Path, tmp_path: Path) -> None:
     with following(manifests, tmp_path) as program:
         scrape = scraped(program, 0)
         assert firing(tmp_path, [scrape], LATER) == ["VmsvcGrpcServicesEmpty"]
+        about_it = 'ALERTS{alertname="VmsvcGrpcServicesEmpty",namespace="shop"}'
+        assert empty(tmp_path, [scrape], LATER, [about_it]) == "", "it names ours, not theirs"
         assert scrape.values is not None
         states = {
             name: number

@@ -19,6 +19,7 @@ from tests.go_programs import GoProgram, built, cache
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "monitoring" / "prometheus-rule.yaml"
+MONITOR = ROOT / "deploy" / "monitoring" / "pod-monitor.yaml"
 
 _MODULE = "github.com/prometheus/prometheus"
 _PROMTOOL = GoProgram(
@@ -140,21 +141,41 @@ def _tested(
 
 
 def _series(scrapes: Sequence[Scraped], *, goes_on: bool) -> Iterable[Mapping[str, str]]:
+    (scrape,) = yaml.safe_load(MONITOR.read_text())["spec"]["podMetricsEndpoints"]
+    honoured = scrape.get("honorLabels", False)
     names = {name for scraped in scrapes for name in scraped.values or ()}
     for name in sorted(names):
         found = _NAME.fullmatch(name)
         assert found is not None, name
-        labels = ",".join(filter(None, (_TARGET, found[2])))
+        labels = _labels(found[2] or "", honoured=honoured)
         if goes_on and found[1].endswith(_COUNTED):
             yield {"series": f"{found[1]}{{{labels}}}", "values": _rising(scrapes, name)}
             continue
         values = [_shown(found[1], scraped, name) for scraped in scrapes]
         yield {"series": f"{found[1]}{{{labels}}}", "values": _over_time(scrapes, values)}
     up = [str(int(scraped.values is not None)) for scraped in scrapes]
-    yield {"series": f"up{{{_TARGET}}}", "values": _over_time(scrapes, up)}
+    yield {"series": f"up{{{_labels('', honoured=honoured)}}}", "values": _over_time(scrapes, up)}
 
 
-_TARGET = 'job="vmsvc-grpc",instance="10.0.0.1:8080"'
+# What Prometheus Operator has each series of a PodMonitor say.
+_TARGET = {
+    "job": "vmsvc-grpc",
+    "instance": "10.0.0.1:8080",
+    "namespace": "vmsvc-grpc",
+    "pod": "vmsvc-grpc-0",
+    "container": "vmsvc-grpc",
+    "endpoint": "http",
+}
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def _labels(scraped: str, *, honoured: bool) -> str:
+    """The labels of a series, of which the target has some: Prometheus' `honor_labels`."""
+    own = dict(_LABEL.findall(scraped))
+    if not honoured:
+        own = {f"exported_{name}" if name in _TARGET else name: own[name] for name in own}
+    return ",".join(f'{name}="{value}"' for name, value in (_TARGET | own).items())
+
 
 # After the last scrape all stays as it is for so long.
 _MINUTES = 120
