@@ -461,7 +461,7 @@ def test_the_component_fits_the_base_and_grants_no_more_than_the_page(
 
 def queries() -> list[str]:
     """The queries of the dashboard, as Grafana asks them."""
-    dashboard = json.loads((ROOT / "deploy" / "monitoring" / "dashboard.json").read_text())
+    dashboard = json.loads((ROOT / "deploy" / "chart" / "monitoring" / "dashboard.json").read_text())
     found = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(found) > 20
     for name, value in (

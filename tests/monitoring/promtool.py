@@ -18,7 +18,7 @@ import yaml
 from tests.go_programs import GoProgram, built, cache
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "deploy" / "monitoring" / "prometheus-rule.yaml"
+RULES = ROOT / "deploy" / "chart" / "monitoring" / "prometheus-rule.yaml"
 MONITOR = ROOT / "deploy" / "monitoring" / "pod-monitor.yaml"
 
 _MODULE = "github.com/prometheus/prometheus"
