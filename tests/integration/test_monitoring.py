@@ -277,10 +277,10 @@ def stop(program: Program, seconds: float = 1.5) -> None:
 def test_a_replica_that_is_gone(manifests: Path, tmp_path: Path) -> None:
     with following(manifests, tmp_path) as program:
         well = scraped(program, 0)
-    assert firing(tmp_path, [well, scraped(program, 5)], LATER) == [
-        "VmsvcGrpcDown",
-        "VmsvcGrpcReplicaDown",
-    ]
+    scrapes = [well, scraped(program, 5)]
+    assert firing(tmp_path, scrapes, LATER) == ["VmsvcGrpcDown", "VmsvcGrpcReplicaDown"]
+    which = 'ALERTS{alertname="VmsvcGrpcDown",job="vmsvc-grpc"}'
+    assert empty(tmp_path, scrapes, LATER, [which]) == "", "it says which, where there are several"
 
 
 def test_certificates_that_end_and_cannot_be_replaced(manifests: Path, tmp_path: Path) -> None:
