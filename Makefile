@@ -221,7 +221,7 @@ compiler: ## Install the C compiler that Go's detector of races needs, by apt-ge
 	@sh tests/tools/debian.sh gcc gcc libc6-dev
 
 .PHONY: promtool
-promtool: .venv ## Build promtool, which checks deploy/monitoring, into the cache
+promtool: .venv ## Build promtool, which checks the alerts, into the cache
 	@$(BIN)/python -m tests.monitoring.promtool
 
 .PHONY: kube

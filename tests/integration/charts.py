@@ -23,6 +23,11 @@ VALUES: dict[str, dict[str, Any]] = {
     "one-namespace": {"namespaces": ["shop"]},
 }
 
+MONITORING: dict[str, Any] = {
+    "monitoring": {part: {"enabled": True} for part in ("podMonitor", "rules", "dashboard")}
+}
+"""What stands for the component deploy/monitoring, beside any of the variants with our own CA."""
+
 Object = dict[str, Any]
 Id = tuple[str, str, str, str]
 

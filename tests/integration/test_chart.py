@@ -16,6 +16,8 @@ import yaml
 
 from tests.integration.charts import (
     CHART,
+    DEPLOY,
+    MONITORING,
     NAMESPACE,
     RELEASE,
     VALUES,
@@ -27,6 +29,7 @@ from tests.integration.charts import (
 )
 from tests.integration.test_deploy import given_to
 from tests.kube.charts import Helm, HelmError
+from tests.monitoring.promtool import DASHBOARD, alerts, asked, rules
 from vmsvc.kubectl import LABEL
 from vmsvc_grpc.reconciler.election import lease_name
 
@@ -70,10 +73,28 @@ def test_each_variant_of_kustomize_has_values_that_stand_for_it() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_makes_the_objects_that_kustomize_makes(helm: Helm, kubectl: Path, variant: str) -> None:
     """One truth in two places, compared object by object. Helm makes the namespace itself."""
-    command = [str(kubectl), "kustomize", str(VARIANTS[variant])]
+    assert_same(rendered(helm, **VALUES[variant]), kustomized(kubectl, VARIANTS[variant]))
+
+
+def test_it_makes_what_the_component_for_monitoring_makes(
+    helm: Helm, kubectl: Path, tmp_path: Path
+) -> None:
+    way = os.path.relpath(DEPLOY, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{way}/base]\ncomponents: [{way}/monitoring]\n"
+    )
+    assert_same(rendered(helm, **MONITORING), kustomized(kubectl, tmp_path))
+
+
+def kustomized(kubectl: Path, folder: Path) -> list[Object]:
+    command = [str(kubectl), "kustomize", str(folder)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    expected = by_id(o for o in yaml.safe_load_all(text) if o["kind"] != "Namespace")
-    found = by_id(map(without_helms_labels, rendered(helm, **VALUES[variant])))
+    return list(yaml.safe_load_all(text))
+
+
+def assert_same(objects: list[Object], as_by_kustomize: list[Object]) -> None:
+    expected = by_id(o for o in as_by_kustomize if o["kind"] != "Namespace")
+    found = by_id(map(without_helms_labels, objects))
     assert found.keys() == expected.keys()
     for where, made in expected.items():
         assert as_read(found[where]) == as_read(made), where
@@ -81,7 +102,9 @@ def test_it_makes_the_objects_that_kustomize_makes(helm: Helm, kubectl: Path, va
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_helm_finds_nothing_to_complain_of(helm: Helm, variant: str) -> None:
-    assert "0 chart(s) failed" in helm.run("lint", "--strict", CHART, values=VALUES[variant])
+    monitored = MONITORING if variant in ("base", "serve-only", "one-namespace") else {}
+    values = VALUES[variant] | monitored
+    assert "0 chart(s) failed" in helm.run("lint", "--strict", CHART, values=values)
 
 
 def test_its_versions_are_the_programs() -> None:
@@ -128,6 +151,7 @@ def test_every_value_changes_something(helm: Helm) -> None:
         "service": {"type": "LoadBalancer"},
         "networkPolicy": {"enabled": False},
         "admissionPolicy": {"enabled": False},
+        "monitoring": {"rules": {"enabled": True}},
         "podAnnotations": {"example.com/a": "b"},
         "podLabels": {"team": "a"},
         "nodeSelector": {"disk": "ssd"},
@@ -171,6 +195,28 @@ def test_every_value_changes_something(helm: Helm) -> None:
         pytest.param({"podLabels": FOUND_BY}, "podLabels", id="the label of kubectl vmsvc"),
         pytest.param({"image": {"digest": "abc"}}, "digest", id="no digest"),
         pytest.param({"networkPolicy": {"from": []}}, "from", id="from nobody, which is everybody"),
+        pytest.param({"monitoring": {"enabled": True}}, "enabled", id="all of monitoring at once"),
+        pytest.param(
+            {"monitoring": {"podMonitor": {"interval": "30"}}}, "interval", id="30 of no unit"
+        ),
+        pytest.param(
+            {"monitoring": {"podMonitor": {"tokenSecret": {"name": "a"}}}},
+            "key",
+            id="all of a Secret",
+        ),
+        pytest.param(
+            {"monitoring": {"podMonitor": {"ca": {"file": "a"}}}}, "ca", id="a CA that is a file"
+        ),
+        pytest.param(
+            {"monitoring": {"rules": {"runbookUrl": "docs/runbook.md"}}},
+            "runbookUrl",
+            id="a link to nowhere",
+        ),
+        pytest.param(
+            {"monitoring": {"dashboard": {"labels": {"grafana_dashboard": 1}}}},
+            "grafana_dashboard",
+            id="a number for a label",
+        ),
         pytest.param({"tls": {"from": "none"}}, "insecure=true", id="no TLS, unmeant"),
         pytest.param({"auth": "none"}, "insecure=true", id="no question who asks, unmeant"),
     ],
@@ -301,22 +347,160 @@ def test_a_digest_counts_before_a_tag(helm: Helm) -> None:
     assert container(rendered(helm, image={"tag": "1.2"}))["image"] == "vmsvc-grpc:1.2"
 
 
-def test_monitoring_fits_beside_the_release(helm: Helm, kubectl: Path, tmp_path: Path) -> None:
-    """As deploy/README.md says: the component by itself, and one more argument."""
-    relative = os.path.relpath(CHART.parent / "monitoring", tmp_path)
-    (tmp_path / "kustomization.yaml").write_text(f"components: [{relative}]\n")
-    command = [str(kubectl), "kustomize", str(tmp_path)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    beside = list(yaml.safe_load_all(text))
-    ours = rendered(helm, extraArgs=["--client-ca=/etc/vmsvc-grpc/tls/ca.crt"])
-    assert not by_id(beside).keys() & by_id(ours).keys()
-    monitor = one(beside, "PodMonitor", "vmsvc-grpc")["spec"]
-    pod = one(ours, "Deployment", "vmsvc-grpc")["spec"]["template"]
-    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-    (scraped,) = monitor["podMetricsEndpoints"]
-    assert scraped["port"] in {port["name"] for port in container(ours)["ports"]}
-    names = one(ours, "Certificate", "vmsvc-grpc")["spec"]["dnsNames"]
-    assert scraped["tlsConfig"]["serverName"] in names
-    issuer = one(beside, "Certificate", "vmsvc-grpc-metrics")["spec"]["issuerRef"]["name"]
-    assert one(ours, "Issuer", issuer)
-    assert given_to(container(ours))["client_ca"] == Path("/etc/vmsvc-grpc/tls/ca.crt")
+# -- Monitoring --
+
+
+def monitored(helm: Helm, release: str = "edge", **values: Any) -> list[Object]:
+    return rendered(helm, release, "vms", **MONITORING | values)
+
+
+def scrape_of(objects: list[Object]) -> Object:
+    (monitor,) = (o for o in objects if o["kind"] == "PodMonitor")
+    (found,) = monitor["spec"]["podMetricsEndpoints"]
+    scrape: Object = found
+    return scrape
+
+
+def test_prometheus_finds_the_pods_of_the_release_and_may_scrape_them(helm: Helm) -> None:
+    objects = monitored(helm)
+    name = "edge-vmsvc-grpc"
+    monitor = one(objects, "PodMonitor", name)["spec"]
+    labels = one(objects, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["jobLabel"]] == name
+    scrape, program = scrape_of(objects), container(objects)
+    assert scrape["port"] in {port["name"] for port in program["ports"]}
+    assert (
+        scrape["tlsConfig"]["serverName"] in one(objects, "Certificate", name)["spec"]["dnsNames"]
+    )
+    shown = one(objects, "Certificate", f"{name}-metrics")["spec"]
+    assert {scrape["tlsConfig"][part]["secret"]["name"] for part in ("ca", "cert")} == {
+        shown["secretName"]
+    }
+    assert one(objects, "Issuer", shown["issuerRef"]["name"])
+    assert given_to(program)["client_ca"] == Path("/etc/vmsvc-grpc/tls/ca.crt")
+    binding = one(objects, "ClusterRoleBinding", f"{name}-metrics")
+    assert [who["name"] for who in binding["subjects"]] == [shown["commonName"]]
+    assert one(objects, "ClusterRole", binding["roleRef"]["name"])["rules"] == [
+        {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}
+    ]
+
+
+OWN_ISSUER: Object = {"tls": {"issuer": {"kind": "ClusterIssuer", "name": "company"}}}
+TOKEN = {"name": "scraper", "key": "token"}
+
+
+@pytest.mark.parametrize(
+    ("values", "ca"),
+    [
+        pytest.param({}, {"secret": {"name": "edge-vmsvc-grpc-tls", "key": "ca.crt"}}, id="our CA"),
+        pytest.param(OWN_ISSUER, None, id="an issuer of one's own"),
+        pytest.param(VALUES["own-secret"], None, id="a Secret of one's own"),
+    ],
+)
+def test_a_token_takes_the_place_of_the_certificate(helm: Helm, values: Object, ca: Any) -> None:
+    """And nobody's certificate is believed: that CA may have given others one."""
+    told = {"podMonitor": {"enabled": True, "tokenSecret": TOKEN}}
+    objects = monitored(helm, **values, monitoring=told)
+    scrape = scrape_of(objects)
+    assert scrape["authorization"] == {"credentials": TOKEN}
+    name = "edge-vmsvc-grpc"
+    tls = {"serverName": f"{name}.vms.svc"} | ({"ca": ca} if ca else {})
+    assert scrape["tlsConfig"] == tls
+    assert "client_ca" not in given_to(container(objects))
+    own = {o["kind"] for o in objects if o["metadata"]["name"] == f"{name}-metrics"}
+    assert own == {"ClusterRole"}
+    trusted = {"configMap": {"name": "company", "key": "ca.crt"}}
+    told["podMonitor"]["ca"] = trusted
+    assert scrape_of(monitored(helm, **values, monitoring=told))["tlsConfig"]["ca"] == trusted
+
+
+@pytest.mark.parametrize("values", [OWN_ISSUER, VALUES["own-secret"]], ids=["issuer", "secret"])
+def test_a_scrape_that_would_be_refused_is_not_made(helm: Helm, values: Object) -> None:
+    with pytest.raises(HelmError, match="tokenSecret"):
+        monitored(helm, **values)
+
+
+def test_where_nobody_is_asked_prometheus_shows_nothing(helm: Helm) -> None:
+    for values in (VALUES["insecure"], {"auth": "none", "insecure": True}):
+        objects = monitored(helm, **values)
+        scrape = scrape_of(objects)
+        assert "authorization" not in scrape
+        if "tls" in values:
+            assert scrape["scheme"] == "http"
+            assert "tlsConfig" not in scrape
+        else:
+            assert scrape["tlsConfig"].keys() == {"serverName", "ca"}
+        assert not [o for o in objects if o["metadata"]["name"].endswith("-metrics")]
+        assert "client_ca" not in given_to(container(objects))
+
+
+def test_alerts_are_about_the_release_alone_and_prometheus_takes_them(
+    helm: Helm, tmp_path: Path
+) -> None:
+    """Else they are those of the component, which tests/integration/test_monitoring.py has fire."""
+    objects = monitored(helm)
+    (found,) = (o["spec"] for o in objects if o["kind"] == "PrometheusRule")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(found))
+    said = asked("check", "rules", "--lint=all", "--lint-fatal", tmp_path / "rules.yaml")
+    assert said[0] == 0, said[1]
+    text = json.dumps(found)
+    assert 'job=\\"vmsvc-grpc\\"' not in text
+    assert as_read(json.loads(text.replace('job=\\"edge-vmsvc-grpc', 'job=\\"vmsvc-grpc'))) == (
+        as_read(rules())
+    )
+    for name, alert in alerts().items():
+        selectors = re.findall(r"\{[^}]*\}", alert["expr"])
+        assert [s for s in selectors if not s.startswith('{job="vmsvc-grpc"')] == [], name
+        bare = re.sub(r"\{[^}]*\}", "{}", alert["expr"])
+        assert re.findall(r"\b(?:up|(?:vmsvc|grpc|leader)_\w+)\b(?!\{)", bare) == [], name
+
+
+def test_alerts_link_to_where_the_runbook_is(helm: Helm) -> None:
+    url = "https://wiki.example/vms"
+    objects = monitored(helm, monitoring={"rules": {"enabled": True, "runbookUrl": url}})
+    (found,) = (o["spec"] for o in objects if o["kind"] == "PrometheusRule")
+    links = [rule["annotations"]["runbook_url"] for g in found["groups"] for rule in g["rules"]]
+    assert links == [f"{url}#{name.lower()}" for name in alerts()]
+
+
+def test_each_release_has_a_dashboard_of_its_own(helm: Helm) -> None:
+    """Grafana knows one by its uid, and its sidecar writes each into a file of the key's name."""
+    long = "the-release-of-the-team-at-the-edge-of-it"
+    for release, uid in ((RELEASE, RELEASE), ("edge", "edge-vmsvc-grpc"), (long, long[:40])):
+        objects = monitored(helm, release)
+        (found,) = (o for o in objects if o["kind"] == "ConfigMap")
+        (name,) = (o["metadata"]["name"] for o in objects if o["kind"] == "Deployment")
+        ((file, text),) = found["data"].items()
+        dashboard = json.loads(text)
+        assert (file, dashboard["title"], dashboard["uid"]) == (f"{name}.json", name, uid)
+        assert dashboard["tags"] == ["vmsvc-grpc"]
+        (job,) = (v for v in dashboard["templating"]["list"] if v["name"] == "job")
+        assert job["current"] == {"text": name, "value": name}
+        dashboard["title"] = dashboard["uid"] = RELEASE
+        job["current"] = {"text": RELEASE, "value": RELEASE}
+        assert dashboard == json.loads(DASHBOARD.read_text())
+
+
+@pytest.mark.parametrize("part", ["podMonitor", "rules", "dashboard"])
+def test_each_part_is_made_by_itself_with_the_labels_that_it_is_looked_for_by(
+    helm: Helm, part: str
+) -> None:
+    kinds = {"podMonitor": "PodMonitor", "rules": "PrometheusRule", "dashboard": "ConfigMap"}
+    labels = {"release": "prometheus"}
+    told: Object = {"enabled": True, "labels": labels}
+    if part != "podMonitor":
+        told["namespace"] = "monitoring"
+    if part == "dashboard":
+        told["annotations"] = {"grafana_folder": "VMs"}
+    objects = monitored(helm, monitoring={part: told})
+    (found,) = (o for o in objects if o["kind"] in kinds.values())
+    assert found["kind"] == kinds[part]
+    assert labels.items() <= found["metadata"]["labels"].items()
+    assert found["metadata"]["namespace"] == told.get("namespace", "vms")
+    assert found["metadata"].get("annotations") == told.get("annotations")
+
+
+def test_nobody_is_watched_unasked(helm: Helm) -> None:
+    kinds = {o["kind"] for o in rendered(helm)}
+    assert not kinds & {"PodMonitor", "PrometheusRule", "ConfigMap"}

@@ -20,6 +20,7 @@ import yaml
 
 from tests.integration.charts import (
     CHART,
+    MONITORING,
     NAMESPACE,
     RELEASE,
     VALUES,
@@ -33,7 +34,7 @@ from tests.kube.apiserver import Cluster
 from tests.kube.charts import Helm
 from vmsvc_grpc.reconciler.vmservice import FINALIZER
 
-CERT_MANAGER = CHART.parents[1] / "tests" / "crds" / "cert-manager.yaml"
+CRDS = CHART.parents[1] / "tests" / "crds"
 SHOP = "shop"
 
 
@@ -44,7 +45,8 @@ def world(
     """A cluster on which nothing is installed yet but the definitions that are needed."""
 
     def prepare(cluster: Cluster) -> None:
-        cluster.install_crds(CERT_MANAGER)
+        for owner in ("cert-manager", "prometheus-operator"):
+            cluster.install_crds(CRDS / f"{owner}.yaml")
         for name in (NAMESPACE, SHOP):
             cluster.kubectl("create", "namespace", name)
 
@@ -112,7 +114,7 @@ def helm(
 def kinds(helm: Helm) -> str:
     """Of all that the chart can make, as kubectl takes them."""
     names = {"release": RELEASE, "namespace": NAMESPACE}
-    made = (helm.rendered(CHART, values, **names) for values in VALUES.values())
+    made = (helm.rendered(CHART, values, **names) for values in (*VALUES.values(), MONITORING))
     return ",".join(sorted({where[1] for objects in made for where in by_id(objects)}))
 
 
@@ -170,6 +172,28 @@ def test_each_variant_can_become_another_and_be_rolled_back(release: Release) ->
         assert ("VMSVC_GRPC_RECONCILE" in release.environment()) is (variant == "serve-only")
         assert ("VMSVC_GRPC_NAMESPACE" in release.environment()) is (variant == "one-namespace")
         assert ("--insecure" in release.args()) is (variant == "insecure")
+
+
+TOKEN = {"name": "scraper", "key": "token"}
+
+
+def test_monitoring_comes_and_goes_with_the_values(world: World, release: Release) -> None:
+    """And whom Prometheus shows itself to be may get the page of metrics."""
+    release.upgrade()
+    without = release.held().keys()
+    release.upgrade(**MONITORING)
+    assert release.held().keys() == release.manifests().keys()
+    came = {where[1] for where in release.held().keys() - without}
+    assert {"PodMonitor", "PrometheusRule", "ConfigMap", "Certificate"} < came
+    who = f"{RELEASE}-metrics"
+    assert world.cluster.kubectl("auth", "can-i", "get", "/metrics", "--as", who).strip() == "yes"
+    assert "--client-ca=/etc/vmsvc-grpc/tls/ca.crt" in release.args()
+    with_token = {"monitoring": {"podMonitor": {"enabled": True, "tokenSecret": TOKEN}}}
+    for values in (VALUES["own-secret"] | with_token, VALUES["insecure"] | MONITORING):
+        release.upgrade(**values)
+        assert release.held().keys() == release.manifests().keys()
+    release.roll_back(1)
+    assert release.held().keys() == without
 
 
 @pytest.fixture

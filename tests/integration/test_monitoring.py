@@ -30,7 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.certificates import Authority
 from tests.integration.cluster import World, eventually, world
-from tests.monitoring.promtool import ROOT, Scraped, alerts, asked, empty, firing, rules
+from tests.monitoring.promtool import DASHBOARD, ROOT, Scraped, alerts, asked, empty, firing, rules
 from tests.program import PATIENCE_S, Program, awaited, serving
 from vmsvc.v1 import endpoint_service_pb2 as pb
 from vmsvc.v1 import endpoint_service_pb2_grpc as pb_grpc
@@ -461,7 +461,7 @@ def test_the_component_fits_the_base_and_grants_no_more_than_the_page(
 
 def queries() -> list[str]:
     """The queries of the dashboard, as Grafana asks them."""
-    dashboard = json.loads((ROOT / "deploy" / "chart" / "monitoring" / "dashboard.json").read_text())
+    dashboard = json.loads(DASHBOARD.read_text())
     found = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(found) > 20
     for name, value in (

@@ -19,6 +19,7 @@ from tests.go_programs import GoProgram, built, cache
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "chart" / "monitoring" / "prometheus-rule.yaml"
+DASHBOARD = RULES.with_name("dashboard.json")
 MONITOR = ROOT / "deploy" / "monitoring" / "pod-monitor.yaml"
 
 _MODULE = "github.com/prometheus/prometheus"

@@ -41,6 +41,13 @@ labels:
 {{ .Values.tls.secretName | default (printf "%s-tls" (include "vmsvc-grpc.name" .)) }}
 {{- end -}}
 
+{{- /* Whether cert-manager makes a CA for us alone. */ -}}
+{{- define "vmsvc-grpc.ownCa" -}}
+{{- if and (eq .Values.tls.from "cert-manager") (not .Values.tls.issuer) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* The Lease of who writes, as the program names it: after the namespaces, whatever the release is called. */ -}}
 {{- define "vmsvc-grpc.lease" -}}
 {{- $namespaces := .Values.namespaces | uniq | sortAlpha -}}
