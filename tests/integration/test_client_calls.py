@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.integration.scripted import Failure, ScriptedServer
 from tests.integration.serving import serving
@@ -22,6 +23,7 @@ from tests.program import PATIENCE_S
 from tests.unit.objects import service, vm
 from vmsvc import AsyncClient, Client, UnavailableError, Verdict, VmsvcError
 from vmsvc.v1 import endpoint_service_pb2 as pb
+from vmsvc.v1.server_service_pb2 import GetVersionResponse
 
 
 @pytest.fixture
@@ -155,6 +157,7 @@ async def test_an_explanation_is_fetched_page_by_page() -> None:
 
 OTHER = pb.EndpointSet(service="shop/db", version=1)
 SAME_PAGE = "again"
+NEVER = Timestamp(seconds=10**15)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,20 @@ SAME_PAGE = "again"
             pb.ExplainEndpointsResponse(service="shop/web", next_page_token=SAME_PAGE),
             "the same page again",
         ),
+        (
+            "explain",
+            pb.ExplainEndpointsResponse(
+                service="shop/web",
+                virtual_machines=[
+                    pb.VirtualMachineExplanation(
+                        ready_condition=pb.Condition(last_transition_time=NEVER)
+                    )
+                ],
+            ),
+            "a time that cannot be: 1000000000000000 s and 0 ns",
+        ),
+        ("version", GetVersionResponse(started_at=NEVER), "a time that cannot be"),
+        ("version", b"\x0a\x01\xff", "its answer cannot be read"),
     ],
 )
 async def test_an_answer_that_cannot_be_is_an_error_of_either_client(
@@ -206,14 +223,18 @@ def test_an_answer_that_cannot_be_read_is_one_line_of_the_command() -> None:
 
 @contextmanager
 def answering(data: bytes) -> Iterator[str]:
-    """The address of a server that answers all look-ups by these bytes."""
+    """The address of a server that answers all calls but watches by these bytes."""
     handler: grpc.RpcMethodHandler[bytes, bytes]
     handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: data)
-    methods = dict.fromkeys(("ResolveEndpoints", "ListServices", "ExplainEndpoints"), handler)
+    names = ("ResolveEndpoints", "ListServices", "ExplainEndpoints", "GetVersion")
+    methods = dict.fromkeys(names, handler)
     with ThreadPoolExecutor(1) as threads:
         server = grpc.server(threads)
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("vmsvc.v1.EndpointService", methods),)
+            [
+                grpc.method_handlers_generic_handler(f"vmsvc.v1.{service}", methods)
+                for service in ("EndpointService", "ServerService")
+            ]
         )
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
@@ -229,6 +250,8 @@ async def asked(client: AsyncClient, call: str) -> object:
             return await client.resolve("shop/web")
         case "explain":
             return await client.explain("shop/web")
+        case "version":
+            return await client.version()
         case _:
             return [each async for each in client.list()]
 
@@ -239,6 +262,8 @@ def asked_sync(client: Client, call: str) -> object:
             return client.resolve("shop/web")
         case "explain":
             return client.explain("shop/web")
+        case "version":
+            return client.version()
         case _:
             return list(client.list())
 

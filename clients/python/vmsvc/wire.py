@@ -7,11 +7,12 @@ an old client goes on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from vmsvc.errors import ProtocolError, VmsvcError
 from vmsvc.model import (
@@ -144,18 +145,21 @@ def summary(message: pb.ServiceSummary) -> ServiceSummary:
 
 
 def version(message: GetVersionResponse) -> ServerVersion:
-    """What a server says of itself."""
+    """What a server says of itself. Raises ProtocolError for a time that cannot be."""
     return ServerVersion(
         message.version,
         tuple(message.packages),
         message.python_version,
         message.transport,
-        message.started_at.ToDatetime(UTC),
+        _moment(message.started_at),
     )
 
 
 def explanation(pages: Sequence[pb.ExplainEndpointsResponse]) -> Explanation:
-    """Why each VM is in a service or is not: all pages, of which the last is the newest."""
+    """Why each VM is in a service or is not: all pages, of which the last is the newest.
+
+    Raises ProtocolError for a time that cannot be.
+    """
     newest = pages[-1]
     return Explanation(
         service=newest.service,
@@ -187,5 +191,15 @@ def _explained(vm: pb.VirtualMachineExplanation) -> VirtualMachineExplanation:
 
 def _condition(message: pb.Condition) -> Condition:
     timed = message.HasField("last_transition_time")
-    time = message.last_transition_time.ToDatetime(UTC) if timed else None
+    time = _moment(message.last_transition_time) if timed else None
     return Condition(message.status, message.reason, message.message, time)
+
+
+def _moment(message: Timestamp) -> datetime:
+    """A moment, in UTC. Raises ProtocolError where the numbers are none."""
+    try:
+        return message.ToDatetime(UTC)
+    except ValueError:
+        raise _broken(
+            f"the server gives a time that cannot be: {message.seconds} s and {message.nanos} ns"
+        ) from None
