@@ -10,7 +10,7 @@ from prometheus_client import parser
 
 from tests.monitoring.reference import reference, undescribed
 from vmsvc_grpc.histogram import Histogram
-from vmsvc_grpc.metrics import Metric, Metrics
+from vmsvc_grpc.metrics import LABELS, Metric, Metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,11 @@ def test_names_say_units_last(metric: Metric) -> None:
 
 def test_each_label_is_described() -> None:
     assert list(undescribed()) == []
+
+
+def test_no_label_takes_the_place_of_what_a_target_is_told_by() -> None:
+    """As scraped with `honorLabels`, a label of ours counts before one of the target's."""
+    assert not {"job", "instance", "pod", "container", "endpoint"} & LABELS.keys()
 
 
 def test_the_reference_is_that_of_the_table() -> None:
