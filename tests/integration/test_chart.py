@@ -311,11 +311,15 @@ def test_what_kubernetes_lets_nobody_change_depends_on_no_value_and_no_version(
         assert [before[w] for w in both] == [after[w] for w in both]
 
 
+def notes_of(helm: Helm, values: Object) -> str:
+    install = ("install", "edge", CHART, "--namespace", "vms", "--dry-run=client")
+    return helm.run(*install, values=values).partition("NOTES:")[2]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_notes_lead_to_a_look_up_in_each_variant(helm: Helm, variant: str) -> None:
     values = VALUES[variant]
-    install = ("install", "edge", CHART, "--namespace", "vms", "--dry-run=client")
-    notes = helm.run(*install, values=values).partition("NOTES:")[2]
+    notes = notes_of(helm, values)
     objects = rendered(helm, "edge", "vms", **values)
     forwarded = re.findall(r"kubectl -n vms port-forward deployment/(\S+) 50051:(\d+)", notes)
     ((name, port),) = forwarded
@@ -413,6 +417,13 @@ def test_a_token_takes_the_place_of_the_certificate(helm: Helm, values: Object, 
     trusted = {"configMap": {"name": "company", "key": "ca.crt"}}
     told["podMonitor"]["ca"] = trusted
     assert scrape_of(monitored(helm, **values, monitoring=told))["tlsConfig"]["ca"] == trusted
+
+
+def test_the_notes_say_how_the_account_of_a_token_may_scrape(helm: Helm) -> None:
+    told: Object = {"monitoring": {"podMonitor": {"enabled": True, "tokenSecret": TOKEN}}}
+    (role,) = re.findall(r"-scraper --clusterrole=(\S+)", notes_of(helm, told))
+    assert one(monitored(helm, **told), "ClusterRole", role)
+    assert "clusterrolebinding" not in notes_of(helm, MONITORING)
 
 
 @pytest.mark.parametrize("values", [OWN_ISSUER, VALUES["own-secret"]], ids=["issuer", "secret"])
