@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests import confidential
 from tests.integration.test_client_cli import VMSVC
@@ -59,15 +60,23 @@ class Feed:
 
 @contextmanager
 def feeding(
-    server: str, arguments: Sequence[object], log: Path, **environment: str
+    server: str,
+    arguments: Sequence[object],
+    log: Path,
+    into: IO[bytes] | None = None,
+    /,
+    **environment: str,
 ) -> Iterator[Feed]:
-    """`vmsvc feed` with these arguments, until the block ends; ended by SIGTERM then, well."""
+    """`vmsvc feed` with these arguments, until the block ends; ended by SIGTERM then, well.
+
+    It says what it says to `log`, or else `into` this.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*VMSVC, "feed", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=into or subprocess.STDOUT,
             env={**ENVIRONMENT, "VMSVC_SERVER": server, **environment},
         )
     feed = Feed(process, log)

@@ -379,6 +379,23 @@ def test_ends_by_signal(
         assert targets(file) == ["10.0.0.1:8080"], "what was made stays"
 
 
+def test_a_log_that_takes_nothing_ends_no_feed(
+    server: ScriptedServer, tmp_path: Path, file: Path
+) -> None:
+    with (
+        Path("/dev/full").open("wb") as full,
+        feeding(
+            server.address, ["prometheus", "--file", file, *PROMPT], tmp_path / "log", full
+        ) as feed,
+    ):
+        begun(server, snapshot(WEB, 1, "10.0.0.1"))
+        assert has(file, "10.0.0.1")
+        server.stop()
+        file.unlink()
+        assert has(file, "10.0.0.1")
+        assert feed.process.poll() is None
+
+
 def test_metrics_and_probes(server: ScriptedServer, tmp_path: Path, file: Path) -> None:
     arguments = ["prometheus", "--file", file, "--http-listen", "127.0.0.1:0"]
     with feeding(server.address, arguments, tmp_path / "log") as feed:

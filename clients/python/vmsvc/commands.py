@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,10 @@ def _failed(error: VmsvcError) -> int:
 
 
 def _note(text: str) -> None:
-    sys.stderr.write(f"vmsvc: {printable(text)}\n")
+    # That nobody can be told, as the log's disk is full, ends nothing that is told of.
+    if sys.stderr is not None:  # It is, if it was closed before we were started.
+        with suppress(OSError):
+            sys.stderr.write(f"vmsvc: {printable(text)}\n")
 
 
 class _Notes(logging.Handler):
