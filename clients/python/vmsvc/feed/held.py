@@ -24,13 +24,18 @@ class Held:
         self._policies = policies
         self._fed = {state.service: state for state in earlier}
         self._kept: set[str] = set()
+        self._unanswered = self._named - self._fed.keys()
         self.known = bool(self._fed)
-        self.synced = False
 
     @property
     def kept(self) -> int:
         """How many services are fed by an earlier state, by policy."""
         return len(self._kept)
+
+    @property
+    def unanswered(self) -> Collection[str]:
+        """Named services of which nothing is known: no state of an earlier feed, nor an answer."""
+        return self._unanswered
 
     def fed(self) -> Mapping[str, ServiceState]:
         """The states to feed now, by service; a copy."""
@@ -43,10 +48,8 @@ class Held:
         """
         match event:
             case Disconnected():
-                self.synced = False
                 return False
             case Synced():
-                self.synced = True
                 first, self.known = not self.known, True
                 # A watch forgets a deleted service once it has yielded that; what it said stays.
                 unanswered = [
@@ -67,12 +70,14 @@ class Held:
 
     def _put(self, state: ServiceState) -> bool:
         before = self._fed.get(state.service)
+        first = state.service in self._unanswered
+        self._unanswered -= {state.service}
         self._kept.discard(state.service)
         if self._policy(state) is Policy.KEEP:
             if before is not None and _serves(before):
                 self._kept.add(state.service)
             # Not known, or not good either: it stays as it is, whatever that is.
-            return False
+            return first
         if before is None and _is_gone(state) and state.service not in self._named:
             return False
         self._fed[state.service] = state

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,8 @@ _BACKOFF_MAX_S = 10.0
 _REFUSED_AGAIN_S = 30.0
 
 _REST_S_MAX = 1.0
+
+_NAMES_SHOWN_MAX = 5
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class Keeper:
 
     async def _apply(self, began: float) -> tuple[float, bool]:
         """When to apply again without news, and whether to wait for that whatever comes."""
-        states = self.held.fed()
+        states, unanswered = self.held.fed(), self.held.unanswered
         try:
             try:
                 applied = await self._applied(states)
@@ -115,6 +117,9 @@ class Keeper:
                 await self._save(states, f"{error}; ")
                 raise
             await self._save(states)
+            if unanswered:
+                # Others are fed by what an earlier feed has saved; of these, nobody knows.
+                raise PartlyError(_unknown(unanswered), applied.again_in_s)
         except OutputError as error:
             self._failures += 1
             again_s = _jittered(
@@ -144,6 +149,12 @@ class Keeper:
             # The output follows, whatever becomes of the file.
             raise PartlyError(f"{before}{error}") from error
         self._saved = states
+
+
+def _unknown(services: Collection[str]) -> str:
+    more = len(services) - _NAMES_SHOWN_MAX
+    names = ", ".join(sorted(services)[:_NAMES_SHOWN_MAX])
+    return f"the server has not answered yet for {names}{f' and {more} more' * (more > 0)}"
 
 
 def _jittered(delay_s: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tests.integration.serving import until
-from tests.unit.client.feed.states import DB, WEB, state
+from tests.unit.client.feed.states import DB, WEB, absent, state
 from vmsvc.feed import keeper
 from vmsvc.feed.held import Held
 from vmsvc.feed.keeper import Keeper
@@ -22,6 +22,7 @@ from vmsvc.model import ServiceState
 from vmsvc.state import Event, Synced
 
 NEVER_S = 1e6
+EMPTY = Policies(Policy.EMPTY, Policy.EMPTY)
 
 
 class Watch:
@@ -77,7 +78,7 @@ class Feed:
         self.report = Report("test", Notifier({}))
         self.keeper = Keeper(
             cast(Any, self.watch.opened),
-            Held([WEB, DB], Policies(Policy.EMPTY, Policy.EMPTY)),
+            Held([], EMPTY),
             self.output,
             self.saved.append,
             NEVER_S,
@@ -150,3 +151,19 @@ async def test_what_cannot_be_read_anew_costs_nothing_else(
     feed.keeper.look()
     await feed.looked(2)
     assert "there is no template t.j2; it goes on as it was" in caplog.text
+
+
+async def test_it_is_not_ready_before_each_named_service_is_known(feed: Feed) -> None:
+    feed.keeper.held = Held([WEB, DB], EMPTY, [state(WEB, "10.0.0.1")])
+    feed.keeper.look()
+    await until(lambda: feed.report.ready() == f"the server has not answered yet for {DB}")
+    assert set(feed.output.given[0]) == {WEB}
+    feed.watch.tell(state(WEB, "10.0.0.1"), absent(DB))
+    await until(lambda: feed.report.ready() is None)
+
+
+async def test_a_service_that_is_kept_as_it_never_was_is_known(feed: Feed) -> None:
+    keep = Policies(Policy.KEEP, Policy.KEEP)
+    feed.keeper.held = Held([WEB, DB], keep, [state(WEB, "10.0.0.1")])
+    feed.watch.tell(absent(DB), absent(WEB))
+    await until(lambda: feed.report.ready() is None)
