@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,7 +335,9 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 def heard(manager: socket.socket, until: str) -> list[str]:
     """What it is told, up to a line that begins so; but for signs of life."""
     lines: list[str] = []
+    ends = time.monotonic() + PATIENCE_S
     while not any(line.startswith(until) for line in lines):
+        assert time.monotonic() < ends, f"no more was told than {lines}"
         lines += manager.recv(4096).decode().splitlines()
     return [line for line in lines if not line.startswith("WATCHDOG")]
 
@@ -353,6 +356,19 @@ def test_tells_systemd(
         assert heard(systemd, "READY=1")[0] == "RELOADING=1"
         assert feed.end() == 0
         assert heard(systemd, "STOPPING=1")[-1] == "STOPPING=1"
+
+
+def test_a_reload_ends_although_the_output_fails(
+    server: ScriptedServer, systemd: socket.socket, tmp_path: Path, file: Path
+) -> None:
+    place = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with feeding(server.address, ["prometheus", "--file", file], tmp_path / "log", **place) as feed:
+        begun(server, snapshot(WEB, 1, "10.0.0.1"))
+        assert heard(systemd, "STATUS")[0] == "READY=1"
+        file.unlink()
+        file.mkdir()
+        feed.hang_up()
+        assert heard(systemd, "READY=1")[0] == "RELOADING=1"
 
 
 def test_a_notice_through_a_socket_without_a_file(

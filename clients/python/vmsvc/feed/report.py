@@ -33,6 +33,7 @@ class Report:
         self._metrics = _Metrics(self.registry, output)
         self._fault: str | None = "the server has not answered yet"
         self._connected = False
+        self._started = False
         self._reloading = False
         self._beat_at = time.monotonic()
 
@@ -99,7 +100,7 @@ class Report:
         text = _counted(states) + (f", {held.kept} kept by policy" if held.kept else "")
         text += "" if self._connected else "; the server is away"
         if mended or self._reloading:
-            self._reloading = False
+            self._started, self._reloading = True, False
             self._notifier.ready(text)
         self._notifier.status(text)
 
@@ -112,7 +113,12 @@ class Report:
         if str(error) != self._fault:
             _log.error("%s; tried again within %.1f s, and from then on", error, again_s)
         self._fault = str(error)
-        self._notifier.status(f"failing: {error}")
+        text = f"failing: {error}"
+        if self._started and self._reloading:
+            # Asked to look, it has; who asked waits for no more than that.
+            self._reloading = False
+            self._notifier.ready(text)
+        self._notifier.status(text)
 
 
 class _Metrics:
