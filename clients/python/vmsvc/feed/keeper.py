@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -13,8 +12,9 @@ from functools import partial
 
 from vmsvc.aio import AsyncWatch
 from vmsvc.errors import VmsvcError
+from vmsvc.feed import backoff
 from vmsvc.feed.held import Held
-from vmsvc.feed.output import Applied, Output, OutputError, PartlyError
+from vmsvc.feed.output import Output, OutputError, PartlyError
 from vmsvc.feed.report import Report
 from vmsvc.feed.written import finished
 from vmsvc.model import ServiceState
@@ -22,11 +22,6 @@ from vmsvc.state import Event
 
 _log = logging.getLogger("vmsvc.feed")
 
-# Every output bounds its own waits; this ends one that forgot to.
-_APPLY_S_MAX = 60.0
-
-_BACKOFF_INITIAL_S = 0.25
-_BACKOFF_MAX_S = 10.0
 _REFUSED_AGAIN_S = 30.0
 
 _REST_S_MAX = 1.0
@@ -82,7 +77,7 @@ class Keeper:
                 # A right that is taken away is no reason to let a balancer go astray.
                 if not self.held.known:
                     raise
-                again_s = _jittered(_REFUSED_AGAIN_S)
+                again_s = backoff.jittered(_REFUSED_AGAIN_S)
                 self.report.refused(error, again_s)
                 await asyncio.sleep(again_s)
 
@@ -111,7 +106,7 @@ class Keeper:
         states, unanswered = self.held.fed(), self.held.unanswered
         try:
             try:
-                applied = await self._applied(states)
+                applied = await self.output.apply(states)
             except PartlyError as error:
                 # What is wrong with one service keeps no next start from beginning with the others.
                 await self._save(states, f"{error}; ")
@@ -122,9 +117,7 @@ class Keeper:
                 raise PartlyError(_unknown(unanswered), applied.again_in_s)
         except OutputError as error:
             self._failures += 1
-            again_s = _jittered(
-                min(_BACKOFF_INITIAL_S * 2.0 ** min(self._failures, 32), _BACKOFF_MAX_S)
-            )
+            again_s = backoff.after(self._failures)
             again_s = min(again_s, error.again_in_s or again_s)
             self.report.failed(error, again_s, time.monotonic() - began)
             return again_s, not isinstance(error, PartlyError)
@@ -132,13 +125,6 @@ class Keeper:
         self.held.applied(states)
         self.report.applied(applied, states, self.held, time.monotonic() - began)
         return min(self.check_interval_s, applied.again_in_s or self.check_interval_s), False
-
-    async def _applied(self, states: Mapping[str, ServiceState]) -> Applied:
-        try:
-            async with asyncio.timeout(_APPLY_S_MAX):
-                return await self.output.apply(states)
-        except TimeoutError:
-            raise OutputError(f"not done within {_APPLY_S_MAX:g} s, and given up") from None
 
     async def _save(self, states: Mapping[str, ServiceState], before: str = "") -> None:
         if states == self._saved:
@@ -155,7 +141,3 @@ def _unknown(services: Collection[str]) -> str:
     more = len(services) - _NAMES_SHOWN_MAX
     names = ", ".join(sorted(services)[:_NAMES_SHOWN_MAX])
     return f"the server has not answered yet for {names}{f' and {more} more' * (more > 0)}"
-
-
-def _jittered(delay_s: float) -> float:
-    return delay_s * (0.5 + random.random() / 2)  # noqa: S311 - jitter

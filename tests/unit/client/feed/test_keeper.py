@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.serving import until
 from tests.unit.client.feed.states import DB, WEB, absent, state
-from vmsvc.feed import keeper
+from vmsvc.feed import backoff
 from vmsvc.feed.held import Held
 from vmsvc.feed.keeper import Keeper
 from vmsvc.feed.output import Applied, OutputError, PartlyError
@@ -92,8 +92,8 @@ class Feed:
 @pytest.fixture
 async def feed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
     """One that looks at its output when it has a reason, and never for the time alone."""
-    monkeypatch.setattr(keeper, "_BACKOFF_INITIAL_S", NEVER_S)
-    monkeypatch.setattr(keeper, "_BACKOFF_MAX_S", NEVER_S)
+    monkeypatch.setattr(backoff, "_INITIAL_S", NEVER_S)
+    monkeypatch.setattr(backoff, "_MAX_S", NEVER_S)
     made = Feed()
     running = asyncio.create_task(made.keeper.run())
     yield made
