@@ -145,12 +145,15 @@ class _Playing:
     async def _next_stream(self) -> Stream:
         opening = asyncio.create_task(self._around.streams.get())
         ending = asyncio.create_task(self._client.status(2 * self._patience_s))
-        done, others = await asyncio.wait(
-            (opening, ending), return_when=asyncio.FIRST_COMPLETED, timeout=self._patience_s
-        )
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        both = (opening, ending)
+        try:
+            done, _ = await asyncio.wait(
+                both, return_when=asyncio.FIRST_COMPLETED, timeout=self._patience_s
+            )
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
         if opening in done:
             return opening.result()
         status = ending.result() if ending in done else None

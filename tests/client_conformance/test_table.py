@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -110,3 +111,18 @@ async def test_a_client_that_ends_before_it_asks_fails(
     [case] = parse(CASE)
     with pytest.raises((DriverError, CaseFailed), match=flaw):
         await play(case, Driver([sys.executable, "-c", program]), tmp_path)
+
+
+async def test_a_case_that_is_broken_off_leaves_no_task(tmp_path: Path) -> None:
+    """Whoever breaks cases off, as pytest -x does, waits for what still runs."""
+    before = asyncio.all_tasks()
+    [case] = parse(CASE)
+    driver = Driver([sys.executable, "-c", "import time; time.sleep(60)"])
+    playing = asyncio.create_task(play(case, driver, tmp_path))
+    while not any("Queue.get" in repr(task) for task in asyncio.all_tasks()):
+        assert not playing.done()
+        await asyncio.sleep(0.01)
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert not [task for task in asyncio.all_tasks() - before if "Queue.get" in repr(task)]
