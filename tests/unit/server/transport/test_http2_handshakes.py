@@ -92,6 +92,29 @@ def test_what_has_begun_comes_first() -> None:
     assert done[8] == "begins-5"
 
 
+class Dribbling(Shaking):
+    """Sends its handshake byte by byte: each step is followed by another."""
+
+    turns: HandshakeTurns
+
+    def step(self) -> None:
+        super().step()
+        self.turns.line_up(self)
+
+
+@pytest.mark.parametrize("steps", [0.1, 2.0])
+def test_who_goes_on_for_ever_leaves_others_time_to_begin(steps: float) -> None:
+    loop, done = Loop(), list[str]()
+    turns = HandshakeTurns(cast(asyncio.AbstractEventLoop, loop))
+    dribbling = Dribbling("dribbling", loop, done, steps * HANDSHAKES_TURN_S, begun=True)
+    dribbling.turns = turns
+    for one in (dribbling, Shaking("other", loop, done, 0.0), Shaking("another", loop, done, 0.0)):
+        turns.line_up(one)
+    loop.turn()
+    loop.turn()
+    assert {"other", "another"} < set(done)
+
+
 class Faulty(Shaking):
     def step(self) -> None:
         raise ZeroDivisionError
