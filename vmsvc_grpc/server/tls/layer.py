@@ -1,4 +1,4 @@
-"""TLS between a socket and a protocol, where each step of a handshake waits for its turn.
+"""TLS between a socket and a protocol, where what may be much work waits for its turn.
 
 asyncio's own works out at once whatever has come, for thousands of connections. A client that fails
 its handshake is told why, too, by an alert.
@@ -14,6 +14,10 @@ from typing import Any, Protocol, cast
 
 from vmsvc_grpc.server.tls.hello import HEADER_BYTES, begins_tls
 
+AT_ONCE_BYTES = 512
+"""So much is decrypted as soon as it has come: a look-up or two. In more there may be hundreds of
+records that say nothing: a KeyUpdate (RFC 8446, 4.6.3) has 27 bytes, and takes 6 us."""
+
 
 class LayerOwner(Protocol):
     """What accepts connections, for their layers. It must outlive them."""
@@ -26,7 +30,7 @@ class LayerOwner(Protocol):
     """What all connections are read into; none is while another is."""
 
     def line_up(self, layer: TlsLayer) -> None:
-        """Have a layer take its `step` soon."""
+        """Have a layer take its `step` soon; once until then."""
 
     def plain_answer(self, begun: bytes) -> bytes:
         """The last bytes for a client that uses no TLS, and has begun so."""
@@ -49,6 +53,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         "_broken",
         "_closing",
         "_context",
+        "_ended",
         "_first",
         "_held",
         "_incoming",
@@ -93,6 +98,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         self._timer: asyncio.TimerHandle | None = None  # There is one while we wait for the client.
         self._lines_up = False
         self._held = self._paused = False  # The socket is not read; the protocol wants no more.
+        self._ended = False  # The socket has no more, whether TLS has said goodbye or not.
         self._said_goodbye = self._broken = self._closing = False
 
     # As the protocol of its socket.
@@ -108,29 +114,31 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         return self._owner.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take in what has come. Of a handshake, at most two reads before its turn."""
+        """Take in what has come; if it may be much work, at most two reads before its turn."""
         if self._closing or self._said_goodbye:
             return
         came = self._owner.read_buffer[:nbytes]
         self._incoming.write(came)
-        if not self._shaking:
-            self._read()
-        elif self._first is None or self._is_tls(came):
-            if not self._lines_up:
-                self._lines_up = True
-                self._stop_waiting()
-                self._owner.line_up(self)
-            elif not self._held:
+        if self._shaking and self._first is not None and not self._is_tls(came):
+            return
+        if self._lines_up:
+            if not self._held:
                 self._held = True
                 self._raw.pause_reading()
+        elif self._shaking or nbytes > AT_ONCE_BYTES:
+            self._line_up()
+        else:
+            self._read()
 
-    def eof_received(self) -> None:
-        """The client sends no more, and the connection closes."""
-        if not self._shaking:
-            assert self._protocol is not None, "it goes when the connection is lost"
-            self._protocol.eof_received()
-        elif self._first and not begins_tls(self._first):
-            self._refuse_plain(self._first)
+    def eof_received(self) -> bool:
+        """The client sends no more; whether what has come is to be looked at before it closes."""
+        if self._shaking and not self._lines_up:
+            if self._first and not begins_tls(self._first):
+                self._refuse_plain(self._first)
+            return False
+        self._ended = True
+        self._line_up()
+        return True
 
     def pause_writing(self) -> None:
         """The socket is full."""
@@ -159,16 +167,17 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         return self._context is None
 
     def step(self) -> None:
-        """Go on with the handshake: 0.2 ms of work, a signature above all. Or say goodbye."""
+        """Go on with what has come. Of a handshake: 0.2 ms of work, a signature above all."""
         self._lines_up = False
         if self._closing:
             return
-        if self._said_goodbye:
-            self.eof_received()
-            self.close()
-            return
         try:
-            self._go_on()
+            if self._shaking:
+                self._go_on()
+            elif self._ended or self._said_goodbye:
+                self._take_leave()
+            else:
+                self._read()
         except Exception:  # A fault of ours must not leave it without a timer.
             self.abort()
             raise
@@ -181,8 +190,11 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send()
-            self._wait()
-            self._read_on()
+            if self._ended:
+                self.close()
+            else:
+                self._wait()
+                self._read_on()
         except ssl.SSLError:
             self.close()
         else:
@@ -214,6 +226,14 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         finally:
             self._owner.is_over(self)
         self._read()
+        if self._ended:
+            self._line_up()
+
+    def _line_up(self) -> None:
+        if not (self._lines_up or self._closing):
+            self._lines_up = True
+            self._stop_waiting()
+            self._owner.line_up(self)
 
     def _wait(self) -> None:
         """Wait for the client, as long as it may still take."""
@@ -252,6 +272,16 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
         if self._wants_more():
             self._read_on()
 
+    def _take_leave(self) -> None:
+        """Hand the protocol all that has come before the client's end, and close."""
+        self._read()
+        if self._lines_up or self._closing:  # TLS has said goodbye, too; or is broken.
+            return
+        assert self._protocol is not None, "it goes when the connection is lost"
+        self._protocol.eof_received()
+        if not self._lines_up:  # Else it has made room for the rest.
+            self.close()
+
     def _decrypted(self) -> int:
         """Fill the buffer with what has come; how many bytes that are.
 
@@ -263,7 +293,7 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
                 count = cast(int, self._tls.read(len(buffer) - filled, buffer[filled:]))
                 if not count:  # Its goodbye. Ours takes a turn, as thousands may come at once.
                     self._said_goodbye = True
-                    self._owner.line_up(self)
+                    self._line_up()
                     break
                 filled += count
         except ssl.SSLWantReadError:
@@ -310,9 +340,9 @@ class TlsLayer(asyncio.BufferedProtocol, asyncio.Transport):
             self._raw.pause_reading()
 
     def resume_reading(self) -> None:
-        """Hand the protocol more, soon."""
+        """Hand the protocol more, in its turn."""
         self._paused = False
-        self._loop.call_soon(self._read)
+        self._line_up()
 
     def get_write_buffer_size(self) -> int:
         """How many bytes the socket has not taken yet, encrypted."""
