@@ -115,3 +115,27 @@ def test_the_file_of_states_has_the_slots_and_nothing_that_only_time_changes() -
     assert file == f"1\n{COLUMNS}\n{row('slot1', '10.0.0.1', '2 4 1 1 0 6 3 4 6 0')}\n"
     assert server_state.content([(later, {"slot1"})]) == file
     assert server_state.content([(before, set())]) == ""
+
+
+@pytest.mark.parametrize(
+    "stat",
+    [
+        pytest.param(f'# svname,qcur,scur,bck\n"{"x" * 200_000}",0,0,0', id="a field without end"),
+        pytest.param("# svname,qcur\nplain,0", id="columns that are missing"),
+    ],
+)
+def test_statistics_that_are_none_are_an_error_of_their_backend(stat: str) -> None:
+    with pytest.raises(HeldError, match=r"^HAProxy's answer is not understood"):
+        held(stat, answer(row("plain", "10.0.0.1", "2 0 1 1 17 1 0 2 0 0")))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param("1\n# srv_name\nslot1", id="columns that are missing"),
+        pytest.param(answer(row("slot1", "10.0.0.1", "2 0 1 1 17 1 0 2 x 0")), id="no numbers"),
+    ],
+)
+def test_states_that_are_none_are_kept_in_no_file(state: str) -> None:
+    with pytest.raises(HeldError, match=r"^HAProxy's servers are not understood"):
+        server_state.content([(state, ["slot1"])])

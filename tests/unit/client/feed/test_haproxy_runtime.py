@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.program import PATIENCE_S
 from vmsvc.feed.haproxy import runtime
 from vmsvc.feed.haproxy.runtime import Place, PlaceError, Runtime
 from vmsvc.feed.output import OutputError
@@ -111,6 +112,25 @@ async def test_one_that_answers_without_end_is_given_up(monkeypatch: pytest.Monk
     async with peer(lambda line: "x" * 300_000) as (haproxy, _):
         with pytest.raises(OutputError, match=r"answers more than 1000 bytes$"):
             await haproxy.ask(["show servers state"])
+
+
+async def test_one_that_reads_no_more_is_given_up(tmp_path: Path) -> None:
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"\n> ")
+        await over.wait()
+        writer.close()
+
+    place = tmp_path / "socket"
+    async with await asyncio.start_unix_server(serve, str(place)):
+        late = Runtime(Place(path=str(place)), timeout_s=0.5)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(OutputError, match=r"has not answered within 0.5 s$"):
+                await late.ask(["x" * 10_000_000])
+        over.set()
 
 
 async def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:

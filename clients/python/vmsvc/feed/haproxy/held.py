@@ -76,7 +76,7 @@ def held(stat: str, state: str) -> tuple[HeldServer, ...]:
     try:
         counted = {name: rest for name, *rest in _stat(stat)}
         return tuple(_server(row, counted.get(row[0], _UNCOUNTED)) for row in _state(state))
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, csv.Error) as error:
         said = " ".join((state + stat).split())[:_SHOWN_CHARACTERS_MAX]
         raise HeldError(f"HAProxy's answer is not understood ({error}): {said}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,10 +161,11 @@ class Backends:
         if path is None or not backends:
             return
         answers = await self.runtime.ask([f"show servers state {name}" for name in backends])
-        text = server_state.content(zip(answers, (filled[b] for b in backends), strict=True))
         try:
-            await asyncio.to_thread(written.write, path, text.encode())
-        except OutputError as error:
+            text = server_state.content(zip(answers, (filled[b] for b in backends), strict=True))
+            if text:
+                await written.finished(lambda: written.write(path, text.encode()))
+        except (HeldError, OutputError) as error:
             faults.append(str(error))
 
 

@@ -102,7 +102,8 @@ class Runtime:
             writer.write("".join(f"{line}\n" for line in lines).encode())
             return [await answers.next() for _ in commands]
         finally:
-            writer.close()
+            # Not `close`: it would wait for one that reads no more to take what is left.
+            writer.transport.abort()
             with suppress(OSError):
                 await writer.wait_closed()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from vmsvc.feed.haproxy.held import HeldError
+
 # CHK_ST_INPROGRESS: a check is running just now.
 _RUNNING = 0x01
 _VERSION = "1"
@@ -16,7 +18,8 @@ _VERSION = "1"
 def content(parts: Iterable[tuple[str, Collection[str]]]) -> str:
     """The file, of the answer to `show servers state` for each backend and the slots to keep.
 
-    What changes with time alone is left out, so that the same servers make the same file.
+    What changes with time alone is left out, so that the same servers make the same file. Raises
+    HeldError.
     """
     header = ""
     lines: list[str] = []
@@ -25,8 +28,11 @@ def content(parts: Iterable[tuple[str, Collection[str]]]) -> str:
         if version != _VERSION:
             # The backend has gone since.
             continue
-        header, *rows = table.splitlines()
-        lines += _kept(header.removeprefix("# ").split(" "), rows, names)
+        header, *rows = table.splitlines() or [""]
+        try:
+            lines += _kept(header.removeprefix("# ").split(" "), rows, names)
+        except (LookupError, ValueError) as error:
+            raise HeldError(f"HAProxy's servers are not understood ({error})") from error
     return "".join(f"{line}\n" for line in (_VERSION, header, *lines)) if lines else ""
 
 
