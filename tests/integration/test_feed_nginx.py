@@ -16,7 +16,7 @@ from tests.integration.serving import until
 from tests.unit.client.feed.states import DB, WEB, ByHand, by_name, endpoint, state
 from vmsvc.feed.nginx import nginx as feed_nginx
 from vmsvc.feed.nginx.upstream import Form, content
-from vmsvc.feed.output import Applied
+from vmsvc.feed.output import Applied, OutputError
 from vmsvc.feed.target import Server, Target
 from vmsvc.model import Endpoint, Port, ServiceState
 
@@ -75,6 +75,23 @@ async def test_what_is_as_it_should_be_is_left_alone(nginx: Nginx, vms: Machines
         assert await feed.apply() == Applied(0)
     assert before == sorted((path, path.stat().st_mtime_ns) for path in nginx.directory.iterdir())
     await nginx.reloaded(1)
+
+
+async def test_that_what_nginx_has_taken_cannot_be_noted_is_no_failed_reload(
+    nginx: Nginx, vms: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await nginx.start()
+    feed = Feed(nginx)
+
+    def full(_: object) -> None:
+        raise OutputError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feed_nginx, "take", full)
+        fault = await feed.fault(serving(vms, WEB, "a"))
+    assert fault == "nginx has been reloaded, and will be again: No space left on device"
+    await nginx.answers("a")
+    assert await feed.apply(serving(vms, WEB, "a")) == Applied(1)
 
 
 async def test_an_nginx_that_includes_a_file_that_is_missing_can_start(

@@ -122,12 +122,13 @@ class Nginx:
         if good:
             try:
                 await self._run(self._commands.reload)
+            except OutputError as error:
+                why = f"nginx may have the servers of before, as its reload failed: {error}"
+                return 0, [*faults, why]
+            try:
                 await finished(lambda: take(good))
             except OutputError as error:
-                faults.append(
-                    f"nginx may have the servers of before, as its reload failed: {error}"
-                )
-                good = []
+                faults.append(f"nginx has been reloaded, and will be again: {error}")
         return len(good), faults
 
     async def _accepted(self, files: Sequence[File]) -> tuple[Sequence[File], list[str]]:
