@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -226,6 +227,30 @@ def test_a_file_that_cannot_be_written_is_tried_until_it_can(
         assert has(file, "10.0.0.1")
         assert feed.has_said("the output is right")
         assert feed.http("/readyz") == (200, "ok\n")
+
+
+def test_links_that_go_round_in_circles_end_no_feed(
+    server: ScriptedServer, tmp_path: Path, file: Path
+) -> None:
+    file.symlink_to(file.name)
+    with feeding(server.address, ["prometheus", "--file", file, *PROMPT], tmp_path / "log") as feed:
+        begun(server, snapshot(WEB, 1, "10.0.0.1"))
+        assert feed.has_said(f"{file} cannot be written: Too many levels of symbolic links")
+        file.unlink()
+        assert has(file, "10.0.0.1")
+
+
+def test_a_name_that_is_no_utf8_is_told_of(
+    server: ScriptedServer, systemd: socket.socket, tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"\xff") / "targets.json"
+    arguments = ["prometheus", "--file", file, "--http-listen", "127.0.0.1:0", *PROMPT]
+    place = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with feeding(server.address, arguments, tmp_path / "log", **place) as feed:
+        begun(server, snapshot(WEB, 1, "10.0.0.1"))
+        told = rf"{tmp_path}/\udcff/targets.json cannot be written: No such file or directory"
+        assert heard(systemd, "STATUS")[0] == f"STATUS=failing: {told}"[:207]
+        assert feed.http("/readyz") == (503, f"{told}\n")
 
 
 def test_a_port_that_a_service_lacks_costs_that_service_alone(

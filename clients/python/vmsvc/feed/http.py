@@ -78,7 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(404, "text/plain", b"there are /livez, /readyz and /metrics\n")
 
     def _say(self, fault: str | None) -> None:
-        self._answer(503 if fault else 200, "text/plain", f"{fault or 'ok'}\n".encode())
+        text = f"{fault or 'ok'}\n".encode(errors="backslashreplace")
+        self._answer(503 if fault else 200, "text/plain", text)
 
     def _answer(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

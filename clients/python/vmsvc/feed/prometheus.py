@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +53,7 @@ class TargetsFile:
         """See Output."""
         groups, faults = self._groups(states)
         text = f"{json.dumps(groups, indent=1)}\n"
-        changed = await asyncio.to_thread(written.write, self.path, text.encode())
+        changed = await written.finished(lambda: written.write(self.path, text.encode()))
         if faults:
             raise PartlyError("; ".join(faults))
         return Applied(int(changed))

@@ -49,7 +49,8 @@ class Notifier:
         if self._address:
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sent:
                 sent.setblocking(False)
-                sent.sendto(text.encode(), self._address)
+                # A file's name may have bytes that are no UTF-8.
+                sent.sendto(text.encode(errors="backslashreplace"), self._address)
 
 
 def _line(text: str) -> str:

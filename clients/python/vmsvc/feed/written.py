@@ -38,7 +38,8 @@ def write(path: Path, content: bytes) -> bool:
     A link is followed, and stays. Raises OutputError; the file is as before then.
     """
     try:
-        place = path.resolve()
+        # Unlike Path.resolve, it raises nothing of its own for links that go round in circles.
+        place = Path(os.path.realpath(path))
         if (found := read(place, len(content) + 1)) == content:
             return False
         _replace(place, content, place.stat() if found is not None else None)
