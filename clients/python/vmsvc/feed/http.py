@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET6, socket
+from socket import AF_INET6, SHUT_RDWR, socket
 from typing import Any, ClassVar
 
 from prometheus_client.exposition import choose_encoder
@@ -48,13 +48,23 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # In all: by a byte now and then, a client would keep its place for ever.
+        end = threading.Timer(_REQUEST_S_MAX, _cut_off, (request,))
+        end.daemon = True
         try:
+            end.start()
             super().process_request_thread(request, client_address)
         finally:
+            end.cancel()
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no news."""
+
+
+def _cut_off(request: socket) -> None:
+    with suppress(OSError):
+        request.shutdown(SHUT_RDWR)
 
 
 class _ServerV6(_Server):
