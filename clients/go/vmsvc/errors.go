@@ -102,9 +102,14 @@ func endedWithOK(server string) *Error {
 
 // What grpc-go says of an address that it cannot connect to. The last clause is the reason.
 var (
-	dialFailed      = regexp.MustCompile(`Error while dialing: (?:dial \S+ \S+: )?(.*?)"?$`)
+	dialFailed      = regexp.MustCompile(`Error while dialing: (?:dial \S+ (\S+): )?(.*?)"?$`)
 	handshakeFailed = regexp.MustCompile(`authentication handshake failed: (.*?)"?$`)
+	// The first bytes of HTTP/1.1, or of TLS, as those of an HTTP/2 frame.
+	notHTTP2 = regexp.MustCompile(`error reading server preface: http2: (frame too large|.*HTTP/1\.1)`)
 )
+
+// What grpc-go says where DNS does not know a name.
+const noAddress = "name resolver error: produced zero addresses"
 
 func sentence(server string, code codes.Code, message string) string {
 	switch code {
@@ -116,7 +121,18 @@ func sentence(server string, code codes.Code, message string) string {
 		return fmt.Sprintf("server %s did not answer in time", server)
 	}
 	if found := dialFailed.FindStringSubmatch(message); found != nil {
-		return fmt.Sprintf("server %s cannot be reached: %s", server, strings.TrimPrefix(found[1], "connect: "))
+		reason := strings.TrimPrefix(found[2], "connect: ")
+		if at := found[1]; at != "" && at != server {
+			// One of the addresses of its name; or a proxy that the environment names.
+			return fmt.Sprintf("server %s cannot be reached, at %s: %s", server, at, reason)
+		}
+		return fmt.Sprintf("server %s cannot be reached: %s", server, reason)
+	}
+	if message == noAddress {
+		return fmt.Sprintf("server %s cannot be reached: its name has no address", server)
+	}
+	if notHTTP2.MatchString(message) {
+		return fmt.Sprintf("server %s speaks no gRPC; is that its port for HTTP, or does it take only TLS?", server)
 	}
 	if found := handshakeFailed.FindStringSubmatch(message); found != nil {
 		return fmt.Sprintf("server %s cannot be trusted, or does not trust us: %s", server, found[1])
