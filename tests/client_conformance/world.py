@@ -288,7 +288,7 @@ async def world() -> AsyncIterator[World]:
 
 
 def large(service: str, version: int, count: int) -> bytes:
-    """A snapshot with `count` endpoints, some 110 bytes each."""
+    """A snapshot with `count` endpoints, some 80 bytes each."""
     endpoints = [_endpoint(number) for number in range(count)]
     whole = pb.EndpointSet(service=service, version=version, endpoints=endpoints)
     whole.revision = str(version)
