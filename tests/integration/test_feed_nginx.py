@@ -94,6 +94,16 @@ async def test_that_what_nginx_has_taken_cannot_be_noted_is_no_failed_reload(
     assert await feed.apply(serving(vms, WEB, "a")) == Applied(1)
 
 
+async def test_what_fails_in_the_same_way_is_one_fault(nginx: Nginx, vms: Machines) -> None:
+    # It says it with a time and its process, and does not run.
+    aloud = [word if word != "error.log" else "stderr" for word in nginx.reload]
+    feed = Feed(nginx)
+    feed.output._commands = feed_nginx.Commands(nginx.test, aloud)
+    faults = {await feed.fault(serving(vms, WEB, "a")) for _ in range(3)}
+    assert len(faults) == 1
+    assert "[notice] signal process started" in faults.pop()
+
+
 async def test_an_nginx_that_includes_a_file_that_is_missing_can_start(
     nginx: Nginx, vms: Machines
 ) -> None:

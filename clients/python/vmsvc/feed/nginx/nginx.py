@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from vmsvc.feed.output import Applied, OutputError, PartlyError
 from vmsvc.feed.target import Target, TargetError
 from vmsvc.feed.written import finished
 from vmsvc.model import ServiceState
+
+# Before each line of nginx's, when and by which process it was said: the same fault is one fault.
+_STAMP = re.compile(r"[0-9/]{10} [0-9:]{8} (\[\w+\]) [0-9]+#[0-9]+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +167,7 @@ class Nginx:
         return None
 
     async def _run(self, words: Sequence[str]) -> None:
-        await command.run(words, timeout_s=self._commands.timeout_s)
+        try:
+            await command.run(words, timeout_s=self._commands.timeout_s)
+        except OutputError as error:
+            raise OutputError(_STAMP.sub(r"\1 ", str(error))) from error
