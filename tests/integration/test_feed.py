@@ -263,10 +263,16 @@ def test_a_port_that_a_service_lacks_costs_that_service_alone(
         assert feed.has_said(f"service {WEB} has no port 'grpc': it has http")
 
 
-def test_refused_at_its_start_it_ends(server: ScriptedServer, tmp_path: Path, file: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(grpc.StatusCode.PERMISSION_DENIED, 1), (grpc.StatusCode.UNIMPLEMENTED, 3)],
+)
+def test_refused_at_its_start_it_ends(
+    server: ScriptedServer, tmp_path: Path, file: Path, status: grpc.StatusCode, code: int
+) -> None:
     with feeding(server.address, ["prometheus", "--file", file], tmp_path / "log") as feed:
-        server.accept().fail(grpc.StatusCode.PERMISSION_DENIED, "you may not watch endpoints")
-        assert feed.process.wait(PATIENCE_S) == 1
+        server.accept().fail(status, "you may not watch endpoints")
+        assert feed.process.wait(PATIENCE_S) == code
         assert feed.said().endswith(
             f"vmsvc: server {server.address}: you may not watch endpoints\n"
         )

@@ -32,6 +32,7 @@ exit codes:
   0    stopped by SIGTERM
   1    the server does not let us watch, and nothing was known before
   2    the command line, or a file that it names, is wrong
+  3    what answers serves no endpoints, and nothing was known before
   130  interrupted (Ctrl-C)
 """
 
