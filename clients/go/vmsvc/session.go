@@ -2,6 +2,7 @@ package vmsvc
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -87,4 +88,14 @@ func (s *session) ended(err *Error, now time.Time, chance float64) error {
 	s.retryAt = now.Add(delay)
 	s.pending = append(s.pending, Disconnected{err, delay})
 	return nil
+}
+
+// left is for a reader that has left, and its stream with it. States that are pending stay so, as the
+// next stream does not repeat them; what is pending of the stream itself is not true any more.
+func (s *session) left() {
+	s.state.lost(true)
+	s.pending = slices.DeleteFunc(s.pending, func(event Event) bool {
+		_, state := event.(ServiceState)
+		return !state
+	})
 }

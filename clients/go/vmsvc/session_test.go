@@ -49,6 +49,22 @@ func TestLostStreamIsToldAndTheNextOneResumes(t *testing.T) {
 	}
 }
 
+func TestReaderThatHasLeftIsNotToldOfItsStreamLater(t *testing.T) {
+	s := complete(t, Scope{Namespaces: []string{"shop"}})
+	s.state.begin()
+	if err := s.receive(synced(), start); err != nil {
+		t.Fatal(err)
+	}
+	s.left()
+	// That it is gone has not been told yet; that all is known was true of the stream before.
+	if gone, ok := s.next().(ServiceState); !ok || gone.Service != web || gone.Present() {
+		t.Errorf("got %v", gone)
+	}
+	if more := s.next(); more != nil || s.state.synced {
+		t.Errorf("got %v, synced %v", more, s.state.synced)
+	}
+}
+
 func TestWhatEndsAWatch(t *testing.T) {
 	closed := &Error{Code: codes.Canceled, cause: ErrClosed}
 	for _, test := range []struct {

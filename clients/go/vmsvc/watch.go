@@ -68,7 +68,7 @@ func (w *Watch) Events(ctx context.Context) iter.Seq2[Event, error] {
 			return
 		}
 		defer w.reading.Unlock()
-		defer w.locked(func() { w.session.state.lost(true) })
+		defer w.locked(w.session.left)
 		w.follow(ctx, yield)
 	}
 }
