@@ -77,6 +77,10 @@ func (r *retry) delay(err *Error, now time.Time, chance float64) time.Duration {
 	}
 	r.goodSince = time.Time{}
 	random := time.Duration(chance * float64(min(r.ceiling, r.policy.Max)))
-	r.ceiling = min(2*r.ceiling, r.policy.Max)
+	if r.ceiling < r.policy.Max/2 {
+		r.ceiling *= 2
+	} else { // Twice the largest Duration would be negative.
+		r.ceiling = r.policy.Max
+	}
 	return max(0, min(err.RetryAfter, r.policy.AskedMax)) + random
 }

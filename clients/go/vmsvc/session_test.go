@@ -175,3 +175,12 @@ func TestDelays(t *testing.T) {
 		})
 	}
 }
+
+func TestDelaysWithoutABoundStayDelays(t *testing.T) {
+	r := newRetry(RetryPolicy{Max: math.MaxInt64}.withDefaults())
+	for range 100 {
+		if got := r.delay(failed(codes.Unavailable), start, 0.5); got <= 0 {
+			t.Fatalf("got %v", got)
+		}
+	}
+}

@@ -29,7 +29,8 @@ type Watch struct {
 	session session
 }
 
-// Held is the newest state of each service, by name; kept while there is no connection.
+// Held is the newest state of each service, by name; kept while there is no connection. It is a copy, made
+// at each call: of a watch of many services, read the events instead.
 func (w *Watch) Held() map[string]ServiceState {
 	w.mu.Lock()
 	defer w.mu.Unlock()

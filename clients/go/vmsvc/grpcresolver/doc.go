@@ -22,5 +22,7 @@
 //
 // # Connections
 //
-// All channels of a builder share one connection to each server, closed with the last of them.
+// All channels of a builder share one connection to each server, closed with the last of them. A server
+// lets a connection have some thousand calls (its --calls-per-connection-max): a program of more channels
+// than that needs a builder for each so many, or the others wait for a turn.
 package grpcresolver
