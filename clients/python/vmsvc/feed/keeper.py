@@ -109,9 +109,10 @@ class Keeper:
                 applied = await self.output.apply(states)
             except PartlyError as error:
                 # What is wrong with one service keeps no next start from beginning with the others.
-                await self._save(states, f"{error}; ")
+                await self._save(states, error.again_in_s, f"{error}; ")
                 raise
-            await self._save(states)
+            self.held.applied(states)
+            await self._save(states, applied.again_in_s)
             if unanswered:
                 # Others are fed by what an earlier feed has saved; of these, nobody knows.
                 raise PartlyError(_unknown(unanswered), applied.again_in_s)
@@ -122,18 +123,20 @@ class Keeper:
             self.report.failed(error, again_s, time.monotonic() - began)
             return again_s, not isinstance(error, PartlyError)
         self._failures = 0
-        self.held.applied(states)
         self.report.applied(applied, states, self.held, time.monotonic() - began)
         return min(self.check_interval_s, applied.again_in_s or self.check_interval_s), False
 
-    async def _save(self, states: Mapping[str, ServiceState], before: str = "") -> None:
+    async def _save(
+        self, states: Mapping[str, ServiceState], again_in_s: float | None, before: str = ""
+    ) -> None:
+        """Raises PartlyError, which says what was wrong `before`, too."""
         if states == self._saved:
             return
         try:
             await finished(partial(self.save, states))
         except OutputError as error:
-            # The output follows, whatever becomes of the file.
-            raise PartlyError(f"{before}{error}") from error
+            # The output follows, and as soon, whatever becomes of the file.
+            raise PartlyError(f"{before}{error}", again_in_s) from error
         self._saved = states
 
 

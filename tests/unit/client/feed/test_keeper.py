@@ -53,6 +53,7 @@ class Output:
     def __init__(self) -> None:
         self.given: list[Mapping[str, ServiceState]] = []
         self.fails: OutputError | None = None
+        self.again_in_s: float | None = None
         self.reads = 0
         self.reading_fails: OutputError | None = None
 
@@ -60,7 +61,7 @@ class Output:
         self.given.append(states)
         if self.fails:
             raise self.fails
-        return Applied(0)
+        return Applied(0, self.again_in_s)
 
     def reread(self) -> None:
         self.reads += 1
@@ -75,15 +76,21 @@ class Feed:
     def __init__(self) -> None:
         self.watch, self.output = Watch(), Output()
         self.saved: list[Mapping[str, ServiceState]] = []
+        self.saving_fails = False
         self.report = Report("test", Notifier({}))
         self.keeper = Keeper(
             cast(Any, self.watch.opened),
             Held([], EMPTY),
             self.output,
-            self.saved.append,
+            self.save,
             NEVER_S,
             self.report,
         )
+
+    def save(self, states: Mapping[str, ServiceState]) -> None:
+        if self.saving_fails:
+            raise OutputError("No space left on device")
+        self.saved.append(states)
 
     async def looked(self, times: int) -> None:
         await until(lambda: len(self.output.given) >= times)
@@ -167,3 +174,21 @@ async def test_a_service_that_is_kept_as_it_never_was_is_known(feed: Feed) -> No
     feed.keeper.held = Held([WEB, DB], keep, [state(WEB, "10.0.0.1")])
     feed.watch.tell(absent(DB), absent(WEB))
     await until(lambda: feed.report.ready() is None)
+
+
+@pytest.mark.parametrize("fails", [None, PartlyError("db is refused", again_in_s=0.001)])
+async def test_an_output_is_looked_at_as_often_although_no_state_can_be_saved(
+    feed: Feed, fails: OutputError | None
+) -> None:
+    feed.saving_fails, feed.output.fails, feed.output.again_in_s = True, fails, 0.001
+    feed.watch.tell(state(WEB, "10.0.0.1"))
+    await feed.looked(3)
+    assert (feed.report.ready() or "").endswith("No space left on device")
+
+
+async def test_what_is_gone_is_forgotten_although_no_state_can_be_saved(feed: Feed) -> None:
+    feed.saving_fails = True
+    feed.watch.tell(state(WEB, "10.0.0.1"), state(DB, "10.0.0.2"))
+    await feed.looked(1)
+    feed.watch.tell(absent(DB))
+    await until(lambda: feed.keeper.held.fed().keys() == {WEB})
