@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from tests.integration.serving import PATIENCE_S, until
+from tests.ports import reserved_port
 from vmsvc.feed.haproxy.runtime import Place, Runtime
 from vmsvc.feed.output import OutputError
 
@@ -71,21 +72,13 @@ def binary() -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass
 class Haproxy:
     """HAProxy with a master and a worker. `folder` is short, as paths of sockets have to be."""
 
     folder: Path
-    port: int = field(default_factory=free_port)
-    runtime_port: int = field(default_factory=free_port)
+    port: int = field(default_factory=reserved_port)
+    runtime_port: int = field(default_factory=reserved_port)
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -256,7 +249,7 @@ class Vm(asyncio.Protocol):
 class Vms:
     """HTTP servers on loopback addresses, all on one port."""
 
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=reserved_port)
     answered: Counter[str] = field(default_factory=Counter)
     waiting: Counter[str] = field(default_factory=Counter)
     held: list[Vm] = field(default_factory=list)

@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.integration.serving import PATIENCE_S, until
+from tests.ports import reserved_port
 
 _WORKERS = 2
 
@@ -154,9 +155,7 @@ class Nginx:
 @asynccontextmanager
 async def prepared(folder: Path) -> AsyncIterator[Nginx]:
     """An nginx that is configured, but does not run yet; it is stopped when the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserved_port()
     # A connection that nginx closes for a reload may be one that a request is on its way on.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.go_client import MODULE, ROOT, build, go, unformatted
+from tests.ports import reserved_port
 from tests.program import PATIENCE_S, Program, serving
 
 README = (MODULE / "README.md").read_text()
@@ -73,7 +73,7 @@ def test_what_is_shown_of_the_program_that_balances_is_of_it() -> None:
 
 
 def test_calls_follow_the_endpoints_as_the_readme_says(tmp_path: Path) -> None:
-    port = _free_port("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    port = str(reserved_port("127.0.0.1", "127.0.0.2", "127.0.0.3"))
     copy = tmp_path / "examples"
     shutil.copytree(MODULE / "examples", copy)
     manifests = copy / "manifests"
@@ -97,17 +97,6 @@ def test_calls_follow_the_endpoints_as_the_readme_says(tmp_path: Path) -> None:
             subprocess.run(["sh", "-c", edit[0]], cwd=tmp_path, check=True)
             _until_answered(lines, {f"127.0.0.{n}:{port}" for n in (1, 2, 3)})
             vms.terminate()
-
-
-def _free_port(*hosts: str) -> str:
-    """A port that is free on all these addresses."""
-    with ExitStack() as stack:
-        port = 0
-        for host in hosts:
-            bound = stack.enter_context(socket.socket())
-            bound.bind((host, port))
-            port = bound.getsockname()[1]
-    return str(port)
 
 
 def _replace(file: Path, old: str, new: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import vmsvc_grpc
+from tests.ports import reserved_port
 from tests.program import PATIENCE_S, Program, serving
 from vmsvc import (
     AbsenceReason,
@@ -235,11 +235,8 @@ def test_the_sync_client_is_told_edits(server: Program, manifests: Manifests) ->
 
 @pytest.fixture
 def port() -> int:
-    """A port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    """A port that nobody else gets."""
+    return reserved_port()
 
 
 async def until(kind: type[Event], events: AsyncIterator[Event]) -> list[Event]:

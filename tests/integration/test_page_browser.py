@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser import Browser, Tab, browsing
+from tests.ports import reserved_port
 from tests.program import Program, serving
 from vmsvc.v1.endpoint_service_pb2 import WatchedService, WatchEndpointsRequest
 from vmsvc.v1.endpoint_service_pb2_grpc import EndpointServiceStub
@@ -114,9 +114,7 @@ async def tab(browser: Browser) -> AsyncIterator[Tab]:
 
 @pytest.fixture(scope="module")
 def page_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return reserved_port()
 
 
 @pytest.fixture(scope="module")
@@ -408,9 +406,7 @@ async def test_the_server_says_what_it_reads_and_how_that_goes(
 async def test_the_server_goes_away_and_comes_back(
     tab: Tab, browser: Browser, manifests: Manifests, tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = reserved_port()
     with serving(arguments(manifests, port), tmp_path / "first"):
         await opened(tab, f"http://127.0.0.1:{port}/#/?q=shop/web")
         await tab.until(f"{row('shop/web')}?.innerText")
