@@ -732,26 +732,7 @@ class Tmux:
         self._run("send-keys", *keys)
 
     def resize(self, columns: int, lines: int) -> None:
-        """Give it this size, and see that what runs in it can know.
-
-        tmux 3.3 draws by the new size first, and hands it on later. Twice, under load, `vmsvc` went
-        on as if it had not for half a minute; so tmux is asked for another size in between.
-        """
-        if not self._resized(columns, lines):
-            self._resized(columns, lines + 1)
-            assert self._resized(columns, lines), "tmux does not hand its size on"
-
-    def _resized(self, columns: int, lines: int) -> bool:
         self._run("resize-window", "-x", str(columns), "-y", str(lines))
-        return awaited(lambda: self._size() == (columns, lines), PATIENCE_S / 3)
-
-    def _size(self) -> tuple[int, int]:
-        """The size of the terminal, as what runs in it is told."""
-        terminal = os.open(self._run("display-message", "-p", "#{pane_tty}").strip(), os.O_RDONLY)
-        try:
-            return os.get_terminal_size(terminal)
-        finally:
-            os.close(terminal)
 
     def comes_to_show(self, shown: Callable[[list[str]], bool]) -> None:
         assert awaited(lambda: shown(self.screen())), "\n".join(self.screen())

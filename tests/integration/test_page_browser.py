@@ -421,7 +421,7 @@ async def test_the_server_goes_away_and_comes_back(
     with serving(arguments(manifests, port), tmp_path / "second"):
         await tab.until("document.querySelector('#connection').dataset.state === 'live'")
         await tab.until(f"{row('shop/web')}.innerText.startsWith('● Ready')")
-        assert await tab.evaluate("document.querySelector('#notice').hidden")
+        await tab.until("document.querySelector('#notice').hidden")
     manifests.write("web", WEB)
     # The browser itself says that the connection was refused.
     assert all("ERR_" in error for error in tab.errors)

@@ -11,9 +11,12 @@ from typing import IO
 
 from tests.program import PATIENCE_S, Program, serving
 
-# Whoever runs the tests may have settings of their own.
+# Whoever runs the tests may have settings of their own. Of a terminal's size, too: pytest-xdist's
+# workers have one, and a shell hands it on to what it starts, whatever the size is by then.
 ENVIRONMENT = {
-    k: v for k, v in os.environ.items() if not k.startswith("VMSVC_") and "proxy" not in k.lower()
+    k: v
+    for k, v in os.environ.items()
+    if not k.startswith("VMSVC_") and "proxy" not in k.lower() and k not in ("COLUMNS", "LINES")
 }
 
 
