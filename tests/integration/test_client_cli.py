@@ -279,9 +279,11 @@ class Proxy(threading.Thread):
         with contextlib.suppress(OSError):  # As it is closed.
             while True:
                 connection, _ = self._socket.accept()
-                with connection:
-                    self.asked.append(connection.recv(4096).decode().partition("\r\n")[0])
-                    connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+                # A client that tries again may have left this connection, and uses the next one.
+                with connection, contextlib.suppress(OSError):
+                    if asked := connection.recv(4096).decode():
+                        self.asked.append(asked.partition("\r\n")[0])
+                        connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "http_proxy", "grpc_proxy"])
