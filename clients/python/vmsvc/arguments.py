@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -116,6 +116,18 @@ def flag(text: str) -> bool:
 def names(text: str) -> list[str]:
     """The names of a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def full_name(name: str, namespaces: Sequence[str]) -> str:
+    """NAMESPACE/NAME of a service, which may be named without its namespace if one is given.
+
+    Raises UsageError.
+    """
+    if "/" in name:
+        return name
+    if len(namespaces) != 1:
+        raise UsageError(f"service {name!r} has no namespace: write NAMESPACE/{name}, or give -n")
+    return f"{namespaces[0]}/{name}"
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

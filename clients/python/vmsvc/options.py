@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmsvc import __version__
-from vmsvc.arguments import Parser, UsageError, add_server, count, flag, names, seconds, server
+from vmsvc.arguments import (
+    Parser,
+    UsageError,
+    add_server,
+    count,
+    flag,
+    full_name,
+    names,
+    seconds,
+    server,
+)
 from vmsvc.channel import DEFAULT_SERVER
 from vmsvc.feed import options as feed_options
 from vmsvc.feed.options import FeedOptions
@@ -247,17 +257,9 @@ def _scope(command: str, given: Mapping[str, Any]) -> tuple[tuple[str, ...], tup
         namespaces = (in_namespace,)
     if command in _OF_ONE_NAMESPACE and len(namespaces) > 1:
         raise UsageError(f"{command}: takes one namespace, and not {', '.join(namespaces)}")
-    named = (_full_name(name, namespaces) for name in given.get("services", ()))
+    named = (full_name(name, namespaces) for name in given.get("services", ()))
     services = tuple(dict.fromkeys(named))
     return services, () if services else namespaces
-
-
-def _full_name(name: str, namespaces: Sequence[str]) -> str:
-    if "/" in name:
-        return name
-    if len(namespaces) != 1:
-        raise UsageError(f"service {name!r} has no namespace: write NAMESPACE/{name}, or give -n")
-    return f"{namespaces[0]}/{name}"
 
 
 def _absent(text: str) -> bool:

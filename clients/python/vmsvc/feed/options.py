@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmsvc.arguments import Parser, UsageError, add_server, flag, names, seconds
+from vmsvc.arguments import Parser, UsageError, add_server, flag, full_name, names, seconds
 from vmsvc.feed import arguments
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.kinds import KINDS
@@ -224,12 +224,8 @@ def _targets(given: Mapping[str, Any]) -> list[Target]:
     namespaces = given.get("namespace", ())
     found = []
     for name in given.get("services", ()):
-        if "/" not in name and len(namespaces) != 1:
-            raise UsageError(
-                f"service {name!r} has no namespace: write NAMESPACE/{name}, or give -n"
-            )
         try:
-            found.append(Target.unnamed(name if "/" in name else f"{namespaces[0]}/{name}"))
+            found.append(Target.unnamed(full_name(name, namespaces)))
         except TargetError as error:
             raise UsageError(str(error)) from None
     return found
