@@ -181,18 +181,17 @@ class WatchState:
 
     def _absent(self, state: ServiceState) -> tuple[Event, ...]:
         self._sent[state.service] = None
-        if state.service in self._named or not _deleted(state):
+        if state.service in self._named or not deleted(state):
             return self._hold(state)
         return (state,) if self._held.pop(state.service, None) else ()
 
     def _all_answered(self) -> tuple[Event, ...]:
-        gone = [name for name in self._held if name not in self._sent]
+        unanswered = [name for name in self._held if name not in self._sent]
         self.synced = True
         self._resume = True
         told: list[Event] = []
-        for name in gone:
-            absence = Absence(AbsenceReason.NOT_FOUND, f"there is no VirtualMachineService {name}")
-            told += self._absent(ServiceState(name, absence=absence))
+        for name in unanswered:
+            told += self._absent(gone(name))
         return (*told, Synced())
 
     def _rise(self, service: str, version: int) -> None:
@@ -204,7 +203,7 @@ class WatchState:
     def _hold(self, state: ServiceState) -> tuple[Event, ...]:
         before = self._held.get(state.service)
         self._held[state.service] = state
-        if before is None or (before != state and not (_deleted(before) and _deleted(state))):
+        if before is None or (before != state and not (deleted(before) and deleted(state))):
             return (state,)
         return ()
 
@@ -245,7 +244,14 @@ def _sorted(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(sorted(endpoints, key=_key))
 
 
-def _deleted(state: ServiceState) -> bool:
+def gone(service: str) -> ServiceState:
+    """The state of a service that does not exist, of which the server has sent nothing."""
+    message = f"there is no VirtualMachineService {service}"
+    return ServiceState(service, absence=Absence(AbsenceReason.NOT_FOUND, message))
+
+
+def deleted(state: ServiceState) -> bool:
+    """Whether the service does not exist, and is not just refused."""
     # "Is being deleted" and "there is none" are the same to a client.
     return state.absence is not None and state.absence.reason is AbsenceReason.NOT_FOUND
 

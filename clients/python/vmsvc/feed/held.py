@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from vmsvc.feed.policies import Policies, Policy
-from vmsvc.model import Absence, AbsenceReason, ServiceState
-from vmsvc.state import Disconnected, Event, Synced
+from vmsvc.model import ServiceState
+from vmsvc.state import Disconnected, Event, Synced, deleted, gone
 
 
 class Held:
@@ -55,9 +55,9 @@ class Held:
                 unanswered = [
                     name
                     for name, state in self._fed.items()
-                    if name not in complete and not _is_gone(state)
+                    if name not in complete and not deleted(state)
                 ]
-                changed = [self._put(_gone(name)) for name in unanswered]
+                changed = [self._put(gone(name)) for name in unanswered]
                 return first or any(changed)
             case ServiceState():
                 return self._put(event) and self.known
@@ -65,7 +65,7 @@ class Held:
     def applied(self, states: Mapping[str, ServiceState]) -> None:
         """These states have been fed. Forget services that are gone and were not named."""
         for name, state in states.items():
-            if name not in self._named and _is_gone(state) and self._fed.get(name) is state:
+            if name not in self._named and deleted(state) and self._fed.get(name) is state:
                 del self._fed[name]
 
     def _put(self, state: ServiceState) -> bool:
@@ -78,7 +78,7 @@ class Held:
                 self._kept.add(state.service)
             # Not known, or not good either: it stays as it is, whatever that is.
             return first
-        if before is None and _is_gone(state) and state.service not in self._named:
+        if before is None and deleted(state) and state.service not in self._named:
             return False
         self._fed[state.service] = state
         return before != state
@@ -91,12 +91,3 @@ class Held:
 
 def _serves(state: ServiceState) -> bool:
     return any(endpoint.ready for endpoint in state.endpoints)
-
-
-def _is_gone(state: ServiceState) -> bool:
-    return state.absence is not None and state.absence.reason is AbsenceReason.NOT_FOUND
-
-
-def _gone(service: str) -> ServiceState:
-    message = f"there is no VirtualMachineService {service}"
-    return ServiceState(service, absence=Absence(AbsenceReason.NOT_FOUND, message))
