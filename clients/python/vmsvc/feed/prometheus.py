@@ -68,17 +68,16 @@ class TargetsFile:
         """All targets with their labels, and what is wrong with ports that were named."""
         groups: list[dict[str, Any]] = []
         faults: list[str] = []
+        own: dict[str, list[Target]] = {}
+        for target in self.targets:
+            own.setdefault(target.service, []).append(target)
         for name in sorted(states):
-            for target in self._targets_of(name):
+            for target in own.get(name) or (Target("", name),):
                 try:
                     groups += self._of_target(states[name], target)
                 except TargetError as error:
                     faults.append(str(error))
         return groups, faults
-
-    def _targets_of(self, service: str) -> Sequence[Target]:
-        own = [target for target in self.targets if target.service == service]
-        return own or (Target("", service),)
 
     def _of_target(self, state: ServiceState, target: Target) -> Iterator[dict[str, Any]]:
         namespace, _, service = state.service.partition("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -83,21 +84,21 @@ class Report:
         self, applied: Applied, states: Mapping[str, ServiceState], held: Held, took_s: float
     ) -> None:
         """The output is as it should be."""
+        counts = _Counts.of(states)
         if self._fault is not None:
-            _log.info("the output is right: %s", _counted(states))
+            _log.info("the output is right: %s", counts)
         mended, self._fault = self._fault is not None, None
         self._metrics.took.observe(took_s)
         self._metrics.applied.labels("changed" if applied.changes else "unchanged").inc()
         self._metrics.changes.inc(applied.changes)
         self._metrics.good_at.set_to_current_time()
         self._metrics.failing.set(False)
-        self._metrics.services.set(sum(state.present for state in states.values()))
-        for ready in (True, False):
-            count = sum(e.ready is ready for state in states.values() for e in state.endpoints)
-            self._metrics.endpoints.labels(str(ready).lower()).set(count)
+        self._metrics.services.set(counts.services)
+        self._metrics.endpoints.labels("true").set(counts.ready)
+        self._metrics.endpoints.labels("false").set(counts.not_ready)
         if applied.changes and not mended:
             _log.debug("%d changes made in %.3f s", applied.changes, took_s)
-        text = _counted(states) + (f", {held.kept} kept by policy" if held.kept else "")
+        text = f"{counts}" + (f", {held.kept} kept by policy" if held.kept else "")
         text += "" if self._connected else "; the server is away"
         if mended or self._reloading:
             self._started, self._reloading = True, False
@@ -154,10 +155,21 @@ class _Metrics:
         self.endpoints = gauge("endpoints", "Endpoints fed.", ("ready",))
 
 
-def _counted(states: Mapping[str, ServiceState]) -> str:
-    present = [state for state in states.values() if state.present]
-    ready = sum(endpoint.ready for state in present for endpoint in state.endpoints)
-    return f"{_number(len(present), 'service')}, {_number(ready, 'endpoint')} ready"
+class _Counts(NamedTuple):
+    """How much is fed."""
+
+    services: int
+    ready: int
+    not_ready: int
+
+    @classmethod
+    def of(cls, states: Mapping[str, ServiceState]) -> _Counts:
+        endpoints = sum(len(state.endpoints) for state in states.values())
+        ready = sum(endpoint.ready for state in states.values() for endpoint in state.endpoints)
+        return cls(sum(state.present for state in states.values()), ready, endpoints - ready)
+
+    def __str__(self) -> str:
+        return f"{_number(self.services, 'service')}, {_number(self.ready, 'endpoint')} ready"
 
 
 def _number(count: int, noun: str) -> str:
