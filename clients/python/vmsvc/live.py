@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vmsvc.addresses import reached
 from vmsvc.model import AbsenceReason, Endpoint, Port, Readiness, ServiceState
 from vmsvc.show import printable
 from vmsvc.state import Disconnected, Event, Synced
@@ -236,9 +237,8 @@ def _few(sign: str, addresses: Sequence[str]) -> list[str]:
 
 def reach(endpoint: Endpoint, ports: Sequence[Port]) -> str:
     """Where to connect to: address and target ports, `[address]` for IPv6."""
-    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     numbers = dict.fromkeys(str(port.target_port) for port in ports)
-    return f"{address}:{','.join(numbers)}" if numbers else endpoint.address
+    return reached(endpoint.address, ",".join(numbers)) if numbers else endpoint.address
 
 
 def fitted(endpoints: Sequence[Endpoint], width: int) -> Text:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmsvc.addresses import reached
 from vmsvc.feed import arguments, written
 from vmsvc.feed.kind import Kind
 from vmsvc.feed.output import Applied, PartlyError
 from vmsvc.feed.policies import Policies, Policy
-from vmsvc.feed.target import Target, TargetError, reached
+from vmsvc.feed.target import Target, TargetError
 from vmsvc.model import Port, ServiceState
 
 _EPILOG = """\

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from vmsvc.addresses import reached
 from vmsvc.model import Port, ServiceState
 
 _NAME = r"[A-Za-z0-9_.-]{1,128}"
@@ -127,8 +128,3 @@ class Server:
     def reached(self) -> str:
         """Address and port as in a URL."""
         return reached(self.address, self.port)
-
-
-def reached(address: str, port: int) -> str:
-    """Address and port as in a URL: an IPv6 address in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from vmsvc.addresses import reached
 from vmsvc.feed.output import OutputError
 
 LOOK_AGAIN_S = 0.5
@@ -47,8 +48,7 @@ class Place:
         raise PlaceError(f"{text[:200]!r} is neither /PATH of a socket nor HOST:PORT")
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.path or f"{host}:{self.port}"
+        return self.path or reached(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)

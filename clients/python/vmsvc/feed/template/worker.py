@@ -17,6 +17,8 @@ from typing import Any, TypedDict
 from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from vmsvc import addresses
+
 _MIB = 1024 * 1024
 _WHY_CHARACTERS_MAX = 500
 
@@ -39,8 +41,7 @@ class _TooMuchError(Exception):
 def reached(endpoint: Mapping[str, Any], port: int | Mapping[str, Any]) -> str:
     """An endpoint's address and the port as in a URL. `port` is one of a service, or a number."""
     number = port["target_port"] if isinstance(port, Mapping) else port
-    address = endpoint["address"]
-    return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+    return addresses.reached(endpoint["address"], number)
 
 
 def port(service: Mapping[str, Any], name: str | int = "") -> Mapping[str, Any]:
